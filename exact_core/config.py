@@ -1,0 +1,326 @@
+"""The configuration of a run: frozen pydantic models, unknown keys refused.
+
+A recipe (`exact_core.recipes`) returns a `RunConfig`; YAML is its saved form; `override` changes single keys by
+dotted path. Sources named "paper" are Zhu et al., CVPR 2025 (arXiv 2412.03968), its section 4.1 unless said otherwise.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import difflib
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from exact_core.errors import ConfigError
+
+
+class Settings(BaseModel):
+    """Base of every part: immutable, and a misspelt key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SyntheticConfig(Settings):
+    """The generated season (`exact_core.data.synthetic` states the formula)."""
+
+    scenes: int = Field(12, ge=3, description="number of independent scenes")
+    scene_size: int = Field(120, ge=24, description="side of a scene, pixels of 10 m")
+    crops: int = Field(6, ge=1, le=18, description="number of crop classes")
+    dates: int = Field(20, ge=1, description="mean number of acquisitions in the season; irregular, varies by scene")
+    season_days: int = Field(300, ge=30, description="length of the season, days")
+    cloud_share: float = Field(0.25, ge=0.0, le=0.95, description="mean share of pixels under cloud or shadow")
+    background_share: float = Field(0.2, ge=0.0, le=0.9, description="share of fields that are no crop")
+    void_share: float = Field(0.02, ge=0.0, le=0.5, description="share of fields whose truth is unknown (void)")
+    field_size: float = Field(14.0, gt=2.0, description="typical field side, pixels")
+    variation: float = Field(1.0, ge=0.0, description="field-to-field variation of phenology; 1 is realistic")
+    crops_per_neighbourhood: float = Field(2.0, gt=0.0, description="about how many crops a window contains")
+
+
+class PastisConfig(Settings):
+    """Which official folds of PASTIS serve which split."""
+
+    train_folds: tuple[int, ...] = Field((1, 2, 3), description="folds of the training split (paper)")
+    validation_folds: tuple[int, ...] = Field((4,), description="folds of the validation split (paper)")
+    test_folds: tuple[int, ...] = Field((5,), description="folds of the test split (paper)")
+    classes: int = Field(18, ge=1, le=254, description="number of crop classes K; labels are 0 background, 1..K")
+    void_label: int | None = Field(None, description="label of void pixels; None: K + 1, as in PASTIS")
+
+    @model_validator(mode="after")
+    def _disjoint(self) -> PastisConfig:
+        folds = [*self.train_folds, *self.validation_folds, *self.test_folds]
+        if len(set(folds)) != len(folds):
+            raise ValueError(f"a fold serves two splits: {sorted(folds)}; name each fold once")
+        if not self.train_folds:
+            raise ValueError("train_folds is empty; name at least one fold")
+        return self
+
+
+class SeasonConfig(Settings):
+    """A season of Sentinel-2 L2A on disk. Each key may also stand in the source's own `season.yaml`."""
+
+    start: dt.date | None = Field(None, description="first day of the season; None: the first acquisition")
+    days: int | None = Field(None, ge=1, description="length of the season, days; None: to the last acquisition")
+    bands: tuple[str, ...] = Field(
+        ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12"),
+        min_length=1,
+        description="band names, in the order in which they are stored",
+    )
+    labels: str | None = Field(None, description="label raster or parcel layer; None: labels/crop_type.tif, then parcels")
+    attribute: str | None = Field(None, description="parcel attribute with the crop code; None: crop_code")
+    classes: dict[int, str] | None = Field(None, description="crop code -> class name; None: labels/legend.csv")
+    void_codes: tuple[int, ...] = Field((), description="codes of the label layer whose truth is unknown")
+
+
+class DataConfig(Settings):
+    """How a source is cut into windows and splits."""
+
+    window: int = Field(24, ge=4, description="window side, pixels (paper)")
+    stride: int | None = Field(
+        None,
+        ge=1,
+        description="step between windows, pixels; None: the window, or a sixth of it for a scene used whole",
+    )
+    tag_share: float = Field(0.01, ge=0.0, lt=1.0, description="a crop is tagged where it covers more than this share")
+    max_dates: int = Field(60, ge=2, description="longer series are thinned over the whole season to this many dates")
+    validation_share: float = Field(0.15, ge=0.0, lt=1.0, description="share of blocks or scenes for validation")
+    test_share: float = Field(0.25, ge=0.0, lt=1.0, description="share of blocks or scenes for testing")
+    shard_windows: int = Field(64, ge=1, description="windows in a shard file")
+    synthetic: SyntheticConfig = SyntheticConfig()
+    pastis: PastisConfig = PastisConfig()
+    season: SeasonConfig = SeasonConfig()
+
+
+class EncoderConfig(Settings):
+    """The TSViT encoder: patches, then time, then space (paper, section 3.1)."""
+
+    patch: int = Field(2, ge=1, description="patch side, pixels (paper)")
+    dim: int = Field(128, ge=4, description="embedding width D (paper)")
+    temporal_depth: int = Field(8, ge=1, description="blocks over dates (paper: 8, segmenter 4)")
+    spatial_depth: int = Field(4, ge=1, description="blocks over patches (paper: 4)")
+    heads: int = Field(4, ge=1, description="attention heads (paper)")
+    head_dim: int = Field(64, ge=1, description="width of a head (paper: 64, segmenter 32)")
+    mlp_ratio: int = Field(4, ge=1, description="hidden width of a block's MLP over D (paper)")
+    dropout: float = Field(0.0, ge=0.0, lt=1.0, description="dropout probability (paper: 0)")
+    residual: Literal["pre_norm", "normed", "double"] = Field(
+        "pre_norm",
+        description="what attention adds to: x (pre_norm); LN(x), as the published classifier; x + LN(x), as the "
+        "published segmenter",
+    )
+    dates: Literal["season_day", "day_of_year"] = Field(
+        "season_day",
+        description="date embedding: Fourier features of days since season start, or a learned table by day of year "
+        "as published",
+    )
+    mask_padding: bool = Field(True, description="keep padding dates out of attention; False reproduces the published")
+    mask_clouds: bool = Field(True, description="keep cloudy dates out of a patch's attention where clouds are known")
+
+
+class PrototypeConfig(Settings):
+    """Spatial clues (paper, section 3.2)."""
+
+    per_class: int = Field(2, ge=1, description="foreground and background prototypes a class, N_p (paper)")
+    foreground: float = Field(0.4, ge=0, le=1, description="normalised CAM from which a pixel is foreground (paper)")
+    background: float = Field(0.2, ge=0, le=1, description="normalised CAM below which a pixel is background (paper)")
+    iterations: int = Field(3, ge=1, description="Sinkhorn iterations (paper)")
+    epsilon: float = Field(0.05, gt=0, description="Sinkhorn temperature (paper)")
+    momentum: float = Field(0.999, ge=0, lt=1, description="weight of the old prototype (paper)")
+    momentum_warmup: bool = Field(
+        True, description="running mean until `momentum` is reached; False: `momentum` from the first update (published)"
+    )
+    temperature: float = Field(0.1, gt=0, description="temperature of the contrastive softmax (paper)")
+    present_only: bool = Field(
+        True, description="average the contrast over classes that have pixels; False: over all, absent as 0 (published)"
+    )
+
+
+class AffinityConfig(Settings):
+    """Temporal clues (paper, section 3.3)."""
+
+    dilation: int = Field(2, ge=1, description="distance of the 8 neighbours, patches (paper)")
+    iterations: int = Field(3, ge=0, description="propagation steps (paper)")
+    temperature: float = Field(0.3, gt=0, description="divisor of cosine / std before the softmax (paper)")
+    time_weights: Literal["attention", "double_softmax"] = Field(
+        "attention",
+        description="class-to-time weights: attention renormalised over real dates, or a second softmax over it "
+        "as published",
+    )
+
+
+class TrainingConfig(Settings):
+    """One loop for both models."""
+
+    epochs: int = Field(20, ge=1, description="passes over the training windows (paper: 20, segmenter 100)")
+    batch: int = Field(48, ge=1, description="windows a step (paper)")
+    learning_rate: float = Field(1e-3, gt=0, description="peak rate of AdamW (paper)")
+    minimum_rate: float = Field(5e-6, ge=0, description="rate at the end of the cosine (paper)")
+    start_rate: float = Field(1e-5, ge=0, description="rate at the first step of the warm-up")
+    warmup_epochs: float = Field(3.0, ge=0, description="length of the linear warm-up, epochs (paper)")
+    schedule: Literal["cosine", "published"] = Field(
+        "cosine",
+        description="continuous warm-up + cosine every step; or the published one: moved once an epoch, cosine counted "
+        "from the first step",
+    )
+    weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay (paper: 0)")
+    clip_norm: float | None = Field(None, gt=0, description="gradient norm limit; None: off")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 runs the forward pass under autocast")
+    flips: bool = Field(True, description="random flips and quarter turns of a training window")
+    keep_dates: float = Field(1.0, gt=0, le=1, description="smallest share of dates kept by random date dropping; 1: off")
+    keep_best: bool = Field(True, description="deliver the checkpoint with the best validation figure, not the last")
+
+
+class LossConfig(Settings):
+    """Weights of the classifier's loss (paper, equation 12)."""
+
+    auxiliary: float = Field(1.0, ge=0, description="weight of the mean of the two patch losses (paper)")
+    contrast: float = Field(0.01, ge=0, description="weight of L_cbl (paper)")
+    affinity: float = Field(0.015, ge=0, description="weight of L_tap (paper)")
+    contrast_start: float = Field(
+        4000 / 15000, ge=0, le=1, description="share of the steps after which prototypes start (paper: 4,000 of 15,000)"
+    )
+
+
+class ClassifierConfig(Settings):
+    encoder: EncoderConfig = EncoderConfig()
+    prototypes: PrototypeConfig = PrototypeConfig()
+    affinity: AffinityConfig = AffinityConfig()
+    loss: LossConfig = LossConfig()
+    training: TrainingConfig = TrainingConfig()
+
+
+class MasksConfig(Settings):
+    """From CAMs to pseudo masks (paper, section 3.4)."""
+
+    cam: Literal["clue", "fused"] = Field("clue", description="clue-based CAM (paper) or the fused CAM (baseline)")
+    threshold: float | Literal["otsu"] = Field(
+        "otsu", description="background plane in CAM units, or the rule that chooses it from the CAMs alone"
+    )
+    align_corners: bool = Field(False, description="bilinear enlargement with corners aligned, as published")
+    batch: int = Field(32, ge=1, description="windows a forward pass")
+
+
+class SegmenterConfig(Settings):
+    encoder: EncoderConfig = EncoderConfig(temporal_depth=4, head_dim=32)
+    training: TrainingConfig = TrainingConfig(epochs=100)
+    layout: Literal["patch", "published"] = Field(
+        "patch", description="a patch's outputs are its own pixels; or the published order (see docs/method.md)"
+    )
+
+
+class EvaluationConfig(Settings):
+    batch: int = Field(32, ge=1, description="windows a forward pass")
+    panels: int = Field(6, ge=0, description="windows shown in the report")
+
+
+class RunConfig(Settings):
+    """Everything a run needs beside its source."""
+
+    recipe: str = Field(description="name of the recipe this configuration started from")
+    seed: int = Field(0, ge=0, description="seed of generation, initialisation, order and augmentation")
+    device: str = Field("auto", description="'auto' (CUDA when there is one), 'cpu' or 'cuda'")
+    data: DataConfig = DataConfig()
+    classifier: ClassifierConfig = ClassifierConfig()
+    masks: MasksConfig = MasksConfig()
+    segmenter: SegmenterConfig = SegmenterConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _window_of_patches(self) -> RunConfig:
+        for name, encoder in (("classifier", self.classifier.encoder), ("segmenter", self.segmenter.encoder)):
+            if self.data.window % encoder.patch:
+                raise ValueError(
+                    f"data.window {self.data.window} is not a multiple of {name}.encoder.patch {encoder.patch}"
+                )
+        if self.classifier.encoder.patch != self.segmenter.encoder.patch and self.data.window:
+            raise ValueError("classifier.encoder.patch and segmenter.encoder.patch differ; clear masks are per patch")
+        return self
+
+    def digest(self, *parts: str) -> str:
+        """SHA-256 (hex) of the named parts, or of everything: equal configurations have equal digests."""
+        data = self.model_dump(mode="json")
+        chosen = {part: data[part] for part in parts} if parts else data
+        return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
+
+    def save(self, path: Path) -> None:
+        """Write the resolved configuration as YAML."""
+        path.write_text(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+
+
+def load_config(path: Path) -> RunConfig:
+    """Read a saved configuration.
+
+    Raises:
+        ConfigError: the file is missing, is no YAML mapping, or a key or value is wrong.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such configuration file; write one with `exact config RECIPE`") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: expected a mapping of settings, got {type(data).__name__}")
+    return build(data, where=str(path))
+
+
+def build(data: dict[str, Any], *, where: str) -> RunConfig:
+    """A validated RunConfig; `where` names the origin of the values in an error."""
+    try:
+        return RunConfig.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(describe(error, where=where, model=RunConfig)) from error
+
+
+def describe(error: ValidationError, *, where: str, model: type[BaseModel]) -> str:
+    """One line a problem: the key, the value, what is expected, and the nearest existing key."""
+    lines = []
+    for problem in error.errors():
+        path = [str(part) for part in problem["loc"]]
+        key = ".".join(path) or "(whole)"
+        if problem["type"] == "extra_forbidden":
+            near = _nearest(path, model)
+            lines.append(f"{where}: unknown key {key!r}{near}; `exact config` lists every key")
+        else:
+            lines.append(f"{where}: {key} = {problem.get('input')!r}: {problem['msg']}")
+    return "\n".join(lines)
+
+
+def _nearest(path: list[str], model: type[BaseModel]) -> str:
+    """' (did you mean …?)' from the fields beside the unknown one."""
+    for part in path[:-1]:
+        field = model.model_fields.get(part)
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            return ""
+        model = field.annotation
+    close = difflib.get_close_matches(path[-1], list(model.model_fields), n=1)
+    return f" (did you mean {'.'.join([*path[:-1], close[0]])!r}?)" if close else ""
+
+
+def override(config: RunConfig, assignments: list[str]) -> RunConfig:
+    """A copy with single keys changed; each assignment is `dotted.key=value`, the value in YAML.
+
+    Raises:
+        ConfigError: an assignment without `=`, an unknown key, or a value that does not fit.
+    """
+    data = config.model_dump(mode="json")
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"override {assignment!r}: expected key=value, for example classifier.training.epochs=5")
+        parts = key.strip().split(".")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"override {assignment!r}: the value is not valid YAML: {error}") from error
+        node = data
+        for depth, part in enumerate(parts[:-1]):
+            if not isinstance(node.get(part), dict):
+                near = _nearest(parts[: depth + 1], RunConfig)
+                raise ConfigError(f"override {assignment!r}: unknown key {'.'.join(parts[: depth + 1])!r}{near}")
+            node = node[part]
+        node[parts[-1]] = value
+    return build(data, where="override")

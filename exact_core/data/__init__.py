@@ -1,0 +1,1 @@
+"""What a window is, and where windows come from."""
