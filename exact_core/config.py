@@ -70,7 +70,9 @@ class SeasonConfig(Settings):
         min_length=1,
         description="band names, in the order in which they are stored",
     )
-    labels: str | None = Field(None, description="label raster or parcel layer; None: labels/crop_type.tif, then parcels")
+    labels: str | None = Field(
+        None, description="label raster or parcel layer; None: labels/crop_type.tif, then parcels"
+    )
     attribute: str | None = Field(None, description="parcel attribute with the crop code; None: crop_code")
     classes: dict[int, str] | None = Field(None, description="crop code -> class name; None: labels/legend.csv")
     void_codes: tuple[int, ...] = Field((), description="codes of the label layer whose truth is unknown")
@@ -130,7 +132,13 @@ class PrototypeConfig(Settings):
     epsilon: float = Field(0.05, gt=0, description="Sinkhorn temperature (paper)")
     momentum: float = Field(0.999, ge=0, lt=1, description="weight of the old prototype (paper)")
     momentum_warmup: bool = Field(
-        True, description="running mean until `momentum` is reached; False: `momentum` from the first update (published)"
+        True,
+        description="running mean until `momentum` is reached; False: `momentum` from the first update (published)",
+    )
+    weights: Literal["cam", "published"] = Field(
+        "cam",
+        description="weight of a pixel in its prototype's mean: CAM for foreground and 1 - CAM for background; or CAM "
+        "squared for both, as published, where surest background weighs nothing",
     )
     temperature: float = Field(0.1, gt=0, description="temperature of the contrastive softmax (paper)")
     present_only: bool = Field(
@@ -169,7 +177,9 @@ class TrainingConfig(Settings):
     clip_norm: float | None = Field(None, gt=0, description="gradient norm limit; None: off")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 runs the forward pass under autocast")
     flips: bool = Field(True, description="random flips and quarter turns of a training window")
-    keep_dates: float = Field(1.0, gt=0, le=1, description="smallest share of dates kept by random date dropping; 1: off")
+    keep_dates: float = Field(
+        1.0, gt=0, le=1, description="smallest share of dates kept by random date dropping; 1: off"
+    )
     keep_best: bool = Field(True, description="deliver the checkpoint with the best validation figure, not the last")
 
 
@@ -185,6 +195,8 @@ class LossConfig(Settings):
 
 
 class ClassifierConfig(Settings):
+    """The tag classifier and how it learns."""
+
     encoder: EncoderConfig = EncoderConfig()
     prototypes: PrototypeConfig = PrototypeConfig()
     affinity: AffinityConfig = AffinityConfig()
@@ -204,6 +216,8 @@ class MasksConfig(Settings):
 
 
 class SegmenterConfig(Settings):
+    """The segmenter and how it learns."""
+
     encoder: EncoderConfig = EncoderConfig(temporal_depth=4, head_dim=32)
     training: TrainingConfig = TrainingConfig(epochs=100)
     layout: Literal["patch", "published"] = Field(
@@ -212,6 +226,8 @@ class SegmenterConfig(Settings):
 
 
 class EvaluationConfig(Settings):
+    """What is scored and shown."""
+
     batch: int = Field(32, ge=1, description="windows a forward pass")
     panels: int = Field(6, ge=0, description="windows shown in the report")
 

@@ -46,7 +46,9 @@ __all__ = [
     "Window",
     "WindowDataset",
     "WindowRecord",
+    "check_labels",
     "sha256_of",
+    "verify",
 ]
 
 VOID = 255
@@ -266,9 +268,7 @@ class DatasetWriter:
         path = self.out / name
         partial = path.with_suffix(".partial")
         save_file(tensors, partial)
-        entry = FileEntry(
-            name=name, sha256=sha256_of(partial), bytes=partial.stat().st_size, windows=len(windows)
-        )
+        entry = FileEntry(name=name, sha256=sha256_of(partial), bytes=partial.stat().st_size, windows=len(windows))
         os.replace(partial, path)
         self._shards.append(entry)
         self._has_labels, self._has_clear = "labels" in tensors, "clear" in tensors
@@ -366,7 +366,7 @@ def check_labels(labels: NDArray[np.uint8], *, classes: int, origin: str) -> Non
 
 
 class WindowDataset:
-    """Read access to a dataset folder; shards are memory-mapped and checked against their SHA-256 once, when first read.
+    """Read access to a dataset folder; shards are memory-mapped, and checked (SHA-256) when first read.
 
     Args:
         root: the folder with dataset.json, or that file.
@@ -385,7 +385,7 @@ class WindowDataset:
             self.manifest = DatasetManifest.model_validate_json(path.read_bytes())
         except ValidationError as error:
             raise DataError(describe(error, where=str(path), model=DatasetManifest)) from error
-        _verify(self.root, self.manifest.index)
+        verify(self.root, self.manifest.index)
         rows = pq.read_table(self.root / "index.parquet").to_pylist()
         self.records = [
             WindowRecord(**{**row, "transform": tuple(row["transform"]), "tags": tuple(row["tags"])}) for row in rows
@@ -445,7 +445,7 @@ class WindowDataset:
         number = int(np.searchsorted(self._starts, index, side="right")) - 1
         if number not in self._open:
             entry = self.manifest.shards[number]
-            _verify(self.root, entry)
+            verify(self.root, entry)
             try:
                 self._open[number] = safe_open(str(self.root / entry.name), framework="numpy")
             except SafetensorError as error:
@@ -453,7 +453,8 @@ class WindowDataset:
         return self._open[number], int(index - self._starts[number])
 
 
-def _verify(root: Path, entry: FileEntry) -> None:
+def verify(root: Path, entry: FileEntry) -> None:
+    """Raise CorruptError unless a file is there and has its recorded SHA-256."""
     path = root / entry.name
     if not path.is_file():
         raise CorruptError(f"{path}: missing, though the manifest lists it; ingest again")

@@ -170,7 +170,7 @@ def _fields(rng: np.random.Generator, *, fine: int, field_size: float) -> tuple[
     # A jittered seed lies at most one cell away, its rival at most two.
     for dx in range(-2, 3):
         for dy in range(-2, 3):
-            near = np.clip(cell + [dx, dy] + reach, 0, width - 1)
+            near = np.clip(cell + np.array([dx, dy]) + reach, 0, width - 1)
             number = near[:, 1] * width + near[:, 0]
             distance = np.linalg.norm(place - points[number], axis=1)
             closer = distance < best
@@ -213,7 +213,8 @@ def _cover(crop: Crop, days: NDArray[np.int64], season: int, shift: Floats, peak
     """Canopy cover (fields, T) by the formula of the module's docstring."""
     up = (crop.green_up * season + shift[:, :1] - days) / crop.slope
     down = (days - crop.senescence * season - shift[:, 1:]) / crop.slope
-    return np.clip(crop.peak * peak[:, None] / (1 + np.exp(up)) / (1 + np.exp(down)), 0, 1)
+    cover: Floats = np.clip(crop.peak * peak[:, None] / (1 + np.exp(up)) / (1 + np.exp(down)), 0, 1)
+    return cover
 
 
 def _clouds(rng: np.random.Generator, image: Floats, share: float) -> tuple[Floats, NDArray[np.bool_]]:

@@ -8,10 +8,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exact_core.config import DataConfig
-from exact_core.data.dataset import VOID, DatasetWriter, Window, WindowRecord
-from exact_core.errors import DataError
+from exact_core.data.dataset import CLEAR_PATCH, VOID, DatasetWriter, Window, WindowRecord
+from exact_core.errors import ConfigError, DataError
 
-__all__ = ["Scene", "add_scene", "origins", "split_names", "tags_from_labels", "thin_dates", "window_transform"]
+__all__ = [
+    "MIN_DATES",
+    "Scene",
+    "add_scene",
+    "check_shares",
+    "has_window",
+    "mark_self_scored",
+    "origins",
+    "split_names",
+    "tags_from_labels",
+    "thin_dates",
+    "window_transform",
+]
+
+MIN_DATES = 2
+"""Dates with a measured pixel that make a window a time series; the writer refuses fewer."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +50,7 @@ class Scene:
 
 def origins(height: int, width: int, *, window: int, stride: int) -> list[tuple[int, int]]:
     """Upper left corners of the windows that fit, row-major; what does not fill a window is dropped."""
-    return [
-        (row, col)
-        for row in range(0, height - window + 1, stride)
-        for col in range(0, width - window + 1, stride)
-    ]
+    return [(row, col) for row in range(0, height - window + 1, stride) for col in range(0, width - window + 1, stride)]
 
 
 def tags_from_labels(labels: NDArray[np.uint8], *, classes: int, share: float) -> NDArray[np.uint8]:
@@ -64,20 +75,40 @@ def thin_dates(clear_share: NDArray[np.float64], limit: int) -> NDArray[np.int64
     return np.array([run[np.argmax(clear_share[run])] for run in np.array_split(np.arange(len(clear_share)), limit)])
 
 
+def check_shares(*, validation: float, test: float) -> None:
+    """Raise ConfigError if there is a validation split but no test split: final figures would have no windows."""
+    if test == 0 and validation > 0:
+        raise ConfigError(
+            f"data.test_share is 0 but data.validation_share is {validation:g}: no window is left for the final "
+            f"figures; set data.test_share above 0, or both to 0 to train and score on everything"
+        )
+
+
+def mark_self_scored(writer: DatasetWriter, reason: str) -> None:
+    """Have the dataset scored on its training windows, and note why."""
+    writer.self_scored = True
+    writer.notes.append(
+        f"{reason}: all of it is used for training, and figures are computed on the same pixels; they say how well the "
+        f"map fits here, not how it will do elsewhere"
+    )
+
+
 def split_names(count: int, *, validation: float, test: float, seed: int, what: str) -> list[str]:
     """A split for each of `count` scenes or blocks, at random by `seed`.
 
-    Every split with a share above 0 gets at least one.
+    Every split with a share above 0 gets at least one; if both shares are 0, all is train.
 
     Raises:
+        ConfigError: a share for validation, but none for test.
         DataError: too few to give every split one.
     """
+    check_shares(validation=validation, test=test)
     sizes = {"validation": validation, "test": test}
     numbers = {name: max(1, round(share * count)) if share > 0 else 0 for name, share in sizes.items()}
     if count - sum(numbers.values()) < 1:
         raise DataError(
             f"{count} {what} cannot fill train, validation ({validation:g}) and test ({test:g}); "
-            f"give more {what} or set data.validation_share / data.test_share to 0"
+            f"give more {what}, or set data.validation_share to 0, or both shares to train and score on everything"
         )
     names = ["train"] * count
     order = np.random.default_rng(seed).permutation(count)
@@ -88,6 +119,25 @@ def split_names(count: int, *, validation: float, test: float, seed: int, what: 
     return names
 
 
+def _corners(
+    scene: Scene, area: tuple[int, int, int, int] | None, *, window: int, stride: int
+) -> list[tuple[int, int]]:
+    """Upper left corners, in the scene, of the windows of an area (row0, col0, row1, col1); None: of all of it."""
+    row0, col0, row1, col1 = area or (0, 0, *scene.pixels.shape[-2:])
+    return [(row0 + row, col0 + col) for row, col in origins(row1 - row0, col1 - col0, window=window, stride=stride)]
+
+
+def _seen_dates(scene: Scene, row: int, col: int, *, window: int) -> NDArray[np.bool_]:
+    """Dates (T,) with a measured pixel in a window; without one (nodata 0) a date says nothing about it."""
+    return np.asarray(scene.pixels[:, :, row : row + window, col : col + window].any(axis=(1, 2, 3)))
+
+
+def has_window(scene: Scene, area: tuple[int, int, int, int], *, window: int, stride: int) -> bool:
+    """Whether any window of an area (row0, col0, row1, col1) is measured on at least MIN_DATES dates."""
+    corners = _corners(scene, area, window=window, stride=stride)
+    return any(_seen_dates(scene, row, col, window=window).sum() >= MIN_DATES for row, col in corners)
+
+
 def add_scene(
     writer: DatasetWriter,
     scene: Scene,
@@ -96,24 +146,49 @@ def add_scene(
     split: str,
     area: tuple[int, int, int, int] | None = None,
     stride: int | None = None,
-) -> None:
-    """Cut a scene, or the part of it with the corners (row0, col0, row1, col1), into windows of one split."""
+    skip_unseen: bool = False,
+) -> int:
+    """Cut a scene, or a part of it, into windows of one split.
+
+    Args:
+        writer: gets the windows.
+        scene: the series; labels must be known.
+        config: window, stride and tag_share.
+        split: train, validation or test.
+        area: the part, (row0, col0, row1, col1); None: all of it.
+        stride: step between windows, pixels; None: config.stride, or a window.
+        skip_unseen: leave out windows that are measured on fewer than MIN_DATES dates, such as those beyond the edge
+            of a swath, instead of refusing the scene.
+
+    Returns:
+        Number of windows left out.
+
+    Raises:
+        ConfigError: a stride that cuts the patches of `clear`.
+        DataError: no labels, or, without skip_unseen, a window measured on fewer than MIN_DATES dates.
+    """
     if scene.labels is None:
         raise DataError(f"{scene.origin}: no labels to take image-level tags from; name them by data.season.labels")
     window, classes = config.window, len(writer.classes)
-    row0, col0, row1, col1 = area or (0, 0, *scene.labels.shape)
-    for row, col in origins(row1 - row0, col1 - col0, window=window, stride=stride or config.stride or window):
-        row, col = row + row0, col + col0
-        here = np.s_[row : row + window, col : col + window]
-        labels = np.ascontiguousarray(scene.labels[here])
-        pixels = scene.pixels[(slice(None), slice(None), *here)]
-        # A date without a single measured pixel in this window (nodata 0) says nothing about it.
-        seen = pixels.any(axis=(1, 2, 3))
+    step = stride or config.stride or window
+    if scene.clear is not None and step % CLEAR_PATCH:
+        raise ConfigError(
+            f"data.stride is {step}, but clouds are known at {CLEAR_PATCH}x{CLEAR_PATCH} patches; "
+            f"give a multiple of {CLEAR_PATCH}"
+        )
+    skipped = 0
+    for row, col in _corners(scene, area, window=window, stride=step):
+        seen = _seen_dates(scene, row, col, window=window)
+        if skip_unseen and seen.sum() < MIN_DATES:
+            skipped += 1
+            continue
         if not seen.any():
             raise DataError(
                 f"{scene.origin}: the window at row {row}, column {col} is 0 (nodata) on all {len(seen)} dates; "
                 f"leave this area out or add acquisitions that cover it"
             )
+        here = np.s_[row : row + window, col : col + window]
+        labels = np.ascontiguousarray(scene.labels[here])
         clear = None
         if scene.clear is not None:
             clear = scene.clear[seen, row // 2 : (row + window) // 2, col // 2 : (col + window) // 2]
@@ -132,7 +207,12 @@ def add_scene(
                 tags=tuple(int(tag) for tag in tags),
             ),
             Window(
-                pixels=np.ascontiguousarray(pixels[seen]), days=scene.days[seen], tags=tags, labels=labels, clear=clear
+                pixels=np.ascontiguousarray(scene.pixels[(seen, slice(None), *here)]),
+                days=scene.days[seen],
+                tags=tags,
+                labels=labels,
+                clear=clear,
             ),
             origin=scene.origin,
         )
+    return skipped

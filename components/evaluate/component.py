@@ -1,0 +1,61 @@
+"""Models and masks -> figures, confusion matrix and report."""
+
+from kfp import dsl
+from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Input, Metrics, Model, Output
+
+from components.images import image
+
+
+@dsl.component(base_image=image(), install_kfp_package=False)
+def evaluate(
+    dataset: Input[Dataset],
+    segmenter: Input[Model],
+    evaluation: Output[Artifact],
+    report: Output[HTML],
+    metrics: Output[Metrics],
+    confusion: Output[ClassificationMetrics],
+    recipe: str,
+    seed: int,
+    overrides: list,
+    pipeline_run: str,
+    classifier: Input[Model] = None,
+    masks: Input[Artifact] = None,
+):
+    """Score the segmenter's map and the pseudo masks, and write the report.
+
+    Args:
+        dataset: The window dataset.
+        segmenter: The trained segmenter.
+        evaluation: metrics.json and figures.
+        report: The report, one HTML file.
+        metrics: OA, mIoU and F1 of the map and of the masks.
+        confusion: Confusion matrix of the map.
+        recipe: Name of the recipe.
+        seed: Seed of the run.
+        overrides: Settings changed in the recipe, as key=value.
+        pipeline_run: Identity of the pipeline run, for MLflow.
+        classifier: The classifier that made the masks.
+        masks: The masks that the segmenter learned from.
+    """
+    import json
+    from pathlib import Path
+
+    from exact_core import stages
+    from exact_core.recipes import resolve
+
+    config = resolve(recipe, seed=int(seed), overrides=overrides)
+    with stages.open_stage("evaluate", config, pipeline_run=pipeline_run) as tracker:
+        summary = stages.evaluate(
+            config,
+            dataset=Path(dataset.path),
+            segmenter=Path(segmenter.path),
+            classifier=Path(classifier.path) if classifier else None,
+            masks=Path(masks.path) if masks else None,
+            out=Path(evaluation.path),
+            report=Path(report.path),
+            tracker=tracker,
+        )
+    for name, value in summary.items():
+        metrics.log_metric(name, value)
+    matrix = json.loads((Path(evaluation.path) / "metrics.json").read_text())["confusion"]
+    confusion.log_confusion_matrix(matrix["classes"], matrix["counts"])

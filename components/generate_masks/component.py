@@ -1,0 +1,47 @@
+"""A classifier's CAMs, a threshold chosen without masks -> pseudo masks."""
+
+from kfp import dsl
+from kfp.dsl import Artifact, Dataset, Input, Metrics, Model, Output
+
+from components.images import image
+
+
+@dsl.component(base_image=image(), install_kfp_package=False)
+def generate_masks(
+    dataset: Input[Dataset],
+    classifier: Input[Model],
+    masks: Output[Artifact],
+    metrics: Output[Metrics],
+    recipe: str,
+    seed: int,
+    overrides: list,
+    pipeline_run: str,
+):
+    """Make clue-based CAMs and from them pseudo masks; dense labels are never read.
+
+    Args:
+        dataset: The window dataset.
+        classifier: The trained classifier.
+        masks: CAMs and pseudo masks of the training and validation windows.
+        metrics: Threshold and share of background.
+        recipe: Name of the recipe.
+        seed: Seed of the run.
+        overrides: Settings changed in the recipe, as key=value.
+        pipeline_run: Identity of the pipeline run, for MLflow.
+    """
+    from pathlib import Path
+
+    from exact_core import stages
+    from exact_core.recipes import resolve
+
+    config = resolve(recipe, seed=int(seed), overrides=overrides)
+    with stages.open_stage("generate_masks", config, pipeline_run=pipeline_run) as tracker:
+        summary = stages.generate_masks(
+            config,
+            dataset=Path(dataset.path),
+            classifier=Path(classifier.path),
+            out=Path(masks.path),
+            tracker=tracker,
+        )
+    for name, value in summary.items():
+        metrics.log_metric(name, value)

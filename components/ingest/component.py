@@ -1,0 +1,41 @@
+"""A source of images and tags -> a window dataset."""
+
+from kfp import dsl
+from kfp.dsl import Dataset, Metrics, Output
+
+from components.images import image
+
+
+@dsl.component(base_image=image(), install_kfp_package=False)
+def ingest(
+    dataset: Output[Dataset],
+    metrics: Output[Metrics],
+    recipe: str,
+    source: str,
+    season: str,
+    seed: int,
+    overrides: list,
+    pipeline_run: str,
+):
+    """Read satellite images and crop tags, and cut them into windows.
+
+    Args:
+        dataset: The window dataset.
+        metrics: Numbers of windows and classes.
+        recipe: Name of the recipe: demo, season or pastis24.
+        source: synthetic, pastis:PATH or season:PATH.
+        season: Year or START/DAYS of a season source; empty for the source's own.
+        seed: Seed of the run.
+        overrides: Settings changed in the recipe, as key=value.
+        pipeline_run: Identity of the pipeline run, for MLflow.
+    """
+    from pathlib import Path
+
+    from exact_core import stages
+    from exact_core.recipes import resolve
+
+    config = resolve(recipe, seed=int(seed), overrides=overrides)
+    with stages.open_stage("ingest", config, pipeline_run=pipeline_run) as tracker:
+        summary = stages.ingest(config, source=source, season=season, out=Path(dataset.path), tracker=tracker)
+    for name, value in summary.items():
+        metrics.log_metric(name, value)

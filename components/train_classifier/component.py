@@ -1,0 +1,41 @@
+"""Windows and their tags -> a classifier with prototypes."""
+
+from kfp import dsl
+from kfp.dsl import Dataset, Input, Metrics, Model, Output
+
+from components.images import image
+
+
+@dsl.component(base_image=image(), install_kfp_package=False)
+def train_classifier(
+    dataset: Input[Dataset],
+    classifier: Output[Model],
+    metrics: Output[Metrics],
+    recipe: str,
+    seed: int,
+    overrides: list,
+    pipeline_run: str,
+):
+    """Train the tag classifier with spatial and temporal clues; no mask is read.
+
+    Args:
+        dataset: The window dataset.
+        classifier: The trained classifier.
+        metrics: Final loss and tag precision.
+        recipe: Name of the recipe.
+        seed: Seed of the run.
+        overrides: Settings changed in the recipe, as key=value.
+        pipeline_run: Identity of the pipeline run, for MLflow.
+    """
+    from pathlib import Path
+
+    from exact_core import stages
+    from exact_core.recipes import resolve
+
+    config = resolve(recipe, seed=int(seed), overrides=overrides)
+    with stages.open_stage("train_classifier", config, pipeline_run=pipeline_run) as tracker:
+        summary = stages.train_classifier(
+            config, dataset=Path(dataset.path), out=Path(classifier.path), tracker=tracker
+        )
+    for name, value in summary.items():
+        metrics.log_metric(name, value)

@@ -1,0 +1,96 @@
+"""Temporal clues: when a class shows itself, and which neighbours look alike then (paper, section 3.3, equations 8-11).
+
+Axes: M maps, D embedding, h w patches, n the 8 neighbours; B batch, K classes, P patches, T dates.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from exact_core.config import AffinityConfig
+
+__all__ = ["neighbour_affinity", "propagate", "refine", "time_weights", "weighted_embedding"]
+
+OFFSETS = tuple((row, col) for row in (-1, 0, 1) for col in (-1, 0, 1) if (row, col) != (0, 0))
+
+
+def time_weights(
+    attention_BKT: Tensor, seen_BPT: Tensor | None, *, rule: Literal["attention", "double_softmax"] = "attention"
+) -> Tensor:
+    """How much each date tells about each class (equation 8).
+
+    Args:
+        attention_BKT: class-to-date attention, rows summing to at most 1.
+        seen_BPT: usable looks; a date without any weighs 0. None: all dates count.
+        rule: renormalise the attention, or put it through a softmax (as published: nearly uniform).
+
+    Returns:
+        (B, K, T), rows summing to 1.
+    """
+    dates = None if seen_BPT is None else seen_BPT.any(1)[:, None]
+    if rule == "double_softmax":
+        scores = attention_BKT if dates is None else attention_BKT.masked_fill(~dates, -torch.inf)
+        return scores.softmax(-1)
+    weights = attention_BKT if dates is None else attention_BKT * dates
+    return weights / weights.sum(-1, keepdim=True).clamp(min=1e-12)
+
+
+def weighted_embedding(date_tokens_BPTD: Tensor, weights_BKT: Tensor, seen_BPT: Tensor | None) -> Tensor:
+    """A patch as each class's dates show it: date tokens averaged with the class's time weights (equation 9).
+
+    Cloudy looks of a patch are left out and its other weights rescaled; a patch with no look at all is 0.
+
+    Returns:
+        (B, K, P, D).
+    """
+    if seen_BPT is None:
+        return torch.einsum("bkt,bptd->bkpd", weights_BKT.to(date_tokens_BPTD.dtype), date_tokens_BPTD)
+    seen = seen_BPT.expand(-1, date_tokens_BPTD.shape[1], -1).to(date_tokens_BPTD.dtype)
+    weights = weights_BKT.to(date_tokens_BPTD.dtype)
+    summed = torch.einsum("bkt,bptd->bkpd", weights, date_tokens_BPTD * seen[..., None])
+    total = torch.einsum("bkt,bpt->bkp", weights, seen)
+    return summed / total.clamp(min=1e-6)[..., None]
+
+
+def _neighbours(x: Tensor, dilation: int) -> Tensor:
+    """(M, D, h, w) -> (M, 8, D, h, w): the neighbours at `dilation`, edges replicated, row-major without the centre."""
+    height, width = x.shape[-2:]
+    padded = F.pad(x, (dilation,) * 4, mode="replicate")
+    return torch.stack(
+        [padded[..., dilation * (1 + row) :, dilation * (1 + col) :][..., :height, :width] for row, col in OFFSETS],
+        1,
+    )
+
+
+def neighbour_affinity(embedding_MDhw: Tensor, config: AffinityConfig) -> Tensor:
+    """Affinity of every patch to its 8 neighbours (equation 10).
+
+    Softmax over the neighbours of cosine / std / temperature, where std is the unbiased standard deviation of the
+    neighbours' values, averaged over D.
+
+    Returns:
+        (M, 8, h, w), summing to 1 over the neighbours.
+    """
+    neighbours = _neighbours(embedding_MDhw, config.dilation)
+    cosine = F.cosine_similarity(neighbours, embedding_MDhw[:, None], dim=2)
+    # The root is kept off 0, where its gradient is infinite: a field of equal tokens has no spread.
+    spread = (neighbours.var(1) + 1e-12).sqrt().mean(1)
+    return (cosine / (spread[:, None] + 1e-8) / config.temperature).softmax(1)
+
+
+def propagate(cam_Mhw: Tensor, affinity_M8hw: Tensor, config: AffinityConfig) -> Tensor:
+    """CAMs (M, h, w) after `config.iterations` steps of averaging over neighbours by affinity (equation 10)."""
+    cam = cam_Mhw[:, None]
+    for _ in range(config.iterations):
+        cam = (affinity_M8hw * _neighbours(cam, config.dilation)[:, :, 0]).sum(1, keepdim=True)
+    return cam[:, 0]
+
+
+def refine(cam_Mhw: Tensor, embedding_MDhw: Tensor, config: AffinityConfig) -> Tensor:
+    """The mean of CAMs (M, h, w) and their propagation: what L_tap and the clue-based CAM use (equation 11)."""
+    affinity = neighbour_affinity(embedding_MDhw.float(), config)
+    return (cam_Mhw + propagate(cam_Mhw.float(), affinity, config)) / 2

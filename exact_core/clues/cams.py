@@ -1,0 +1,71 @@
+"""Class activation maps: fused (the baseline) and clue-based (paper, section 3.4, equations 13 and 14).
+
+Axes: B batch, K classes, h w patches, P = h * w, D embedding.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from exact_core.clues.affinity import refine, time_weights, weighted_embedding
+from exact_core.config import AffinityConfig
+from exact_core.models.classifier import ClassifierOutput, Prototypes
+
+__all__ = ["by_maximum", "clue_cams", "fused_cam", "min_max", "tagged_embedding"]
+
+
+def fused_cam(spatial_map: Tensor, temporal_map: Tensor) -> Tensor:
+    """(relu(spatial) + relu(temporal)) / 2, any shape; not yet divided by its maximum."""
+    return (spatial_map.relu() + temporal_map.relu()) / 2
+
+
+def by_maximum(cams: Tensor) -> Tensor:
+    """CAMs (..., h, w) divided by their maxima: in [0, 1], all 0 where a map is all 0."""
+    return cams / (cams.amax((-2, -1), keepdim=True) + 1e-5)
+
+
+def min_max(cams: Tensor) -> Tensor:
+    """CAMs (..., h, w) stretched to [0, 1], each on its own; constant maps become 0."""
+    low = cams.amin((-2, -1), keepdim=True)
+    high = cams.amax((-2, -1), keepdim=True)
+    return (cams - low) / (high - low + 1e-8)
+
+
+def tagged_embedding(
+    output: ClassifierOutput, tags_BK: Tensor, seen_BPT: Tensor | None, config: AffinityConfig
+) -> Tensor:
+    """Class-weighted temporal embeddings of the tagged (window, class) pairs, as maps (M, D, h, w)."""
+    weights = time_weights(output.attention, seen_BPT, rule=config.time_weights)
+    embedding = weighted_embedding(output.date_tokens, weights, seen_BPT)[tags_BK.bool()]
+    height, width = output.spatial_map.shape[-2:]
+    return embedding.transpose(1, 2).reshape(len(embedding), -1, height, width)
+
+
+@torch.no_grad()
+def clue_cams(
+    output: ClassifierOutput, tags_BK: Tensor, seen_BPT: Tensor | None, prototypes: Prototypes, config: AffinityConfig
+) -> Tensor:
+    """Clue-based CAMs (B, K, h, w) in [0, 1]; 0 where a class is not tagged.
+
+    relu(max cosine to foreground - max cosine to background prototypes) of the temporal class tokens, averaged with
+    its propagation along the temporal clues, stretched to [0, 1] per map.
+    """
+    tagged = tags_BK.bool()
+    raw = prototype_similarity(output.class_tokens, prototypes).reshape(output.spatial_map.shape)
+    cams = torch.zeros_like(raw)
+    if tagged.any():
+        embedding = tagged_embedding(output, tags_BK, seen_BPT, config)
+        cams[tagged] = min_max(refine(raw[tagged], embedding, config))
+    return cams
+
+
+def prototype_similarity(class_tokens_BKPD: Tensor, prototypes: Prototypes) -> Tensor:
+    """relu(max cosine to a class's foreground - max cosine to its background prototypes), (B, K, P)."""
+    features = F.normalize(class_tokens_BKPD.float(), dim=-1)
+    nearest = [
+        torch.einsum("bkpd,knd->bkpn", features, F.normalize(side, dim=-1)).amax(-1)
+        for side in (prototypes.foreground, prototypes.background)
+    ]
+    return (nearest[0] - nearest[1]).relu()

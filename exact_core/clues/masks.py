@@ -1,0 +1,26 @@
+"""CAM + tags + threshold -> pseudo mask (paper, section 3.4).
+
+Axes: B batch, K crop classes, h w patches, H W pixels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["enlarge", "pseudo_masks"]
+
+
+def enlarge(cams_BKhw: Tensor, side: int, *, align_corners: bool) -> Tensor:
+    """CAMs at pixel resolution (B, K, side, side), bilinear."""
+    return F.interpolate(cams_BKhw.float(), size=(side, side), mode="bilinear", align_corners=align_corners)
+
+
+def pseudo_masks(cams_BKHW: Tensor, threshold: float) -> Tensor:
+    """Labels uint8 (B, H, W): the strongest class, or 0 where none exceeds the constant background plane.
+
+    CAMs must be 0 for classes that are not tagged; on a tie the lower label wins, background first.
+    """
+    strongest, label = cams_BKHW.max(1)
+    return torch.where(strongest > threshold, label + 1, 0).to(torch.uint8)

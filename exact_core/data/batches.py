@@ -1,0 +1,218 @@
+"""From windows to batches on the device: ragged dates padded and masked, int16 normalised there, augmentation.
+
+Axes: B batch, T dates, C bands, H W pixels, P patches, K crop classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from exact_core.config import EncoderConfig
+from exact_core.data.dataset import CLEAR_PATCH, Statistics, Window, WindowDataset
+from exact_core.errors import ConfigError
+
+__all__ = ["Augmentation", "Batch", "BatchLoader", "Series"]
+
+Targets = Callable[[int], NDArray[np.uint8]]
+FEWEST_DATES = 2
+PREFETCH = 2
+
+
+@dataclass(frozen=True)
+class Series:
+    """What a model sees of a batch.
+
+    pixels: float (B, T, C, H, W), normalised, 0 on padding.
+    dates: int64 (B, T), days since season start or day of year, as the encoder's configuration asks.
+    seen: bool (B, P, T) or (B, 1, T), True where a patch has a usable look on that date; None: all are.
+    """
+
+    pixels: Tensor
+    dates: Tensor
+    seen: Tensor | None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch on the device: tags float (B, K); target int64 (B, H, W) or None; index (B,) positions in the dataset."""
+
+    series: Series
+    tags: Tensor
+    target: Tensor | None
+    index: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What may change from epoch to epoch: one of the 8 orientations of a window, and dates left out at random."""
+
+    flips: bool = False
+    keep_dates: float = 1.0
+
+
+class BatchLoader:
+    """Batches of chosen windows of a dataset.
+
+    The next batch is read and collated by a thread while the present one is used. Order and augmentation depend on
+    (seed, epoch) alone, so a resumed run sees what an unbroken one would have seen.
+
+    Args:
+        dataset: where windows come from.
+        indices: positions in it.
+        batch: windows a batch; the last may be smaller.
+        encoder: which dates the model wants, and what it masks.
+        device: where batches end up.
+        targets: dense targets (H, W) by position; None: no targets.
+        statistics: normalisation constants; None: the dataset's own. A trained model brings those it was trained with.
+    """
+
+    def __init__(
+        self,
+        dataset: WindowDataset,
+        indices: NDArray[np.int64],
+        *,
+        batch: int,
+        encoder: EncoderConfig,
+        device: torch.device,
+        targets: Targets | None = None,
+        statistics: Statistics | None = None,
+    ) -> None:
+        self.dataset, self.indices, self.batch, self.encoder = dataset, indices, batch, encoder
+        self.device, self.targets = device, targets
+        statistics = statistics or dataset.manifest.statistics
+        self._mean = torch.tensor(statistics.mean, device=device)[:, None, None]
+        self._std = torch.tensor(statistics.std, device=device)[:, None, None]
+        start = np.datetime64(dataset.manifest.season_start)
+        calendar = start + np.arange(dataset.manifest.season_days + 1)
+        self._day_of_year = (calendar - calendar.astype("datetime64[Y]")).astype(np.int64) + 1
+        if encoder.patch != 1 and encoder.patch % CLEAR_PATCH:
+            raise ConfigError(f"encoder.patch = {encoder.patch}: expected 1 or a multiple of {CLEAR_PATCH}")
+
+    def __len__(self) -> int:
+        return -(-len(self.indices) // self.batch)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """All windows once, in order, unchanged."""
+        yield from self._run(self.indices, Augmentation(), np.random.default_rng(0))
+
+    def epoch(self, number: int, *, seed: int, augmentation: Augmentation) -> Iterator[Batch]:
+        """All windows once, shuffled and augmented for this epoch."""
+        rng = np.random.default_rng((seed, number))
+        yield from self._run(rng.permutation(self.indices), augmentation, rng)
+
+    def _run(self, order: NDArray[np.int64], augmentation: Augmentation, rng: np.random.Generator) -> Iterator[Batch]:
+        chunks = [order[start : start + self.batch] for start in range(0, len(order), self.batch)]
+        with ThreadPoolExecutor(1) as pool:
+            waiting = [pool.submit(self._collate, chunk, augmentation, rng) for chunk in chunks[:PREFETCH]]
+            for position, chunk in enumerate(chunks):
+                arrays = waiting.pop(0).result()
+                if position + PREFETCH < len(chunks):
+                    waiting.append(pool.submit(self._collate, chunks[position + PREFETCH], augmentation, rng))
+                yield self._to_device(arrays, chunk)
+
+    def _collate(
+        self, chunk: NDArray[np.int64], augmentation: Augmentation, rng: np.random.Generator
+    ) -> dict[str, NDArray[np.generic]]:
+        """Arrays of a batch, dates padded to the longest series in it; valid (B, T) marks real dates."""
+        windows = []
+        targets = []
+        for index in chunk:
+            window = _drop_dates(self.dataset.window(int(index)), augmentation.keep_dates, rng)
+            turn = int(rng.integers(8)) if augmentation.flips else 0
+            windows.append(_orient_window(window, turn))
+            if self.targets is not None:
+                targets.append(_orient(self.targets(int(index)), turn))
+        longest = max(len(window.days) for window in windows)
+        size, side = len(windows), windows[0].pixels.shape[-1]
+        pixels = np.zeros((size, longest, *windows[0].pixels.shape[1:]), np.int16)
+        days = np.zeros((size, longest), np.int64)
+        valid = np.zeros((size, longest), bool)
+        token = side // CLEAR_PATCH
+        clear = np.zeros((size, longest, token, token), bool)
+        for row, window in enumerate(windows):
+            dates = len(window.days)
+            pixels[row, :dates] = window.pixels
+            days[row, :dates] = window.days
+            valid[row, :dates] = True
+            clear[row, :dates] = True if window.clear is None else window.clear
+        arrays: dict[str, NDArray[np.generic]] = {
+            "pixels": pixels,
+            "dates": days if self.encoder.dates == "season_day" else self._day_of_year[days] * valid,
+            "valid": valid,
+            "tags": np.stack([window.tags for window in windows]).astype(np.float32),
+        }
+        if self.dataset.manifest.has_clear and self.encoder.mask_clouds:
+            arrays["clear"] = clear
+        if targets:
+            arrays["target"] = np.stack(targets).astype(np.int64)
+        return arrays
+
+    def _to_device(self, arrays: dict[str, NDArray[np.generic]], chunk: NDArray[np.int64]) -> Batch:
+        tensors = {name: self._send(array) for name, array in arrays.items()}
+        valid = tensors["valid"]
+        pixels = (tensors["pixels"].float() - self._mean) / self._std
+        pixels = pixels * valid[:, :, None, None, None]
+        seen: Tensor | None = None
+        if "clear" in tensors:
+            seen = self._clear_patches(tensors["clear"]) & valid[:, None]
+        elif self.encoder.mask_padding and not bool(arrays["valid"].all()):
+            seen = valid[:, None]
+        series = Series(pixels=pixels, dates=tensors["dates"], seen=seen)
+        return Batch(series=series, tags=tensors["tags"], target=tensors.get("target"), index=chunk)
+
+    def _send(self, array: NDArray[np.generic]) -> Tensor:
+        tensor = torch.from_numpy(array)
+        if self.device.type == "cuda":
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor.to(self.device)
+
+    def _clear_patches(self, clear: Tensor) -> Tensor:
+        """(B, T, H/2, W/2) -> (B, P, T): an encoder patch is clear where all of it is."""
+        if self.encoder.patch == 1:
+            clear = clear.repeat_interleave(CLEAR_PATCH, 2).repeat_interleave(CLEAR_PATCH, 3)
+        elif self.encoder.patch > CLEAR_PATCH:
+            factor = self.encoder.patch // CLEAR_PATCH
+            rows, cols = clear.shape[2] // factor, clear.shape[3] // factor
+            clear = clear.view(*clear.shape[:2], rows, factor, cols, factor).all(5).all(3)
+        return clear.flatten(2).transpose(1, 2)
+
+
+def _drop_dates(window: Window, keep: float, rng: np.random.Generator) -> Window:
+    """The window with a random share, between `keep` and 1, of its dates."""
+    dates = len(window.days)
+    if keep >= 1 or dates <= FEWEST_DATES:
+        return window
+    count = max(FEWEST_DATES, round(dates * rng.uniform(keep, 1)))
+    chosen = np.sort(rng.choice(dates, count, replace=False))
+    return Window(
+        pixels=window.pixels[chosen],
+        days=window.days[chosen],
+        tags=window.tags,
+        labels=window.labels,
+        clear=None if window.clear is None else window.clear[chosen],
+    )
+
+
+def _orient(array: NDArray[np.uint8], turn: int) -> NDArray[np.uint8]:
+    """One of the 8 orientations of the last two axes."""
+    turned = np.rot90(array, turn % 4, axes=(-2, -1))
+    return turned[..., ::-1] if turn >= 4 else turned
+
+
+def _orient_window(window: Window, turn: int) -> Window:
+    if not turn:
+        return window
+    return Window(
+        pixels=_orient(window.pixels, turn),  # type: ignore[arg-type]
+        days=window.days,
+        tags=window.tags,
+        labels=window.labels,
+        clear=None if window.clear is None else _orient(window.clear, turn),
+    )

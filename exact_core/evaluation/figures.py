@@ -1,0 +1,395 @@
+"""The pictures of a run: painted labels, CAMs over images, and charts, drawn without global matplotlib state.
+
+Axes: C bands, K crop classes, H W pixels; an image is (H, W, 3) in [0, 1]. Label 0 is background, 1..K crops, VOID
+unknown.
+"""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from exact_core.data.dataset import VOID
+
+__all__ = [
+    "Panel",
+    "SceneMap",
+    "class_colours",
+    "confusion_figure",
+    "curves_figure",
+    "histogram_figure",
+    "map_figure",
+    "overlay_cam",
+    "paint",
+    "paint_confidence",
+    "panels_figure",
+    "per_class_figure",
+    "true_colour",
+]
+
+Image = NDArray[np.float64]
+
+BACKGROUND = "#ebe6dc"
+# Okabe and Ito's seven, then 17 by farthest-point choice in OKLab under normal, protanopic and deuteranopic vision,
+# each also far from the background and from white.
+CROPS = (
+    *("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#580d0d"),
+    *("#0d0d8a", "#a32664", "#32580d", "#64d496", "#8a71ed", "#5832af", "#0d323f", "#fabbfa"),
+    *("#8a644b", "#582664", "#64588a", "#96af8a", "#193f8a", "#fa7dd4", "#a3190d", "#4b7d7d"),
+)
+INK, MUTED, RULE = "#23291f", "#6a7066", "#d9d6cd"
+SERIES = ("#2f6b4f", "#d9913a", "#8f9aa8", "#7a5ea8", "#b5524a", "#3f86b5")
+CONFIDENCE = "cividis"
+SHARES = LinearSegmentedColormap.from_list("shares", ["#f6f5f0", "#a9cdb6", "#2f6b4f"])
+DPI = 160
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One window on its way from tags to map.
+
+    Args:
+        title: the window's name.
+        tags: names of the crops tagged in it.
+        image: true colour (H, W, 3).
+        cam: CAM of each class at pixel resolution (K, H, W), 0..1, 0 for untagged classes; None with dense supervision.
+        mask: pseudo mask (H, W).
+        prediction: labels of the segmenter (H, W).
+        truth: dense labels (H, W), None where unknown.
+    """
+
+    title: str
+    tags: tuple[str, ...]
+    image: Image
+    cam: NDArray[np.float32] | None
+    mask: NDArray[np.uint8] | None
+    prediction: NDArray[np.uint8]
+    truth: NDArray[np.uint8] | None
+
+
+@dataclass(frozen=True)
+class SceneMap:
+    """One mapped scene of the evaluation split.
+
+    Args:
+        name: the scene's name.
+        image: true colour (H, W, 3).
+        prediction: labels (H, W), VOID where no window covered.
+        confidence: probability of the predicted label (H, W), 0..1.
+        truth: dense labels (H, W), None where unknown.
+    """
+
+    name: str
+    image: Image
+    prediction: NDArray[np.uint8]
+    confidence: NDArray[np.float32]
+    truth: NDArray[np.uint8] | None
+
+
+def class_colours(count: int) -> list[str]:
+    """Hex colours of background and of `count` crops, all different: (count + 1) entries."""
+    colours = [BACKGROUND, *CROPS[:count]]
+    turn = 0
+    while len(colours) <= count:
+        # Golden-ratio steps around the hue circle never repeat; three lightnesses keep neighbours apart.
+        red, green, blue = colorsys.hls_to_rgb(turn * 0.618034 % 1, (0.35, 0.55, 0.72)[turn % 3], 0.6)
+        colour = to_hex((red, green, blue))
+        if colour not in colours:
+            colours.append(colour)
+        turn += 1
+    return colours
+
+
+def true_colour(pixels_CHW: NDArray[np.int16], bands: tuple[str, ...]) -> Image:
+    """A stretched picture (H, W, 3) of one acquisition.
+
+    Red, green and blue are B04, B03, B02 where present, otherwise the first three bands, or the first one in grey. The
+    2nd to 98th percentile of all three together is stretched, so that colours keep their balance; clouds saturate.
+
+    Args:
+        pixels_CHW: reflectance x 10,000.
+        bands: names of the C bands.
+    """
+    if all(band in bands for band in ("B04", "B03", "B02")):
+        chosen = [bands.index(band) for band in ("B04", "B03", "B02")]
+    else:
+        chosen = [0, 1, 2] if len(bands) >= 3 else [0, 0, 0]
+    image = pixels_CHW[chosen].astype(np.float64).transpose(1, 2, 0)
+    low, middle, high = np.percentile(image, (2, 50, 98))
+    # A few clouds would push the 98th percentile up and the land into darkness.
+    high = min(high, low + 4 * (middle - low))
+    stretched = np.clip((image - low) / max(high - low, 1.0), 0.0, 1.0)
+    # Land is dark beside cloud and bare soil; a gamma below 1 opens the shadows.
+    return np.asarray(stretched**0.8, np.float64)
+
+
+def paint(labels_HW: NDArray[np.uint8], count: int) -> Image:
+    """Labels as an image in `class_colours(count)`; VOID is white."""
+    table = np.ones((VOID + 1, 3))
+    table[: count + 1] = [to_rgb(colour) for colour in class_colours(count)]
+    return table[labels_HW]
+
+
+def overlay_cam(image: Image, cam_KHW: NDArray[np.float32]) -> Image:
+    """The image in grey, tinted by the strongest class as far as its CAM (0..1) reaches."""
+    grey = 0.35 + 0.6 * image.mean(-1, keepdims=True)
+    strength = np.clip(cam_KHW.max(0), 0, 1)[..., None].astype(np.float64)
+    tint = paint((cam_KHW.argmax(0) + 1).astype(np.uint8), len(cam_KHW))
+    return np.asarray((1 - strength) * grey + strength * tint)
+
+
+def paint_confidence(scene: SceneMap) -> Image:
+    """Confidence as an image, dark = unsure, bright = sure; white where no window covered."""
+    # 32 steps: the eye sees no difference, and the PNG is a fifth of the size.
+    steps = np.rint(np.clip(scene.confidence, 0, 1) * 31) / 31
+    image = np.asarray(colormaps[CONFIDENCE](steps)[..., :3], np.float64)
+    image[scene.prediction == VOID] = 1.0
+    return image
+
+
+def columns_of_map(scene: SceneMap, count: int) -> list[tuple[str, Image]]:
+    """Captions and images of a mapped scene, left to right."""
+    columns = [("Sentinel-2, true colour", scene.image), ("Crop map", paint(scene.prediction, count))]
+    if scene.truth is not None:
+        columns.append(("Reference", paint(scene.truth, count)))
+    return [*columns, ("Confidence", paint_confidence(scene))]
+
+
+def columns_of_panel(panel: Panel, count: int) -> list[tuple[str, Image]]:
+    """Captions and images of a window, in the order of the method."""
+    columns = [("Sentinel-2", panel.image)]
+    if panel.cam is not None:
+        columns.append(("CAM", overlay_cam(panel.image, panel.cam)))
+    if panel.mask is not None:
+        columns.append(("Pseudo mask", paint(panel.mask, count)))
+    columns.append(("Prediction", paint(panel.prediction, count)))
+    if panel.truth is not None:
+        columns.append(("Reference", paint(panel.truth, count)))
+    return columns
+
+
+def map_figure(scenes: Sequence[SceneMap], classes: Sequence[str]) -> Figure:
+    """Scenes as rows with a legend; `classes` are the names of crops 1..K."""
+    rows = [(shorten(scene.name), columns_of_map(scene, len(classes))) for scene in scenes]
+    return _image_grid(rows, classes, side=3.2)
+
+
+def panels_figure(panels: Sequence[Panel], classes: Sequence[str]) -> Figure:
+    """Windows as rows with a legend; `classes` are the names of crops 1..K."""
+    rows = [
+        (
+            "\n".join([shorten(panel.title, 28), *(shorten(tag) for tag in panel.tags)]),
+            columns_of_panel(panel, len(classes)),
+        )
+        for panel in panels
+    ]
+    return _image_grid(rows, classes, side=1.9)
+
+
+def confusion_figure(names: Sequence[str], counts: NDArray[np.int64]) -> Figure:
+    """Shares of each reference class (rows) that were predicted as each class, with pixel counts.
+
+    Args:
+        names: background and crops.
+        counts: (K + 1, K + 1), rows = reference.
+    """
+    size = len(names)
+    cell = 0.78 if size <= 10 else 0.6
+    figure = _figure(cell * size + 2.4, cell * size + 1.6)
+    axes = figure.add_subplot()
+    total = counts.sum(1, keepdims=True)
+    shares = np.divide(counts, total, out=np.zeros(counts.shape), where=total > 0)
+    axes.imshow(shares, cmap=SHARES, vmin=0, vmax=1, interpolation="nearest")
+    for row, column in np.argwhere(counts > 0):
+        share = shares[row, column]
+        text = f"{100 * share:.0f} %\n{abbreviate(int(counts[row, column]))}" if share >= 0.005 else "<1 %"
+        colour = "white" if share > 0.5 else INK if share >= 0.005 else MUTED
+        axes.text(column, row, text, ha="center", va="center", fontsize=10, color=colour, linespacing=1.25)
+    axes.set_xticks(range(size))
+    axes.set_yticks(range(size))
+    _class_labels(axes.set_xticklabels([shorten(name) for name in names], rotation=40, ha="right"))
+    _class_labels(axes.set_yticklabels([shorten(name) for name in names]))
+    axes.set_xlabel("Predicted")
+    axes.set_ylabel("Reference")
+    axes.set_xticks(np.arange(size + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(size + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=1.5)
+    axes.tick_params(which="both", length=0)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def per_class_figure(names: Sequence[str], series: Mapping[str, Sequence[float | None]]) -> Figure:
+    """IoU of each class, one bar a series; an undefined value has no bar.
+
+    Args:
+        names: background and crops.
+        series: caption -> IoU of each name.
+    """
+    figure = _figure(5.4, 1.1 + 0.118 * len(names) * (len(series) + 0.7))
+    axes = figure.add_subplot()
+    height = 0.8 / max(len(series), 1)
+    for number, (caption, values) in enumerate(series.items()):
+        place = np.arange(len(names)) + (number - (len(series) - 1) / 2) * height
+        lengths = [0.0 if value is None else value for value in values]
+        axes.barh(place, lengths, height * 0.88, color=SERIES[number], label=caption)
+        for y, value in zip(place, values, strict=True):
+            text = "–" if value is None else f"{100 * value:.0f}"
+            axes.text((value or 0.0) + 0.008, y, text, va="center", fontsize=8.5, color=MUTED)
+    axes.set_yticks(range(len(names)))
+    _class_labels(axes.set_yticklabels([shorten(name) for name in names]))
+    axes.invert_yaxis()
+    axes.set_ylim(len(names) - 0.45, -0.55)
+    axes.set_xlim(0, 1.05)
+    axes.set_xticks(np.linspace(0, 1, 6), [f"{percent}" for percent in range(0, 101, 20)])
+    axes.set_xlabel("IoU, %")
+    axes.grid(axis="x", color=RULE, linewidth=0.8)
+    axes.tick_params(length=0)
+    _plain(axes)
+    if series:
+        figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=10, columnspacing=1.2)
+    return figure
+
+
+CURVES = {
+    "loss": "loss (total)",
+    "loss_tags": "tags",
+    "loss_auxiliary": "auxiliary tags",
+    "loss_affinity": "affinity",
+    "loss_contrast": "contrast",
+    "validation_loss_tags": "tags, validation",
+    "validation_tag_map": "tag mAP",
+    "validation_miou": "mIoU",
+    "validation_oa": "overall accuracy",
+}
+
+
+def curves_figure(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
+    """Losses (left) and validation figures (right) by epoch, a row for each training that has epochs."""
+    rows = {name: history for name, history in histories.items() if history}
+    figure = _figure(11.5, 3.4 * max(len(rows), 1))
+    for number, (name, history) in enumerate(rows.items()):
+        keys = list(dict.fromkeys(key for row in history for key in row))
+        left = figure.add_subplot(len(rows), 2, 2 * number + 1)
+        right = figure.add_subplot(len(rows), 2, 2 * number + 2)
+        _curves(left, history, [key for key in keys if "loss" in key])
+        _curves(right, history, [key for key in keys if key.startswith("validation_") and "loss" not in key])
+        left.set_title(f"{name}: losses", loc="left")
+        right.set_title(f"{name}: validation", loc="left")
+        if right.lines:
+            right.set_ylim(0, 1.02)
+    if not rows:
+        figure.text(0.5, 0.5, "no epochs recorded", ha="center", va="center", color=MUTED)
+    return figure
+
+
+def histogram_figure(masks: Mapping[str, Any]) -> Figure:
+    """How many tagged pixels have which strongest CAM, and where the threshold cuts."""
+    counts = np.asarray(masks["histogram"], np.float64)
+    threshold = float(masks["threshold"])
+    figure = _figure(5.6, 3.0)
+    axes = figure.add_subplot()
+    edges = np.linspace(0, 1, len(counts) + 1)
+    kept = edges[:-1] >= threshold
+    shares = 100 * counts / max(counts.sum(), 1.0)
+    axes.bar(edges[:-1], shares, np.diff(edges), align="edge", color=np.where(kept, SERIES[0], "#cbc6b8"))
+    axes.axvline(threshold, color=INK, linewidth=1.4)
+    left = threshold > 0.6
+    note = f" threshold {threshold:.3f} "
+    axes.text(threshold, 1.02, note, transform=axes.get_xaxis_transform(), ha="right" if left else "left", color=INK)
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("Strongest CAM of a pixel")
+    axes.set_ylabel("Share of pixels, %")
+    _plain(axes)
+    return figure
+
+
+def shorten(name: str, length: int = 22) -> str:
+    """A name cut to fit beside a chart."""
+    return name if len(name) <= length else name[: length - 1].rstrip() + "…"
+
+
+def abbreviate(count: int) -> str:
+    """A pixel count in at most five characters: 950, 12.3k, 4.5M."""
+    for factor, unit in ((1e6, "M"), (1e3, "k")):
+        if count >= factor:
+            value = count / factor
+            return f"{value:.1f}{unit}" if value < 100 else f"{value:.0f}{unit}"
+    return str(count)
+
+
+def _figure(width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+
+
+def _image_grid(rows: Sequence[tuple[str, list[tuple[str, Image]]]], classes: Sequence[str], *, side: float) -> Figure:
+    names, colours = ["background", *classes], class_colours(len(classes))
+    columns = max((len(images) for _, images in rows), default=1)
+    lines = -(-len(names) // max(2, int((side + 0.1) * columns / 1.9)))
+    legend_height = 0.3 * lines + 0.2
+    heights = [side * images[0][1].shape[0] / images[0][1].shape[1] for _, images in rows]
+    figure = _figure((side + 0.1) * columns + 1.2, sum(heights) + 0.4 + legend_height)
+    grid = figure.subplots(max(len(rows), 1), columns, squeeze=False, height_ratios=heights or None)
+    for axes in grid.flat:
+        axes.axis("off")
+    for row, (title, images) in enumerate(rows):
+        for column, (caption, image) in enumerate(images):
+            axes = grid[row, column]
+            axes.axis("on")
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_color(RULE)
+            axes.imshow(image, interpolation="nearest")
+            if row == 0:
+                axes.set_title(caption, fontsize=11, color=INK)
+            if column == 0:
+                axes.text(-0.05, 0.5, title, transform=axes.transAxes, ha="right", va="center", parse_math=False)
+    patches = [Patch(facecolor=colour, edgecolor=RULE, label=" ") for colour in colours]
+    legend = figure.legend(handles=patches, loc="outside lower center", ncols=-(-len(names) // lines), frameon=False)
+    # Texts are set afterwards: a name that starts with "_" would be left out, one with "$" read as a formula.
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_parse_math(False)
+        text.set_text(shorten(name))
+    return figure
+
+
+def _curves(axes: Axes, history: Sequence[Mapping[str, float]], keys: Sequence[str]) -> None:
+    epochs = np.arange(1, len(history) + 1)
+    for number, key in enumerate(keys):
+        values = [row.get(key, np.nan) for row in history]
+        style = "--" if key.startswith("validation_loss") else "-"
+        label = CURVES.get(key, key.replace("_", " "))
+        width, colour = 2.4 if number == 0 else 1.7, SERIES[number % len(SERIES)]
+        axes.plot(epochs, values, style, label=label, color=colour, linewidth=width, marker="o", markersize=4)
+    axes.set_xlabel("Epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(axis="y", color=RULE, linewidth=0.8)
+    _plain(axes)
+    if keys:
+        axes.legend(framealpha=0.8, edgecolor="none", fontsize=9, ncols=2)
+    else:
+        axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color=MUTED)
+
+
+def _plain(axes: Axes) -> None:
+    """Axes with left and bottom rules only, the grid behind the data."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(RULE)
+    axes.tick_params(colors=INK)
+    axes.set_axisbelow(True)
+
+
+def _class_labels(labels: Sequence[Any]) -> None:
+    """Class names are text: a dollar sign in one starts no formula."""
+    for label in labels:
+        label.set_parse_math(False)

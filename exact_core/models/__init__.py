@@ -1,0 +1,1 @@
+"""The networks: attention, the TSViT encoder, the tag classifier and the segmenter."""

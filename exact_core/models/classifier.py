@@ -1,0 +1,90 @@
+"""The tag classifier, whose tokens and maps the clues are made of (paper, section 3.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from exact_core.config import ClassifierConfig
+from exact_core.data.batches import Series
+from exact_core.models.tsvit import SpatialEncoder, TemporalEncoder
+
+__all__ = ["ClassifierOutput", "Prototypes", "TagClassifier"]
+
+
+class Prototypes(nn.Module):
+    """Foreground and background prototypes (K, N, D), unit length, and how often each has moved (K, N).
+
+    Buffers, not parameters: they take no gradient, and `PrototypeClues.move` moves them.
+    """
+
+    foreground: Tensor
+    background: Tensor
+    foreground_moves: Tensor
+    background_moves: Tensor
+
+    def __init__(self, classes: int, per_class: int, dim: int) -> None:
+        super().__init__()
+        for side in ("foreground", "background"):
+            self.register_buffer(side, F.normalize(torch.randn(classes, per_class, dim), dim=-1))
+            self.register_buffer(f"{side}_moves", torch.zeros(classes, per_class))
+
+
+@dataclass(frozen=True)
+class ClassifierOutput:
+    """Axes: B batch, K crops, h w patches, P = h * w, T dates, D embedding.
+
+    logits (B, K): from the global token. spatial_logits, temporal_logits (B, K): means of the maps.
+    spatial_map, temporal_map (B, K, h, w): 3x3 patch head over spatial and temporal tokens.
+    class_tokens (B, K, P, D): temporal encoder's class tokens, the features of the spatial clues.
+    date_tokens (B, P, T, D): its date tokens. attention (B, K, T): class tokens to dates, detached.
+    """
+
+    logits: Tensor
+    spatial_logits: Tensor
+    temporal_logits: Tensor
+    spatial_map: Tensor
+    temporal_map: Tensor
+    class_tokens: Tensor
+    date_tokens: Tensor
+    attention: Tensor
+
+
+class TagClassifier(nn.Module):
+    """TSViT with a global token for the tags and one patch head shared by both maps; it carries the prototypes."""
+
+    def __init__(self, config: ClassifierConfig, *, bands: int, classes: int, window: int) -> None:
+        super().__init__()
+        encoder = config.encoder
+        self.side = window // encoder.patch
+        self.temporal = TemporalEncoder(encoder, bands=bands, tokens=classes)
+        self.spatial = SpatialEncoder(encoder, patches=self.side**2, global_token=True)
+        self.head = nn.Sequential(nn.LayerNorm(encoder.dim), nn.Linear(encoder.dim, 1))
+        self.patch_head = nn.Conv2d(encoder.dim, 1, 3, padding=1)
+        self.prototypes = Prototypes(classes, config.prototypes.per_class, encoder.dim)
+
+    def forward(self, series: Series) -> ClassifierOutput:
+        """Everything that losses and clues use."""
+        tokens_BPKD, date_tokens, attention = self.temporal(series)
+        temporal = tokens_BPKD.transpose(1, 2)
+        spatial = self.spatial(temporal)
+        temporal_map, spatial_map = self._map(temporal), self._map(spatial[:, :, 1:])
+        return ClassifierOutput(
+            logits=self.head(spatial[:, :, 0]).squeeze(-1),
+            spatial_logits=spatial_map.mean((2, 3)),
+            temporal_logits=temporal_map.mean((2, 3)),
+            spatial_map=spatial_map,
+            temporal_map=temporal_map,
+            class_tokens=temporal,
+            date_tokens=date_tokens,
+            attention=attention,
+        )
+
+    def _map(self, tokens_BKPD: Tensor) -> Tensor:
+        batch, classes, _, dim = tokens_BKPD.shape
+        image = tokens_BKPD.transpose(2, 3).reshape(batch * classes, dim, self.side, self.side)
+        mapped: Tensor = self.patch_head(image).view(batch, classes, self.side, self.side)
+        return mapped

@@ -1,0 +1,35 @@
+"""The TSViT segmenter, trained on pseudo masks (paper, section 4.1; TSViT: Tarasiou et al., CVPR 2023)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from exact_core.config import SegmenterConfig
+from exact_core.data.batches import Series
+from exact_core.models.tsvit import SpatialEncoder, TemporalEncoder
+
+__all__ = ["Segmenter"]
+
+
+class Segmenter(nn.Module):
+    """Logits of background and K crops for every pixel of a window."""
+
+    def __init__(self, config: SegmenterConfig, *, bands: int, classes: int, window: int) -> None:
+        super().__init__()
+        encoder = config.encoder
+        self.patch, self.side, self.layout = encoder.patch, window // encoder.patch, config.layout
+        self.temporal = TemporalEncoder(encoder, bands=bands, tokens=classes + 1)
+        self.spatial = SpatialEncoder(encoder, patches=self.side**2, global_token=False)
+        self.head = nn.Sequential(nn.LayerNorm(encoder.dim), nn.Linear(encoder.dim, encoder.patch**2))
+
+    def forward(self, series: Series) -> Tensor:
+        """Logits (B, K + 1, H, W); class 0 is background."""
+        tokens_BPKD, _, _ = self.temporal(series, only_classes=True)
+        pixels: Tensor = self.head(self.spatial(tokens_BPKD.transpose(1, 2)))
+        batch, classes = pixels.shape[:2]
+        side, patch = self.side, self.patch
+        if self.layout == "published":
+            # The published code reads the list (patch, value in patch) row by row as the image.
+            return pixels.reshape(batch, classes, side * patch, side * patch)
+        image = pixels.view(batch, classes, side, side, patch, patch).transpose(3, 4)
+        return image.reshape(batch, classes, side * patch, side * patch)

@@ -1,0 +1,92 @@
+"""Stage `ingest`: a source of images and tags -> a window dataset."""
+
+from __future__ import annotations
+
+import calendar
+import datetime as dt
+import logging
+import re
+from pathlib import Path
+
+from exact_core.config import RunConfig
+from exact_core.data.dataset import WindowDataset
+from exact_core.data.pastis import ingest_pastis
+from exact_core.data.season import ingest_season
+from exact_core.data.synthetic import ingest_synthetic
+from exact_core.errors import ConfigError
+from exact_core.tracking import Tracker
+
+__all__ = ["ingest", "with_season"]
+
+log = logging.getLogger(__name__)
+
+
+def ingest(config: RunConfig, *, source: str, season: str, out: Path, tracker: Tracker) -> dict[str, float]:
+    """Read a source and write its windows to `out`.
+
+    Args:
+        config: `config.data` says how windows, tags and splits are made.
+        source: `synthetic`, `pastis:PATH` or `season:PATH`.
+        season: for a `season:` source, a year or START/DAYS; empty: what the source or the configuration says.
+        out: folder of the dataset.
+        tracker: gets the dataset's name and digest.
+
+    Returns:
+        Numbers of windows, of training windows and of classes.
+
+    Raises:
+        ConfigError: unknown kind of source.
+        DataError: the source is not what it should be.
+    """
+    kind, _, place = source.partition(":")
+    config = with_season(config, season, kind=kind)
+    if kind == "synthetic" and not place:
+        ingest_synthetic(config.data, out, seed=config.seed)
+    elif kind == "pastis" and place:
+        ingest_pastis(Path(place), config.data, out)
+    elif kind == "season" and place:
+        ingest_season(Path(place), config.data, out, seed=config.seed)
+    else:
+        raise ConfigError(f"unknown source {source!r}; expected synthetic, pastis:PATH or season:PATH")
+    manifest = WindowDataset(out).manifest
+    tracker.log_dataset(name=manifest.name, digest=manifest.digest, source=source)
+    tracker.log_file(out / "dataset.json")
+    for note in manifest.notes:
+        log.info("ingest: note: %s", note)
+    log.info(
+        "ingest: %s windows (train %d, validation %d, test %d), %d crops, digest %s",
+        sum(manifest.splits.values()),
+        *(manifest.splits[split] for split in ("train", "validation", "test")),
+        len(manifest.classes),
+        manifest.digest[:12],
+    )
+    summary = {
+        "windows": float(sum(manifest.splits.values())),
+        "training_windows": float(manifest.splits["train"]),
+        "classes": float(len(manifest.classes)),
+    }
+    tracker.log_summary(summary)
+    return summary
+
+
+def with_season(config: RunConfig, season: str, *, kind: str) -> RunConfig:
+    """The configuration for one season: a year (1 January, whole year) or START/DAYS, as 2021-09-01/300.
+
+    Raises:
+        ConfigError: a season for a source that has its own, or text of another form.
+    """
+    if not season:
+        return config
+    if kind != "season":
+        raise ConfigError(f"season = {season!r}: a {kind} source has its own season; leave the parameter empty")
+    match = re.fullmatch(r"(\d{4})(?:-(\d\d)-(\d\d)/(\d+))?", season)
+    try:
+        if match is None:
+            raise ValueError("expected a year (2021) or START/DAYS (2021-09-01/300)")
+        year, month, day, days = match.groups()
+        start = dt.date(int(year), int(month or 1), int(day or 1))
+        length = int(days) if days else 365 + calendar.isleap(int(year))
+    except ValueError as error:
+        raise ConfigError(f"season = {season!r}: {error}") from error
+    chosen = config.data.season.model_copy(update={"start": start, "days": length})
+    return config.model_copy(update={"data": config.data.model_copy(update={"season": chosen})})

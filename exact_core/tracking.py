@@ -1,0 +1,216 @@
+"""Runs, parameters and figures in MLflow; the only module that imports mlflow.
+
+A pipeline run is one MLflow run with the tag `exact.pipeline_run`; each stage is a run nested under it. Both are found
+again by their tags, so a repeated stage continues its run. `MLFLOW_TRACKING_URI` names the server; without it, runs go
+to `mlflow.db` in the current folder, where `mlflow ui` finds them. A set `MLFLOW_RUN_ID` is used as the stage's run.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from exact_core.errors import ServiceError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+__all__ = [
+    "EXPERIMENT",
+    "PIPELINE_RUN_VARIABLE",
+    "MlflowTracker",
+    "NoTracker",
+    "Tracker",
+    "finish_pipeline_run",
+    "tracked_stage",
+    "tracking_uri",
+]
+
+EXPERIMENT = "exact"
+PIPELINE_TAG = "exact.pipeline_run"
+STAGE_TAG = "exact.stage"
+PIPELINE_RUN_VARIABLE = "EXACT_PIPELINE_RUN"
+"""Identity of the pipeline run, where the runner knows a better one than KFP's job id."""
+PARAMS_PER_CALL = 100
+
+
+class Tracker(Protocol):
+    """What a stage may record."""
+
+    def log_metrics(self, metrics: dict[str, float], *, step: int) -> None:
+        """Figures of an epoch."""
+
+    def log_summary(self, metrics: dict[str, float]) -> None:
+        """Final figures."""
+
+    def log_params(self, params: dict[str, Any]) -> None:
+        """Settings, nested dictionaries flattened to dotted keys."""
+
+    def log_dataset(self, *, name: str, digest: str, source: str) -> None:
+        """The dataset that the stage used."""
+
+    def log_file(self, path: Path, *, folder: str = "") -> None:
+        """A file as an artifact."""
+
+
+class NoTracker:
+    """Records nothing: for use of the stages as a library."""
+
+    def log_metrics(self, metrics: dict[str, float], *, step: int) -> None:
+        """See `Tracker`."""
+
+    def log_summary(self, metrics: dict[str, float]) -> None:
+        """See `Tracker`."""
+
+    def log_params(self, params: dict[str, Any]) -> None:
+        """See `Tracker`."""
+
+    def log_dataset(self, *, name: str, digest: str, source: str) -> None:
+        """See `Tracker`."""
+
+    def log_file(self, path: Path, *, folder: str = "") -> None:
+        """See `Tracker`."""
+
+
+class MlflowTracker:
+    """Records into one MLflow run."""
+
+    def __init__(self, client: MlflowClient, run_id: str) -> None:
+        self.client, self.run_id = client, run_id
+
+    def log_metrics(self, metrics: dict[str, float], *, step: int) -> None:
+        """See `Tracker`."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        self.client.log_batch(self.run_id, metrics=[Metric(key, value, now, step) for key, value in metrics.items()])
+
+    def log_summary(self, metrics: dict[str, float]) -> None:
+        """See `Tracker`."""
+        self.log_metrics(metrics, step=0)
+
+    def log_params(self, params: dict[str, Any]) -> None:
+        """See `Tracker`."""
+        from mlflow.entities import Param
+
+        flat = [Param(key, str(value)) for key, value in _flatten(params)]
+        for start in range(0, len(flat), PARAMS_PER_CALL):
+            self.client.log_batch(self.run_id, params=flat[start : start + PARAMS_PER_CALL])
+
+    def log_dataset(self, *, name: str, digest: str, source: str) -> None:
+        """See `Tracker`."""
+        from mlflow.entities import Dataset, DatasetInput
+
+        # MLflow keeps at most 36 characters of a digest.
+        dataset = Dataset(name=name, digest=digest[:36], source_type="exact", source=source)
+        self.client.log_inputs(self.run_id, datasets=[DatasetInput(dataset)])
+
+    def log_file(self, path: Path, *, folder: str = "") -> None:
+        """See `Tracker`."""
+        self.client.log_artifact(self.run_id, str(path), folder or None)
+
+
+def tracking_uri() -> str:
+    """Where runs go: `MLFLOW_TRACKING_URI`, or a sqlite file in the current folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').resolve()}"
+
+
+@contextmanager
+def tracked_stage(stage: str, *, pipeline_run: str, name: str) -> Iterator[MlflowTracker]:
+    """The MLflow run of a stage, nested under its pipeline run unless `pipeline_run` is empty.
+
+    Args:
+        stage: name of the stage.
+        pipeline_run: identity of the pipeline run, equal for all its stages.
+        name: what the pipeline run is called in MLflow.
+
+    Raises:
+        ServiceError: MLflow is not installed or the server does not answer.
+    """
+    client = _client()
+    experiment = _experiment(client)
+    pipeline_run = os.environ.get(PIPELINE_RUN_VARIABLE) or pipeline_run
+    attached = os.environ.get("MLFLOW_RUN_ID")
+    if attached:
+        run_id = attached
+    else:
+        tags = {STAGE_TAG: stage}
+        if pipeline_run:
+            tags |= {PIPELINE_TAG: pipeline_run, "mlflow.parentRunId": _parent(client, experiment, pipeline_run, name)}
+        run_id = _find_or_create(client, experiment, tags, name=stage, reuse=bool(pipeline_run))
+    client.update_run(run_id, status="RUNNING")
+    try:
+        yield MlflowTracker(client, run_id)
+    except BaseException:
+        client.set_terminated(run_id, "FAILED")
+        raise
+    client.set_terminated(run_id, "FINISHED")
+
+
+def finish_pipeline_run(pipeline_run: str, *, succeeded: bool) -> None:
+    """Record how a pipeline run ended; nothing to do if no stage had started."""
+    client = _client()
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
+        return
+    found = client.search_runs([experiment.experiment_id], _having({PIPELINE_TAG: pipeline_run}))
+    for run in found:
+        if STAGE_TAG not in run.data.tags:
+            client.set_terminated(run.info.run_id, "FINISHED" if succeeded else "FAILED")
+
+
+def _client() -> MlflowClient:
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    try:
+        from mlflow import MlflowClient
+    except ImportError as error:
+        raise ServiceError(
+            "mlflow is not installed: pip install 'exact-kubeflow[local]' (or [tracking] with a server), "
+            "or run the stage with --no-tracking"
+        ) from error
+    return MlflowClient(tracking_uri=tracking_uri())
+
+
+def _experiment(client: MlflowClient) -> str:
+    from mlflow.exceptions import MlflowException
+
+    uri = tracking_uri()
+    try:
+        found = client.get_experiment_by_name(EXPERIMENT)
+        if found is not None:
+            return str(found.experiment_id)
+        # With a server the server decides where artifacts go; with a file they lie beside it.
+        local = f"{Path(uri.removeprefix('sqlite:///')).parent}/mlartifacts" if uri.startswith("sqlite:") else None
+        return str(client.create_experiment(EXPERIMENT, artifact_location=local))
+    except MlflowException as error:
+        raise ServiceError(f"MLflow at {uri} does not answer: {error}; check MLFLOW_TRACKING_URI") from error
+
+
+def _parent(client: MlflowClient, experiment: str, pipeline_run: str, name: str) -> str:
+    return _find_or_create(client, experiment, {PIPELINE_TAG: pipeline_run}, name=name, reuse=True)
+
+
+def _find_or_create(client: MlflowClient, experiment: str, tags: dict[str, str], *, name: str, reuse: bool) -> str:
+    """The run that carries these tags (and, without a stage tag among them, is no stage's)."""
+    if reuse:
+        for run in client.search_runs([experiment], _having(tags)):
+            if (STAGE_TAG in run.data.tags) == (STAGE_TAG in tags):
+                return str(run.info.run_id)
+    return str(client.create_run(experiment, tags=tags, run_name=name).info.run_id)
+
+
+def _having(tags: dict[str, str]) -> str:
+    """MLflow's filter for runs with these tags."""
+    return " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+
+
+def _flatten(params: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in params.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

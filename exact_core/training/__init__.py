@@ -1,0 +1,1 @@
+"""One loop for both models, and what it needs."""

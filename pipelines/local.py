@@ -1,0 +1,131 @@
+"""Running a pipeline on this machine with KFP's own SubprocessRunner."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from kfp import local
+
+from exact_core.errors import ConfigError, ServiceError
+from exact_core.stages.common import FAILURE_VARIABLE, STATE_VARIABLE
+from exact_core.tracking import PIPELINE_RUN_VARIABLE, finish_pipeline_run, tracking_uri
+from pipelines.train_exact import train_dense, train_exact
+
+__all__ = ["run"]
+
+MANGLED = "python3"
+"""Text that SubprocessRunner replaces by the interpreter's path wherever it stands in an argument."""
+RESULTS = ("dataset", "classifier", "masks", "segmenter", "evaluation", "report.html")
+
+
+def run(
+    workdir: Path,
+    *,
+    source: str,
+    recipe: str,
+    season: str,
+    seed: int,
+    overrides: list[str],
+    supervision: Literal["tags", "dense"],
+) -> Path:
+    """Run the pipeline and put what it delivers into `workdir`.
+
+    Results of an earlier run there are replaced only when this one has succeeded. Checkpoints stay in `workdir/.state`
+    until then, so a killed run, started again, continues its training.
+
+    Returns:
+        The report.
+
+    Raises:
+        ConfigError: a value that the runner would garble.
+        ServiceError: a stage failed; its own message is above.
+    """
+    for value in (str(workdir.resolve()), source, season, recipe, *overrides):
+        if MANGLED in value:
+            raise ConfigError(
+                f"{value!r} holds the text {MANGLED!r}, which KFP's local runner would replace; "
+                f"use a path or value without it (a symbolic link will do)"
+            )
+    workdir = workdir.resolve()
+    workdir.mkdir(parents=True, exist_ok=True)
+    if source.partition(":")[2]:
+        kind, _, place = source.partition(":")
+        source = f"{kind}:{Path(place).resolve()}"
+    pipeline = train_exact if supervision == "tags" else train_dense
+    # A fresh folder a run: stages never meet what a killed run left.
+    root = Path(tempfile.mkdtemp(prefix=".run-", dir=workdir))
+    state = workdir / ".state"
+    failure = root / "failure.txt"
+    arguments = {"recipe": recipe, "source": source, "season": season, "seed": seed, "overrides": overrides}
+    identity = _identity(state, {**arguments, "supervision": supervision})
+    settings = {
+        "MLFLOW_TRACKING_URI": tracking_uri(),
+        PIPELINE_RUN_VARIABLE: identity,
+        FAILURE_VARIABLE: str(failure),
+        STATE_VARIABLE: str(state),
+    }
+    succeeded = False
+    try:
+        with _environment(settings):
+            local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root), raise_on_error=True)
+            task = pipeline(**arguments)
+        _publish({name: Path(artifact.path) for name, artifact in task.outputs.items()}, workdir)
+        succeeded = True
+    except RuntimeError as error:
+        reason = failure.read_text(encoding="utf-8") if failure.is_file() else f"{error} (its traceback stands above)"
+        raise ServiceError(f"the run failed: {reason}") from error
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+        finish_pipeline_run(identity, succeeded=succeeded)
+    shutil.rmtree(state, ignore_errors=True)
+    return workdir / "report.html"
+
+
+def _identity(state: Path, settings: dict[str, Any]) -> str:
+    """The identity of this run: that of a killed run with the same settings, which this one continues, or a new one."""
+    path = state / "run.json"
+    if path.is_file():
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if record["settings"] == settings:
+            return str(record["identity"])
+    state.mkdir(parents=True, exist_ok=True)
+    identity = uuid.uuid4().hex
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps({"settings": settings, "identity": identity}), encoding="utf-8")
+    os.replace(partial, path)
+    return identity
+
+
+def _publish(outputs: dict[str, Path], workdir: Path) -> None:
+    """Move the artifacts to `workdir/<output>`, in place of those of an earlier run."""
+    for name in RESULTS:
+        old = workdir / name
+        if old.is_dir():
+            shutil.rmtree(old)
+        else:
+            old.unlink(missing_ok=True)
+    for name, path in outputs.items():
+        os.replace(path, workdir / ("report.html" if name == "report" else name))
+
+
+@contextmanager
+def _environment(settings: dict[str, str]) -> Iterator[None]:
+    """Environment variables for the stages' processes, put back afterwards."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
