@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import shutil
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from kfp import local
 
@@ -74,19 +77,54 @@ def run(
     }
     succeeded = False
     try:
-        with _environment(settings):
+        with (
+            (workdir / "run.log").open("w", encoding="utf-8") as everything,
+            redirect_stdout(_Console(everything, sys.stdout)),
+            _environment(settings),
+        ):
             local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root), raise_on_error=True)
             task = pipeline(**arguments)
         _publish({name: Path(artifact.path) for name, artifact in task.outputs.items()}, workdir)
         succeeded = True
     except RuntimeError as error:
-        reason = failure.read_text(encoding="utf-8") if failure.is_file() else f"{error} (its traceback stands above)"
-        raise ServiceError(f"the run failed: {reason}") from error
+        reason = failure.read_text(encoding="utf-8") if failure.is_file() else f"{error}"
+        raise ServiceError(f"the run failed: {reason}\n(everything the stages printed: {workdir}/run.log)") from error
     finally:
         shutil.rmtree(root, ignore_errors=True)
         finish_pipeline_run(identity, succeeded=succeeded)
     shutil.rmtree(state, ignore_errors=True)
     return workdir / "report.html"
+
+
+class _Console(io.TextIOBase):
+    """Writes all output to a log and what a person wants to follow to the screen: stages and what they say.
+
+    KFP prints each stage's input as JSON, and its own steps, in between.
+    """
+
+    TASK = re.compile(r"Executing task .*'([\w-]+)'")
+    SAID = re.compile(r"\s*\[KFP Executor [^\]]*\]: (.*)")
+    KFP_SAID = ("Looking for component", "Loading KFP component", "Got executor_input", "Wrote executor output")
+
+    def __init__(self, everything: TextIO, screen: TextIO) -> None:
+        self._everything, self._screen, self._line = everything, screen, ""
+
+    def write(self, text: str) -> int:
+        """Keep everything; show whole lines that matter."""
+        self._everything.write(text)
+        *lines, self._line = (self._line + text).split("\n")
+        for line in lines:
+            if task := self.TASK.search(line):
+                self._screen.write(f"== {task.group(1)}\n")
+            elif (said := self.SAID.match(line)) and not said.group(1).startswith(self.KFP_SAID):
+                self._screen.write(f"{said.group(1)}\n")
+        self.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        """Both."""
+        self._everything.flush()
+        self._screen.flush()
 
 
 def _identity(state: Path, settings: dict[str, Any]) -> str:

@@ -29,6 +29,7 @@ from exact_core.data.season_files import (
 from exact_core.data.season_labels import read_labels
 from exact_core.data.windows import (
     MIN_DATES,
+    Area,
     Scene,
     add_scene,
     check_shares,
@@ -43,9 +44,6 @@ __all__ = ["SeasonFile", "ingest_season"]
 
 BLOCK_WINDOWS = (4, 3, 2)
 """Sides of a split's blocks in windows, largest first: large blocks keep neighbouring fields in one split."""
-
-Block = tuple[int, int, int, int]
-"""Rows and columns of a part of the scene: row0, col0, row1, col1."""
 
 
 class SeasonFile(SeasonConfig):
@@ -176,7 +174,7 @@ def _write_whole(writer: DatasetWriter, scene: Scene, config: DataConfig, *, str
     return skipped
 
 
-def _blocks(scene: Scene, config: DataConfig, *, stride: int) -> tuple[list[Block], list[Block]]:
+def _blocks(scene: Scene, config: DataConfig, *, stride: int) -> tuple[list[Area], list[Area]]:
     """Blocks that tile the scene: those with a window to use, and those without one (beyond the edge of a swath).
 
     None if the scene is too small to fill every split with a block, or has no splits. Only blocks with a window are
@@ -193,7 +191,7 @@ def _blocks(scene: Scene, config: DataConfig, *, stride: int) -> tuple[list[Bloc
     return [], []
 
 
-def _tile(height: int, width: int, *, side: int) -> list[Block]:
+def _tile(height: int, width: int, *, side: int) -> list[Area]:
     """As many blocks of at least `side` pixels as fit; together they cover the scene."""
     rows, cols = height // side, width // side
     row_edges, col_edges = _edges(height, rows), _edges(width, cols)
@@ -205,6 +203,6 @@ def _edges(length: int, parts: int) -> list[int]:
     return [length * part // parts // CLEAR_PATCH * CLEAR_PATCH for part in range(parts)] + [length]
 
 
-def _count(block: Block, *, window: int, stride: int) -> int:
+def _count(block: Area, *, window: int, stride: int) -> int:
     row0, col0, row1, col1 = block
     return len(origins(row1 - row0, col1 - col0, window=window, stride=stride))

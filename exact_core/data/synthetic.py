@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from exact_core.config import DataConfig, SyntheticConfig
 from exact_core.data.dataset import CLEAR_PATCH, VOID, DatasetWriter
-from exact_core.data.windows import Scene, add_scene, split_names
+from exact_core.data.windows import Scene, add_scene, mark_self_scored, split_names
 
 __all__ = ["BANDS", "CROPS", "Crop", "generate_scene", "ingest_synthetic"]
 
@@ -247,7 +247,14 @@ def smooth_field(rng: np.random.Generator, size: int, *, scale: float) -> Floats
 
 
 def ingest_synthetic(config: DataConfig, out: Path, *, seed: int) -> None:
-    """Generate `config.synthetic.scenes` scenes and write them as a dataset; whole scenes go to one split."""
+    """Generate `config.synthetic.scenes` scenes and write them as a dataset; whole scenes go to one split.
+
+    With both shares at 0, every scene is trained and scored on.
+
+    Raises:
+        ConfigError: a validation share, but no test share.
+        DataError: too few scenes for the splits.
+    """
     settings = config.synthetic
     splits = split_names(
         settings.scenes, validation=config.validation_share, test=config.test_share, seed=seed, what="scenes"
@@ -263,6 +270,8 @@ def ingest_synthetic(config: DataConfig, out: Path, *, seed: int) -> None:
         season_days=settings.season_days,
         shard_windows=config.shard_windows,
     ) as writer:
+        if config.validation_share == config.test_share == 0:
+            mark_self_scored(writer, "data.validation_share and data.test_share are 0")
         for number, split in enumerate(splits):
             scene = generate_scene(
                 settings, window=config.window, seed=seed * 10_000 + number, name=f"scene{number:03d}"

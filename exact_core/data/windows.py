@@ -13,6 +13,7 @@ from exact_core.errors import ConfigError, DataError
 
 __all__ = [
     "MIN_DATES",
+    "Area",
     "Scene",
     "add_scene",
     "check_shares",
@@ -27,6 +28,8 @@ __all__ = [
 
 MIN_DATES = 2
 """Dates with a measured pixel that make a window a time series; the writer refuses fewer."""
+Area = tuple[int, int, int, int]
+"""A part of a scene in pixels: row0, col0, row1, col1."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +91,8 @@ def mark_self_scored(writer: DatasetWriter, reason: str) -> None:
     """Have the dataset scored on its training windows, and note why."""
     writer.self_scored = True
     writer.notes.append(
-        f"{reason}: all of it is used for training, and figures are computed on the same pixels; they say how well the "
-        f"map fits here, not how it will do elsewhere"
+        f"{reason}: every window is used for training, and figures are computed on the same pixels; they say how well "
+        f"the map fits here, not how it will do elsewhere"
     )
 
 
@@ -119,10 +122,8 @@ def split_names(count: int, *, validation: float, test: float, seed: int, what: 
     return names
 
 
-def _corners(
-    scene: Scene, area: tuple[int, int, int, int] | None, *, window: int, stride: int
-) -> list[tuple[int, int]]:
-    """Upper left corners, in the scene, of the windows of an area (row0, col0, row1, col1); None: of all of it."""
+def _corners(scene: Scene, area: Area | None, *, window: int, stride: int) -> list[tuple[int, int]]:
+    """Upper left corners, in the scene, of the windows of an area; None: of all of it."""
     row0, col0, row1, col1 = area or (0, 0, *scene.pixels.shape[-2:])
     return [(row0 + row, col0 + col) for row, col in origins(row1 - row0, col1 - col0, window=window, stride=stride)]
 
@@ -132,8 +133,8 @@ def _seen_dates(scene: Scene, row: int, col: int, *, window: int) -> NDArray[np.
     return np.asarray(scene.pixels[:, :, row : row + window, col : col + window].any(axis=(1, 2, 3)))
 
 
-def has_window(scene: Scene, area: tuple[int, int, int, int], *, window: int, stride: int) -> bool:
-    """Whether any window of an area (row0, col0, row1, col1) is measured on at least MIN_DATES dates."""
+def has_window(scene: Scene, area: Area, *, window: int, stride: int) -> bool:
+    """Whether any window of an area is measured on at least MIN_DATES dates."""
     corners = _corners(scene, area, window=window, stride=stride)
     return any(_seen_dates(scene, row, col, window=window).sum() >= MIN_DATES for row, col in corners)
 
@@ -144,7 +145,7 @@ def add_scene(
     config: DataConfig,
     *,
     split: str,
-    area: tuple[int, int, int, int] | None = None,
+    area: Area | None = None,
     stride: int | None = None,
     skip_unseen: bool = False,
 ) -> int:
@@ -155,7 +156,7 @@ def add_scene(
         scene: the series; labels must be known.
         config: window, stride and tag_share.
         split: train, validation or test.
-        area: the part, (row0, col0, row1, col1); None: all of it.
+        area: the part; None: all of it.
         stride: step between windows, pixels; None: config.stride, or a window.
         skip_unseen: leave out windows that are measured on fewer than MIN_DATES dates, such as those beyond the edge
             of a swath, instead of refusing the scene.

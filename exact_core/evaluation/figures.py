@@ -16,6 +16,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -206,7 +207,7 @@ def confusion_figure(names: Sequence[str], counts: NDArray[np.int64]) -> Figure:
     """
     size = len(names)
     cell = 0.78 if size <= 10 else 0.6
-    figure = _figure(cell * size + 2.4, cell * size + 1.6)
+    figure = _figure(cell * size + 2.0, cell * size + 1.4)
     axes = figure.add_subplot()
     total = counts.sum(1, keepdims=True)
     shares = np.divide(counts, total, out=np.zeros(counts.shape), where=total > 0)
@@ -330,7 +331,8 @@ def abbreviate(count: int) -> str:
 
 
 def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
+    return Figure(figsize=(width, height), dpi=DPI, layout=layout, facecolor="white")
 
 
 def _image_grid(rows: Sequence[tuple[str, list[tuple[str, Image]]]], classes: Sequence[str], *, side: float) -> Figure:

@@ -43,6 +43,7 @@ __all__ = ["Panel", "ReportData", "SceneMap", "figure_files", "write_report"]
 PIXEL_BUDGET = 600_000
 """Pixels of all shown scenes together; beyond it they are thinned, so that the report stays below 5 MB."""
 MAX_SCENES = 6
+"""Scenes shown; a test split may have hundreds."""
 UNKNOWN = "–"
 
 
@@ -100,7 +101,7 @@ def figure_files(data: ReportData, folder: Path) -> list[Path]:
         Paths of map.png, panels.png, confusion.png, per_class.png and curves.png, as far as they were written.
     """
     figures: dict[str, Figure | None] = {
-        "map": map_figure(_thinned(data.maps), data.manifest.classes) if data.maps else None,
+        "map": map_figure(_thinned(data.maps[:MAX_SCENES]), data.manifest.classes) if data.maps else None,
         "panels": panels_figure(data.panels, data.manifest.classes) if data.panels else None,
         **_charts(data),
     }
@@ -121,7 +122,7 @@ def _charts(data: ReportData) -> dict[str, Figure | None]:
     names, metrics = data.names, data.metrics
     counts = np.array((metrics.get("confusion") or {}).get("counts") or [], np.int64)
     series = {
-        caption: [(scores["per_class"].get(name) or {}).get("iou") for name in names]
+        caption: [((scores.get("per_class") or {}).get(name) or {}).get("iou") for name in names]
         for caption, scores in (
             ("Crop map", metrics),
             ("Pseudo masks", metrics.get("pseudo_masks")),

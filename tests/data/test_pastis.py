@@ -12,7 +12,7 @@ import pytest
 from exact_core.config import DataConfig, PastisConfig
 from exact_core.data.dataset import VOID, WindowDataset
 from exact_core.data.pastis import CLASSES, ingest_pastis
-from exact_core.errors import DataError
+from exact_core.errors import ConfigError, DataError
 from tests.fakes import PASTIS_DATES, pastis_pixel, stripes, write_pastis
 
 CHRONOLOGICAL = (0, 2, 3, 1)
@@ -84,6 +84,28 @@ def test_folds_become_splits(tmp_path: Path) -> None:
         assert record.split == {2: "train", 4: "train", 1: "validation", 3: "test"}[record.fold]
     assert dataset.manifest.splits == {"train": 16, "validation": 8, "test": 8}
     assert dataset.manifest.notes[0] == "fold 5 serves no split (data.pastis): 2 patches left out"
+
+
+def test_validation_folds_need_test_folds(tmp_path: Path) -> None:
+    root = write_pastis(tmp_path / "pastis")
+    with pytest.raises(ConfigError, match=r"data.pastis.test_folds is empty but data.pastis.validation_folds is \[4\]"):
+        ingest_pastis(root, DataConfig(pastis=PastisConfig(test_folds=())), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_training_folds_alone_are_scored_on_themselves(tmp_path: Path) -> None:
+    config = DataConfig(pastis=PastisConfig(train_folds=(1, 2, 3, 4, 5), validation_folds=(), test_folds=()))
+    dataset = ingest(tmp_path, config)
+    assert dataset.manifest.self_scored
+    assert dataset.manifest.evaluation_split == "train"
+    assert dataset.manifest.splits == {"train": 20, "validation": 0, "test": 0}
+    assert dataset.manifest.notes[0].startswith("data.pastis names neither validation nor test folds: every window is")
+
+
+def test_test_folds_without_validation_folds(tmp_path: Path) -> None:
+    dataset = ingest(tmp_path, DataConfig(pastis=PastisConfig(validation_folds=())))
+    assert not dataset.manifest.self_scored
+    assert dataset.manifest.splits == {"train": 12, "validation": 0, "test": 4}
 
 
 def test_crs_and_transform_of_a_window(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from exact_core.errors import ConfigError, DataError, ExactError
 from exact_core.recipes import resolve
 from tests.fakes import (
     BANDS,
+    COARSE,
     SEASON_DATES,
     SEASON_LEFT,
     SEASON_TOP,
@@ -297,6 +298,84 @@ def test_splits_repeat_and_follow_the_seed(tmp_path: Path) -> None:
         splits.append((dataset.manifest.digest, [record.split for record in dataset.records]))
     assert splits[0] == splits[1]
     assert splits[0][1] != splits[2][1]
+
+
+def beyond(left: int, top: int = 0, *, from_date: int = 0) -> Any:
+    """A swath whose edge leaves out the columns from `left` (in 10 m pixels) in the rows from `top`."""
+
+    def change(date: int, band: str, values: np.ndarray) -> np.ndarray:
+        scale = 2 if band in COARSE else 1
+        if date >= from_date:
+            values[top // scale :, left // scale :] = 0
+        return values
+
+    return change
+
+
+@pytest.mark.parametrize("from_date", [0, 1])
+def test_an_empty_corner_is_left_out_of_a_scene_that_is_used_whole(tmp_path: Path, from_date: int) -> None:
+    # 2 x 2 windows of 8 in the lower right corner; one date that sees it is not enough.
+    root = write_season(tmp_path / "s", change=beyond(16, 16, from_date=from_date), scl=scl_all(CLEAR))
+    dataset = ingest(root, DataConfig(window=8, stride=8, validation_share=0, test_share=0))
+    assert {(r.row, r.col) for r in dataset.records} == {
+        (i, j) for i in (0, 8, 16, 24) for j in (0, 8, 16, 24) if i < 16 or j < 16
+    }
+    assert dataset.manifest.notes[-1] == "4 windows without at least 2 measured dates were left out"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_blocks_beyond_the_edge_of_a_swath_serve_no_split(tmp_path: Path, seed: int) -> None:
+    # Blocks of 4 windows: 2 x 3. The right third is unseen but for its first 10 columns: 2 of its 4 windows a row.
+    root = write_season(tmp_path / "s", size=(64, 96), change=beyond(74))
+    dataset = ingest(root, DataConfig(window=8), seed=seed)
+    assert not dataset.manifest.self_scored
+    assert all(dataset.manifest.splits.values())
+    assert len(dataset) == 8 * 12 - 8 * 2
+    # The lower right block is unseen: five are left for the splits.
+    root = write_season(tmp_path / "t", size=(64, 96), change=beyond(64, 32))
+    dataset = ingest(root, DataConfig(window=8), seed=seed)
+    assert all(dataset.manifest.splits.values())
+    assert len(dataset) == 8 * 12 - 4 * 4
+    assert dataset.manifest.notes[-2].startswith("the scene was split by 5 blocks: ")
+    assert dataset.manifest.notes[-1] == "16 windows without at least 2 measured dates were left out"
+
+
+def test_a_scene_with_too_few_measured_blocks_is_used_whole(tmp_path: Path) -> None:
+    # Blocks of 2 windows: 2 x 2, of which the right ones are unseen.
+    root = write_season(tmp_path / "s", change=beyond(16))
+    dataset = ingest(root, DataConfig(window=8, stride=8))
+    assert dataset.manifest.self_scored
+    assert dataset.manifest.splits == {"train": 8, "validation": 0, "test": 0}
+    reason = "the measured part of the scene of 32 x 32 pixels is too small for a spatial split"
+    assert any(note.startswith(reason) for note in dataset.manifest.notes)
+
+
+def test_dates_that_share_no_ground(tmp_path: Path) -> None:
+    def apart(date: int, _band: str, values: np.ndarray) -> np.ndarray:
+        # Of 32 x 32 pixels, each date sees one of four strips of 8 rows.
+        strip = len(values) // 4
+        seen = np.zeros_like(values)
+        seen[strip * date : strip * (date + 1)] = values[strip * date : strip * (date + 1)]
+        return seen
+
+    message = refused(write_season(tmp_path / "s", change=apart), DataConfig(window=8, stride=8))
+    assert "none of 16 windows of 8 pixels is measured on at least 2 dates" in message
+    assert "add acquisitions" in message
+
+
+def test_both_shares_at_0_train_and_score_on_everything(tmp_path: Path) -> None:
+    root = write_season(tmp_path / "s", size=(64, 96))
+    dataset = ingest(root, DataConfig(window=8, stride=8, validation_share=0, test_share=0))
+    assert dataset.manifest.self_scored
+    assert dataset.manifest.splits == {"train": 96, "validation": 0, "test": 0}
+    assert dataset.manifest.notes[-1].startswith("data.validation_share and data.test_share are 0: every window is")
+
+
+@pytest.mark.parametrize("size", [(32, 32), (64, 96)])
+def test_a_validation_share_needs_a_test_share(tmp_path: Path, size: tuple[int, int]) -> None:
+    root = write_season(tmp_path / "s", size=size)
+    message = refused(root, DataConfig(window=8, test_share=0), kind=ConfigError)
+    assert "set data.test_share above 0, or both to 0 to train and score on everything" in message
 
 
 def test_season_yaml_under_the_run(tmp_path: Path) -> None:

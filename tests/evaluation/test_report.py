@@ -313,6 +313,24 @@ def test_large_scenes_are_thinned(tmp_path: Path) -> None:
     assert len(text) < 5_000_000
 
 
+def test_of_many_scenes_some_are_shown(tmp_path: Path) -> None:
+    data = make_data(SIX, scenes=1)
+    data = replace(data, maps=[replace(data.maps[0], name=f"tile {number}") for number in range(9)])
+    text = written(tmp_path, data)
+    assert "tile 5 <" in text
+    assert "tile 6 <" not in text
+    assert "6 of 9 scenes are shown" in text
+
+
+def test_true_colour_is_not_darkened_by_a_cloud() -> None:
+    ground = np.random.default_rng(0).integers(400, 900, (3, 40, 40)).astype(np.int16)
+    cloudy = ground.copy()
+    cloudy[:, :10, :10] = 6000
+    clear, clouded = (true_colour(pixels, ("B04", "B03", "B02")) for pixels in (ground, cloudy))
+    assert clouded[20:].mean() > 0.5 * clear[20:].mean()
+    np.testing.assert_array_equal(clouded[:10, :10], 1.0)
+
+
 @pytest.mark.parametrize("count", [1, 6, 20, 24, 25, 60, 254])
 def test_colours_are_distinct(count: int) -> None:
     colours = class_colours(count)

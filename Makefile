@@ -1,0 +1,59 @@
+# Every task of the project; `make help` lists them. The virtual environment is made on first use.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the tasks
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+# torch first and alone: with it installed, nothing else fetches another build of it.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), f"Python 3.11 or newer is needed, this is {sys.version}"'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.PHONY: setup
+setup: $(READY) ## make the virtual environment
+
+.PHONY: demo
+demo: $(READY) ## set up, run the whole pipeline on a generated season, and show where the report is
+	$(BIN)/exact run --source synthetic --recipe demo --workdir demo
+
+.PHONY: test
+test: $(READY) ## set up and run the tests (under 10 minutes on 2 cores)
+	$(BIN)/python -m pytest -m 'not slow'
+
+.PHONY: test-slow
+test-slow: $(READY) ## the tests that take minutes each
+	$(BIN)/python -m pytest -m slow --timeout 1800
+
+.PHONY: check
+check: $(READY) ## lint, format, types, import contracts, freshness of the compiled pipelines
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pipelines.compile --check
+
+.PHONY: format
+format: $(READY) ## format the code
+	$(BIN)/ruff check --fix -q . || true
+	$(BIN)/ruff format -q .
+
+.PHONY: compile
+compile: $(READY) ## compile the pipelines to pipelines/compiled
+	$(BIN)/python -m pipelines.compile
+
+.PHONY: bench
+bench: $(READY) ## quality side by side: tags against dense labels, over three seeds (about 20 minutes)
+	$(BIN)/python -m benchmarks.supervision
+
+.PHONY: clean
+clean: ## remove what the tasks made
+	rm -rf $(VENV) demo build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

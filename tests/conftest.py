@@ -1,0 +1,60 @@
+"""Shared fixtures: a tiny generated dataset and a configuration that trains on it in seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from exact_core.data.dataset import WindowDataset
+from exact_core.data.synthetic import ingest_synthetic
+from exact_core.recipes import resolve
+
+TINY = [
+    "data.synthetic.scenes=4",
+    "data.synthetic.scene_size=48",
+    "data.synthetic.dates=8",
+    "data.synthetic.crops=3",
+    "data.shard_windows=5",
+    "classifier.encoder.dim=16",
+    "classifier.encoder.temporal_depth=1",
+    "classifier.training.epochs=3",
+    "classifier.training.batch=4",
+    "segmenter.encoder.dim=16",
+    "segmenter.encoder.temporal_depth=1",
+    "segmenter.training.epochs=2",
+    "segmenter.training.batch=4",
+    "evaluation.panels=2",
+    "device=cpu",
+]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _two_threads():
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def _away_from_home(tmp_path, monkeypatch):
+    """Every test has its own tracking file and no state of another."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    for name in ("MLFLOW_RUN_ID", "EXACT_STATE_DIR", "EXACT_PIPELINE_RUN", "EXACT_FAILURE_FILE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def config():
+    return resolve("demo", seed=1, overrides=TINY)
+
+
+@pytest.fixture(scope="session")
+def dataset_folder(tmp_path_factory, config) -> Path:
+    folder = tmp_path_factory.mktemp("tiny") / "dataset"
+    ingest_synthetic(config.data, folder, seed=config.seed)
+    return folder
+
+
+@pytest.fixture
+def dataset(dataset_folder) -> WindowDataset:
+    return WindowDataset(dataset_folder)

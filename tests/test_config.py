@@ -1,0 +1,86 @@
+import pytest
+import yaml
+
+from exact_core.config import RunConfig, load_config, override
+from exact_core.errors import ConfigError
+from exact_core.recipes import RECIPES, resolve
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_survives_its_saved_form(name, tmp_path):
+    config = resolve(name, seed=7)
+    config.save(tmp_path / "config.yaml")
+    assert load_config(tmp_path / "config.yaml") == config
+    assert config.recipe == name
+    assert config.seed == 7
+
+
+def test_every_setting_says_what_it_means():
+    def walk(model, path):
+        for name, field in model.model_fields.items():
+            inner = field.annotation
+            if isinstance(inner, type) and hasattr(inner, "model_fields"):
+                yield from walk(inner, [*path, name])
+            elif not field.description:
+                yield ".".join([*path, name])
+
+    assert list(walk(RunConfig, [])) == []
+
+
+def test_override_changes_one_key_and_keeps_the_rest():
+    config = resolve("demo")
+    changed = override(config, ["classifier.training.epochs=5", "masks.threshold=0.3"])
+    assert changed.classifier.training.epochs == 5
+    assert changed.masks.threshold == 0.3
+    assert changed.segmenter == config.segmenter
+    assert changed.digest("segmenter") == config.digest("segmenter")
+    assert changed.digest("classifier") != config.digest("classifier")
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ("classifier.training.epoch=5", ["classifier.training.epoch", "did you mean", "epochs"]),
+        ("clasifier.training.epochs=5", ["clasifier", "did you mean 'classifier'"]),
+        ("classifier.training.epochs=many", ["classifier.training.epochs", "'many'"]),
+        ("classifier.training.epochs=0", ["classifier.training.epochs", "0", "greater"]),
+        ("epochs", ["epochs", "key=value"]),
+        ("data.window=25", ["25", "multiple"]),
+        ("seed=-1", ["seed", "-1"]),
+        ("data.synthetic=[", ["YAML"]),
+    ],
+)
+def test_a_wrong_override_names_key_value_and_way_out(assignment, words):
+    with pytest.raises(ConfigError) as error:
+        resolve("demo", overrides=[assignment])
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_an_unknown_recipe_names_the_known_ones():
+    with pytest.raises(ConfigError, match="'corn'.*demo, season, pastis24"):
+        resolve("corn")
+
+
+def test_a_saved_configuration_with_an_unknown_key_names_file_and_key(tmp_path):
+    path = tmp_path / "mine.yaml"
+    data = yaml.safe_load(yaml.safe_dump(resolve("demo").model_dump(mode="json")))
+    data["data"]["windows"] = 24
+    path.write_text(yaml.safe_dump(data))
+    with pytest.raises(ConfigError, match=r"mine.yaml: unknown key 'data.windows' \(did you mean 'data.window'"):
+        load_config(path)
+    with pytest.raises(ConfigError, match="no such configuration"):
+        load_config(tmp_path / "other.yaml")
+
+
+def test_the_paper_recipe_has_the_papers_numbers():
+    config = resolve("pastis24")
+    classifier, segmenter = config.classifier, config.segmenter
+    assert (classifier.encoder.dim, classifier.encoder.temporal_depth, classifier.encoder.spatial_depth) == (128, 8, 4)
+    assert (classifier.encoder.heads, classifier.encoder.head_dim) == (4, 64)
+    assert (classifier.training.epochs, classifier.training.batch, classifier.training.learning_rate) == (20, 48, 1e-3)
+    assert (classifier.loss.contrast, classifier.loss.affinity) == (0.01, 0.015)
+    assert classifier.loss.contrast_start == pytest.approx(4000 / 15000)
+    assert classifier.prototypes.momentum == 0.999
+    assert (segmenter.encoder.temporal_depth, segmenter.encoder.head_dim, segmenter.training.epochs) == (4, 32, 100)
+    assert config.data.pastis.train_folds == (1, 2, 3)

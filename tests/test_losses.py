@@ -1,0 +1,38 @@
+import numpy as np
+import pytest
+import torch
+
+from exact_core.data.dataset import VOID
+from exact_core.losses import affinity_loss, segmentation_loss, tag_loss
+
+
+def test_tag_loss_by_hand():
+    logits = torch.tensor([[0.0, 2.0]])
+    tags = torch.tensor([[1.0, 0.0]])
+    expected = (-np.log(0.5) - np.log(1 - 1 / (1 + np.exp(-2)))) / 2
+    assert tag_loss(logits, tags).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_affinity_loss_is_the_mean_over_tagged_maps_and_0_without_any():
+    cams = torch.zeros(2, 2, 2)
+    refined = cams.clone()
+    refined[0, 0, 0] = 0.8
+    assert affinity_loss(cams, refined).item() == pytest.approx(0.1)
+    none = torch.zeros(0, 2, 2, requires_grad=True)
+    loss = affinity_loss(none, none)
+    assert loss.item() == 0
+    loss.backward()
+
+
+def test_segmentation_loss_leaves_void_out():
+    torch.manual_seed(0)
+    logits = torch.randn(2, 3, 4, 4, requires_grad=True)
+    target = torch.randint(0, 3, (2, 4, 4))
+    target[0, :2] = VOID
+    known = target != VOID
+    by_hand = -logits.log_softmax(1).gather(1, target.clamp(max=2)[:, None])[:, 0][known].mean()
+    loss = segmentation_loss(logits, target)
+    assert loss.item() == pytest.approx(by_hand.item(), rel=1e-6)
+    loss.backward()
+    assert logits.grad[0, :, :2].abs().max() == 0
+    assert segmentation_loss(logits, torch.full_like(target, VOID)).item() == 0
