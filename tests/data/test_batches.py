@@ -59,9 +59,7 @@ def test_larger_patches_are_clear_where_all_of_them_is(dataset):
     tokens = fine.series.seen.transpose(1, 2).unflatten(2, (12, 12))
     expected = -torch.nn.functional.max_pool2d(-tokens.float(), 2)
     np.testing.assert_array_equal(coarse.series.seen.transpose(1, 2).unflatten(2, (6, 6)), expected.bool())
-    np.testing.assert_array_equal(
-        single.series.seen.transpose(1, 2).unflatten(2, (24, 24))[..., ::2, ::2], tokens
-    )
+    np.testing.assert_array_equal(single.series.seen.transpose(1, 2).unflatten(2, (24, 24))[..., ::2, ::2], tokens)
     with pytest.raises(ConfigError, match="patch = 3"):
         loader(dataset, encoder=EncoderConfig(patch=3))
 

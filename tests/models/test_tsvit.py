@@ -1,0 +1,186 @@
+"""What the encoder must not depend on, and what it computes, against plain loops."""
+
+import pytest
+import torch
+
+from exact_core.clues.affinity import time_weights, weighted_embedding
+from exact_core.clues.cams import clue_cams
+from exact_core.config import ClassifierConfig, EncoderConfig, SegmenterConfig
+from exact_core.data.batches import Series
+from exact_core.models.attention import Attention, Block
+from exact_core.models.classifier import TagClassifier
+from exact_core.models.segmenter import Segmenter
+from exact_core.models.tsvit import to_patches
+
+WINDOW, BANDS, CLASSES = 8, 3, 2
+SMALL = {"dim": 12, "temporal_depth": 2, "spatial_depth": 2, "heads": 2, "head_dim": 6, "mlp_ratio": 2}
+
+
+def models(**encoder):
+    torch.manual_seed(0)
+    config = EncoderConfig(**SMALL, **encoder)
+    shape = {"bands": BANDS, "classes": CLASSES, "window": WINDOW}
+    return (
+        TagClassifier(ClassifierConfig(encoder=config), **shape).eval(),
+        Segmenter(SegmenterConfig(encoder=config), **shape).eval(),
+    )
+
+
+def series(dates=5, *, seed=0, pad=0, garbage=0.0):
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randn(2, dates, BANDS, WINDOW, WINDOW, generator=generator)
+    days = torch.arange(0, 20 * dates, 20).expand(2, -1)
+    seen = torch.ones(2, 1, dates, dtype=torch.bool)
+    if pad:
+        pixels = torch.cat([pixels, torch.full((2, pad, *pixels.shape[2:]), garbage)], 1)
+        days = torch.cat([days, torch.full((2, pad), 300)], 1)
+        seen = torch.cat([seen, torch.zeros(2, 1, pad, dtype=torch.bool)], 2)
+    return Series(pixels=pixels, dates=days, seen=seen)
+
+
+def everything(model, batch):
+    """Every tensor a later step could use, dates cut to the real ones."""
+    if isinstance(model, Segmenter):
+        return {"logits": model(batch)}
+    output = model(batch)
+    tags = torch.ones(2, CLASSES)
+    weights = time_weights(output.attention, batch.seen)
+    return {
+        "logits": output.logits,
+        "spatial_map": output.spatial_map,
+        "temporal_map": output.temporal_map,
+        "class_tokens": output.class_tokens,
+        "attention": output.attention[..., :5],
+        "weights": weights[..., :5],
+        "embedding": weighted_embedding(output.date_tokens, weights, batch.seen),
+        "cams": clue_cams(output, tags, batch.seen, model.prototypes, ClassifierConfig().affinity),
+    }
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["classifier", "segmenter"])
+@pytest.mark.parametrize("dates", ["season_day", "day_of_year"])
+def test_padding_never_influences_a_result(which, dates):
+    model = models(dates=dates)[which]
+    plain = everything(model, series())
+    for pad, garbage in ((1, 0.0), (4, 0.0), (3, 50.0)):
+        padded = everything(model, series(pad=pad, garbage=garbage))
+        for name, value in plain.items():
+            torch.testing.assert_close(
+                padded[name], value, atol=1e-5, rtol=1e-4, msg=f"{name}, {pad} dates of {garbage}"
+            )
+
+
+def test_padding_takes_no_gradient():
+    model = models()[0]
+    batch = series(pad=3, garbage=2.0)
+    pixels = batch.pixels.requires_grad_()
+    output = model(batch)
+    (output.logits.sum() + output.spatial_map.sum()).backward()
+    assert pixels.grad[:, 5:].abs().max() == 0
+    assert pixels.grad[:, :5].abs().max() > 0
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["classifier", "segmenter"])
+def test_a_cloudy_look_of_one_patch_does_not_reach_the_model(which):
+    """What lies under a cloud that is masked may be anything."""
+    model = models()[which]
+    batch = series()
+    seen = torch.ones(2, 16, 5, dtype=torch.bool)
+    seen[0, 5, 2] = False  # patch 5 of a 4 x 4 grid: rows 2-3, columns 2-3
+    other = batch.pixels.clone()
+    other[0, 2, :, 2:4, 2:4] = 40.0
+    one = everything(model, Series(batch.pixels, batch.dates, seen))
+    two = everything(model, Series(other, batch.dates, seen))
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_a_patch_without_any_look_stays_finite():
+    model = models()[0]
+    batch = series()
+    seen = torch.ones(2, 16, 5, dtype=torch.bool)
+    seen[0, 5] = False
+    for name, value in everything(model, Series(batch.pixels, batch.dates, seen)).items():
+        assert value.isfinite().all(), name
+
+
+def test_the_order_of_dates_does_not_matter():
+    model, segmenter = models()
+    batch = series()
+    order = torch.tensor([3, 0, 4, 1, 2])
+    mixed = Series(batch.pixels[:, order], batch.dates[:, order], batch.seen[:, :, order])
+    torch.testing.assert_close(model(mixed).logits, model(batch).logits, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(segmenter(mixed), segmenter(batch), atol=1e-5, rtol=1e-4)
+
+
+def test_patches_by_hand():
+    pixels = torch.arange(2 * 4 * 4).reshape(1, 1, 2, 4, 4)
+    patches = to_patches(pixels, 2)
+    assert patches.shape == (1, 4, 1, 8)
+    # Second patch: rows 0-1, columns 2-3; row in patch, column in patch, band fastest.
+    assert patches[0, 1, 0].tolist() == [2, 18, 3, 19, 6, 22, 7, 23]
+
+
+def test_the_segmenters_pixels_lie_in_their_own_patch():
+    """With no attention over space to carry it, a change in one patch changes that patch alone."""
+    segmenter = models()[1]
+    for block in segmenter.spatial.transformer.blocks:
+        torch.nn.init.zeros_(block.attention.out.weight)
+    batch = series()
+    other = batch.pixels.clone()
+    other[:, :, :, 2:4, 4:6] += 1
+    with torch.no_grad():
+        changed = segmenter(batch) != segmenter(Series(other, batch.dates, batch.seen))
+    where = changed.any(0).any(0)
+    assert where[2:4, 4:6].all()
+    assert where.sum() == 4
+
+
+def plain_attention(module, x, keys):
+    """Attention by loops from the definition."""
+    heads, width = module.heads, module.qkv.weight.shape[0] // 3 // module.heads
+    q, k, v = (part.reshape(*x.shape[:2], heads, width) for part in module.qkv(x).chunk(3, -1))
+    out = torch.zeros(*x.shape[:2], heads * width)
+    probabilities = torch.zeros(x.shape[0], heads, x.shape[1], x.shape[1])
+    for n in range(x.shape[0]):
+        for head in range(heads):
+            for i in range(x.shape[1]):
+                scores = torch.stack([q[n, i, head] @ k[n, j, head] / width**0.5 for j in range(x.shape[1])])
+                scores[~keys[n]] = -torch.inf
+                p = scores.softmax(0)
+                probabilities[n, head, i] = p
+                out[n, i, head * width : (head + 1) * width] = (p[:, None] * v[n, :, head]).sum(0)
+    return module.out(out), probabilities
+
+
+def test_attention_against_plain_loops():
+    torch.manual_seed(1)
+    module = Attention(6, heads=2, head_dim=4, dropout=0.0)
+    x = torch.randn(2, 5, 6)
+    keys = torch.tensor([[True] * 5, [True, True, False, True, False]])
+    expected, probabilities = plain_attention(module, x, keys)
+    values, rows = module(x, keys=keys, rows=2)
+    torch.testing.assert_close(values, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(rows, probabilities.mean(1)[:, :2], atol=1e-6, rtol=1e-5)
+    only, none = module(x, keys=keys, rows=2, only_rows=True)
+    torch.testing.assert_close(only, expected[:, :2], atol=1e-5, rtol=1e-5)
+    assert none is None
+
+
+@pytest.mark.parametrize("residual", ["pre_norm", "normed", "double"])
+def test_residuals_by_definition(residual):
+    torch.manual_seed(2)
+    block = Block(6, heads=2, head_dim=3, mlp_ratio=2, dropout=0.0, residual=residual)
+    x = torch.randn(1, 4, 6)
+    u = block.attention_norm(x)
+    v = block.attention(u)[0] + {"pre_norm": x, "normed": u, "double": x + u}[residual]
+    torch.testing.assert_close(block(x)[0], v + block.mlp(block.mlp_norm(v)))
+
+
+def test_autocast_runs_the_same_path():
+    model, segmenter = models()
+    batch = series(pad=2)
+    with torch.autocast("cpu", torch.bfloat16):
+        output, logits = model(batch), segmenter(batch)
+    torch.testing.assert_close(output.logits.float(), model(batch).logits, atol=0.1, rtol=0.1)
+    torch.testing.assert_close(logits.float(), segmenter(batch), atol=0.1, rtol=0.1)

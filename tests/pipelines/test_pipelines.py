@@ -1,0 +1,166 @@
+"""The pipelines as they are: compiled YAML, and runs through KFP's own local runner."""
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+import components
+from exact_core.data.dataset import WindowDataset, sha256_of
+from exact_core.errors import ConfigError, ServiceError
+from exact_core.tracking import EXPERIMENT, tracking_uri
+from pipelines import compile as compiler
+from pipelines import local
+from tests.conftest import TINY
+
+
+def start(workdir, **changes):
+    settings = {
+        "source": "synthetic",
+        "recipe": "demo",
+        "season": "",
+        "seed": 1,
+        "overrides": TINY,
+        "supervision": "tags",
+    }
+    return local.run(workdir, **{**settings, **changes})
+
+
+def test_the_committed_yaml_is_what_the_code_compiles_to():
+    assert compiler.stale() == []
+
+
+def test_a_stale_file_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.setattr(compiler, "COMPILED", tmp_path)
+    assert compiler.stale() == ["train_exact.yaml", "train_dense.yaml"]
+    compiler.compile_to(tmp_path)
+    assert compiler.stale() == []
+
+
+@pytest.mark.parametrize("name", compiler.PIPELINES)
+def test_a_compiled_pipeline_has_few_documented_parameters_with_defaults(name):
+    spec = next(yaml.safe_load_all((compiler.COMPILED / name).read_text()))
+    parameters = spec["root"]["inputDefinitions"]["parameters"]
+    assert len(parameters) <= 12
+    for parameter in parameters.values():
+        assert parameter["description"]
+        assert parameter.get("isOptional") or "defaultValue" in parameter
+    for executor in spec["deploymentSpec"]["executors"].values():
+        command = " ".join(executor["container"]["command"])
+        assert "pip install" not in command
+
+
+def test_a_component_is_an_adapter():
+    """At most ten statements beside its docstring, and nothing but kfp and the standard library at module level."""
+    root = Path(components.__file__).parent
+    found = list(root.glob("*/component.py"))
+    assert len(found) == 5
+    for path in found:
+        tree = ast.parse(path.read_text())
+        for node in tree.body:
+            if isinstance(node, ast.ImportFrom):
+                assert node.module.split(".")[0] in {"kfp", "components", "typing"}, path
+        (function,) = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+        assert len([node for node in ast.walk(function) if isinstance(node, ast.stmt)]) - 2 <= 12, path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    root = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
+        report = start(root / "work")
+        yield root / "work", report
+
+
+def test_results_lie_where_they_are_promised(finished):
+    workdir, report = finished
+    assert report == workdir / "report.html"
+    assert sorted(path.name for path in workdir.iterdir()) == [
+        "classifier",
+        "dataset",
+        "evaluation",
+        "masks",
+        "report.html",
+        "run.log",
+        "segmenter",
+    ]
+    assert (workdir / "masks" / "masks.json").is_file()
+    metrics = json.loads((workdir / "evaluation" / "metrics.json").read_text())
+    assert {"oa_micro", "miou_macro", "f1_macro", "per_class", "pseudo_masks", "split"} <= set(metrics)
+    assert {"oa_micro", "miou_macro"} <= set(metrics["pseudo_masks"])
+    assert WindowDataset(workdir / "dataset").manifest.digest
+
+
+def test_one_parent_run_and_a_nested_run_a_stage(finished, monkeypatch):
+    workdir, _ = finished
+    client = MlflowClient(tracking_uri=f"sqlite:///{workdir.parent}/mlflow.db")
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    runs = client.search_runs([experiment.experiment_id])
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert len(parents) == 1
+    assert {run.data.tags.get("exact.stage") for run in runs} == {
+        None,
+        "ingest",
+        "train_classifier",
+        "generate_masks",
+        "train_segmenter",
+        "evaluate",
+    }
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    (evaluation,) = [run for run in runs if run.data.tags.get("exact.stage") == "evaluate"]
+    metrics = json.loads((workdir / "evaluation" / "metrics.json").read_text())
+    assert evaluation.data.metrics["miou_macro"] == metrics["miou_macro"]
+    assert {item.path for item in client.list_artifacts(evaluation.info.run_id)} >= {"figures", "report"}
+
+
+def test_a_dense_run_beside_it_replaces_the_results(finished, tmp_path):
+    report = start(tmp_path / "work", supervision="dense")
+    names = sorted(path.name for path in report.parent.iterdir())
+    assert names == ["dataset", "evaluation", "report.html", "run.log", "segmenter"]
+    tags = json.loads((finished[0] / "evaluation" / "metrics.json").read_text())
+    dense = json.loads((report.parent / "evaluation" / "metrics.json").read_text())
+    assert dense["supervision"] == "dense"
+    assert dense["pixels"] == tags["pixels"]
+    manifests = [WindowDataset(folder / "dataset").manifest.digest for folder in (finished[0], report.parent)]
+    assert manifests[0] == manifests[1]
+
+
+def test_a_failed_run_says_why_keeps_its_state_and_can_be_repeated(finished, tmp_path, capsys):
+    """A segmenter that cannot start: the classifier is not trained twice, and the MLflow run goes on."""
+    work = tmp_path / "work"
+    broken = [*TINY, "segmenter.training.learning_rate=1e30", "segmenter.training.warmup_epochs=0"]
+    with pytest.raises(ServiceError, match=r"(?s)train_segmenter: segmenter: the loss is .*run\.log") as error:
+        start(work, overrides=broken)
+    assert "lower training.learning_rate" in str(error.value)
+    assert not (work / "segmenter").exists()
+    assert not list(work.glob(".run-*"))
+    assert "Traceback" in (work / "run.log").read_text()
+    capsys.readouterr()
+    start(work)
+    said = capsys.readouterr().out
+    assert "classifier: continuing after epoch 3 of 3" in said
+    weights = "segmenter/weights.safetensors"
+    assert sha256_of(work / weights) == sha256_of(finished[0] / weights)
+    assert not (work / ".state").exists()
+    client = MlflowClient(tracking_uri=tracking_uri())
+    runs = client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id])
+    parents = [run.info.status for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert sorted(parents) == ["FAILED", "FINISHED"]
+
+
+def test_the_screen_shows_stages_and_what_they_say(tmp_path, capsys):
+    with pytest.raises(ServiceError):
+        start(tmp_path / "work", source=f"pastis:{tmp_path}/nothing")
+    said = capsys.readouterr().out
+    assert said.startswith("== ingest\n")
+    assert "executor_input" not in said
+    assert "executor_input" in (tmp_path / "work" / "run.log").read_text()
+
+
+def test_a_value_that_the_runner_would_garble_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="python3"):
+        start(tmp_path / "python3.11" / "work")

@@ -1,0 +1,211 @@
+"""The stages one after another on the tiny dataset: contracts, bitwise repeat, bad input."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from exact_core import stages
+from exact_core.config import override
+from exact_core.data.dataset import VOID, WindowDataset, sha256_of
+from exact_core.data.maskset import MaskSet
+from exact_core.errors import ConfigError, CorruptError, DataError, ExactError
+from exact_core.stages.ingest import with_season
+from exact_core.tracking import NoTracker
+
+TRACKER = NoTracker()
+
+
+def run_all(config, dataset, root):
+    stages.train_classifier(config, dataset=dataset, out=root / "classifier", tracker=TRACKER)
+    stages.generate_masks(config, dataset=dataset, classifier=root / "classifier", out=root / "masks", tracker=TRACKER)
+    stages.train_segmenter(config, dataset=dataset, masks=root / "masks", out=root / "segmenter", tracker=TRACKER)
+    return stages.evaluate(
+        config,
+        dataset=dataset,
+        segmenter=root / "segmenter",
+        classifier=root / "classifier",
+        masks=root / "masks",
+        out=root / "evaluation",
+        report=root / "report.html",
+        tracker=TRACKER,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, config, dataset_folder):
+    root = tmp_path_factory.mktemp("finished")
+    run_all(config, dataset_folder, root)
+    return root
+
+
+def test_every_stage_repeats_to_the_last_bit(finished, tmp_path, config, dataset_folder):
+    run_all(config, dataset_folder, tmp_path)
+    compared = 0
+    for pattern in ("*/*.safetensors", "masks/masks.json", "evaluation/metrics.json", "*/config.yaml", "*/model.json"):
+        for path in finished.glob(pattern):
+            other = tmp_path / path.relative_to(finished)
+            assert sha256_of(path) == sha256_of(other), path
+            compared += 1
+    assert compared >= 10
+
+
+def test_metrics_hold_what_is_promised(finished, dataset):
+    metrics = json.loads((finished / "evaluation" / "metrics.json").read_text())
+    assert metrics["split"] == "test"
+    assert not metrics["self_scored"]
+    names = ["background", *dataset.manifest.classes]
+    for part in (metrics, metrics["pseudo_masks"], metrics["baselines"]["fused_cam"]):
+        for name in ("oa_micro", "miou_macro", "f1_macro"):
+            assert 0 <= part[name] <= 1
+        assert list(part["per_class"]) == names
+        counts = np.array(part["confusion"]["counts"])
+        assert part["oa_micro"] == pytest.approx(np.trace(counts) / counts.sum())
+    test_pixels = sum((dataset.labels(int(i)) != VOID).sum() for i in dataset.indices("test"))
+    assert metrics["pixels"] == test_pixels
+    assert metrics["pseudo_masks"]["split"] == "train"
+    majority = metrics["baselines"]["majority"]
+    assert majority["oa_micro"] == pytest.approx(max(c["pixels"] for c in metrics["per_class"].values()) / test_pixels)
+
+
+def test_masks_follow_from_cams_tags_and_threshold(finished, dataset):
+    masks = MaskSet(finished / "masks", dataset)
+    covered = [*dataset.indices("train"), *dataset.indices("validation")]
+    assert masks.manifest.windows == len(covered)
+    assert sum(masks.manifest.coverage.values()) == pytest.approx(1)
+    for index in covered:
+        mask, cam, tags = masks.mask(int(index)), masks.cam(int(index)), dataset.tags[index]
+        assert cam[tags == 0].max(initial=0) == 0
+        assert set(np.unique(mask)) <= {0, *(np.flatnonzero(tags) + 1)}
+        large = torch.nn.functional.interpolate(
+            torch.from_numpy(cam)[None].float(), size=(24, 24), mode="bilinear", align_corners=False
+        )[0]
+        assert ((large.amax(0).numpy() > masks.manifest.threshold) == (mask > 0)).all()
+    test_index = int(dataset.indices("test")[0])
+    assert test_index not in masks
+    with pytest.raises(DataError, match="no mask for window"):
+        masks.mask(test_index)
+
+
+def test_masks_never_see_dense_labels(finished, tmp_path, config, dataset_folder, monkeypatch):
+    """The chain up to the segmenter gives the same bytes when reading a label is an error."""
+
+    def refuse(self, index):
+        raise AssertionError("a dense label was read")
+
+    monkeypatch.setattr(WindowDataset, "labels", refuse)
+    read = WindowDataset.window
+    monkeypatch.setattr(
+        WindowDataset,
+        "window",
+        lambda self, index: read(self, index) if not self.manifest.has_labels else _unlabelled(self, index, read),
+    )
+    stages.train_classifier(config, dataset=dataset_folder, out=tmp_path / "classifier", tracker=TRACKER)
+    stages.generate_masks(
+        config, dataset=dataset_folder, classifier=tmp_path / "classifier", out=tmp_path / "masks", tracker=TRACKER
+    )
+    stages.train_segmenter(
+        config, dataset=dataset_folder, masks=tmp_path / "masks", out=tmp_path / "segmenter", tracker=TRACKER
+    )
+    for name in ("classifier", "segmenter"):
+        path = f"{name}/weights.safetensors"
+        assert sha256_of(tmp_path / path) == sha256_of(finished / path)
+
+
+def _unlabelled(dataset, index, read):
+    manifest = dataset.manifest
+    dataset.manifest = manifest.model_copy(update={"has_labels": False})
+    try:
+        return read(dataset, index)
+    finally:
+        dataset.manifest = manifest
+
+
+def test_fused_cams_and_a_given_threshold(finished, tmp_path, config, dataset_folder, dataset):
+    changed = override(config, ["masks.cam=fused", "masks.threshold=0.25"])
+    stages.generate_masks(
+        changed, dataset=dataset_folder, classifier=finished / "classifier", out=tmp_path / "m", tracker=TRACKER
+    )
+    masks = MaskSet(tmp_path / "m", dataset)
+    assert (masks.manifest.threshold, masks.manifest.rule, masks.manifest.cam) == (0.25, "given", "fused")
+    index = int(dataset.indices("train")[0])
+    np.testing.assert_array_equal(masks.cam(index), masks.cam(index, fused=True))
+
+
+def test_dense_supervision(tmp_path, config, dataset_folder):
+    stages.train_segmenter(config, dataset=dataset_folder, masks=None, out=tmp_path / "s", tracker=TRACKER)
+    figures = stages.evaluate(
+        config,
+        dataset=dataset_folder,
+        segmenter=tmp_path / "s",
+        classifier=None,
+        masks=None,
+        out=tmp_path / "e",
+        report=tmp_path / "report.html",
+        tracker=TRACKER,
+    )
+    metrics = json.loads((tmp_path / "e" / "metrics.json").read_text())
+    assert metrics["supervision"] == "dense"
+    assert metrics["pseudo_masks"] is None
+    assert set(figures) == {"oa_micro", "miou_macro", "f1_macro"}
+    assert "<html" in (tmp_path / "report.html").read_text()
+
+
+def test_a_finished_result_is_not_overwritten(finished, config, dataset_folder):
+    with pytest.raises(DataError, match="already holds a finished result"):
+        stages.train_classifier(config, dataset=dataset_folder, out=finished / "classifier", tracker=TRACKER)
+
+
+def test_what_does_not_fit_together_is_refused(finished, tmp_path, config, dataset_folder):
+    other = override(config, ["seed=9"])
+    stages.ingest(other, source="synthetic", season="", out=tmp_path / "other", tracker=TRACKER)
+    with pytest.raises(DataError, match="made for dataset"):
+        stages.train_segmenter(
+            other, dataset=tmp_path / "other", masks=finished / "masks", out=tmp_path / "s", tracker=TRACKER
+        )
+    more = override(config, ["data.synthetic.crops=4"])
+    stages.ingest(more, source="synthetic", season="", out=tmp_path / "more", tracker=TRACKER)
+    with pytest.raises(ConfigError, match="wants classes"):
+        stages.generate_masks(
+            more, dataset=tmp_path / "more", classifier=finished / "classifier", out=tmp_path / "m", tracker=TRACKER
+        )
+    with pytest.raises(DataError, match="this is a segmenter, expected a classifier"):
+        stages.generate_masks(
+            config, dataset=dataset_folder, classifier=finished / "segmenter", out=tmp_path / "m", tracker=TRACKER
+        )
+    with pytest.raises(DataError, match="no classifier here"):
+        stages.generate_masks(
+            config, dataset=dataset_folder, classifier=tmp_path / "none", out=tmp_path / "m", tracker=TRACKER
+        )
+    with pytest.raises(DataError, match="no dataset here"):
+        stages.train_classifier(config, dataset=tmp_path / "none", out=tmp_path / "c", tracker=TRACKER)
+
+
+def test_a_corrupt_mask_shard_is_named(finished, tmp_path, config, dataset):
+    import shutil
+
+    shutil.copytree(finished / "masks", tmp_path / "masks")
+    path = next((tmp_path / "masks").glob("*.safetensors"))
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CorruptError, match=path.name):
+        MaskSet(tmp_path / "masks", dataset)
+
+
+@pytest.mark.parametrize("source", ["", "synthetic:here", "pastis", "season:", "ftp:somewhere"])
+def test_an_unknown_source_names_the_known_ones(source, tmp_path, config):
+    with pytest.raises(ExactError, match=r"synthetic, pastis:PATH or season:PATH"):
+        stages.ingest(config, source=source, season="", out=tmp_path / "d", tracker=TRACKER)
+
+
+def test_seasons(config):
+    year = with_season(config, "2024", kind="season").data.season
+    assert (str(year.start), year.days) == ("2024-01-01", 366)
+    autumn = with_season(config, "2021-09-01/300", kind="season").data.season
+    assert (str(autumn.start), autumn.days) == ("2021-09-01", 300)
+    assert with_season(config, "", kind="synthetic") is config
+    for text in ("24", "2021-13-01/10", "[[ScheduledTime]]", "{{season}}"):
+        with pytest.raises(ConfigError, match="season = "):
+            with_season(config, text, kind="season")
+    with pytest.raises(ConfigError, match="has its own season"):
+        with_season(config, "2021", kind="pastis")

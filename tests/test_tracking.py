@@ -1,0 +1,101 @@
+"""Against a real MLflow store (sqlite): structure, figures, repeat, failure."""
+
+import pytest
+from mlflow import MlflowClient
+
+from exact_core.errors import DataError, ServiceError
+from exact_core.stages import open_stage
+from exact_core.tracking import EXPERIMENT, finish_pipeline_run, tracking_uri
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    client = MlflowClient(tracking_uri=tracking_uri())
+
+    def find(clause=""):
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        return client.search_runs([experiment.experiment_id], clause, order_by=["attributes.start_time"])
+
+    find.client = client
+    return find
+
+
+def test_a_pipeline_run_is_one_parent_with_nested_stages(config, runs, tmp_path):
+    (tmp_path / "figure.png").write_bytes(b"png")
+    for stage in ("ingest", "train_classifier"):
+        with open_stage(stage, config, pipeline_run="run-1") as tracker:
+            for epoch in (1, 2):
+                tracker.log_metrics({"loss": 1 / epoch}, step=epoch)
+            tracker.log_dataset(name="synthetic", digest="0" * 64, source="synthetic")
+            tracker.log_file(tmp_path / "figure.png", folder="figures")
+            tracker.log_summary({"final_loss": 0.5})
+    finish_pipeline_run("run-1", succeeded=True)
+    parent, first, second = runs()
+    assert parent.info.status == "FINISHED"
+    assert parent.info.run_name == "demo seed 1"
+    for child, name in ((first, "ingest"), (second, "train_classifier")):
+        assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert child.info.run_name == name
+        assert child.info.status == "FINISHED"
+        assert child.data.params["classifier.encoder.dim"] == "16"
+        assert child.data.params["code_version"].startswith("0.")
+        assert child.data.metrics["final_loss"] == 0.5
+        assert child.data.metrics["seconds"] >= 0
+        assert [m.value for m in runs.client.get_metric_history(child.info.run_id, "loss")] == [1, 0.5]
+        dataset = child.inputs.dataset_inputs[0].dataset
+        assert (dataset.name, dataset.digest) == ("synthetic", "0" * 36)
+        assert [f.path for f in runs.client.list_artifacts(child.info.run_id, "figures")] == ["figures/figure.png"]
+
+
+def test_a_repeated_stage_continues_its_run_and_another_run_has_its_own(config, runs):
+    with pytest.raises(DataError), open_stage("ingest", config, pipeline_run="run-1"):
+        raise DataError("broken")
+    assert [run.info.status for run in runs("tags.`exact.stage` = 'ingest'")] == ["FAILED"]
+    finish_pipeline_run("run-1", succeeded=False)
+    with open_stage("ingest", config, pipeline_run="run-1"):
+        pass
+    with open_stage("ingest", config, pipeline_run="run-2"):
+        pass
+    assert [run.info.status for run in runs("tags.`exact.stage` = 'ingest'")] == ["FINISHED", "FINISHED"]
+    assert len(runs()) == 4
+
+
+def test_a_stage_alone_has_no_parent(config, runs):
+    for _ in range(2):
+        with open_stage("ingest", config):
+            pass
+    assert len(runs()) == 2
+    assert all("mlflow.parentRunId" not in run.data.tags for run in runs())
+
+
+def test_a_given_run_is_used(config, runs, monkeypatch):
+    experiment = runs.client.create_experiment("KFP-Default")
+    run = runs.client.create_run(experiment).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", run)
+    with open_stage("ingest", config, pipeline_run="run-1") as tracker:
+        tracker.log_summary({"windows": 3.0})
+    assert runs.client.get_run(run).data.metrics["windows"] == 3
+    assert runs() == []
+
+
+def test_without_tracking_nothing_is_written(config, tmp_path):
+    with open_stage("ingest", config, tracking=False) as tracker:
+        tracker.log_metrics({"loss": 1.0}, step=1)
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_server_that_does_not_answer_is_named(config, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with (
+        pytest.raises(ServiceError, match=r"http://127.0.0.1:9 does not answer.*MLFLOW_TRACKING_URI"),
+        open_stage("ingest", config),
+    ):
+        pass
+
+
+def test_a_failure_leaves_its_message_for_the_runner(config, monkeypatch, tmp_path):
+    monkeypatch.setenv("EXACT_FAILURE_FILE", str(tmp_path / "failure.txt"))
+    with pytest.raises(DataError), open_stage("ingest", config, tracking=False):
+        raise DataError("S2_1.npy: broken")
+    assert (tmp_path / "failure.txt").read_text() == "ingest: S2_1.npy: broken"

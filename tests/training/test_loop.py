@@ -1,0 +1,157 @@
+"""The loop with a real model on the tiny dataset: repeat, exact resume, best epoch, clipping, bf16, errors."""
+
+import math
+
+import pytest
+import torch
+
+from exact_core.data.batches import BatchLoader
+from exact_core.errors import ConfigError, CorruptError, TrainingError
+from exact_core.models.classifier import TagClassifier
+from exact_core.training.checkpoint import Checkpoints, load_weights, save_weights
+from exact_core.training.classifier import ClassifierTask
+from exact_core.training.loop import choose_device, fit, seed_everything
+
+CPU = torch.device("cpu")
+
+
+class Log:
+    """Keeps rows, and stops like a killed process after some of them."""
+
+    def __init__(self, killed_after=None):
+        self.rows, self.killed_after = [], killed_after
+
+    def log_metrics(self, metrics, *, step):
+        self.rows.append((step, metrics))
+
+
+class KilledCheckpoints(Checkpoints):
+    def __init__(self, folder, epochs):
+        super().__init__(folder)
+        self.epochs = epochs
+
+    def save(self, model, optimizer, progress, *, best):
+        super().save(model, optimizer, progress, best=best)
+        if progress.epoch == self.epochs:
+            raise KeyboardInterrupt
+
+
+def train(dataset, config, *, checkpoints=None, log=None, **changes):
+    settings = config.classifier
+    settings = settings.model_copy(update={"training": settings.training.model_copy(update=changes)})
+    seed_everything(3)
+    model = TagClassifier(settings, bands=10, classes=dataset.classes, window=24)
+
+    def loader(split):
+        return BatchLoader(dataset, dataset.indices(split), batch=4, encoder=settings.encoder, device=CPU)
+
+    log = log or Log()
+    progress = fit(
+        ClassifierTask(model, settings, loader("validation")),
+        loader("train"),
+        settings.training,
+        seed=3,
+        device=CPU,
+        checkpoints=checkpoints or Checkpoints(None),
+        metrics=log,
+        name="classifier",
+    )
+    return model, progress, log
+
+
+def same(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+def without_speed(history):
+    return [{name: value for name, value in row.items() if name != "windows_per_second"} for row in history]
+
+
+def test_a_repeat_is_equal_to_the_last_bit(dataset, config):
+    one, two = (train(dataset, config, epochs=2) for _ in range(2))
+    assert same(one[0], two[0])
+    assert without_speed(one[1].history) == without_speed(two[1].history)
+    assert [step for step, _ in one[2].rows] == [1, 2]
+
+
+@pytest.mark.parametrize("killed_after", [1, 2])
+def test_a_killed_run_continues_as_if_it_had_not_been(dataset, config, tmp_path, killed_after):
+    whole = train(dataset, config, epochs=4)
+    with pytest.raises(KeyboardInterrupt):
+        train(dataset, config, epochs=4, checkpoints=KilledCheckpoints(tmp_path / "s", killed_after))
+    resumed = train(dataset, config, epochs=4, checkpoints=Checkpoints(tmp_path / "s"))
+    assert len(resumed[2].rows) == 4 - killed_after
+    assert without_speed(resumed[1].history) == without_speed(whole[1].history)
+    assert resumed[1].best_epoch == whole[1].best_epoch
+    assert same(resumed[0], whole[0])
+    # Once finished, another start has nothing left to do and delivers the same.
+    again = train(dataset, config, epochs=4, checkpoints=Checkpoints(tmp_path / "s"))
+    assert again[2].rows == []
+    assert same(again[0], whole[0])
+    assert not list((tmp_path / "s").glob("*.partial"))
+
+
+def test_a_half_written_checkpoint_is_ignored(dataset, config, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(dataset, config, epochs=3, checkpoints=KilledCheckpoints(tmp_path, 1))
+    (tmp_path / "0002.safetensors").write_bytes(b"half")
+    (tmp_path / "state.json.partial").write_text("{")
+    resumed = train(dataset, config, epochs=3, checkpoints=Checkpoints(tmp_path))
+    assert same(resumed[0], train(dataset, config, epochs=3)[0])
+
+
+def test_the_best_epoch_is_delivered(dataset, config):
+    model, progress, log = train(dataset, config, epochs=4)
+    figures = [row["validation_tag_map"] for _, row in log.rows]
+    assert progress.best == max(figures)
+    assert figures[progress.best_epoch] == progress.best
+    last, other, _ = train(dataset, config, epochs=4, keep_best=False)
+    assert other.best_epoch is None
+    assert same(model, last) == (progress.best_epoch == 3)
+
+
+def test_the_contrast_starts_at_its_share_of_the_steps(dataset, config):
+    rows = [row for _, row in train(dataset, config, epochs=4)[2].rows]
+    # 4/15 of four epochs: in the second one.
+    assert ["loss_contrast" in row for row in rows] == [False, True, True, True]
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+
+
+def test_it_learns(dataset, config):
+    _, _, log = train(dataset, config, epochs=12, learning_rate=5e-3)
+    tags = [row["loss_tags"] for _, row in log.rows]
+    assert tags[-1] < 0.8 * tags[0]
+
+
+def test_clipping_and_bf16_change_the_weights_but_not_the_path(dataset, config):
+    plain = train(dataset, config, epochs=1)[0]
+    assert not same(plain, train(dataset, config, epochs=1, clip_norm=1e-3)[0])
+    model, _, log = train(dataset, config, epochs=1, precision="bf16")
+    assert next(model.parameters()).dtype == torch.float32
+    assert math.isfinite(log.rows[0][1]["loss"])
+
+
+def test_a_diverging_run_says_so_and_names_the_way_out(dataset, config):
+    with pytest.raises(TrainingError, match=r"loss is (nan|inf).*learning_rate.*clip_norm"):
+        train(dataset, config, epochs=3, learning_rate=1e30, warmup_epochs=0.0)
+
+
+def test_weights_of_another_model_are_refused(dataset, config, tmp_path):
+    model, _, _ = train(dataset, config, epochs=1)
+    save_weights(model, tmp_path / "weights.safetensors")
+    other = TagClassifier(config.classifier, bands=9, classes=dataset.classes, window=24)
+    with pytest.raises(CorruptError, match="weights.safetensors: these weights belong to another model"):
+        load_weights(other, tmp_path / "weights.safetensors")
+    (tmp_path / "weights.safetensors").write_bytes(b"\0" * 20)
+    with pytest.raises(CorruptError, match="not a readable weights file"):
+        load_weights(model, tmp_path / "weights.safetensors")
+
+
+def test_devices():
+    assert choose_device("cpu") == CPU
+    assert choose_device("auto").type in {"cpu", "cuda"}
+    with pytest.raises(ConfigError, match="'gpu7'"):
+        choose_device("gpu7")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="no CUDA device"):
+            choose_device("cuda")
