@@ -1,7 +1,7 @@
 """The configuration of a run: frozen pydantic models, unknown keys refused.
 
 A recipe (`exact_core.recipes`) returns a `RunConfig`; YAML is its saved form; `override` changes single keys by
-dotted path. Sources named "paper" are Zhu et al., CVPR 2025 (arXiv 2412.03968), its section 4.1 unless said otherwise.
+dotted path. Sources named "paper" are Zhu et al., CVPR 2025 (arXiv 2412.03968).
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class DataConfig(Settings):
 
 
 class EncoderConfig(Settings):
-    """The TSViT encoder: patches, then time, then space (paper, section 3.1)."""
+    """The TSViT encoder: patches, then time, then space (paper)."""
 
     patch: int = Field(2, ge=1, description="patch side, pixels (paper)")
     dim: int = Field(128, ge=4, description="embedding width D (paper)")
@@ -123,7 +123,7 @@ class EncoderConfig(Settings):
 
 
 class PrototypeConfig(Settings):
-    """Spatial clues (paper, section 3.2)."""
+    """Spatial clues (paper)."""
 
     per_class: int = Field(2, ge=1, description="foreground and background prototypes a class, N_p (paper)")
     foreground: float = Field(0.4, ge=0, le=1, description="normalised CAM from which a pixel is foreground (paper)")
@@ -147,7 +147,7 @@ class PrototypeConfig(Settings):
 
 
 class AffinityConfig(Settings):
-    """Temporal clues (paper, section 3.3)."""
+    """Temporal clues (paper)."""
 
     dilation: int = Field(2, ge=1, description="distance of the 8 neighbours, patches (paper)")
     iterations: int = Field(3, ge=0, description="propagation steps (paper)")
@@ -184,7 +184,7 @@ class TrainingConfig(Settings):
 
 
 class LossConfig(Settings):
-    """Weights of the classifier's loss (paper, equation 12)."""
+    """Weights of the classifier's loss (paper)."""
 
     auxiliary: float = Field(1.0, ge=0, description="weight of the mean of the two patch losses (paper)")
     contrast: float = Field(0.01, ge=0, description="weight of L_cbl (paper)")
@@ -205,7 +205,7 @@ class ClassifierConfig(Settings):
 
 
 class MasksConfig(Settings):
-    """From CAMs to pseudo masks (paper, section 3.4)."""
+    """From CAMs to pseudo masks (paper)."""
 
     cam: Literal["clue", "fused"] = Field("clue", description="clue-based CAM (paper) or the fused CAM (baseline)")
     threshold: float | Literal["otsu"] = Field(

@@ -1,4 +1,4 @@
-"""The losses, each with named parts (paper, equations 6, 7, 11 and 12)."""
+"""The losses, each with named parts (paper)."""
 
 from __future__ import annotations
 

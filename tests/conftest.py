@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from exact_core.data.dataset import WindowDataset
 from exact_core.data.synthetic import ingest_synthetic
 from exact_core.recipes import resolve
+from tests.skipping import skip
 
 TINY = [
     "data.synthetic.scenes=4",
@@ -58,3 +60,12 @@ def dataset_folder(tmp_path_factory, config) -> Path:
 @pytest.fixture
 def dataset(dataset_folder) -> WindowDataset:
     return WindowDataset(dataset_folder)
+
+
+@pytest.fixture(scope="session")
+def flanders() -> Path:
+    """The real scene: one 640 m square of Flanders with its crop declarations."""
+    root = Path(os.environ.get("EXACT_DATA_DIR", Path(__file__).parents[2] / "shared" / "data")) / "flanders_2018"
+    if not root.is_dir():
+        skip(f"{root} is not here; set EXACT_DATA_DIR to the folder that holds flanders_2018")
+    return root

@@ -1,4 +1,4 @@
-"""Temporal clues: when a class shows itself, and which neighbours look alike then (paper, section 3.3, equations 8-11).
+"""Temporal clues: when a class shows itself, and which neighbours look alike then (paper, L_tap).
 
 Axes: M maps, D embedding, h w patches, n the 8 neighbours; B batch, K classes, P patches, T dates.
 """
@@ -21,7 +21,7 @@ OFFSETS = tuple((row, col) for row in (-1, 0, 1) for col in (-1, 0, 1) if (row, 
 def time_weights(
     attention_BKT: Tensor, seen_BPT: Tensor | None, *, rule: Literal["attention", "double_softmax"] = "attention"
 ) -> Tensor:
-    """How much each date tells about each class (equation 8).
+    """How much each date tells about each class.
 
     Args:
         attention_BKT: class-to-date attention, rows summing to at most 1.
@@ -40,7 +40,7 @@ def time_weights(
 
 
 def weighted_embedding(date_tokens_BPTD: Tensor, weights_BKT: Tensor, seen_BPT: Tensor | None) -> Tensor:
-    """A patch as each class's dates show it: date tokens averaged with the class's time weights (equation 9).
+    """A patch as each class's dates show it: date tokens averaged with the class's time weights.
 
     Cloudy looks of a patch are left out and its other weights rescaled; a patch with no look at all is 0.
 
@@ -67,7 +67,7 @@ def _neighbours(x: Tensor, dilation: int) -> Tensor:
 
 
 def neighbour_affinity(embedding_MDhw: Tensor, config: AffinityConfig) -> Tensor:
-    """Affinity of every patch to its 8 neighbours (equation 10).
+    """Affinity of every patch to its 8 neighbours.
 
     Softmax over the neighbours of cosine / std / temperature, where std is the unbiased standard deviation of the
     neighbours' values, averaged over D.
@@ -83,7 +83,7 @@ def neighbour_affinity(embedding_MDhw: Tensor, config: AffinityConfig) -> Tensor
 
 
 def propagate(cam_Mhw: Tensor, affinity_M8hw: Tensor, config: AffinityConfig) -> Tensor:
-    """CAMs (M, h, w) after `config.iterations` steps of averaging over neighbours by affinity (equation 10)."""
+    """CAMs (M, h, w) after `config.iterations` steps of averaging over neighbours by affinity."""
     cam = cam_Mhw[:, None]
     for _ in range(config.iterations):
         cam = (affinity_M8hw * _neighbours(cam, config.dilation)[:, :, 0]).sum(1, keepdim=True)
@@ -91,6 +91,6 @@ def propagate(cam_Mhw: Tensor, affinity_M8hw: Tensor, config: AffinityConfig) ->
 
 
 def refine(cam_Mhw: Tensor, embedding_MDhw: Tensor, config: AffinityConfig) -> Tensor:
-    """The mean of CAMs (M, h, w) and their propagation: what L_tap and the clue-based CAM use (equation 11)."""
+    """The mean of CAMs (M, h, w) and their propagation: what L_tap and the clue-based CAM use."""
     affinity = neighbour_affinity(embedding_MDhw.float(), config)
     return (cam_Mhw + propagate(cam_Mhw.float(), affinity, config)) / 2

@@ -1,4 +1,4 @@
-"""Class activation maps: fused (the baseline) and clue-based (paper, section 3.4, equations 13 and 14).
+"""Class activation maps: fused (the baseline) and clue-based (paper).
 
 Axes: B batch, K classes, h w patches, P = h * w, D embedding.
 """

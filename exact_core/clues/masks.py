@@ -1,4 +1,4 @@
-"""CAM + tags + threshold -> pseudo mask (paper, section 3.4).
+"""CAM + tags + threshold -> pseudo mask (paper).
 
 Axes: B batch, K crop classes, h w patches, H W pixels.
 """

@@ -1,4 +1,4 @@
-"""Spatial clues: foreground and background prototypes of each class (paper, section 3.2, equations 3 to 7).
+"""Spatial clues: foreground and background prototypes of each class (paper, L_cbl).
 
 Axes: K classes, R rows (the patches of all windows of the batch), N prototypes a class and side, D embedding.
 Everything is batched over classes; rows that a class does not use are masked, not removed.
@@ -36,7 +36,7 @@ class Side:
 
 @dataclass(frozen=True)
 class PrototypeClues:
-    """Both sides; L_cbl is the sum of their losses (equation 7)."""
+    """Both sides; L_cbl is the sum of their losses."""
 
     foreground: Side
     background: Side
@@ -56,7 +56,7 @@ class PrototypeClues:
 
 
 def sinkhorn(similarity: Tensor, *, mask: Tensor | None = None, iterations: int = 3, epsilon: float = 0.05) -> Tensor:
-    """Balanced assignment of rows to prototypes (equation 4).
+    """Balanced assignment of rows to prototypes (paper; Sinkhorn-Knopp).
 
     Args:
         similarity: (..., R, N), cosine similarities, so that the exponential needs no shift.
@@ -164,7 +164,7 @@ def _move(
     moves_KN: Tensor,
     config: PrototypeConfig,
 ) -> tuple[Tensor, Tensor]:
-    """Prototypes after a step towards the weighted mean direction of their rows (equation 5)."""
+    """Prototypes after a step towards the weighted mean direction of their rows."""
     share = F.one_hot(assigned_KR, prototypes_KND.shape[1]) * (rows_KR * weight_KR)[..., None]
     direction = F.normalize(torch.einsum("krn,krd->knd", share, features_KRD), dim=-1)
     moving = share.sum(1) > 0

@@ -1,4 +1,4 @@
-"""The tag classifier, whose tokens and maps the clues are made of (paper, section 3.1)."""
+"""The tag classifier, whose tokens and maps the clues are made of (paper)."""
 
 from __future__ import annotations
 

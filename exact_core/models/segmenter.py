@@ -1,4 +1,4 @@
-"""The TSViT segmenter, trained on pseudo masks (paper, section 4.1; TSViT: Tarasiou et al., CVPR 2023)."""
+"""The TSViT segmenter, trained on pseudo masks (TSViT: Tarasiou et al., CVPR 2023)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parts of TSViT that classifier and segmenter share (paper, section 3.1; TSViT: Tarasiou et al., CVPR 2023).
+"""The parts of TSViT that classifier and segmenter share (TSViT: Tarasiou et al., CVPR 2023).
 
 Axes: B batch, T dates, C bands, H W pixels, p patch side, P patches, K class tokens, D embedding.
 """
@@ -59,7 +59,7 @@ class DayTable(nn.Module):
 
 
 class TemporalEncoder(nn.Module):
-    """Per patch: K class tokens and T date tokens through a transformer over time (paper, equation 1)."""
+    """Per patch: K class tokens and T date tokens through a transformer over time."""
 
     def __init__(self, config: EncoderConfig, *, bands: int, tokens: int) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class TemporalEncoder(nn.Module):
 
 
 class SpatialEncoder(nn.Module):
-    """Per class: P patch tokens, after an optional global token, through a transformer over space (equation 2)."""
+    """Per class: P patch tokens, after an optional global token, through a transformer over space."""
 
     def __init__(self, config: EncoderConfig, *, patches: int, global_token: bool) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Training the tag classifier with both clues (paper, sections 3.2, 3.3 and 4.1)."""
+"""Training the tag classifier with both clues (paper)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["ClassifierTask", "classifier_losses"]
 def classifier_losses(
     output: ClassifierOutput, batch: Batch, model: TagClassifier, config: ClassifierConfig, *, contrast: bool
 ) -> tuple[ClassifierLosses, PrototypeClues | None]:
-    """All parts of the loss (equation 12) and, once the prototypes have started, the moved prototypes.
+    """All parts of the loss and, once the prototypes have started, the moved prototypes.
 
     L_tap compares fused CAMs as they are; the prototypes see them divided by their maxima.
     """

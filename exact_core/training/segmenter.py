@@ -1,4 +1,4 @@
-"""Training the segmenter on pseudo masks or, for comparison, on true ones (paper, section 4.1)."""
+"""Training the segmenter on pseudo masks or, for comparison, on true ones."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from exact_core.config import AffinityConfig
 
 
 def plain_affinity(embedding, config):
-    """From equation 10 by loops over patches and neighbours."""
+    """By loops over patches and neighbours."""
     maps, _, height, width = embedding.shape
     result = torch.zeros(maps, 8, height, width)
     steps = [(r, c) for r in (-1, 0, 1) for c in (-1, 0, 1) if (r, c) != (0, 0)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -573,14 +572,6 @@ def test_odd_stride_with_clouds(tmp_path: Path) -> None:
 
 
 # The real scene
-
-
-@pytest.fixture
-def flanders() -> Path:
-    root = Path(os.environ.get("EXACT_DATA_DIR", Path(__file__).parents[3] / "shared" / "data")) / "flanders_2018"
-    if not root.is_dir():
-        pytest.skip(f"{root} is not here; set EXACT_DATA_DIR to the folder that holds flanders_2018")
-    return root
 
 
 def test_the_real_scene_needs_no_option(flanders: Path, tmp_path: Path) -> None:

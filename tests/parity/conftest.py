@@ -15,6 +15,7 @@ from exact_core.config import ClassifierConfig, EncoderConfig, SegmenterConfig
 from exact_core.data.batches import Series
 from exact_core.models.classifier import TagClassifier
 from exact_core.models.segmenter import Segmenter
+from tests.skipping import skip
 
 DEFAULT = Path(__file__).parents[3] / "shared" / "parity"
 BLOCK = {
@@ -32,7 +33,7 @@ def recorded():
     """Opens a recorded file by name; skips where the recordings are not at hand."""
     folder = Path(os.environ.get("EXACT_PARITY_DIR", DEFAULT))
     if not (folder / "config.json").is_file():
-        pytest.skip(f"no recorded arrays in {folder}; set EXACT_PARITY_DIR")
+        skip(f"no recorded arrays in {folder}; set EXACT_PARITY_DIR")
 
     def read(name: str):
         if name.endswith(".safetensors"):
