@@ -24,8 +24,9 @@ from rasterio.errors import CRSError
 from shapely.geometry import shape
 
 from exact_core.config import DataConfig, PastisConfig
-from exact_core.data.dataset import VOID, DatasetWriter
+from exact_core.data.dataset import VOID
 from exact_core.data.windows import Scene, add_scene, mark_self_scored, thin_dates
+from exact_core.data.writer import DatasetWriter
 from exact_core.errors import ConfigError, DataError
 
 __all__ = ["BANDS", "CLASSES", "ingest_pastis"]

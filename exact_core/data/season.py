@@ -17,7 +17,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from exact_core.config import DataConfig, SeasonConfig, describe
-from exact_core.data.dataset import CLEAR_PATCH, DatasetWriter
+from exact_core.data.dataset import CLEAR_PATCH
 from exact_core.data.season_files import (
     check_files,
     choose_dates,
@@ -38,6 +38,7 @@ from exact_core.data.windows import (
     origins,
     split_names,
 )
+from exact_core.data.writer import DatasetWriter
 from exact_core.errors import ConfigError, DataError
 
 __all__ = ["SeasonFile", "ingest_season"]

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exact_core.config import DataConfig
-from exact_core.data.dataset import CLEAR_PATCH, VOID, DatasetWriter, Window, WindowRecord
+from exact_core.data.dataset import CLEAR_PATCH, VOID, Window, WindowRecord
+from exact_core.data.writer import DatasetWriter
 from exact_core.errors import ConfigError, DataError
 
 __all__ = [

@@ -4,8 +4,9 @@ import json
 import numpy as np
 import pytest
 
-from exact_core.data.dataset import PAD_DAY, VOID, DatasetWriter, Window, WindowDataset, WindowRecord
+from exact_core.data.dataset import PAD_DAY, VOID, Window, WindowDataset, WindowRecord
 from exact_core.data.synthetic import ingest_synthetic
+from exact_core.data.writer import DatasetWriter
 from exact_core.errors import CorruptError, DataError
 
 SIDE, BANDS, CROPS = 4, ("B04", "B08"), ("wheat", "maize")

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from exact_core.config import DataConfig
-from exact_core.data.dataset import DatasetWriter, WindowDataset
+from exact_core.data.dataset import WindowDataset
 from exact_core.data.windows import Scene, add_scene, check_shares, has_window, split_names
+from exact_core.data.writer import DatasetWriter
 from exact_core.errors import ConfigError, DataError
 
 CONFIG = DataConfig(window=8)

@@ -14,7 +14,9 @@ pytestmark = pytest.mark.slow
 
 
 def run(*arguments: str, cwd: Path) -> None:
-    subprocess.run([sys.executable, "-c", "from exact_core.cli import main; main()", "run", *arguments], cwd=cwd, check=True)
+    subprocess.run(
+        [sys.executable, "-c", "from exact_core.cli import main; main()", "run", *arguments], cwd=cwd, check=True
+    )
 
 
 def metrics(workdir: Path) -> dict:

@@ -1,0 +1,257 @@
+"""Writing window datasets: checks what comes in, keeps the statistics, publishes the manifest last."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from exact_core.data.dataset import (
+    CLEAR_PATCH,
+    PAD_DAY,
+    SPLITS,
+    VOID,
+    DatasetManifest,
+    FileEntry,
+    Statistics,
+    Window,
+    WindowRecord,
+    sha256_of,
+)
+from exact_core.errors import DataError
+
+__all__ = ["DatasetWriter", "check_labels"]
+
+MAX_CLASSES = 254
+
+
+class DatasetWriter:
+    """Writes windows to shards as they come, then the index, then the manifest.
+
+    Use as a context manager; leaving it normally publishes the dataset, leaving it by an exception leaves a folder
+    without a manifest, which nothing reads and the next writer clears.
+
+    Args:
+        out: folder to write; refused if it already holds a dataset or foreign files.
+        classes: names of crops 1..K.
+        window: window side, pixels.
+        season_start, season_days: the season that `days` count from.
+
+    Raises:
+        DataError: a window that breaks the contract, an occupied folder, no training window, or no tag.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        *,
+        name: str,
+        source: str,
+        bands: tuple[str, ...],
+        classes: tuple[str, ...],
+        window: int,
+        season_start: dt.date,
+        season_days: int,
+        shard_windows: int = 64,
+    ) -> None:
+        if not 1 <= len(classes) <= MAX_CLASSES:
+            raise DataError(f"{source}: {len(classes)} crop classes; expected 1 to {MAX_CLASSES}")
+        if (out / "dataset.json").exists():
+            raise DataError(f"{out} already holds a dataset; choose another folder or delete this one first")
+        self.out, self.name, self.source = out, name, source
+        self.bands, self.classes, self.window = bands, classes, window
+        self.season_start, self.season_days, self.shard_windows = season_start, season_days, shard_windows
+        self.notes: list[str] = []
+        self.self_scored = False
+        shards = out / "shards"
+        shards.mkdir(parents=True, exist_ok=True)
+        for leftover in [*shards.glob("*.safetensors*"), *out.glob("index.parquet*")]:
+            leftover.unlink()
+        self._pending: list[Window] = []
+        self._records: list[WindowRecord] = []
+        self._shards: list[FileEntry] = []
+        bands_count = len(bands)
+        self._sum = np.zeros(bands_count)
+        self._squares = np.zeros(bands_count)
+        self._pixels = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None) -> None:
+        if kind is None:
+            self._finish()
+
+    def add(self, record: WindowRecord, window: Window, *, origin: str) -> None:
+        """Add a window. `origin` is the file an error message should name."""
+        self._check(record, window, origin)
+        if record.split == "train":
+            # Shifted by a typical reflectance: the difference of two large sums would lose digits.
+            values = window.pixels.astype(np.float64).transpose(1, 0, 2, 3).reshape(len(self.bands), -1) - _SHIFT
+            self._sum += values.sum(axis=1)
+            self._squares += np.square(values).sum(axis=1)
+            self._pixels += values.shape[1]
+        self._records.append(record)
+        self._pending.append(window)
+        if len(self._pending) == self.shard_windows:
+            self._write_shard()
+
+    def _check(self, record: WindowRecord, window: Window, origin: str) -> None:
+        side, bands, classes = self.window, len(self.bands), len(self.classes)
+        dates = len(window.days)
+        where = f"{origin} (window {record.id})"
+        if window.pixels.shape != (dates, bands, side, side) or window.pixels.dtype != np.int16:
+            raise DataError(
+                f"{where}: pixels are {window.pixels.dtype} {window.pixels.shape}, expected int16 "
+                f"({dates}, {bands}, {side}, {side}): one image for each of the {dates} dates"
+            )
+        if dates < 2:
+            raise DataError(f"{where}: {dates} date; a time series needs at least 2, add acquisitions or leave it out")
+        if not window.pixels.any():
+            raise DataError(f"{where}: every pixel is 0 (nodata) on all {dates} dates; leave this patch out")
+        if (np.diff(window.days) < 0).any() or window.days.min() < 0:
+            raise DataError(f"{where}: days since season start must ascend from 0, got {window.days.tolist()}")
+        if window.tags.shape != (classes,):
+            raise DataError(f"{where}: tags have shape {window.tags.shape}, expected ({classes},)")
+        if record.split not in SPLITS:
+            raise DataError(f"{where}: unknown split {record.split!r}; expected one of {SPLITS}")
+        if window.labels is not None:
+            check_labels(window.labels, classes=classes, origin=where)
+        token = side // CLEAR_PATCH
+        if window.clear is not None and window.clear.shape != (dates, token, token):
+            raise DataError(f"{where}: clear has shape {window.clear.shape}, expected ({dates}, {token}, {token})")
+        if self._pending:
+            first = self._pending[0]
+            if (first.labels is None) != (window.labels is None) or (first.clear is None) != (window.clear is None):
+                raise DataError(f"{where}: labels or clear are given for some windows only; give them for all or none")
+
+    def _write_shard(self) -> None:
+        windows, self._pending = self._pending, []
+        dates = max(len(window.days) for window in windows)
+
+        def stack(arrays: list[NDArray[Any]], fill: int) -> NDArray[Any]:
+            """(N, T, ...) with short series filled up."""
+            stacked = np.full((len(arrays), dates, *arrays[0].shape[1:]), fill, arrays[0].dtype)
+            for row, array in zip(stacked, arrays, strict=True):
+                row[: len(array)] = array
+            return stacked
+
+        tensors = {
+            "pixels": stack([window.pixels for window in windows], 0),
+            "days": stack([window.days for window in windows], PAD_DAY),
+            "tags": np.stack([window.tags for window in windows]),
+        }
+        if windows[0].labels is not None:
+            tensors["labels"] = np.stack([window.labels for window in windows if window.labels is not None])
+        if windows[0].clear is not None:
+            tensors["clear"] = stack([window.clear for window in windows if window.clear is not None], 0)
+        name = f"shards/{len(self._shards):05d}.safetensors"
+        path = self.out / name
+        partial = path.with_suffix(".partial")
+        save_file(tensors, partial)
+        entry = FileEntry(name=name, sha256=sha256_of(partial), bytes=partial.stat().st_size, windows=len(windows))
+        os.replace(partial, path)
+        self._shards.append(entry)
+        self._has_labels, self._has_clear = "labels" in tensors, "clear" in tensors
+
+    def _finish(self) -> None:
+        if self._pending:
+            self._write_shard()
+        splits = {split: sum(record.split == split for record in self._records) for split in SPLITS}
+        if not splits["train"]:
+            raise DataError(
+                f"{self.source}: no training window (windows by split: {splits}); "
+                f"the source must be at least {self.window} pixels on a side, and the training split not empty"
+            )
+        tagged = np.sum([record.tags for record in self._records if record.split == "train"], axis=0)
+        if not tagged.any():
+            raise DataError(
+                f"{self.source}: the tag set is empty: none of {splits['train']} training windows has a crop tag; "
+                f"check the labels, or lower data.tag_share"
+            )
+        for crop, count in zip(self.classes, tagged, strict=True):
+            if not count:
+                self.notes.append(f"{crop!r} is tagged in no training window: it cannot be learned")
+        table = pa.table(
+            {
+                "id": [record.id for record in self._records],
+                "scene": [record.scene for record in self._records],
+                "row": pa.array([record.row for record in self._records], pa.int32()),
+                "col": pa.array([record.col for record in self._records], pa.int32()),
+                "crs": [record.crs for record in self._records],
+                "transform": pa.array([record.transform for record in self._records], pa.list_(pa.float64())),
+                "split": [record.split for record in self._records],
+                "fold": pa.array([record.fold for record in self._records], pa.int32()),
+                "dates": pa.array([record.dates for record in self._records], pa.int32()),
+                "tags": pa.array([record.tags for record in self._records], pa.list_(pa.uint8())),
+            }
+        )
+        index = self.out / "index.parquet"
+        partial = self.out / "index.parquet.partial"
+        pq.write_table(table, partial)
+        os.replace(partial, index)
+        mean = self._sum / self._pixels
+        # A constant band carries nothing; dividing by 1 keeps it at 0 instead of at NaN.
+        std = np.sqrt(np.maximum(self._squares / self._pixels - mean**2, 0))
+        std[std < 1e-6] = 1.0
+        content = {
+            "name": self.name,
+            "source": self.source,
+            "bands": self.bands,
+            "classes": self.classes,
+            "window": self.window,
+            "season_start": self.season_start,
+            "season_days": self.season_days,
+            "has_labels": self._has_labels,
+            "has_clear": self._has_clear,
+            "self_scored": self.self_scored,
+            "statistics": Statistics(
+                mean=tuple((mean + _SHIFT).tolist()),
+                std=tuple(std.tolist()),
+                pixels=self._pixels,
+                origin=f"training split: {splits['train']} windows, all their dates",
+            ),
+            "splits": splits,
+            "tag_counts": {crop: int(count) for crop, count in zip(self.classes, tagged, strict=True)},
+            "index": FileEntry(
+                name="index.parquet", sha256=sha256_of(index), bytes=index.stat().st_size, windows=len(self._records)
+            ),
+            "shards": tuple(self._shards),
+        }
+        digest = _digest(content)
+        manifest = DatasetManifest.model_validate({**content, "notes": tuple(self.notes), "digest": digest})
+        target = self.out / "dataset.json"
+        partial = self.out / "dataset.json.partial"
+        partial.write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
+        os.replace(partial, target)
+
+
+_SHIFT = 2000.0
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """Digest of a manifest's content. The path of the source is left out: moved data is the same data."""
+    manifest = DatasetManifest.model_validate({**content, "digest": ""})
+    data = manifest.model_dump(mode="json", exclude={"digest", "notes", "source"})
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+def check_labels(labels: NDArray[np.uint8], *, classes: int, origin: str) -> None:
+    """Raise DataError unless every label is 0..K or VOID."""
+    wrong = labels[(labels > classes) & (labels != VOID)]
+    if wrong.size:
+        raise DataError(
+            f"{origin}: label value {int(wrong[0])} is out of range; expected 0 (background), 1..{classes} (crops) or "
+            f"{VOID} (void); check the class map or the number of classes"
+        )
