@@ -208,6 +208,10 @@ class MasksConfig(Settings):
     """From CAMs to pseudo masks (paper)."""
 
     cam: Literal["clue", "fused"] = Field("clue", description="clue-based CAM (paper) or the fused CAM (baseline)")
+    shifts: bool = Field(
+        True,
+        description="average CAMs over windows shifted within a patch: pixel resolution; False: as in the paper",
+    )
     threshold: float | Literal["otsu"] = Field(
         "otsu", description="background plane in CAM units, or the rule that chooses it from the CAMs alone"
     )

@@ -4,7 +4,8 @@ masks.json               MaskManifest, written last
 NNNNN.safetensors        one file a shard of the dataset
 index   int64 (n,)             positions in the dataset
 masks   uint8 (n, H, W)        0 background, 1..K crops
-cams    float16 (n, K, h, w)   the CAMs that the masks were made from, 0 where a class is not tagged
+cams    float16 (n, K, h, w)   the CAMs that the masks were made from, 0 where a class is not tagged;
+                        (n, K, H, W) where they were averaged over shifted windows
 fused   float16 (n, K, h, w)   the fused CAMs, for comparison
 """
 
@@ -99,7 +100,7 @@ class MaskSet:
         return mask
 
     def cam(self, index: int, *, fused: bool = False) -> NDArray[np.float16]:
-        """The window's CAMs (K, h, w), at patch resolution."""
+        """The window's CAMs (K, h, w), at patch resolution, or (K, H, W) where made from shifted windows."""
         cam: NDArray[np.float16] = self._read("fused" if fused else "cams", index)
         return cam
 

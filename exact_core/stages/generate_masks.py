@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from exact_core.clues.cams import by_maximum, clue_cams, fused_cam
 from exact_core.clues.masks import enlarge, pseudo_masks
 from exact_core.clues.selection import BINS, cam_histogram, otsu_threshold
+from exact_core.clues.shifts import mean_over_shifts
 from exact_core.config import RunConfig
-from exact_core.data.batches import BatchLoader
+from exact_core.data.batches import BatchLoader, Series
 from exact_core.data.dataset import FileEntry, WindowDataset
 from exact_core.data.maskset import MaskManifest, write_mask_shard
 from exact_core.errors import TrainingError
@@ -111,14 +112,23 @@ def _key(name: str) -> str:
 
 @torch.no_grad()
 def _cams(model: TagClassifier, loader: BatchLoader, trained: RunConfig, config: RunConfig) -> Arrays:
-    """CAMs float16 (n, K, h, w) of the loader's windows, 0 where a class is not tagged, and fused ones beside them."""
+    """CAMs float16 of the loader's windows, 0 where a class is not tagged, and fused ones (n, K, h, w) beside them.
+
+    CAMs are (n, K, H, W) with shifts, otherwise (n, K, h, w).
+    """
     cams, fused = [], []
     for batch in loader:
         output = model(batch.series)
         baseline = by_maximum(fused_cam(output.spatial_map, output.temporal_map)) * batch.tags[:, :, None, None]
         fused.append(baseline.half().cpu())
         if config.masks.cam == "clue":
-            clue = clue_cams(output, batch.tags, batch.series.seen, model.prototypes, trained.classifier.affinity)
+
+            def cams_of(series: Series, tags: torch.Tensor = batch.tags) -> torch.Tensor:
+                return clue_cams(model(series), tags, series.seen, model.prototypes, trained.classifier.affinity)
+
+            patch = trained.classifier.encoder.patch
+            shifts = config.masks.shifts
+            clue = mean_over_shifts(cams_of, batch.series, patch=patch) if shifts else cams_of(batch.series)
             cams.append(clue.half().cpu())
     return {
         "index": loader.indices,

@@ -1,0 +1,62 @@
+"""Figures of maps and masks, and the baselines that they are held against."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from exact_core.clues.masks import enlarge, pseudo_masks
+from exact_core.data.batches import BatchLoader
+from exact_core.data.dataset import WindowDataset
+from exact_core.data.maskset import MaskSet
+from exact_core.metrics import Scores, average_precision, confusion_matrix
+from exact_core.models.classifier import TagClassifier
+
+__all__ = ["HEADLINE", "majority_guess", "score_masks", "score_tags", "summarise"]
+
+HEADLINE = ("oa_micro", "miou_macro", "f1_macro")
+
+
+def summarise(confusion: NDArray[np.int64], names: tuple[str, ...]) -> dict[str, Any]:
+    """JSON-ready figures of a confusion matrix, with the matrix; `names` are those of crops 1..K."""
+    counts = {"classes": ["background", *names], "counts": confusion.tolist()}
+    return {**Scores(confusion).summary(names), "confusion": counts}
+
+
+def majority_guess(confusion: NDArray[np.int64], names: tuple[str, ...]) -> dict[str, Any]:
+    """The best constant guess: every pixel given to the class that the scored split has most of."""
+    guess = np.zeros_like(confusion)
+    winner = int(confusion.sum(1).argmax())
+    guess[:, winner] = confusion.sum(1)
+    scores = Scores(guess).summary(names)
+    return {"class": ("background", *names)[winner], **{name: scores[name] for name in HEADLINE}}
+
+
+def score_masks(masks: MaskSet, windows: WindowDataset, *, split: str, fused: bool) -> dict[str, Any]:
+    """A split's pseudo masks against dense labels, or (`fused`) those that the fused CAM alone would give."""
+    confusion = np.zeros((windows.classes + 1, windows.classes + 1), np.int64)
+    for position in windows.indices(split):
+        index = int(position)
+        mask = _fused_mask(masks, index, windows.manifest.window) if fused else masks.mask(index)
+        confusion += confusion_matrix(windows.labels(index), mask, classes=windows.classes)
+    threshold = masks.manifest.fused_threshold if fused else masks.manifest.threshold
+    return {"split": split, "threshold": threshold, **summarise(confusion, windows.manifest.classes)}
+
+
+def _fused_mask(masks: MaskSet, index: int, side: int) -> NDArray[np.uint8]:
+    cam = torch.from_numpy(masks.cam(index, fused=True))[None]
+    large = enlarge(cam, side, align_corners=masks.manifest.align_corners)
+    return np.asarray(pseudo_masks(large, masks.manifest.fused_threshold)[0].numpy())
+
+
+@torch.no_grad()
+def score_tags(model: TagClassifier, loader: BatchLoader, names: tuple[str, ...]) -> dict[str, Any]:
+    """Average precision of the classifier's tags on the loader's windows; null for a crop that is tagged in none."""
+    scores = torch.cat([model(batch.series).logits.float().cpu() for batch in loader]).numpy()
+    precision = average_precision(scores, loader.dataset.tags[loader.indices])
+    per_class = {name: None if np.isnan(value) else float(value) for name, value in zip(names, precision, strict=True)}
+    known = [value for value in per_class.values() if value is not None]
+    return {"map_macro": sum(known) / len(known) if known else None, "per_class": per_class}
