@@ -85,7 +85,7 @@ class DataConfig(Settings):
     stride: int | None = Field(
         None,
         ge=1,
-        description="step between windows, pixels; None: the window, or a sixth of it for a scene used whole",
+        description="step between windows, pixels; None: the window, or a third of it in a scene too small to split",
     )
     tag_share: float = Field(0.01, ge=0.0, lt=1.0, description="a crop is tagged where it covers more than this share")
     max_dates: int = Field(60, ge=2, description="longer series are thinned over the whole season to this many dates")

@@ -45,6 +45,8 @@ __all__ = ["SeasonFile", "ingest_season"]
 
 BLOCK_WINDOWS = (4, 3, 2)
 """Sides of a split's blocks in windows, largest first: large blocks keep neighbouring fields in one split."""
+FEWEST_BLOCKS = 9
+"""Fewer blocks are no spatial split: one or two cannot show the crops of the rest."""
 
 
 class SeasonFile(SeasonConfig):
@@ -158,15 +160,18 @@ def _write_windows(writer: DatasetWriter, scene: Scene, config: DataConfig, *, s
 def _write_whole(writer: DatasetWriter, scene: Scene, config: DataConfig, *, stride: int | None) -> int:
     """All windows of the scene, to train and to score on; returns the number left out."""
     height, width = scene.pixels.shape[-2:]
-    # A sixth of a window, so that few fields are cut by every window; even, because clear patches are 2x2.
-    step = stride or max(CLEAR_PATCH, config.window // 6 // CLEAR_PATCH * CLEAR_PATCH)
+    wanted = not config.validation_share == config.test_share == 0
+    # A small scene has few windows: steps of a third make nine of each, and few fields are cut by all of them. Even,
+    # because clear patches are 2x2.
+    dense = max(CLEAR_PATCH, config.window // 3 // CLEAR_PATCH * CLEAR_PATCH)
+    step = stride or (dense if wanted else config.window)
     skipped = add_scene(writer, scene, config, split="train", stride=step, skip_unseen=True)
     if skipped and skipped == _count((0, 0, height, width), window=config.window, stride=step):
         raise DataError(
             f"{scene.origin}: none of {skipped} windows of {config.window} pixels is measured on at least {MIN_DATES} "
             f"dates: the dates show different parts of the scene; add acquisitions that cover the same ground"
         )
-    if config.validation_share == config.test_share == 0:
+    if not wanted:
         reason = "data.validation_share and data.test_share are 0"
     else:
         part = "the measured part of the scene" if skipped else "the scene"
@@ -178,16 +183,15 @@ def _write_whole(writer: DatasetWriter, scene: Scene, config: DataConfig, *, str
 def _blocks(scene: Scene, config: DataConfig, *, stride: int) -> tuple[list[Area], list[Area]]:
     """Blocks that tile the scene: those with a window to use, and those without one (beyond the edge of a swath).
 
-    None if the scene is too small to fill every split with a block, or has no splits. Only blocks with a window are
+    None if the scene has fewer than FEWEST_BLOCKS, or there are no splits. Only blocks with a window are
     drawn for the splits, so that none of these is empty.
     """
-    wanted = 1 + (config.validation_share > 0) + (config.test_share > 0)
-    if wanted == 1:
+    if config.validation_share == config.test_share == 0:
         return [], []
     for windows in BLOCK_WINDOWS:
         blocks = _tile(*scene.pixels.shape[-2:], side=windows * config.window)
         used = [block for block in blocks if has_window(scene, block, window=config.window, stride=stride)]
-        if len(used) >= wanted:
+        if len(used) >= FEWEST_BLOCKS:
             return used, [block for block in blocks if block not in used]
     return [], []
 

@@ -111,7 +111,7 @@ def test_a_date_on_a_shifted_grid_is_brought_to_the_first(tmp_path: Path) -> Non
 
 
 def test_place_of_a_window(tmp_path: Path) -> None:
-    dataset = ingest(write_season(tmp_path / "s"))
+    dataset = ingest(write_season(tmp_path / "s"), DataConfig(stride=4))
     record = next(r for r in dataset.records if (r.row, r.col) == (4, 8))
     assert record.crs == "EPSG:32631"
     assert record.transform == (10.0, 0.0, SEASON_LEFT + 80, 0.0, -10.0, SEASON_TOP - 40)
@@ -240,7 +240,7 @@ def test_labels_on_another_grid_are_taken_nearest_and_void_where_they_end(tmp_pa
     dataset = ingest(root)
     labels = np.zeros((32, 32), np.uint8)
     for index, record in enumerate(dataset.records):
-        labels[record.row : record.row + 24, record.col : record.col + 24] = dataset.labels(index)
+        labels[record.row : record.row + 12, record.col : record.col + 12] = dataset.labels(index)
     assert (labels[:24, 6:8] == 2).all()
     assert (labels[:24, :6] == 1).all()
     assert (labels[:24, 8:] == 1).all()
@@ -261,11 +261,11 @@ def test_void_codes_and_codes_of_one_name(tmp_path: Path) -> None:
 
 def test_a_small_scene_is_used_whole(tmp_path: Path) -> None:
     dataset = ingest(write_season(tmp_path / "s"))
-    # Stride 24 // 6 = 4: corners 0, 4 and 8 in 32 pixels.
-    assert [(r.row, r.col) for r in dataset.records] == [(i, j) for i in (0, 4, 8) for j in (0, 4, 8)]
+    # Stride 24 // 3 = 8: corners 0 and 8 in 32 pixels.
+    assert [(r.row, r.col) for r in dataset.records] == [(i, j) for i in (0, 8) for j in (0, 8)]
     assert dataset.manifest.self_scored
     assert dataset.manifest.evaluation_split == "train"
-    assert dataset.manifest.splits == {"train": 9, "validation": 0, "test": 0}
+    assert dataset.manifest.splits == {"train": 4, "validation": 0, "test": 0}
     assert any("too small for a spatial split" in note for note in dataset.manifest.notes)
 
 
@@ -284,7 +284,7 @@ def test_splits_share_no_pixel_with_overlapping_windows(tmp_path: Path, seed: in
         covered[split] = mask
     for first, second in combinations(covered.values(), 2):
         assert not (first & second).any()
-    # Blocks of 4 windows: 2 x 3 of them, 34 or 36 pixels a side, so a stride of 2 leaves nothing out.
+    # Blocks of even sides, so a stride of 2 leaves nothing out.
     assert sum(int(mask.sum()) for mask in covered.values()) == 70 * 106
 
 
@@ -324,18 +324,18 @@ def test_an_empty_corner_is_left_out_of_a_scene_that_is_used_whole(tmp_path: Pat
 
 @pytest.mark.parametrize("seed", range(4))
 def test_blocks_beyond_the_edge_of_a_swath_serve_no_split(tmp_path: Path, seed: int) -> None:
-    # Blocks of 4 windows: 2 x 3. The right third is unseen but for its first 10 columns: 2 of its 4 windows a row.
+    # Blocks of 2 windows: 4 x 6. The right third is unseen but for its first 10 columns: 2 of its 4 windows a row.
     root = write_season(tmp_path / "s", size=(64, 96), change=beyond(74))
     dataset = ingest(root, DataConfig(window=8), seed=seed)
     assert not dataset.manifest.self_scored
     assert all(dataset.manifest.splits.values())
     assert len(dataset) == 8 * 12 - 8 * 2
-    # The lower right block is unseen: five are left for the splits.
+    # The lower right four blocks are unseen: twenty are left for the splits.
     root = write_season(tmp_path / "t", size=(64, 96), change=beyond(64, 32))
     dataset = ingest(root, DataConfig(window=8), seed=seed)
     assert all(dataset.manifest.splits.values())
     assert len(dataset) == 8 * 12 - 4 * 4
-    assert dataset.manifest.notes[-2].startswith("the scene was split by 5 blocks: ")
+    assert dataset.manifest.notes[-2].startswith("the scene was split by 20 blocks: ")
     assert dataset.manifest.notes[-1] == "16 windows without at least 2 measured dates were left out"
 
 
@@ -581,7 +581,7 @@ def test_the_real_scene_needs_no_option(flanders: Path, tmp_path: Path) -> None:
     assert manifest.classes == ("maize", "cabbages", "potatoes", "other leguminous", "permanent grass")
     assert (manifest.season_start, manifest.season_days) == (dt.date(2017, 8, 4), 481)
     assert manifest.self_scored
-    assert len(dataset) == 11 * 11
+    assert len(dataset) == 14 * 14
     labels = np.zeros((64, 64), np.uint8)
     for index, record in enumerate(dataset.records):
         labels[record.row : record.row + 24, record.col : record.col + 24] = dataset.labels(index)
