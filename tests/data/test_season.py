@@ -240,7 +240,7 @@ def test_labels_on_another_grid_are_taken_nearest_and_void_where_they_end(tmp_pa
     dataset = ingest(root)
     labels = np.zeros((32, 32), np.uint8)
     for index, record in enumerate(dataset.records):
-        labels[record.row : record.row + 12, record.col : record.col + 12] = dataset.labels(index)
+        labels[record.row : record.row + 24, record.col : record.col + 24] = dataset.labels(index)
     assert (labels[:24, 6:8] == 2).all()
     assert (labels[:24, :6] == 1).all()
     assert (labels[:24, 8:] == 1).all()
@@ -584,7 +584,7 @@ def test_the_real_scene_needs_no_option(flanders: Path, tmp_path: Path) -> None:
     assert len(dataset) == 14 * 14
     labels = np.zeros((64, 64), np.uint8)
     for index, record in enumerate(dataset.records):
-        labels[record.row : record.row + 24, record.col : record.col + 24] = dataset.labels(index)
+        labels[record.row : record.row + 12, record.col : record.col + 12] = dataset.labels(index)
     shares = np.bincount(labels.ravel(), minlength=6) / labels.size
     # The shares that the scene's README states.
     np.testing.assert_allclose(shares, [0.454, 0.305, 0.008, 0.006, 0.023, 0.204], atol=6e-4)
@@ -594,7 +594,7 @@ def test_the_real_scene_needs_no_option(flanders: Path, tmp_path: Path) -> None:
     assert window.clear.mean() > 0.8
     date = manifest.season_start + dt.timedelta(days=int(window.days[3]))
     with rasterio.open(flanders / f"S2_flanders_2018_{date:%Y%m%d}" / "B08.tif") as file:
-        np.testing.assert_array_equal(window.pixels[3, 6], file.read(1)[:24, :24])
+        np.testing.assert_array_equal(window.pixels[3, 6], file.read(1)[:12, :12])
     # A typical season's near infrared is brighter than its red.
     assert manifest.statistics.mean[6] > 2 * manifest.statistics.mean[2]
 
