@@ -208,6 +208,11 @@ class MasksConfig(Settings):
     """From CAMs to pseudo masks (paper)."""
 
     cam: Literal["clue", "fused"] = Field("clue", description="clue-based CAM (paper) or the fused CAM (baseline)")
+    stretch: Literal["maximum", "min_max"] = Field(
+        "maximum",
+        description="how a window's CAM of a class is brought to [0, 1]: divided by its maximum; or min-max (paper), "
+        "which makes background of the weakest part of a window that is all one crop",
+    )
     shifts: bool = Field(
         True,
         description="average CAMs over windows shifted within a patch: pixel resolution; False: as in the paper",

@@ -5,6 +5,8 @@ Axes: B batch, K classes, h w patches, P = h * w, D embedding.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -43,21 +45,30 @@ def tagged_embedding(
     return embedding.transpose(1, 2).reshape(len(embedding), -1, height, width)
 
 
+STRETCH = {"maximum": by_maximum, "min_max": min_max}
+
+
 @torch.no_grad()
 def clue_cams(
-    output: ClassifierOutput, tags_BK: Tensor, seen_BPT: Tensor | None, prototypes: Prototypes, config: AffinityConfig
+    output: ClassifierOutput,
+    tags_BK: Tensor,
+    seen_BPT: Tensor | None,
+    prototypes: Prototypes,
+    config: AffinityConfig,
+    *,
+    stretch: Literal["maximum", "min_max"],
 ) -> Tensor:
     """Clue-based CAMs (B, K, h, w) in [0, 1]; 0 where a class is not tagged.
 
     relu(max cosine to foreground - max cosine to background prototypes) of the temporal class tokens, averaged with
-    its propagation along the temporal clues, stretched to [0, 1] per map.
+    its propagation along the temporal clues, and brought to [0, 1] per map.
     """
     tagged = tags_BK.bool()
     raw = prototype_similarity(output.class_tokens, prototypes).reshape(output.spatial_map.shape)
     cams = torch.zeros_like(raw)
     if tagged.any():
         embedding = tagged_embedding(output, tags_BK, seen_BPT, config)
-        cams[tagged] = min_max(refine(raw[tagged], embedding, config))
+        cams[tagged] = STRETCH[stretch](refine(raw[tagged], embedding, config))
     return cams
 
 

@@ -124,7 +124,14 @@ def _cams(model: TagClassifier, loader: BatchLoader, trained: RunConfig, config:
         if config.masks.cam == "clue":
 
             def cams_of(series: Series, tags: torch.Tensor = batch.tags) -> torch.Tensor:
-                return clue_cams(model(series), tags, series.seen, model.prototypes, trained.classifier.affinity)
+                return clue_cams(
+                    model(series),
+                    tags,
+                    series.seen,
+                    model.prototypes,
+                    trained.classifier.affinity,
+                    stretch=config.masks.stretch,
+                )
 
             patch = trained.classifier.encoder.patch
             shifts = config.masks.shifts

@@ -53,7 +53,7 @@ def everything(model, batch):
         "attention": output.attention[..., :5],
         "weights": weights[..., :5],
         "embedding": weighted_embedding(output.date_tokens, weights, batch.seen),
-        "cams": clue_cams(output, tags, batch.seen, model.prototypes, ClassifierConfig().affinity),
+        "cams": clue_cams(output, tags, batch.seen, model.prototypes, ClassifierConfig().affinity, stretch="min_max"),
     }
 
 

@@ -134,7 +134,7 @@ def test_cam_generation(recorded, classifier, batch):
     output = model.eval()(batch.series)
     raw = prototype_similarity(output.class_tokens, model.prototypes) * tags[:, :, None]
     close(raw.flatten(), arrays["cam_before_propagation"].reshape(-1), a=1e-5)
-    cams = clue_cams(output, tags, None, model.prototypes, config.affinity)
+    cams = clue_cams(output, tags, None, model.prototypes, config.affinity, stretch="min_max")
     close(cams, arrays["cam_normalised"], a=1e-4)
     tagged = tags.bool()
     close(min_max(torch.from_numpy(arrays["cam_after_propagation"]))[tagged], arrays["cam_normalised"][tagged], a=1e-4)
