@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 help: ## list the tasks
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-# torch first and alone: with it installed, nothing else fetches another build of it.
+# torch first and alone, by its exact version: a CPU build that pip has at hand then serves everything else.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), f"Python 3.11 or newer is needed, this is {sys.version}"'
 	$(PYTHON) -m venv $(VENV)

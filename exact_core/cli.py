@@ -11,7 +11,7 @@ import typer
 import yaml
 
 from exact_core import __version__
-from exact_core.config import RunConfig, load_config
+from exact_core.config import RunConfig, load_config, override
 from exact_core.errors import ExactError, ServiceError
 from exact_core.recipes import RECIPES, resolve
 
@@ -34,20 +34,36 @@ class Supervision(StrEnum):
     dense = "dense"
 
 
-Recipe = Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}, or a saved configuration (.yaml).")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of generation, initialisation, order and augmentation.")]
+Recipe = Annotated[
+    str,
+    typer.Option(help=f"One of {', '.join(RECIPES)}, a saved configuration (.yaml); default: what fits the data."),
+]
+Seed = Annotated[
+    int | None, typer.Option(min=0, help="Seed of generation, initialisation, order and augmentation; default 0.")
+]
 Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated.")]
 Tracking = Annotated[bool, typer.Option("--tracking/--no-tracking", help="Record the run in MLflow.")]
 Dataset = Annotated[Path, typer.Argument(help="Folder of the window dataset.")]
 Out = Annotated[Path, typer.Argument(help="Folder to write; refused if it holds a finished result.")]
 
 
-def _config(recipe: str, seed: int, changes: list[str]) -> RunConfig:
+def _config(recipe: str, seed: int | None, changes: list[str]) -> RunConfig:
+    """A recipe by name, or a saved configuration with its own seed unless another is given."""
     if recipe.endswith((".yaml", ".yml")):
-        from exact_core.config import override
+        given = [] if seed is None else [f"seed={seed}"]
+        return override(load_config(Path(recipe)), [*given, *changes])
+    return resolve(recipe, seed=seed or 0, overrides=changes)
 
-        return override(load_config(Path(recipe)), [f"seed={seed}", *changes])
-    return resolve(recipe, seed=seed, overrides=changes)
+
+def _recipe_for(dataset: Path) -> str:
+    """The recipe that fits a dataset's source, where none is named."""
+    from exact_core.data.dataset import WindowDataset
+
+    return _recipe_of(WindowDataset(dataset).manifest.source)
+
+
+def _recipe_of(source: str) -> str:
+    return {"pastis": "pastis24", "season": "season"}.get(source.partition(":")[0], "demo")
 
 
 def _ingest(source: str, out: Path, *, season: str, config: RunConfig, tracking: bool) -> None:
@@ -61,7 +77,7 @@ def _ingest(source: str, out: Path, *, season: str, config: RunConfig, tracking:
 def synthetic(
     out: Out,
     recipe: Recipe = "demo",
-    seed: Seed = 0,
+    seed: Seed = None,
     changes: Set = [],
     tracking: Tracking = True,
 ) -> None:
@@ -74,7 +90,7 @@ def pastis(
     root: Annotated[Path, typer.Argument(help="Folder with metadata.geojson, DATA_S2 and ANNOTATIONS.")],
     out: Out,
     recipe: Recipe = "pastis24",
-    seed: Seed = 0,
+    seed: Seed = None,
     changes: Set = [],
     tracking: Tracking = True,
 ) -> None:
@@ -88,7 +104,7 @@ def season(
     out: Out,
     season: Annotated[str, typer.Option(help="A year, or START/DAYS; default: what the source says.")] = "",
     recipe: Recipe = "season",
-    seed: Seed = 0,
+    seed: Seed = None,
     changes: Set = [],
     tracking: Tracking = True,
 ) -> None:
@@ -100,15 +116,15 @@ def season(
 def train_classifier(
     dataset: Dataset,
     out: Out,
-    recipe: Recipe = "demo",
-    seed: Seed = 0,
+    recipe: Recipe = "",
+    seed: Seed = None,
     changes: Set = [],
     tracking: Tracking = True,
 ) -> None:
     """Train the tag classifier with both clues."""
     from exact_core import stages
 
-    config = _config(recipe, seed, changes)
+    config = _config(recipe or _recipe_for(dataset), seed, changes)
     with stages.open_stage("train_classifier", config, tracking=tracking) as tracker:
         stages.train_classifier(config, dataset=dataset, out=out, tracker=tracker)
 
@@ -118,15 +134,15 @@ def generate_masks(
     dataset: Dataset,
     classifier: Annotated[Path, typer.Argument(help="Folder of the classifier.")],
     out: Out,
-    recipe: Recipe = "demo",
-    seed: Seed = 0,
+    recipe: Recipe = "",
+    seed: Seed = None,
     changes: Set = [],
     tracking: Tracking = True,
 ) -> None:
     """Make CAMs and pseudo masks."""
     from exact_core import stages
 
-    config = _config(recipe, seed, changes)
+    config = _config(recipe or _recipe_for(dataset), seed, changes)
     with stages.open_stage("generate_masks", config, tracking=tracking) as tracker:
         stages.generate_masks(config, dataset=dataset, classifier=classifier, out=out, tracker=tracker)
 
@@ -136,15 +152,15 @@ def train_segmenter(
     dataset: Dataset,
     out: Out,
     masks: Annotated[Path | None, typer.Option(help="Folder of the pseudo masks; without: dense labels.")] = None,
-    recipe: Recipe = "demo",
-    seed: Seed = 0,
+    recipe: Recipe = "",
+    seed: Seed = None,
     changes: Set = [],
     tracking: Tracking = True,
 ) -> None:
     """Train the segmenter on pseudo masks."""
     from exact_core import stages
 
-    config = _config(recipe, seed, changes)
+    config = _config(recipe or _recipe_for(dataset), seed, changes)
     with stages.open_stage("train_segmenter", config, tracking=tracking) as tracker:
         stages.train_segmenter(config, dataset=dataset, masks=masks, out=out, tracker=tracker)
 
@@ -157,15 +173,15 @@ def evaluate(
     report: Annotated[Path, typer.Option(help="Report to write.")] = Path("report.html"),
     classifier: Annotated[Path | None, typer.Option(help="Folder of the classifier.")] = None,
     masks: Annotated[Path | None, typer.Option(help="Folder of the pseudo masks.")] = None,
-    recipe: Recipe = "demo",
-    seed: Seed = 0,
+    recipe: Recipe = "",
+    seed: Seed = None,
     changes: Set = [],
     tracking: Tracking = True,
 ) -> None:
     """Score map and masks, and write the report."""
     from exact_core import stages
 
-    config = _config(recipe, seed, changes)
+    config = _config(recipe or _recipe_for(dataset), seed, changes)
     with stages.open_stage("evaluate", config, tracking=tracking) as tracker:
         stages.evaluate(
             config,
@@ -183,19 +199,18 @@ def evaluate(
 def run(
     workdir: Annotated[Path, typer.Option(help="Folder for the results.")],
     source: Annotated[str, typer.Option(help="synthetic, pastis:PATH or season:PATH.")] = "synthetic",
-    recipe: Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}.")] = "",
+    recipe: Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}; default: what fits the source.")] = "",
     season: Annotated[str, typer.Option(help="For a season source: a year, or START/DAYS.")] = "",
-    seed: Seed = 0,
+    seed: Seed = None,
     supervision: Annotated[
         Supervision, typer.Option(help="dense: learn from true masks, to compare.")
     ] = Supervision.tags,
     changes: Set = [],
 ) -> None:
     """Run the whole pipeline on this machine, through KFP's local runner."""
-    # The recipe that fits a kind of source, so that the source alone is enough.
-    recipe = recipe or {"pastis": "pastis24", "season": "season"}.get(source.partition(":")[0], "demo")
+    recipe = recipe or _recipe_of(source)
     # Checked before anything starts: a misspelt key should not cost an ingest.
-    resolve(recipe, seed=seed, overrides=changes)
+    resolve(recipe, seed=seed or 0, overrides=changes)
     try:
         from pipelines import local
     except ImportError as error:
@@ -205,7 +220,7 @@ def run(
         source=source,
         recipe=recipe,
         season=season,
-        seed=seed,
+        seed=seed or 0,
         overrides=changes,
         supervision=supervision.value,
     )
@@ -215,11 +230,11 @@ def run(
 @app.command("config")
 def show_config(
     recipe: Annotated[str, typer.Argument(help=f"One of {', '.join(RECIPES)}.")],
-    seed: Seed = 0,
+    seed: Seed = None,
     changes: Set = [],
 ) -> None:
     """Print every setting of a recipe as YAML."""
-    config = resolve(recipe, seed=seed, overrides=changes)
+    config = resolve(recipe, seed=seed or 0, overrides=changes)
     typer.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
 
@@ -230,9 +245,9 @@ def version() -> None:
 
 
 def main() -> None:
-    """Entry point: an ExactError becomes one line on stderr and exit code 1."""
+    """Entry point: an ExactError or a file that cannot be used becomes a line on stderr, exit code 1."""
     try:
         app()
-    except ExactError as error:
+    except (ExactError, OSError) as error:
         sys.stderr.write(f"exact: {error}\n")
         sys.exit(1)

@@ -11,7 +11,7 @@ import difflib
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -22,7 +22,7 @@ from exact_core.errors import ConfigError
 class Settings(BaseModel):
     """Base of every part: immutable, and a misspelt key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class SyntheticConfig(Settings):
@@ -64,7 +64,9 @@ class SeasonConfig(Settings):
     """A season of Sentinel-2 L2A on disk. Each key may also stand in the source's own `season.yaml`."""
 
     start: dt.date | None = Field(None, description="first day of the season; None: the first acquisition")
-    days: int | None = Field(None, ge=1, description="length of the season, days; None: to the last acquisition")
+    days: int | None = Field(
+        None, ge=1, le=3660, description="length of the season, days; None: to the last acquisition"
+    )
     bands: tuple[str, ...] = Field(
         ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12"),
         min_length=1,
@@ -76,6 +78,12 @@ class SeasonConfig(Settings):
     attribute: str | None = Field(None, description="parcel attribute with the crop code; None: crop_code")
     classes: dict[int, str] | None = Field(None, description="crop code -> class name; None: labels/legend.csv")
     void_codes: tuple[int, ...] = Field((), description="codes of the label layer whose truth is unknown")
+
+    @model_validator(mode="after")
+    def _bands_once(self) -> SeasonConfig:
+        if len(set(self.bands)) < len(self.bands):
+            raise ValueError(f"bands {list(self.bands)} name a band twice")
+        return self
 
 
 class DataConfig(Settings):
@@ -95,6 +103,15 @@ class DataConfig(Settings):
     synthetic: SyntheticConfig = SyntheticConfig()
     pastis: PastisConfig = PastisConfig()
     season: SeasonConfig = SeasonConfig()
+
+    @model_validator(mode="after")
+    def _something_to_train_on(self) -> DataConfig:
+        if self.validation_share + self.test_share >= 1:
+            raise ValueError(
+                f"validation_share {self.validation_share:g} and test_share {self.test_share:g} leave "
+                f"nothing to train on"
+            )
+        return self
 
 
 class EncoderConfig(Settings):
@@ -190,7 +207,7 @@ class LossConfig(Settings):
     contrast: float = Field(0.01, ge=0, description="weight of L_cbl (paper)")
     affinity: float = Field(0.015, ge=0, description="weight of L_tap (paper)")
     contrast_start: float = Field(
-        4000 / 15000, ge=0, le=1, description="share of the steps after which prototypes start (paper: 4,000 of 15,000)"
+        4000 / 15000, ge=0, lt=1, description="share of the steps after which prototypes start (paper: 4,000 of 15,000)"
     )
 
 
@@ -217,7 +234,7 @@ class MasksConfig(Settings):
         True,
         description="average CAMs over windows shifted within a patch: pixel resolution; False: as in the paper",
     )
-    threshold: float | Literal["otsu"] = Field(
+    threshold: Annotated[float, Field(ge=0, le=1)] | Literal["otsu"] = Field(
         "otsu", description="background plane in CAM units, or the rule that chooses it from the CAMs alone"
     )
     align_corners: bool = Field(False, description="bilinear enlargement with corners aligned, as published")
@@ -245,8 +262,10 @@ class RunConfig(Settings):
     """Everything a run needs beside its source."""
 
     recipe: str = Field(description="name of the recipe this configuration started from")
-    seed: int = Field(0, ge=0, description="seed of generation, initialisation, order and augmentation")
-    device: str = Field("auto", description="'auto' (CUDA when there is one), 'cpu' or 'cuda'")
+    seed: int = Field(0, ge=0, le=2**53 - 1, description="seed of generation, initialisation, order and augmentation")
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="'auto' (CUDA when there is one), 'cpu' or 'cuda'"
+    )
     data: DataConfig = DataConfig()
     classifier: ClassifierConfig = ClassifierConfig()
     masks: MasksConfig = MasksConfig()
@@ -260,8 +279,15 @@ class RunConfig(Settings):
                 raise ValueError(
                     f"data.window {self.data.window} is not a multiple of {name}.encoder.patch {encoder.patch}"
                 )
-        if self.classifier.encoder.patch != self.segmenter.encoder.patch and self.data.window:
-            raise ValueError("classifier.encoder.patch and segmenter.encoder.patch differ; clear masks are per patch")
+            if encoder.patch != 1 and encoder.patch % 2:
+                raise ValueError(
+                    f"{name}.encoder.patch {encoder.patch} is neither 1 nor even: clouds are known per 2 x 2"
+                )
+        if self.data.window % 2 or self.data.synthetic.scene_size % 2:
+            raise ValueError(
+                f"data.window {self.data.window} and data.synthetic.scene_size {self.data.synthetic.scene_size} must "
+                f"be even: clouds are known per 2 x 2 pixels"
+            )
         return self
 
     def digest(self, *parts: str) -> str:
@@ -285,8 +311,10 @@ def load_config(path: Path) -> RunConfig:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such configuration file; write one with `exact config RECIPE`") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: not a readable configuration file: {error}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{path}: not valid YAML in UTF-8: {error}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: expected a mapping of settings, got {type(data).__name__}")
     return build(data, where=str(path))
@@ -310,7 +338,10 @@ def describe(error: ValidationError, *, where: str, model: type[BaseModel]) -> s
             near = _nearest(path, model)
             lines.append(f"{where}: unknown key {key!r}{near}; `exact config` lists every key")
         else:
-            lines.append(f"{where}: {key} = {problem.get('input')!r}: {problem['msg']}")
+            value = problem.get("input")
+            # A whole mapping or file as the value would bury the message.
+            shown = "" if isinstance(value, dict | bytes | str) and len(str(value)) > 200 else f" = {value!r}"
+            lines.append(f"{where}: {key}{shown}: {problem['msg']}")
     return "\n".join(lines)
 
 
@@ -339,7 +370,7 @@ def override(config: RunConfig, assignments: list[str]) -> RunConfig:
         parts = key.strip().split(".")
         try:
             value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:
             raise ConfigError(f"override {assignment!r}: the value is not valid YAML: {error}") from error
         node = data
         for depth, part in enumerate(parts[:-1]):

@@ -7,6 +7,7 @@ to `mlflow.db` in the current folder, where `mlflow ui` finds them. A set `MLFLO
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -29,6 +30,8 @@ __all__ = [
     "tracked_stage",
     "tracking_uri",
 ]
+
+log = logging.getLogger(__name__)
 
 EXPERIMENT = "exact"
 PIPELINE_TAG = "exact.pipeline_run"
@@ -98,8 +101,16 @@ class MlflowTracker:
         from mlflow.entities import Param
 
         flat = [Param(key, str(value)) for key, value in _flatten(params)]
-        for start in range(0, len(flat), PARAMS_PER_CALL):
-            self.client.log_batch(self.run_id, params=flat[start : start + PARAMS_PER_CALL])
+        from mlflow.exceptions import MlflowException
+
+        try:
+            for start in range(0, len(flat), PARAMS_PER_CALL):
+                self.client.log_batch(self.run_id, params=flat[start : start + PARAMS_PER_CALL])
+        except MlflowException as error:
+            raise ServiceError(
+                f"MLflow run {self.run_id} does not take these settings: {error}; a repeated stage must have the "
+                f"settings and code of its first try: start a new pipeline run for others"
+            ) from error
 
     def log_dataset(self, *, name: str, digest: str, source: str) -> None:
         """See `Tracker`."""
@@ -153,18 +164,25 @@ def tracked_stage(stage: str, *, pipeline_run: str, name: str) -> Iterator[Mlflo
 
 def finish_pipeline_run(pipeline_run: str, *, succeeded: bool) -> None:
     """Record how a pipeline run ended; nothing to do if no stage had started."""
+    from mlflow.exceptions import MlflowException
+
     client = _client()
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    if experiment is None:
-        return
-    found = client.search_runs([experiment.experiment_id], _having({PIPELINE_TAG: pipeline_run}))
-    for run in found:
-        if STAGE_TAG not in run.data.tags:
-            client.set_terminated(run.info.run_id, "FINISHED" if succeeded else "FAILED")
+    try:
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            return
+        for run in client.search_runs([experiment.experiment_id], _having({PIPELINE_TAG: pipeline_run})):
+            if STAGE_TAG not in run.data.tags:
+                client.set_terminated(run.info.run_id, "FINISHED" if succeeded else "FAILED")
+    except MlflowException as error:
+        # The run itself is over; how it ended must not be hidden by a server that has gone.
+        log.warning("MLflow at %s did not take the end of the run: %s", tracking_uri(), error)
 
 
 def _client() -> MlflowClient:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # MLflow's own 7 tries with growing pauses keep a user waiting for minutes before the reason shows.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     try:
         from mlflow import MlflowClient
     except ImportError as error:
@@ -187,7 +205,9 @@ def _experiment(client: MlflowClient) -> str:
         local = f"{Path(uri.removeprefix('sqlite:///')).parent}/mlartifacts" if uri.startswith("sqlite:") else None
         return str(client.create_experiment(EXPERIMENT, artifact_location=local))
     except MlflowException as error:
-        raise ServiceError(f"MLflow at {uri} does not answer: {error}; check MLFLOW_TRACKING_URI") from error
+        raise ServiceError(
+            f"MLflow at {uri} does not answer: {error}; check MLFLOW_TRACKING_URI, or run the stage with --no-tracking"
+        ) from error
 
 
 def _parent(client: MlflowClient, experiment: str, pipeline_run: str, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
@@ -18,7 +19,7 @@ from typing import Any, Literal, TextIO
 from kfp import local
 
 from exact_core.errors import ConfigError, ServiceError
-from exact_core.stages.common import FAILURE_VARIABLE, STATE_VARIABLE
+from exact_core.stages.common import FAILURE_VARIABLE, RUNNER_VARIABLE, STATE_VARIABLE, code_version
 from exact_core.tracking import PIPELINE_RUN_VARIABLE, finish_pipeline_run, tracking_uri
 from pipelines.train_exact import train_dense, train_exact
 
@@ -26,7 +27,15 @@ __all__ = ["run"]
 
 MANGLED = "python3"
 """Text that SubprocessRunner replaces by the interpreter's path wherever it stands in an argument."""
-RESULTS = ("dataset", "classifier", "masks", "segmenter", "evaluation", "report.html")
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+RESULTS = {
+    "dataset": "dataset.json",
+    "classifier": "model.json",
+    "masks": "masks.json",
+    "segmenter": "model.json",
+    "evaluation": "metrics.json",
+}
+"""Folders that a run delivers, and the manifest that each of ours holds."""
 
 
 def run(
@@ -58,27 +67,37 @@ def run(
                 f"use a path or value without it (a symbolic link will do)"
             )
     workdir = workdir.resolve()
-    workdir.mkdir(parents=True, exist_ok=True)
+    _check_workdir(workdir)
     if source.partition(":")[2]:
         kind, _, place = source.partition(":")
         source = f"{kind}:{Path(place).resolve()}"
     pipeline = train_exact if supervision == "tags" else train_dense
+    arguments = {"recipe": recipe, "source": source, "season": season, "seed": seed, "overrides": overrides}
+    with _alone(workdir):
+        _run(workdir, pipeline, arguments, supervision)
+    return workdir / "report.html"
+
+
+def _run(workdir: Path, pipeline: Any, arguments: dict[str, Any], supervision: str) -> None:
     # A fresh folder a run: stages never meet what a killed run left.
+    for leftover in workdir.glob(".run-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
     root = Path(tempfile.mkdtemp(prefix=".run-", dir=workdir))
     state = workdir / ".state"
     failure = root / "failure.txt"
-    arguments = {"recipe": recipe, "source": source, "season": season, "seed": seed, "overrides": overrides}
-    identity = _identity(state, {**arguments, "supervision": supervision})
+    # The code is part of the identity: other code may record other settings, which MLflow does not let a run change.
+    identity = _identity(state, {**arguments, "supervision": supervision, "code_version": code_version()})
     settings = {
         "MLFLOW_TRACKING_URI": tracking_uri(),
         PIPELINE_RUN_VARIABLE: identity,
         FAILURE_VARIABLE: str(failure),
         STATE_VARIABLE: str(state),
+        RUNNER_VARIABLE: str(os.getpid()),
     }
     succeeded = False
     try:
         with (
-            (workdir / "run.log").open("w", encoding="utf-8") as everything,
+            (workdir / "run.log").open("a", encoding="utf-8") as everything,
             redirect_stdout(_Console(everything, sys.stdout)),
             _environment(settings),
         ):
@@ -87,13 +106,28 @@ def run(
         _publish({name: Path(artifact.path) for name, artifact in task.outputs.items()}, workdir)
         succeeded = True
     except RuntimeError as error:
-        reason = failure.read_text(encoding="utf-8") if failure.is_file() else f"{error}"
+        reason = failure.read_text(encoding="utf-8") if failure.is_file() else ANSI.sub("", str(error))
         raise ServiceError(f"the run failed: {reason}\n(everything the stages printed: {workdir}/run.log)") from error
     finally:
         shutil.rmtree(root, ignore_errors=True)
         finish_pipeline_run(identity, succeeded=succeeded)
     shutil.rmtree(state, ignore_errors=True)
-    return workdir / "report.html"
+
+
+@contextmanager
+def _alone(workdir: Path) -> Iterator[None]:
+    """Hold the work folder: a second run there would write the same checkpoints. The lock ends with the process."""
+    with (workdir / ".lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"--workdir {workdir}: another run is at work there; wait for it, or choose another"
+            ) from None
+        try:
+            yield
+        finally:
+            (workdir / ".lock").unlink(missing_ok=True)
 
 
 class _Console(io.TextIOBase):
@@ -104,7 +138,9 @@ class _Console(io.TextIOBase):
 
     TASK = re.compile(r"Executing task .*'([\w-]+)'")
     SAID = re.compile(r"\s*\[KFP Executor [^\]]*\]: (.*)")
-    KFP_SAID = ("Looking for component", "Loading KFP component", "Got executor_input", "Wrote executor output")
+    LOG_ONLY = re.compile(
+        r"Looking for component|Loading KFP component|Got executor_input|Wrote executor output|\w+: stage process \d"
+    )
 
     def __init__(self, everything: TextIO, screen: TextIO) -> None:
         self._everything, self._screen, self._line = everything, screen, ""
@@ -116,7 +152,7 @@ class _Console(io.TextIOBase):
         for line in lines:
             if task := self.TASK.search(line):
                 self._screen.write(f"== {task.group(1)}\n")
-            elif (said := self.SAID.match(line)) and not said.group(1).startswith(self.KFP_SAID):
+            elif (said := self.SAID.match(line)) and not self.LOG_ONLY.match(said.group(1)):
                 self._screen.write(f"{said.group(1)}\n")
         self.flush()
         return len(text)
@@ -142,14 +178,31 @@ def _identity(state: Path, settings: dict[str, Any]) -> str:
     return identity
 
 
+def _check_workdir(workdir: Path) -> None:
+    """Make the folder; refuse it if results would have to replace something that is not a result of ours.
+
+    Raises:
+        ConfigError: it cannot be written, or holds a foreign file or folder of a result's name.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=workdir).close()
+    except OSError as error:
+        raise ConfigError(f"--workdir {workdir}: cannot write there: {error}; choose another folder") from error
+    ours = {workdir / name: workdir / name / manifest for name, manifest in RESULTS.items()}
+    ours[workdir / "report.html"] = workdir / "evaluation" / RESULTS["evaluation"]
+    for path, manifest in ours.items():
+        if path.exists() and not manifest.is_file():
+            raise ConfigError(
+                f"--workdir {workdir}: {path.name} there is no result of a run (there is no {manifest.name}) and would "
+                f"be replaced; choose another folder, or move it away"
+            )
+
+
 def _publish(outputs: dict[str, Path], workdir: Path) -> None:
     """Move the artifacts to `workdir/<output>`, in place of those of an earlier run."""
     for name in RESULTS:
-        old = workdir / name
-        if old.is_dir():
-            shutil.rmtree(old)
-        else:
-            old.unlink(missing_ok=True)
+        shutil.rmtree(workdir / name, ignore_errors=True)
     for name, path in outputs.items():
         os.replace(path, workdir / ("report.html" if name == "report" else name))
 

@@ -8,7 +8,7 @@ import yaml
 
 from exact_core import __version__
 from tests.conftest import TINY
-from tests.fakes import write_pastis
+from tests.fakes import write_pastis, write_season
 
 SETTINGS = [part for setting in TINY for part in ("--set", setting)]
 
@@ -34,6 +34,26 @@ def test_help_names_the_commands():
 def test_config_prints_a_recipe_that_can_be_read_again(tmp_path):
     said = exact("config", "demo", "--set", "seed=4")
     assert yaml.safe_load(said.stdout)["seed"] == 4
+
+
+def test_a_saved_configuration_keeps_its_seed(tmp_path):
+    (tmp_path / "mine.yaml").write_text(exact("config", "demo", *SETTINGS, "--seed", "7").stdout)
+    ran = ["--recipe", "mine.yaml", "--no-tracking"]
+    digests = []
+    for out, seed in (("a", []), ("b", ["--seed", "7"]), ("c", ["--seed", "8"])):
+        done = exact("ingest", "synthetic", out, *ran, *seed, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        digests.append(done.stdout.split("digest ")[1])
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_stage_takes_the_recipe_that_fits_its_data(tmp_path):
+    write_season(tmp_path / "s")
+    assert exact("ingest", "season", "s", "d", "--no-tracking", cwd=tmp_path).returncode == 0
+    short = [part for text in ("epochs=1", "batch=64") for part in ("--set", f"classifier.training.{text}")]
+    done = exact("train-classifier", "d", "c", "--no-tracking", *short, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert yaml.safe_load((tmp_path / "c" / "config.yaml").read_text())["recipe"] == "season"
 
 
 def test_each_stage_alone(tmp_path):

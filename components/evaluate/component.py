@@ -37,7 +37,6 @@ def evaluate(
         classifier: The classifier that made the masks.
         masks: The masks that the segmenter learned from.
     """
-    import json
     from pathlib import Path
 
     from exact_core import stages
@@ -57,5 +56,4 @@ def evaluate(
         )
     for name, value in summary.items():
         metrics.log_metric(name, value)
-    matrix = json.loads((Path(evaluation.path) / "metrics.json").read_text())["confusion"]
-    confusion.log_confusion_matrix(matrix["classes"], matrix["counts"])
+    confusion.log_confusion_matrix(*stages.read_confusion(Path(evaluation.path)))

@@ -29,11 +29,13 @@ def time_weights(
         rule: renormalise the attention, or put it through a softmax (as published: nearly uniform).
 
     Returns:
-        (B, K, T), rows summing to 1.
+        (B, K, T), rows summing to 1 where any date counts.
     """
     dates = None if seen_BPT is None else seen_BPT.any(1)[:, None]
     if rule == "double_softmax":
-        scores = attention_BKT if dates is None else attention_BKT.masked_fill(~dates, -torch.inf)
+        scores = (
+            attention_BKT if dates is None else attention_BKT.masked_fill(~dates, torch.finfo(attention_BKT.dtype).min)
+        )
         return scores.softmax(-1)
     weights = attention_BKT if dates is None else attention_BKT * dates
     return weights / weights.sum(-1, keepdim=True).clamp(min=1e-12)

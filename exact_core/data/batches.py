@@ -16,7 +16,6 @@ from torch import Tensor
 
 from exact_core.config import EncoderConfig
 from exact_core.data.dataset import CLEAR_PATCH, Statistics, Window, WindowDataset
-from exact_core.errors import ConfigError
 
 __all__ = ["Augmentation", "Batch", "BatchLoader", "Series"]
 
@@ -92,8 +91,6 @@ class BatchLoader:
         start = np.datetime64(dataset.manifest.season_start)
         calendar = start + np.arange(dataset.manifest.season_days + 1)
         self._day_of_year = (calendar - calendar.astype("datetime64[Y]")).astype(np.int64) + 1
-        if encoder.patch != 1 and encoder.patch % CLEAR_PATCH:
-            raise ConfigError(f"encoder.patch = {encoder.patch}: expected 1 or a multiple of {CLEAR_PATCH}")
 
     def __len__(self) -> int:
         return -(-len(self.indices) // self.batch)
@@ -161,7 +158,8 @@ class BatchLoader:
         pixels = pixels * valid[:, :, None, None, None]
         seen: Tensor | None = None
         if "clear" in tensors:
-            seen = self._clear_patches(tensors["clear"]) & valid[:, None]
+            seen = self._clear_patches(tensors["clear"])
+            seen = seen & valid[:, None] if self.encoder.mask_padding else seen | ~valid[:, None]
         elif self.encoder.mask_padding and not bool(arrays["valid"].all()):
             seen = valid[:, None]
         series = Series(pixels=pixels, dates=tensors["dates"], seen=seen)
@@ -195,7 +193,7 @@ def _drop_dates(window: Window, keep: float, rng: np.random.Generator) -> Window
         pixels=window.pixels[chosen],
         days=window.days[chosen],
         tags=window.tags,
-        labels=window.labels,
+        labels=None,
         clear=None if window.clear is None else window.clear[chosen],
     )
 
@@ -213,6 +211,6 @@ def _orient_window(window: Window, turn: int) -> Window:
         pixels=_orient(window.pixels, turn),  # type: ignore[arg-type]
         days=window.days,
         tags=window.tags,
-        labels=window.labels,
+        labels=None,
         clear=None if window.clear is None else _orient(window.clear, turn),
     )

@@ -90,7 +90,7 @@ class DatasetManifest(Settings):
     season_days: int = Field(description="length of the season, days")
     has_labels: bool
     has_clear: bool
-    self_scored: bool = Field(description="the source was too small to split: trained and scored on itself")
+    self_scored: bool = Field(description="there is no test split: trained and scored on itself")
     statistics: Statistics
     splits: dict[str, int] = Field(description="number of windows in each split")
     tag_counts: dict[str, int] = Field(description="training windows in which each crop is tagged")
@@ -189,14 +189,14 @@ class WindowDataset:
         yield from groups.items()
 
     def window(self, index: int) -> Window:
-        """The arrays of one window, padding dates cut off."""
+        """The arrays of one window, padding dates cut off, without its labels: those are asked for by `labels`."""
         shard, row = self._locate(index)
         dates = self.records[index].dates
         return Window(
             pixels=shard.get_slice("pixels")[row, :dates],
             days=shard.get_slice("days")[row, :dates],
             tags=np.array(self.records[index].tags, np.uint8),
-            labels=self.labels(index) if self.manifest.has_labels else None,
+            labels=None,
             clear=shard.get_slice("clear")[row, :dates] if self.manifest.has_clear else None,
         )
 

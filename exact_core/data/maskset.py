@@ -6,7 +6,7 @@ index   int64 (n,)             positions in the dataset
 masks   uint8 (n, H, W)        0 background, 1..K crops
 cams    float16 (n, K, h, w)   the CAMs that the masks were made from, 0 where a class is not tagged;
                         (n, K, H, W) where they were averaged over shifted windows
-fused   float16 (n, K, h, w)   the fused CAMs, for comparison
+fused   float16, as cams       the fused CAMs of the same forward passes, for comparison
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def ingest_pastis(root: Path, config: DataConfig, out: Path) -> None:
     """Cut every patch of PASTIS into windows; official folds become splits by `config.pastis`.
 
     Day 0 is the first day of the earliest month that any patch was seen in. Folds that no split names are left out.
-    Without validation and test folds, the dataset is scored on its training folds.
+    Without test folds, or any patch of them, the dataset is scored on its training folds and says so.
 
     Args:
         root: the folder with metadata.geojson, DATA_S2 and ANNOTATIONS.
@@ -117,6 +117,8 @@ def ingest_pastis(root: Path, config: DataConfig, out: Path) -> None:
             small += min(scene.pixels.shape[-2:]) < config.window
         if not settings.test_folds:
             mark_self_scored(writer, "data.pastis names neither validation nor test folds")
+        elif not writer.counts["test"]:
+            mark_self_scored(writer, f"no patch here is of the test folds {list(settings.test_folds)}")
         for fold, count in sorted(left_out.items()):
             writer.notes.append(f"fold {fold} serves no split (data.pastis): {count} patches left out")
         if thinned:
@@ -138,11 +140,18 @@ def _read_metadata(path: Path) -> tuple[str, list[_Patch]]:
             f"{path}: missing; a PASTIS folder holds metadata.geojson, DATA_S2/ and ANNOTATIONS/, "
             f"give the folder that contains them"
         ) from None
-    except ValueError as error:
-        raise DataError(f"{path}: not valid JSON: {error}; download it again") from error
+    except OSError as error:
+        raise DataError(
+            f"{path}: not a readable file: {error.strerror}; give the folder that holds metadata.geojson, DATA_S2/ and "
+            f"ANNOTATIONS/, or download it again"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not valid JSON in UTF-8: {error}; download it again") from error
     features = data.get("features") if isinstance(data, dict) else None
     if not features:
         raise DataError(f"{path}: no features, so no patches; expected a GeoJSON feature collection")
+    if not isinstance(features, list):
+        raise DataError(f"{path}: features is a {type(features).__name__}; expected a list, a feature a patch")
     patches = [_read_feature(feature, f"{path}, feature {number}") for number, feature in enumerate(features)]
     for patch_id, count in Counter(patch.id for patch in patches).items():
         if count > 1:
@@ -166,27 +175,43 @@ def _read_crs(data: dict[str, Any], path: Path) -> str:
 def _read_feature(feature: dict[str, Any], where: str) -> _Patch:
     try:
         properties = feature["properties"]
-        patch_id, fold, dates = str(properties["ID_PATCH"]), int(properties["Fold"]), properties["dates-S2"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{where}: {error!r}; expected the properties ID_PATCH, Fold and dates-S2") from error
+        patch_id, fold, dates = str(properties["ID_PATCH"]), _whole(properties["Fold"]), properties["dates-S2"]
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{where}: {error!r}; expected the properties ID_PATCH, Fold (a whole number) and dates-S2"
+        ) from error
     where = f"{where} (ID_PATCH {patch_id})"
     try:
-        left, bottom, right, top = shape(feature["geometry"]).bounds
+        with np.errstate(invalid="ignore"):
+            outline = shape(feature["geometry"])
+        left, bottom, right, top = outline.bounds
     except (AttributeError, KeyError, TypeError, ValueError, shapely.errors.ShapelyError) as error:
         raise DataError(f"{where}: no usable outline: {error!r}; expected a polygon") from error
+    if not np.isfinite(shapely.get_coordinates(outline)).all():
+        raise DataError(f"{where}: the outline has NaN or infinite coordinates; expected a polygon")
     if not (right > left and top > bottom):
         raise DataError(f"{where}: the outline {left, bottom, right, top} has no area; expected a polygon")
     return _Patch(id=patch_id, fold=fold, dates=_read_dates(dates, where), bounds=(left, bottom, right, top))
 
 
+def _whole(value: Any) -> int:
+    """`value` as an int; ValueError if that would change it."""
+    number = int(value)
+    if isinstance(value, float) and number != value:
+        raise ValueError(f"{value} is not a whole number")
+    return number
+
+
 def _read_dates(value: Any, where: str) -> tuple[dt.date, ...]:
-    """Dates from {"0": 20180917, ...}, or from the same as a JSON string, in the order of the array."""
+    """Dates from {"0": 20180917, ...} or [20180917, ...], or from either as a JSON string, in the array's order."""
     try:
         table = json.loads(value) if isinstance(value, str) else value
-        dates = tuple(dt.datetime.strptime(str(int(table[key])), "%Y%m%d").date() for key in sorted(table, key=int))
-    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        listed = table if isinstance(table, list) else [table[key] for key in sorted(table, key=int)]
+        dates = tuple(dt.datetime.strptime(str(_whole(date)), "%Y%m%d").date() for date in listed)
+    except (TypeError, ValueError, KeyError, OverflowError, RecursionError) as error:
         raise DataError(
-            f'{where}: dates-S2 is not readable: {error}; expected {{"0": 20180917, ...}}, a date YYYYMMDD an image'
+            f'{where}: dates-S2 is not readable: {error}; expected {{"0": 20180917, ...}} or [20180917, ...], '
+            f"a date YYYYMMDD an image"
         ) from error
     if not dates:
         raise DataError(f"{where}: dates-S2 is empty; expected a date for each image")

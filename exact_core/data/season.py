@@ -117,11 +117,20 @@ def _settings(folder: Path, config: DataConfig) -> SeasonFile:
     """`season.yaml` under the values of the run that are not the default."""
     path = folder / "season.yaml"
     data: Any = {}
-    if path.is_file():
+    if path.exists():
         try:
             data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path}: not valid YAML: {error}; save it as UTF-8") from error
+        except yaml.YAMLError as error:
             raise ConfigError(f"{path}: not valid YAML: {error}") from error
+        except ValueError as error:
+            # YAML makes a date of anything like 2018-13-01, and does not say which line it was.
+            raise ConfigError(f"{path}: no such date: {error}; write a day of the calendar, as 2018-04-01") from error
+        except OSError as error:
+            raise ConfigError(
+                f"{path}: not a readable file: {error.strerror}; write the settings to a text file, or take it away"
+            ) from error
         if not isinstance(data, dict):
             raise ConfigError(f"{path}: expected a mapping of settings, got {type(data).__name__}")
     try:

@@ -109,8 +109,20 @@ def _from_stac(path: Path, bands: tuple[str, ...]) -> tuple[str, list[Acquisitio
         if not isinstance(catalogue, pystac.Catalog):
             raise DataError(f"{path}: a STAC {type(catalogue).__name__}; expected a Collection or Catalog")
         items = list(catalogue.get_items(recursive=True))
-    except (pystac.errors.STACError, OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not a readable STAC catalogue: {error}; repair it or the item it names") from error
+    except (
+        pystac.errors.STACError,
+        pystac.errors.STACTypeError,
+        AttributeError,
+        KeyError,
+        OSError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise DataError(
+            f"{path}: not a readable STAC catalogue: {error}; repair it or the item it names, or remove it to use "
+            f"the dates in the names of the files"
+        ) from error
     return catalogue.id.replace("/", "-"), [_from_item(item, path, bands) for item in items]
 
 
@@ -340,11 +352,12 @@ def choose_dates(
     limit: int,
     source: Path,
     notes: list[str],
-) -> tuple[list[Acquisition], NDArray[np.uint8] | None]:
-    """Dates to read, empty ones dropped and long series thinned, and their clear patches (T, H/2, W/2) if known.
+) -> tuple[list[Acquisition], NDArray[np.uint8]]:
+    """Dates to read, empty ones dropped and long series thinned, and their clear patches (T, H/2, W/2).
 
     The best date of a run shows most of the scene: a pixel without data or under cloud does not count, so that a
-    clear corner of a swath is no better than a whole scene. Without SCL, every measured pixel counts.
+    clear corner of a swath is no better than a whole scene. Without SCL, every measured patch
+    counts as clear.
     """
     kept, shares, clear = [], [], []
     for acquisition in acquisitions:
@@ -355,7 +368,7 @@ def choose_dates(
         patches = seen.reshape(grid.height // CLEAR_PATCH, CLEAR_PATCH, -1, CLEAR_PATCH).all(axis=(1, 3))
         if SCL in acquisition.files:
             patches &= _read_scl(acquisition.files[SCL], grid).astype(bool)
-            clear.append(patches.astype(np.uint8))
+        clear.append(patches.astype(np.uint8))
         kept.append(acquisition)
         shares.append(patches.mean())
     if len(kept) < 2:
@@ -368,7 +381,7 @@ def choose_dates(
         notes.append(
             f"{len(kept)} dates were thinned to {len(chosen)}: the one of each of {len(chosen)} runs that shows most"
         )
-    return [kept[position] for position in chosen], np.stack(clear)[chosen] if clear else None
+    return [kept[position] for position in chosen], np.stack(clear)[chosen]
 
 
 def _seen(acquisition: Acquisition, bands: tuple[str, ...], grid: Grid) -> NDArray[np.bool_]:

@@ -10,6 +10,7 @@ legend: 0 background, 1..K crops, VOID. Axes: H W pixels, K crop classes.
 from __future__ import annotations
 
 import csv
+import io
 import math
 import re
 from pathlib import Path
@@ -20,7 +21,8 @@ import pyogrio
 import rasterio
 import shapely
 from numpy.typing import NDArray
-from rasterio.errors import RasterioError
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import CRSError, RasterioError
 from rasterio.features import rasterize
 from rasterio.transform import array_bounds
 from rasterio.warp import transform_bounds, transform_geom
@@ -45,7 +47,7 @@ def read_labels(
     if path.suffix.lower() in RASTERS:
         codes = _codes_from_raster(path, grid)
     else:
-        codes = _codes_from_parcels(path, settings.attribute or "crop_code", grid)
+        codes = _codes_from_parcels(path, settings.attribute or "crop_code", grid, notes)
     classes, where = settings.classes, "data.season.classes"
     if classes is None:
         legend = folder / "labels" / "legend.csv"
@@ -55,11 +57,23 @@ def read_labels(
     classes = {code: name for code, name in sorted(classes.items()) if code and code not in settings.void_codes}
     if not classes:
         raise DataError(f"{where}: no class; give a name for at least one crop code of {path}")
+    for code, name in classes.items():
+        if name.strip() in ("", "background"):
+            raise DataError(
+                f"{where}: crop code {code} has the name {name!r}, but 'background' is the name of label 0 and a crop "
+                f"needs one of its own; rename it, or add {code} to data.season.void_codes if its truth is unknown"
+            )
+    present, inverse = np.unique(codes, return_inverse=True)
+    if settings.classes is None:
+        # A legend may be a whole country's. Classes named in the configuration stay, so that seasons can share them.
+        absent = [name for code, name in classes.items() if code not in present]
+        if absent and len(absent) < len(classes):
+            notes.append(f"{where}: {len(absent)} of {len(classes)} crops do not occur in the scene and are left out")
+            classes = {code: name for code, name in classes.items() if code in present}
     # Codes that share a name are one class; it takes the place of its lowest code.
     names = tuple(dict.fromkeys(classes.values()))
     numbers = {code: names.index(name) + 1 for code, name in classes.items()}
     numbers |= {0: 0, OUTSIDE: VOID, **dict.fromkeys(settings.void_codes, VOID)}
-    present, inverse = np.unique(codes, return_inverse=True)
     unknown = [int(code) for code in present if int(code) not in numbers]
     if unknown:
         raise DataError(
@@ -90,8 +104,14 @@ def _read_legend(path: Path) -> dict[int, str]:
     """Crop code -> class name from a table with the columns code and name."""
     if not path.is_file():
         raise DataError(f"{path}: missing; write code,name lines there, or name the classes by data.season.classes")
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: not UTF-8: byte {error.object[error.start]:#x} at position {error.start}; save it as UTF-8"
+        ) from error
+    try:
+        rows = csv.DictReader(io.StringIO(text, newline=""))
         if not {"code", "name"} <= set(rows.fieldnames or ()):
             raise DataError(f"{path}, line 1: columns {rows.fieldnames}; expected the header code,name")
         classes: dict[int, str] = {}
@@ -105,6 +125,8 @@ def _read_legend(path: Path) -> dict[int, str]:
             if int(code) in classes:
                 raise DataError(f"{where}: code {code} stands here a second time; name each code once")
             classes[int(code)] = name
+    except csv.Error as error:
+        raise DataError(f"{path}: not a readable table: {error}; write code,name lines there") from error
     return classes
 
 
@@ -127,39 +149,80 @@ def _codes_from_raster(path: Path, grid: Grid) -> NDArray[np.int32]:
     return fitted
 
 
-def _codes_from_parcels(path: Path, attribute: str, grid: Grid) -> NDArray[np.int32]:
+def _codes_from_parcels(path: Path, attribute: str, grid: Grid, notes: list[str]) -> NDArray[np.int32]:
     """Codes int32 (H, W) of the parcels that contain a pixel's centre; 0 where there is none."""
     try:
         info = pyogrio.read_info(path)
         if info["crs"] is None:
             raise DataError(f"{path}: no CRS; name one in the file")
+        # Drivers that cannot count say -1.
+        if info["features"] == 0:
+            raise DataError(f"{path}: the layer is empty; add parcels, or name another layer by data.season.labels")
         if attribute not in info["fields"]:
             raise DataError(
-                f"{path}: no attribute {attribute!r}, it has {', '.join(info['fields'])}; "
+                f"{path}: no attribute {attribute!r}, it has {', '.join(info['fields']) or 'none'}; "
                 f"name the one with the crop code by data.season.attribute"
             )
         crs = rasterio.crs.CRS.from_user_input(info["crs"])
         bounds = array_bounds(grid.height, grid.width, grid.transform)
         # A national layer has millions of parcels; only those on the scene are read.
         near = bounds if crs == grid.crs else transform_bounds(grid.crs, crs, *bounds)
-        _, fids, outlines, (values,) = pyogrio.raw.read(path, columns=[attribute], bbox=near, return_fids=True)
-    except (pyogrio.errors.DataSourceError, RasterioError) as error:
-        raise DataError(f"{path}: not a readable parcel layer: {error}") from error
+        try:
+            _, fids, outlines, (values,) = pyogrio.raw.read(path, columns=[attribute], bbox=near, return_fids=True)
+        except pyogrio.errors.FeatureError:
+            # A broken outline stops the search by place; read one by one, it is found below.
+            _, fids, outlines, (values,) = pyogrio.raw.read(path, columns=[attribute], return_fids=True)
+    except (
+        pyogrio.errors.DataSourceError,
+        pyogrio.errors.DataLayerError,
+        CPLE_BaseError,
+        CRSError,
+        RasterioError,
+    ) as error:
+        raise DataError(f"{path}: not a readable parcel layer: {error}; repair it or export it again") from error
+    unplaced = 0
     parcels = []
     for fid, outline, value in zip(fids, outlines, values, strict=True):
-        polygon = shapely.from_wkb(outline)
+        where = f"{path}, parcel {fid}"
+        polygon = _outline(outline, where)
         if polygon is None or polygon.is_empty:
+            continue
+        if not np.isfinite(shapely.get_coordinates(polygon)).all():
+            unplaced += 1
             continue
         geometry = shapely.geometry.mapping(polygon)
         if crs != grid.crs:
-            geometry = transform_geom(crs, grid.crs, geometry)
-        parcels.append((geometry, _code(value, f"{path}, parcel {fid}: {attribute}")))
+            try:
+                geometry = transform_geom(crs, grid.crs, geometry)
+            except CPLE_BaseError as error:
+                raise DataError(
+                    f"{where}: its coordinates {polygon.bounds} cannot be brought to {grid.crs.to_string()}: {error}; "
+                    f"correct them or the CRS of the layer, or take this parcel out"
+                ) from error
+        parcels.append((geometry, _code(value, f"{where}: {attribute}")))
+    if unplaced:
+        notes.append(f"{unplaced} parcels of {path.name} have NaN or infinite coordinates and were left out")
     if not parcels:
         return np.zeros((grid.height, grid.width), np.int32)
     codes: NDArray[np.int32] = rasterize(
         parcels, out_shape=(grid.height, grid.width), transform=grid.transform, fill=0, dtype="int32"
     )
     return codes
+
+
+def _outline(data: bytes | None, where: str) -> Any:
+    """Geometry from WKB; one of NaN if its ring has NaN for both ends, which GEOS calls unclosed."""
+    with np.errstate(invalid="ignore"):
+        try:
+            return shapely.from_wkb(data)
+        except shapely.errors.GEOSException as error:
+            # Any other unclosed ring can be closed.
+            if "closed" in str(error) and shapely.from_wkb(data, on_invalid="fix") is None:
+                return shapely.Point(math.nan, 0)
+            raise DataError(
+                f"{where}: invalid outline: {error}; close its rings and give each at least 4 points "
+                f"(ogr2ogr -makevalid), or take this parcel out"
+            ) from error
 
 
 def _code(value: Any, where: str) -> int:

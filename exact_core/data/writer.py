@@ -67,6 +67,12 @@ class DatasetWriter:
     ) -> None:
         if not 1 <= len(classes) <= MAX_CLASSES:
             raise DataError(f"{source}: {len(classes)} crop classes; expected 1 to {MAX_CLASSES}")
+        names = ["background", *classes]
+        if len(set(names)) < len(names) or not all(names):
+            raise DataError(
+                f"{source}: the classes {list(classes)} need names of their own, none empty and none 'background', "
+                f"which is the name of label 0; rename the class"
+            )
         if (out / "dataset.json").exists():
             raise DataError(f"{out} already holds a dataset; choose another folder or delete this one first")
         self.out, self.name, self.source = out, name, source
@@ -98,7 +104,9 @@ class DatasetWriter:
         self._check(record, window, origin)
         if record.split == "train":
             # Shifted by a typical reflectance: the difference of two large sums would lose digits.
-            values = window.pixels.astype(np.float64).transpose(1, 0, 2, 3).reshape(len(self.bands), -1) - _SHIFT
+            # A pixel that is 0 in every band was not measured: it is no reflectance.
+            stored = window.pixels.transpose(1, 0, 2, 3).reshape(len(self.bands), -1)
+            values = stored[:, stored.any(0)].astype(np.float64) - _SHIFT
             self._sum += values.sum(axis=1)
             self._squares += np.square(values).sum(axis=1)
             self._pixels += values.shape[1]
@@ -106,6 +114,11 @@ class DatasetWriter:
         self._pending.append(window)
         if len(self._pending) == self.shard_windows:
             self._write_shard()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Windows so far of each split."""
+        return {split: sum(record.split == split for record in self._records) for split in SPLITS}
 
     def _check(self, record: WindowRecord, window: Window, origin: str) -> None:
         side, bands, classes = self.window, len(self.bands), len(self.classes)
@@ -168,7 +181,7 @@ class DatasetWriter:
     def _finish(self) -> None:
         if self._pending:
             self._write_shard()
-        splits = {split: sum(record.split == split for record in self._records) for split in SPLITS}
+        splits = self.counts
         if not splits["train"]:
             raise DataError(
                 f"{self.source}: no training window (windows by split: {splits}); "
@@ -220,7 +233,7 @@ class DatasetWriter:
                 mean=tuple((mean + _SHIFT).tolist()),
                 std=tuple(std.tolist()),
                 pixels=self._pixels,
-                origin=f"training split: {splits['train']} windows, all their dates",
+                origin=f"training split: {splits['train']} windows, all their dates, pixels without data left out",
             ),
             "splits": splits,
             "tag_counts": {crop: int(count) for crop, count in zip(self.classes, tagged, strict=True)},

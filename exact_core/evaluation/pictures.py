@@ -64,7 +64,7 @@ def _panel(predictor: Predictor, masks: MaskSet | None, index: int) -> Panel:
         cam=cam,
         mask=mask,
         prediction=predictor.probabilities([index])[0].argmax(0).astype(np.uint8),
-        truth=window.labels,
+        truth=windows.labels(index) if manifest.has_labels else None,
     )
 
 

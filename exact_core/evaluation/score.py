@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from exact_core.clues.masks import enlarge, pseudo_masks
 from exact_core.data.batches import BatchLoader
-from exact_core.data.dataset import WindowDataset
+from exact_core.data.dataset import VOID, WindowDataset
 from exact_core.data.maskset import MaskSet
+from exact_core.mapping.blend import SceneMosaic
 from exact_core.metrics import Scores, average_precision, confusion_matrix
 from exact_core.models.classifier import TagClassifier
 
@@ -36,14 +37,30 @@ def majority_guess(confusion: NDArray[np.int64], names: tuple[str, ...]) -> dict
 
 
 def score_masks(masks: MaskSet, windows: WindowDataset, *, split: str, fused: bool) -> dict[str, Any]:
-    """A split's pseudo masks against dense labels, or (`fused`) those that the fused CAM alone would give."""
-    confusion = np.zeros((windows.classes + 1, windows.classes + 1), np.int64)
-    for position in windows.indices(split):
-        index = int(position)
-        mask = _fused_mask(masks, index, windows.manifest.window) if fused else masks.mask(index)
-        confusion += confusion_matrix(windows.labels(index), mask, classes=windows.classes)
+    """A split's pseudo masks against dense labels, or (`fused`) those that the fused CAM alone would give.
+
+    Where windows overlap, their masks vote, so that each pixel counts once, as it does for the map. "majority" holds
+    the best constant guess for the same pixels.
+    """
+    classes, names, side = windows.classes, windows.manifest.classes, windows.manifest.window
+    confusion = np.zeros((classes + 1, classes + 1), np.int64)
+    one_hot = np.eye(classes + 1, dtype=np.float32)
+    for _, indices in windows.scenes(split):
+        records = [windows.records[index] for index in indices]
+        votes = SceneMosaic(records, side=side, channels=classes + 1)
+        truth = np.full(votes.shape, VOID, np.uint8)
+        for index, record in zip(indices, records, strict=True):
+            mask = _fused_mask(masks, index, side) if fused else masks.mask(index)
+            votes.add(record, one_hot[mask].transpose(2, 0, 1))
+            truth[votes.place(record)] = windows.labels(index)
+        confusion += confusion_matrix(truth, votes.labels()[0], classes=classes)
     threshold = masks.manifest.fused_threshold if fused else masks.manifest.threshold
-    return {"split": split, "threshold": threshold, **summarise(confusion, windows.manifest.classes)}
+    return {
+        "split": split,
+        "threshold": threshold,
+        **summarise(confusion, names),
+        "majority": majority_guess(confusion, names),
+    }
 
 
 def _fused_mask(masks: MaskSet, index: int, side: int) -> NDArray[np.uint8]:

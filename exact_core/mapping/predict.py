@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,9 +32,12 @@ class Predictor:
     device: torch.device
     batch: int
 
-    @torch.no_grad()
     def probabilities(self, indices: list[int]) -> NDArray[np.float32]:
         """Class probabilities (n, K + 1, H, W) of the windows at these positions."""
+        return np.stack([values for _, values in self.stream(indices)])
+
+    def stream(self, indices: list[int]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Each position with its window's class probabilities (K + 1, H, W), a batch in memory at a time."""
         loader = BatchLoader(
             self.windows,
             np.array(indices, np.int64),
@@ -42,7 +46,10 @@ class Predictor:
             device=self.device,
             statistics=self.statistics,
         )
-        return torch.cat([self.model(batch.series).float().softmax(1).cpu() for batch in loader]).numpy()
+        for batch in loader:
+            with torch.no_grad():
+                values = self.model(batch.series).float().softmax(1).cpu().numpy()
+            yield from zip(batch.index.tolist(), values, strict=True)
 
 
 @dataclass(frozen=True)
@@ -59,8 +66,6 @@ def map_scene(predictor: Predictor, indices: list[int]) -> MappedScene:
     windows = predictor.windows
     records = [windows.records[index] for index in indices]
     mosaic = SceneMosaic(records, side=windows.manifest.window, channels=windows.classes + 1)
-    for start in range(0, len(indices), predictor.batch):
-        part = slice(start, start + predictor.batch)
-        for record, values in zip(records[part], predictor.probabilities(indices[part]), strict=True):
-            mosaic.add(record, values)
+    for index, values in predictor.stream(indices):
+        mosaic.add(windows.records[index], values)
     return MappedScene(mosaic, *mosaic.labels())

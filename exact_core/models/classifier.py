@@ -52,6 +52,10 @@ class ClassifierOutput:
     date_tokens: Tensor
     attention: Tensor
 
+    def float(self) -> ClassifierOutput:
+        """The same in float32, where a forward pass under autocast left less."""
+        return ClassifierOutput(**{name: value.float() for name, value in vars(self).items()})
+
 
 class TagClassifier(nn.Module):
     """TSViT with a global token for the tags and one patch head shared by both maps; it carries the prototypes."""

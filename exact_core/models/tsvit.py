@@ -79,8 +79,9 @@ class TemporalEncoder(nn.Module):
         """
         patches = to_patches(series.pixels, self.config.patch)
         batch, count, dates, _ = patches.shape
-        embedded = self.patch_embedding(patches) + self.date_embedding(series.dates)[:, None]
-        classes = self.class_tokens.expand(batch * count, -1, -1).to(embedded.dtype)
+        # In float32 also under autocast, so that the residual stream of every block keeps its precision.
+        embedded = (self.patch_embedding(patches) + self.date_embedding(series.dates)[:, None]).float()
+        classes = self.class_tokens.expand(batch * count, -1, -1)
         tokens = torch.cat([classes, embedded.view(batch * count, dates, -1)], 1)
         keys = None
         if series.seen is not None:
@@ -109,7 +110,7 @@ class SpatialEncoder(nn.Module):
         batch, classes, patches, dim = tokens_BKPD.shape
         x = (tokens_BKPD + self.position).reshape(batch * classes, patches, dim)
         if self.global_token is not None:
-            x = torch.cat([self.global_token.to(x.dtype).expand(len(x), 1, -1), x], 1)
+            x = torch.cat([self.global_token.expand(len(x), 1, -1), x], 1)
         x, _ = self.transformer(x)
         encoded: Tensor = x.view(batch, classes, -1, dim)
         return encoded

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from pydantic import ValidationError
 
 import exact_core
 from exact_core.config import RunConfig, Settings, describe, load_config
-from exact_core.data.dataset import Statistics, WindowDataset
+from exact_core.data.dataset import FileEntry, Statistics, WindowDataset, sha256_of, verify
 from exact_core.errors import ConfigError, DataError, ExactError
 from exact_core.models.classifier import TagClassifier
 from exact_core.models.segmenter import Segmenter
@@ -27,6 +28,7 @@ from exact_core.training.checkpoint import Checkpoints, Progress, load_weights, 
 
 __all__ = [
     "FAILURE_VARIABLE",
+    "RUNNER_VARIABLE",
     "STATE_VARIABLE",
     "ModelManifest",
     "checkpoints_for",
@@ -41,12 +43,19 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
+WEIGHTS = "weights.safetensors"
+
+RUNNER_VARIABLE = "EXACT_RUNNER_PID"
+"""Process that runs the pipeline on this machine; a stage whose runner has died ends itself. May be unset."""
 STATE_VARIABLE = "EXACT_STATE_DIR"
 """Folder in which training keeps checkpoints, so that a killed run continues; unset: it starts again."""
 
 
 FAILURE_VARIABLE = "EXACT_FAILURE_FILE"
 """File that receives the message of an ExactError, for a runner to repeat after its own output; may be unset."""
+
+
+FOLLOW_SECONDS = 1.0
 
 
 @functools.cache
@@ -71,6 +80,9 @@ def open_stage(name: str, config: RunConfig, *, pipeline_run: str = "", tracking
     """
     # Not at import: only a process that runs stages wants its lines there. Harmless where logging is set up already.
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    if runner := os.environ.get(RUNNER_VARIABLE):
+        threading.Thread(target=_follow, args=(int(runner),), daemon=True).start()
+        log.info("%s: stage process %d", name, os.getpid())
     started = time.perf_counter()
     try:
         if not tracking:
@@ -80,10 +92,21 @@ def open_stage(name: str, config: RunConfig, *, pipeline_run: str = "", tracking
             tracker.log_params({**config.model_dump(mode="json"), "code_version": code_version()})
             yield tracker
             tracker.log_summary({"seconds": time.perf_counter() - started})
-    except ExactError as error:
+    except Exception as error:
         if failure := os.environ.get(FAILURE_VARIABLE):
-            Path(failure).write_text(f"{name}: {error}", encoding="utf-8")
+            said = str(error) if isinstance(error, ExactError) else f"{type(error).__name__}: {error}"
+            Path(failure).write_text(f"{name}: {said}", encoding="utf-8")
         raise
+
+
+def _follow(runner: int) -> None:
+    """End this process when the runner has: a killed run must not go on writing checkpoints beside the next one."""
+    while True:
+        time.sleep(FOLLOW_SECONDS)
+        try:
+            os.kill(runner, 0)
+        except ProcessLookupError:
+            os._exit(1)
 
 
 def checkpoints_for(stage: str, *digests: str) -> Checkpoints:
@@ -103,7 +126,10 @@ def fresh_folder(out: Path, manifest: str) -> Path:
     """
     if (out / manifest).exists():
         raise DataError(f"{out} already holds a finished result ({manifest}); choose another folder or delete this one")
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{out}: cannot write there: {error}; choose another folder") from error
     return out
 
 
@@ -119,6 +145,7 @@ class ModelManifest(Settings):
     dataset_digest: str
     supervision: Literal["tags", "dense"]
     code_version: str
+    weights: FileEntry
 
 
 def save_model(
@@ -132,7 +159,7 @@ def save_model(
 ) -> None:
     """Write a model folder: weights, resolved configuration, metrics, and last the manifest."""
     manifest = dataset.manifest
-    save_weights(model, out / "weights.safetensors")
+    save_weights(model, out / WEIGHTS)
     config.save(out / "config.yaml")
     metrics = {"best_epoch": progress.best_epoch, "best": progress.best, "history": progress.history}
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2), encoding="utf-8")
@@ -145,6 +172,12 @@ def save_model(
         dataset_digest=manifest.digest,
         supervision=supervision,
         code_version=code_version(),
+        weights=FileEntry(
+            name=WEIGHTS,
+            sha256=sha256_of(out / WEIGHTS),
+            bytes=(out / WEIGHTS).stat().st_size,
+            windows=manifest.splits["train"],
+        ),
     )
     partial = out / "model.json.partial"
     partial.write_text(record.model_dump_json(indent=2), encoding="utf-8")
@@ -161,7 +194,7 @@ def load_classifier(folder: Path, dataset: WindowDataset) -> tuple[TagClassifier
     model = TagClassifier(
         config.classifier, bands=len(manifest.bands), classes=len(manifest.classes), window=manifest.window
     )
-    load_weights(model, folder / "weights.safetensors")
+    load_weights(model, folder / WEIGHTS)
     return model.eval(), manifest, config
 
 
@@ -171,7 +204,7 @@ def load_segmenter(folder: Path, dataset: WindowDataset) -> tuple[Segmenter, Mod
     model = Segmenter(
         config.segmenter, bands=len(manifest.bands), classes=len(manifest.classes), window=manifest.window
     )
-    load_weights(model, folder / "weights.safetensors")
+    load_weights(model, folder / WEIGHTS)
     return model.eval(), manifest, config
 
 
@@ -195,4 +228,5 @@ def _open_model(folder: Path, kind: str, dataset: WindowDataset) -> tuple[ModelM
         has, wants = getattr(dataset.manifest, name), getattr(manifest, name)
         if has != wants:
             raise ConfigError(f"{path}: the model wants {name} {wants}, the dataset {dataset.root} has {has}")
+    verify(folder, manifest.weights)
     return manifest, load_config(folder / "config.yaml")

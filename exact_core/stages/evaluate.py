@@ -16,8 +16,9 @@ from exact_core.config import RunConfig
 from exact_core.data.batches import BatchLoader
 from exact_core.data.dataset import VOID, WindowDataset
 from exact_core.data.maskset import MaskSet
+from exact_core.errors import ConfigError
 from exact_core.evaluation.pictures import panels, scene_image
-from exact_core.evaluation.report import ReportData, SceneMap, figure_files, write_report
+from exact_core.evaluation.report import MAX_SCENES, ReportData, SceneMap, figure_files, write_report
 from exact_core.evaluation.score import HEADLINE, majority_guess, score_masks, score_tags, summarise
 from exact_core.mapping.predict import Predictor, map_scene
 from exact_core.metrics import confusion_matrix
@@ -25,11 +26,10 @@ from exact_core.stages.common import code_version, fresh_folder, load_classifier
 from exact_core.tracking import Tracker
 from exact_core.training.loop import choose_device
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "read_confusion"]
 
 log = logging.getLogger(__name__)
 
-SHOWN_SCENES = 2
 MASKED_SPLIT = "train"
 """The split on which pseudo masks are scored: what the segmenter learns from."""
 
@@ -63,6 +63,8 @@ def evaluate(
         OA (micro), mIoU and F1 (macro) of the map, and those of the masks; only those that are defined.
     """
     fresh_folder(out, "metrics.json")
+    if report.is_dir():
+        raise ConfigError(f"{report} is a folder; name the report's file, for example {report / 'report.html'}")
     started = datetime.now(UTC)
     windows = WindowDataset(dataset)
     device = choose_device(config.device)
@@ -128,6 +130,12 @@ def evaluate(
     return summary
 
 
+def read_confusion(folder: Path) -> tuple[list[str], list[list[int]]]:
+    """Class names, background first, and the confusion matrix (rows = truth) of an evaluation folder."""
+    matrix = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["confusion"]
+    return matrix["classes"], matrix["counts"]
+
+
 def _headline(metrics: dict[str, Any]) -> dict[str, float]:
     found: dict[str, float | None] = {}
     groups = {"": metrics, "masks_": metrics["pseudo_masks"], "fused_cam_": metrics["baselines"]["fused_cam"]}
@@ -150,7 +158,7 @@ def _map_split(predictor: Predictor, split: str) -> tuple[np.ndarray[Any, np.dty
             for index in indices:
                 truth[scene.mosaic.place(windows.records[index])] = windows.labels(index)
             confusion += confusion_matrix(truth, scene.label, classes=classes)
-        if len(maps) < SHOWN_SCENES:
+        if len(maps) < MAX_SCENES:
             image = scene_image(windows, indices, scene.mosaic)
             maps.append(SceneMap(name, image, scene.label, scene.confidence, truth))
     return confusion, maps

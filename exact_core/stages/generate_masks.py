@@ -54,6 +54,11 @@ def generate_masks(
     windows = WindowDataset(dataset)
     device = choose_device(config.device)
     model, manifest, trained = load_classifier(classifier, windows)
+    if config.masks.cam == "clue" and not model.prototypes.foreground_moves.any():
+        raise TrainingError(
+            f"{classifier}: the prototypes of this classifier never moved, so there are no clues to make CAMs from; "
+            f"train longer or lower classifier.loss.contrast_start, or set masks.cam=fused"
+        )
     model.to(device)
     chosen = np.concatenate([windows.indices(split) for split in SPLITS])
     starts = np.cumsum([0, *(shard.windows for shard in windows.manifest.shards)])
@@ -71,7 +76,12 @@ def generate_masks(
             )
             shards.append(_cams(model, loader, trained, config))
     thresholds = {name: _threshold(shards, name, windows.manifest.window, config) for name in ("cams", "fused")}
-    threshold = thresholds["cams"][0]
+    threshold, histogram = thresholds["cams"]
+    if not histogram.any():
+        raise TrainingError(
+            "every CAM of the classifier is zero: it has learned nothing that separates the crops; "
+            "train longer (classifier.training.epochs) or check the tags"
+        )
     counts = np.zeros(windows.classes + 1, np.int64)
     entries: list[FileEntry] = []
     for number, arrays in enumerate(shards):
@@ -92,7 +102,7 @@ def generate_masks(
         splits=SPLITS,
         windows=len(chosen),
         coverage=coverage,
-        histogram=tuple(thresholds["cams"][1].tolist()),
+        histogram=tuple(histogram.tolist()),
         code_version=code_version(),
         shards=tuple(entries),
     ).publish(out)
@@ -112,36 +122,33 @@ def _key(name: str) -> str:
 
 @torch.no_grad()
 def _cams(model: TagClassifier, loader: BatchLoader, trained: RunConfig, config: RunConfig) -> Arrays:
-    """CAMs float16 of the loader's windows, 0 where a class is not tagged, and fused ones (n, K, h, w) beside them.
+    """CAMs float16 of the loader's windows, 0 where a class is not tagged, and fused ones beside them.
 
-    CAMs are (n, K, H, W) with shifts, otherwise (n, K, h, w).
+    Both are (n, K, H, W) with shifts, otherwise (n, K, h, w), and come from the same forward passes.
     """
-    cams, fused = [], []
+    clue, fused = [], []
+    classes = loader.dataset.classes
     for batch in loader:
-        output = model(batch.series)
-        baseline = by_maximum(fused_cam(output.spatial_map, output.temporal_map)) * batch.tags[:, :, None, None]
-        fused.append(baseline.half().cpu())
-        if config.masks.cam == "clue":
 
-            def cams_of(series: Series, tags: torch.Tensor = batch.tags) -> torch.Tensor:
-                return clue_cams(
-                    model(series),
-                    tags,
-                    series.seen,
-                    model.prototypes,
-                    trained.classifier.affinity,
-                    stretch=config.masks.stretch,
-                )
+        def both(series: Series, tags: torch.Tensor = batch.tags) -> torch.Tensor:
+            output = model(series)
+            baseline = by_maximum(fused_cam(output.spatial_map, output.temporal_map)) * tags[:, :, None, None]
+            cams = clue_cams(
+                output,
+                tags,
+                series.seen,
+                model.prototypes,
+                trained.classifier.affinity,
+                stretch=config.masks.stretch,
+            )
+            return torch.cat([cams, baseline], 1)
 
-            patch = trained.classifier.encoder.patch
-            shifts = config.masks.shifts
-            clue = mean_over_shifts(cams_of, batch.series, patch=patch) if shifts else cams_of(batch.series)
-            cams.append(clue.half().cpu())
-    return {
-        "index": loader.indices,
-        "cams": torch.cat(cams or fused).numpy(),
-        "fused": torch.cat(fused).numpy(),
-    }
+        patch = trained.classifier.encoder.patch
+        found = mean_over_shifts(both, batch.series, patch=patch) if config.masks.shifts else both(batch.series)
+        clue.append(found[:, :classes].half().cpu())
+        fused.append(found[:, classes:].half().cpu())
+    arrays = {"clue": torch.cat(clue).numpy(), "fused": torch.cat(fused).numpy()}
+    return {"index": loader.indices, "cams": arrays[config.masks.cam], "fused": arrays["fused"]}
 
 
 def _enlarged(cams: NDArray[np.generic], side: int, config: RunConfig) -> torch.Tensor:
@@ -153,10 +160,8 @@ def _threshold(shards: list[Arrays], name: str, side: int, config: RunConfig) ->
     histogram = np.zeros(BINS, np.int64)
     for arrays in shards:
         histogram += cam_histogram(_enlarged(arrays[name], side, config))
-    if not histogram.any():
-        raise TrainingError(
-            f"every {name} map of the classifier is zero: it has learned nothing that separates the crops; "
-            f"train longer (classifier.training.epochs) or check the tags"
-        )
     given = config.masks.threshold
-    return (otsu_threshold(histogram) if isinstance(given, str) else given), histogram
+    if not isinstance(given, str):
+        return given, histogram
+    # Without any activation there is nothing to separate: all of it is background.
+    return (otsu_threshold(histogram) if histogram.any() else 1.0), histogram

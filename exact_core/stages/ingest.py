@@ -86,6 +86,8 @@ def with_season(config: RunConfig, season: str, *, kind: str) -> RunConfig:
         year, month, day, days = match.groups()
         start = dt.date(int(year), int(month or 1), int(day or 1))
         length = int(days) if days else 365 + calendar.isleap(int(year))
+        if length < 1:
+            raise ValueError("a season has at least 1 day")
     except ValueError as error:
         raise ConfigError(f"season = {season!r}: {error}") from error
     chosen = config.data.season.model_copy(update={"start": start, "days": length})

@@ -27,7 +27,7 @@ __all__ = ["Checkpoints", "Progress", "load_weights", "save_weights"]
 
 @dataclass
 class Progress:
-    """How far a training has come: epochs finished, updates made, the best figure and its epoch, a row an epoch."""
+    """How far a training has come: epochs finished, updates made, best figure and its epoch (from 1), rows."""
 
     epoch: int = 0
     update: int = 0
@@ -57,7 +57,8 @@ class Checkpoints:
         for number, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{number}.{key}": torch.as_tensor(value) for key, value in state.items()}
         tensors["random.cpu"] = torch.get_rng_state()
-        if torch.cuda.is_available():
+        # Asked of the model, not of torch: a run on the CPU opens no context on a GPU that is there.
+        if next(model.parameters()).is_cuda:
             tensors["random.cuda"] = torch.cuda.get_rng_state()
         _publish(tensors, self.folder / name)
         partial = self.folder / "state.json.partial"
@@ -71,7 +72,12 @@ class Checkpoints:
         """Put model, optimiser and random state where the last complete epoch left them; a new Progress if none."""
         if self.folder is None or not (self.folder / "state.json").is_file():
             return Progress()
-        record = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
+        try:
+            record = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise CorruptError(
+                f"{self.folder}/state.json: {error}; delete {self.folder} to train from the start"
+            ) from error
         tensors = _load(self.folder / record.pop("checkpoint"))
         model.load_state_dict(_under("model.", tensors))
         state = optimizer.state_dict()
@@ -80,7 +86,7 @@ class Checkpoints:
             state["state"].setdefault(int(number), {})[name] = value
         optimizer.load_state_dict(state)
         torch.set_rng_state(tensors["random.cpu"])
-        if "random.cuda" in tensors and torch.cuda.is_available():
+        if "random.cuda" in tensors and next(model.parameters()).is_cuda:
             torch.cuda.set_rng_state(tensors["random.cuda"])
         progress = Progress(**record)
         if progress.best_epoch is not None:

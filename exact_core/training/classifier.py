@@ -27,6 +27,14 @@ def classifier_losses(
 
     L_tap compares fused CAMs as they are; the prototypes see them divided by their maxima.
     """
+    # Autocast serves the forward pass alone: similarities divided by 0.05 and small moves of prototypes need float32.
+    with torch.autocast(output.logits.device.type, enabled=False):
+        return _losses(output.float(), batch, model, config, contrast=contrast)
+
+
+def _losses(
+    output: ClassifierOutput, batch: Batch, model: TagClassifier, config: ClassifierConfig, *, contrast: bool
+) -> tuple[ClassifierLosses, PrototypeClues | None]:
     tags, loss = batch.tags, config.loss
     cams = fused_cam(output.spatial_map, output.temporal_map)
     tagged = cams[tags.bool()]
@@ -36,7 +44,7 @@ def classifier_losses(
     auxiliary = (tag_loss(output.spatial_logits, tags) + tag_loss(output.temporal_logits, tags)) / 2
     clues = None
     if contrast:
-        normalised = by_maximum(cams.detach().float()).flatten(2)
+        normalised = by_maximum(cams.detach()).flatten(2)
         clues = prototype_clues(output.class_tokens, normalised, tags, model.prototypes, config.prototypes)
     losses = ClassifierLosses(
         tags=tag_loss(output.logits, tags),
@@ -67,6 +75,10 @@ class ClassifierTask:
         if losses.contrast is not None:
             parts["loss_contrast"] = losses.contrast
         return parts
+
+    def deliverable(self, *, progress: float) -> bool:
+        """Only epochs in which the prototypes moved from the start: CAMs are made of them."""
+        return progress >= self.config.loss.contrast_start
 
     def after_update(self) -> None:
         """Move the prototypes."""

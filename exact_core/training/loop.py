@@ -41,6 +41,9 @@ class Task(Protocol):
     def after_update(self) -> None:
         """What follows the optimiser's step, such as moving prototypes."""
 
+    def deliverable(self, *, progress: float) -> bool:
+        """Whether the model of an epoch that began at this share of the updates may be the one to deliver."""
+
     def validate(self) -> dict[str, float]:
         """Figures on the validation split; empty when there is none."""
 
@@ -87,6 +90,7 @@ def fit(
     total = config.epochs * len(loader)
     while progress.epoch < config.epochs:
         started = time.perf_counter()
+        deliverable = task.deliverable(progress=progress.update / total)
         batches = loader.epoch(progress.epoch, seed=seed, augmentation=augmentation)
         sums: dict[str, float] = defaultdict(float)
         model.train()
@@ -106,7 +110,7 @@ def fit(
         progress.epoch += 1
         progress.history.append(row)
         metrics.log_metrics(row, step=progress.epoch)
-        best = _is_best(row, task.figure, progress, keep=config.keep_best)
+        best = deliverable and _is_best(row, task.figure, progress, keep=config.keep_best)
         checkpoints.save(model, optimizer, progress, best=best)
         _report(name, row, progress, config, task.figure)
     checkpoints.deliver(model)
@@ -145,8 +149,9 @@ def _check_finite(loss: float, name: str, progress: Progress) -> None:
 
 
 def _is_best(row: dict[str, float], figure: str, progress: Progress, *, keep: bool) -> bool:
+    """Whether an epoch is the best so far; of equal ones the later, which has learned longer."""
     value = row.get(figure)
-    if not keep or value is None or math.isnan(value) or (progress.best is not None and value <= progress.best):
+    if not keep or value is None or math.isnan(value) or (progress.best is not None and value < progress.best):
         return False
     progress.best, progress.best_epoch = value, progress.epoch
     return True
@@ -181,16 +186,14 @@ def choose_device(wanted: str) -> torch.device:
     """
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(wanted)
-    except RuntimeError as error:
-        raise ConfigError(f"device = {wanted!r}: {error}; expected auto, cpu or cuda") from error
+    device = torch.device(wanted)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device = 'cuda': no CUDA device is visible here; use device=auto or device=cpu")
     return device
 
 
 def seed_everything(seed: int) -> None:
-    """Seed torch and make its kernels repeatable where it can."""
+    """Seed torch. Runs repeat to the last bit on CPU; on CUDA some backward kernels add in any order."""
     torch.manual_seed(seed)
     torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True

@@ -36,6 +36,10 @@ class SegmenterTask:
     def after_update(self) -> None:
         """Nothing follows an update."""
 
+    def deliverable(self, *, progress: float) -> bool:  # noqa: ARG002 - the loop's protocol
+        """Any epoch."""
+        return True
+
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """MIoU and overall accuracy against the validation targets."""

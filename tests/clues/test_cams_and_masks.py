@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from exact_core.clues.cams import by_maximum, fused_cam, min_max, prototype_similarity
+from exact_core.clues.cams import by_maximum, clue_cams, fused_cam, min_max, prototype_similarity
 from exact_core.clues.masks import enlarge, pseudo_masks
 from exact_core.clues.selection import BINS, cam_histogram, otsu_threshold
-from exact_core.models.classifier import Prototypes
+from exact_core.config import AffinityConfig
+from exact_core.models.classifier import ClassifierOutput, Prototypes
 
 
 def test_fused_cam_and_normalisations_by_hand():
@@ -17,6 +18,32 @@ def test_fused_cam_and_normalisations_by_hand():
     torch.testing.assert_close(min_max(cam + 1), cam / 2)
     assert by_maximum(torch.zeros(2, 2)).abs().max() == 0
     assert min_max(torch.full((2, 2), 0.7)).abs().max() == 0
+
+
+@pytest.mark.parametrize(("stretch", "weakest"), [("maximum", 0.9), ("min_max", 0.0)])
+def test_a_window_that_is_all_one_crop(stretch, weakest):
+    """Every patch speaks for the crop, one a little less: only min-max makes background of it."""
+    prototypes = Prototypes(1, 1, 2)
+    prototypes.foreground.copy_(torch.tensor([[[1.0, 0.0]]]))
+    prototypes.background.copy_(torch.tensor([[[0.0, 1.0]]]))
+    # Cosines to the two prototypes are c and s = sqrt(1 - c * c); their difference falls to 0.9 of its maximum.
+    c = 0.9 / 2 + (2 - 0.81) ** 0.5 / 2
+    tokens = torch.tensor([[1.0, 0.0]]).repeat(4, 1)
+    tokens[3] = torch.tensor([c, (1 - c * c) ** 0.5])
+    output = ClassifierOutput(
+        logits=torch.zeros(1, 1),
+        spatial_logits=torch.zeros(1, 1),
+        temporal_logits=torch.zeros(1, 1),
+        spatial_map=torch.zeros(1, 1, 2, 2),
+        temporal_map=torch.zeros(1, 1, 2, 2),
+        class_tokens=tokens[None, None],
+        date_tokens=torch.ones(1, 4, 3, 2),
+        attention=torch.full((1, 1, 3), 0.2),
+    )
+    config = AffinityConfig(iterations=0)
+    cams = clue_cams(output, torch.ones(1, 1), None, prototypes, config, stretch=stretch)[0, 0]
+    assert cams.max().item() == pytest.approx(1.0, abs=1e-4)
+    assert cams[1, 1].item() == pytest.approx(weakest, abs=1e-4)
 
 
 def test_similarity_by_hand():

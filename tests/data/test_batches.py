@@ -1,10 +1,9 @@
 import numpy as np
-import pytest
 import torch
 
 from exact_core.config import EncoderConfig
 from exact_core.data.batches import Augmentation, BatchLoader
-from exact_core.errors import ConfigError
+from exact_core.models.classifier import TagClassifier
 
 CPU = torch.device("cpu")
 ENCODER = EncoderConfig()
@@ -29,7 +28,7 @@ def test_values_by_hand(dataset):
         assert batch.series.pixels[row, count:].abs().sum() == 0
         np.testing.assert_array_equal(batch.series.dates[row, :count], window.days)
         np.testing.assert_array_equal(batch.tags[row], window.tags)
-        np.testing.assert_array_equal(batch.target[row], window.labels)
+        np.testing.assert_array_equal(batch.target[row], dataset.labels(index))
         seen = batch.series.seen[row].t().reshape(dates, 12, 12)
         np.testing.assert_array_equal(seen[:count], window.clear.astype(bool))
         assert not seen[count:].any()
@@ -44,12 +43,29 @@ def test_day_of_year_is_the_calendars(dataset):
 
 
 def test_padding_alone_is_masked_where_clouds_are_not(dataset):
-    batch = next(iter(loader(dataset, encoder=EncoderConfig(mask_clouds=False))))
-    if batch.series.seen is not None:
-        counts = [dataset.records[i].dates for i in batch.index]
-        np.testing.assert_array_equal(batch.series.seen[:, 0].sum(1), counts)
-    unmasked = next(iter(loader(dataset, encoder=EncoderConfig(mask_clouds=False, mask_padding=False))))
+    """A batch of all training windows, whose scenes have different numbers of dates."""
+    batch = next(iter(loader(dataset, batch=8, encoder=EncoderConfig(mask_clouds=False))))
+    counts = [dataset.records[i].dates for i in batch.index]
+    assert min(counts) < max(counts)
+    np.testing.assert_array_equal(batch.series.seen[:, 0].sum(1), counts)
+    for row, count in enumerate(counts):
+        assert batch.series.pixels[row, count:].abs().sum() == 0
+    unmasked = next(iter(loader(dataset, batch=8, encoder=EncoderConfig(mask_clouds=False, mask_padding=False))))
     assert unmasked.series.seen is None
+    attended = next(iter(loader(dataset, batch=8, encoder=EncoderConfig(mask_padding=False))))
+    row = int(np.argmin(counts))
+    assert attended.series.seen[row, :, counts[row] :].all()
+
+
+def test_a_windows_results_do_not_depend_on_its_batch(dataset, config):
+    """Padded with longer series or alone: the same logits."""
+    torch.manual_seed(0)
+    model = TagClassifier(config.classifier, bands=10, classes=dataset.classes, window=24).eval()
+    encoder = config.classifier.encoder
+    with torch.no_grad():
+        together = torch.cat([model(b.series).logits for b in loader(dataset, batch=8, encoder=encoder)])
+        alone = torch.cat([model(b.series).logits for b in loader(dataset, batch=1, encoder=encoder)])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
 
 
 def test_larger_patches_are_clear_where_all_of_them_is(dataset):
@@ -60,8 +76,6 @@ def test_larger_patches_are_clear_where_all_of_them_is(dataset):
     expected = -torch.nn.functional.max_pool2d(-tokens.float(), 2)
     np.testing.assert_array_equal(coarse.series.seen.transpose(1, 2).unflatten(2, (6, 6)), expected.bool())
     np.testing.assert_array_equal(single.series.seen.transpose(1, 2).unflatten(2, (24, 24))[..., ::2, ::2], tokens)
-    with pytest.raises(ConfigError, match="patch = 3"):
-        loader(dataset, encoder=EncoderConfig(patch=3))
 
 
 def test_an_epoch_depends_on_seed_and_number_alone(dataset):
@@ -94,6 +108,8 @@ def test_augmentation_keeps_pixels_labels_and_clouds_together(dataset):
             values = images.transpose(2, 3, 0, 1).reshape(labels.size, -1)
             return sorted(map(tuple, np.column_stack([values, labels.reshape(-1)]).tolist()))
 
-        assert pairs(pixels, batch.target[0].numpy()) == pairs(window.pixels[kept].astype(int), window.labels)
+        assert pairs(pixels, batch.target[0].numpy()) == pairs(
+            window.pixels[kept].astype(int), dataset.labels(batch.index[0])
+        )
         seen = batch.series.seen[0].sum().item()
         assert seen == window.clear[kept].sum()

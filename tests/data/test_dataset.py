@@ -65,8 +65,10 @@ def test_what_is_written_is_read(tmp_path):
     assert any("maize" in note for note in dataset.manifest.notes)
     for number, item in enumerate(windows):
         read = dataset.window(number)
-        for name in ("pixels", "days", "tags", "labels", "clear"):
+        for name in ("pixels", "days", "tags", "clear"):
             np.testing.assert_array_equal(getattr(read, name), getattr(item, name))
+        assert read.labels is None
+        np.testing.assert_array_equal(dataset.labels(number), item.labels)
         assert dataset.records[number] == record(number, split=dataset.records[number].split, dates=2 + number)
     # Padding is marked in the file itself.
     raw = dataset._locate(0)[0].get_tensor("days")

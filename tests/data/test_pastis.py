@@ -58,7 +58,7 @@ def test_values_labels_and_classes(tmp_path: Path) -> None:
     for place, position in enumerate(CHRONOLOGICAL):
         expected = pastis_pixel(2, position, 48)[:, 24:48, 0:24]
         np.testing.assert_array_equal(window.pixels[place], expected)
-    np.testing.assert_array_equal(window.labels, stripes(48, 18)[24:48, 0:24])
+    np.testing.assert_array_equal(dataset.labels(index), stripes(48, 18)[24:48, 0:24])
     assert window.clear is None
 
 
@@ -100,6 +100,13 @@ def test_training_folds_alone_are_scored_on_themselves(tmp_path: Path) -> None:
     assert dataset.manifest.evaluation_split == "train"
     assert dataset.manifest.splits == {"train": 20, "validation": 0, "test": 0}
     assert dataset.manifest.notes[0].startswith("data.pastis names neither validation nor test folds: every window is")
+
+
+def test_a_part_of_pastis_without_test_patches_is_scored_on_its_training_windows(tmp_path: Path) -> None:
+    dataset = ingest(tmp_path, patches=3, folds=(1, 2, 4))
+    assert dataset.manifest.self_scored
+    assert dataset.manifest.splits == {"train": 8, "validation": 4, "test": 0}
+    assert any("no patch here is of the test folds [5]" in note for note in dataset.manifest.notes)
 
 
 def test_test_folds_without_validation_folds(tmp_path: Path) -> None:
@@ -292,9 +299,42 @@ def test_no_crop_anywhere(tmp_path: Path) -> None:
         (lambda d: d["features"][1].update(geometry=None), "(ID_PATCH 10001): no usable outline"),
         (lambda d: d["features"][1]["properties"].update({"dates-S2": {"0": 20191345}}), "dates-S2 is not readable"),
         (lambda d: d["features"][1]["properties"].update({"dates-S2": {}}), "dates-S2 is empty"),
+        (lambda d: d["features"][1]["properties"].update({"dates-S2": []}), "dates-S2 is empty"),
+        (lambda d: d["features"][1]["properties"].update({"dates-S2": [float("inf")]}), "dates-S2 is not readable"),
+        (lambda d: d["features"][1]["properties"].update({"dates-S2": "abc"}), "dates-S2 is not readable"),
+        (lambda d: d["features"][1]["properties"].update(Fold=float("inf")), "expected the properties ID_PATCH, Fold"),
+        (lambda d: d["features"][1]["properties"].update(Fold=1.5), "1.5 is not a whole number"),
+        (lambda d: d.update(features={"a": 1}), "features is a dict; expected a list"),
+        (lambda d: d.update(features=3), "features is a int; expected a list"),
+        (
+            lambda d: d["features"][1]["geometry"]["coordinates"][0][0][1].__setitem__(0, float("nan")),
+            "NaN or infinite coordinates; expected a polygon",
+        ),
     ],
 )
 def test_broken_metadata(tmp_path: Path, change: object, expected: str) -> None:
     message = refused(tmp_path, change=change)
     assert "metadata.geojson" in message
     assert expected in message
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_a_plain_list_of_dates(tmp_path: Path, as_text: bool) -> None:
+    root = write_pastis(tmp_path / "pastis")
+    dates = list(PASTIS_DATES)
+    listed = json.dumps(dates) if as_text else dates
+    edit(root, lambda d: [feature["properties"].update({"dates-S2": listed}) for feature in d["features"]])
+    ingest_pastis(root, DataConfig(), tmp_path / "out")
+    assert WindowDataset(tmp_path / "out").window(0).days.tolist() == [4, 49, 62, 101]
+
+
+@pytest.mark.parametrize("content", [None, b"no json", b'{"a": "ma\xefs"}', b"[" * 100_000])
+def test_metadata_that_is_no_json_file(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "metadata.geojson"
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    expected = "not a readable file: Is a directory" if content is None else "not valid JSON in UTF-8"
+    with pytest.raises(DataError, match=rf"metadata.geojson: {expected}.*download it again"):
+        ingest_pastis(tmp_path, DataConfig(), tmp_path / "out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def test_values_and_20_m_bands_in_every_layout(tmp_path: Path, layout: str) -> N
             np.testing.assert_array_equal(window.pixels[date], expected_image(date)[here])
         assert window.clear is not None
         assert window.clear.all()
-        np.testing.assert_array_equal(window.labels, np.array([0, 1, 2])[halves(32, 32) // 100][here[1:]])
+        np.testing.assert_array_equal(dataset.labels(index), np.array([0, 1, 2])[halves(32, 32) // 100][here[1:]])
     assert dataset.manifest.classes == ("wheat", "maize")
     assert dataset.manifest.season_start == dt.date(2018, 4, 1)
     assert dataset.window(0).days.tolist() == [0, 10, 20, 30]
@@ -432,12 +433,25 @@ def test_unknown_key_in_season_yaml(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("days: 0", "days = 0"), ("- a", "expected a mapping"), ("a: [", "not valid YAML")]
+    ("text", "expected"),
+    [
+        ("days: 0", "days = 0"),
+        ("- a", "expected a mapping"),
+        ("a: [", "not valid YAML"),
+        ("start: 2018-13-01", "season.yaml: no such date: month must be in 1..12; write a day of the calendar"),
+        ("start: 2018-02-30", "season.yaml: no such date: day is out of range for month; write"),
+    ],
 )
 def test_wrong_season_yaml(tmp_path: Path, text: str, expected: str) -> None:
     root = write_season(tmp_path / "s")
     (root / "season.yaml").write_text(text)
     assert expected in refused(root, kind=ConfigError)
+
+
+def test_season_yaml_that_is_a_folder(tmp_path: Path) -> None:
+    root = write_season(tmp_path / "s")
+    (root / "season.yaml").mkdir()
+    assert "season.yaml: not a readable file: Is a directory" in refused(root, kind=ConfigError)
 
 
 @pytest.mark.parametrize("layout", ["folders", "stac"])
@@ -500,10 +514,30 @@ def test_no_crop_anywhere(tmp_path: Path) -> None:
         ("code,name\n100,\n", "legend.csv, line 2: code 100 has no name"),
         ("code,name\n100,wheat\n100,maize\n", "legend.csv, line 3: code 100 stands here a second time"),
         ("code,name\n", "legend.csv: no class"),
+        ("code,name\n100,background\n200,maize\n", "legend.csv: crop code 100 has the name 'background'"),
     ],
 )
 def test_wrong_legend(tmp_path: Path, legend: str | None, expected: str) -> None:
     assert expected in refused(write_season(tmp_path / "s", legend=legend))
+
+
+def test_a_legend_that_is_not_utf8(tmp_path: Path) -> None:
+    root = write_season(tmp_path / "s")
+    (root / "labels/legend.csv").write_bytes("code,name\n100,wheat\n200,maïs\n".encode("latin-1"))
+    assert "legend.csv: not UTF-8: byte 0xef at position 26; save it as UTF-8" in refused(root)
+
+
+@pytest.mark.parametrize("name", ["", " ", "background"])
+def test_classes_without_a_name_of_their_own(tmp_path: Path, name: str) -> None:
+    config = DataConfig(season=SeasonConfig(classes={100: name, 200: "maize"}))
+    message = refused(write_season(tmp_path / "s"), config)
+    assert f"data.season.classes: crop code 100 has the name {name!r}" in message
+    assert "rename it" in message
+
+
+def test_background_may_name_code_0(tmp_path: Path) -> None:
+    root = write_season(tmp_path / "s", legend="code,name\n0,background\n100,wheat\n200,maize\n")
+    assert ingest(root).manifest.classes == ("wheat", "maize")
 
 
 def test_no_labels(tmp_path: Path) -> None:
@@ -526,6 +560,65 @@ def test_parcel_without_a_code(tmp_path: Path) -> None:
     write_parcels(path, [(100, WHOLE), (200, WHOLE)])
     path.write_text(path.read_text().replace('"crop_code": 200', '"crop_code": null'))
     assert "parcels.geojson, parcel 1: crop_code is nan; expected a whole number" in refused(root)
+
+
+def test_a_layer_without_parcels(tmp_path: Path) -> None:
+    root = write_season(tmp_path / "s", labels=False)
+    write_parcels(root / "labels/parcels.geojson", [])
+    assert "parcels.geojson: the layer is empty; add parcels" in refused(root)
+
+
+def change_ring(path: Path, change: Any, *, parcel: int = 1) -> None:
+    data = json.loads(path.read_text())
+    rings = data["features"][parcel]["geometry"]["coordinates"]
+    rings[0] = change(rings[0])
+    path.write_text(json.dumps(data))
+
+
+PARCELS = [
+    (number, (WHOLE[0] + left, WHOLE[1], WHOLE[0] + left + 80, WHOLE[3]))
+    for number, left in ((100, 0), (200, 80), (200, 160))
+]
+
+
+@pytest.mark.filterwarnings("ignore:Non closed ring")
+@pytest.mark.parametrize("crs", ["EPSG:32631", "EPSG:4326"])
+@pytest.mark.parametrize("points", [2, 4])
+def test_a_parcel_with_an_unclosed_ring(tmp_path: Path, crs: str, points: int) -> None:
+    root = write_season(tmp_path / "s", labels=False)
+    path = root / "labels/parcels.geojson"
+    write_parcels(path, PARCELS, crs=crs)
+    change_ring(path, lambda ring: ring[:points])
+    message = refused(root)
+    assert "parcels.geojson, parcel 1: invalid outline" in message
+    assert "close its rings" in message
+
+
+@pytest.mark.filterwarnings("ignore:Non closed ring")
+@pytest.mark.parametrize("crs", ["EPSG:32631", "EPSG:4326"])
+@pytest.mark.parametrize("place", [slice(2, 3), slice(0, 5)])
+def test_parcels_without_finite_coordinates_are_counted(tmp_path: Path, crs: str, place: slice) -> None:
+    root = write_season(tmp_path / "s", labels=False)
+    path = root / "labels/parcels.geojson"
+    write_parcels(path, PARCELS, crs=crs)
+
+    def spoil(ring: list[list[float]]) -> list[list[float]]:
+        for point in ring[place]:
+            point[:] = [float("nan")] * 2
+        return ring
+
+    change_ring(path, spoil)
+    dataset = ingest(root)
+    assert "1 parcels of parcels.geojson have NaN or infinite coordinates and were left out" in dataset.manifest.notes
+    assert dataset.labels(0)[10, [4, 12, 20]].tolist() == [1, 0, 2]
+
+
+def test_a_parcel_that_no_projection_reaches(tmp_path: Path) -> None:
+    root = write_season(tmp_path / "s", labels=False)
+    path = root / "labels/parcels.geojson"
+    write_parcels(path, PARCELS, crs="EPSG:4326")
+    change_ring(path, lambda ring: [ring[0], [1e300, 50], *ring[2:]])
+    assert "parcels.geojson, parcel 1: its coordinates" in refused(root)
 
 
 def test_another_crs(tmp_path: Path) -> None:
@@ -563,6 +656,13 @@ def test_nothing_there(tmp_path: Path) -> None:
 def test_broken_catalogue(tmp_path: Path) -> None:
     root = write_season(tmp_path / "s", layout="stac")
     (root / "S2_20180421/S2_20180421.json").unlink()
+    assert "collection.json: not a readable STAC catalogue" in refused(root)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "1", '{"type": "Collection"}', '{"type": "FeatureCollection"}'])
+def test_a_json_file_that_is_no_catalogue(tmp_path: Path, text: str) -> None:
+    root = write_season(tmp_path / "s")
+    (root / "collection.json").write_text(text)
     assert "collection.json: not a readable STAC catalogue" in refused(root)
 
 

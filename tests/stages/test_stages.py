@@ -1,6 +1,7 @@
 """The stages one after another on the tiny dataset: contracts, bitwise repeat, bad input."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from exact_core import stages
 from exact_core.config import override
 from exact_core.data.dataset import VOID, WindowDataset, sha256_of
 from exact_core.data.maskset import MaskSet
-from exact_core.errors import ConfigError, CorruptError, DataError, ExactError
+from exact_core.errors import ConfigError, CorruptError, DataError, ExactError, TrainingError
 from exact_core.stages.ingest import with_season
 from exact_core.tracking import NoTracker
 
@@ -95,12 +96,6 @@ def test_masks_never_see_dense_labels(finished, tmp_path, config, dataset_folder
         raise AssertionError("a dense label was read")
 
     monkeypatch.setattr(WindowDataset, "labels", refuse)
-    read = WindowDataset.window
-    monkeypatch.setattr(
-        WindowDataset,
-        "window",
-        lambda self, index: read(self, index) if not self.manifest.has_labels else _unlabelled(self, index, read),
-    )
     stages.train_classifier(config, dataset=dataset_folder, out=tmp_path / "classifier", tracker=TRACKER)
     stages.generate_masks(
         config, dataset=dataset_folder, classifier=tmp_path / "classifier", out=tmp_path / "masks", tracker=TRACKER
@@ -113,15 +108,6 @@ def test_masks_never_see_dense_labels(finished, tmp_path, config, dataset_folder
         assert sha256_of(tmp_path / path) == sha256_of(finished / path)
 
 
-def _unlabelled(dataset, index, read):
-    manifest = dataset.manifest
-    dataset.manifest = manifest.model_copy(update={"has_labels": False})
-    try:
-        return read(dataset, index)
-    finally:
-        dataset.manifest = manifest
-
-
 def test_fused_cams_and_a_given_threshold(finished, tmp_path, config, dataset_folder, dataset):
     changed = override(config, ["masks.cam=fused", "masks.threshold=0.25"])
     stages.generate_masks(
@@ -131,6 +117,25 @@ def test_fused_cams_and_a_given_threshold(finished, tmp_path, config, dataset_fo
     assert (masks.manifest.threshold, masks.manifest.rule, masks.manifest.cam) == (0.25, "given", "fused")
     index = int(dataset.indices("train")[0])
     np.testing.assert_array_equal(masks.cam(index), masks.cam(index, fused=True))
+
+
+def test_prototypes_that_never_moved_make_no_masks(tmp_path, config, dataset_folder):
+    late = override(config, ["classifier.loss.contrast_start=0.99", "classifier.training.epochs=1"])
+    stages.train_classifier(late, dataset=dataset_folder, out=tmp_path / "c", tracker=TRACKER)
+    made = {"dataset": dataset_folder, "classifier": tmp_path / "c", "tracker": TRACKER}
+    with pytest.raises(TrainingError, match="prototypes of this classifier never moved"):
+        stages.generate_masks(late, out=tmp_path / "m", **made)
+    stages.generate_masks(override(late, ["masks.cam=fused"]), out=tmp_path / "f", **made)
+
+
+def test_weights_that_were_altered_are_refused(finished, tmp_path, config, dataset_folder):
+    shutil.copytree(finished / "classifier", tmp_path / "c")
+    path = tmp_path / "c" / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(CorruptError, match=r"weights.safetensors: corrupt"):
+        stages.generate_masks(
+            config, dataset=dataset_folder, classifier=tmp_path / "c", out=tmp_path / "m", tracker=TRACKER
+        )
 
 
 def test_dense_supervision(tmp_path, config, dataset_folder):
@@ -183,8 +188,6 @@ def test_what_does_not_fit_together_is_refused(finished, tmp_path, config, datas
 
 
 def test_a_corrupt_mask_shard_is_named(finished, tmp_path, config, dataset):
-    import shutil
-
     shutil.copytree(finished / "masks", tmp_path / "masks")
     path = next((tmp_path / "masks").glob("*.safetensors"))
     path.write_bytes(path.read_bytes()[:-1])

@@ -100,14 +100,27 @@ def test_a_half_written_checkpoint_is_ignored(dataset, config, tmp_path):
     assert same(resumed[0], train(dataset, config, epochs=3)[0])
 
 
+def test_no_epoch_before_the_prototypes_moved_is_delivered(dataset, config):
+    """CAMs are made of prototypes: a good epoch without them is no use."""
+    _, progress, _ = train(dataset, config, epochs=8)
+    # They start after 8 * 4/15 = 2.1 epochs, so the fourth is the first that had them from its beginning.
+    assert progress.best_epoch >= 4
+    settings = config.classifier.model_copy(
+        update={"loss": config.classifier.loss.model_copy(update={"contrast_start": 0.99})}
+    )
+    _, late, _ = train(dataset, config.model_copy(update={"classifier": settings}), epochs=2)
+    assert late.best_epoch is None
+
+
 def test_the_best_epoch_is_delivered(dataset, config):
     model, progress, log = train(dataset, config, epochs=4)
-    figures = [row["validation_tag_map"] for _, row in log.rows]
-    assert progress.best == max(figures)
+    # The first two epochs began before the prototypes did; epochs are counted from 1.
+    figures = {step: row["validation_tag_map"] for step, row in log.rows if step > 2}
+    assert progress.best == max(figures.values())
     assert figures[progress.best_epoch] == progress.best
     last, other, _ = train(dataset, config, epochs=4, keep_best=False)
     assert other.best_epoch is None
-    assert same(model, last) == (progress.best_epoch == 3)
+    assert same(model, last) == (progress.best_epoch == 4)
 
 
 def test_the_contrast_starts_at_its_share_of_the_steps(dataset, config):
@@ -150,8 +163,6 @@ def test_weights_of_another_model_are_refused(dataset, config, tmp_path):
 def test_devices():
     assert choose_device("cpu") == CPU
     assert choose_device("auto").type in {"cpu", "cuda"}
-    with pytest.raises(ConfigError, match="'gpu7'"):
-        choose_device("gpu7")
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="no CUDA device"):
             choose_device("cuda")
