@@ -37,13 +37,13 @@ def demo() -> RunConfig:
             encoder=encoder,
             prototypes=PrototypeConfig(momentum=0.95),
             training=TrainingConfig(
-                epochs=24, batch=16, learning_rate=6e-3, warmup_epochs=2, clip_norm=1.0, keep_dates=0.6
+                epochs=20, batch=16, learning_rate=6e-3, warmup_epochs=2, clip_norm=1.0, keep_dates=0.6
             ),
         ),
         segmenter=SegmenterConfig(
             encoder=encoder,
             training=TrainingConfig(
-                epochs=24, batch=8, learning_rate=3e-3, warmup_epochs=1, clip_norm=1.0, keep_dates=0.6
+                epochs=20, batch=8, learning_rate=3e-3, warmup_epochs=1, clip_norm=1.0, keep_dates=0.6
             ),
         ),
     )

@@ -233,7 +233,7 @@ def test_report_tells_the_whole_story(tmp_path: Path) -> None:
     assert "training split: 225 windows" in text
     assert "the last rows were dropped" in text
     assert "momentum_warmup: true" in text
-    assert "Trained and scored on the same scene" not in text
+    assert "Trained and scored on itself" not in text
     assert len(text) < 5_000_000
 
 
@@ -268,7 +268,7 @@ def test_dense_supervision_has_no_masks(tmp_path: Path) -> None:
 def test_self_scored_is_said(tmp_path: Path) -> None:
     data = make_data(SIX, scenes=1)
     text = written(tmp_path, replace(data, metrics={**data.metrics, "self_scored": True, "split": "train"}))
-    assert "Trained and scored on the same scene" in text
+    assert "Trained and scored on itself" in text
 
 
 def test_names_are_text_not_markup(tmp_path: Path) -> None:
