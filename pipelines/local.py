@@ -60,17 +60,18 @@ def run(
         ConfigError: a value that the runner would garble.
         ServiceError: a stage failed; its own message is above.
     """
-    for value in (str(workdir.resolve()), source, season, recipe, *overrides):
+    # Absolute, but not resolved: a symbolic link is the way round a path that the runner would garble.
+    workdir = workdir.absolute()
+    kind, colon, place = source.partition(":")
+    if place:
+        source = f"{kind}{colon}{Path(place).absolute()}"
+    for value in (str(workdir), source, season, recipe, *overrides):
         if MANGLED in value:
             raise ConfigError(
                 f"{value!r} holds the text {MANGLED!r}, which KFP's local runner would replace; "
                 f"use a path or value without it (a symbolic link will do)"
             )
-    workdir = workdir.resolve()
     _check_workdir(workdir)
-    if source.partition(":")[2]:
-        kind, _, place = source.partition(":")
-        source = f"{kind}:{Path(place).resolve()}"
     pipeline = train_exact if supervision == "tags" else train_dense
     arguments = {"recipe": recipe, "source": source, "season": season, "seed": seed, "overrides": overrides}
     with _alone(workdir):

@@ -239,3 +239,8 @@ def alive(pid):
 def test_a_value_that_the_runner_would_garble_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="python3"):
         start(tmp_path / "python3.11" / "work")
+    # A symbolic link is the way out that the message names.
+    (tmp_path / "python3.11").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "python3.11")
+    with pytest.raises(ServiceError, match="metadata.geojson"):
+        start(tmp_path / "link" / "work", source=f"pastis:{tmp_path}/link/nothing")
