@@ -32,18 +32,18 @@ def demo() -> RunConfig:
     # in check by clipping, small batches for the segmenter, and prototypes that follow faster.
     return RunConfig(
         recipe="demo",
-        data=DataConfig(synthetic=SyntheticConfig(scenes=20)),
+        data=DataConfig(synthetic=SyntheticConfig(scenes=16)),
         classifier=ClassifierConfig(
             encoder=encoder,
             prototypes=PrototypeConfig(momentum=0.95),
             training=TrainingConfig(
-                epochs=18, batch=16, learning_rate=6e-3, warmup_epochs=2, clip_norm=1.0, keep_dates=0.6
+                epochs=24, batch=16, learning_rate=6e-3, warmup_epochs=2, clip_norm=1.0, keep_dates=0.6
             ),
         ),
         segmenter=SegmenterConfig(
             encoder=encoder,
             training=TrainingConfig(
-                epochs=17, batch=8, learning_rate=3e-3, warmup_epochs=1, clip_norm=1.0, keep_dates=0.6
+                epochs=24, batch=8, learning_rate=3e-3, warmup_epochs=1, clip_norm=1.0, keep_dates=0.6
             ),
         ),
     )

@@ -27,6 +27,9 @@ __all__ = ["run"]
 
 MANGLED = "python3"
 """Text that SubprocessRunner replaces by the interpreter's path wherever it stands in an argument."""
+ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**32), "MALLOC_TOP_PAD_": str(2**28)}
+"""glibc keeps freed memory: training on a CPU frees and asks again for the same large arrays at every step, and giving
+their pages back in between cost 5 % of the time at equal peak memory. Other allocators ignore it."""
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 RESULTS = {
     "dataset": "dataset.json",
@@ -94,6 +97,7 @@ def _run(workdir: Path, pipeline: Any, arguments: dict[str, Any], supervision: s
         FAILURE_VARIABLE: str(failure),
         STATE_VARIABLE: str(state),
         RUNNER_VARIABLE: str(os.getpid()),
+        **{name: value for name, value in ALLOCATOR.items() if name not in os.environ},
     }
     succeeded = False
     try:
