@@ -19,6 +19,7 @@ from typing import Any, Literal, TextIO
 from kfp import local
 
 from exact_core.errors import ConfigError, ServiceError
+from exact_core.files import publish_text
 from exact_core.stages.common import FAILURE_VARIABLE, RUNNER_VARIABLE, STATE_VARIABLE, code_version
 from exact_core.tracking import PIPELINE_RUN_VARIABLE, finish_pipeline_run, tracking_uri
 from pipelines.train_exact import train_dense, train_exact
@@ -177,9 +178,7 @@ def _identity(state: Path, settings: dict[str, Any]) -> str:
             return str(record["identity"])
     state.mkdir(parents=True, exist_ok=True)
     identity = uuid.uuid4().hex
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps({"settings": settings, "identity": identity}), encoding="utf-8")
-    os.replace(partial, path)
+    publish_text(path, json.dumps({"settings": settings, "identity": identity}))
     return identity
 
 

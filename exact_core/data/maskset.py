@@ -24,6 +24,7 @@ from safetensors.numpy import save_file
 from exact_core.config import Settings, describe
 from exact_core.data.dataset import FileEntry, WindowDataset, sha256_of, verify
 from exact_core.errors import DataError
+from exact_core.files import publish_text
 
 __all__ = ["MaskManifest", "MaskSet", "write_mask_shard"]
 
@@ -48,9 +49,7 @@ class MaskManifest(Settings):
 
     def publish(self, folder: Path) -> None:
         """Write the manifest; with it the folder is complete."""
-        partial = folder / "masks.json.partial"
-        partial.write_text(self.model_dump_json(indent=2), encoding="utf-8")
-        os.replace(partial, folder / "masks.json")
+        publish_text(folder / "masks.json", self.model_dump_json(indent=2))
 
 
 def write_mask_shard(folder: Path, number: int, arrays: dict[str, NDArray[np.generic]]) -> FileEntry:

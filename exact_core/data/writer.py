@@ -30,6 +30,7 @@ from exact_core.data.dataset import (
     sha256_of,
 )
 from exact_core.errors import DataError
+from exact_core.files import publish_text
 
 __all__ = ["DatasetWriter", "check_labels"]
 
@@ -244,10 +245,7 @@ class DatasetWriter:
         }
         digest = _digest(content)
         manifest = DatasetManifest.model_validate({**content, "notes": tuple(self.notes), "digest": digest})
-        target = self.out / "dataset.json"
-        partial = self.out / "dataset.json.partial"
-        partial.write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
-        os.replace(partial, target)
+        publish_text(self.out / "dataset.json", manifest.model_dump_json(indent=2))
 
 
 _SHIFT = 2000.0

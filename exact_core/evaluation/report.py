@@ -37,6 +37,7 @@ from exact_core.evaluation.figures import (
     panels_figure,
     per_class_figure,
 )
+from exact_core.files import publish_text
 
 __all__ = ["Panel", "ReportData", "SceneMap", "figure_files", "write_report"]
 
@@ -89,9 +90,7 @@ def write_report(path: Path, data: ReportData) -> None:
     )
     environment.filters |= {"percent": _percent, "count": _count}
     html = environment.get_template("report.html.j2").render(_content(data))
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(html, encoding="utf-8")
-    partial.replace(path)
+    publish_text(path, html)
 
 
 def figure_files(data: ReportData, folder: Path) -> list[Path]:

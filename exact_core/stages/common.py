@@ -21,6 +21,7 @@ import exact_core
 from exact_core.config import RunConfig, Settings, describe, load_config
 from exact_core.data.dataset import FileEntry, Statistics, WindowDataset, sha256_of, verify
 from exact_core.errors import ConfigError, DataError, ExactError
+from exact_core.files import publish_text
 from exact_core.models.classifier import TagClassifier
 from exact_core.models.segmenter import Segmenter
 from exact_core.tracking import NoTracker, Tracker, tracked_stage
@@ -179,9 +180,7 @@ def save_model(
             windows=manifest.splits["train"],
         ),
     )
-    partial = out / "model.json.partial"
-    partial.write_text(record.model_dump_json(indent=2), encoding="utf-8")
-    os.replace(partial, out / "model.json")
+    publish_text(out / "model.json", record.model_dump_json(indent=2))
 
 
 def load_classifier(folder: Path, dataset: WindowDataset) -> tuple[TagClassifier, ModelManifest, RunConfig]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from exact_core.errors import ConfigError
 from exact_core.evaluation.pictures import panels, scene_image
 from exact_core.evaluation.report import MAX_SCENES, ReportData, SceneMap, figure_files, write_report
 from exact_core.evaluation.score import HEADLINE, majority_guess, score_masks, score_tags, summarise
+from exact_core.files import publish_text
 from exact_core.mapping.predict import Predictor, map_scene
 from exact_core.metrics import confusion_matrix
 from exact_core.stages.common import code_version, fresh_folder, load_classifier, load_segmenter, read_metrics
@@ -120,9 +120,7 @@ def evaluate(
     for figure in figure_files(data, out / "figures"):
         tracker.log_file(figure, folder="figures")
     tracker.log_file(report, folder="report")
-    partial = out / "metrics.json.partial"
-    partial.write_text(json.dumps(metrics, indent=2), encoding="utf-8")
-    os.replace(partial, out / "metrics.json")
+    publish_text(out / "metrics.json", json.dumps(metrics, indent=2))
     tracker.log_file(out / "metrics.json")
     summary = _headline(metrics)
     tracker.log_summary(summary)

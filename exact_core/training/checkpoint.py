@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from exact_core.errors import CorruptError
+from exact_core.files import publish_text
 
 __all__ = ["Checkpoints", "Progress", "load_weights", "save_weights"]
 
@@ -61,9 +62,7 @@ class Checkpoints:
         if next(model.parameters()).is_cuda:
             tensors["random.cuda"] = torch.cuda.get_rng_state()
         _publish(tensors, self.folder / name)
-        partial = self.folder / "state.json.partial"
-        partial.write_text(json.dumps({"checkpoint": name, **asdict(progress)}), encoding="utf-8")
-        os.replace(partial, self.folder / "state.json")
+        publish_text(self.folder / "state.json", json.dumps({"checkpoint": name, **asdict(progress)}))
         for old in self.folder.glob("[0-9]*.safetensors"):
             if old.name != name:
                 old.unlink()
