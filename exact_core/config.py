@@ -39,6 +39,16 @@ class SyntheticConfig(Settings):
     field_size: float = Field(14.0, gt=2.0, description="typical field side, pixels")
     variation: float = Field(1.0, ge=0.0, description="field-to-field variation of phenology; 1 is realistic")
     crops_per_neighbourhood: float = Field(2.0, gt=0.0, description="about how many crops a window contains")
+    imbalance: float = Field(
+        0.0, ge=0.0, description="crop k of 1..K is sown in proportion to k^-imbalance; 0: all alike, 1: Zipf's law"
+    )
+    tag_noise: float = Field(
+        0.0,
+        ge=0.0,
+        le=0.5,
+        description="share of the tags of training and validation windows that are wrong: left out, and as many absent "
+        "crops tagged instead",
+    )
 
 
 class PastisConfig(Settings):
@@ -230,15 +240,32 @@ class MasksConfig(Settings):
         description="how a window's CAM of a class is brought to [0, 1]: divided by its maximum; or min-max (paper), "
         "which makes background of the weakest part of a window that is all one crop",
     )
+    propagation: bool = Field(
+        True, description="average the clue-based CAM with its propagation along the temporal clues (paper)"
+    )
     shifts: bool = Field(
         True,
         description="average CAMs over windows shifted within a patch: pixel resolution; False: as in the paper",
     )
-    threshold: Annotated[float, Field(ge=0, le=1)] | Literal["otsu"] = Field(
-        "otsu", description="background plane in CAM units, or the rule that chooses it from the CAMs alone"
+    diffusion: int = Field(
+        8, ge=0, description="steps of diffusion among neighbouring pixels that look alike; 0: none, as in the paper"
+    )
+    diffusion_temperature: float = Field(
+        0.3, gt=0, description="contrast, in medians of the window, that a step of diffusion hardly crosses"
+    )
+    threshold: Annotated[float, Field(ge=0, le=1)] | Literal["borders", "otsu", "valley"] = Field(
+        "borders", description="background plane in CAM units, or the rule that chooses it without masks"
+    )
+    validation_masks: bool = Field(
+        False,
+        description="choose the threshold by mIoU against the dense labels of the validation split instead, and say so",
     )
     align_corners: bool = Field(False, description="bilinear enlargement with corners aligned, as published")
     batch: int = Field(32, ge=1, description="windows a forward pass")
+    judged: int = Field(128, ge=1, description="training windows that the quality of the masks is estimated on")
+    minimum_quality: float = Field(
+        0.0, ge=0, le=1, description="gate: a run whose masks' expected mIoU is below this fails before the segmenter"
+    )
 
 
 class SegmenterConfig(Settings):

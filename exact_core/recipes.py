@@ -93,7 +93,7 @@ def pastis24() -> RunConfig:
             loss=LossConfig(),
             training=TrainingConfig.model_validate({"epochs": 20, "start_rate": 1e-6, **shared}),
         ),
-        masks=MasksConfig(stretch="min_max", shifts=False, align_corners=True),
+        masks=MasksConfig(stretch="min_max", shifts=False, diffusion=0, align_corners=True),
         segmenter=SegmenterConfig(
             encoder=EncoderConfig.model_validate(
                 {"temporal_depth": 4, "head_dim": 32, "residual": "double", **published}

@@ -15,7 +15,7 @@ from exact_core.clues.affinity import refine, time_weights, weighted_embedding
 from exact_core.config import AffinityConfig
 from exact_core.models.classifier import ClassifierOutput, Prototypes
 
-__all__ = ["by_maximum", "clue_cams", "fused_cam", "min_max", "tagged_embedding"]
+__all__ = ["STRETCH", "by_maximum", "clue_cams", "fused_cam", "min_max", "tagged_embedding"]
 
 
 def fused_cam(spatial_map: Tensor, temporal_map: Tensor) -> Tensor:
@@ -46,6 +46,7 @@ def tagged_embedding(
 
 
 STRETCH = {"maximum": by_maximum, "min_max": min_max}
+"""How CAMs are brought to [0, 1]; `masks.stretch` names one."""
 
 
 @torch.no_grad()
@@ -56,19 +57,22 @@ def clue_cams(
     prototypes: Prototypes,
     config: AffinityConfig,
     *,
-    stretch: Literal["maximum", "min_max"],
+    stretch: Literal["maximum", "min_max", "none"],
+    propagate: bool = True,
 ) -> Tensor:
-    """Clue-based CAMs (B, K, h, w) in [0, 1]; 0 where a class is not tagged.
+    """Clue-based CAMs (B, K, h, w); 0 where a class is not tagged.
 
-    relu(max cosine to foreground - max cosine to background prototypes) of the temporal class tokens, averaged with
-    its propagation along the temporal clues, and brought to [0, 1] per map.
+    relu(max cosine to foreground - max cosine to background prototypes) of the temporal class tokens; with `propagate`
+    averaged with its propagation along the temporal clues (paper); brought to [0, 1] per map unless `stretch` is none.
     """
     tagged = tags_BK.bool()
     raw = prototype_similarity(output.class_tokens, prototypes).reshape(output.spatial_map.shape)
     cams = torch.zeros_like(raw)
     if tagged.any():
-        embedding = tagged_embedding(output, tags_BK, seen_BPT, config)
-        cams[tagged] = STRETCH[stretch](refine(raw[tagged], embedding, config))
+        found = raw[tagged]
+        if propagate:
+            found = refine(found, tagged_embedding(output, tags_BK, seen_BPT, config), config)
+        cams[tagged] = found if stretch == "none" else STRETCH[stretch](found)
     return cams
 
 

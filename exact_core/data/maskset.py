@@ -4,8 +4,7 @@ masks.json               MaskManifest, written last
 NNNNN.safetensors        one file a shard of the dataset
 index   int64 (n,)             positions in the dataset
 masks   uint8 (n, H, W)        0 background, 1..K crops
-cams    float16 (n, K, h, w)   the CAMs that the masks were made from, 0 where a class is not tagged;
-                        (n, K, H, W) where they were averaged over shifted windows
+cams    float16 (n, K, H, W)   the CAMs that the masks were made from, 0 where a class is not tagged
 fused   float16, as cams       the fused CAMs of the same forward passes, for comparison
 """
 
@@ -26,7 +25,23 @@ from exact_core.data.dataset import FileEntry, WindowDataset, sha256_of, verify
 from exact_core.errors import DataError
 from exact_core.files import publish_text
 
-__all__ = ["MaskManifest", "MaskSet", "write_mask_shard"]
+__all__ = ["MaskManifest", "MaskQuality", "MaskSet", "write_mask_shard"]
+
+
+class MaskQuality(Settings):
+    """What can be said of pseudo masks without any truth (`exact_core.clues.quality`); null where it is unknown."""
+
+    border_contrast: float | None = Field(
+        description="mean contrast, natural logarithm above the window's mean, of the images along the masks' outlines"
+    )
+    stability: float = Field(description="mIoU between the masks of every other date and those of the dates between")
+    sharpness: float = Field(description="mIoU between the masks a little below and a little above the threshold")
+    tag_agreement: float = Field(description="share of the tags whose crop is in the mask, macro over crops")
+    tag_agreement_by_class: dict[str, float | None] = Field(description="the same, crop by crop; null without tags")
+    expected_miou: float = Field(description="mIoU of the masks to be expected, from the figures above")
+    expected_error: float = Field(
+        description="by how much that expectation was off on seasons that it was not fitted to"
+    )
 
 
 class MaskManifest(Settings):
@@ -39,11 +54,11 @@ class MaskManifest(Settings):
     threshold: float = Field(description="background plane, CAM units in [0, 1]")
     rule: str = Field(description="how the threshold was chosen; 'given' when it was set by hand")
     fused_threshold: float = Field(description="threshold of the fused CAM by the same rule, for comparison")
-    align_corners: bool = Field(description="how CAMs were enlarged to pixels")
     splits: tuple[str, ...]
     windows: int
     coverage: dict[str, float] = Field(description="share of pixels given to background and to each crop")
     histogram: tuple[int, ...] = Field(description="pixels by strongest CAM, equal bins over [0, 1]")
+    quality: MaskQuality = Field(description="what is known of the masks without any truth")
     code_version: str
     shards: tuple[FileEntry, ...]
 
@@ -99,7 +114,7 @@ class MaskSet:
         return mask
 
     def cam(self, index: int, *, fused: bool = False) -> NDArray[np.float16]:
-        """The window's CAMs (K, h, w), at patch resolution, or (K, H, W) where made from shifted windows."""
+        """The window's CAMs (K, H, W)."""
         cam: NDArray[np.float16] = self._read("fused" if fused else "cams", index)
         return cam
 

@@ -5,7 +5,8 @@ A scene is drawn at twice its resolution and averaged to pixels, so that borders
 1. Fields: Voronoi cells of a jittered grid of seeds under a rotated, stretched metric; where the two nearest seeds are
    almost equally far, the margin is grass (background).
 2. Crops: each neighbourhood of one window draws a short mix of crops from a Dirichlet law; a field draws its crop from
-   its neighbourhood's mix, or is background (forest, built-up or grass) or void.
+   its neighbourhood's mix, or is background (forest, built-up or grass) or void. With `imbalance` a, the law's mean
+   for crop k is proportional to k^-a instead of equal.
 3. Phenology: crop k's canopy cover on day d is
        g_k(d) = p / (1 + exp((a - d) / s)) / (1 + exp((d - b) / s)),
    with green-up a, senescence b and slope s of the crop, and a, b, p varying from field to field.
@@ -13,6 +14,8 @@ A scene is drawn at twice its resolution and averaged to pixels, so that borders
    by crop. Sensor noise of 0.004 is added.
 5. Dates: a 5-day revisit from which acquisitions are dropped at random. Clouds cover a random share of each date, in
    smooth blobs, and cast a displaced shadow; `clear` marks patches with neither.
+6. Tags follow from the labels. With `tag_noise` q, each tag of a training or validation window is left out with
+   probability q and, with the same probability, a crop that is not there is tagged as well; test windows stay right.
 
 Everything follows from the seed; equal seeds give equal bytes on one platform.
 """
@@ -20,6 +23,7 @@ Everything follows from the seed; equal seeds give equal bytes on one platform.
 from __future__ import annotations
 
 import datetime as dt
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +35,7 @@ from exact_core.data.dataset import CLEAR_PATCH, VOID
 from exact_core.data.windows import Scene, add_scene, mark_self_scored, split_names
 from exact_core.data.writer import DatasetWriter
 
-__all__ = ["BANDS", "CROPS", "Crop", "generate_scene", "ingest_synthetic"]
+__all__ = ["BANDS", "CROPS", "Crop", "generate_scene", "ingest_synthetic", "wrong_tags"]
 
 BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
 SEASON_START = dt.date(2022, 1, 15)
@@ -189,8 +193,9 @@ def _assign_crops(
     """Label of every field, and what is drawn there: crop 1..K, -1 grass, -2 forest, -3 built-up."""
     count, fine = int(field.max()) + 1, len(field)
     cells = -(-fine // window)
-    concentration = settings.crops_per_neighbourhood / settings.crops
-    mixes = rng.dirichlet(np.full(settings.crops, min(concentration, 10.0)), (cells, cells))
+    concentration = min(settings.crops_per_neighbourhood / settings.crops, 10.0)
+    prior = np.arange(1, settings.crops + 1) ** -settings.imbalance
+    mixes = rng.dirichlet(concentration * settings.crops * prior / prior.sum(), (cells, cells))
     flat = field.reshape(-1)
     area = np.maximum(np.bincount(flat, minlength=count), 1)
     rows, cols = np.divmod(np.arange(fine * fine), fine)
@@ -277,4 +282,19 @@ def ingest_synthetic(config: DataConfig, out: Path, *, seed: int) -> None:
             scene = generate_scene(
                 settings, window=config.window, seed=seed * 10_000 + number, name=f"scene{number:03d}"
             )
-            add_scene(writer, scene, config, split=split)
+            report = None
+            if settings.tag_noise and split != "test":
+                report = functools.partial(
+                    wrong_tags, share=settings.tag_noise, rng=np.random.default_rng((seed, number, 1))
+                )
+            add_scene(writer, scene, config, split=split, report=report)
+
+
+def wrong_tags(tags: NDArray[np.uint8], *, share: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Tags (K,) as a careless observer reports them: each left out with probability `share`, and as many invented."""
+    missed = (tags == 1) & (rng.random(len(tags)) < share)
+    absent = np.flatnonzero(tags == 0)
+    invented = rng.permutation(absent)[: rng.binomial(int(tags.sum()), share)]
+    told = np.where(missed, 0, tags).astype(np.uint8)
+    told[invented] = 1
+    return told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -149,6 +150,7 @@ def add_scene(
     area: Area | None = None,
     stride: int | None = None,
     skip_unseen: bool = False,
+    report: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None = None,
 ) -> int:
     """Cut a scene, or a part of it, into windows of one split.
 
@@ -161,6 +163,7 @@ def add_scene(
         stride: step between windows, pixels; None: config.stride, or a window.
         skip_unseen: leave out windows that are measured on fewer than MIN_DATES dates, such as those beyond the edge
             of a swath, instead of refusing the scene.
+        report: what is reported of a window's true tags (K,), for generated data with wrong tags; None: the truth.
 
     Returns:
         Number of windows left out.
@@ -195,6 +198,8 @@ def add_scene(
         if scene.clear is not None:
             clear = scene.clear[seen, row // 2 : (row + window) // 2, col // 2 : (col + window) // 2]
         tags = tags_from_labels(labels, classes=classes, share=config.tag_share)
+        if report is not None:
+            tags = report(tags)
         writer.add(
             WindowRecord(
                 id=f"{scene.name}/{row:05d}-{col:05d}",

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from exact_core.clues.masks import enlarge
 from exact_core.data.dataset import Window, WindowDataset
 from exact_core.data.maskset import MaskSet
 from exact_core.evaluation.figures import true_colour
@@ -54,8 +52,7 @@ def _panel(predictor: Predictor, masks: MaskSet | None, index: int) -> Panel:
     date = int(np.lexsort((off_middle, -_clear_shares(window).round(2)))[0])
     cam = mask = None
     if masks is not None:
-        small = torch.from_numpy(masks.cam(index))[None]
-        cam = enlarge(small, manifest.window, align_corners=masks.manifest.align_corners)[0].numpy()
+        cam = masks.cam(index).astype(np.float32)
         mask = masks.mask(index)
     return Panel(
         title=record.id,

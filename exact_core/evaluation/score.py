@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from exact_core.clues.masks import enlarge, pseudo_masks
+from exact_core.clues.masks import pseudo_masks
 from exact_core.data.batches import BatchLoader
 from exact_core.data.dataset import VOID, WindowDataset
 from exact_core.data.maskset import MaskSet
@@ -50,7 +50,7 @@ def score_masks(masks: MaskSet, windows: WindowDataset, *, split: str, fused: bo
         votes = SceneMosaic(records, side=side, channels=classes + 1)
         truth = np.full(votes.shape, VOID, np.uint8)
         for index, record in zip(indices, records, strict=True):
-            mask = _fused_mask(masks, index, side) if fused else masks.mask(index)
+            mask = _fused_mask(masks, index) if fused else masks.mask(index)
             votes.add(record, one_hot[mask].transpose(2, 0, 1))
             truth[votes.place(record)] = windows.labels(index)
         confusion += confusion_matrix(truth, votes.labels()[0], classes=classes)
@@ -63,10 +63,9 @@ def score_masks(masks: MaskSet, windows: WindowDataset, *, split: str, fused: bo
     }
 
 
-def _fused_mask(masks: MaskSet, index: int, side: int) -> NDArray[np.uint8]:
-    cam = torch.from_numpy(masks.cam(index, fused=True))[None]
-    large = enlarge(cam, side, align_corners=masks.manifest.align_corners)
-    return np.asarray(pseudo_masks(large, masks.manifest.fused_threshold)[0].numpy())
+def _fused_mask(masks: MaskSet, index: int) -> NDArray[np.uint8]:
+    cam = torch.from_numpy(masks.cam(index, fused=True))[None].float()
+    return np.asarray(pseudo_masks(cam, masks.manifest.fused_threshold)[0].numpy())
 
 
 @torch.no_grad()

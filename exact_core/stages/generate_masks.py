@@ -1,8 +1,9 @@
-"""Stage `generate_masks`: a classifier's CAMs, a threshold chosen without masks -> pseudo masks."""
+"""Stage `generate_masks`: a classifier's CAMs, a threshold chosen without masks -> pseudo masks and their quality."""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,16 +11,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from exact_core.clues.cams import by_maximum, clue_cams, fused_cam
-from exact_core.clues.masks import enlarge, pseudo_masks
-from exact_core.clues.selection import BINS, cam_histogram, otsu_threshold
-from exact_core.clues.shifts import mean_over_shifts
-from exact_core.config import RunConfig
-from exact_core.data.batches import BatchLoader, Series
+from exact_core.clues.maps import CamMaker
+from exact_core.clues.masks import pseudo_masks
+from exact_core.clues.quality import judge
+from exact_core.clues.selection import (
+    BINS,
+    BorderProfile,
+    border_profile,
+    border_threshold,
+    cam_histogram,
+    otsu_threshold,
+    valley_threshold,
+)
+from exact_core.clues.sweep import strongest_class, sweep_confusions, sweep_figures
+from exact_core.config import MasksConfig, RunConfig
+from exact_core.data.batches import BatchLoader
 from exact_core.data.dataset import FileEntry, WindowDataset
-from exact_core.data.maskset import MaskManifest, write_mask_shard
-from exact_core.errors import TrainingError
-from exact_core.models.classifier import TagClassifier
+from exact_core.data.maskset import MaskManifest, MaskQuality, write_mask_shard
+from exact_core.errors import DataError, TrainingError
 from exact_core.stages.common import code_version, fresh_folder, load_classifier
 from exact_core.tracking import Tracker
 from exact_core.training.loop import choose_device
@@ -29,90 +38,164 @@ __all__ = ["generate_masks"]
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation")
+VALIDATION_RULE = "validation masks"
+THRESHOLDS = np.arange(BINS) / BINS
 Arrays = dict[str, NDArray[np.generic]]
+
+
+@dataclass
+class Evidence:
+    """What a threshold is chosen from, summed over batches: for the clue-based or for the fused CAMs."""
+
+    classes: int
+    profile: BorderProfile = field(default_factory=BorderProfile.empty)
+    histogram: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
+    confusions: NDArray[np.int64] | None = None
+
+    def look(self, cams: torch.Tensor, contrast: torch.Tensor) -> None:
+        """Take in a batch of CAMs and what the images say about borders."""
+        self.profile += border_profile(cams, contrast)
+        self.histogram += cam_histogram(cams)
+
+    def compare(self, cams: torch.Tensor, truth: NDArray[np.uint8]) -> None:
+        """Take in windows whose masks may be seen."""
+        found = sweep_confusions(*strongest_class(cams.cpu()), truth, THRESHOLDS, self.classes)
+        self.confusions = found if self.confusions is None else self.confusions + found
+
+    def threshold(self, settings: MasksConfig) -> tuple[float, str]:
+        """The threshold and the rule that chose it."""
+        if self.confusions is not None:
+            return float(THRESHOLDS[sweep_figures(self.confusions)[1].argmax()]), VALIDATION_RULE
+        rule = settings.threshold
+        if not isinstance(rule, str):
+            return rule, "given"
+        # Without any activation there is nothing to separate: all of it is background.
+        if not self.histogram.any():
+            return 1.0, rule
+        if rule == "borders":
+            return border_threshold(self.profile)[0], rule
+        return {"otsu": otsu_threshold, "valley": valley_threshold}[rule](self.histogram), rule
 
 
 def generate_masks(
     config: RunConfig, *, dataset: Path, classifier: Path, out: Path, tracker: Tracker
 ) -> dict[str, float]:
-    """Write CAMs and pseudo masks for the training and validation windows; dense labels are never read.
+    """Write CAMs and pseudo masks for the training and validation windows, and what is known of their quality.
+
+    Dense labels are never read, except those of the validation split where `masks.validation_masks` asks for it.
 
     Args:
         config: `config.masks` applies.
         dataset: folder of the window dataset.
         classifier: model folder of the classifier.
         out: folder of the mask set.
-        tracker: gets threshold and coverage.
+        tracker: gets threshold, coverage and quality.
 
     Returns:
-        The threshold and the share of pixels that became background.
+        The threshold, the share of pixels that became background, and the masks' expected mIoU and stability.
 
     Raises:
-        TrainingError: every CAM is zero, so that no threshold separates anything.
+        DataError: validation masks are asked for and there are none.
+        TrainingError: every CAM is zero, so that no threshold separates anything; or the masks' expected quality is
+            below `masks.minimum_quality`. The masks are written all the same, to be looked at.
     """
     fresh_folder(out, "masks.json")
-    windows = WindowDataset(dataset)
+    windows, settings = WindowDataset(dataset), config.masks
+    if settings.validation_masks and not (windows.manifest.has_labels and len(windows.indices("validation"))):
+        raise DataError(
+            f"masks.validation_masks is set, but {windows.root} has no validation windows with dense labels; "
+            f"leave it off to choose from tags alone"
+        )
     device = choose_device(config.device)
     model, manifest, trained = load_classifier(classifier, windows)
-    if config.masks.cam == "clue" and not model.prototypes.foreground_moves.any():
+    if settings.cam == "clue" and not model.prototypes.foreground_moves.any():
         raise TrainingError(
             f"{classifier}: the prototypes of this classifier never moved, so there are no clues to make CAMs from; "
             f"train longer or lower classifier.loss.contrast_start, or set masks.cam=fused"
         )
-    model.to(device)
-    chosen = np.concatenate([windows.indices(split) for split in SPLITS])
-    starts = np.cumsum([0, *(shard.windows for shard in windows.manifest.shards)])
-    shards: list[Arrays] = []
-    for first, last in pairwise(starts):
-        indices = chosen[(chosen >= first) & (chosen < last)]
-        if len(indices):
-            loader = BatchLoader(
-                windows,
-                indices,
-                batch=config.masks.batch,
-                encoder=trained.classifier.encoder,
-                device=device,
-                statistics=manifest.statistics,
-            )
-            shards.append(_cams(model, loader, trained, config))
-    thresholds = {name: _threshold(shards, name, windows.manifest.window, config) for name in ("cams", "fused")}
-    threshold, histogram = thresholds["cams"]
-    if not histogram.any():
+    maker = CamMaker(model.to(device), trained.classifier, settings)
+
+    def loader(indices: NDArray[np.int64]) -> BatchLoader:
+        return BatchLoader(
+            windows,
+            indices,
+            batch=settings.batch,
+            encoder=trained.classifier.encoder,
+            device=device,
+            statistics=manifest.statistics,
+        )
+
+    evidence = {name: Evidence(windows.classes) for name in ("clue", "fused")}
+    shards = [_cams(maker, loader(indices), evidence) for indices in _by_shard(windows)]
+    chosen = evidence[settings.cam]
+    threshold, rule = chosen.threshold(settings)
+    if not chosen.histogram.any():
         raise TrainingError(
             "every CAM of the classifier is zero: it has learned nothing that separates the crops; "
             "train longer (classifier.training.epochs) or check the tags"
         )
-    counts = np.zeros(windows.classes + 1, np.int64)
-    entries: list[FileEntry] = []
-    for number, arrays in enumerate(shards):
-        cams = _enlarged(arrays["cams"], windows.manifest.window, config)
-        arrays["masks"] = pseudo_masks(cams, threshold).numpy()
-        counts += np.bincount(arrays["masks"].reshape(-1), minlength=len(counts))
-        entries.append(write_mask_shard(out, number, arrays))
+    entries, counts = _write(shards, out, kind=settings.cam, threshold=threshold, classes=windows.classes)
+    quality = judge(
+        maker,
+        loader(_some(windows.indices("train"), settings.judged)),
+        threshold=threshold,
+        border_contrast=border_threshold(chosen.profile)[1],
+        tag_share=config.data.tag_share,
+    )
     coverage = dict(zip(("background", *windows.manifest.classes), (counts / counts.sum()).tolist(), strict=True))
     config.save(out / "config.yaml")
     MaskManifest(
         dataset_digest=windows.manifest.digest,
         classes=windows.manifest.classes,
-        cam=config.masks.cam,
+        cam=settings.cam,
         threshold=threshold,
-        rule=config.masks.threshold if isinstance(config.masks.threshold, str) else "given",
-        fused_threshold=thresholds["fused"][0],
-        align_corners=config.masks.align_corners,
+        rule=rule,
+        fused_threshold=evidence["fused"].threshold(settings)[0],
         splits=SPLITS,
-        windows=len(chosen),
+        windows=sum(entry.windows for entry in entries),
         coverage=coverage,
-        histogram=tuple(histogram.tolist()),
+        histogram=tuple(chosen.histogram.tolist()),
+        quality=quality,
         code_version=code_version(),
         shards=tuple(entries),
     ).publish(out)
     log.info(
-        "masks: %d windows, threshold %.2f, background %.0f %%", len(chosen), threshold, 100 * coverage["background"]
+        "masks: %d windows, threshold %.2f (%s), background %.0f %%, expected mIoU %.2f ± %.2f",
+        sum(entry.windows for entry in entries),
+        threshold,
+        rule,
+        100 * coverage["background"],
+        quality.expected_miou,
+        quality.expected_error,
     )
     tracker.log_file(out / "masks.json")
-    summary = {"threshold": threshold, "background_share": coverage["background"]}
-    tracker.log_summary({**summary, **{f"coverage.{_key(name)}": share for name, share in coverage.items()}})
+    summary = {
+        "threshold": threshold,
+        "background_share": coverage["background"],
+        "expected_miou": quality.expected_miou,
+        "stability": quality.stability,
+    }
+    tracker.log_summary(
+        {
+            **summary,
+            "tag_agreement": quality.tag_agreement,
+            **{f"coverage.{_key(name)}": share for name, share in coverage.items()},
+        }
+    )
+    _gate(quality, settings, out)
     return summary
+
+
+def _gate(quality: MaskQuality, settings: MasksConfig, out: Path) -> None:
+    """Fail the run where the masks are not worth a segmenter."""
+    if quality.expected_miou < settings.minimum_quality:
+        missed = [name for name, share in quality.tag_agreement_by_class.items() if share is not None and share < 0.5]
+        raise TrainingError(
+            f"the masks' expected mIoU is {quality.expected_miou:.2f} ± {quality.expected_error:.2f}, below "
+            f"masks.minimum_quality {settings.minimum_quality:g} (stability {quality.stability:.2f}, tag agreement "
+            f"{quality.tag_agreement:.2f}; crops mostly missed: {', '.join(missed) or 'none'}); the masks are in "
+            f"{out}. Train the classifier longer, check the tags, or lower the gate"
+        )
 
 
 def _key(name: str) -> str:
@@ -120,48 +203,48 @@ def _key(name: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "_-. /" else "_" for letter in name)
 
 
-@torch.no_grad()
-def _cams(model: TagClassifier, loader: BatchLoader, trained: RunConfig, config: RunConfig) -> Arrays:
-    """CAMs float16 of the loader's windows, 0 where a class is not tagged, and fused ones beside them.
+def _by_shard(windows: WindowDataset) -> list[NDArray[np.int64]]:
+    """Positions of the windows that get masks, those of one shard of the dataset together."""
+    chosen = np.concatenate([windows.indices(split) for split in SPLITS])
+    starts = np.cumsum([0, *(shard.windows for shard in windows.manifest.shards)])
+    parts = [chosen[(chosen >= first) & (chosen < last)] for first, last in pairwise(starts)]
+    return [part for part in parts if len(part)]
 
-    Both are (n, K, H, W) with shifts, otherwise (n, K, h, w), and come from the same forward passes.
-    """
-    clue, fused = [], []
-    classes = loader.dataset.classes
+
+def _some(indices: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
+    """At most `limit` positions, evenly chosen."""
+    return indices if len(indices) <= limit else indices[np.linspace(0, len(indices) - 1, limit).astype(np.int64)]
+
+
+def _cams(maker: CamMaker, loader: BatchLoader, evidence: dict[str, Evidence]) -> Arrays:
+    """CAMs float16 (n, K, H, W) of the loader's windows, clue-based and fused; `evidence` takes in what they show."""
+    windows = loader.dataset
+    found: dict[str, list[NDArray[np.generic]]] = {name: [] for name in evidence}
     for batch in loader:
-
-        def both(series: Series, tags: torch.Tensor = batch.tags) -> torch.Tensor:
-            output = model(series)
-            baseline = by_maximum(fused_cam(output.spatial_map, output.temporal_map)) * tags[:, :, None, None]
-            cams = clue_cams(
-                output,
-                tags,
-                series.seen,
-                model.prototypes,
-                trained.classifier.affinity,
-                stretch=config.masks.stretch,
-            )
-            return torch.cat([cams, baseline], 1)
-
-        patch = trained.classifier.encoder.patch
-        found = mean_over_shifts(both, batch.series, patch=patch) if config.masks.shifts else both(batch.series)
-        clue.append(found[:, :classes].half().cpu())
-        fused.append(found[:, classes:].half().cpu())
-    arrays = {"clue": torch.cat(clue).numpy(), "fused": torch.cat(fused).numpy()}
-    return {"index": loader.indices, "cams": arrays[config.masks.cam], "fused": arrays["fused"]}
+        cams = maker(batch.series, batch.tags)
+        shown = []
+        if maker.settings.validation_masks:
+            shown = [row for row, index in enumerate(batch.index) if windows.records[index].split == "validation"]
+        for name, told in evidence.items():
+            # In the precision in which they are kept, so that a mask made again from the file is the same.
+            values = getattr(cams, name).half()
+            found[name].append(values.cpu().numpy())
+            told.look(values.float(), cams.contrast)
+            if shown:
+                truth = np.stack([windows.labels(int(batch.index[row])) for row in shown])
+                told.compare(values[shown].float(), truth)
+    return {"index": loader.indices, **{name: np.concatenate(parts) for name, parts in found.items()}}
 
 
-def _enlarged(cams: NDArray[np.generic], side: int, config: RunConfig) -> torch.Tensor:
-    return enlarge(torch.from_numpy(cams), side, align_corners=config.masks.align_corners)
-
-
-def _threshold(shards: list[Arrays], name: str, side: int, config: RunConfig) -> tuple[float, NDArray[np.int64]]:
-    """The threshold, given or chosen from the CAMs' own histogram, and that histogram."""
-    histogram = np.zeros(BINS, np.int64)
-    for arrays in shards:
-        histogram += cam_histogram(_enlarged(arrays[name], side, config))
-    given = config.masks.threshold
-    if not isinstance(given, str):
-        return given, histogram
-    # Without any activation there is nothing to separate: all of it is background.
-    return (otsu_threshold(histogram) if histogram.any() else 1.0), histogram
+def _write(
+    shards: list[Arrays], out: Path, *, kind: str, threshold: float, classes: int
+) -> tuple[list[FileEntry], NDArray[np.int64]]:
+    """Write masks and CAMs; the files' entries, and pixels (K + 1,) by label."""
+    counts = np.zeros(classes + 1, np.int64)
+    entries: list[FileEntry] = []
+    for number, arrays in enumerate(shards):
+        masks = pseudo_masks(torch.from_numpy(arrays[kind]).float(), threshold).numpy()
+        counts += np.bincount(masks.reshape(-1), minlength=len(counts))
+        kept = {"index": arrays["index"], "masks": masks, "cams": arrays[kind], "fused": arrays["fused"]}
+        entries.append(write_mask_shard(out, number, kept))
+    return entries, counts

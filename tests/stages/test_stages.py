@@ -8,10 +8,13 @@ import pytest
 import torch
 
 from exact_core import stages
+from exact_core.clues.masks import pseudo_masks
+from exact_core.clues.selection import BINS
 from exact_core.config import override
 from exact_core.data.dataset import VOID, WindowDataset, sha256_of
 from exact_core.data.maskset import MaskSet
 from exact_core.errors import ConfigError, CorruptError, DataError, ExactError, TrainingError
+from exact_core.metrics import Scores, confusion_matrix
 from exact_core.stages.ingest import with_season
 from exact_core.tracking import NoTracker
 
@@ -79,10 +82,8 @@ def test_masks_follow_from_cams_tags_and_threshold(finished, dataset):
         mask, cam, tags = masks.mask(int(index)), masks.cam(int(index)), dataset.tags[index]
         assert cam[tags == 0].max(initial=0) == 0
         assert set(np.unique(mask)) <= {0, *(np.flatnonzero(tags) + 1)}
-        large = torch.nn.functional.interpolate(
-            torch.from_numpy(cam)[None].float(), size=(24, 24), mode="bilinear", align_corners=False
-        )[0]
-        assert ((large.amax(0).numpy() > masks.manifest.threshold) == (mask > 0)).all()
+        assert cam.shape[1:] == mask.shape
+        assert ((cam.max(0) > np.float32(masks.manifest.threshold)) == (mask > 0)).all()
     test_index = int(dataset.indices("test")[0])
     assert test_index not in masks
     with pytest.raises(DataError, match="no mask for window"):
@@ -117,6 +118,36 @@ def test_fused_cams_and_a_given_threshold(finished, tmp_path, config, dataset_fo
     assert (masks.manifest.threshold, masks.manifest.rule, masks.manifest.cam) == (0.25, "given", "fused")
     index = int(dataset.indices("train")[0])
     np.testing.assert_array_equal(masks.cam(index), masks.cam(index, fused=True))
+
+
+def test_masks_of_the_validation_split_choose_the_threshold_where_they_are_given(
+    finished, tmp_path, config, dataset_folder, dataset
+):
+    """The chosen threshold is the one of all that gives the validation windows the best mIoU."""
+    changed = override(config, ["masks.validation_masks=true"])
+    stages.generate_masks(
+        changed, dataset=dataset_folder, classifier=finished / "classifier", out=tmp_path / "m", tracker=TRACKER
+    )
+    masks = MaskSet(tmp_path / "m", dataset)
+    assert masks.manifest.rule == "validation masks"
+    indices = [int(index) for index in dataset.indices("validation")]
+    cams = torch.from_numpy(np.stack([masks.cam(index) for index in indices])).float()
+    truth = np.stack([dataset.labels(index) for index in indices])
+    scores = [
+        Scores(confusion_matrix(truth, pseudo_masks(cams, step / BINS).numpy(), classes=dataset.classes)).miou_macro
+        for step in range(BINS)
+    ]
+    assert masks.manifest.threshold == int(np.argmax(scores)) / BINS
+
+
+def test_the_gate_fails_a_run_whose_masks_are_not_good_enough(finished, tmp_path, config, dataset_folder, dataset):
+    made = {"dataset": dataset_folder, "classifier": finished / "classifier", "tracker": TRACKER}
+    with pytest.raises(TrainingError, match=r"below masks\.minimum_quality 1 .*lower the gate"):
+        stages.generate_masks(override(config, ["masks.minimum_quality=1"]), out=tmp_path / "m", **made)
+    # They can be looked at, and are those that the open gate lets through.
+    looked_at, passed = MaskSet(tmp_path / "m", dataset).manifest, MaskSet(finished / "masks", dataset).manifest
+    assert looked_at.quality == passed.quality
+    assert 0 <= passed.quality.expected_miou < 1
 
 
 def test_prototypes_that_never_moved_make_no_masks(tmp_path, config, dataset_folder):

