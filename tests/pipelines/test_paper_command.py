@@ -1,5 +1,6 @@
 """The documented command that reproduces the paper, on a small folder in the layout of PASTIS: only sizes differ."""
 
+import datetime as dt
 import json
 import re
 import subprocess
@@ -14,9 +15,13 @@ from exact_core.data.dataset import WindowDataset
 from exact_core.recipes import resolve
 from tests.fakes import write_pastis
 
+# Ten processes start one after the other: under a minute, but not where others compute too.
+pytestmark = pytest.mark.timeout(900)
+
 COMMAND = "exact run --recipe pastis24 --source pastis:ROOT"
 SIZES = [
     "data.window=12",
+    "data.max_dates=3",
     *(f"{model}.encoder.{size}" for model in ("classifier", "segmenter") for size in ("dim=16", "temporal_depth=1")),
     *(f"{model}.encoder.{size}" for model in ("classifier", "segmenter") for size in ("spatial_depth=1", "heads=1")),
     *(f"{model}.encoder.head_dim=8" for model in ("classifier", "segmenter")),
@@ -104,6 +109,14 @@ def test_folds_1_to_3_train_4_chooses_5_is_scored(ran):
     }
     assert dataset.classes == CROPS
     assert dataset.tags.any(0).all()
+    # Four dates, of which the last by day of year is cut: 20 December 2018.
+    assert {record.dates for record in dataset.records} == {3}
+    days = dataset.window(0).days
+    assert [str(dataset.manifest.season_start + dt.timedelta(days=int(day))) for day in days] == [
+        "2018-11-05",
+        "2019-01-02",
+        "2019-02-10",
+    ]
     metrics = json.loads((results / "evaluation" / "metrics.json").read_text())
     assert metrics["split"] == "test"
     assert not metrics["self_scored"]
