@@ -197,7 +197,9 @@ def evaluate(
 
 @app.command()
 def run(
-    workdir: Annotated[Path, typer.Option(help="Folder for the results.")],
+    workdir: Annotated[
+        Path | None, typer.Option(help="Folder for the results; default: one with the recipe's name, here.")
+    ] = None,
     source: Annotated[str, typer.Option(help="synthetic, pastis:PATH or season:PATH.")] = "synthetic",
     recipe: Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}; default: what fits the source.")] = "",
     season: Annotated[str, typer.Option(help="For a season source: a year, or START/DAYS.")] = "",
@@ -216,7 +218,7 @@ def run(
     except ImportError as error:
         raise ServiceError(f"{error}: `exact run` needs kfp: pip install 'exact-kubeflow[local,pipelines]'") from error
     report = local.run(
-        workdir,
+        workdir or Path(recipe),
         source=source,
         recipe=recipe,
         season=season,

@@ -52,13 +52,23 @@ class SyntheticConfig(Settings):
 
 
 class PastisConfig(Settings):
-    """Which official folds of PASTIS serve which split."""
+    """Which official folds of PASTIS serve which split, and how its dates are read."""
 
     train_folds: tuple[int, ...] = Field((1, 2, 3), description="folds of the training split (paper)")
     validation_folds: tuple[int, ...] = Field((4,), description="folds of the validation split (paper)")
     test_folds: tuple[int, ...] = Field((5,), description="folds of the test split (paper)")
     classes: int = Field(18, ge=1, le=254, description="number of crop classes K; labels are 0 background, 1..K")
     void_label: int | None = Field(None, description="label of void pixels; None: K + 1, as in PASTIS")
+    date_limit: Literal["thin", "cut"] = Field(
+        "thin",
+        description="what becomes of more than data.max_dates dates: thinned over the whole season; or cut, as "
+        "published, to the first by day of year, whatever the year",
+    )
+    day_rounding: Literal["exact", "published"] = Field(
+        "exact",
+        description="published: the 19 days of the year that float32 scaling by 365.0001 and truncation lose are read "
+        "as the day before",
+    )
 
     @model_validator(mode="after")
     def _disjoint(self) -> PastisConfig:

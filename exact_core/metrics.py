@@ -77,6 +77,11 @@ class Scores:
         return _mean(self.iou)
 
     @property
+    def miou_published(self) -> float:
+        """Mean IoU over all K + 1 classes, an absent one as 0, as the published threshold sweep counts it."""
+        return float(np.nan_to_num(self.iou).mean()) if self.pixels else float("nan")
+
+    @property
     def f1_macro(self) -> float:
         """Mean F1 over the same classes."""
         return _mean(self.f1)

@@ -1,3 +1,5 @@
+from operator import attrgetter
+
 import pytest
 import yaml
 
@@ -94,3 +96,33 @@ def test_the_paper_recipe_has_the_papers_numbers():
     assert classifier.prototypes.momentum == 0.999
     assert (segmenter.encoder.temporal_depth, segmenter.encoder.head_dim, segmenter.training.epochs) == (4, 32, 100)
     assert config.data.pastis.train_folds == (1, 2, 3)
+
+
+def test_only_the_paper_recipe_takes_the_published_options():
+    """tests/parity shows what they do; here, that the other recipes leave them alone."""
+    published = {
+        "data.pastis.date_limit": "cut",
+        "data.pastis.day_rounding": "published",
+        "classifier.encoder.dates": "day_of_year",
+        "classifier.encoder.mask_padding": False,
+        "classifier.encoder.residual": "normed",
+        "classifier.affinity.time_weights": "double_softmax",
+        "classifier.prototypes.weights": "published",
+        "classifier.prototypes.present_only": False,
+        "classifier.prototypes.momentum_warmup": False,
+        "classifier.training.schedule": "published",
+        "classifier.training.flips": False,
+        "masks.stretch": "min_max",
+        "masks.shifts": False,
+        "masks.align_corners": True,
+        "segmenter.layout": "published",
+        "segmenter.encoder.residual": "double",
+        "segmenter.encoder.mask_padding": False,
+    }
+    configs = {name: resolve(name) for name in RECIPES}
+    for key, value in published.items():
+        for name, config in configs.items():
+            assert (attrgetter(key)(config) == value) == (name == "pastis24"), (name, key)
+    # Truth is never read to choose: the threshold is a rule's.
+    for config in configs.values():
+        assert isinstance(config.masks.threshold, str)

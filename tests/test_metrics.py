@@ -21,11 +21,19 @@ def test_by_hand():
     np.testing.assert_allclose(scores.iou, [2 / 4, 2 / 4, 0, np.nan])
     # The absent crop 3 does not count as 0: three classes share the mean.
     assert scores.miou_macro == pytest.approx(1 / 3)
+    # The published sweep counts it as 0 among four.
+    assert scores.miou_published == pytest.approx(1 / 4)
     np.testing.assert_allclose(scores.f1, [4 / 6, 4 / 6, 0, np.nan])
     assert scores.f1_macro == pytest.approx(4 / 9)
     summary = scores.summary(("wheat", "maize", "beet"))
     assert summary["per_class"]["beet"]["iou"] is None
     assert summary["per_class"]["wheat"]["pixels"] == 3
+
+
+def test_the_published_mean_iou_needs_pixels_and_equals_ours_where_every_class_occurs():
+    assert np.isnan(Scores(np.zeros((3, 3), np.int64)).miou_published)
+    full = Scores(np.array([[5, 1], [2, 7]]))
+    assert full.miou_published == pytest.approx(full.miou_macro) == pytest.approx((5 / 8 + 7 / 10) / 2)
 
 
 labels = arrays(np.uint8, st.integers(1, 200), elements=st.sampled_from([0, 1, 2, 3, VOID]))

@@ -25,7 +25,8 @@ from shapely.geometry import shape
 
 from exact_core.config import DataConfig, PastisConfig
 from exact_core.data.dataset import VOID
-from exact_core.data.windows import Scene, add_scene, mark_self_scored, thin_dates
+from exact_core.data.pastis_dates import limit_dates, read_dates
+from exact_core.data.windows import Scene, add_scene, mark_self_scored
 from exact_core.data.writer import DatasetWriter
 from exact_core.errors import ConfigError, DataError
 
@@ -87,7 +88,7 @@ def ingest_pastis(root: Path, config: DataConfig, out: Path) -> None:
             f"training folds"
         )
     crs, patches = _read_metadata(root / "metadata.geojson")
-    every = [date for patch in patches for date in patch.dates]
+    every = [date for patch in patches for date in read_dates(patch.dates, rule=settings.day_rounding)]
     start = min(every).replace(day=1)
     splits = {
         **dict.fromkeys(settings.train_folds, "train"),
@@ -122,7 +123,12 @@ def ingest_pastis(root: Path, config: DataConfig, out: Path) -> None:
         for fold, count in sorted(left_out.items()):
             writer.notes.append(f"fold {fold} serves no split (data.pastis): {count} patches left out")
         if thinned:
-            writer.notes.append(f"{thinned} patches have more than {config.max_dates} dates and were thinned to these")
+            how = {"thin": "were thinned to these", "cut": "were cut to the first of these by day of year"}
+            writer.notes.append(
+                f"{thinned} patches have more than {config.max_dates} dates and {how[settings.date_limit]}"
+            )
+        if settings.day_rounding == "published":
+            writer.notes.append("days that float32 scaling loses are read as the day before, as published")
         if small:
             writer.notes.append(f"{small} patches are smaller than a window of {config.window} pixels: left out")
 
@@ -219,7 +225,7 @@ def _read_dates(value: Any, where: str) -> tuple[dt.date, ...]:
 
 
 def _read_scene(root: Path, patch: _Patch, config: DataConfig, *, crs: str, start: dt.date) -> Scene:
-    """One patch: dates in the order of the calendar and thinned, labels 0..K and VOID."""
+    """One patch: dates in the order of the calendar and at most max_dates of them, labels 0..K and VOID."""
     path = root / "DATA_S2" / f"S2_{patch.id}.npy"
     images = _load(path)
     if images.ndim != 4 or images.shape[1] != len(BANDS):
@@ -229,16 +235,14 @@ def _read_scene(root: Path, patch: _Patch, config: DataConfig, *, crs: str, star
             f"{path}: {len(images)} images but {len(patch.dates)} dates in dates-S2 of metadata.geojson; "
             f"they must be equal, repair the metadata or the array"
         )
-    # By the full date: by day of year, the autumns of two years would mix.
-    order = np.array(sorted(range(len(images)), key=lambda position: patch.dates[position]))
-    # Clouds are unknown here, so every date of a run is as good.
-    kept = order[thin_dates(np.ones(len(order)), config.max_dates)]
+    kept = limit_dates(patch.dates, config.max_dates, rule=config.pastis.date_limit)
+    dates = read_dates(patch.dates, rule=config.pastis.day_rounding)
     height, width = images.shape[-2:]
     left, bottom, right, top = patch.bounds
     return Scene(
         name=patch.id,
         pixels=_to_int16(images[kept], path),
-        days=np.array([(patch.dates[position] - start).days for position in kept], np.int16),
+        days=np.array([(dates[position] - start).days for position in kept], np.int16),
         labels=_read_labels(root / "ANNOTATIONS" / f"TARGET_{patch.id}.npy", config.pastis, size=(height, width)),
         clear=None,
         crs=crs,

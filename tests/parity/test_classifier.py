@@ -1,9 +1,11 @@
+"""The whole classifier, as the recipe `pastis24` configures it: forward, losses, gradients, training, CAMs."""
+
 import numpy as np
 import pytest
 import torch
 
-from exact_core.clues.affinity import time_weights, weighted_embedding
-from exact_core.clues.cams import by_maximum, clue_cams, fused_cam, min_max, prototype_similarity
+from exact_core.clues.affinity import refine, time_weights, weighted_embedding
+from exact_core.clues.cams import by_maximum, clue_cams, fused_cam, prototype_similarity, tagged_embedding
 from exact_core.data.batches import Batch
 from exact_core.training.classifier import classifier_losses
 from tests.parity.conftest import published_name
@@ -43,7 +45,7 @@ def test_clues_and_losses_before_the_prototypes_start(recorded, classifier, batc
     arrays = recorded("cls_train_pre.npz")
     output = model.train()(batch.series)
     close(fused_cam(output.spatial_map, output.temporal_map), arrays["fusion_cam"], a=1e-5, r=1e-4)
-    weights = time_weights(output.attention, None, rule="double_softmax")
+    weights = time_weights(output.attention, None, rule=config.affinity.time_weights)
     close(weights, arrays["time_weights"], a=1e-6)
     probes = recorded("cls_eval.npz")["probe_patch_index"]
     embedding = weighted_embedding(output.date_tokens, weights, None)
@@ -57,9 +59,6 @@ def test_clues_and_losses_before_the_prototypes_start(recorded, classifier, batc
 
 
 def test_refined_cams(recorded, classifier, batch):
-    from exact_core.clues.affinity import refine
-    from exact_core.clues.cams import tagged_embedding
-
     model, config = classifier
     arrays = recorded("cls_train_pre.npz")
     output = model(batch.series)
@@ -89,10 +88,12 @@ def test_gradients(recorded, classifier, batch):
 
 def test_training_trajectory(recorded, classifier, batch):
     model, config = classifier
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0)
+    rate, decay = config.training.learning_rate, config.training.weight_decay
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=decay)
     rows = []
     for _ in recorded("cls_train_pre.npz")["trajectory"]:
         losses, _ = classifier_losses(model.train()(batch.series), batch, model, config, contrast=False)
+        assert losses.contrast is None
         rows.append([losses.tags.item(), losses.auxiliary.item(), 0.0, losses.affinity.item(), losses.total.item()])
         optimizer.zero_grad()
         losses.total.backward()
@@ -127,14 +128,16 @@ def test_step_with_prototypes(recorded, classifier, batch):
     close(model.prototypes.background, arrays["bg_after"], a=1e-6)
 
 
-def test_cam_generation(recorded, classifier, batch):
+def test_cam_generation(recorded, recipe, classifier, batch):
     model, config = classifier
     arrays = recorded("cam_generation.npz")
     tags = torch.from_numpy(arrays["cls_labels"]).float()
-    output = model.eval()(batch.series)
-    raw = prototype_similarity(output.class_tokens, model.prototypes) * tags[:, :, None]
-    close(raw.flatten(), arrays["cam_before_propagation"].reshape(-1), a=1e-5)
-    cams = clue_cams(output, tags, None, model.prototypes, config.affinity, stretch="min_max")
-    close(cams, arrays["cam_normalised"], a=1e-4)
     tagged = tags.bool()
-    close(min_max(torch.from_numpy(arrays["cam_after_propagation"]))[tagged], arrays["cam_normalised"][tagged], a=1e-4)
+    output = model.eval()(batch.series)
+    raw = prototype_similarity(output.class_tokens, model.prototypes).view_as(output.spatial_map)
+    close(raw * tagged[:, :, None, None], arrays["cam_before_propagation"], a=1e-5)
+    refined = torch.zeros_like(raw)
+    refined[tagged] = refine(raw[tagged], tagged_embedding(output, tags, None, config.affinity), config.affinity)
+    close(refined, arrays["cam_after_propagation"], a=1e-5)
+    cams = clue_cams(output, tags, None, model.prototypes, config.affinity, stretch=recipe.masks.stretch)
+    close(cams, arrays["cam_normalised"], a=1e-4)
