@@ -23,7 +23,7 @@ from exact_core.data.dataset import FileEntry, Statistics, WindowDataset, sha256
 from exact_core.errors import ConfigError, DataError, ExactError
 from exact_core.files import publish_text
 from exact_core.models.classifier import TagClassifier
-from exact_core.models.segmenter import Segmenter
+from exact_core.models.segmenter import AnySegmenter, build_segmenter
 from exact_core.tracking import NoTracker, Tracker, tracked_stage
 from exact_core.training.checkpoint import Checkpoints, Progress, load_weights, save_weights
 
@@ -151,7 +151,7 @@ class ModelManifest(Settings):
 
 def save_model(
     out: Path,
-    model: TagClassifier | Segmenter,
+    model: TagClassifier | AnySegmenter,
     *,
     config: RunConfig,
     dataset: WindowDataset,
@@ -197,10 +197,10 @@ def load_classifier(folder: Path, dataset: WindowDataset) -> tuple[TagClassifier
     return model.eval(), manifest, config
 
 
-def load_segmenter(folder: Path, dataset: WindowDataset) -> tuple[Segmenter, ModelManifest, RunConfig]:
+def load_segmenter(folder: Path, dataset: WindowDataset) -> tuple[AnySegmenter, ModelManifest, RunConfig]:
     """A trained segmenter for this dataset; see `load_classifier`."""
     manifest, config = _open_model(folder, "segmenter", dataset)
-    model = Segmenter(
+    model = build_segmenter(
         config.segmenter, bands=len(manifest.bands), classes=len(manifest.classes), window=manifest.window
     )
     load_weights(model, folder / WEIGHTS)

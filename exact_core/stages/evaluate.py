@@ -70,7 +70,7 @@ def evaluate(
     device = choose_device(config.device)
     model, manifest, trained = load_segmenter(segmenter, windows)
     predictor = Predictor(
-        model.to(device), windows, trained.segmenter.encoder, manifest.statistics, device, config.evaluation.batch
+        model.to(device), windows, trained.segmenter.reading, manifest.statistics, device, config.evaluation.batch
     )
     mask_set = None if masks is None else MaskSet(masks, windows)
 
