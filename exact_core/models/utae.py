@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from exact_core.config import UtaeConfig
 from exact_core.data.batches import Series
+from exact_core.errors import DataError
 
 __all__ = ["TemporalAttention", "Utae", "collapse", "enlarge_masks", "seen_by_cells", "seen_pixels"]
 
@@ -106,7 +107,8 @@ class TemporalAttention(nn.Module):
         self.heads, self.key_dim, self.dropout = heads, key_dim, dropout
         self.project = nn.Conv1d(channels, width, 1)
         self.norm = nn.GroupNorm(heads, width)
-        self.keys = nn.Conv1d(width, heads * key_dim, 1, groups=heads)
+        # Without bias: it would add the same to the scores of all dates, which the softmax takes out again.
+        self.keys = nn.Conv1d(width, heads * key_dim, 1, groups=heads, bias=False)
         self.query = nn.Parameter(torch.randn(heads, key_dim) * math.sqrt(2 / key_dim))
         half = width // heads // 2
         self.register_buffer("frequencies", period ** (-torch.arange(half) / half), persistent=False)
@@ -160,7 +162,10 @@ def seen_pixels(series: Series) -> Tensor:
     patch = math.isqrt(height * width // patches)
     rows, cols = (1, 1) if patches == 1 else (height // patch, width // patch)
     if rows * cols != patches:
-        raise ValueError(f"seen has {patches} patches, which do not tile a window of {height} x {width} pixels")
+        raise DataError(
+            f"seen has {patches} patches, which do not tile a window of {height} x {width} pixels; expected a square "
+            f"number of square patches"
+        )
     grid = series.seen.transpose(1, 2).reshape(batch, dates, rows, cols).to(series.pixels.dtype)
     return F.interpolate(grid, size=(height, width), mode="nearest")
 
