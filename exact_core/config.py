@@ -293,6 +293,11 @@ class SegmenterConfig(Settings):
     )
 
     @property
+    def title(self) -> str:
+        """The model's name as its paper writes it."""
+        return {"tsvit": "TSViT", "utae": "U-TAE"}[self.model]
+
+    @property
     def reading(self) -> EncoderConfig:
         """How the model wants its batches: days and masks.
 

@@ -18,7 +18,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 import exact_core
-from exact_core.config import RunConfig, Settings, describe, load_config
+from exact_core.config import RunConfig, SegmenterConfig, Settings, describe, load_config
 from exact_core.data.dataset import FileEntry, Statistics, WindowDataset, sha256_of, verify
 from exact_core.errors import ConfigError, DataError, ExactError
 from exact_core.files import publish_text
@@ -89,7 +89,10 @@ def open_stage(name: str, config: RunConfig, *, pipeline_run: str = "", tracking
         if not tracking:
             yield NoTracker()
             return
-        with tracked_stage(name, pipeline_run=pipeline_run, name=f"{config.recipe} seed {config.seed}") as tracker:
+        title = f"{config.recipe} seed {config.seed}"
+        if config.segmenter.model != SegmenterConfig().model:
+            title += f", {config.segmenter.title}"
+        with tracked_stage(name, pipeline_run=pipeline_run, name=title) as tracker:
             tracker.log_params({**config.model_dump(mode="json"), "code_version": code_version()})
             yield tracker
             tracker.log_summary({"seconds": time.perf_counter() - started})

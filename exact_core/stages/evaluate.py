@@ -80,6 +80,7 @@ def evaluate(
         "split": split,
         "self_scored": windows.manifest.self_scored,
         "supervision": manifest.supervision,
+        "segmenter": trained.segmenter.model,
         **summarise(confusion, names),
         "pseudo_masks": None,
         "baselines": {"fused_cam": None, "majority": {"split": split, **majority_guess(confusion, names)}},
