@@ -278,14 +278,71 @@ class MasksConfig(Settings):
     )
 
 
+class UtaeConfig(Settings):
+    """The U-TAE segmenter (Garnot & Landrieu, ICCV 2021: "U-TAE")."""
+
+    encoder_widths: tuple[int, ...] = Field(
+        (64, 64, 64, 128), min_length=2, description="channels of the encoder's levels, finest first (U-TAE)"
+    )
+    decoder_widths: tuple[int, ...] = Field(
+        (32, 32, 64, 128),
+        min_length=2,
+        description="channels of the decoder's levels, finest first; the last is the temporal attention's (U-TAE)",
+    )
+    heads: int = Field(16, ge=1, description="heads of the temporal attention, G (U-TAE)")
+    key_dim: int = Field(4, ge=1, description="width of a head's keys and master query (U-TAE)")
+    attention_width: int = Field(256, ge=2, description="channels that the heads divide among themselves (L-TAE)")
+    period: float = Field(1000.0, gt=1, description="base of the sinusoidal date encoding, days (L-TAE)")
+    groups: int = Field(4, ge=1, description="groups of the encoder's group normalisation (U-TAE)")
+    dropout: float = Field(0.2, ge=0, lt=1, description="dropout of the temporal attention (L-TAE)")
+
+    @model_validator(mode="after")
+    def _divisible(self) -> UtaeConfig:
+        if len(self.encoder_widths) != len(self.decoder_widths):
+            raise ValueError(
+                f"encoder_widths {list(self.encoder_widths)} and decoder_widths {list(self.decoder_widths)} must have "
+                f"one entry a level each"
+            )
+        for width in (*self.encoder_widths, self.decoder_widths[-1]):
+            if width < 1 or width % self.heads or width % self.groups:
+                raise ValueError(f"width {width} is no multiple of heads {self.heads} and groups {self.groups}")
+        if min(self.decoder_widths) < 1:
+            raise ValueError(f"decoder_widths {list(self.decoder_widths)} must be positive")
+        if self.attention_width % (2 * self.heads):
+            raise ValueError(
+                f"attention_width {self.attention_width} is no multiple of 2 x heads = {2 * self.heads}: each head "
+                f"needs as many sines as cosines"
+            )
+        return self
+
+
 class SegmenterConfig(Settings):
     """The segmenter and how it learns."""
 
+    model: Literal["tsvit", "utae"] = Field(
+        "tsvit", description="TSViT (paper), which `encoder` describes, or U-TAE, which `utae` describes"
+    )
     encoder: EncoderConfig = EncoderConfig(temporal_depth=4, head_dim=32)
+    utae: UtaeConfig = UtaeConfig()
     training: TrainingConfig = TrainingConfig(epochs=100)
     layout: Literal["patch", "published"] = Field(
         "patch", description="a patch's outputs are its own pixels; or the published order (see docs/method.md)"
     )
+
+    @property
+    def title(self) -> str:
+        """The model's name as its paper writes it."""
+        return {"tsvit": "TSViT", "utae": "U-TAE"}[self.model]
+
+    @property
+    def reading(self) -> EncoderConfig:
+        """How the model wants its batches: days and masks.
+
+        U-TAE counts days since the season's start and never attends to padding, whatever TSViT would do.
+        """
+        if self.model == "tsvit":
+            return self.encoder
+        return self.encoder.model_copy(update={"dates": "season_day", "mask_padding": True})
 
 
 class EvaluationConfig(Settings):

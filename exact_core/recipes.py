@@ -18,6 +18,7 @@ from exact_core.config import (
     SegmenterConfig,
     SyntheticConfig,
     TrainingConfig,
+    UtaeConfig,
     override,
 )
 from exact_core.errors import ConfigError
@@ -42,6 +43,7 @@ def demo() -> RunConfig:
         ),
         segmenter=SegmenterConfig(
             encoder=encoder,
+            utae=_small_utae(),
             training=TrainingConfig(
                 epochs=24, batch=8, learning_rate=3e-3, warmup_epochs=1, clip_norm=1.0, keep_dates=0.6
             ),
@@ -68,6 +70,7 @@ def season() -> RunConfig:
         ),
         segmenter=SegmenterConfig(
             encoder=encoder,
+            utae=_small_utae(),
             training=TrainingConfig(
                 epochs=30, batch=8, learning_rate=2e-3, warmup_epochs=1, clip_norm=1.0, keep_dates=0.5
             ),
@@ -102,6 +105,13 @@ def pastis24() -> RunConfig:
             training=TrainingConfig.model_validate({"epochs": 100, "start_rate": 1e-8, **shared}),
             layout="published",
         ),
+    )
+
+
+def _small_utae() -> UtaeConfig:
+    """A U-TAE of about the cost of the small TSViT; three levels leave 6 x 6 cells of a 24-pixel window."""
+    return UtaeConfig(
+        encoder_widths=(16, 32, 32), decoder_widths=(16, 32, 32), heads=4, attention_width=64, dropout=0.0
     )
 
 

@@ -3,6 +3,7 @@
 import pytest
 from mlflow import MlflowClient
 
+from exact_core.config import override
 from exact_core.errors import DataError, ServiceError
 from exact_core.stages import open_stage
 from exact_core.tracking import EXPERIMENT, finish_pipeline_run, tracking_uri
@@ -45,6 +46,17 @@ def test_a_pipeline_run_is_one_parent_with_nested_stages(config, runs, tmp_path)
         dataset = child.inputs.dataset_inputs[0].dataset
         assert (dataset.name, dataset.digest) == ("synthetic", "0" * 36)
         assert [f.path for f in runs.client.list_artifacts(child.info.run_id, "figures")] == ["figures/figure.png"]
+
+
+def test_runs_of_two_segmenters_can_be_told_apart(config, runs):
+    for number, changes in enumerate(([], ["segmenter.model=utae"])):
+        with open_stage("train_segmenter", override(config, changes), pipeline_run=f"run-{number}"):
+            pass
+    names = {run.info.run_name for run in runs()}
+    assert {"demo seed 1", "demo seed 1, U-TAE"} < names
+    stages = runs("tags.`exact.stage` = 'train_segmenter'")
+    assert [run.data.params["segmenter.model"] for run in stages] == ["tsvit", "utae"]
+    assert stages[1].data.params["segmenter.utae.heads"] == "4"
 
 
 def test_a_repeated_stage_continues_its_run_and_another_run_has_its_own(config, runs):

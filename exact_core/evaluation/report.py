@@ -155,6 +155,7 @@ def _content(data: ReportData) -> dict[str, Any]:
         "self_scored": bool(metrics.get("self_scored")),
         "season_end": manifest.season_start + dt.timedelta(days=manifest.season_days - 1),
         "recipe": data.config.recipe,
+        "segmenter": data.config.segmenter.title,
         "tiles": _tiles(metrics),
         "colours": colours,
         "maps": [

@@ -13,7 +13,7 @@ from exact_core.config import EncoderConfig
 from exact_core.data.batches import BatchLoader
 from exact_core.data.dataset import Statistics, WindowDataset
 from exact_core.mapping.blend import SceneMosaic
-from exact_core.models.segmenter import Segmenter
+from exact_core.models.segmenter import AnySegmenter
 
 __all__ = ["MappedScene", "Predictor", "map_scene"]
 
@@ -25,7 +25,7 @@ class Predictor:
     statistics are those that the segmenter was trained with, whatever the dataset's own; batch is in windows.
     """
 
-    model: Segmenter
+    model: AnySegmenter
     windows: WindowDataset
     encoder: EncoderConfig
     statistics: Statistics

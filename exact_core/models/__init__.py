@@ -1,1 +1,1 @@
-"""The networks: attention, the TSViT encoder, the tag classifier and the segmenter."""
+"""The networks: attention, the TSViT encoder, the tag classifier and the segmenters."""

@@ -1,4 +1,4 @@
-"""The TSViT segmenter, trained on pseudo masks (TSViT: Tarasiou et al., CVPR 2023)."""
+"""The TSViT segmenter, trained on pseudo masks (TSViT: Tarasiou et al., CVPR 2023), and the choice of a segmenter."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from exact_core.config import SegmenterConfig
 from exact_core.data.batches import Series
 from exact_core.models.tsvit import SpatialEncoder, TemporalEncoder
+from exact_core.models.utae import Utae
 
-__all__ = ["Segmenter"]
+__all__ = ["AnySegmenter", "Segmenter", "build_segmenter"]
 
 
 class Segmenter(nn.Module):
@@ -33,3 +34,14 @@ class Segmenter(nn.Module):
             return pixels.reshape(batch, classes, side * patch, side * patch)
         image = pixels.view(batch, classes, side, side, patch, patch).transpose(3, 4)
         return image.reshape(batch, classes, side * patch, side * patch)
+
+
+AnySegmenter = Segmenter | Utae
+"""What maps and is scored: a module that turns a `Series` into logits (B, K + 1, H, W)."""
+
+
+def build_segmenter(config: SegmenterConfig, *, bands: int, classes: int, window: int) -> AnySegmenter:
+    """The segmenter that `config.model` names, untrained."""
+    if config.model == "utae":
+        return Utae(config.utae, bands=bands, classes=classes)
+    return Segmenter(config, bands=bands, classes=classes, window=window)

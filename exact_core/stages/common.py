@@ -18,12 +18,12 @@ from typing import Literal
 from pydantic import ValidationError
 
 import exact_core
-from exact_core.config import RunConfig, Settings, describe, load_config
+from exact_core.config import RunConfig, SegmenterConfig, Settings, describe, load_config
 from exact_core.data.dataset import FileEntry, Statistics, WindowDataset, sha256_of, verify
 from exact_core.errors import ConfigError, DataError, ExactError
 from exact_core.files import publish_text
 from exact_core.models.classifier import TagClassifier
-from exact_core.models.segmenter import Segmenter
+from exact_core.models.segmenter import AnySegmenter, build_segmenter
 from exact_core.tracking import NoTracker, Tracker, tracked_stage
 from exact_core.training.checkpoint import Checkpoints, Progress, load_weights, save_weights
 
@@ -89,7 +89,10 @@ def open_stage(name: str, config: RunConfig, *, pipeline_run: str = "", tracking
         if not tracking:
             yield NoTracker()
             return
-        with tracked_stage(name, pipeline_run=pipeline_run, name=f"{config.recipe} seed {config.seed}") as tracker:
+        title = f"{config.recipe} seed {config.seed}"
+        if config.segmenter.model != SegmenterConfig().model:
+            title += f", {config.segmenter.title}"
+        with tracked_stage(name, pipeline_run=pipeline_run, name=title) as tracker:
             tracker.log_params({**config.model_dump(mode="json"), "code_version": code_version()})
             yield tracker
             tracker.log_summary({"seconds": time.perf_counter() - started})
@@ -151,7 +154,7 @@ class ModelManifest(Settings):
 
 def save_model(
     out: Path,
-    model: TagClassifier | Segmenter,
+    model: TagClassifier | AnySegmenter,
     *,
     config: RunConfig,
     dataset: WindowDataset,
@@ -197,10 +200,10 @@ def load_classifier(folder: Path, dataset: WindowDataset) -> tuple[TagClassifier
     return model.eval(), manifest, config
 
 
-def load_segmenter(folder: Path, dataset: WindowDataset) -> tuple[Segmenter, ModelManifest, RunConfig]:
+def load_segmenter(folder: Path, dataset: WindowDataset) -> tuple[AnySegmenter, ModelManifest, RunConfig]:
     """A trained segmenter for this dataset; see `load_classifier`."""
     manifest, config = _open_model(folder, "segmenter", dataset)
-    model = Segmenter(
+    model = build_segmenter(
         config.segmenter, bands=len(manifest.bands), classes=len(manifest.classes), window=manifest.window
     )
     load_weights(model, folder / WEIGHTS)

@@ -71,7 +71,7 @@ def evaluate(
     device = choose_device(config.device)
     model, manifest, trained = load_segmenter(segmenter, windows)
     predictor = Predictor(
-        model.to(device), windows, trained.segmenter.encoder, manifest.statistics, device, config.evaluation.batch
+        model.to(device), windows, trained.segmenter.reading, manifest.statistics, device, config.evaluation.batch
     )
     mask_set = None if masks is None else MaskSet(masks, windows)
 
@@ -81,6 +81,7 @@ def evaluate(
         "split": split,
         "self_scored": windows.manifest.self_scored,
         "supervision": manifest.supervision,
+        "segmenter": trained.segmenter.model,
         **summarise(confusion, names),
         "pseudo_masks": None,
         "baselines": {"fused_cam": None, "majority": {"split": split, **majority_guess(confusion, names)}},

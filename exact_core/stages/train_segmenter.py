@@ -8,7 +8,7 @@ from exact_core.config import RunConfig
 from exact_core.data.batches import BatchLoader
 from exact_core.data.dataset import WindowDataset
 from exact_core.data.maskset import MaskSet
-from exact_core.models.segmenter import Segmenter
+from exact_core.models.segmenter import build_segmenter
 from exact_core.stages.common import checkpoints_for, fresh_folder, save_model
 from exact_core.tracking import Tracker
 from exact_core.training.loop import choose_device, fit, seed_everything
@@ -46,7 +46,7 @@ def train_segmenter(
         mask_set = MaskSet(masks, windows)
         # Threshold and shards identify the masks: another classifier gives other shards.
         targets, origin = mask_set.mask, mask_set.manifest.model_dump_json()
-    model = Segmenter(
+    model = build_segmenter(
         settings, bands=len(windows.manifest.bands), classes=windows.classes, window=windows.manifest.window
     ).to(device)
 
@@ -55,7 +55,7 @@ def train_segmenter(
             windows,
             windows.indices(split),
             batch=settings.training.batch,
-            encoder=settings.encoder,
+            encoder=settings.reading,
             device=device,
             targets=targets,
         )

@@ -11,7 +11,7 @@ from torch import Tensor
 from exact_core.data.batches import Batch, BatchLoader
 from exact_core.losses import segmentation_loss
 from exact_core.metrics import Scores, confusion_matrix
-from exact_core.models.segmenter import Segmenter
+from exact_core.models.segmenter import AnySegmenter
 
 __all__ = ["SegmenterTask"]
 
@@ -23,7 +23,7 @@ class SegmenterTask:
     Those targets are of the same kind as the training ones: pseudo masks where it learns from pseudo masks.
     """
 
-    model: Segmenter
+    model: AnySegmenter
     classes: int
     validation: BatchLoader
     figure: str = "validation_miou"

@@ -171,6 +171,29 @@ def test_weights_that_were_altered_are_refused(finished, tmp_path, config, datas
         )
 
 
+def test_the_second_segmenter_trains_repeats_and_says_what_it_is(tmp_path, config, dataset_folder):
+    utae = override(config, ["segmenter.model=utae"])
+    for name in ("one", "two"):
+        stages.train_segmenter(utae, dataset=dataset_folder, masks=None, out=tmp_path / name, tracker=TRACKER)
+    for file in ("weights.safetensors", "model.json", "config.yaml"):
+        assert sha256_of(tmp_path / "one" / file) == sha256_of(tmp_path / "two" / file)
+    # The stage's own recipe says TSViT: what was trained is what the model folder says.
+    stages.evaluate(
+        config,
+        dataset=dataset_folder,
+        segmenter=tmp_path / "one",
+        classifier=None,
+        masks=None,
+        out=tmp_path / "e",
+        report=tmp_path / "report.html",
+        tracker=TRACKER,
+    )
+    assert json.loads((tmp_path / "e" / "metrics.json").read_text())["segmenter"] == "utae"
+    report = (tmp_path / "report.html").read_text()
+    assert "U-TAE segmenter" in report
+    assert "TSViT" not in report
+
+
 def test_dense_supervision(tmp_path, config, dataset_folder):
     stages.train_segmenter(config, dataset=dataset_folder, masks=None, out=tmp_path / "s", tracker=TRACKER)
     figures = stages.evaluate(
