@@ -109,7 +109,7 @@ class Store(ABC):
         """What is known of an object, None where there is none."""
 
     @abstractmethod
-    def keys(self, prefix: str = "") -> list[str]:
+    def list_keys(self, prefix: str = "") -> list[str]:
         """Keys of the finished objects that begin with `prefix`, sorted."""
 
     @abstractmethod

@@ -46,7 +46,7 @@ class FileStore(Store):
                 return None
             return ObjectInfo(key, path.stat().st_size, sha256_of(path))
 
-    def keys(self, prefix: str = "") -> list[str]:
+    def list_keys(self, prefix: str = "") -> list[str]:
         """See `Store`."""
         with _explained(f"list {self.root}"):
             self._check_root()

@@ -140,15 +140,10 @@ class S3Store(Store):
             recorded = str((found.metadata or {}).get(RECORD, ""))
             return ObjectInfo(key, found.size or 0, recorded)
 
-        info = self._ask("look up", key, ask)
-        if info is None and not self._bucket_seen:
-            # The answer to HEAD has no text: a missing bucket looks like a missing object.
-            if not self._ask("look for the bucket of", key, lambda: self._client.bucket_exists(self.bucket)):
-                raise self._failure("look up", key, "NoSuchBucket: there is no such bucket", "NoSuchBucket", 1)
-            self._bucket_seen = True
-        return info
+        self._check_bucket()
+        return self._ask("look up", key, ask)
 
-    def keys(self, prefix: str = "") -> list[str]:
+    def list_keys(self, prefix: str = "") -> list[str]:
         """See `Store`."""
         base = f"{self.prefix}/" if self.prefix else ""
 
@@ -156,6 +151,7 @@ class S3Store(Store):
             found = self._client.list_objects(self.bucket, prefix=base + prefix, recursive=True)
             return [str(item.object_name).removeprefix(base) for item in found if not item.is_dir]
 
+        self._check_bucket()
         return sorted(self._ask("list", prefix, ask))
 
     def read(self, key: str) -> bytes:
@@ -170,6 +166,7 @@ class S3Store(Store):
                     response.close()
                     response.release_conn()
 
+        self._check_bucket()
         return self._ask("read", key, ask)
 
     def read_range(self, key: str, start: int, length: int) -> bytes:
@@ -189,10 +186,12 @@ class S3Store(Store):
                 raise DataError(f"{self.uri_of(key)}: ends before byte {start + length}: truncated; publish it again")
             return content
 
+        self._check_bucket()
         return self._ask("read", key, ask)
 
     def write(self, key: str, content: bytes) -> None:
         """See `Store`."""
+        self._check_bucket()
         self._put(key, lambda: content, hashlib.sha256(content).hexdigest())
 
     def upload(self, path: Path, key: str, *, digest: FileDigest, progress: Progress | None = None) -> int:
@@ -220,6 +219,7 @@ class S3Store(Store):
 
     def delete(self, key: str) -> None:
         """See `Store`."""
+        self._check_bucket()
         self._ask("delete", key, lambda: self._client.remove_object(self.bucket, self._name(key)))
 
     def unfinished(self, key: str) -> list[str]:
@@ -232,6 +232,19 @@ class S3Store(Store):
             return sorted(str(upload.upload_id) for upload in listed.uploads if upload.object_name == name)
 
         return self._ask("list uploads of", key, ask)
+
+    def _check_bucket(self) -> None:
+        """Before the first request: what is wrong with keys and bucket is clear here, and nowhere else.
+
+        An answer to HEAD has no text, so that a missing bucket looks like a missing object and a wrong key like a
+        missing right; and some servers make a bucket that is written to, and list a missing one as empty.
+        """
+        if self._bucket_seen:
+            return
+        self._ask("list", "", lambda: next(iter(self._client.list_objects(self.bucket, prefix=self.prefix)), None))
+        if not self._ask("find", "", lambda: self._client.bucket_exists(self.bucket)):
+            raise self._failure("find", "", "NoSuchBucket: there is no such bucket", "NoSuchBucket", 1)
+        self._bucket_seen = True
 
     def _put(self, key: str, content: Callable[[], bytes], sha256: str) -> None:
         def ask() -> None:
@@ -356,9 +369,10 @@ class S3Store(Store):
         helps = HELP.get(
             code, "check AWS_ENDPOINT_URL and that the store is up; the same command again goes on from here"
         )
+        where = f"bucket {self.bucket}, key {key}" if key else f"bucket {self.bucket}"
         return ServiceError(
-            f"cannot {action} {self.uri_of(key)} at {self.endpoint} (bucket {self.bucket}) "
-            f" after {tries}: {said}; {helps}"
+            f"cannot {action} {self.uri_of(key) if key else self.uri} ({where}) at {self.endpoint} after {tries}: "
+            f"{said}; {helps}"
         )
 
 

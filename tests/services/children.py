@@ -13,10 +13,11 @@ import os
 import signal
 import subprocess
 import sys
-import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from exact_core.storage import Cache, StoreOptions, fetch_folder, manifest_of, publish_folder, read_pointer
+from exact_core.storage import Cache, StoreOptions, content_key, fetch_folder, manifest_of, publish_folder, read_pointer
 from exact_core.storage.base import Store, open_store
 from exact_core.storage.filestore import FileStore
 from exact_core.storage.s3 import S3Store
@@ -52,18 +53,23 @@ def killer(after: int):
     return progress
 
 
-def count_reads() -> list[int]:
-    """Lengths of all ranges that this process reads from stores from now on."""
+@contextmanager
+def counted_reads() -> Iterator[list[int]]:
+    """Lengths of all ranges that this process reads from stores meanwhile."""
     lengths: list[int] = []
-    for kind in (S3Store, FileStore):
-        original = kind.read_range
+    originals = {kind: kind.read_range for kind in (S3Store, FileStore)}
+    for kind, original in originals.items():
 
         def counted(self: Store, key: str, start: int, length: int, original=original) -> bytes:
             lengths.append(length)
             return original(self, key, start, length)
 
         kind.read_range = counted
-    return lengths
+    try:
+        yield lengths
+    finally:
+        for kind, original in originals.items():
+            kind.read_range = original
 
 
 def main(action: str, *arguments: str) -> None:
@@ -72,16 +78,15 @@ def main(action: str, *arguments: str) -> None:
         publish_folder(Path(folder), manifest_of(Path(folder)), uri, options=OPTIONS, progress=killer(int(kill)))
     elif action == "fetch":
         pointer, folder, cache, kill = arguments
-        lengths = count_reads()
-        fetch_folder(
-            pointer, Path(folder), cache=Cache(Path(cache), bound=BOUND), options=OPTIONS, progress=killer(int(kill))
-        )
+        local = Cache(Path(cache), bound=BOUND)
+        with counted_reads() as lengths:
+            fetch_folder(pointer, Path(folder), cache=local, options=OPTIONS, progress=killer(int(kill)))
         sys.stdout.write(f"{sum(lengths)}")
     elif action == "use":
         cache, pointer = arguments
         file = read_pointer(pointer).manifest
-        store = open_store(file.uri.removesuffix(f"/sha256/{file.sha256[:2]}/{file.sha256}"))
-        key = f"sha256/{file.sha256[:2]}/{file.sha256}"
+        key = content_key(file.sha256)
+        store = open_store(file.uri.removesuffix(f"/{key}"))
         with Cache(Path(cache), bound=BOUND).use(store, key, sha256=file.sha256, size=file.size):
             sys.stdout.write("using\n")
             sys.stdout.flush()
@@ -91,5 +96,4 @@ def main(action: str, *arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    assert threading.current_thread() is threading.main_thread()
     main(*sys.argv[1:])
