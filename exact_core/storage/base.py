@@ -200,8 +200,9 @@ def open_object(uri: str, *, options: StoreOptions | None = None) -> tuple[Store
     if kind == "file":
         path = Path(place)
         return open_store(str(path.parent), options=options), path.name
-    bucket, _, key = place.partition("/")
-    return open_store(f"s3://{bucket}", options=options), check_key(key)
+    # At its own prefix: keys may be good for that alone.
+    base, _, name = place.rpartition("/")
+    return open_store(f"s3://{base}", options=options), check_key(name)
 
 
 def _split(uri: str) -> tuple[str, str]:

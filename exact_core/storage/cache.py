@@ -76,16 +76,19 @@ class Cache:
             DataError, ServiceError: it is not there, the store does not answer, or the disk is full.
         """
         path = self.root / content_key(sha256)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        while True:
-            descriptor = self._open(path, sha256, size)
-            if descriptor is not None:
-                if progress is not None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = None
+            while descriptor is None:
+                descriptor = self._open(path, sha256, size)
+                if descriptor is None:
+                    descriptor = self._fetch(path, store, key, sha256, size, progress)
+                elif progress is not None:
                     progress(size)
-            else:
-                descriptor = self._fetch(path, store, key, sha256, size, progress)
-            if descriptor is not None:
-                break
+        except OSError as error:
+            raise ServiceError(
+                f"cannot keep a copy in the cache: {error}; set EXACT_CACHE_DIR to another folder"
+            ) from error
         try:
             yield path
         finally:

@@ -11,13 +11,14 @@ import hashlib
 import json
 import os
 import shutil
-from pathlib import Path, PurePosixPath
+from contextlib import suppress
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationError, field_validator
 
 from exact_core.config import Settings, describe
-from exact_core.errors import CorruptError, DataError
+from exact_core.errors import CorruptError, DataError, ServiceError
 from exact_core.files import publish_text, sha256_of
 from exact_core.storage.base import (
     PARTIAL,
@@ -55,7 +56,7 @@ class StoredFile(Settings):
     @classmethod
     def _inside(cls, name: str) -> str:
         """A name that leads out of the folder would let a pointer write anywhere."""
-        if not name or "\0" in name or "\\" in name or PurePosixPath(name).is_absolute() or ".." in name.split("/"):
+        if "\0" in name or "\\" in name or {"", ".", ".."} & set(name.split("/")):
             raise ValueError("must be a path inside the folder")
         return name
 
@@ -207,7 +208,6 @@ def fetch_folder(
         if target.is_file() and target.stat().st_size == file.size and sha256_of(target) == file.sha256:
             told(file.size)
             return
-        target.parent.mkdir(parents=True, exist_ok=True)
         key = content_key(file.sha256)
         store = stores[file.uri.removesuffix(f"/{key}")]
         with cache.use(store, key, sha256=file.sha256, size=file.size, progress=told) as copy:
@@ -232,11 +232,19 @@ def _digest(manifest: StoredFile, files: tuple[StoredFile, ...]) -> str:
 def _place(copy: Path, target: Path) -> None:
     """A file of the cache under another name: a link, or a copy where there can be none."""
     partial = target.with_name(target.name + PARTIAL)
-    partial.unlink(missing_ok=True)
     try:
-        os.link(copy, partial)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial.unlink(missing_ok=True)
+        try:
+            os.link(copy, partial)
+        except OSError as error:
+            if error.errno not in NO_LINK:
+                raise
+            shutil.copyfile(copy, partial)
+        os.replace(partial, target)
     except OSError as error:
-        if error.errno not in NO_LINK:
-            raise
-        shutil.copyfile(copy, partial)
-    os.replace(partial, target)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise ServiceError(
+            f"{target}: cannot be written: {error}; make room or choose another folder, then repeat"
+        ) from error

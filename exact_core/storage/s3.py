@@ -1,4 +1,4 @@
-"""A store in a bucket of an S3 server; the only module that imports minio.
+"""A store in a bucket of an S3 server; with retry.py the only module that imports minio.
 
 Multipart calls carry an underscore in the SDK, whose public upload neither continues one nor sends checksums of the
 parts; pyproject.toml bounds its version for their sake.
@@ -10,23 +10,19 @@ import base64
 import hashlib
 import logging
 import os
-import random
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
 from urllib.parse import urlsplit
-from xml.etree.ElementTree import ParseError
 
 import certifi
 import urllib3
 from minio import Minio
 from minio.datatypes import Part
-from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
+from minio.error import S3Error
 
-from exact_core.errors import ConfigError, DataError, ExactError, ServiceError
+from exact_core.errors import ConfigError, DataError
 from exact_core.storage.base import (
     FileDigest,
     ObjectInfo,
@@ -38,6 +34,7 @@ from exact_core.storage.base import (
     one_at_a_time,
     read_part,
 )
+from exact_core.storage.retry import LostUploadError, Requests
 
 __all__ = ["S3Store"]
 
@@ -45,28 +42,8 @@ log = logging.getLogger(__name__)
 
 RECORD = "x-amz-meta-sha256"
 AMAZON = "https://s3.amazonaws.com"
-PASSING = frozenset(
-    {"BadDigest", "IncompleteBody", "InternalError", "RequestTimeout", "SlowDown", "XAmzContentSHA256Mismatch"}
-)
-"""Codes that may pass when a request is repeated, beside every answer of 429 or 500 and above."""
-LOST = frozenset({"InvalidPart", "InvalidPartOrder", "NoSuchUpload"})
-"""Codes of an upload that another process has finished or aborted, or whose parts the server has lost."""
 UPLOADS = 3
-"""Times that an upload is begun anew after that."""
-HELP = {
-    "AccessDenied": "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and what they may do with this bucket",
-    "InvalidAccessKeyId": "check AWS_ACCESS_KEY_ID",
-    "SignatureDoesNotMatch": "check AWS_SECRET_ACCESS_KEY",
-    "NoSuchBucket": "make the bucket, or name one that exists",
-    "RequestTimeTooSkewed": "set this machine's clock",
-    "AuthorizationHeaderMalformed": "check AWS_REGION",
-    "XMinioStorageFull": "make room in the store",
-}
-Result = TypeVar("Result")
-
-
-class LostUploadError(Exception):
-    """An upload is no longer there."""
+"""Times that an upload is begun anew when it is lost."""
 
 
 class _Counted:
@@ -87,8 +64,8 @@ class S3Store(Store):
 
     def __init__(self, bucket: str, prefix: str, *, client: Minio, endpoint: str, options: StoreOptions) -> None:
         super().__init__(f"s3://{bucket}/{prefix}".rstrip("/"), options)
-        self.bucket, self.prefix, self.endpoint = bucket, prefix, endpoint
-        self._client = client
+        self.bucket, self.prefix = bucket, prefix
+        self._client, self._requests = client, Requests(self.uri, bucket, endpoint, options)
         self._slots = threading.BoundedSemaphore(options.workers)
         self._bucket_seen = False
 
@@ -141,7 +118,7 @@ class S3Store(Store):
             return ObjectInfo(key, found.size or 0, recorded)
 
         self._check_bucket()
-        return self._ask("look up", key, ask)
+        return self._requests.ask("look up", key, ask)
 
     def list_keys(self, prefix: str = "") -> list[str]:
         """See `Store`."""
@@ -152,7 +129,7 @@ class S3Store(Store):
             return [str(item.object_name).removeprefix(base) for item in found if not item.is_dir]
 
         self._check_bucket()
-        return sorted(self._ask("list", prefix, ask))
+        return sorted(self._requests.ask("list", prefix, ask))
 
     def read(self, key: str) -> bytes:
         """See `Store`."""
@@ -167,7 +144,7 @@ class S3Store(Store):
                     response.release_conn()
 
         self._check_bucket()
-        return self._ask("read", key, ask)
+        return self._requests.ask("read", key, ask)
 
     def read_range(self, key: str, start: int, length: int) -> bytes:
         """See `Store`."""
@@ -187,7 +164,7 @@ class S3Store(Store):
             return content
 
         self._check_bucket()
-        return self._ask("read", key, ask)
+        return self._requests.ask("read", key, ask)
 
     def write(self, key: str, content: bytes) -> None:
         """See `Store`."""
@@ -215,12 +192,12 @@ class S3Store(Store):
             if self.head(key) == wanted:
                 return sent
             told(-digest.size)
-        raise self._failure("upload", key, "the server does not keep what it confirmed", "", UPLOADS)
+        raise self._requests.failure("upload", key, "the server does not keep what it confirmed", "", UPLOADS)
 
     def delete(self, key: str) -> None:
         """See `Store`."""
         self._check_bucket()
-        self._ask("delete", key, lambda: self._client.remove_object(self.bucket, self._name(key)))
+        self._requests.ask("delete", key, lambda: self._client.remove_object(self.bucket, self._name(key)))
 
     def unfinished(self, key: str) -> list[str]:
         """Identities of uploads of this key that were begun and not finished, sorted."""
@@ -231,7 +208,7 @@ class S3Store(Store):
             listed = self._client._list_multipart_uploads(self.bucket, prefix=name)
             return sorted(str(upload.upload_id) for upload in listed.uploads if upload.object_name == name)
 
-        return self._ask("list uploads of", key, ask)
+        return self._requests.ask("list uploads of", key, ask)
 
     def _check_bucket(self) -> None:
         """Before the first request: what is wrong with keys and bucket is clear here, and nowhere else.
@@ -241,9 +218,11 @@ class S3Store(Store):
         """
         if self._bucket_seen:
             return
-        self._ask("list", "", lambda: next(iter(self._client.list_objects(self.bucket, prefix=self.prefix)), None))
-        if not self._ask("find", "", lambda: self._client.bucket_exists(self.bucket)):
-            raise self._failure("find", "", "NoSuchBucket: there is no such bucket", "NoSuchBucket", 1)
+        self._requests.ask(
+            "list", "", lambda: next(iter(self._client.list_objects(self.bucket, prefix=self.prefix)), None)
+        )
+        if not self._requests.ask("find", "", lambda: self._client.bucket_exists(self.bucket)):
+            raise self._requests.failure("find", "", "NoSuchBucket: there is no such bucket", "NoSuchBucket", 1)
         self._bucket_seen = True
 
     def _put(self, key: str, content: Callable[[], bytes], sha256: str) -> None:
@@ -253,7 +232,7 @@ class S3Store(Store):
                 headers = {RECORD: sha256, **_checksum(data), "Content-Type": "application/octet-stream"}
                 self._client._put_object(self.bucket, self._name(key), data, headers)
 
-        self._ask("upload", key, ask)
+        self._requests.ask("upload", key, ask)
 
     def _multipart(self, path: Path, key: str, digest: FileDigest, told: Progress) -> int:
         """Send the parts that the server lacks and join them; returns the bytes sent."""
@@ -269,7 +248,7 @@ class S3Store(Store):
                     data = read_part(path, i, digest)
                     return self._client._upload_part(self.bucket, name, data, {**_checksum(data)}, upload, i + 1)
 
-            tags[i] = self._ask("upload", key, ask, part=i + 1)
+            tags[i] = self._requests.ask("upload", key, ask, part=i + 1)
             told(sizes[i])
 
         try:
@@ -279,7 +258,9 @@ class S3Store(Store):
             self._abort(key, upload)
             raise
         parts = [Part(part_number=i + 1, etag=tags[i]) for i in range(len(sizes))]
-        self._ask("finish", key, lambda: self._client._complete_multipart_upload(self.bucket, name, upload, parts))
+        self._requests.ask(
+            "finish", key, lambda: self._client._complete_multipart_upload(self.bucket, name, upload, parts)
+        )
         for other in self.unfinished(key):
             self._abort(key, other)
         return sum(sizes[i] for i in missing)
@@ -306,7 +287,7 @@ class S3Store(Store):
                 best = upload, have
         if best is not None:
             return best
-        upload = self._ask(
+        upload = self._requests.ask(
             "begin to upload",
             key,
             lambda: self._client._create_multipart_upload(self.bucket, name, {RECORD: digest.sha256}),
@@ -317,7 +298,7 @@ class S3Store(Store):
         found: list[Part] = []
         while True:
             marker = str(found[-1].part_number) if found else None
-            page = self._ask(
+            page = self._requests.ask(
                 "list parts of",
                 key,
                 lambda marker=marker: self._client._list_parts(  # type: ignore[misc]
@@ -330,62 +311,14 @@ class S3Store(Store):
 
     def _abort(self, key: str, upload: str) -> None:
         with suppress(LostUploadError):
-            self._ask("abort", key, lambda: self._client._abort_multipart_upload(self.bucket, self._name(key), upload))
+            self._requests.ask(
+                "abort", key, lambda: self._client._abort_multipart_upload(self.bucket, self._name(key), upload)
+            )
 
     def _name(self, key: str) -> str:
         """Key in the bucket."""
         check_key(key)
         return f"{self.prefix}/{key}" if self.prefix else key
-
-    def _ask(self, action: str, key: str, request: Callable[[], Result], *, part: int | None = None) -> Result:
-        """Make a request, again after a growing pause where the reason may pass."""
-        options = self.options
-        for attempt in range(1, options.attempts + 1):
-            try:
-                return request()
-            except (MinioException, urllib3.exceptions.HTTPError, ParseError) as error:
-                code = (error.code or "") if isinstance(error, S3Error) else ""
-                if code in LOST:
-                    raise LostUploadError(code) from error
-                said = f"{code}: {error.message}" if isinstance(error, S3Error) else f"{type(error).__name__}: {error}"
-                if not _may_pass(error) or attempt == options.attempts:
-                    raise self._failure(action, key, said, code, attempt) from error
-                pause = min(options.longest_pause, options.first_pause * 2 ** (attempt - 1))
-                pause *= random.uniform(0.5, 1)  # noqa: S311 - parts that wait for one server should not all wake at once
-                where = f", part {part}" if part else ""
-                log.warning(
-                    "%s%s at %s: %s; try %d of %d in %.1f s",
-                    *(self.uri_of(key), where, self.endpoint, said, attempt + 1, options.attempts, pause),
-                )
-                time.sleep(pause)
-        raise AssertionError("a store makes one attempt at least")
-
-    def _failure(self, action: str, key: str, said: str, code: str, attempts: int) -> ExactError:
-        tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-        if code == "NoSuchKey":
-            return DataError(
-                f"{self.uri_of(key)} at {self.endpoint}: no such object; check the URI, or publish it again"
-            )
-        helps = HELP.get(
-            code, "check AWS_ENDPOINT_URL and that the store is up; the same command again goes on from here"
-        )
-        where = f"bucket {self.bucket}, key {key}" if key else f"bucket {self.bucket}"
-        return ServiceError(
-            f"cannot {action} {self.uri_of(key) if key else self.uri} ({where}) at {self.endpoint} after {tries}: "
-            f"{said}; {helps}"
-        )
-
-
-def _may_pass(error: Exception) -> bool:
-    """Whether the same request may succeed later."""
-    if isinstance(error, S3Error):
-        return error.code in PASSING or error.response.status == 429 or error.response.status >= 500
-    if isinstance(error, ServerError):
-        return error.status_code == 429 or error.status_code >= 500
-    if isinstance(error, urllib3.exceptions.SSLError):
-        return False
-    # No answer, half an answer, or what a proxy says in the place of a server that is starting.
-    return isinstance(error, (InvalidResponseError, urllib3.exceptions.HTTPError, ParseError))
 
 
 def _checksum(data: bytes) -> dict[str, str | list[str] | tuple[str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import resource
 import shutil
 import subprocess
@@ -117,24 +116,23 @@ def cache(tmp_path) -> Cache:
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A folder that holds 8 MiB: a file system of that size, or, where none may be mounted, a limit on file sizes."""
+    """A way to a folder of 8 MiB: a file system of that size, or, where none may be mounted, a limit on files."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = (
-        shutil.which("mount") is not None
-        and os.geteuid() == 0
-        and subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True, check=False
-        ).returncode
-        == 0
-    )
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    if not mounted:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (8 * MIB, hard))
-    try:
-        yield folder
-    finally:
-        if mounted:
-            subprocess.run(["umount", folder], check=True)
-        else:
+
+    @contextmanager
+    def limited() -> Iterator[Path]:
+        mounted = shutil.which("mount") is not None and not subprocess.call(
+            ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], stderr=subprocess.DEVNULL
+        )
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if not mounted:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (8 * MIB, hard))
+        try:
+            yield folder
+        finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            if mounted:
+                subprocess.run(["umount", folder], check=True)
+
+    return limited

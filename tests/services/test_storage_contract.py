@@ -15,7 +15,7 @@ from exact_core.storage.base import digest_file
 from tests.services import children
 from tests.services.conftest import FAST, MIB
 
-PATIENT = StoreOptions(part_bytes=5 * MIB, workers=2)
+PATIENT = StoreOptions(part_bytes=5 * MIB, workers=2, attempts=30)
 
 
 def write(path, size):
@@ -257,20 +257,20 @@ def test_a_full_disk(place, small_disk):
     store, key, digest = place.put(first)
     _, other, its = place.put(second)
     _, large, too = place.put(os.urandom(9 * MIB))
-    cache = Cache(small_disk / "cache", bound=10**9)
-    with cache.use(store, key, sha256=digest.sha256, size=digest.size) as path:
-        assert path.read_bytes() == first
-    with (
-        pytest.raises(ServiceError, match=r"9\.4 MB.* free; make room there, or set EXACT_CACHE_DIR"),
-        cache.use(store, large, sha256=too.sha256, size=too.size),
-    ):
-        pass
-    assert [path for path in cache.root.rglob("*") if path.is_file() and too.sha256 in path.name] == []
-    # What the cache holds makes room for what is needed now.
-    with cache.use(store, other, sha256=its.sha256, size=its.size) as path:
-        assert path.read_bytes() == second
-    full = open_store(str(small_disk / "store"), options=FAST)
-    source = place.folder.with_name("file2")
-    with pytest.raises(ServiceError, match="cannot write .*make room there"):
-        full.upload(source, large, digest=too)
-    assert full.list_keys() == []
+    with small_disk() as disk:
+        cache = Cache(disk / "cache", bound=10**9)
+        with cache.use(store, key, sha256=digest.sha256, size=digest.size) as path:
+            assert path.read_bytes() == first
+        with (
+            pytest.raises(ServiceError, match=r"9\.4 MB.* free; make room there, or set EXACT_CACHE_DIR"),
+            cache.use(store, large, sha256=too.sha256, size=too.size),
+        ):
+            pass
+        assert [path for path in cache.root.rglob("*") if path.is_file() and too.sha256 in path.name] == []
+        # What the cache holds makes room for what is needed now.
+        with cache.use(store, other, sha256=its.sha256, size=its.size) as path:
+            assert path.read_bytes() == second
+        full = open_store(str(disk / "store"), options=FAST)
+        with pytest.raises(ServiceError, match="cannot write .*make room there"):
+            full.upload(place.folder.with_name("file2"), large, digest=too)
+        assert full.list_keys() == []

@@ -89,7 +89,8 @@ def test_a_pointer_in_a_file(place, tmp_path, cache):
 
 def test_a_killed_publisher_leaves_nothing_that_looks_finished(place, tmp_path, cache):
     folder = make(tmp_path / "a", {f"{i:05d}.safetensors": 3 * MIB for i in range(6)})
-    code, _ = children.run("publish", folder, place.uri, 8 * MIB)
+    # Beyond what four files at once hold, so that one at least is finished.
+    code, _ = children.run("publish", folder, place.uri, 14 * MIB)
     assert code == -signal.SIGKILL
     keys = place.open().list_keys()
     assert [key for key in keys if key.startswith("folders/")] == []
@@ -280,6 +281,16 @@ def test_a_cache_on_another_file_system(place, tmp_path):
         assert cache.held() <= 2 * MIB
     finally:
         shutil.rmtree(root, ignore_errors=True)
+
+
+def test_a_folder_on_a_full_disk(place, tmp_path, small_disk, cache):
+    folder = make(tmp_path / "a", {"0": 3 * MIB, "1": 9 * MIB})
+    pointer = publish(folder, place.uri)
+    with small_disk() as disk:
+        with pytest.raises(ServiceError, match="make room"):
+            fetch_folder(pointer, disk / "out", cache=cache, options=FAST)
+        assert not (disk / "out" / "masks.json").exists()
+        assert list((disk / "out").rglob("*.partial")) == []
 
 
 def test_a_cache_that_cannot_be(tmp_path):

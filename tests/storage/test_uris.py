@@ -31,7 +31,7 @@ def test_buckets():
     assert store.uri_of("c/d") == "s3://bucket/a/b/c/d"
     assert open_store("s3://bucket").uri_of("c") == "s3://bucket/c"
     store, key = open_object("s3://bucket/a/b")
-    assert (store.uri, key) == ("s3://bucket", "a/b")
+    assert (store.uri, key) == ("s3://bucket/a", "b")
 
 
 @pytest.mark.parametrize("uri", ["", "s3://", "s3://ab", "s3://Upper/x", "s3://a_b/x", "http://h/x"])
