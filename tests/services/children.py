@@ -35,7 +35,7 @@ def start(*arguments: object) -> subprocess.Popen[str]:
 def run(*arguments: object) -> tuple[int, str]:
     """Its exit code and what it printed."""
     child = start(*arguments)
-    said, errors = child.communicate(timeout=60)
+    said, errors = child.communicate(timeout=200)
     assert child.returncode in (0, -signal.SIGKILL), errors
     return child.returncode, said
 

@@ -117,7 +117,7 @@ def test_two_processes_fetch_each_object_once(place, tmp_path, cache):
     folder = make(tmp_path / "a", {f"{i}": 3 * MIB for i in range(6)})
     pointer = publish(folder, place.uri)
     pair = [children.start("fetch", pointer.uri, tmp_path / f"out{i}", cache.root, 0) for i in range(2)]
-    ends = [child.communicate(timeout=60) for child in pair]
+    ends = [child.communicate(timeout=200) for child in pair]
     assert [child.returncode for child in pair] == [0, 0], ends
     assert sum(int(said) for said, _ in ends) == pointer.size
     assert contents(tmp_path / "out0") == contents(tmp_path / "out1") == contents(folder)
@@ -126,7 +126,7 @@ def test_two_processes_fetch_each_object_once(place, tmp_path, cache):
 def test_two_processes_publish_the_same(place, tmp_path, cache):
     folder = make(tmp_path / "a", {f"{i}": 11 * MIB for i in range(2)})
     pair = [children.start("publish", folder, place.uri, 0) for _ in range(2)]
-    ends = [child.communicate(timeout=60) for child in pair]
+    ends = [child.communicate(timeout=200) for child in pair]
     assert [child.returncode for child in pair] == [0, 0], ends
     store = place.open()
     (pointer,) = (key for key in store.list_keys() if key.startswith("folders/"))
@@ -244,7 +244,7 @@ def test_what_another_process_uses_is_not_evicted(place, tmp_path, caplog):
         # What was no longer in use went instead.
         assert cached(cache) == [pointer.manifest.sha256]
     finally:
-        child.communicate(timeout=30)
+        child.communicate(timeout=200)
     with cache.use(store, key, sha256=digest.sha256, size=digest.size):
         assert cached(cache) == [digest.sha256]
 
