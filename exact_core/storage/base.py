@@ -54,7 +54,7 @@ class StoreOptions:
     workers: int = 8
     """Requests under way at once."""
     attempts: int = 8
-    """Tries of a request that fails for a passing reason; with the pauses below, a server may be gone for 25 s."""
+    """Tries of a request that fails for a passing reason; with the pauses below, a server may be gone for some 20 s."""
     first_pause: float = 0.25
     """Seconds before the second try; each further pause is twice as long, and shortened by chance by up to half."""
     longest_pause: float = 10.0
