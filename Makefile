@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 
 .PHONY: help
 help: ## list the tasks
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 # torch first and alone, by its exact version: a CPU build that pip has at hand then serves everything else.
 $(READY): pyproject.toml constraints.txt
@@ -27,7 +27,11 @@ demo: $(READY) ## set up, run the whole pipeline on a generated season, and show
 
 .PHONY: test
 test: $(READY) ## set up and run the tests (under 10 minutes on 2 cores)
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow and not services'
+
+.PHONY: test-services
+test-services: $(READY) ## tests against object store servers (tests/services/servers.py says which)
+	$(BIN)/python -m pytest tests/services -m services
 
 .PHONY: test-slow
 test-slow: $(READY) ## the tests that take minutes each

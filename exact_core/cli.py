@@ -14,6 +14,7 @@ from exact_core import __version__
 from exact_core.config import RunConfig, load_config, override
 from exact_core.errors import ExactError, ServiceError
 from exact_core.recipes import RECIPES, resolve
+from exact_core.store_cli import store_app
 
 __all__ = ["app", "main"]
 
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 ingest_app = typer.Typer(help="Read a source and cut it into a window dataset.", no_args_is_help=True)
 app.add_typer(ingest_app, name="ingest")
+app.add_typer(store_app, name="store")
 
 
 class Supervision(StrEnum):

@@ -15,7 +15,6 @@ Axes: N windows, T dates, C bands, H W pixels, K crop classes.
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from safetensors import SafetensorError, safe_open
 
 from exact_core.config import Settings, describe
 from exact_core.errors import CorruptError, DataError
+from exact_core.files import sha256_of
 
 __all__ = [
     "CLEAR_PATCH",
@@ -51,12 +51,6 @@ PAD_DAY = -1
 CLEAR_PATCH = 2
 """Side, in pixels, of the patch that one value of `clear` describes."""
 SPLITS = ("train", "validation", "test")
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class FileEntry(Settings):

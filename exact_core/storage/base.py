@@ -1,0 +1,278 @@
+"""What a store is: objects, named by keys, under one URI."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import unquote, urlsplit
+
+from exact_core.errors import ConfigError, DataError, ServiceError
+
+__all__ = [
+    "FileDigest",
+    "ObjectInfo",
+    "Progress",
+    "Store",
+    "StoreOptions",
+    "content_key",
+    "digest_file",
+    "in_parallel",
+    "one_at_a_time",
+    "open_object",
+    "open_store",
+    "read_part",
+]
+
+Progress = Callable[[int], None]
+"""Told how many bytes have newly arrived or were found to be there already; never called by two threads at once."""
+
+PARTIAL = ".partial"
+"""Suffix of files that are being written; no object is named like that."""
+MIB = 2**20
+MOST_PARTS = 10_000
+"""Parts that S3 allows in one upload."""
+BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class StoreOptions:
+    """How a store moves bytes. Memory in flight is at most `workers` x `part_bytes`."""
+
+    part_bytes: int = 8 * MIB
+    """Size of the parts of an upload and of the ranges of a download; S3 wants at least 5 MiB."""
+    workers: int = 8
+    """Requests under way at once."""
+    attempts: int = 8
+    """Tries of a request that fails for a passing reason; with the pauses below, a server may be gone for some 20 s."""
+    first_pause: float = 0.25
+    """Seconds before the second try; each further pause is twice as long, and shortened by chance by up to half."""
+    longest_pause: float = 10.0
+    """Seconds that no pause exceeds."""
+    timeout: float = 60.0
+    """Seconds without a byte after which a request has failed."""
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """What a store says about an object."""
+
+    key: str
+    size: int
+    """Bytes."""
+    sha256: str
+    """As recorded when it was uploaded; empty where something else than this package has put the object there."""
+
+
+@dataclass(frozen=True)
+class FileDigest:
+    """A file's size and checksums."""
+
+    size: int
+    """Bytes."""
+    sha256: str
+    part_bytes: int
+    """Size of each part but the last."""
+    md5: tuple[bytes, ...]
+    """Of each part, as S3 checks it; one part at least."""
+
+
+class Store(ABC):
+    """Objects under one URI.
+
+    Every method but the constructor may be called by several threads at once.
+
+    Raises:
+        ServiceError: the store cannot be used; the message names it, the key, the tries made and the way out.
+        DataError: there is no such object.
+    """
+
+    def __init__(self, uri: str, options: StoreOptions) -> None:
+        self.uri, self.options = uri, options
+
+    def uri_of(self, key: str) -> str:
+        """The URI of an object."""
+        return f"{self.uri}/{key}"
+
+    @abstractmethod
+    def head(self, key: str) -> ObjectInfo | None:
+        """What is known of an object, None where there is none."""
+
+    @abstractmethod
+    def list_keys(self, prefix: str = "") -> list[str]:
+        """Keys of the finished objects that begin with `prefix`, sorted."""
+
+    @abstractmethod
+    def read(self, key: str) -> bytes:
+        """A small object whole."""
+
+    @abstractmethod
+    def read_range(self, key: str, start: int, length: int) -> bytes:
+        """Exactly `length` bytes of an object."""
+
+    @abstractmethod
+    def write(self, key: str, content: bytes) -> None:
+        """Write a small object, whole or not at all, in place of what was there."""
+
+    @abstractmethod
+    def upload(self, path: Path, key: str, *, digest: FileDigest, progress: Progress | None = None) -> int:
+        """Upload a file, unless the store has it already with the right size and SHA-256.
+
+        An upload that was cut off is continued by the next of the same key, which is right for keys that name their
+        content only.
+
+        Returns:
+            Bytes that had to be sent; 0 where everything was there.
+
+        Raises:
+            DataError: the file has changed since `digest` was taken.
+        """
+
+    @abstractmethod
+    def delete(self, key: str) -> None:
+        """Delete an object if it is there."""
+
+
+def content_key(sha256: str) -> str:
+    """Key of the object with this content: `sha256/ab/abcdef…`."""
+    return f"sha256/{sha256[:2]}/{sha256}"
+
+
+def check_key(key: str) -> str:
+    """The key, if it can name an object in every kind of store.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if {"", ".", ".."} & set(key.split("/")) or key.endswith(PARTIAL) or "\0" in key:
+        raise ConfigError(
+            f"{key!r} cannot name an object; use names parted by single slashes, none '.' or '..', the last not ending "
+            f"in {PARTIAL}"
+        )
+    return key
+
+
+def open_store(uri: str, *, options: StoreOptions | None = None) -> Store:
+    """The store at `s3://bucket/prefix`, `file:///folder` or a plain path.
+
+    An S3 server is reached by AWS_ENDPOINT_URL (unset: Amazon's), AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
+    AWS_SESSION_TOKEN (optional) and AWS_REGION (unset: us-east-1), as they are set at this moment.
+
+    Raises:
+        ConfigError: the URI or a variable is missing or wrong.
+        ServiceError: the minio package is not installed.
+    """
+    options = options or StoreOptions()
+    kind, place = _split(uri)
+    if kind == "file":
+        from exact_core.storage.filestore import FileStore
+
+        return FileStore(Path(place), options=options)
+    bucket, _, prefix = place.partition("/")
+    if not BUCKET.fullmatch(bucket):
+        raise ConfigError(
+            f"{uri}: {bucket!r} is no bucket name; a bucket has 3 to 63 lower-case letters, digits, dots and hyphens, "
+            f"as in s3://exact/artifacts"
+        )
+    prefix = prefix.strip("/")
+    if prefix:
+        check_key(prefix)
+    try:
+        from exact_core.storage.s3 import S3Store
+    except ImportError as error:
+        raise ServiceError(f"{uri}: minio is not installed: pip install 'exact-kubeflow[store]'") from error
+    return S3Store.from_environment(bucket, prefix, options=options)
+
+
+def open_object(uri: str, *, options: StoreOptions | None = None) -> tuple[Store, str]:
+    """The store and the key of one object's URI; see `open_store`."""
+    kind, place = _split(uri)
+    if kind == "file":
+        path = Path(place)
+        return open_store(str(path.parent), options=options), path.name
+    # At its own prefix: keys may be good for that alone.
+    base, _, name = place.rpartition("/")
+    return open_store(f"s3://{base}", options=options), check_key(name)
+
+
+def _split(uri: str) -> tuple[str, str]:
+    """('s3', 'bucket/prefix') or ('file', absolute path)."""
+    kind, colon, place = uri.partition("://")
+    if not uri:
+        raise ConfigError("the URI of a store is empty; give s3://bucket/prefix, file:///folder or a path")
+    if not colon:
+        return "file", str(Path(uri).absolute())
+    if kind == "s3":
+        return "s3", place
+    if kind != "file" or urlsplit(uri).netloc not in ("", "localhost"):
+        raise ConfigError(f"{uri}: cannot be used as a store; give s3://bucket/prefix, file:///folder or a path")
+    return "file", unquote(urlsplit(uri).path)
+
+
+def digest_file(path: Path, part_bytes: int) -> FileDigest:
+    """Size, SHA-256 and the MD5 of each part of a file, in one pass."""
+    whole = hashlib.sha256()
+    parts: list[bytes] = []
+    size = path.stat().st_size
+    part_bytes = max(part_bytes, -(-size // MOST_PARTS))
+    with path.open("rb") as file:
+        while (part := file.read(part_bytes)) or not parts:
+            whole.update(part)
+            parts.append(hashlib.md5(part, usedforsecurity=False).digest())
+            if not part:
+                break
+        size = file.tell()
+    return FileDigest(size=size, sha256=whole.hexdigest(), part_bytes=part_bytes, md5=tuple(parts))
+
+
+def read_part(path: Path, number: int, digest: FileDigest) -> bytes:
+    """A part of a file, counted from 0.
+
+    Raises:
+        DataError: it is not what the digest was taken of.
+    """
+    with path.open("rb") as file:
+        file.seek(number * digest.part_bytes)
+        part = file.read(digest.part_bytes)
+    if hashlib.md5(part, usedforsecurity=False).digest() != digest.md5[number]:
+        raise DataError(f"{path}: changed while it was being uploaded; upload it when nothing writes to it any more")
+    return part
+
+
+def in_parallel(function: Callable[[Item], Result], items: Iterable[Item], *, workers: int) -> list[Result]:
+    """The results of a function for each item, in order; the first failure ends what has not begun."""
+    with ThreadPoolExecutor(workers) as pool:
+        futures = [pool.submit(function, item) for item in items]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def one_at_a_time(progress: Progress | None) -> Progress:
+    """A progress callback that several threads may call."""
+    lock = threading.Lock()
+
+    def locked(count: int) -> None:
+        if progress is not None and count:
+            with lock:
+                progress(count)
+
+    return locked
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes free on the file system of an existing path."""
+    stat = os.statvfs(path)
+    return stat.f_bavail * stat.f_frsize

@@ -1,0 +1,103 @@
+"""Filling a file from a store: by ranges in parallel, going on where a killed process stopped, checked at the end."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from exact_core.errors import CorruptError, DataError
+from exact_core.files import sha256_of
+from exact_core.storage.base import Progress, Store, in_parallel, one_at_a_time
+
+__all__ = ["fill", "journal_of"]
+
+log = logging.getLogger(__name__)
+
+
+def journal_of(partial: Path) -> Path:
+    """Where the finished ranges of a partial file are noted."""
+    return partial.with_name(f"{partial.name}.ranges")
+
+
+def fill(store: Store, key: str, partial: Path, *, sha256: str, size: int, progress: Progress | None = None) -> int:
+    """Fill `partial`, which has its full size already, with an object.
+
+    What an earlier, interrupted call has fetched is kept. A file whose SHA-256 is wrong in the end is fetched once more
+    from its first byte: what was wrong may have been the local copy.
+
+    Args:
+        store: where the object lies.
+        key: its key.
+        partial: the file, held by this thread alone.
+        sha256: what the content must be.
+        size: bytes that it must have.
+        progress: told of bytes fetched or already there.
+
+    Returns:
+        Bytes fetched.
+
+    Raises:
+        CorruptError: the object in the store is not what it should be.
+        DataError, ServiceError: there is no such object, or the store cannot be used.
+        OSError: the file cannot be written.
+    """
+    told = one_at_a_time(progress)
+    info = store.head(key)
+    if info is None:
+        raise DataError(f"{store.uri_of(key)}: no such object; check the URI, or publish it again")
+    if info.size != size:
+        raise CorruptError(
+            f"{store.uri_of(key)}: corrupt: it has {info.size} bytes, its pointer says {size}; publish it again"
+        )
+    fetched, found = 0, ""
+    for _ in range(2):
+        fetched += _fetch(store, key, partial, size, told)
+        found = sha256_of(partial)
+        if found == sha256:
+            return fetched
+        log.warning("%s: the local copy is not what it should be; fetching it anew", store.uri_of(key))
+        journal_of(partial).unlink(missing_ok=True)
+        told(-size)
+    raise CorruptError(
+        f"{store.uri_of(key)}: corrupt: its SHA-256 is {found[:12]}…, its pointer says {sha256[:12]}…; "
+        f"delete this object and publish it again"
+    )
+
+
+def _fetch(store: Store, key: str, partial: Path, size: int, told: Progress) -> int:
+    """Fetch the ranges that are not noted as finished; returns their bytes."""
+    step = store.options.part_bytes
+    starts = range(0, size, step)
+    sizes = [min(step, size - start) for start in starts]
+    head = b"%d %d\n" % (step, size)
+    done = _finished(journal_of(partial), head) & set(range(len(sizes)))
+    told(sum(sizes[i] for i in done))
+    missing = [i for i in range(len(sizes)) if i not in done]
+    # Unbuffered: each note is one write, also from several threads.
+    with partial.open("r+b") as file, journal_of(partial).open("wb", buffering=0) as journal:
+        journal.write(head + b"".join(b"%d\n" % i for i in sorted(done)))
+
+        def fetch(i: int) -> None:
+            content = store.read_range(key, starts[i], sizes[i])
+            view = memoryview(content)
+            while view:
+                view = view[os.pwrite(file.fileno(), view, starts[i] + sizes[i] - len(view)) :]
+            # After the bytes: a range is noted only when it is there.
+            journal.write(b"%d\n" % i)
+            told(sizes[i])
+
+        in_parallel(fetch, missing, workers=store.options.workers)
+    return sum(sizes[i] for i in missing)
+
+
+def _finished(journal: Path, head: bytes) -> set[int]:
+    """Ranges noted as finished by a process that used the same ranges."""
+    try:
+        lines = journal.read_bytes().splitlines(keepends=True)
+    except FileNotFoundError:
+        return set()
+    if not lines or lines[0] != head:
+        return set()
+    # A process that was killed may have left half a line.
+    return {int(line) for line in lines[1:] if line.endswith(b"\n") and line[:-1].isdigit()}

@@ -1,0 +1,108 @@
+"""Requests to an S3 server, repeated where the reason of a failure may pass, and what is said when it does not."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+from xml.etree.ElementTree import ParseError
+
+import urllib3
+from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
+
+from exact_core.errors import DataError, ExactError, ServiceError
+from exact_core.storage.base import StoreOptions
+
+__all__ = ["LostUploadError", "Requests"]
+
+log = logging.getLogger(__name__)
+
+PASSING = frozenset(
+    {"BadDigest", "IncompleteBody", "InternalError", "RequestTimeout", "SlowDown", "XAmzContentSHA256Mismatch"}
+)
+"""Codes that may pass when a request is repeated, beside every answer of 429 or 500 and above."""
+LOST = frozenset({"InvalidPart", "InvalidPartOrder", "NoSuchUpload"})
+"""Codes of an upload that another process has finished or aborted, or whose parts the server has lost."""
+HELP = {
+    "AccessDenied": "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and what they may do with this bucket",
+    "InvalidAccessKeyId": "check AWS_ACCESS_KEY_ID",
+    "SignatureDoesNotMatch": "check AWS_SECRET_ACCESS_KEY",
+    "NoSuchBucket": "make the bucket, or name one that exists",
+    "RequestTimeTooSkewed": "set this machine's clock",
+    "AuthorizationHeaderMalformed": "check AWS_REGION",
+    "XMinioStorageFull": "make room in the store",
+}
+Result = TypeVar("Result")
+
+
+class LostUploadError(Exception):
+    """An upload is no longer there."""
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Requests for the objects under one URI of a server."""
+
+    uri: str
+    bucket: str
+    endpoint: str
+    options: StoreOptions
+
+    def ask(self, action: str, key: str, request: Callable[[], Result], *, part: int | None = None) -> Result:
+        """Make a request, again after a growing pause where the reason may pass.
+
+        Args:
+            action: what the request does, as in "cannot …".
+            key: the object; empty where the request is for the bucket.
+            request: makes it, each time anew.
+            part: number of the part, for the log.
+
+        Raises:
+            ServiceError, DataError: it failed for good.
+            LostUploadError: the upload it belongs to is no longer there.
+        """
+        options = self.options
+        for attempt in range(1, options.attempts + 1):
+            try:
+                return request()
+            except (MinioException, urllib3.exceptions.HTTPError, ParseError) as error:
+                code = (error.code or "") if isinstance(error, S3Error) else ""
+                if code in LOST:
+                    raise LostUploadError(code) from error
+                said = f"{code}: {error.message}" if isinstance(error, S3Error) else f"{type(error).__name__}: {error}"
+                if not _may_pass(error) or attempt == options.attempts:
+                    raise self.failure(action, key, said, code, attempt) from error
+                pause = min(options.longest_pause, options.first_pause * 2 ** (attempt - 1))
+                pause *= random.uniform(0.5, 1)  # noqa: S311 - parts that wait for one server should not all wake at once
+                what = f"{action} {key or self.bucket}" + (f", part {part}," if part else "")
+                log.warning(
+                    "cannot %s at %s: %s; try %d of %d in %.1f s",
+                    *(what, self.endpoint, said, attempt + 1, options.attempts, pause),
+                )
+                time.sleep(pause)
+        raise AssertionError("a store makes one attempt at least")
+
+    def failure(self, action: str, key: str, said: str, code: str, attempts: int) -> ExactError:
+        """The error for a request that failed for good: what, where, after how many tries, and what helps."""
+        uri = f"{self.uri}/{key}" if key else self.uri
+        if code == "NoSuchKey":
+            return DataError(f"{uri} at {self.endpoint}: no such object; check the URI, or publish it again")
+        where = f"bucket {self.bucket}, key {key}" if key else f"bucket {self.bucket}"
+        tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
+        helps = HELP.get(code, "check AWS_ENDPOINT_URL and that the store is up; the same command goes on from here")
+        return ServiceError(f"cannot {action} {uri} ({where}) at {self.endpoint} after {tries}: {said}; {helps}")
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the same request may succeed later."""
+    if isinstance(error, S3Error):
+        return error.code in PASSING or error.response.status == 429 or error.response.status >= 500
+    if isinstance(error, ServerError):
+        return error.status_code == 429 or error.status_code >= 500
+    if isinstance(error, urllib3.exceptions.SSLError):
+        return False
+    # No answer, half an answer, or what a proxy says in the place of a server that is starting.
+    return isinstance(error, (InvalidResponseError, urllib3.exceptions.HTTPError, ParseError))

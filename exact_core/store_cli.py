@@ -1,0 +1,60 @@
+"""`exact store`: our artifact folders to a store and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from tqdm import tqdm
+
+from exact_core.storage import Progress, fetch_folder, manifest_of, publish_folder, read_pointer
+
+__all__ = ["store_app"]
+
+store_app = typer.Typer(
+    help="Dataset, model, mask and evaluation folders in an object store (AWS_ENDPOINT_URL and its like).",
+    no_args_is_help=True,
+)
+
+
+@contextmanager
+def _bar(action: str, total: int) -> Iterator[Progress]:
+    """A progress bar on a terminal, nothing elsewhere."""
+    with tqdm(total=total, desc=action, unit="B", unit_scale=True, disable=None) as bar:
+
+        def update(count: int) -> None:
+            bar.update(count)
+
+        yield update
+
+
+@store_app.command()
+def put(
+    folder: Annotated[Path, typer.Argument(help="A finished folder.")],
+    uri: Annotated[str, typer.Argument(help="s3://bucket/prefix, file:///folder or a path.")],
+    manifest: Annotated[str, typer.Option(help="File that makes the folder complete; default: that of our own.")] = "",
+    pointer: Annotated[Path | None, typer.Option(help="Also write the pointer to this file.")] = None,
+) -> None:
+    """Publish a folder and print the URI of its pointer; what the store has already is not sent again."""
+    name = manifest or manifest_of(folder)
+    total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    with _bar("put", total) as progress:
+        published = publish_folder(folder, name, uri, progress=progress)
+    if pointer is not None:
+        published.save(pointer)
+    typer.echo(published.uri)
+
+
+@store_app.command()
+def get(
+    uri: Annotated[str, typer.Argument(help="Pointer that `exact store put` printed, or a file that holds it.")],
+    folder: Annotated[Path, typer.Argument(help="Folder for the files; they are read-only.")],
+) -> None:
+    """Fetch a published folder by way of the local cache."""
+    pointer = read_pointer(uri)
+    with _bar("get", pointer.size) as progress:
+        fetch_folder(pointer, folder, progress=progress)
+    typer.echo(str(folder))
