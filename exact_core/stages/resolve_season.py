@@ -1,8 +1,8 @@
 """Stage `resolve_season`: a season as a person or a schedule names it -> the one season that a run maps.
 
-A schedule cannot write the season into its parameters: KFP's macros (`[[ScheduledTime]]` and the like) stay literal text
-in pipelines of its second version. So a scheduled run says `auto`, gets the time of its slot, and this rule decides:
-a season starts every year on MM-DD and lasts DAYS days; the run maps the latest one that has ended.
+A schedule cannot write the season into its parameters: KFP's macros (`[[ScheduledTime]]` and the like) stay literal
+text in pipelines of its second version. So a scheduled run says `auto`, gets the time of its slot, and this rule
+decides: a season starts every year on MM-DD and lasts DAYS days; the run maps the latest one that has ended.
 """
 
 from __future__ import annotations
