@@ -94,4 +94,5 @@ def _pipelines(module: str) -> ModuleType:
         from pipelines import submit as submitting
     except ImportError as error:
         raise ServiceError(f"{error}: this command needs kfp: pip install 'exact-kubeflow[pipelines]'") from error
-    return {"submit": submitting, "schedule": schedule}[module]
+    modules: dict[str, ModuleType] = {"submit": submitting, "schedule": schedule}
+    return modules[module]

@@ -8,7 +8,6 @@ import sys
 from typing import Any
 
 from exact_core.errors import ConfigError
-from exact_core.stages.ingest import parse_season
 from exact_core.stages.resolve_season import AUTO, SeasonRule
 from pipelines.cluster import Cluster
 from pipelines.package import Package
@@ -27,7 +26,7 @@ def seasons_of(years: str, package: Package, rule: SeasonRule | None, *, now: dt
     Raises:
         ConfigError: no such years, a season that has not ended, or a pipeline without seasons.
     """
-    match = re.fullmatch(r"(\d{4})(?:\.\.(\d{4}))?", years, re.ASCII)
+    match = re.fullmatch(r"([12]\d{3})(?:\.\.([12]\d{3}))?", years, re.ASCII)
     first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
     if first > last:
         raise ConfigError(f"--backfill {years!r}: expected FIRST..LAST, for example 2022..2024, or one year")
@@ -52,12 +51,11 @@ def submit_seasons(
     """Start a run for each season that has none of this version with these parameters."""
     version = upload(cluster, package)
     experiment = cluster.experiment(file.experiment)
-    done: dict[tuple[dt.date, int], Any] = {}
+    done: dict[str, Any] = {}
     for run in cluster.runs(experiment):
-        if season := _season_of(run, version.pipeline_version_id, package, arguments, rule):
-            done.setdefault(parse_season(season), run)
+        done.setdefault(_season_of(run, version.pipeline_version_id, package, arguments, rule), run)
     for season in seasons:
-        if run := done.get(parse_season(season)):
+        if run := done.get(season):
             state = str(run.state or "pending").lower()
             sys.stdout.write(f"season {season}: not submitted, run {run.display_name!r} is {state}\n")
             continue

@@ -1,7 +1,7 @@
 """KFP's cron expressions: six fields, seconds first, as its scheduler (robfig/cron v1) reads them.
 
-A field is `*` or `?`, numbers, names (JAN, MON), ranges `a-b` and steps `/n`, in lists. Five fields are no error to KFP,
-which takes the first for seconds; here they are one.
+A field is `*` or `?`, numbers, names (JAN, MON), ranges `a-b` and steps `/n`, in lists. Five fields are no error to
+KFP, which takes the first for seconds; here they are one.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ from pipelines.train_exact import TagsOutputs
 def make_new_season(*, on_cluster: bool) -> Any:
     """The pipeline in one of its two forms.
 
-    They differ in one constant, the time of the schedule: a cluster fills in KFP's placeholder, but only where it is the
-    whole input of a task; KFP's local runner knows no such placeholder and fails on it.
+    They differ in one constant, the time of the schedule: a cluster fills in KFP's placeholder, but only where it is
+    the whole input of a task; KFP's local runner knows no such placeholder and fails on it.
 
     Args:
         on_cluster: with the placeholder; without it, `auto` means the latest season that has ended now.

@@ -20,6 +20,8 @@ from pipelines.compile import PIPELINES
 
 __all__ = ["Package", "load_package"]
 
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The safe loader in C, where it has been built: compiled pipelines are long."""
 TYPES: dict[str, tuple[type, ...]] = {
     "STRING": (str,),
     "NUMBER_INTEGER": (int,),
@@ -129,7 +131,7 @@ def load_package(pipeline: str) -> Package:
 
 def _package(text: str, *, where: str) -> Package:
     try:
-        spec = next(yaml.safe_load_all(text))
+        spec = next(yaml.load_all(text, LOADER))
         name, root = spec["pipelineInfo"]["name"], spec["root"]
     except (yaml.YAMLError, StopIteration, KeyError, TypeError) as error:
         raise ConfigError(f"{where}: not a compiled KFP pipeline; make one with `make compile`") from error

@@ -1,8 +1,8 @@
 """Recurring runs, declared in a file: `exact schedule apply season.yaml` makes the server agree with it.
 
-A file says everything about a schedule, so applying it twice changes nothing. KFP cannot edit a recurring run: a changed
-one is created anew, and then the old one deleted, so that a failure in between leaves two, which the next apply puts
-right, and never none. Runs that are at work go on.
+A file says everything about a schedule, so applying it twice changes nothing. KFP cannot edit a recurring run: a
+changed one is created anew, and then the old one deleted, so that a failure in between leaves two, which the next apply
+puts right, and never none. Runs that are at work go on.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def show(name: str, *, host: str | None = None, namespace: str | None = None) ->
             del parameters["season"]
         declared["parameters"] = parameters
         lines += [
-            f"# {each.recurring_run_id}, created {each.created_at:%Y-%m-%d %H:%M} UTC, {str(each.status or '').lower()}",
+            f"# {each.recurring_run_id}, created {each.created_at:%Y-%m-%d %H:%M} UTC",
             f"# version {state['version']}",
             *(f"# {key} {state[key]}, not {value}" for key, value in FIXED.items() if state[key] != value),
             yaml.safe_dump(declared, sort_keys=False).rstrip(),
@@ -166,8 +166,10 @@ def _existing(cluster: Cluster, name: str) -> list[Any]:
 
 
 def _wanted(file: ScheduleFile, package: Package, arguments: State, *, now: dt.datetime) -> State:
-    """What the file declares. A start that has passed is not sent as it stands: KFP would run the last slot before now
-    at once, again at every replacement. A cron needs none then; an interval counts on from its latest slot.
+    """What the file declares.
+
+    A start that has passed is not sent as it stands: KFP would run the last slot before now at once, again at every
+    replacement. A cron needs none then; an interval counts on from its latest slot.
     """
     start = file.start
     if start is not None and start <= now:

@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 from exact_core.errors import ConfigError, ServiceError
 from exact_core.stages.resolve_season import AUTO
-from pipelines.cluster import Cluster, UnansweredError
+from pipelines.cluster import Cluster
+from pipelines.connection import UnansweredError
 from pipelines.package import Package, load_package
 
 __all__ = ["EXIT_CODES", "follow", "start", "submit", "upload"]
