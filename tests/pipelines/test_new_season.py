@@ -1,25 +1,16 @@
 """The pipeline of a new season: its cluster form as compiled, and its local form, run."""
 
-import json
+import datetime as dt
 
-import pytest
 import yaml
 from kfp import dsl
 
 from exact_core.data.dataset import WindowDataset
-from exact_core.errors import ServiceError
 from pipelines import compile as compiler
 from pipelines import local
 from pipelines.new_season import make_new_season
 from tests.conftest import TINY
 from tests.fakes import write_season
-
-
-def start(workdir, **changes):
-    workdir.mkdir()
-    arguments = {"recipe": "season", "seed": 1, "overrides": TINY, "season": "auto", **changes}
-    local._run(workdir, make_new_season(on_cluster=False), arguments, "tags")
-    return workdir
 
 
 def test_the_schedule_time_is_filled_in_for_one_task_of_the_cluster_form():
@@ -34,20 +25,20 @@ def test_the_schedule_time_is_filled_in_for_one_task_of_the_cluster_form():
     assert not any(task.get("cachingOptions") for task in tasks.values())
 
 
-def test_a_season_of_2018_from_resolving_to_the_report(tmp_path):
-    """The source has April 2018; named as a season that starts a day earlier, each date lies one day later in it."""
-    write_season(tmp_path / "source", size=(48, 48))
-    work = start(tmp_path / "work", source=f"season:{tmp_path}/source", season="2018-03-31/60")
-    manifest = WindowDataset(work / "dataset").manifest
-    assert json.loads((work / "dataset" / "dataset.json").read_text())["season_start"] == "2018-03-31"
-    assert manifest.classes == ("wheat", "maize")
+def test_the_local_form_maps_the_latest_season_that_has_ended(tmp_path):
+    """A season of thirty days that began forty days ago, from resolving to the report."""
+    start = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=40)
+    if (start.month, start.day) == (2, 29):
+        start -= dt.timedelta(days=1)
+    write_season(tmp_path / "source", dates=[f"{start + dt.timedelta(days=day):%Y%m%d}" for day in (0, 9, 18, 29)])
+    work = tmp_path / "work"
+    work.mkdir()
+    rule = {"season": "auto", "season_start": f"{start:%m-%d}", "season_days": 30}
+    arguments = {"recipe": "season", "source": f"season:{tmp_path}/source", "seed": 1, "overrides": TINY, **rule}
+    local._run(work, make_new_season(on_cluster=False), arguments, "tags")
+    season = WindowDataset(work / "dataset").manifest
+    assert str(season.season_start) == str(start)
     assert (work / "report.html").is_file()
-    assert "resolve_season: 2018-03-31/60: as given" in (work / "run.log").read_text()
-
-
-def test_auto_is_the_latest_season_that_has_ended(tmp_path):
-    """The source ends in 2018: the season that was asked for is not there, and the message names it."""
-    write_season(tmp_path / "source")
-    with pytest.raises(ServiceError, match=r"ingest: .*"):
-        start(tmp_path / "work", source=f"season:{tmp_path}/source", season_start="01-01", season_days=1)
-    assert "no schedule time, now" in (tmp_path / "work" / "run.log").read_text()
+    said = (work / "run.log").read_text()
+    assert f"resolve_season: {start}/30: latest to have ended at" in said
+    assert "(no schedule time, now)" in said

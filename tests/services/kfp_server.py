@@ -114,6 +114,8 @@ class KfpServer:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            # Head and body are two writes, and the second would wait for the first's acknowledgement.
+            disable_nagle_algorithm = True
 
             def log_message(self, *_: object) -> None:
                 pass
