@@ -131,7 +131,8 @@ def _follow(cluster: Cluster, run_id: str) -> int:
                     tqdm.write(f"{time.strftime('%H:%M:%S')} {step}: {state.lower()}", file=sys.stdout)
             shown = states
             bar.n = sum(state in EXIT_CODES for state in states.values())
-            bar.set_postfix_str(", ".join(step for step, state in states.items() if state == "RUNNING") or run.state)
+            running = [step for step, state in states.items() if state == "RUNNING"]
+            bar.set_postfix_str(", ".join(running) or str(run.state or "pending").lower())
             if run.state in EXIT_CODES:
                 break
             sys.stdout.flush()
