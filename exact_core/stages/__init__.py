@@ -7,6 +7,7 @@ from exact_core.stages.common import open_stage
 from exact_core.stages.evaluate import evaluate, read_confusion
 from exact_core.stages.generate_masks import generate_masks
 from exact_core.stages.ingest import ingest
+from exact_core.stages.resolve_season import resolve_season
 from exact_core.stages.train_classifier import train_classifier
 from exact_core.stages.train_segmenter import train_segmenter
 
@@ -16,6 +17,7 @@ __all__ = [
     "ingest",
     "open_stage",
     "read_confusion",
+    "resolve_season",
     "train_classifier",
     "train_segmenter",
 ]

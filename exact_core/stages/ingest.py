@@ -16,7 +16,7 @@ from exact_core.data.synthetic import ingest_synthetic
 from exact_core.errors import ConfigError
 from exact_core.tracking import Tracker
 
-__all__ = ["ingest", "with_season"]
+__all__ = ["ingest", "parse_season", "with_season"]
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,18 @@ def with_season(config: RunConfig, season: str, *, kind: str) -> RunConfig:
         return config
     if kind != "season":
         raise ConfigError(f"season = {season!r}: a {kind} source has its own season; leave the parameter empty")
-    match = re.fullmatch(r"(\d{4})(?:-(\d\d)-(\d\d)/(\d+))?", season)
+    start, days = parse_season(season)
+    chosen = config.data.season.model_copy(update={"start": start, "days": days})
+    return config.model_copy(update={"data": config.data.model_copy(update={"season": chosen})})
+
+
+def parse_season(season: str) -> tuple[dt.date, int]:
+    """First day and length in days of a season: a year (1 January, whole year) or START/DAYS, as 2021-09-01/300.
+
+    Raises:
+        ConfigError: text of another form.
+    """
+    match = re.fullmatch(r"(\d{4})(?:-(\d\d)-(\d\d)/(\d+))?", season, re.ASCII)
     try:
         if match is None:
             raise ValueError("expected a year (2021) or START/DAYS (2021-09-01/300)")
@@ -90,5 +101,4 @@ def with_season(config: RunConfig, season: str, *, kind: str) -> RunConfig:
             raise ValueError("a season has at least 1 day")
     except ValueError as error:
         raise ConfigError(f"season = {season!r}: {error}") from error
-    chosen = config.data.season.model_copy(update={"start": start, "days": length})
-    return config.model_copy(update={"data": config.data.model_copy(update={"season": chosen})})
+    return start, length

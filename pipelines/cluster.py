@@ -1,0 +1,210 @@
+"""What the commands do on a KFP server: pipelines and their versions, experiments, runs and recurring runs."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kfp_server_api as api
+
+from exact_core.errors import ServiceError
+from pipelines.connection import ATTEMPTS, PAGE, TIMEOUT, Connection, MissingError
+from pipelines.package import Package
+
+__all__ = ["Cluster"]
+
+SCHEDULE_TIME_SINCE = (2, 17)
+"""First release that fills in the schedule's time (its driver reads the label workflowEpoch)."""
+
+
+class Cluster(Connection):
+    """The things on a server, each found by its name or made, and none made twice."""
+
+    def needs_schedule_time(self) -> str:
+        """Refuse a server that would not tell a run its schedule's time.
+
+        Returns:
+            A note where the server does not say which release it is, else nothing.
+
+        Raises:
+            ServiceError: it is too old.
+        """
+        if self.release is None:
+            return f"note: {self.host} does not name its release; season auto needs KFP 2.17 or newer"
+        if self.release < SCHEDULE_TIME_SINCE:
+            raise ServiceError(
+                f"{self.host} is KFP {'.'.join(map(str, self.release))}, which does not tell a run its schedule's "
+                f"time; season auto needs KFP 2.17 or newer. Upgrade it, or give the season itself, such as 2025"
+            )
+        return ""
+
+    def experiment(self, name: str) -> str:
+        """Identity of the experiment of that name, made if there is none."""
+        place = {"namespace": self.namespace} if self.namespace else {}
+
+        def find() -> Any:
+            return next(self._named("experiments", name, **place), None)
+
+        def make() -> Any:
+            wanted = api.V2beta1Experiment(display_name=name, namespace=self.namespace)
+            return self._api("experiments").experiment_service_create_experiment(wanted, _request_timeout=TIMEOUT)
+
+        return str(self._create(f"experiment {name!r}", find, make).experiment_id)
+
+    def experiment_name(self, experiment_id: str) -> str:
+        """Its name; the identity itself where it is gone."""
+        try:
+            found = self._call("experiments", "get_experiment", experiment_id=experiment_id)
+        except MissingError:
+            return experiment_id
+        return str(found.display_name)
+
+    def version(self, package: Package) -> tuple[Any, bool]:
+        """The uploaded version of a package, and whether it was uploaded just now."""
+        pipeline = self._pipeline(package)
+        found = self._find_version(pipeline.pipeline_id, package.version)
+        if found is not None:
+            return found, False
+
+        def find() -> Any:
+            return self._find_version(pipeline.pipeline_id, package.version)
+
+        def make() -> Any:
+            return self._upload(
+                package.text,
+                "upload_pipeline_version",
+                name=package.version,
+                pipelineid=pipeline.pipeline_id,
+                description=f"code of {package.version}",
+            )
+
+        return self._create(f"version {package.version}", find, make), True
+
+    def version_names(self, pipeline_id: str, version_id: str) -> tuple[str, str]:
+        """Names of a pipeline and of its version; the identities themselves where they are gone."""
+        try:
+            pipeline = self._call("pipelines", "get_pipeline", pipeline_id=pipeline_id).display_name
+            version = self._call(
+                "pipelines", "get_pipeline_version", pipeline_id=pipeline_id, pipeline_version_id=version_id
+            ).display_name
+        except MissingError:
+            return pipeline_id, version_id
+        return str(pipeline), str(version)
+
+    def steps(self, run: Any) -> list[str]:
+        """Names of the steps of a run's pipeline; none where its version is gone."""
+        reference = run.pipeline_version_reference
+        if reference is None:
+            return []
+        try:
+            version = self._call(
+                "pipelines",
+                "get_pipeline_version",
+                pipeline_id=reference.pipeline_id,
+                pipeline_version_id=reference.pipeline_version_id,
+            )
+        except MissingError:
+            return []
+        spec = version.pipeline_spec or {}
+        spec = spec.get("pipeline_spec", spec)
+        return list(spec.get("root", {}).get("dag", {}).get("tasks", {}))
+
+    def start(self, name: str, *, experiment_id: str, version: Any, arguments: dict[str, Any]) -> Any:
+        """Create a run. `name` must be new: it tells whether an attempt without an answer has created the run."""
+        wanted = api.V2beta1Run(
+            display_name=name,
+            experiment_id=experiment_id,
+            pipeline_version_reference=_reference(version),
+            runtime_config=api.V2beta1RuntimeConfig(parameters=arguments),
+        )
+
+        def find() -> Any:
+            return next(self._named("runs", name, experiment_id=experiment_id), None)
+
+        def make() -> Any:
+            return self._api("runs").run_service_create_run(wanted, _request_timeout=TIMEOUT)
+
+        return self._create(f"run {name!r}", find, make)
+
+    def run(self, run_id: str, *, attempts: int = ATTEMPTS) -> Any:
+        """A run as it stands."""
+        return self._call("runs", "get_run", run_id=run_id, attempts=attempts)
+
+    def runs(self, experiment_id: str) -> Iterator[Any]:
+        """Every run of an experiment, the newest first."""
+        return self._pages("runs", experiment_id=experiment_id, sort_by="created_at desc")
+
+    def recurring(self, name: str | None = None) -> list[Any]:
+        """Recurring runs, all or those of a name, the newest first."""
+        place = {"namespace": self.namespace} if self.namespace else {}
+        if name is None:
+            return list(self._pages("recurring_runs", sort_by="created_at desc", **place))
+        return list(self._named("recurring_runs", name, sort_by="created_at desc", **place))
+
+    def schedule(self, wanted: api.V2beta1RecurringRun, *, known: set[str]) -> Any:
+        """Create a recurring run; `known` are those of its name that were there before."""
+
+        def find() -> Any:
+            return next(
+                (each for each in self.recurring(wanted.display_name) if each.recurring_run_id not in known), None
+            )
+
+        def make() -> Any:
+            return self._api("recurring_runs").recurring_run_service_create_recurring_run(
+                wanted, _request_timeout=TIMEOUT
+            )
+
+        return self._create(f"recurring run {wanted.display_name!r}", find, make)
+
+    def unschedule(self, recurring_run_id: str) -> None:
+        """Delete a recurring run, if it is still there; its runs go on.
+
+        Without ORPHAN, Kubernetes deletes a run that is at work together with the schedule that owns it.
+        """
+        try:
+            self._call(
+                "recurring_runs",
+                "delete_recurring_run",
+                recurring_run_id=recurring_run_id,
+                propagation_policy="ORPHAN",
+            )
+        except MissingError:
+            return
+
+    def _pipeline(self, package: Package) -> Any:
+        place = {"namespace": self.namespace} if self.namespace else {}
+
+        def find() -> Any:
+            return next(self._named("pipelines", package.name, **place), None)
+
+        def make() -> Any:
+            return self._upload(package.text, "upload_pipeline", name=package.name, **place)
+
+        return self._create(f"pipeline {package.name}", find, make)
+
+    def _find_version(self, pipeline_id: str, name: str) -> Any:
+        wanted = {"pipeline_id": pipeline_id, "filter": _named_filter(name)}
+        found = self._call("pipelines", "list_pipeline_versions", page_size=PAGE, **wanted).pipeline_versions
+        return found[0] if found else None
+
+    def _upload(self, text: str, method: str, **settings: Any) -> Any:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "pipeline.yaml"
+            path.write_text(text, encoding="utf-8")
+            return getattr(self._api("pipeline_uploads"), method)(str(path), _request_timeout=TIMEOUT, **settings)
+
+    def _named(self, what: str, name: str, **settings: Any) -> Iterator[Any]:
+        return self._pages(what, filter=_named_filter(name), **settings)
+
+
+def _reference(version: Any) -> api.V2beta1PipelineVersionReference:
+    return api.V2beta1PipelineVersionReference(
+        pipeline_id=version.pipeline_id, pipeline_version_id=version.pipeline_version_id
+    )
+
+
+def _named_filter(name: str) -> str:
+    return json.dumps({"predicates": [{"operation": "EQUALS", "key": "display_name", "string_value": name}]})

@@ -1,0 +1,140 @@
+"""A pipeline ready to be uploaded: its compiled text, the name of its version, and the parameters that it takes."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from kfp import compiler, dsl
+
+from exact_core.errors import ConfigError
+from exact_core.stages.common import code_version
+from exact_core.stages.resolve_season import AUTO, check_season, refuse_placeholders
+from pipelines.compile import PIPELINES
+
+__all__ = ["Package", "load_package"]
+
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The safe loader in C, where it has been built: compiled pipelines are long."""
+TYPES: dict[str, tuple[type, ...]] = {
+    "STRING": (str,),
+    "NUMBER_INTEGER": (int,),
+    "NUMBER_DOUBLE": (int, float),
+    "BOOLEAN": (bool,),
+    "LIST": (list,),
+    "STRUCT": (dict,),
+}
+
+
+@dataclass(frozen=True)
+class Package:
+    """A compiled pipeline."""
+
+    name: str
+    """The pipeline's own name, under which the server keeps its versions."""
+    version: str
+    """Equal code, components and images have equal names; made for Kubernetes' rules for names too."""
+    text: str
+    """The compiled YAML."""
+    inputs: dict[str, dict[str, Any]]
+    """Parameter -> its type, default and description, as compiled."""
+
+    @property
+    def resolves_seasons(self) -> bool:
+        """Whether the server is to fill in the schedule's time."""
+        return dsl.PIPELINE_JOB_SCHEDULE_TIME_UTC_PLACEHOLDER in self.text
+
+    def arguments(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Values for the pipeline's parameters, checked as the server would, and more strictly.
+
+        Raises:
+            ConfigError: an unknown or missing parameter, a value of another type, a placeholder, no such season.
+        """
+        checked = {name: self._value(name, value) for name, value in given.items()}
+        for name, spec in self.inputs.items():
+            if name not in given and "defaultValue" not in spec and not spec.get("isOptional"):
+                raise ConfigError(f"pipeline {self.name}: parameter {name} has no default; give it a value")
+        if "season" in self.inputs:
+            season = self.season(checked)
+            check_season(season)
+            if season == AUTO and not self.resolves_seasons:
+                raise ConfigError(
+                    f"season = {season!r}: pipeline {self.name} does not follow a schedule; give a year or START/DAYS, "
+                    f"or use pipeline new_season"
+                )
+        return checked
+
+    def season(self, arguments: dict[str, Any]) -> str:
+        """The season that a run with these arguments asks for; empty where the pipeline knows none."""
+        return str(arguments.get("season", self.inputs.get("season", {}).get("defaultValue", "")))
+
+    def read(self, assignments: list[str]) -> dict[str, Any]:
+        """Arguments written as NAME=VALUE; the value of a text parameter as it stands, any other in YAML."""
+        arguments: dict[str, Any] = {}
+        for assignment in assignments:
+            name, equals, text = assignment.partition("=")
+            if not equals:
+                raise ConfigError(f"parameter {assignment!r}: expected NAME=VALUE, for example seed=1")
+            try:
+                arguments[name] = text if self._spec(name)["parameterType"] == "STRING" else yaml.safe_load(text)
+            except yaml.YAMLError as error:
+                raise ConfigError(f"parameter {assignment!r}: the value is not valid YAML: {error}") from error
+        return arguments
+
+    def _spec(self, name: str) -> dict[str, Any]:
+        if name not in self.inputs:
+            close = difflib.get_close_matches(name, self.inputs, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(self.inputs)}"
+            raise ConfigError(f"pipeline {self.name} has no parameter {name!r}; {hint}")
+        return self.inputs[name]
+
+    def _value(self, name: str, value: Any) -> Any:
+        kind = self._spec(name)["parameterType"]
+        refuse_placeholders(name, value)
+        if kind == "STRING" and isinstance(value, int) and not isinstance(value, bool):
+            # YAML reads season: 2025 as a number.
+            return str(value)
+        if not isinstance(value, TYPES[kind]) or (isinstance(value, bool) and kind != "BOOLEAN"):
+            raise ConfigError(f"{name} = {value!r}: pipeline {self.name} wants {kind} here, not {type(value).__name__}")
+        return value
+
+
+def load_package(pipeline: str) -> Package:
+    """A pipeline of this project by name, compiled now; or a compiled one by its path.
+
+    Compiled now, because EXACT_IMAGE names the image that the cluster is to run.
+
+    Raises:
+        ConfigError: there is none, or the file is no compiled pipeline.
+    """
+    if pipeline.endswith((".yaml", ".yml")):
+        path = Path(pipeline)
+        try:
+            return _package(path.read_text(encoding="utf-8"), where=pipeline)
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{pipeline}: not a readable pipeline: {error}") from error
+    chosen = PIPELINES.get(f"{pipeline.replace('-', '_')}.yaml")
+    if chosen is None:
+        known = ", ".join(name.removesuffix(".yaml") for name in PIPELINES)
+        raise ConfigError(f"unknown pipeline {pipeline!r}; choose {known}, or a compiled pipeline (.yaml)")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "pipeline.yaml"
+        compiler.Compiler().compile(chosen, str(path))
+        return _package(path.read_text(encoding="utf-8"), where=pipeline)
+
+
+def _package(text: str, *, where: str) -> Package:
+    try:
+        spec = next(yaml.load_all(text, LOADER))
+        name, root = spec["pipelineInfo"]["name"], spec["root"]
+    except (yaml.YAMLError, StopIteration, KeyError, TypeError) as error:
+        raise ConfigError(f"{where}: not a compiled KFP pipeline; make one with `make compile`") from error
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    version = re.sub(r"[^a-z0-9.-]", "-", f"{name}-{code_version()}-{digest}".lower())
+    return Package(name=name, version=version, text=text, inputs=root.get("inputDefinitions", {}).get("parameters", {}))

@@ -1,0 +1,37 @@
+"""A KFP server for each test, and the commands in this process: importing torch and kfp again each time takes long."""
+
+from __future__ import annotations
+
+import sys
+
+import kfp
+import pytest
+
+from exact_core.cli import main
+from pipelines import connection
+from pipelines import submit as submitting
+from tests.services.kfp_server import KfpServer
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    monkeypatch.setattr(connection, "FIRST_DELAY", 0.01)
+    monkeypatch.setattr(submitting, "POLL_SECONDS", 0.01)
+    for name in ("KFP_TOKEN", "KFP_NAMESPACE", "KFP_CA_CERT"):
+        monkeypatch.delenv(name, raising=False)
+    # A person's own saved context is not part of a test.
+    monkeypatch.setattr(kfp.Client, "_LOCAL_KFP_CONTEXT", str(tmp_path / "context.json"))
+    kfp_server = KfpServer()
+    monkeypatch.setenv("KFP_HOST", kfp_server.host)
+    yield kfp_server
+    kfp_server.close()
+
+
+def exact(capsys, *arguments):
+    """Exit code, output and errors of a command."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["exact", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    said = capsys.readouterr()
+    return ended.value.code or 0, said.out, said.err

@@ -1,0 +1,44 @@
+"""The pipeline of a new season: its cluster form as compiled, and its local form, run."""
+
+import datetime as dt
+
+import yaml
+from kfp import dsl
+
+from exact_core.data.dataset import WindowDataset
+from pipelines import compile as compiler
+from pipelines import local
+from pipelines.new_season import make_new_season
+from tests.conftest import TINY
+from tests.fakes import write_season
+
+
+def test_the_schedule_time_is_filled_in_for_one_task_of_the_cluster_form():
+    spec = next(yaml.safe_load_all((compiler.COMPILED / "new_season.yaml").read_text()))
+    tasks = spec["root"]["dag"]["tasks"]
+    times = {name: task["inputs"]["parameters"].get("schedule_time") for name, task in tasks.items()}
+    assert times.pop("resolve-season") == {"runtimeValue": {"constant": dsl.PIPELINE_JOB_SCHEDULE_TIME_UTC_PLACEHOLDER}}
+    assert set(times.values()) == {None}
+    assert tasks["ingest"]["inputs"]["parameters"]["season"] == {
+        "taskOutputParameter": {"outputParameterKey": "Output", "producerTask": "resolve-season"}
+    }
+    assert not any(task.get("cachingOptions") for task in tasks.values())
+
+
+def test_the_local_form_maps_the_latest_season_that_has_ended(tmp_path):
+    """A season of thirty days that began forty days ago, from resolving to the report."""
+    start = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=40)
+    if (start.month, start.day) == (2, 29):
+        start -= dt.timedelta(days=1)
+    write_season(tmp_path / "source", dates=[f"{start + dt.timedelta(days=day):%Y%m%d}" for day in (0, 9, 18, 29)])
+    work = tmp_path / "work"
+    work.mkdir()
+    rule = {"season": "auto", "season_start": f"{start:%m-%d}", "season_days": 30}
+    arguments = {"recipe": "season", "source": f"season:{tmp_path}/source", "seed": 1, "overrides": TINY, **rule}
+    local._run(work, make_new_season(on_cluster=False), arguments, "tags")
+    season = WindowDataset(work / "dataset").manifest
+    assert str(season.season_start) == str(start)
+    assert (work / "report.html").is_file()
+    said = (work / "run.log").read_text()
+    assert f"resolve_season: {start}/30: latest to have ended at" in said
+    assert "(no schedule time, now)" in said

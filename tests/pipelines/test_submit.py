@@ -1,0 +1,245 @@
+"""`exact submit` and `exact follow`: the SDK's client against a server that checks each call by the SDK's models."""
+
+import json
+import os
+import re
+import signal
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+from exact_core.errors import ConfigError, ServiceError
+from pipelines import submit as submitting
+from pipelines.cluster import Cluster
+from pipelines.package import load_package
+from tests.pipelines.conftest import exact
+
+STEPS = ["ingest", "train-classifier", "generate-masks", "train-segmenter", "evaluate"]
+
+
+def test_a_run_is_submitted_and_followed(server, capsys):
+    server.script = ["PENDING", "RUNNING", "RUNNING", "SUCCEEDED"]
+    server.steps = [{}, {"ingest": "RUNNING"}, {"ingest": "SUCCEEDED", "train-classifier": "RUNNING"}]
+    server.steps.append(dict.fromkeys(STEPS, "SUCCEEDED"))
+    code, out, _ = exact(
+        capsys, "submit", "train_exact", "-p", "seed=3", "-p", "source=season:/data/s", "--set", "a.b=1"
+    )
+    assert code == 0
+    (run,) = server.runs.values()
+    assert run["runtime_config"] == {"parameters": {"seed": 3, "source": "season:/data/s", "overrides": ["a.b=1"]}}
+    version = server.versions[run["pipeline_version_reference"]["pipeline_version_id"]]
+    assert version["display_name"] == load_package("train_exact").version
+    assert server.experiments[run["experiment_id"]]["display_name"] == "exact"
+    told = re.findall(r"^\d\d:\d\d:\d\d (.*)$", out, re.MULTILINE)
+    assert told[:3] == ["ingest: running", "ingest: succeeded", "train-classifier: running"]
+    assert sorted(told[3:]) == sorted(f"{step}: succeeded" for step in STEPS[1:])
+    assert f"{server.host}/#/runs/details/{run['run_id']}" in out
+    assert "Experiment details" not in out
+
+
+@pytest.mark.parametrize(("state", "code"), [("SUCCEEDED", 0), ("FAILED", 1), ("CANCELED", 3), ("SKIPPED", 3)])
+def test_the_exit_code_is_what_became_of_the_run(server, capsys, state, code):
+    server.script = ["RUNNING", state]
+    server.steps = [{"ingest": "RUNNING"}, {"ingest": state}]
+    server.error = "metadata.geojson is missing"
+    got, out, err = exact(capsys, "submit", "train_dense")
+    assert got == code
+    assert f": {state.lower()} (followed" in out
+    if state == "FAILED":
+        assert "the run failed" in err
+        assert "ingest: metadata.geojson is missing" in err
+        assert "failed: ingest\n" in err
+
+
+def test_unchanged_code_is_uploaded_once(server, capsys, tmp_path):
+    assert "uploaded" in exact(capsys, "submit", "train_exact", "--no-wait")[1]
+    code, out, _ = exact(capsys, "submit", "train_exact", "--no-wait")
+    assert code == 0
+    assert "already there" in out
+    assert server.calls("POST", "/pipelines/upload_version") == 1
+    assert len(server.runs) == 2
+    assert len({run["display_name"] for run in server.runs.values()}) == 2
+    # Other code, here another image, is another version of the same pipeline.
+    package = load_package("train_exact")
+    text = package.text.replace("exact-python:", "registry.example.org/exact-python:")
+    other = tmp_path / "other.yaml"
+    other.write_text(text)
+    assert "uploaded" in exact(capsys, "submit", other, "--no-wait")[1]
+    assert len(server.pipelines) == 1
+    assert server.calls("POST", "/pipelines/upload_version") == 2
+
+
+def test_a_run_that_is_not_waited_for_can_be_followed_later(server, capsys):
+    server.script = ["RUNNING", "FAILED"]
+    code, out, _ = exact(capsys, "submit", "train_exact", "--no-wait", "--name", "spring", "--experiment", "trials")
+    assert code == 0
+    (run,) = server.runs.values()
+    assert run["display_name"].startswith("spring ")
+    assert f"exact follow {run['run_id']}" in out
+    assert server.calls("GET", "/runs/.*") == 0
+    assert exact(capsys, "follow", run["run_id"])[0] == 1
+
+
+def test_ctrl_c_ends_the_following_not_the_run(server, capsys):
+    server.script = ["RUNNING"]
+
+    def interrupt():
+        while server.calls("GET", "/runs/.+") < 3:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    code, _, err = exact(capsys, "submit", "train_dense")
+    assert code == 130
+    (run,) = server.runs.values()
+    assert run["state"] == "RUNNING"
+    assert f"Go on following with: exact follow {run['run_id']}" in err
+
+
+@pytest.mark.parametrize(
+    ("path", "looked_up"),
+    [
+        ("/runs", "/runs"),
+        ("/experiments", "/experiments"),
+        ("/pipelines/upload", "/pipelines"),
+        ("/pipelines/upload_version", "/pipelines/[^/]+/versions"),
+    ],
+)
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_server_at_fault_is_asked_again_and_nothing_is_made_twice(server, capsys, path, looked_up, after):
+    server.fail(2, 500, "POST", path)
+    server.fail(1, 503, "POST", path, after=after)
+    server.fail(2, 502, "GET", looked_up)
+    assert exact(capsys, "submit", "train_exact")[0] == 0
+    assert not server.faults
+    assert [len(each) for each in (server.runs, server.experiments, server.pipelines)] == [1, 1, 1]
+    assert server.calls("POST", path) == 3 + (not after)
+    ours = [each for each in server.versions.values() if each["display_name"] == load_package("train_exact").version]
+    assert len(ours) == 1
+
+
+def test_a_server_that_stays_at_fault_is_given_up(server, capsys):
+    server.fail(99, 500, "GET", "/experiments")
+    code, _, err = exact(capsys, "submit", "train_exact")
+    assert code == 1
+    assert "failed 6 times, last with 500: Internal Server Error: driver: bad connection" in err
+    assert not server.runs
+
+
+def test_a_server_that_goes_away_while_a_run_is_followed(server, capsys, monkeypatch):
+    monkeypatch.setattr(submitting, "FOLLOW_ATTEMPTS", 3)
+    server.fail(99, 503, "GET", "/runs/.+")
+    code, _, err = exact(capsys, "submit", "train_exact")
+    (run,) = server.runs
+    assert code == 1
+    assert f"the run may well go on: exact follow {run}" in err
+
+
+def test_nobody_at_the_address(server, capsys):
+    server.close()
+    started = time.monotonic()
+    code, _, err = exact(capsys, "submit", "train_exact")
+    assert code == 1
+    assert err == (
+        f"exact: {server.host} cannot be reached (no connection); check --host or KFP_HOST, and whether the "
+        f"port-forward or VPN to the cluster is up\n"
+    )
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("host", ["", "kubeflow.example.org"])
+def test_no_address(server, monkeypatch, host):
+    monkeypatch.setenv("KFP_HOST", host)
+    with pytest.raises(ConfigError, match="port-forward"):
+        Cluster()
+
+
+def test_something_else_at_the_address(server):
+    with pytest.raises(ServiceError, match=r"no KFP API \(404\).*ends before /apis"):
+        Cluster(f"{server.host}/pipeline")
+
+
+def test_a_token_is_sent_and_a_wrong_one_explained(server, capsys, monkeypatch):
+    server.token = "right"  # noqa: S105 - of a server that lives as long as this test
+    code, _, err = exact(capsys, "submit", "train_exact", "--no-wait")
+    assert code == 1
+    assert "not logged in (401): put a valid token into KFP_TOKEN" in err
+    monkeypatch.setenv("KFP_TOKEN", "right")
+    assert exact(capsys, "submit", "train_exact", "--no-wait")[0] == 0
+
+
+def test_a_namespace_without_rights(server, capsys):
+    server.forbidden = True
+    code, _, err = exact(capsys, "submit", "train_exact", "--namespace", "theirs")
+    assert code == 1
+    assert "not allowed (403" in err
+    assert "theirs" in err
+
+
+def test_several_users(server, capsys):
+    server.multi_user = True
+    code, _, err = exact(capsys, "submit", "train_exact", "--no-wait")
+    assert code == 1
+    assert "name your namespace in --namespace or KFP_NAMESPACE" in err
+    assert exact(capsys, "submit", "train_exact", "--no-wait", "--namespace", "jane")[0] == 0
+    (experiment,) = server.experiments.values()
+    assert experiment["namespace"] == "jane"
+
+
+def test_an_old_server_gets_named_seasons_only(server, capsys):
+    server.tag = "2.16.1"
+    code, _, err = exact(capsys, "submit", "new_season", "--no-wait")
+    assert code == 1
+    assert "is KFP 2.16, which does not tell a run its schedule's time" in err
+    assert not server.pipelines
+    assert exact(capsys, "submit", "new_season", "--no-wait", "-p", "season=2025")[0] == 0
+
+
+def test_a_server_without_a_release(server, capsys):
+    server.tag = "unknown"
+    code, _, err = exact(capsys, "submit", "new_season", "--no-wait")
+    assert code == 0
+    assert "season auto needs KFP 2.17 or newer" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train_maize"], "unknown pipeline 'train_maize'; choose train_exact"),
+        (["nothing.yaml"], "nothing.yaml: not a readable pipeline"),
+        (["train_exact", "-p", "sed=1"], "did you mean 'seed'"),
+        (["train_exact", "-p", "seed"], "expected NAME=VALUE"),
+        (["train_exact", "-p", "seed=one"], "wants NUMBER_INTEGER here, not str"),
+        (["train_exact", "-p", "seed=true"], "wants NUMBER_INTEGER here, not bool"),
+        (["train_exact", "-p", "overrides=[]", "--set", "a=1"], "use one of them"),
+        (["train_exact", "-p", "season=auto"], "does not follow a schedule"),
+        (["new_season", "-p", "season=last"], "expected a year"),
+        (["new_season", "-p", "season=[[ScheduledTime]]"], "nobody fills in such a placeholder"),
+        (["new_season", "-p", "season={{$.scheduledTime}}"], "nobody fills in such a placeholder"),
+        (["new_season", "-p", 'overrides=["a=[[CurrentTime]]"]'], "nobody fills in such a placeholder"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_sent(server, capsys, arguments, words):
+    code, _, err = exact(capsys, "submit", *arguments)
+    assert code == 1
+    assert words in err
+    assert server.log == []
+
+
+def test_the_version_follows_code_and_image():
+    package = load_package("train_exact")
+    assert re.fullmatch(r"train-exact-\d+\.\d+\.\d+[a-z0-9.]*-[0-9a-f]{10}-[0-9a-f]{8}", package.version)
+    assert load_package("train-exact") == package
+
+
+def test_the_server_of_these_tests_is_strict(server):
+    """A field that the SDK's model lacks, or another type, is an error there, so that a wrong call cannot pass."""
+    for body in ({"display_nam": "x"}, {"display_name": 1}, {"display_name": "x", "created_at": "2026"}):
+        request = urllib.request.Request(
+            f"{server.host}/apis/v2beta1/experiments", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        with pytest.raises(urllib.error.HTTPError, match="400"):
+            urllib.request.urlopen(request)
