@@ -1,7 +1,7 @@
 """Which image a component runs in: read from `deploy/images.lock`, the one truth for image names.
 
 `EXACT_IMAGE` names one image for every component at compile time; `EXACT_REGISTRY` is put before the names of the lock,
-for a cluster that pulls from a registry of its own (`registry.example/team` makes `registry.example/team/exact-python-train:0.1.0`).
+for a cluster that pulls from a registry of its own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ DATA = "exact-data"
 TRAIN = "exact-train"
 """Training and inference: torch."""
 
-REFERENCE = re.compile(r"[a-z0-9][a-z0-9./_-]*(?::(?P<port>\d+)/[a-z0-9./_-]+)?(?::(?P<tag>[\w][\w.-]*))?(?:@sha256:[0-9a-f]{64})?")
+REFERENCE = re.compile(
+    r"[a-z0-9][a-z0-9./_-]*(?::(?P<port>\d+)/[a-z0-9./_-]+)?(?::(?P<tag>[\w][\w.-]*))?(?:@sha256:[0-9a-f]{64})?"
+)
 
 
 def locked_images(lock: Path = LOCK) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Make the env files of a folder of secrets from its examples: `python deploy/new_secrets.py deploy/minio/secrets`.
 
-`@random@` becomes 48 random hex digits; `@yours@` stays, to be filled in. A file that is there is left as it is, so running
-it again never changes a password. Written for the owner only; `*.env` is not in git. Python's own library is enough.
+`@random@` becomes 48 random hex digits; `@yours@` stays, to be filled in. A file that is there is left as it is, so
+running it again never changes a password. Only the owner may read them, and git ignores `*.env`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ def write_env_files(folder: Path) -> list[Path]:
     """
     examples = sorted(folder.glob("*.env.example"))  # ".env.example", of compose.yaml, too
     if not examples:
-        raise FileNotFoundError(f"{folder} has no *.env.example; name a folder of secrets, such as deploy/minio/secrets")
+        raise FileNotFoundError(
+            f"{folder} has no *.env.example; name a folder of secrets, such as deploy/minio/secrets"
+        )
     written = []
     for example in examples:
         path = example.with_name(example.name.removesuffix(".example"))

@@ -1,7 +1,8 @@
-"""Make the bucket of Exact, and on MinIO a user who may use that bucket and nothing else. Running it again changes nothing.
+"""Make the bucket of Exact, and on MinIO a user who may use it and nothing else. Running it again changes nothing.
 
-Environment: AWS_ENDPOINT_URL, AWS_REGION, BUCKET, ADMIN_ACCESS_KEY, ADMIN_SECRET_KEY; for the user also USER_ACCESS_KEY and
-USER_SECRET_KEY (MinIO only: SeaweedFS and AWS have other ways). Waits for the store for WAIT_SECONDS (default 300).
+Environment: AWS_ENDPOINT_URL, AWS_REGION, BUCKET, ADMIN_ACCESS_KEY, ADMIN_SECRET_KEY; for the user also
+USER_ACCESS_KEY and USER_SECRET_KEY (MinIO only: SeaweedFS and AWS have other ways).
+The store may take WAIT_SECONDS (default 300) to answer.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import time
 from urllib.parse import urlsplit
 
 from minio import Minio
+from minio.credentials import StaticProvider
 from minio.error import S3Error
-from minio.minioadmin import MinioAdmin, StaticProvider
+from minio.minioadmin import MinioAdmin
 from urllib3 import PoolManager, Timeout
 from urllib3.exceptions import HTTPError
 
@@ -64,7 +66,7 @@ def make_bucket(client: Minio, bucket: str, *, wait_seconds: float) -> None:
 
 
 def make_user(admin: MinioAdmin, bucket: str, *, access_key: str, secret_key: str) -> None:
-    """Give MinIO the user with this key, allowed what `bucket_policy` says. A changed secret or policy is taken over."""
+    """Give MinIO the user with this key, allowed what `bucket_policy` says. A changed secret or policy replaces it."""
     policy = f"{bucket}-readwrite"
     admin.policy_add(policy, policy=bucket_policy(bucket))
     admin.user_add(access_key, secret_key)
@@ -77,7 +79,9 @@ def main() -> None:
     endpoint, region, bucket = (os.environ[name] for name in ("AWS_ENDPOINT_URL", "AWS_REGION", "BUCKET"))
     url = urlsplit(endpoint)
     if url.scheme not in ("http", "https") or not url.netloc:
-        raise SystemExit(f"AWS_ENDPOINT_URL is {endpoint!r}; it must be a URL such as http://minio.exact.svc.cluster.local:9000")
+        raise SystemExit(
+            f"AWS_ENDPOINT_URL is {endpoint!r}; it must be a URL such as http://minio.exact.svc.cluster.local:9000"
+        )
     key, secret = os.environ["ADMIN_ACCESS_KEY"], os.environ["ADMIN_SECRET_KEY"]
     http = PoolManager(timeout=Timeout(connect=5, read=30), retries=False)
     secure = url.scheme == "https"
