@@ -128,10 +128,10 @@ def test_without_a_user_only_the_bucket(server):
 
 def test_wrong_keys_fail_at_once_and_say_so(server):
     begun = time.monotonic()
-    done = prepare(server, admin=(ROOT[0], "wrong-secret-123"))
+    done = prepare(server, admin=(ROOT[0], "wrong-secret-123"), WAIT_SECONDS="110")
     assert done.returncode == 1
     assert "the store refuses bucket 'exact'" in done.stderr
-    assert time.monotonic() - begun < 15
+    assert time.monotonic() - begun < 60
 
 
 def test_a_store_that_never_answers_is_given_up():
