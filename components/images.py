@@ -1,15 +1,70 @@
-"""Which image a component runs in. `EXACT_IMAGE` names another one at compile time."""
+"""Which image a component runs in: read from `deploy/images.lock`, the one truth for image names.
+
+`EXACT_IMAGE` names one image for every component at compile time; `EXACT_REGISTRY` is put before the names of the lock,
+for a cluster that pulls from a registry of its own.
+"""
 
 from __future__ import annotations
 
 import os
+import re
+from pathlib import Path
 
-from exact_core import __version__
+from exact_core.errors import ConfigError
 
-DEFAULT_IMAGE = f"exact-python:{__version__}"
-"""The name holds "python" because KFP warns about images that might lack it."""
+LOCK = Path(__file__).resolve().parent.parent / "deploy" / "images.lock"
+"""Lies beside `components` both in a checkout and where the package is installed."""
+
+DATA = "exact-data"
+"""Ingestion: no torch."""
+TRAIN = "exact-train"
+"""Training and inference: torch."""
+
+REFERENCE = re.compile(
+    r"[a-z0-9][a-z0-9./_-]*(?::(?P<port>\d+)/[a-z0-9./_-]+)?(?::(?P<tag>[\w][\w.-]*))?(?:@sha256:[0-9a-f]{64})?"
+)
 
 
-def image() -> str:
-    """Full reference of the image that holds exact_core and kfp."""
-    return os.environ.get("EXACT_IMAGE", DEFAULT_IMAGE)
+def locked_images(lock: Path = LOCK) -> dict[str, str]:
+    """Image references by name.
+
+    Raises:
+        ConfigError: there is no such file, or a line is not `NAME REFERENCE` with an exact tag or digest.
+    """
+    if not lock.is_file():
+        raise ConfigError(f"{lock} is missing: it names the images; restore it from the repository")
+    images: dict[str, str] = {}
+    for number, line in enumerate(lock.read_text().splitlines(), start=1):
+        words = line.split("#", 1)[0].split()
+        if not words:
+            continue
+        if len(words) != 2 or words[0] in images:
+            raise ConfigError(f"{lock}:{number}: {line!r} is not one new NAME and its REFERENCE")
+        images[words[0]] = words[1]
+        check_pinned(words[1], where=f"{lock}:{number}")
+    return images
+
+
+def check_pinned(reference: str, *, where: str) -> None:
+    """Raise ConfigError unless the reference has an exact tag or a digest."""
+    match = REFERENCE.fullmatch(reference)
+    if match is None:
+        raise ConfigError(f"{where}: {reference!r} is not an image reference")
+    if "@sha256:" not in reference and match["tag"] in (None, "latest"):
+        raise ConfigError(f"{where}: {reference!r} moves; give it an exact tag or a digest")
+
+
+def image(name: str = TRAIN) -> str:
+    """Full reference of the image that a component runs in; by default the one that can run every stage.
+
+    Raises:
+        ConfigError: the lock has no image of that name.
+    """
+    override = os.environ.get("EXACT_IMAGE")
+    if override:
+        return override
+    images = locked_images()
+    if name not in images:
+        raise ConfigError(f"no image {name!r} in {LOCK}; it has {', '.join(sorted(images))}")
+    registry = os.environ.get("EXACT_REGISTRY", "").rstrip("/")
+    return f"{registry}/{images[name]}" if registry else images[name]

@@ -3,10 +3,10 @@
 from kfp import dsl
 from kfp.dsl import Dataset, Metrics, Output
 
-from components.images import image
+from components.images import DATA, image
 
 
-@dsl.component(base_image=image(), install_kfp_package=False)
+@dsl.component(base_image=image(DATA), install_kfp_package=False)
 def ingest(
     dataset: Output[Dataset],
     metrics: Output[Metrics],
