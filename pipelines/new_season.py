@@ -33,6 +33,7 @@ def make_new_season(*, on_cluster: bool) -> Any:
         season_days: int = 214,
         seed: int = 0,
         overrides: list = [],  # noqa: B006 - KFP takes the default from the signature
+        minimum_quality: float = 0.0,
     ) -> TagsOutputs:
         """Train a segmenter on one season.
 
@@ -44,6 +45,7 @@ def make_new_season(*, on_cluster: bool) -> Any:
             season_days: Length of a season, days; for auto.
             seed: Seed of generation, initialisation, order and augmentation.
             overrides: Settings changed in the recipe, each as key=value.
+            minimum_quality: Gate: masks whose expected mIoU is below this fail the run; 0: what the recipe says.
         """
         common = {
             "recipe": recipe,
@@ -61,7 +63,12 @@ def make_new_season(*, on_cluster: bool) -> Any:
         )
         data = ingest(source=source, season=named.output, **common)
         tags = train_classifier(dataset=data.outputs["dataset"], **common)
-        made = generate_masks(dataset=data.outputs["dataset"], classifier=tags.outputs["classifier"], **common)
+        made = generate_masks(
+            dataset=data.outputs["dataset"],
+            classifier=tags.outputs["classifier"],
+            minimum_quality=minimum_quality,
+            **common,
+        )
         taught = train_segmenter(dataset=data.outputs["dataset"], masks=made.outputs["masks"], **common)
         scored = evaluate(
             dataset=data.outputs["dataset"],

@@ -39,6 +39,7 @@ def train_exact(
     season: str = "",
     seed: int = 0,
     overrides: list = [],  # noqa: B006 - KFP takes the default from the signature
+    minimum_quality: float = 0.0,
 ) -> TagsOutputs:
     """Train a segmenter from crop tags.
 
@@ -48,11 +49,17 @@ def train_exact(
         season: Year or START/DAYS of a season source; empty for the source's own.
         seed: Seed of generation, initialisation, order and augmentation.
         overrides: Settings changed in the recipe, each as key=value.
+        minimum_quality: Gate: masks whose expected mIoU is below this fail the run; 0: what the recipe says.
     """
     common = {"recipe": recipe, "seed": seed, "overrides": overrides, "pipeline_run": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
     data = ingest(source=source, season=season, **common)
     tags = train_classifier(dataset=data.outputs["dataset"], **common)
-    made = generate_masks(dataset=data.outputs["dataset"], classifier=tags.outputs["classifier"], **common)
+    made = generate_masks(
+        dataset=data.outputs["dataset"],
+        classifier=tags.outputs["classifier"],
+        minimum_quality=minimum_quality,
+        **common,
+    )
     taught = train_segmenter(dataset=data.outputs["dataset"], masks=made.outputs["masks"], **common)
     scored = evaluate(
         dataset=data.outputs["dataset"],

@@ -16,25 +16,28 @@ def generate_masks(
     seed: int,
     overrides: list,
     pipeline_run: str,
+    minimum_quality: float = 0.0,
 ):
-    """Make clue-based CAMs and from them pseudo masks; dense labels are never read.
+    """Make clue-based CAMs and from them pseudo masks, and judge them without dense labels.
 
     Args:
         dataset: The window dataset.
         classifier: The trained classifier.
         masks: CAMs and pseudo masks of the training and validation windows.
-        metrics: Threshold and share of background.
+        metrics: Threshold, share of background, and the masks' expected mIoU and stability.
         recipe: Name of the recipe.
         seed: Seed of the run.
         overrides: Settings changed in the recipe, as key=value.
         pipeline_run: Identity of the pipeline run, for MLflow.
+        minimum_quality: Gate: masks whose expected mIoU is below this fail the run; 0: what the recipe says.
     """
     from pathlib import Path
 
     from exact_core import stages
     from exact_core.recipes import resolve
 
-    config = resolve(recipe, seed=int(seed), overrides=overrides)
+    gate = [f"masks.minimum_quality={minimum_quality}"] if minimum_quality else []
+    config = resolve(recipe, seed=int(seed), overrides=[*overrides, *gate])
     with stages.open_stage("generate_masks", config, pipeline_run=pipeline_run) as tracker:
         summary = stages.generate_masks(
             config,
