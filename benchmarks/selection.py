@@ -13,43 +13,39 @@ import argparse
 import json
 import logging
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from benchmarks.rules import agreement_threshold, evidence_threshold, tags_threshold
 from exact_core.clues.maps import CamMaker
-from exact_core.clues.quality import judge
-from exact_core.clues.selection import (
-    BINS,
-    BorderProfile,
-    border_profile,
-    border_threshold,
-    cam_histogram,
-    otsu_threshold,
-    valley_threshold,
-)
+from exact_core.clues.selection import BINS, otsu_threshold, valley_threshold
 from exact_core.clues.sweep import strongest_class, sweep_confusions, sweep_figures
 from exact_core.config import MasksConfig, RunConfig, load_config
 from exact_core.data.batches import BatchLoader
 from exact_core.data.dataset import WindowDataset
+from exact_core.data.maskset import MaskSet
+from exact_core.metrics import Scores, confusion_matrix
 from exact_core.models.classifier import TagClassifier
 from exact_core.recipes import resolve
-from exact_core.stages import ingest
+from exact_core.stages import generate_masks, ingest
+from exact_core.stages.common import save_model
 from exact_core.tracking import NoTracker
-from exact_core.training.checkpoint import Checkpoints
+from exact_core.training.checkpoint import Checkpoints, Progress
 from exact_core.training.classifier import ClassifierTask
 from exact_core.training.loop import fit, seed_everything
 
 CPU = torch.device("cpu")
 THRESHOLDS = np.arange(BINS) / BINS
-SNAPSHOTS = 4
+SNAPSHOTS = 3
 JUDGED = 128
-"""Windows that the costly rules and the quality figures are computed on."""
+"""Windows that the costly rules are computed on."""
 
 
 @dataclass(frozen=True)
@@ -144,48 +140,56 @@ def loader(windows: WindowDataset, config: RunConfig, *splits: str, limit: int |
     return BatchLoader(windows, indices, batch=settings.training.batch, encoder=settings.encoder, device=CPU)
 
 
-def examine(folder: Path, snapshot: Path, settings: MasksConfig, *, costly: bool) -> dict[str, Any]:
-    """Every rule's threshold and score, the oracle's, and the quality figures, for one snapshot."""
+def examine(folder: Path, snapshot: Path, *, costly: bool) -> dict[str, Any]:
+    """Every rule's threshold and score, the oracle's, the final masks' score and quality figures, for one snapshot."""
     config, windows = load_config(folder / "ck" / "config.yaml"), WindowDataset(folder / "data")
+    config = config.model_copy(update={"masks": MasksConfig()})
     model = new_model(config, windows)
     model.load_state_dict(load_file(snapshot))
-    maker = CamMaker(model.eval(), config.classifier, settings)
-    classes = windows.classes
-    profile, histogram = BorderProfile.empty(), np.zeros(BINS, np.int64)
-    confusions = np.zeros((BINS, classes + 1, classes + 1), np.int64)
-    for batch in loader(windows, config, "train", "validation"):
-        cams = maker(batch.series, batch.tags)
-        profile += border_profile(cams.clue, cams.contrast)
-        histogram += cam_histogram(cams.clue)
-        truth = np.stack([windows.labels(int(index)) for index in batch.index])
-        confusions += sweep_confusions(*strongest_class(cams.clue), truth, THRESHOLDS, classes)
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        classifier, made = Path(place) / "classifier", Path(place) / "masks"
+        classifier.mkdir()
+        save_model(classifier, model, config=config, dataset=windows, progress=Progress())
+        generate_masks(config, dataset=folder / "data", classifier=classifier, out=made, tracker=NoTracker())
+        masks = MaskSet(made, windows)
+        confusions, final = score_windows(masks, windows)
     accuracy, miou = (100 * figures for figures in sweep_figures(confusions))
-    threshold, contrast = border_threshold(profile)
-    some = loader(windows, config, "train", "validation", limit=JUDGED)
+    histogram = np.array(masks.manifest.histogram)
     rules = {
-        "borders": threshold,
+        "borders": masks.manifest.threshold,
         "otsu": otsu_threshold(histogram),
         "valley": valley_threshold(histogram),
         "fixed 0.3": 0.3,
     }
     if costly:
+        maker = CamMaker(model.eval(), config.classifier, config.masks)
+        some = loader(windows, config, "train", limit=JUDGED)
         rules |= {
             "evidence removal": evidence_threshold(maker, loader(windows, config, "train", limit=JUDGED // 4)),
             "agreement of dates": agreement_threshold(maker, some),
             "tags kept": tags_threshold(maker, some, share=config.data.tag_share),
         }
-    row: dict[str, Any] = {
+    at = {name: min(round(value * BINS), BINS - 1) for name, value in rules.items()}
+    return {
         "snapshot": int(snapshot.stem[1:]),
         "oracle": float(miou.max()),
         "oracle threshold": float(THRESHOLDS[miou.argmax()]),
-        "rules": {
-            name: {"threshold": value, "miou": float(miou[min(round(value * BINS), BINS - 1)])}
-            for name, value in rules.items()
-        },
-        "oa": float(accuracy[round(threshold * BINS)]),
+        "rules": {name: {"threshold": rules[name], "miou": float(miou[place])} for name, place in at.items()},
+        "oa": float(accuracy[at["borders"]]),
+        "final": 100 * Scores(final).miou_macro,
+        "quality": masks.manifest.quality.model_dump(exclude={"tag_agreement_by_class"}),
     }
-    quality = judge(maker, some, threshold=threshold, border_contrast=contrast, tag_share=config.data.tag_share)
-    return {**row, "quality": quality.model_dump(exclude={"tag_agreement_by_class"})}
+
+
+def score_windows(masks: MaskSet, windows: WindowDataset) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Confusion matrices of the training windows: of the CAMs at every threshold, and of the masks as they are."""
+    classes = windows.classes
+    confusions, final = np.zeros((BINS, classes + 1, classes + 1), np.int64), np.zeros((classes + 1,) * 2, np.int64)
+    for index in map(int, windows.indices("train")):
+        truth, cams = windows.labels(index), torch.from_numpy(masks.cam(index)).float()[None]
+        confusions += sweep_confusions(*strongest_class(cams), truth[None], THRESHOLDS, classes)
+        final += confusion_matrix(truth, masks.mask(index), classes=classes)
+    return confusions, final
 
 
 def main() -> None:
@@ -217,7 +221,7 @@ def results(folder: Path) -> list[dict[str, Any]]:
         return rows
     snapshots = sorted((folder / "ck").glob("e[0-9]*.safetensors"))
     chosen = [snapshots[round(place)] for place in np.linspace(0, len(snapshots) - 1, SNAPSHOTS)]
-    rows = [examine(folder, one, MasksConfig(), costly=one is chosen[-1]) for one in chosen]
+    rows = [examine(folder, one, costly=one is chosen[-1]) for one in chosen]
     path.write_text(json.dumps(rows, indent=1))
     return rows
 
@@ -225,13 +229,14 @@ def results(folder: Path) -> list[dict[str, Any]]:
 def threshold_table(found: dict[str, list[dict[str, Any]]]) -> str:
     """Of each case's last snapshot: mIoU at the oracle's threshold, and how much each rule loses against it."""
     rules = list(next(iter(found.values()))[-1]["rules"])
-    lines = [f"| case | oracle mIoU | {' | '.join(rules)} |", "|" + " --- |" * (len(rules) + 2)]
+    lines = [f"| case | oracle | {' | '.join(rules)} | learned again |", "|" + " --- |" * (len(rules) + 3)]
     losses = []
     for name, rows in found.items():
         last = rows[-1]
         loss = [last["oracle"] - last["rules"][rule]["miou"] for rule in rules]
         losses.append(loss)
-        lines.append(f"| {name} | {last['oracle']:.1f} | {' | '.join(f'−{value:.1f}' for value in loss)} |")
+        lost = " | ".join(f"−{value:.1f}" for value in loss)
+        lines.append(f"| {name} | {last['oracle']:.1f} | {lost} | {last['final']:.1f} |")
     for label, figure in (("mean", np.mean), ("worst", np.max)):
         lines.append(
             f"| {label} loss | | {' | '.join(f'−{value:.1f}' for value in figure(np.array(losses), axis=0))} |"
@@ -240,12 +245,12 @@ def threshold_table(found: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def checkpoint_table(workdir: Path, found: dict[str, list[dict[str, Any]]]) -> str:
-    """What each criterion's checkpoint gives at its own threshold by borders, against the best of the snapshots."""
+    """MIoU of the masks from the checkpoint that each criterion picks, against the best of the snapshots."""
     lines = ["| case | best | by border contrast | by tag precision | the last |", "|" + " --- |" * 5]
     losses = []
     for name, rows in found.items():
         history = json.loads((workdir / f"case_{name}" / "ck" / "log.json").read_text())["rows"]
-        miou = np.array([row["rules"]["borders"]["miou"] for row in rows])
+        miou = np.array([row["final"] for row in rows])
         border = np.array([row["quality"]["border_contrast"] for row in rows])
         tags = np.array([history[row["snapshot"] - 1].get("validation_tag_map", row["snapshot"]) for row in rows])
         # Of equal ones the later, which has learned longer.

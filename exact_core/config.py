@@ -241,6 +241,19 @@ class ClassifierConfig(Settings):
     training: TrainingConfig = TrainingConfig()
 
 
+class RelearnConfig(Settings):
+    """Masks learned again by a model of single pixels (not in the paper; `exact_core.clues.pixels`)."""
+
+    rounds: int = Field(
+        2, ge=0, description="times that the model is taught; 0: masks stay as the CAMs give them (paper)"
+    )
+    margin: float = Field(
+        0.2, ge=0, lt=1, description="distance of a pixel's strongest CAM from the threshold from which it teaches"
+    )
+    pixels: int = Field(40_000, ge=100, description="pixels that teach, over all windows")
+    ridge: float = Field(0.03, gt=0, description="inverse strength of the regression's ridge penalty")
+
+
 class MasksConfig(Settings):
     """From CAMs to pseudo masks (paper)."""
 
@@ -266,6 +279,7 @@ class MasksConfig(Settings):
     threshold: Annotated[float, Field(ge=0, le=1)] | Literal["borders", "otsu", "valley"] = Field(
         "borders", description="background plane in CAM units, or the rule that chooses it without masks"
     )
+    relearn: RelearnConfig = RelearnConfig()
     validation_masks: bool = Field(
         False,
         description="choose the threshold by mIoU against the dense labels of the validation split instead, and say so",

@@ -14,6 +14,7 @@ from exact_core.config import (
     MasksConfig,
     PastisConfig,
     PrototypeConfig,
+    RelearnConfig,
     RunConfig,
     SegmenterConfig,
     SyntheticConfig,
@@ -97,7 +98,9 @@ def pastis24() -> RunConfig:
             loss=LossConfig(),
             training=TrainingConfig.model_validate({"epochs": 20, "start_rate": 1e-6, **shared}),
         ),
-        masks=MasksConfig(stretch="min_max", shifts=False, diffusion=0, align_corners=True),
+        masks=MasksConfig(
+            stretch="min_max", shifts=False, diffusion=0, align_corners=True, relearn=RelearnConfig(rounds=0)
+        ),
         segmenter=SegmenterConfig(
             encoder=EncoderConfig.model_validate(
                 {"temporal_depth": 4, "head_dim": 32, "residual": "double", **published}

@@ -48,7 +48,13 @@ def expected_miou(signs: QualitySigns) -> float:
 
 
 def judge(
-    maker: CamMaker, loader: BatchLoader, *, threshold: float, border_contrast: float, tag_share: float
+    maker: CamMaker,
+    loader: BatchLoader,
+    *,
+    threshold: float,
+    border_contrast: float,
+    relearn_agreement: float | None,
+    tag_share: float,
 ) -> MaskQuality:
     """The quality of the masks of the loader's windows.
 
@@ -57,6 +63,7 @@ def judge(
         loader: windows to judge by; a few hundred suffice.
         threshold: background plane of the masks.
         border_contrast: from `selection.border_threshold`; NaN where unknown.
+        relearn_agreement: share of pixels that kept their label when masks were learned again; None: they were not.
         tag_share: share of a window from which a crop counts as found.
     """
     classes, names = loader.dataset.classes, loader.dataset.manifest.classes
@@ -85,6 +92,7 @@ def judge(
     return MaskQuality(
         border_contrast=None if np.isnan(border_contrast) else border_contrast,
         stability=signs.stability,
+        relearn_agreement=relearn_agreement,
         sharpness=signs.sharpness,
         tag_agreement=signs.tag_agreement,
         tag_agreement_by_class=dict(zip(names, shares, strict=True)),

@@ -36,6 +36,9 @@ class MaskQuality(Settings):
     )
     stability: float = Field(description="mIoU between the masks of every other date and those of the dates between")
     sharpness: float = Field(description="mIoU between the masks a little below and a little above the threshold")
+    relearn_agreement: float | None = Field(
+        description="share of pixels that kept their label when the masks were learned again; null where they were not"
+    )
     tag_agreement: float = Field(description="share of the tags whose crop is in the mask, macro over crops")
     tag_agreement_by_class: dict[str, float | None] = Field(description="the same, crop by crop; null without tags")
     expected_miou: float = Field(description="mIoU of the masks to be expected, from the figures above")

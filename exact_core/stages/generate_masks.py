@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from exact_core.clues.maps import CamMaker
 from exact_core.clues.masks import pseudo_masks
+from exact_core.clues.pixels import FirstMask, PixelModel
 from exact_core.clues.quality import judge
 from exact_core.clues.selection import (
     BINS,
@@ -134,12 +136,16 @@ def generate_masks(
             "every CAM of the classifier is zero: it has learned nothing that separates the crops; "
             "train longer (classifier.training.epochs) or check the tags"
         )
-    entries, counts = _write(shards, out, kind=settings.cam, threshold=threshold, classes=windows.classes)
+    for arrays in shards:
+        arrays["masks"] = pseudo_masks(torch.from_numpy(arrays[settings.cam]).float(), threshold).numpy()
+    agreement = _relearn(shards, windows, settings, threshold=threshold, seed=config.seed)
+    entries, counts = _write(shards, out, kind=settings.cam, classes=windows.classes)
     quality = judge(
         maker,
         loader(_some(windows.indices("train"), settings.judged)),
         threshold=threshold,
         border_contrast=border_threshold(chosen.profile)[1],
+        relearn_agreement=agreement,
         tag_share=config.data.tag_share,
     )
     coverage = dict(zip(("background", *windows.manifest.classes), (counts / counts.sum()).tolist(), strict=True))
@@ -236,15 +242,36 @@ def _cams(maker: CamMaker, loader: BatchLoader, evidence: dict[str, Evidence]) -
     return {"index": loader.indices, **{name: np.concatenate(parts) for name, parts in found.items()}}
 
 
-def _write(
-    shards: list[Arrays], out: Path, *, kind: str, threshold: float, classes: int
-) -> tuple[list[FileEntry], NDArray[np.int64]]:
+def _relearn(
+    shards: list[Arrays], windows: WindowDataset, settings: MasksConfig, *, threshold: float, seed: int
+) -> float | None:
+    """Have the pixel model label all masks anew; the share of pixels that keep their label, None without rounds."""
+    if not settings.relearn.rounds:
+        return None
+    teaching = set(windows.indices("train").tolist())
+
+    def first_masks() -> Iterator[FirstMask]:
+        for arrays in shards:
+            for index, mask, cams in zip(arrays["index"], arrays["masks"], arrays[settings.cam], strict=True):
+                if int(index) in teaching:
+                    sure = np.abs(cams.max(0).astype(np.float32) - threshold) >= settings.relearn.margin
+                    yield FirstMask(int(index), mask, sure)
+
+    model = PixelModel(windows, first_masks(), settings.relearn, count=len(teaching), seed=seed)
+    kept, pixels = 0, 0
+    for arrays in shards:
+        masks = np.stack([model.mask(int(index)) for index in arrays["index"]])
+        kept, pixels = kept + int((masks == arrays["masks"]).sum()), pixels + masks.size
+        arrays["masks"] = masks
+    return kept / pixels
+
+
+def _write(shards: list[Arrays], out: Path, *, kind: str, classes: int) -> tuple[list[FileEntry], NDArray[np.int64]]:
     """Write masks and CAMs; the files' entries, and pixels (K + 1,) by label."""
     counts = np.zeros(classes + 1, np.int64)
     entries: list[FileEntry] = []
     for number, arrays in enumerate(shards):
-        masks = pseudo_masks(torch.from_numpy(arrays[kind]).float(), threshold).numpy()
-        counts += np.bincount(masks.reshape(-1), minlength=len(counts))
-        kept = {"index": arrays["index"], "masks": masks, "cams": arrays[kind], "fused": arrays["fused"]}
-        entries.append(write_mask_shard(out, number, kept))
+        counts += np.bincount(arrays["masks"].reshape(-1), minlength=len(counts))
+        kept = {name: arrays[name] for name in ("index", "masks", "fused")}
+        entries.append(write_mask_shard(out, number, {**kept, "cams": arrays[kind]}))
     return entries, counts

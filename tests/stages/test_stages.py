@@ -75,15 +75,28 @@ def test_metrics_hold_what_is_promised(finished, dataset):
     assert majority["oa_micro"] == pytest.approx(max(c["pixels"] for c in metrics["per_class"].values()) / test_pixels)
 
 
-def test_masks_follow_from_cams_tags_and_threshold(finished, dataset):
-    masks = MaskSet(finished / "masks", dataset)
+def test_masks_follow_from_cams_tags_and_threshold(finished, tmp_path, config, dataset_folder, dataset):
+    """Without the pixel model; with it, from the same CAMs and threshold, within the same tags."""
+    stages.generate_masks(
+        override(config, ["masks.relearn.rounds=0"]),
+        dataset=dataset_folder,
+        classifier=finished / "classifier",
+        out=tmp_path / "m",
+        tracker=TRACKER,
+    )
+    masks, learned = MaskSet(tmp_path / "m", dataset), MaskSet(finished / "masks", dataset)
+    assert masks.manifest.threshold == learned.manifest.threshold
+    assert masks.manifest.quality.relearn_agreement is None
+    assert 0 < learned.manifest.quality.relearn_agreement < 1
     covered = [*dataset.indices("train"), *dataset.indices("validation")]
     assert masks.manifest.windows == len(covered)
     assert sum(masks.manifest.coverage.values()) == pytest.approx(1)
     for index in covered:
         mask, cam, tags = masks.mask(int(index)), masks.cam(int(index)), dataset.tags[index]
         assert cam[tags == 0].max(initial=0) == 0
-        assert set(np.unique(mask)) <= {0, *(np.flatnonzero(tags) + 1)}
+        np.testing.assert_array_equal(cam, learned.cam(int(index)))
+        for labels in (mask, learned.mask(int(index))):
+            assert set(np.unique(labels)) <= {0, *(np.flatnonzero(tags) + 1)}
         assert cam.shape[1:] == mask.shape
         assert ((cam.max(0) > np.float32(masks.manifest.threshold)) == (mask > 0)).all()
     test_index = int(dataset.indices("test")[0])

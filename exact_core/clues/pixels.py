@@ -1,0 +1,127 @@
+"""Masks learned again by a model of single pixels: one more round of what is known as self-training (not in the paper).
+
+CAMs are sure in the middle of fields and blurred at their edges, where a patch holds two of them; and each window is
+judged on its own. A season's crops look alike wherever they grow: a regression on the series of single pixels, taught
+by the sure pixels of all windows, tells the unsure ones. A pixel goes to a tag of its window or to background only.
+
+Axes: n pixels, D features, K classes, H W pixels of a window.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from exact_core.config import RelearnConfig
+from exact_core.data.calendar import calendar_of, pixel_features
+from exact_core.data.dataset import WindowDataset
+
+__all__ = ["FirstMask", "PixelModel", "fit_pixels"]
+
+ITERATIONS = 200
+"""Most steps of the regression's solver."""
+FEWEST = 20
+"""Pixels of a window that teach at least, where it has so many sure ones."""
+
+Predict = Callable[[NDArray[np.floating]], NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class FirstMask:
+    """A window's mask uint8 (H, W) as its CAMs give it, and which of its pixels are sure, bool (H, W)."""
+
+    index: int
+    mask: NDArray[np.uint8]
+    sure: NDArray[np.bool_]
+
+
+def fit_pixels(features: NDArray[Any], labels: NDArray[Any], *, classes: int, ridge: float) -> Predict:
+    """Multinomial logistic regression: fitted probabilities (n, classes) as a function of features (n, D).
+
+    Args:
+        features: standardised, (n, D).
+        labels: (n,), 0..classes - 1; one that does not occur gets probability 0.
+        classes: number of them.
+        ridge: inverse strength of the ridge penalty.
+    """
+    known = np.unique(labels)
+    if len(known) == 1:
+        return lambda rows: np.tile(np.eye(classes)[known[0]], (len(rows), 1))
+    with warnings.catch_warnings():
+        # Far enough after ITERATIONS: labels that are partly wrong are not worth fitting to the last digit.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = LogisticRegression(C=ridge, max_iter=ITERATIONS).fit(features, labels)
+
+    def predict(rows: NDArray[np.floating]) -> NDArray[np.float64]:
+        spread = np.zeros((len(rows), classes))
+        spread[:, known] = model.predict_proba(rows)
+        return spread
+
+    return predict
+
+
+class PixelModel:
+    """Taught by first masks, it labels the pixels of any window of the dataset within that window's tags.
+
+    Each round teaches the regression with the labels that the round before gave to the sure pixels. Windows give
+    equally many pixels, so that each weighs the same.
+
+    Args:
+        windows: the dataset.
+        taught_by: first masks of the windows to learn from; read once.
+        settings: rounds, number of pixels, ridge.
+        count: number of first masks.
+        seed: of the choice of pixels.
+    """
+
+    def __init__(
+        self, windows: WindowDataset, taught_by: Iterator[FirstMask], settings: RelearnConfig, *, count: int, seed: int
+    ) -> None:
+        self.windows, self._calendar = windows, calendar_of(windows)
+        features, labels, allowed = self._teachers(taught_by, max(FEWEST, settings.pixels // max(count, 1)), seed)
+        self._scaler = StandardScaler().fit(features)
+        features = self._scaler.transform(features)
+
+        def taught(labels: NDArray[np.int64]) -> Predict:
+            return fit_pixels(features, labels, classes=windows.classes + 1, ridge=settings.ridge)
+
+        self._predict = taught(labels)
+        for _ in range(settings.rounds - 1):
+            self._predict = taught((self._predict(features) * allowed).argmax(1))
+
+    def mask(self, index: int) -> NDArray[np.uint8]:
+        """Labels uint8 (H, W) of a window: the likeliest of background and its tags."""
+        side = self.windows.manifest.window
+        probabilities = self._predict(self._scaler.transform(self._features(index)))
+        labels: NDArray[np.uint8] = (probabilities * self._allowed(index)).argmax(1).astype(np.uint8)
+        return labels.reshape(side, side)
+
+    def _teachers(
+        self, taught_by: Iterator[FirstMask], each: int, seed: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float64]]:
+        """Features (n, D), labels (n,) and what each pixel may be (n, K + 1)."""
+        rng = np.random.default_rng((seed, 2))
+        features: list[NDArray[np.float32]] = []
+        labels: list[NDArray[np.int64]] = []
+        allowed: list[NDArray[np.float64]] = []
+        for first in taught_by:
+            chosen = rng.permutation(np.flatnonzero(first.sure))[:each]
+            features.append(self._features(first.index)[chosen])
+            labels.append(first.mask.reshape(-1)[chosen].astype(np.int64))
+            allowed.append(np.tile(self._allowed(first.index), (len(chosen), 1)))
+        return np.concatenate(features), np.concatenate(labels), np.concatenate(allowed)
+
+    def _features(self, index: int) -> NDArray[np.float32]:
+        return pixel_features(self.windows.window(index), self._calendar)
+
+    def _allowed(self, index: int) -> NDArray[np.float64]:
+        tags: Sequence[int] = self.windows.records[index].tags
+        return np.array([1, *tags], np.float64)

@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from exact_core.clues.pixels import FirstMask, PixelModel, fit_pixels
+from exact_core.config import RelearnConfig
+from exact_core.data.dataset import WindowDataset
+from exact_core.data.synthetic import ingest_synthetic
+from exact_core.recipes import resolve
+from tests.conftest import TINY
+
+SETTINGS = RelearnConfig(pixels=8000)
+
+
+@pytest.fixture(scope="module")
+def windows(tmp_path_factory):
+    changes = [*TINY, "data.synthetic.scenes=8", "data.synthetic.scene_size=72", "data.synthetic.dates=16"]
+    out = tmp_path_factory.mktemp("pixels") / "dataset"
+    ingest_synthetic(resolve("demo", seed=3, overrides=changes).data, out, seed=3)
+    return WindowDataset(out)
+
+
+def spoilt(windows: WindowDataset, share: float) -> dict[int, np.ndarray]:
+    """True masks of the training windows in which a share of the pixels has another label that the tags allow."""
+    rng = np.random.default_rng(0)
+    masks = {}
+    for index in map(int, windows.indices("train")):
+        mask = np.where(windows.labels(index) > windows.classes, 0, windows.labels(index)).astype(np.uint8)
+        allowed = np.flatnonzero([1, *windows.records[index].tags])
+        wrong = rng.random(mask.shape) < share
+        masks[index] = np.where(wrong, rng.choice(allowed, mask.shape), mask).astype(np.uint8)
+    return masks
+
+
+def model(windows, masks, seed=0):
+    every = np.ones_like(next(iter(masks.values())), bool)
+    first = (FirstMask(index, mask, every) for index, mask in masks.items())
+    return PixelModel(windows, first, SETTINGS, count=len(masks), seed=seed)
+
+
+def accuracy(windows, mask_of):
+    right, total = 0, 0
+    for index in map(int, windows.indices("train")):
+        truth = windows.labels(index)
+        known = truth <= windows.classes
+        right, total = right + (mask_of(index) == truth)[known].sum(), total + known.sum()
+    return right / total
+
+
+def test_errors_scattered_over_the_masks_are_mended(windows):
+    masks = spoilt(windows, 0.4)
+    learned = model(windows, masks)
+    assert accuracy(windows, masks.__getitem__) < 0.8
+    assert accuracy(windows, learned.mask) > 0.9
+
+
+def test_only_sure_pixels_teach(windows):
+    """What unsure pixels are called changes nothing."""
+    masks = spoilt(windows, 0.0)
+    rng = np.random.default_rng(1)
+    unsure = {index: rng.random(mask.shape) < 0.5 for index, mask in masks.items()}
+    called = {index: np.where(unsure[index], 0, mask).astype(np.uint8) for index, mask in masks.items()}
+
+    def learned(masks):
+        first = (FirstMask(index, mask, ~unsure[index]) for index, mask in masks.items())
+        return PixelModel(windows, first, SETTINGS, count=len(masks), seed=0)
+
+    one, other = learned(masks), learned(called)
+    for index in masks:
+        np.testing.assert_array_equal(one.mask(index), other.mask(index))
+
+
+def test_a_pixel_goes_to_a_tag_of_its_window_or_to_background(windows):
+    learned = model(windows, spoilt(windows, 0.3))
+    for index in (*windows.indices("train")[:5], *windows.indices("validation")[:2]):
+        allowed = np.flatnonzero([1, *windows.records[int(index)].tags])
+        assert set(np.unique(learned.mask(int(index)))) <= set(allowed.tolist())
+
+
+def test_it_repeats_and_the_seed_only_chooses_pixels(windows):
+    masks = spoilt(windows, 0.2)
+    one, again, other = model(windows, masks), model(windows, masks), model(windows, masks, seed=1)
+    index = int(windows.indices("train")[0])
+    np.testing.assert_array_equal(one.mask(index), again.mask(index))
+    assert (one.mask(index) == other.mask(index)).mean() > 0.9
+
+
+def test_regression_against_the_library_and_with_missing_labels():
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(200, 4))
+    labels = np.where(features[:, 0] > 0, 3, 1)
+    found = fit_pixels(features, labels, classes=5, ridge=0.5)(features)
+    expected = LogisticRegression(C=0.5, max_iter=200).fit(features, labels).predict_proba(features)
+    np.testing.assert_allclose(found[:, [1, 3]], expected)
+    assert not found[:, [0, 2, 4]].any()
+    certain = fit_pixels(features, np.full(200, 2), classes=3, ridge=0.5)(features[:2])
+    np.testing.assert_array_equal(certain, [[0, 0, 1], [0, 0, 1]])
