@@ -43,7 +43,7 @@ from exact_core.training.loop import fit, seed_everything
 
 CPU = torch.device("cpu")
 THRESHOLDS = np.arange(BINS) / BINS
-SNAPSHOTS = 3
+SNAPSHOTS = 2
 JUDGED = 128
 """Windows that the costly rules are computed on."""
 

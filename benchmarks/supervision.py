@@ -1,9 +1,10 @@
-"""Tags against dense labels: the same segmenter, the same windows, several seeds (`make bench`).
+"""Maps side by side: from tags and from dense labels, by two segmenters, and the floors below them.
 
     python -m benchmarks.supervision [--recipe demo] [--source synthetic] [--seeds 0 1 2] [--workdir runs/supervision]
 
-Each seed is a pair of `exact run`: from tags, and with --supervision dense. A finished run in the work folder is not
-repeated, so a stopped benchmark continues. The table goes to stdout as Markdown.
+Each seed is three `exact run`: from tags, from tags with the second segmenter (U-TAE) on the same masks, and with
+--supervision dense; and `benchmarks.floors` on the same data. All runs are in MLflow. A finished run in the work
+folder is not repeated, so a stopped benchmark continues. The tables go to stdout as Markdown.
 """
 
 from __future__ import annotations
@@ -14,26 +15,51 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.floors import floors
 
-def run(workdir: Path, *, recipe: str, source: str, seed: int, supervision: str, changes: list[str]) -> dict[str, Any]:
+MODELS = {
+    "dense": ("--supervision", "dense"),
+    "tags": (),
+    "utae": ("--set", "segmenter.model=utae"),
+}
+NAMES = {
+    "class prior": "class prior (floor)",
+    "best constant": "best constant from tags (floor)",
+    "per pixel": "single pixels from tags (floor)",
+    "utae": "map from tags, U-TAE on the same masks",
+    "tags": "**map from tags**",
+    "dense": "map from dense labels",
+}
+
+
+def run(workdir: Path, *, recipe: str, source: str, seed: int, arguments: Sequence[str]) -> dict[str, Any]:
     """Metrics of one run, with its duration in seconds."""
     timing = workdir / "seconds.json"
     if not timing.is_file():
         started = time.perf_counter()
-        command = [sys.executable, "-c", "from exact_core.cli import main; main()", "run"]
-        command += ["--workdir", str(workdir), "--recipe", recipe, "--source", source, "--seed", str(seed)]
-        command += ["--supervision", supervision, *(part for change in changes for part in ("--set", change))]
+        command = [sys.executable, "-m", "exact_core.cli", "run", "--workdir", str(workdir), "--recipe", recipe]
+        command += ["--source", source, "--seed", str(seed), *arguments]
         subprocess.run(command, check=True, stdout=sys.stderr)  # noqa: S603 - our own command
         timing.write_text(json.dumps(time.perf_counter() - started))
     metrics: dict[str, Any] = json.loads((workdir / "evaluation" / "metrics.json").read_text())
     return {**metrics, "seconds": json.loads(timing.read_text())}
 
 
+def floor_rows(workdir: Path, dataset: Path, seed: int) -> dict[str, dict[str, Any]]:
+    """The floors on a dataset."""
+    path = workdir / f"floors-{seed}.json"
+    if not path.is_file():
+        path.write_text(json.dumps(floors(dataset, seed=seed)))
+    rows: dict[str, dict[str, Any]] = json.loads(path.read_text())
+    return rows
+
+
 def main() -> None:
-    """Run what is missing and print the table."""
+    """Run what is missing and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="demo")
     parser.add_argument("--source", default="synthetic")
@@ -41,48 +67,51 @@ def main() -> None:
     parser.add_argument("--workdir", type=Path, default=Path("runs/supervision"))
     parser.add_argument("--set", dest="changes", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
-    rows = []
+    changes = [part for change in options.changes for part in ("--set", change)]
+    seeds: list[dict[str, dict[str, Any]]] = []
     for seed in options.seeds:
-        pair = {
-            supervision: run(
-                options.workdir / f"seed{seed}-{supervision}",
+        found = {
+            name: run(
+                options.workdir / f"seed{seed}-{name}",
                 recipe=options.recipe,
                 source=options.source,
                 seed=seed,
-                supervision=supervision,
-                changes=options.changes,
+                arguments=[*arguments, *changes],
             )
-            for supervision in ("tags", "dense")
+            for name, arguments in MODELS.items()
         }
-        rows.append(row(seed, pair["tags"], pair["dense"]))
-    names = list(rows[0])
-    means = {name: statistics.mean(entry[name] for entry in rows) for name in names[1:]}
-    out = [f"| {' | '.join(names)} |", f"|{' --- |' * len(names)}"]
-    out += [f"| {' | '.join(shown(name, entry[name]) for name in names)} |" for entry in rows]
-    out += [f"| mean | {' | '.join(shown(name, means[name]) for name in names[1:])} |"]
-    sys.stdout.write("\n".join(out) + "\n")
+        seeds.append({**found, **floor_rows(options.workdir, options.workdir / f"seed{seed}-tags" / "dataset", seed)})
+    sys.stdout.write(map_table(seeds) + "\n\n" + mask_table(options.seeds, seeds) + "\n")
 
 
-def row(seed: int, tags: dict[str, Any], dense: dict[str, Any]) -> dict[str, float]:
-    """One seed's figures, in percent and seconds."""
-    masks, fused = tags["pseudo_masks"], tags["baselines"]["fused_cam"]
-    return {
-        "seed": seed,
-        "fused CAM mIoU": 100 * fused["miou_macro"],
-        "masks mIoU": 100 * masks["miou_macro"],
-        "masks OA": 100 * masks["oa_micro"],
-        "map from tags mIoU": 100 * tags["miou_macro"],
-        "map from tags OA": 100 * tags["oa_micro"],
-        "map from dense mIoU": 100 * dense["miou_macro"],
-        "map from dense OA": 100 * dense["oa_micro"],
-        "mIoU tags / dense, %": 100 * tags["miou_macro"] / dense["miou_macro"],
-        "tags run, s": tags["seconds"],
-    }
+def map_table(seeds: Sequence[dict[str, dict[str, Any]]]) -> str:
+    """Maps of the evaluation split: mean ± standard deviation over seeds, and the share of dense supervision's mIoU."""
+    lines = ["| map | mIoU | OA | mIoU, % of dense |", "| --- | --- | --- | --- |"]
+    for name, title in NAMES.items():
+        miou, accuracy = ([100 * found[name][figure] for found in seeds] for figure in ("miou_macro", "oa_micro"))
+        share = [100 * found[name]["miou_macro"] / found["dense"]["miou_macro"] for found in seeds]
+        lines.append(f"| {title} | {' | '.join(spread(values) for values in (miou, accuracy, share))} |")
+    return "\n".join(lines)
 
 
-def shown(name: str, value: float) -> str:
-    """A figure as the table shows it."""
-    return f"{value:.0f}" if name in {"seed", "tags run, s"} else f"{value:.1f}"
+def mask_table(numbers: Sequence[int], seeds: Sequence[dict[str, dict[str, Any]]]) -> str:
+    """The masks of each seed, what was expected of them, and the maps that came of them."""
+    lines = ["| seed | fused CAM | masks | expected | map from tags | map from dense | % of dense | tags run, s |"]
+    lines.append("|" + " --- |" * 8)
+    for seed, found in zip(numbers, seeds, strict=True):
+        tags, dense = found["tags"], found["dense"]
+        figures = [tags["baselines"]["fused_cam"]["miou_macro"], tags["pseudo_masks"]["miou_macro"]]
+        figures += [tags["mask_quality"]["expected_miou"], tags["miou_macro"], dense["miou_macro"]]
+        figures.append(tags["miou_macro"] / dense["miou_macro"])
+        cells = " | ".join(f"{100 * value:.1f}" for value in figures)
+        lines.append(f"| {seed} | {cells} | {tags['seconds']:.0f} |")
+    return "\n".join(lines)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean, and the standard deviation where there are several."""
+    deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{deviation}"
 
 
 if __name__ == "__main__":

@@ -88,9 +88,11 @@ def evaluate(
         "tags": None if classifier is None else _tag_figures(classifier, windows, config, device, split),
         "threshold": None,
         "threshold_rule": None,
+        "mask_quality": None,
     }
     if mask_set is not None:
         metrics |= {"threshold": mask_set.manifest.threshold, "threshold_rule": mask_set.manifest.rule}
+        metrics["mask_quality"] = mask_set.manifest.quality.model_dump(mode="json")
         if windows.manifest.has_labels:
             metrics["pseudo_masks"] = score_masks(mask_set, windows, split=MASKED_SPLIT, fused=False)
             metrics["baselines"]["fused_cam"] = score_masks(mask_set, windows, split=MASKED_SPLIT, fused=True)

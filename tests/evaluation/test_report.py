@@ -112,6 +112,13 @@ def make_masks(names: tuple[str, ...]) -> dict[str, Any]:
         "histogram": np.histogram(strongest, 100, (0, 1))[0].tolist(),
         "windows": 275,
         "splits": ["train", "validation"],
+        "quality": {
+            "expected_miou": 0.8,
+            "expected_error": 0.05,
+            "stability": 0.61,
+            "tag_agreement": 0.97,
+            "relearn_agreement": 0.88,
+        },
     }
 
 
