@@ -32,7 +32,7 @@ from exact_core.evaluation.score import majority_guess, summarise
 from exact_core.mapping.blend import SceneMosaic
 from exact_core.metrics import confusion_matrix
 
-__all__ = ["PixelFloor", "first_classes", "floors", "markdown", "tag_prior"]
+__all__ = ["PixelFloor", "first_classes", "floors", "markdown", "score_split", "tag_prior"]
 
 INSTANCES = 30_000
 """Pixels learned from, over all windows; every window gives equally many."""
@@ -79,9 +79,9 @@ def floors(dataset_folder: Path, *, split: str | None = None, seed: int = 0) -> 
 
     names = windows.manifest.classes
     confusions = {
-        "class prior": _score(windows, split, drawn),
-        "best constant": _score(windows, split, always),
-        "per pixel": _score(windows, split, pixel.probabilities),
+        "class prior": score_split(windows, split, drawn),
+        "best constant": score_split(windows, split, always),
+        "per pixel": score_split(windows, split, pixel.probabilities),
     }
     rows = {name: summarise(confusion, names) for name, confusion in confusions.items()}
     rows["majority (from labels)"] = majority_guess(confusions["per pixel"], names)
@@ -164,7 +164,7 @@ def first_classes(frequencies: NDArray[np.float64], tags: NDArray[np.uint8]) -> 
     return np.where(strongest > threshold, tagged.argmax(1) + 1, 0), threshold
 
 
-def _score(windows: WindowDataset, split: str, predict: Callable[[int], NDArray[np.float64]]) -> NDArray[np.int64]:
+def score_split(windows: WindowDataset, split: str, predict: Callable[[int], NDArray[np.float64]]) -> NDArray[np.int64]:
     """Confusion of a split, scene by scene, windows blended; `predict` gives (H * W, K + 1) for a position."""
     classes, side = windows.classes, windows.manifest.window
     confusion = np.zeros((classes + 1, classes + 1), np.int64)
@@ -188,13 +188,13 @@ def markdown(rows: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Print the table of one dataset."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", type=Path, required=True)
     parser.add_argument("--split", choices=["train", "validation", "test"])
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     try:
         rows = floors(options.dataset, split=options.split, seed=options.seed)
     except ExactError as error:
