@@ -147,6 +147,11 @@ class PrototypeConfig(Settings):
     background: float = Field(0.2, ge=0, le=1, description="normalised CAM below which a pixel is background (paper)")
     iterations: int = Field(3, ge=1, description="Sinkhorn iterations (paper)")
     epsilon: float = Field(0.05, gt=0, description="Sinkhorn temperature (paper)")
+    assignment: Literal["argmax", "gumbel"] = Field(
+        "argmax",
+        description="which prototype a pixel moves: its likeliest by Sinkhorn; or one drawn by a hard Gumbel-softmax "
+        "that takes the Sinkhorn matrix for logits, as published",
+    )
     momentum: float = Field(0.999, ge=0, lt=1, description="weight of the old prototype (paper)")
     momentum_warmup: bool = Field(
         True,

@@ -30,8 +30,8 @@ class KilledCheckpoints(Checkpoints):
         super().__init__(folder)
         self.epochs = epochs
 
-    def save(self, model, optimizer, progress, *, best):
-        super().save(model, optimizer, progress, best=best)
+    def save(self, model, optimizer, progress, *, best, write=True):
+        super().save(model, optimizer, progress, best=best, write=write)
         if progress.epoch == self.epochs:
             raise KeyboardInterrupt
 
