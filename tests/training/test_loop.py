@@ -144,6 +144,45 @@ def test_clipping_and_bf16_change_the_weights_but_not_the_path(dataset, config):
     assert math.isfinite(log.rows[0][1]["loss"])
 
 
+def test_under_bf16_losses_and_clues_stay_in_float32_and_it_learns(dataset, config):
+    settings = config.classifier
+    model = TagClassifier(settings, bands=10, classes=dataset.classes, window=24)
+    source = BatchLoader(dataset, dataset.indices("train"), batch=4, encoder=settings.encoder, device=CPU)
+    task = ClassifierTask(model, settings, source)
+    with torch.autocast("cpu", torch.bfloat16):
+        parts = task.losses(next(iter(source)), progress=1.0, update=0)
+    assert {value.dtype for value in parts.values()} == {torch.float32}
+    assert "loss_contrast" in parts
+    before = model.prototypes.foreground.clone()
+    task.after_update()
+    assert model.prototypes.foreground.dtype == torch.float32
+    assert not torch.equal(before, model.prototypes.foreground)
+    _, _, log = train(dataset, config, epochs=12, learning_rate=5e-3, precision="bf16")
+    tags = [row["loss_tags"] for _, row in log.rows]
+    assert tags[-1] < 0.8 * tags[0]
+
+
+def test_the_cost_of_training_is_told(dataset, config, caplog):
+    with caplog.at_level("INFO"):
+        _, progress, log = train(dataset, config, epochs=3)
+    speeds = sorted(row["windows_per_second"] for _, row in log.rows)
+    assert progress.cost["windows_per_second"] == speeds[1]
+    assert 0.05 < progress.cost["peak_memory_gb"] < 100
+    assert "windows/s (median of epochs, training alone), peak memory" in caplog.messages[-1]
+
+
+def test_dropout_repeats_and_resumes_without_a_stored_random_state(dataset, config, tmp_path):
+    encoder = config.classifier.encoder.model_copy(update={"dropout": 0.3})
+    dropping = config.model_copy(update={"classifier": config.classifier.model_copy(update={"encoder": encoder})})
+    whole = train(dataset, dropping, epochs=2)
+    with pytest.raises(KeyboardInterrupt):
+        train(dataset, dropping, epochs=2, checkpoints=KilledCheckpoints(tmp_path, 1))
+    torch.rand(7)
+    resumed = train(dataset, dropping, epochs=2, checkpoints=Checkpoints(tmp_path))
+    assert same(resumed[0], whole[0])
+    assert not same(whole[0], train(dataset, config, epochs=2)[0])
+
+
 def test_a_diverging_run_says_so_and_names_the_way_out(dataset, config):
     with pytest.raises(TrainingError, match=r"loss is (nan|inf).*learning_rate.*clip_norm"):
         train(dataset, config, epochs=3, learning_rate=1e30, warmup_epochs=0.0)
