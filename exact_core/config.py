@@ -185,7 +185,7 @@ class TrainingConfig(Settings):
     """One loop for both models."""
 
     epochs: int = Field(20, ge=1, description="passes over the training windows (paper: 20, segmenter 100)")
-    batch: int = Field(48, ge=1, description="windows a step (paper)")
+    batch: int = Field(48, ge=1, description="windows a step, of all processes together (paper)")
     learning_rate: float = Field(1e-3, gt=0, description="peak rate of AdamW (paper)")
     minimum_rate: float = Field(5e-6, ge=0, description="rate at the end of the cosine (paper)")
     start_rate: float = Field(1e-5, ge=0, description="rate at the first step of the warm-up")

@@ -226,7 +226,8 @@ def _move(
     config: PrototypeConfig,
 ) -> tuple[Tensor, Tensor]:
     """Prototypes after a step towards the weighted mean direction of their rows."""
-    share = F.one_hot(assigned_KR, prototypes_KND.shape[1]) * (rows_KR * weight_KR)[..., None]
+    numbers_N = torch.arange(prototypes_KND.shape[1], device=assigned_KR.device)
+    share = (assigned_KR[..., None] == numbers_N) * (rows_KR * weight_KR)[..., None]
     direction = F.normalize(torch.einsum("krn,krd->knd", share, features_KRD), dim=-1)
     moving = share.sum(1) > 0
     momentum = torch.full_like(moves_KN, config.momentum)

@@ -109,16 +109,19 @@ class Processes:
         dist.all_gather(received, padded)
         return torch.cat([part[:share] for part, share in zip(received, shares, strict=True)])
 
-    def agree(self, value: int, *, otherwise: str) -> None:
+    def agree(self, value: int, *, on: str, otherwise: str) -> None:
         """Make sure that all processes hold the same number.
 
         Raises:
-            TrainingError: they do not; `otherwise` says what that means.
+            TrainingError: they do not; it names what they should agree `on`, and `otherwise` is the way out.
         """
         ends = torch.tensor([value, -value], device=self._device())
         low, high = self.smallest(ends).tolist()
         if low != -high:
-            raise TrainingError(f"process {self.rank} of {self.count}: {value}, others {low} to {-high}: {otherwise}")
+            raise TrainingError(
+                f"the processes disagree on {on}: process {self.rank} of {self.count} has {value}, they have {low} to "
+                f"{-high}; {otherwise}"
+            )
 
     def parallel(self, model: nn.Module) -> nn.Module:
         """The model, for forward passes whose gradients are averaged over the processes while they are computed.

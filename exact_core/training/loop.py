@@ -94,7 +94,9 @@ def fit(
         fused=device.type == "cuda",
     )
     progress = checkpoints.resume(model, optimizer)
-    processes.agree(progress.epoch, otherwise="epochs of the checkpoint; all must see the same EXACT_STATE_DIR")
+    processes.agree(
+        progress.epoch, on="the epoch of the last checkpoint", otherwise="give all the same EXACT_STATE_DIR"
+    )
     if progress.epoch:
         log.info("%s: continuing after epoch %d of %d", name, progress.epoch, config.epochs)
     total = config.epochs * len(loader)

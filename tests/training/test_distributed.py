@@ -117,7 +117,8 @@ def test_a_loss_that_is_no_number_on_one_process_stops_all_and_names_the_update(
         assert process.returncode == 0, said
     for rank in range(2):
         assert "the loss is nan at update 1 (epoch 1)" in (tmp_path / f"diverged{rank}").read_text()
-        assert "0 to 1: they differ" in (tmp_path / f"disagreed{rank}").read_text()
+        said = f"disagree on their ranks: process {rank} of 2 has {rank}, they have 0 to 1; of course"
+        assert said in (tmp_path / f"disagreed{rank}").read_text()
     assert not (tmp_path / "state").exists()
 
 
@@ -202,7 +203,7 @@ def test_alone_it_is_as_if_there_were_no_processes(dataset):
     assert ALONE.sum(rows) is rows
     model = nn.Linear(2, 2)
     assert ALONE.parallel(model) is model
-    ALONE.agree(3, otherwise="never")
+    ALONE.agree(3, on="it", otherwise="never")
     np.testing.assert_array_equal(ALONE.share(np.arange(5)), np.arange(5))
 
 

@@ -4,12 +4,13 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from exact_core.data.batches import BatchLoader
 from exact_core.errors import ConfigError, CorruptError, TrainingError
 from exact_core.models.classifier import TagClassifier
 from exact_core.training.checkpoint import Checkpoints, load_weights, save_weights
-from exact_core.training.classifier import ClassifierTask
+from exact_core.training.classifier import ClassifierTask, classifier_losses
 from exact_core.training.loop import choose_device, fit, seed_everything
 
 CPU = torch.device("cpu")
@@ -160,6 +161,38 @@ def test_under_bf16_losses_and_clues_stay_in_float32_and_it_learns(dataset, conf
     _, _, log = train(dataset, config, epochs=12, learning_rate=5e-3, precision="bf16")
     tags = [row["loss_tags"] for _, row in log.rows]
     assert tags[-1] < 0.8 * tags[0]
+
+
+class Waits(TorchDispatchMode):
+    """Records the operations that make the host wait for a GPU: reading a number, and indexing by a mask."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        masks = "index" in name and any(i is not None and i.dtype == torch.bool for i in args[1])
+        if masks or name in ("_local_scalar_dense", "nonzero", "masked_select", "equal"):
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("assignment", ["argmax", "gumbel"])
+def test_losses_and_clues_wait_for_the_device_once_a_step(dataset, config, assignment):
+    prototypes = config.classifier.prototypes.model_copy(update={"assignment": assignment})
+    settings = config.classifier.model_copy(update={"prototypes": prototypes})
+    model = TagClassifier(settings, bands=10, classes=dataset.classes, window=24)
+    source = BatchLoader(dataset, dataset.indices("train"), batch=4, encoder=settings.encoder, device=CPU)
+    batch = next(iter(source))
+    assert batch.tagged == batch.tags.sum()
+    output = model(batch.series)
+    with Waits() as waits:
+        losses, clues = classifier_losses(output, batch, model, settings, contrast=True)
+        torch.autograd.grad(losses.total, (output.logits, output.class_tokens, output.date_tokens))
+        clues.move(model.prototypes)
+    # Where the tagged pairs are; a mask would ask again in the backward pass.
+    assert waits.found == ["nonzero"]
 
 
 def test_the_cost_of_training_is_told(dataset, config, caplog):

@@ -149,7 +149,7 @@ def diverging(processes: Processes, dataset: WindowDataset, folder: Path) -> Non
     except TrainingError as error:
         (folder / f"diverged{processes.rank}").write_text(str(error))
     try:
-        processes.agree(processes.rank, otherwise="they differ")
+        processes.agree(processes.rank, on="their ranks", otherwise="of course")
     except TrainingError as error:
         (folder / f"disagreed{processes.rank}").write_text(str(error))
 
