@@ -258,3 +258,8 @@ def main() -> None:
     except (ExactError, OSError) as error:
         sys.stderr.write(f"exact: {error}\n")
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    # `torchrun -m exact_core.cli` starts training this way.
+    main()

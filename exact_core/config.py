@@ -167,6 +167,11 @@ class PrototypeConfig(Settings):
     background: float = Field(0.2, ge=0, le=1, description="normalised CAM below which a pixel is background (paper)")
     iterations: int = Field(3, ge=1, description="Sinkhorn iterations (paper)")
     epsilon: float = Field(0.05, gt=0, description="Sinkhorn temperature (paper)")
+    assignment: Literal["argmax", "gumbel"] = Field(
+        "argmax",
+        description="which prototype a pixel moves: its likeliest by Sinkhorn; or one drawn by a hard Gumbel-softmax "
+        "that takes the Sinkhorn matrix for logits, as published",
+    )
     momentum: float = Field(0.999, ge=0, lt=1, description="weight of the old prototype (paper)")
     momentum_warmup: bool = Field(
         True,
@@ -200,7 +205,7 @@ class TrainingConfig(Settings):
     """One loop for both models."""
 
     epochs: int = Field(20, ge=1, description="passes over the training windows (paper: 20, segmenter 100)")
-    batch: int = Field(48, ge=1, description="windows a step (paper)")
+    batch: int = Field(48, ge=1, description="windows a step, of all processes together (paper)")
     learning_rate: float = Field(1e-3, gt=0, description="peak rate of AdamW (paper)")
     minimum_rate: float = Field(5e-6, ge=0, description="rate at the end of the cosine (paper)")
     start_rate: float = Field(1e-5, ge=0, description="rate at the first step of the warm-up")

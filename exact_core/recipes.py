@@ -93,7 +93,9 @@ def pastis24() -> RunConfig:
         data=DataConfig(pastis=PastisConfig(date_limit="cut", day_rounding="published")),
         classifier=ClassifierConfig(
             encoder=EncoderConfig.model_validate({"residual": "normed", **published}),
-            prototypes=PrototypeConfig(momentum_warmup=False, present_only=False, weights="published"),
+            prototypes=PrototypeConfig(
+                assignment="gumbel", momentum_warmup=False, present_only=False, weights="published"
+            ),
             affinity=AffinityConfig(time_weights="double_softmax"),
             loss=LossConfig(),
             training=TrainingConfig.model_validate({"epochs": 20, "start_rate": 1e-6, **shared}),

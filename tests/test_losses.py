@@ -36,3 +36,22 @@ def test_segmentation_loss_leaves_void_out():
     loss.backward()
     assert logits.grad[0, :, :2].abs().max() == 0
     assert segmentation_loss(logits, torch.full_like(target, VOID)).item() == 0
+
+
+@pytest.mark.parametrize("cut", [0, 1, 3])
+def test_parts_of_a_batch_divided_by_its_counts_add_up_to_its_mean(cut):
+    """Also where a part is empty."""
+    torch.manual_seed(1)
+    logits, tags = torch.randn(3, 4), torch.randint(0, 2, (3, 4)).float()
+    cams, refined = torch.rand(3, 5, 5), torch.rand(3, 5, 5)
+    pixels, target = torch.randn(3, 2, 4, 4), torch.randint(0, 2, (3, 4, 4))
+    target[0, 0] = VOID
+    parts = (slice(0, cut), slice(cut, 3))
+    known = (target != VOID).sum()
+    sums = (
+        sum(tag_loss(logits[part], tags[part], windows=3) for part in parts),
+        sum(affinity_loss(cams[part], refined[part], maps=torch.tensor(3)) for part in parts),
+        sum(segmentation_loss(pixels[part], target[part], pixels=known) for part in parts),
+    )
+    means = (tag_loss(logits, tags), affinity_loss(cams, refined), segmentation_loss(pixels, target))
+    torch.testing.assert_close(torch.stack(sums), torch.stack(means))

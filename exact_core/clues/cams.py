@@ -40,7 +40,7 @@ def tagged_embedding(
 ) -> Tensor:
     """Class-weighted temporal embeddings of the tagged (window, class) pairs, as maps (M, D, h, w)."""
     weights = time_weights(output.attention, seen_BPT, rule=config.time_weights)
-    embedding = weighted_embedding(output.date_tokens, weights, seen_BPT)[tags_BK.bool()]
+    embedding = weighted_embedding(output.date_tokens, weights, seen_BPT)[tags_BK.nonzero(as_tuple=True)]
     height, width = output.spatial_map.shape[-2:]
     return embedding.transpose(1, 2).reshape(len(embedding), -1, height, width)
 

@@ -1,11 +1,13 @@
 """Spatial clues: foreground and background prototypes of each class (paper, L_cbl).
 
-Axes: K classes, R rows (the patches of all windows of the batch), N prototypes a class and side, D embedding.
-Everything is batched over classes; rows that a class does not use are masked, not removed.
+Axes: K classes, R rows (the patches of all windows of the batch), r the rows that this process contrasts, N prototypes
+a class and side, D embedding. Everything is batched over classes; rows that a class does not use are masked, not
+removed: their number would have to be asked of the device.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,15 +17,28 @@ from torch.nn import functional as F
 from exact_core.config import PrototypeConfig
 from exact_core.models.classifier import Prototypes
 
-__all__ = ["PrototypeClues", "prototype_clues", "sinkhorn"]
+__all__ = ["PrototypeClues", "SharedBatch", "prototype_clues", "sample_assignment", "sinkhorn"]
+
+
+@dataclass(frozen=True)
+class SharedBatch:
+    """A batch whose windows several processes share.
+
+    gather: joins the windows (first axis) of all processes in the order of the batch, without gradient.
+    start: position of this process's first window in it.
+    """
+
+    gather: Callable[[Tensor], Tensor]
+    start: int
 
 
 @dataclass(frozen=True)
 class Side:
     """One side's part of the clues.
 
-    loss: scalar, the contrast; loss_per_class (K,), 0 where absent; pixels (K,): rows that took part; prototypes
-    (K, N, D) and moves (K, N) after this batch, detached.
+    loss: scalar, the contrast; loss_per_class (K,), 0 where absent: of a shared batch this process's part of both;
+    pixels (K,): rows that took part; assignment (K, R), -1 for the others; prototypes (K, N, D) and moves (K, N) after
+    this batch, detached.
     """
 
     loss: Tensor
@@ -79,12 +94,31 @@ def sinkhorn(similarity: Tensor, *, mask: Tensor | None = None, iterations: int 
     return kernel * rows
 
 
+def sample_assignment(plan: Tensor, generator: torch.Generator) -> Tensor:
+    """A prototype for every row, drawn with the probabilities softmax(plan): the published Gumbel-softmax sample.
+
+    It takes the plan (..., R, N), which holds probabilities, for logits. Its temperature, 0.5, divides plan and noise
+    alike, so the hard sample does not depend on it.
+    """
+    noise = torch.empty_like(plan).exponential_(generator=generator)
+    return (plan - noise.log()).argmax(-1)
+
+
 def prototype_clues(
-    features_BKPD: Tensor, cams_BKP: Tensor, tags_BK: Tensor, prototypes: Prototypes, config: PrototypeConfig
+    features_BKPD: Tensor,
+    cams_BKP: Tensor,
+    tags_BK: Tensor,
+    prototypes: Prototypes,
+    config: PrototypeConfig,
+    *,
+    shared: SharedBatch | None = None,
+    draw: int = 0,
 ) -> PrototypeClues:
     """Contrast of pixels with prototypes, and the prototypes moved by this batch.
 
-    The foreground pass comes first and its moved prototypes enter the background pass (as published).
+    The foreground pass comes first and its moved prototypes enter the background pass (as published). Of a shared batch
+    all rows are assigned and move prototypes, alike on every process; each contrasts its own, and its loss is its part
+    of the batch's.
 
     Args:
         features_BKPD: temporal class tokens (B, K, P, D); the contrast's gradient flows into them.
@@ -92,35 +126,59 @@ def prototype_clues(
         tags_BK: image-level tags (B, K).
         prototypes: the current ones; not changed.
         config: thresholds, temperatures, momentum.
+        shared: where the rest of the batch is; None: this is all of it.
+        draw: seed of sampled assignments, another one for every update.
     """
-    classes = features_BKPD.shape[1]
-    features = F.normalize(features_BKPD.float().transpose(0, 1).flatten(1, 2), dim=-1)
-    cams = cams_BKP.detach().float().transpose(0, 1).flatten(1)
-    tagged = tags_BK.bool().t()[:, :, None].expand(-1, -1, cams_BKP.shape[2]).flatten(1)
+    classes, patches = features_BKPD.shape[1:3]
+    features = F.normalize(features_BKPD.float(), dim=-1)
+    joint, cams, tags, start = features.detach(), cams_BKP.detach().float(), tags_BK, 0
+    if shared is not None:
+        joint, cams, tags, start = shared.gather(joint), shared.gather(cams), shared.gather(tags), shared.start
+    rows = _Rows(
+        own=features.transpose(0, 1).flatten(1, 2),
+        joint=joint.transpose(0, 1).flatten(1, 2),
+        position=slice(start * patches, (start + len(features)) * patches),
+    )
+    cams = cams.transpose(0, 1).flatten(1)
+    tagged = tags.bool().t().repeat_interleave(patches, 1)
     weight = cams if config.weights == "cam" else cams**2
+    generator = None
+    if config.assignment == "gumbel":
+        generator = torch.Generator(features.device).manual_seed(draw)
     foreground = _pass(
-        features,
+        rows,
         tagged & (cams >= config.foreground),
         weight,
         own=(prototypes.foreground, prototypes.foreground_moves),
         every=torch.cat([prototypes.foreground, prototypes.background]),
         offset=0,
         config=config,
+        generator=generator,
     )
     background = _pass(
-        features,
+        rows,
         cams < config.background,
         1 - cams if config.weights == "cam" else weight,
         own=(prototypes.background, prototypes.background_moves),
         every=torch.cat([foreground.prototypes, prototypes.background]),
         offset=classes,
         config=config,
+        generator=generator,
     )
     return PrototypeClues(foreground, background)
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """Features of unit length: this process's (K, r, D), with gradient, and the batch's (K, R, D), where they lie."""
+
+    own: Tensor
+    joint: Tensor
+    position: slice
+
+
 def _pass(
-    features_KRD: Tensor,
+    features: _Rows,
     rows_KR: Tensor,
     weight_KR: Tensor,
     *,
@@ -128,22 +186,25 @@ def _pass(
     every: Tensor,
     offset: int,
     config: PrototypeConfig,
+    generator: torch.Generator | None,
 ) -> Side:
     """One side: assign the rows, contrast them with every prototype, move its own prototypes."""
     prototypes_KND, moves_KN = own
     classes, count, _ = prototypes_KND.shape
     with torch.no_grad():
-        similarity = torch.einsum("krd,knd->krn", features_KRD, prototypes_KND)
+        similarity = torch.einsum("krd,knd->krn", features.joint, prototypes_KND)
         plan = sinkhorn(similarity, mask=rows_KR, iterations=config.iterations, epsilon=config.epsilon)
         assigned_KR = plan.argmax(-1)
-        moved, moves = _move(features_KRD, rows_KR, weight_KR, assigned_KR, prototypes_KND, moves_KN, config)
+        # As published, the contrast keeps the arg max where the prototypes follow a sample.
+        followed_KR = assigned_KR if generator is None else sample_assignment(plan, generator)
+        moved, moves = _move(features.joint, rows_KR, weight_KR, followed_KR, prototypes_KND, moves_KN, config)
 
-    owner, row = rows_KR.nonzero(as_tuple=True)
-    logits = features_KRD[owner, row] @ F.normalize(every, dim=-1).flatten(0, 1).t() / config.temperature
-    target = (offset + owner) * count + assigned_KR[owner, row]
-    per_row = F.cross_entropy(logits, target, reduction="none")
+    logits_KrM = features.own @ F.normalize(every, dim=-1).flatten(0, 1).t() / config.temperature
+    first_K = offset + torch.arange(classes, device=logits_KrM.device)
+    target_Kr = first_K[:, None] * count + assigned_KR[:, features.position]
+    per_row = F.cross_entropy(logits_KrM.flatten(0, 1), target_Kr.flatten(), reduction="none").view_as(target_Kr)
     pixels = rows_KR.sum(1)
-    per_class = per_row.new_zeros(classes).index_add(0, owner, per_row) / pixels.clamp(min=1)
+    per_class = (per_row * rows_KR[:, features.position]).sum(1) / pixels.clamp(min=1)
     divisor = (pixels > 0).sum().clamp(min=1) if config.present_only else classes
     return Side(
         loss=per_class.sum() / divisor,
@@ -165,7 +226,8 @@ def _move(
     config: PrototypeConfig,
 ) -> tuple[Tensor, Tensor]:
     """Prototypes after a step towards the weighted mean direction of their rows."""
-    share = F.one_hot(assigned_KR, prototypes_KND.shape[1]) * (rows_KR * weight_KR)[..., None]
+    numbers_N = torch.arange(prototypes_KND.shape[1], device=assigned_KR.device)
+    share = (assigned_KR[..., None] == numbers_N) * (rows_KR * weight_KR)[..., None]
     direction = F.normalize(torch.einsum("krn,krd->knd", share, features_KRD), dim=-1)
     moving = share.sum(1) > 0
     momentum = torch.full_like(moves_KN, config.momentum)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -40,12 +40,19 @@ class Series:
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch on the device: tags float (B, K); target int64 (B, H, W) or None; index (B,) positions in the dataset."""
+    """A batch on the device: tags float (B, K); target int64 (B, H, W) or None; index (B,) positions in the dataset.
+
+    tagged: how many (window, class) pairs are tagged, known without asking the device; None: ask it.
+    shares: of a batch that several processes share, how many windows each has; this one holds its own, or one of
+        another's where it has none.
+    """
 
     series: Series
     tags: Tensor
     target: Tensor | None
     index: NDArray[np.int64]
+    tagged: int | None = None
+    shares: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,34 +106,51 @@ class BatchLoader:
         """All windows once, in order, unchanged."""
         yield from self._run(self.indices, Augmentation(), np.random.default_rng(0))
 
-    def epoch(self, number: int, *, seed: int, augmentation: Augmentation) -> Iterator[Batch]:
-        """All windows once, shuffled and augmented for this epoch."""
+    def epoch(
+        self, number: int, *, seed: int, augmentation: Augmentation, part: tuple[int, int] = (0, 1)
+    ) -> Iterator[Batch]:
+        """All windows once, shuffled and augmented for this epoch; of every batch share part[0] of part[1]."""
         rng = np.random.default_rng((seed, number))
-        yield from self._run(rng.permutation(self.indices), augmentation, rng)
+        yield from self._run(rng.permutation(self.indices), augmentation, rng, part)
 
-    def _run(self, order: NDArray[np.int64], augmentation: Augmentation, rng: np.random.Generator) -> Iterator[Batch]:
+    def _run(
+        self,
+        order: NDArray[np.int64],
+        augmentation: Augmentation,
+        rng: np.random.Generator,
+        part: tuple[int, int] = (0, 1),
+    ) -> Iterator[Batch]:
         chunks = [order[start : start + self.batch] for start in range(0, len(order), self.batch)]
         with ThreadPoolExecutor(1) as pool:
-            waiting = [pool.submit(self._collate, chunk, augmentation, rng) for chunk in chunks[:PREFETCH]]
+            waiting = [pool.submit(self._collate, chunk, augmentation, rng, part) for chunk in chunks[:PREFETCH]]
             for position, chunk in enumerate(chunks):
                 arrays = waiting.pop(0).result()
                 if position + PREFETCH < len(chunks):
-                    waiting.append(pool.submit(self._collate, chunks[position + PREFETCH], augmentation, rng))
-                yield self._to_device(arrays, chunk)
+                    waiting.append(pool.submit(self._collate, chunks[position + PREFETCH], augmentation, rng, part))
+                batch = self._to_device(arrays, chunk[_own(len(chunk), part)])
+                yield replace(batch, tagged=int(arrays["tags"].sum()), shares=_shares(len(chunk), part[1]))
 
     def _collate(
-        self, chunk: NDArray[np.int64], augmentation: Augmentation, rng: np.random.Generator
+        self, chunk: NDArray[np.int64], augmentation: Augmentation, rng: np.random.Generator, part: tuple[int, int]
     ) -> dict[str, NDArray[np.generic]]:
-        """Arrays of a batch, dates padded to the longest series in it; valid (B, T) marks real dates."""
+        """Arrays of this part of a batch, dates padded to its longest series; valid (B, T) marks real dates."""
         windows = []
         targets = []
-        for index in chunk:
-            window = _drop_dates(self.dataset.window(int(index)), augmentation.keep_dates, rng)
+        lengths = []
+        own = range(len(chunk))[_own(len(chunk), part)]
+        for position, index in enumerate(chunk):
+            # Drawn for the whole batch: every process takes the same numbers from the one random stream.
+            kept = _kept_dates(self.dataset.records[int(index)].dates, augmentation.keep_dates, rng)
             turn = int(rng.integers(8)) if augmentation.flips else 0
-            windows.append(_orient_window(window, turn))
+            # Padding that is attended to is part of the input, so it is that of the whole batch.
+            if position in own or not self.encoder.mask_padding:
+                lengths.append(self.dataset.records[int(index)].dates if kept is None else len(kept))
+            if position not in own:
+                continue
+            windows.append(_orient_window(_take_dates(self.dataset.window(int(index)), kept), turn))
             if self.targets is not None:
                 targets.append(_orient(self.targets(int(index)), turn))
-        longest = max(len(window.days) for window in windows)
+        longest = max(lengths)
         size, side = len(windows), windows[0].pixels.shape[-1]
         pixels = np.zeros((size, longest, *windows[0].pixels.shape[1:]), np.int16)
         days = np.zeros((size, longest), np.int64)
@@ -182,13 +206,29 @@ class BatchLoader:
         return clear.flatten(2).transpose(1, 2)
 
 
-def _drop_dates(window: Window, keep: float, rng: np.random.Generator) -> Window:
-    """The window with a random share, between `keep` and 1, of its dates."""
-    dates = len(window.days)
+def _shares(windows: int, parts: int) -> tuple[int, ...]:
+    """How many windows of a batch each part has: equal numbers, the first ones one more where they do not divide."""
+    return tuple(windows // parts + (part < windows % parts) for part in range(parts))
+
+
+def _own(windows: int, part: tuple[int, int]) -> slice:
+    """This part's windows of a batch; the last window where there is none, for a pass has to run on something."""
+    shares = _shares(windows, part[1])
+    start = min(sum(shares[: part[0]]), windows - 1)
+    return slice(start, start + max(shares[part[0]], 1))
+
+
+def _kept_dates(dates: int, keep: float, rng: np.random.Generator) -> NDArray[np.int64] | None:
+    """Which of a window's dates stay: a random share of them between `keep` and 1; None: all."""
     if keep >= 1 or dates <= FEWEST_DATES:
-        return window
+        return None
     count = max(FEWEST_DATES, round(dates * rng.uniform(keep, 1)))
-    chosen = np.sort(rng.choice(dates, count, replace=False))
+    return np.sort(rng.choice(dates, count, replace=False))
+
+
+def _take_dates(window: Window, chosen: NDArray[np.int64] | None) -> Window:
+    if chosen is None:
+        return window
     return Window(
         pixels=window.pixels[chosen],
         days=window.days[chosen],

@@ -26,6 +26,7 @@ from exact_core.models.classifier import TagClassifier
 from exact_core.models.segmenter import AnySegmenter, build_segmenter
 from exact_core.tracking import NoTracker, Tracker, tracked_stage
 from exact_core.training.checkpoint import Checkpoints, Progress, load_weights, save_weights
+from exact_core.training.distributed import is_first_process
 
 __all__ = [
     "FAILURE_VARIABLE",
@@ -79,8 +80,11 @@ def open_stage(name: str, config: RunConfig, *, pipeline_run: str = "", tracking
         pipeline_run: identity of the pipeline run that this stage belongs to; empty for a stage run alone.
         tracking: False records nothing.
     """
+    # Of the processes that torchrun starts, one speaks and is tracked.
+    level = logging.INFO if is_first_process() else logging.WARNING
+    tracking = tracking and is_first_process()
     # Not at import: only a process that runs stages wants its lines there. Harmless where logging is set up already.
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stdout)
     if runner := os.environ.get(RUNNER_VARIABLE):
         threading.Thread(target=_follow, args=(int(runner),), daemon=True).start()
         log.info("%s: stage process %d", name, os.getpid())

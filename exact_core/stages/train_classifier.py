@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from exact_core.config import RunConfig
 from exact_core.data.batches import BatchLoader
 from exact_core.data.dataset import WindowDataset
@@ -11,6 +14,7 @@ from exact_core.models.classifier import TagClassifier
 from exact_core.stages.common import checkpoints_for, fresh_folder, save_model
 from exact_core.tracking import Tracker
 from exact_core.training.classifier import ClassifierTask
+from exact_core.training.distributed import join
 from exact_core.training.loop import choose_device, fit, seed_everything
 
 __all__ = ["train_classifier"]
@@ -26,35 +30,36 @@ def train_classifier(config: RunConfig, *, dataset: Path, out: Path, tracker: Tr
         tracker: gets the figures of each epoch.
 
     Returns:
-        Final loss and, where there is a validation split, the best mean average precision of the tags.
+        Final loss, windows a second, peak memory and, where there is a validation split, the best mean average
+        precision of the tags. The same on every process that torchrun started; the first one writes and tracks.
     """
     fresh_folder(out, "model.json")
     windows = WindowDataset(dataset)
     settings = config.classifier
-    device = choose_device(config.device)
-    seed_everything(config.seed)
-    model = TagClassifier(
-        settings, bands=len(windows.manifest.bands), classes=windows.classes, window=windows.manifest.window
-    ).to(device)
-
-    def loader(split: str) -> BatchLoader:
-        return BatchLoader(
-            windows, windows.indices(split), batch=settings.training.batch, encoder=settings.encoder, device=device
-        )
-
     tracker.log_dataset(name=windows.manifest.name, digest=windows.manifest.digest, source=windows.manifest.source)
-    progress = fit(
-        ClassifierTask(model, settings, loader("validation")),
-        loader("train"),
-        settings.training,
-        seed=config.seed,
-        device=device,
-        checkpoints=checkpoints_for("classifier", config.digest("classifier", "seed"), windows.manifest.digest),
-        metrics=tracker,
-        name="classifier",
-    )
-    save_model(out, model, config=config, dataset=windows, progress=progress)
-    summary = {"loss": progress.history[-1]["loss"]}
+    with join(choose_device(config.device)) as (processes, device):
+        seed_everything(config.seed)
+        model = TagClassifier(
+            settings, bands=len(windows.manifest.bands), classes=windows.classes, window=windows.manifest.window
+        ).to(device)
+
+        def loader(indices: NDArray[np.int64]) -> BatchLoader:
+            return BatchLoader(windows, indices, batch=settings.training.batch, encoder=settings.encoder, device=device)
+
+        validation = loader(processes.share(windows.indices("validation")))
+        progress = fit(
+            ClassifierTask(model, settings, validation, processes=processes, seed=config.seed),
+            loader(windows.indices("train")),
+            settings.training,
+            seed=config.seed,
+            device=device,
+            checkpoints=checkpoints_for("classifier", config.digest("classifier", "seed"), windows.manifest.digest),
+            metrics=tracker,
+            name="classifier",
+        )
+    if processes.first:
+        save_model(out, model, config=config, dataset=windows, progress=progress)
+    summary = {"loss": progress.history[-1]["loss"], **progress.cost}
     if progress.best is not None:
         summary["validation_tag_map"] = progress.best
     tracker.log_summary({f"final_{name}": value for name, value in summary.items()})

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from exact_core.config import RunConfig
 from exact_core.data.batches import BatchLoader
@@ -11,6 +15,7 @@ from exact_core.data.maskset import MaskSet
 from exact_core.models.segmenter import build_segmenter
 from exact_core.stages.common import checkpoints_for, fresh_folder, save_model
 from exact_core.tracking import Tracker
+from exact_core.training.distributed import join
 from exact_core.training.loop import choose_device, fit, seed_everything
 from exact_core.training.segmenter import SegmenterTask
 
@@ -30,7 +35,9 @@ def train_segmenter(
         tracker: gets the figures of each epoch.
 
     Returns:
-        Final loss and, where there is a validation split, the best mIoU against validation targets of the same kind.
+        Final loss, windows a second, peak memory and, where there is a validation split, the best mIoU against
+        validation targets of the same kind. The same on every process that torchrun started; the first one writes and
+        tracks.
 
     Raises:
         DataError: the masks belong to another dataset, or dense labels are wanted and there are none.
@@ -38,48 +45,46 @@ def train_segmenter(
     fresh_folder(out, "model.json")
     windows = WindowDataset(dataset)
     settings = config.segmenter
-    device = choose_device(config.device)
-    seed_everything(config.seed)
     if masks is None:
         targets, origin = windows.labels, "dense labels"
     else:
         mask_set = MaskSet(masks, windows)
         # Threshold and shards identify the masks: another classifier gives other shards.
         targets, origin = mask_set.mask, mask_set.manifest.model_dump_json()
-    model = build_segmenter(
-        settings, bands=len(windows.manifest.bands), classes=windows.classes, window=windows.manifest.window
-    ).to(device)
-
-    def loader(split: str) -> BatchLoader:
-        return BatchLoader(
-            windows,
-            windows.indices(split),
-            batch=settings.training.batch,
-            encoder=settings.reading,
-            device=device,
-            targets=targets,
-        )
-
     tracker.log_dataset(name=windows.manifest.name, digest=windows.manifest.digest, source=windows.manifest.source)
-    progress = fit(
-        SegmenterTask(model, windows.classes, loader("validation")),
-        loader("train"),
-        settings.training,
-        seed=config.seed,
-        device=device,
-        checkpoints=checkpoints_for("segmenter", config.digest("segmenter", "seed"), windows.manifest.digest, origin),
-        metrics=tracker,
-        name="segmenter",
-    )
-    save_model(
-        out,
-        model,
-        config=config,
-        dataset=windows,
-        progress=progress,
-        supervision="dense" if masks is None else "tags",
-    )
-    summary = {"loss": progress.history[-1]["loss"]}
+    with join(choose_device(config.device)) as (processes, device):
+        seed_everything(config.seed)
+        model = build_segmenter(
+            settings, bands=len(windows.manifest.bands), classes=windows.classes, window=windows.manifest.window
+        ).to(device)
+
+        def loader(indices: NDArray[np.int64]) -> BatchLoader:
+            return BatchLoader(
+                windows,
+                indices,
+                batch=settings.training.batch,
+                encoder=settings.reading,
+                device=device,
+                targets=targets,
+            )
+
+        validation = loader(processes.share(windows.indices("validation")))
+        progress = fit(
+            SegmenterTask(model, windows.classes, validation, processes=processes),
+            loader(windows.indices("train")),
+            settings.training,
+            seed=config.seed,
+            device=device,
+            checkpoints=checkpoints_for(
+                "segmenter", config.digest("segmenter", "seed"), windows.manifest.digest, origin
+            ),
+            metrics=tracker,
+            name="segmenter",
+        )
+    if processes.first:
+        supervision: Literal["dense", "tags"] = "dense" if masks is None else "tags"
+        save_model(out, model, config=config, dataset=windows, progress=progress, supervision=supervision)
+    summary = {"loss": progress.history[-1]["loss"], **progress.cost}
     if progress.best is not None:
         summary["validation_miou"] = progress.best
     tracker.log_summary({f"final_{name}": value for name, value in summary.items()})

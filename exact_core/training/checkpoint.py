@@ -4,8 +4,11 @@ A state folder belongs to one training (its name holds a digest of configuration
 checkpoint it holds may be continued:
 
     state.json               names the files below; progress, best figure, history
-    NNNN.safetensors         model, optimiser and random state after epoch NNNN
+    NNNN.safetensors         model and optimiser after epoch NNNN
     best.safetensors         model of the best epoch so far
+
+There is no random state to keep: every epoch draws from (seed, epoch). So a training may be continued by another number
+of processes than began it; all of them read the folder, the first alone writes.
 """
 
 from __future__ import annotations
@@ -28,13 +31,17 @@ __all__ = ["Checkpoints", "Progress", "load_weights", "save_weights"]
 
 @dataclass
 class Progress:
-    """How far a training has come: epochs finished, updates made, best figure and its epoch (from 1), rows."""
+    """How far a training has come: epochs finished, updates made, best figure and its epoch (from 1), rows.
+
+    cost: windows a second and peak memory of this process's own epochs, once they are over.
+    """
 
     epoch: int = 0
     update: int = 0
     best: float | None = None
     best_epoch: int | None = None
     history: list[dict[str, float]] = field(default_factory=list)
+    cost: dict[str, float] = field(default_factory=dict)
 
 
 class Checkpoints:
@@ -44,11 +51,16 @@ class Checkpoints:
         self.folder = folder
         self._best: dict[str, Tensor] | None = None
 
-    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, *, best: bool) -> None:
-        """Record the end of an epoch; `best` also keeps the model as the one to deliver."""
+    def save(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, *, best: bool, write: bool = True
+    ) -> None:
+        """Record the end of an epoch; `best` also keeps the model as the one to deliver.
+
+        Of several processes all keep it in memory, and one is told to write.
+        """
         if best:
             self._best = {name: value.detach().clone() for name, value in model.state_dict().items()}
-        if self.folder is None:
+        if self.folder is None or not write:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         if best:
@@ -57,10 +69,6 @@ class Checkpoints:
         tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
         for number, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{number}.{key}": torch.as_tensor(value) for key, value in state.items()}
-        tensors["random.cpu"] = torch.get_rng_state()
-        # Asked of the model, not of torch: a run on the CPU opens no context on a GPU that is there.
-        if next(model.parameters()).is_cuda:
-            tensors["random.cuda"] = torch.cuda.get_rng_state()
         _publish(tensors, self.folder / name)
         publish_text(self.folder / "state.json", json.dumps({"checkpoint": name, **asdict(progress)}))
         for old in self.folder.glob("[0-9]*.safetensors"):
@@ -68,7 +76,7 @@ class Checkpoints:
                 old.unlink()
 
     def resume(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-        """Put model, optimiser and random state where the last complete epoch left them; a new Progress if none."""
+        """Put model and optimiser where the last complete epoch left them; a new Progress if there is none."""
         if self.folder is None or not (self.folder / "state.json").is_file():
             return Progress()
         try:
@@ -84,9 +92,6 @@ class Checkpoints:
             number, _, name = key.partition(".")
             state["state"].setdefault(int(number), {})[name] = value
         optimizer.load_state_dict(state)
-        torch.set_rng_state(tensors["random.cpu"])
-        if "random.cuda" in tensors and next(model.parameters()).is_cuda:
-            torch.cuda.set_rng_state(tensors["random.cuda"])
         progress = Progress(**record)
         if progress.best_epoch is not None:
             self._best = _load(self.folder / "best.safetensors")

@@ -2,74 +2,132 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from exact_core.clues.affinity import refine
 from exact_core.clues.cams import by_maximum, fused_cam, tagged_embedding
-from exact_core.clues.prototypes import PrototypeClues, prototype_clues
+from exact_core.clues.prototypes import PrototypeClues, SharedBatch, prototype_clues
 from exact_core.config import ClassifierConfig
 from exact_core.data.batches import Batch, BatchLoader
 from exact_core.losses import ClassifierLosses, affinity_loss, tag_loss
 from exact_core.metrics import average_precision
 from exact_core.models.classifier import ClassifierOutput, TagClassifier
+from exact_core.training.distributed import ALONE, Processes
 
 __all__ = ["ClassifierTask", "classifier_losses"]
 
 
 def classifier_losses(
-    output: ClassifierOutput, batch: Batch, model: TagClassifier, config: ClassifierConfig, *, contrast: bool
+    output: ClassifierOutput,
+    batch: Batch,
+    model: TagClassifier,
+    config: ClassifierConfig,
+    *,
+    contrast: bool,
+    processes: Processes = ALONE,
+    draw: int = 0,
 ) -> tuple[ClassifierLosses, PrototypeClues | None]:
     """All parts of the loss and, once the prototypes have started, the moved prototypes.
 
-    L_tap compares fused CAMs as they are; the prototypes see them divided by their maxima.
+    L_tap compares fused CAMs as they are; the prototypes see them divided by their maxima. Of a batch that `processes`
+    share, the losses are this one's parts of the batch's. `draw` is the seed of sampled assignments.
     """
     # Autocast serves the forward pass alone: similarities divided by 0.05 and small moves of prototypes need float32.
     with torch.autocast(output.logits.device.type, enabled=False):
-        return _losses(output.float(), batch, model, config, contrast=contrast)
+        return _losses(output.float(), batch, model, config, contrast=contrast, processes=processes, draw=draw)
 
 
 def _losses(
-    output: ClassifierOutput, batch: Batch, model: TagClassifier, config: ClassifierConfig, *, contrast: bool
+    output: ClassifierOutput,
+    batch: Batch,
+    model: TagClassifier,
+    config: ClassifierConfig,
+    *,
+    contrast: bool,
+    processes: Processes,
+    draw: int,
 ) -> tuple[ClassifierLosses, PrototypeClues | None]:
-    tags, loss = batch.tags, config.loss
+    own, windows = processes.own(batch), processes.windows(batch)
+    output, tags, loss = _first(output, len(own)), batch.tags[: len(own)], config.loss
     cams = fused_cam(output.spatial_map, output.temporal_map)
-    tagged = cams[tags.bool()]
-    refined = tagged
-    if len(tagged):
-        refined = refine(tagged, tagged_embedding(output, tags, batch.series.seen, config.affinity), config.affinity)
-    auxiliary = (tag_loss(output.spatial_logits, tags) + tag_loss(output.temporal_logits, tags)) / 2
+    tagged, refined = _tagged_cams(cams, output, batch, config) if len(own) else (cams[:, 0], cams[:, 0])
+    auxiliary = tag_loss(output.spatial_logits, tags, windows=windows)
+    auxiliary = (auxiliary + tag_loss(output.temporal_logits, tags, windows=windows)) / 2
     clues = None
     if contrast:
+        shared = None
+        if processes.count > 1:
+            shared = SharedBatch(lambda rows: processes.gather(rows, batch.shares), own.start)
         normalised = by_maximum(cams.detach()).flatten(2)
-        clues = prototype_clues(output.class_tokens, normalised, tags, model.prototypes, config.prototypes)
+        clues = prototype_clues(
+            output.class_tokens, normalised, tags, model.prototypes, config.prototypes, shared=shared, draw=draw
+        )
     losses = ClassifierLosses(
-        tags=tag_loss(output.logits, tags),
+        tags=tag_loss(output.logits, tags, windows=windows),
         auxiliary=loss.auxiliary * auxiliary,
-        affinity=loss.affinity * affinity_loss(tagged, refined),
+        affinity=loss.affinity * affinity_loss(tagged, refined, maps=processes.sum(tags.sum())),
         contrast=None if clues is None else loss.contrast * clues.loss,
     )
     return losses, clues
 
 
+def _tagged_cams(
+    cams: Tensor, output: ClassifierOutput, batch: Batch, config: ClassifierConfig
+) -> tuple[Tensor, Tensor]:
+    """The fused CAMs of the tagged (window, class) pairs (M, h, w), as they are and refined."""
+    pairs = int(batch.tags.sum()) if batch.tagged is None else batch.tagged
+    if not pairs:
+        return cams[:0, 0], cams[:0, 0]
+    embedding = tagged_embedding(output, batch.tags, batch.series.seen, config.affinity)
+    # Their positions by a sort, since their number is known: a mask would make the host wait for the device again.
+    order = batch.tags.flatten().argsort(descending=True, stable=True)[:pairs]
+    tagged = cams.flatten(0, 1)[order]
+    return tagged, refine(tagged, embedding, config.affinity)
+
+
+def _first(output: ClassifierOutput, windows: int) -> ClassifierOutput:
+    """What losses use of the first windows: a process without a window of its own computed another's for nothing."""
+    if windows == len(output.logits):
+        return output
+    names = ("logits", "spatial_logits", "temporal_logits", "spatial_map", "temporal_map", "class_tokens")
+    return replace(output, **{name: getattr(output, name)[:windows] for name in names})
+
+
 @dataclass
 class ClassifierTask:
-    """The classifier as a task of the loop; its figure is the tags' mean average precision."""
+    """The classifier as a task of the loop; its figure is the tags' mean average precision.
+
+    Of several processes each validates its own windows; `seed` is that of sampled prototype assignments.
+    """
 
     model: TagClassifier
     config: ClassifierConfig
     validation: BatchLoader
     figure: str = "validation_tag_map"
-    _clues: PrototypeClues | None = None
+    processes: Processes = ALONE
+    seed: int = 0
+    _network: nn.Module = field(init=False, repr=False)
+    _clues: PrototypeClues | None = field(init=False, repr=False, default=None)
 
-    def losses(self, batch: Batch, *, progress: float) -> dict[str, Tensor]:
+    def __post_init__(self) -> None:
+        self._network = self.processes.parallel(self.model)
+
+    def losses(self, batch: Batch, *, progress: float, update: int) -> dict[str, Tensor]:
         """One forward pass; the contrast joins when `progress` reaches its start."""
-        output = self.model(batch.series)
-        contrast = progress >= self.config.loss.contrast_start
-        losses, self._clues = classifier_losses(output, batch, self.model, self.config, contrast=contrast)
+        output = self._network(batch.series)
+        losses, self._clues = classifier_losses(
+            output,
+            batch,
+            self.model,
+            self.config,
+            contrast=progress >= self.config.loss.contrast_start,
+            processes=self.processes,
+            draw=int(np.random.SeedSequence((self.seed, update)).generate_state(1)[0]),
+        )
         parts = {"loss": losses.total, "loss_tags": losses.tags, "loss_auxiliary": losses.auxiliary}
         parts["loss_affinity"] = losses.affinity
         if losses.contrast is not None:
@@ -88,13 +146,14 @@ class ClassifierTask:
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Loss and mean average precision of the tags on the validation split."""
-        if not len(self.validation.indices):
-            return {}
-        logits, tags = [], []
+        device, classes = self.validation.device, self.validation.dataset.classes
+        logits, tags = [torch.empty(0, classes, device=device)], [torch.empty(0, classes, device=device)]
         for batch in self.validation:
-            logits.append(self.model(batch.series).logits.float().cpu())
-            tags.append(batch.tags.cpu())
-        scores, truth = torch.cat(logits), torch.cat(tags)
+            logits.append(self.model(batch.series).logits.float())
+            tags.append(batch.tags)
+        scores, truth = (self.processes.gather(torch.cat(rows)).cpu() for rows in (logits, tags))
+        if not len(scores):
+            return {}
         precision = average_precision(scores.numpy(), truth.numpy().astype(np.uint8))
         known = precision[~np.isnan(precision)]
         return {

@@ -6,10 +6,10 @@ import logging
 import math
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -18,6 +18,8 @@ from exact_core.config import TrainingConfig
 from exact_core.data.batches import Augmentation, Batch, BatchLoader
 from exact_core.errors import ConfigError, TrainingError
 from exact_core.training.checkpoint import Checkpoints, Progress
+from exact_core.training.distributed import Processes
+from exact_core.training.gauges import CostMeter, LossTally
 from exact_core.training.schedule import learning_rate
 
 __all__ = ["MetricLog", "Task", "choose_device", "fit", "seed_everything"]
@@ -35,8 +37,15 @@ class Task(Protocol):
     def model(self) -> nn.Module:
         """The network whose parameters are learned."""
 
-    def losses(self, batch: Batch, *, progress: float) -> dict[str, Tensor]:
-        """Named scalars; "loss" is minimised. `progress` is the share of all updates already made."""
+    @property
+    def processes(self) -> Processes:
+        """Who trains; by default this process alone."""
+
+    def losses(self, batch: Batch, *, progress: float, update: int) -> dict[str, Tensor]:
+        """Named scalars, this process's parts of the joint batch's; "loss" is minimised.
+
+        `update` counts the updates already made, `progress` is their share of all.
+        """
 
     def after_update(self) -> None:
         """What follows the optimiser's step, such as moving prototypes."""
@@ -69,14 +78,15 @@ def fit(
     """Train for `config.epochs` epochs, or what of them is left after the last checkpoint.
 
     Afterwards the task's model is the one to deliver: the best by `task.figure` where `config.keep_best` and a
-    validation split exist, otherwise the last.
+    validation split exist, otherwise the last. Of several processes all call this, with the same arguments, and return
+    the same; the first one logs and saves.
 
     Raises:
-        TrainingError: the loss is not finite, or there is nothing to train on.
+        TrainingError: the loss is not finite, there is nothing to train on, or processes find different checkpoints.
     """
     if not len(loader.indices):
         raise TrainingError(f"{name}: there is no window to train on; check the splits and tags of the dataset")
-    model = task.model
+    model, processes = task.model, task.processes
     optimizer = torch.optim.AdamW(
         model.parameters(),
         lr=config.learning_rate,
@@ -84,68 +94,79 @@ def fit(
         fused=device.type == "cuda",
     )
     progress = checkpoints.resume(model, optimizer)
+    processes.agree(
+        progress.epoch, on="the epoch of the last checkpoint", otherwise="give all the same EXACT_STATE_DIR"
+    )
     if progress.epoch:
         log.info("%s: continuing after epoch %d of %d", name, progress.epoch, config.epochs)
-    augmentation = Augmentation(flips=config.flips, keep_dates=config.keep_dates)
     total = config.epochs * len(loader)
+    meter = CostMeter(device)
     while progress.epoch < config.epochs:
-        started = time.perf_counter()
         deliverable = task.deliverable(progress=progress.update / total)
-        batches = loader.epoch(progress.epoch, seed=seed, augmentation=augmentation)
-        sums: dict[str, float] = defaultdict(float)
-        model.train()
-        for batch in _bar(batches, len(loader), f"{name} {progress.epoch + 1}/{config.epochs}"):
-            rate = learning_rate(progress.update, steps_per_epoch=len(loader), config=config)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            parts = _step(task, batch, optimizer, config, device, share=progress.update / total)
-            for part, value in parts.items():
-                sums[part] += value * len(batch.index)
-            _check_finite(parts["loss"], name, progress)
-            progress.update += 1
-        row = {part: value / len(loader.indices) for part, value in sums.items()}
+        row = _epoch(task, loader, optimizer, config, seed=seed, device=device, progress=progress, name=name)
         model.eval()
-        row |= task.validate()
-        row |= {"learning_rate": rate, "windows_per_second": len(loader.indices) / (time.perf_counter() - started)}
+        with _autocast(device, config):
+            row |= task.validate()
         progress.epoch += 1
         progress.history.append(row)
-        metrics.log_metrics(row, step=progress.epoch)
+        progress.cost = meter.cost(row["windows_per_second"], processes)
+        if processes.first:
+            metrics.log_metrics(row, step=progress.epoch)
         best = deliverable and _is_best(row, task.figure, progress, keep=config.keep_best)
-        checkpoints.save(model, optimizer, progress, best=best)
+        checkpoints.save(model, optimizer, progress, best=best, write=processes.first)
         _report(name, row, progress, config, task.figure)
     checkpoints.deliver(model)
     model.eval()
+    _report_cost(name, progress, processes)
     return progress
 
 
-def _step(
+def _epoch(
     task: Task,
-    batch: Batch,
+    loader: BatchLoader,
     optimizer: torch.optim.Optimizer,
     config: TrainingConfig,
-    device: torch.device,
     *,
-    share: float,
+    seed: int,
+    device: torch.device,
+    progress: Progress,
+    name: str,
 ) -> dict[str, float]:
-    with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-        parts = task.losses(batch, progress=share)
+    """One pass over the training windows: means of the loss's parts, last rate, windows a second."""
+    processes, total = task.processes, config.epochs * len(loader)
+    started = time.perf_counter()
+    # Dropout draws from here on what (seed, epoch) says, so that a resumed run needs no random state.
+    torch.manual_seed(int(np.random.SeedSequence((seed, progress.epoch, processes.rank)).generate_state(1)[0]))
+    augmentation = Augmentation(flips=config.flips, keep_dates=config.keep_dates)
+    batches = loader.epoch(progress.epoch, seed=seed, augmentation=augmentation, part=processes.part)
+    tally = LossTally(device, processes, name=name, epoch=progress.epoch + 1)
+    task.model.train()
+    label = f"{name} {progress.epoch + 1}/{config.epochs}"
+    for batch in _bar(batches, len(loader), label, shown=processes.first):
+        rate = learning_rate(progress.update, steps_per_epoch=len(loader), config=config)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        with _autocast(device, config):
+            parts = task.losses(batch, progress=progress.update / total, update=progress.update)
+        _step(task, parts["loss"], optimizer, config)
+        tally.add(parts, windows=processes.windows(batch), update=progress.update)
+        progress.update += 1
+    row = tally.means(len(loader.indices))
+    return row | {"learning_rate": rate, "windows_per_second": len(loader.indices) / (time.perf_counter() - started)}
+
+
+def _step(task: Task, loss: Tensor, optimizer: torch.optim.Optimizer, config: TrainingConfig) -> None:
     optimizer.zero_grad(set_to_none=True)
-    parts["loss"].backward()  # type: ignore[no-untyped-call]
+    # The processes' gradients are averaged; their losses are parts of a sum.
+    (loss * task.processes.count).backward()  # type: ignore[no-untyped-call]
     if config.clip_norm is not None:
         nn.utils.clip_grad_norm_(task.model.parameters(), config.clip_norm)
     optimizer.step()
     task.after_update()
-    # One transfer for all parts: each .item() would wait for the device.
-    values = torch.stack([value.detach().float() for value in parts.values()]).tolist()
-    return dict(zip(parts, values, strict=True))
 
 
-def _check_finite(loss: float, name: str, progress: Progress) -> None:
-    if not math.isfinite(loss):
-        raise TrainingError(
-            f"{name}: the loss is {loss} at update {progress.update} (epoch {progress.epoch + 1}); "
-            f"lower training.learning_rate or set training.clip_norm=1. The last good checkpoint is kept"
-        )
+def _autocast(device: torch.device, config: TrainingConfig) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
 
 def _is_best(row: dict[str, float], figure: str, progress: Progress, *, keep: bool) -> bool:
@@ -170,9 +191,20 @@ def _report(name: str, row: dict[str, float], progress: Progress, config: Traini
     )
 
 
-def _bar(batches: Iterator[Batch], total: int, label: str) -> Iterator[Batch]:
+def _report_cost(name: str, progress: Progress, processes: Processes) -> None:
+    if progress.cost:
+        log.info(
+            "%s: %.4g windows/s (median of epochs, training alone), peak memory %.2f GB, processes: %d",
+            name,
+            progress.cost["windows_per_second"],
+            progress.cost["peak_memory_gb"],
+            processes.count,
+        )
+
+
+def _bar(batches: Iterator[Batch], total: int, label: str, *, shown: bool) -> Iterator[Batch]:
     """A progress bar on a terminal; elsewhere the line an epoch of `_report` is enough."""
-    if not sys.stderr.isatty():
+    if not shown or not sys.stderr.isatty():
         yield from batches
         return
     yield from tqdm(batches, total=total, desc=label, unit="batch", leave=False)

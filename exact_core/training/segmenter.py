@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from exact_core.data.batches import Batch, BatchLoader
+from exact_core.data.dataset import VOID
 from exact_core.losses import segmentation_loss
 from exact_core.metrics import Scores, confusion_matrix
 from exact_core.models.segmenter import AnySegmenter
+from exact_core.training.distributed import ALONE, Processes
 
 __all__ = ["SegmenterTask"]
 
@@ -20,18 +22,27 @@ __all__ = ["SegmenterTask"]
 class SegmenterTask:
     """The segmenter as a task of the loop; its figure is mIoU against the validation targets.
 
-    Those targets are of the same kind as the training ones: pseudo masks where it learns from pseudo masks.
+    Those targets are of the same kind as the training ones: pseudo masks where it learns from pseudo masks. Of several
+    processes each validates its own windows.
     """
 
     model: AnySegmenter
     classes: int
     validation: BatchLoader
     figure: str = "validation_miou"
+    processes: Processes = ALONE
+    _network: nn.Module = field(init=False, repr=False)
 
-    def losses(self, batch: Batch, *, progress: float) -> dict[str, Tensor]:  # noqa: ARG002 - the loop's protocol
+    def __post_init__(self) -> None:
+        self._network = self.processes.parallel(self.model)
+
+    def losses(self, batch: Batch, *, progress: float, update: int) -> dict[str, Tensor]:  # noqa: ARG002 - the protocol
         """Cross-entropy over the pixels that are not void."""
         assert batch.target is not None
-        return {"loss": segmentation_loss(self.model(batch.series), batch.target)}
+        own = len(self.processes.own(batch))
+        target = batch.target[:own]
+        pixels = self.processes.sum((target != VOID).sum())
+        return {"loss": segmentation_loss(self._network(batch.series)[:own], target, pixels=pixels)}
 
     def after_update(self) -> None:
         """Nothing follows an update."""
@@ -43,13 +54,16 @@ class SegmenterTask:
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """MIoU and overall accuracy against the validation targets."""
-        if not len(self.validation.indices):
-            return {}
         confusion = np.zeros((self.classes + 1, self.classes + 1), np.int64)
         for batch in self.validation:
             assert batch.target is not None
             predicted = self.model(batch.series).argmax(1).to(torch.uint8).cpu().numpy()
             truth = batch.target.to(torch.uint8).cpu().numpy()
             confusion += confusion_matrix(truth, predicted, classes=self.classes)
-        scores = Scores(confusion)
+        # On the device, where the processes meet.
+        counted = self.processes.sum(torch.from_numpy(confusion).to(self.validation.device)).cpu().numpy()
+        windows = self.processes.sum(torch.tensor(len(self.validation.indices), device=self.validation.device))
+        if not int(windows):
+            return {}
+        scores = Scores(counted)
         return {"validation_miou": scores.miou_macro, "validation_oa": scores.oa_micro}

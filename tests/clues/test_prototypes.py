@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from exact_core.clues.prototypes import prototype_clues, sinkhorn
+from exact_core.clues.prototypes import SharedBatch, prototype_clues, sample_assignment, sinkhorn
 from exact_core.config import PrototypeConfig
 from exact_core.models.classifier import Prototypes
 
@@ -123,3 +123,69 @@ def test_a_batch_without_tags_has_no_foreground_and_a_finite_loss():
     assert clues.loss.item() == 0
     torch.testing.assert_close(clues.foreground.prototypes, prototypes.foreground)
     clues.loss.backward()
+
+
+def test_samples_come_with_the_probabilities_of_the_published_gumbel_softmax():
+    """Softmax of the plan: a row sure of its prototype still goes elsewhere in 1 of 1 + e draws."""
+    plan = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.8, 0.2]])
+    generator = torch.Generator().manual_seed(0)
+    draws = 40_000
+    sampled = sample_assignment(plan.expand(draws, 3, 2), generator)
+    frequency = sampled.float().mean(0)
+    expected = torch.softmax(plan, -1)[:, 1]
+    assert expected[0].item() == pytest.approx(1 / (1 + np.e))
+    error = (expected * (1 - expected) / draws).sqrt()
+    assert ((frequency - expected).abs() < 4 * error).all()
+    # Torch's own hard Gumbel-softmax, at the published temperature, as an oracle.
+    torch.manual_seed(0)
+    oracle = F.gumbel_softmax(plan.expand(draws, 3, 2), tau=0.5, hard=True)[..., 1].mean(0)
+    assert ((frequency - oracle).abs() < 6 * error).all()
+
+
+def test_sampled_assignments_repeat_and_move_prototypes_but_not_the_contrast():
+    torch.manual_seed(6)
+    tokens, cams, tags = torch.randn(3, 2, 30, 4), torch.rand(3, 2, 30), torch.ones(3, 2)
+    prototypes = Prototypes(2, 2, 4)
+    published = PrototypeConfig(assignment="gumbel")
+
+    def run(config, draw):
+        return prototype_clues(tokens, cams, tags, prototypes, config, draw=draw)
+
+    plain, one, again, other = run(PrototypeConfig(), 1), run(published, 1), run(published, 1), run(published, 2)
+    assert torch.equal(one.foreground.prototypes, again.foreground.prototypes)
+    assert torch.equal(one.background.prototypes, again.background.prototypes)
+    for different in (plain, other):
+        assert not torch.equal(one.foreground.prototypes, different.foreground.prototypes)
+    # The first pass reads no prototype that the sample has moved, so its contrast is that of the arg max.
+    assert torch.equal(one.foreground.loss_per_class, plain.foreground.loss_per_class)
+    assert torch.equal(one.foreground.assignment, plain.foreground.assignment)
+    assert not torch.equal(one.background.loss_per_class, plain.background.loss_per_class)
+
+
+@pytest.mark.parametrize("assignment", ["argmax", "gumbel"])
+@pytest.mark.parametrize("sizes", [(2, 2, 1), (3, 2, 0)])
+def test_the_parts_of_a_shared_batch_add_up_to_it(assignment, sizes):
+    """Losses and gradients of the parts sum to the whole batch's; each part moves the prototypes as the whole does."""
+    torch.manual_seed(7)
+    config = PrototypeConfig(assignment=assignment)
+    tokens, cams = torch.randn(5, 3, 16, 6, requires_grad=True), torch.rand(5, 3, 16)
+    tags = torch.tensor([[1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 0, 0], [1, 0, 0]])
+    prototypes = Prototypes(3, 2, 6)
+    whole = prototype_clues(tokens, cams, tags, prototypes, config, draw=3)
+    (gradient,) = torch.autograd.grad(whole.loss, tokens)
+    features = F.normalize(tokens.detach(), dim=-1)
+    loss, summed, start = 0.0, torch.zeros_like(gradient), 0
+    for size in sizes:
+        own = slice(start, start + size)
+        # What the processes would have gathered, by the shape of what is asked for.
+        joint = {features[own].shape[1:]: features, cams.shape[1:]: cams, tags.shape[1:]: tags}
+        shared = SharedBatch(lambda rows, joint=joint: joint[rows.shape[1:]], start)
+        part = prototype_clues(tokens[own], cams[own], tags[own], prototypes, config, shared=shared, draw=3)
+        for side in ("foreground", "background"):
+            assert torch.equal(getattr(part, side).prototypes, getattr(whole, side).prototypes)
+            assert torch.equal(getattr(part, side).pixels, getattr(whole, side).pixels)
+        loss += part.loss.detach()
+        summed += torch.autograd.grad(part.loss, tokens)[0]
+        start += size
+    torch.testing.assert_close(loss, whole.loss.detach())
+    torch.testing.assert_close(summed, gradient)

@@ -4,12 +4,13 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from exact_core.data.batches import BatchLoader
 from exact_core.errors import ConfigError, CorruptError, TrainingError
 from exact_core.models.classifier import TagClassifier
 from exact_core.training.checkpoint import Checkpoints, load_weights, save_weights
-from exact_core.training.classifier import ClassifierTask
+from exact_core.training.classifier import ClassifierTask, classifier_losses
 from exact_core.training.loop import choose_device, fit, seed_everything
 
 CPU = torch.device("cpu")
@@ -30,8 +31,8 @@ class KilledCheckpoints(Checkpoints):
         super().__init__(folder)
         self.epochs = epochs
 
-    def save(self, model, optimizer, progress, *, best):
-        super().save(model, optimizer, progress, best=best)
+    def save(self, model, optimizer, progress, *, best, write=True):
+        super().save(model, optimizer, progress, best=best, write=write)
         if progress.epoch == self.epochs:
             raise KeyboardInterrupt
 
@@ -142,6 +143,77 @@ def test_clipping_and_bf16_change_the_weights_but_not_the_path(dataset, config):
     model, _, log = train(dataset, config, epochs=1, precision="bf16")
     assert next(model.parameters()).dtype == torch.float32
     assert math.isfinite(log.rows[0][1]["loss"])
+
+
+def test_under_bf16_losses_and_clues_stay_in_float32_and_it_learns(dataset, config):
+    settings = config.classifier
+    model = TagClassifier(settings, bands=10, classes=dataset.classes, window=24)
+    source = BatchLoader(dataset, dataset.indices("train"), batch=4, encoder=settings.encoder, device=CPU)
+    task = ClassifierTask(model, settings, source)
+    with torch.autocast("cpu", torch.bfloat16):
+        parts = task.losses(next(iter(source)), progress=1.0, update=0)
+    assert {value.dtype for value in parts.values()} == {torch.float32}
+    assert "loss_contrast" in parts
+    before = model.prototypes.foreground.clone()
+    task.after_update()
+    assert model.prototypes.foreground.dtype == torch.float32
+    assert not torch.equal(before, model.prototypes.foreground)
+    _, _, log = train(dataset, config, epochs=12, learning_rate=5e-3, precision="bf16")
+    tags = [row["loss_tags"] for _, row in log.rows]
+    assert tags[-1] < 0.8 * tags[0]
+
+
+class Waits(TorchDispatchMode):
+    """Records the operations that make the host wait for a GPU: reading a number, and indexing by a mask."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        masks = "index" in name and any(i is not None and i.dtype == torch.bool for i in args[1])
+        if masks or name in ("_local_scalar_dense", "nonzero", "masked_select", "equal"):
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("assignment", ["argmax", "gumbel"])
+def test_losses_and_clues_wait_for_the_device_once_a_step(dataset, config, assignment):
+    prototypes = config.classifier.prototypes.model_copy(update={"assignment": assignment})
+    settings = config.classifier.model_copy(update={"prototypes": prototypes})
+    model = TagClassifier(settings, bands=10, classes=dataset.classes, window=24)
+    source = BatchLoader(dataset, dataset.indices("train"), batch=4, encoder=settings.encoder, device=CPU)
+    batch = next(iter(source))
+    assert batch.tagged == batch.tags.sum()
+    output = model(batch.series)
+    with Waits() as waits:
+        losses, clues = classifier_losses(output, batch, model, settings, contrast=True)
+        torch.autograd.grad(losses.total, (output.logits, output.class_tokens, output.date_tokens))
+        clues.move(model.prototypes)
+    # Where the tagged pairs are; a mask would ask again in the backward pass.
+    assert waits.found == ["nonzero"]
+
+
+def test_the_cost_of_training_is_told(dataset, config, caplog):
+    with caplog.at_level("INFO"):
+        _, progress, log = train(dataset, config, epochs=3)
+    speeds = sorted(row["windows_per_second"] for _, row in log.rows)
+    assert progress.cost["windows_per_second"] == speeds[1]
+    assert 0.05 < progress.cost["peak_memory_gb"] < 100
+    assert "windows/s (median of epochs, training alone), peak memory" in caplog.messages[-1]
+
+
+def test_dropout_repeats_and_resumes_without_a_stored_random_state(dataset, config, tmp_path):
+    encoder = config.classifier.encoder.model_copy(update={"dropout": 0.3})
+    dropping = config.model_copy(update={"classifier": config.classifier.model_copy(update={"encoder": encoder})})
+    whole = train(dataset, dropping, epochs=2)
+    with pytest.raises(KeyboardInterrupt):
+        train(dataset, dropping, epochs=2, checkpoints=KilledCheckpoints(tmp_path, 1))
+    torch.rand(7)
+    resumed = train(dataset, dropping, epochs=2, checkpoints=Checkpoints(tmp_path))
+    assert same(resumed[0], whole[0])
+    assert not same(whole[0], train(dataset, config, epochs=2)[0])
 
 
 def test_a_diverging_run_says_so_and_names_the_way_out(dataset, config):
