@@ -5,6 +5,7 @@ import torch
 from exact_core.clues.affinity import neighbour_affinity, propagate
 from exact_core.clues.masks import enlarge, pseudo_masks
 from exact_core.clues.prototypes import prototype_clues, sinkhorn
+from exact_core.clues.sweep import strongest_class, sweep_confusions
 from exact_core.config import AffinityConfig, PrototypeConfig, TrainingConfig
 from exact_core.data.dataset import VOID
 from exact_core.data.windows import origins, tags_from_labels
@@ -75,9 +76,11 @@ def test_masks_and_thresholds(recorded):
         cams = enlarge(torch.from_numpy(arrays["cams"][number]), side, align_corners=True)
         if number == 0:
             close(cams[0], arrays["upsampled_first_sample"][1:], a=1e-6)
+        matrices = sweep_confusions(*strongest_class(cams), truth, arrays["thresholds"], classes)
         for column, threshold in enumerate(arrays["thresholds"]):
             masks = pseudo_masks(cams, float(threshold)).numpy()
             matrix = confusion_matrix(truth, masks, classes=classes)
+            np.testing.assert_array_equal(matrices[column], matrix)
             oa = 100 * Scores(matrix).oa_micro
             # The published mean counts an absent class as 0.
             miou = 100 * np.nan_to_num(Scores(matrix).iou).mean()
