@@ -19,7 +19,11 @@ OFFSETS = tuple((row, col) for row in (-1, 0, 1) for col in (-1, 0, 1) if (row, 
 
 
 def time_weights(
-    attention_BKT: Tensor, seen_BPT: Tensor | None, *, rule: Literal["attention", "double_softmax"] = "attention"
+    attention_BKT: Tensor,
+    seen_BPT: Tensor | None,
+    *,
+    rule: Literal["attention", "double_softmax"] = "attention",
+    count_BT: Tensor | None = None,
 ) -> Tensor:
     """How much each date tells about each class.
 
@@ -27,17 +31,20 @@ def time_weights(
         attention_BKT: class-to-date attention, rows summing to at most 1.
         seen_BPT: usable looks; a date without any weighs 0. None: all dates count.
         rule: renormalise the attention, or put it through a softmax (as published: nearly uniform).
+        count_BT: how many equal dates a column stands for; its attention is that to one of them, its weight that of
+            all. None: one each.
 
     Returns:
         (B, K, T), rows summing to 1 where any date counts.
     """
     dates = None if seen_BPT is None else seen_BPT.any(1)[:, None]
     if rule == "double_softmax":
-        scores = (
-            attention_BKT if dates is None else attention_BKT.masked_fill(~dates, torch.finfo(attention_BKT.dtype).min)
-        )
+        scores = attention_BKT if count_BT is None else attention_BKT + count_BT.log()[:, None]
+        if dates is not None:
+            scores = scores.masked_fill(~dates, torch.finfo(attention_BKT.dtype).min)
         return scores.softmax(-1)
-    weights = attention_BKT if dates is None else attention_BKT * dates
+    weights = attention_BKT if count_BT is None else attention_BKT * count_BT[:, None]
+    weights = weights if dates is None else weights * dates
     return weights / weights.sum(-1, keepdim=True).clamp(min=1e-12)
 
 
@@ -49,13 +56,12 @@ def weighted_embedding(date_tokens_BPTD: Tensor, weights_BKT: Tensor, seen_BPT: 
     Returns:
         (B, K, P, D).
     """
-    if seen_BPT is None:
-        return torch.einsum("bkt,bptd->bkpd", weights_BKT.to(date_tokens_BPTD.dtype), date_tokens_BPTD)
-    seen = seen_BPT.expand(-1, date_tokens_BPTD.shape[1], -1).to(date_tokens_BPTD.dtype)
-    weights = weights_BKT.to(date_tokens_BPTD.dtype)
-    summed = torch.einsum("bkt,bptd->bkpd", weights, date_tokens_BPTD * seen[..., None])
-    total = torch.einsum("bkt,bpt->bkp", weights, seen)
-    return summed / total.clamp(min=1e-6)[..., None]
+    weights = weights_BKT.to(date_tokens_BPTD.dtype)[:, None]
+    if seen_BPT is not None:
+        weights = weights * seen_BPT[:, :, None]
+        weights = weights / weights.sum(-1, keepdim=True).clamp(min=1e-6)
+    # One product a patch: the tokens stay where they are.
+    return torch.matmul(weights, date_tokens_BPTD).transpose(1, 2)
 
 
 def _neighbours(x: Tensor, dilation: int) -> Tensor:

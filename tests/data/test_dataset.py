@@ -71,7 +71,7 @@ def test_what_is_written_is_read(tmp_path):
         np.testing.assert_array_equal(dataset.labels(number), item.labels)
         assert dataset.records[number] == record(number, split=dataset.records[number].split, dates=2 + number)
     # Padding is marked in the file itself.
-    raw = dataset._locate(0)[0].get_tensor("days")
+    raw = dataset._locate(0)[0].arrays["days"]
     np.testing.assert_array_equal(raw[0], [0, 10, PAD_DAY])
 
 
