@@ -1,8 +1,9 @@
 """The method's equations written plainly: the other side of every ratio in `benchmarks.speed`.
 
 Full attention maps of every layer are kept, every series is padded to a fixed number of rows which are all computed,
-classes are looped over for prototypes, affinity and CAMs, and a threshold sweep takes a pass a threshold. Parameters carry
-the names of `exact_core.models`, so that a state dict of ours loads and both sides can be compared number by number.
+classes are looped over for prototypes, affinity and CAMs, and a threshold sweep takes a pass a threshold. Parameters
+carry the names of `exact_core.models`, so that a state dict of ours loads and both sides can be compared number by
+number.
 
 Written from docs/method.md; nothing of exact_core's models or clues is called.
 Axes: B windows, T dates, P patches, K classes, D embedding, L tokens.

@@ -64,14 +64,11 @@ def weighted_embedding(date_tokens_BPTD: Tensor, weights_BKT: Tensor, seen_BPT: 
     return torch.matmul(weights, date_tokens_BPTD).transpose(1, 2)
 
 
-def _neighbours(x: Tensor, dilation: int) -> Tensor:
-    """(M, D, h, w) -> (M, 8, D, h, w): the neighbours at `dilation`, edges replicated, row-major without the centre."""
+def _neighbours(x: Tensor, dilation: int) -> list[Tensor]:
+    """The 8 neighbours at `dilation` of every place, as views like x (M, ..., h, w); edges replicated, row-major."""
     height, width = x.shape[-2:]
     padded = F.pad(x, (dilation,) * 4, mode="replicate")
-    return torch.stack(
-        [padded[..., dilation * (1 + row) :, dilation * (1 + col) :][..., :height, :width] for row, col in OFFSETS],
-        1,
-    )
+    return [padded[..., dilation * (1 + row) :, dilation * (1 + col) :][..., :height, :width] for row, col in OFFSETS]
 
 
 def neighbour_affinity(embedding_MDhw: Tensor, config: AffinityConfig) -> Tensor:
@@ -83,19 +80,24 @@ def neighbour_affinity(embedding_MDhw: Tensor, config: AffinityConfig) -> Tensor
     Returns:
         (M, 8, h, w), summing to 1 over the neighbours.
     """
-    neighbours = _neighbours(embedding_MDhw, config.dilation)
-    cosine = F.cosine_similarity(neighbours, embedding_MDhw[:, None], dim=2)
+    # Neighbour by neighbour: one array of all eight would leave the cache.
+    unit = F.normalize(embedding_MDhw, dim=1, eps=1e-8)
+    cosine = torch.stack([(unit * other).sum(1) for other in _neighbours(unit, config.dilation)], 1)
+    steps = [other - embedding_MDhw for other in _neighbours(embedding_MDhw, config.dilation)]
+    mean = sum(steps[1:], steps[0]) / len(steps)
+    squares = [(step - mean).square() for step in steps]
+    variance = sum(squares[1:], squares[0]) / (len(steps) - 1)
     # The root is kept off 0, where its gradient is infinite: a field of equal tokens has no spread.
-    spread = (neighbours.var(1) + 1e-12).sqrt().mean(1)
+    spread = (variance + 1e-12).sqrt().mean(1)
     return (cosine / (spread[:, None] + 1e-8) / config.temperature).softmax(1)
 
 
 def propagate(cam_Mhw: Tensor, affinity_M8hw: Tensor, config: AffinityConfig) -> Tensor:
     """CAMs (M, h, w) after `config.iterations` steps of averaging over neighbours by affinity."""
-    cam = cam_Mhw[:, None]
+    cam = cam_Mhw
     for _ in range(config.iterations):
-        cam = (affinity_M8hw * _neighbours(cam, config.dilation)[:, :, 0]).sum(1, keepdim=True)
-    return cam[:, 0]
+        cam = (affinity_M8hw * torch.stack(_neighbours(cam, config.dilation), 1)).sum(1)
+    return cam
 
 
 def refine(cam_Mhw: Tensor, embedding_MDhw: Tensor, config: AffinityConfig) -> Tensor:

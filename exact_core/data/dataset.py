@@ -190,7 +190,7 @@ class Shard:
                 for name, entry in header.items()
                 if name != "__metadata__"
             }
-        except (ValueError, KeyError, TypeError, struct.error) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, struct.error) as error:
             raise CorruptError(f"{path}: not a readable shard: {error}; ingest again") from error
 
     def give_back(self) -> None:

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from exact_core.models.cpu_block import BlockShape, cpu_block, runs_on
 
-__all__ = ["Attention", "Block", "Transformer"]
+__all__ = ["Attention", "Block", "Transformer", "compile_blocks"]
 
 Residual = Literal["pre_norm", "normed", "double"]
 
@@ -160,3 +160,14 @@ class Transformer(nn.Module):
             if probabilities is not None:
                 total = probabilities if total is None else total + probabilities
         return self.norm(x_NLD), None if total is None else total / len(self.blocks)
+
+
+def compile_blocks(model: nn.Module, *, backend: str = "inductor") -> None:
+    """Have torch.compile compile every block of a model, in place and when first used; parameters keep their names.
+
+    Blocks alone, for any number of tokens: what surrounds them depends on the batch's dates. Compiled blocks are those
+    of modules, on the CPU too, where `cpu_block` is the faster choice.
+    """
+    for module in model.modules():
+        if isinstance(module, Block):
+            module.compile(backend=backend, dynamic=True)

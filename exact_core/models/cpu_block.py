@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-__all__ = ["BlockShape", "cpu_block", "linear", "runs_on"]
+__all__ = ["BlockShape", "cpu_block", "linear", "runs_on", "weight_gradient"]
 
 Residual = Literal["pre_norm", "normed", "double"]
 
@@ -124,10 +124,10 @@ class _CpuBlock(torch.autograd.Function):
         rows = grad_out.view(-1, dim)
 
         # out = y + MLP(LN(y))
-        grad_w_back = _outer(rows, F.gelu(hidden))
+        grad_w_back = weight_gradient(rows, F.gelu(hidden))
         grad_hidden = torch.ops.aten.gelu_backward(linear(rows, w_back.t()), hidden)
         normed = torch.native_layer_norm(y, [dim], g2, b2, shape.epsilon)[0]
-        grad_w_in, grad_b_in = _outer(grad_hidden, normed.view(-1, dim)), grad_hidden.sum(0)
+        grad_w_in, grad_b_in = weight_gradient(grad_hidden, normed.view(-1, dim)), grad_hidden.sum(0)
         grad_normed = linear(grad_hidden, w_in.t()).view_as(y)
         del grad_hidden, normed
         grad_y, grad_g2, grad_b2 = _norm_backward(grad_normed, y, mean2, scale2, g2, b2)
@@ -145,7 +145,10 @@ class _CpuBlock(torch.autograd.Function):
             values = _attend_backward(grad_values, inputs, bias, shape, into=grads)
             flat_q, flat_kv = grad_q.view(-1, inner), grad_kv.view(-1, 2 * inner)
             grad_w_qkv = torch.cat(
-                [_outer(flat_q, normed[:, :queries].reshape(-1, dim)), _outer(flat_kv, normed.view(-1, dim))]
+                [
+                    weight_gradient(flat_q, normed[:, :queries].reshape(-1, dim)),
+                    weight_gradient(flat_kv, normed.view(-1, dim)),
+                ]
             )
             grad_normed = linear(flat_kv, w_qkv[inner:].t()).view_as(x)
             grad_normed[:, :queries] += linear(flat_q, w_qkv[:inner].t()).view(sequences, queries, dim)
@@ -154,9 +157,9 @@ class _CpuBlock(torch.autograd.Function):
             grad_qkv = torch.empty_like(qkv)
             values = _attend_backward(grad_values, qkv.chunk(3, -1), bias, shape, into=grad_qkv.chunk(3, -1))
             flat = grad_qkv.view(-1, 3 * inner)
-            grad_w_qkv = _outer(flat, normed.view(-1, dim))
+            grad_w_qkv = weight_gradient(flat, normed.view(-1, dim))
             grad_normed = linear(flat, w_qkv.t()).view_as(x)
-        grad_w_out = _outer(rows_y, values.view(len(rows_y), -1))
+        grad_w_out = weight_gradient(rows_y, values.view(len(rows_y), -1))
         if shape.residual != "pre_norm":
             grad_normed[:, :queries] += grad_y
         grad_x, grad_g1, grad_b1 = _norm_backward(grad_normed, x, mean1, scale1, g1, b1)
@@ -216,7 +219,7 @@ def _probabilities(q_NQd: Tensor, k_NLd: Tensor, bias_NL: Tensor | None) -> Tens
     return scores.softmax(-1)
 
 
-def _outer(grad_MO: Tensor, x_MI: Tensor) -> Tensor:
+def weight_gradient(grad_MO: Tensor, x_MI: Tensor) -> Tensor:
     """A weight's gradient (O, I): the sum over rows of outer products."""
     # The first factor of a product is copied to be transposed, the second is not: let it be the narrower one.
     if x_MI.shape[1] < grad_MO.shape[1]:

@@ -8,7 +8,7 @@ from exact_core.clues.cams import clue_cams, tagged_embedding
 from exact_core.config import ClassifierConfig, EncoderConfig, SegmenterConfig
 from exact_core.data.batches import Series
 from exact_core.models import sequences
-from exact_core.models.attention import Attention, Block
+from exact_core.models.attention import Attention, Block, compile_blocks
 from exact_core.models.classifier import TagClassifier
 from exact_core.models.segmenter import Segmenter
 from exact_core.models.tsvit import to_patches
@@ -262,3 +262,21 @@ def test_every_sequence_is_in_one_group_with_its_dates_in_order():
             if group.bias is not None:
                 assert torch.equal(group.bias[row] == 0, group.date[row] < 6)
     assert len(found) == 32
+
+
+def test_compiled_blocks_give_the_same():
+    """Traced and run without code generation, which needs a compiler."""
+    model = models()[0]
+    batch = series(pad=2)
+    names = list(model.state_dict())
+    plain = model(batch)
+    plain.logits.sum().backward()
+    gradients = [p.grad.clone() for p in model.temporal.parameters()]
+    model.zero_grad()
+    compile_blocks(model, backend="aot_eager")
+    compiled = model(batch)
+    compiled.logits.sum().backward()
+    torch.testing.assert_close(compiled.logits, plain.logits, atol=1e-5, rtol=1e-4)
+    for parameter, gradient in zip(model.temporal.parameters(), gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, atol=1e-5, rtol=1e-3)
+    assert list(model.state_dict()) == names
