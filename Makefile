@@ -58,6 +58,11 @@ compile: $(READY) ## compile the pipelines to pipelines/compiled
 bench: $(READY) ## quality side by side: tags against dense labels, over three seeds (about 20 minutes)
 	$(BIN)/python -m benchmarks.supervision
 
+.PHONY: bench-speed
+bench-speed: $(READY) ## time and memory against a plain implementation of the same equations, and the loader
+	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m benchmarks.loader
+
 .PHONY: clean
 clean: ## remove what the tasks made
 	rm -rf $(VENV) demo build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

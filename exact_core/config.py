@@ -156,7 +156,15 @@ class EncoderConfig(Settings):
         "as published",
     )
     mask_padding: bool = Field(True, description="keep padding dates out of attention; False reproduces the published")
+    pad_dates: int = Field(
+        60, ge=1, description="with mask_padding off, series are padded to this many dates, all attended to (published)"
+    )
     mask_clouds: bool = Field(True, description="keep cloudy dates out of a patch's attention where clouds are known")
+    checkpointing: bool = Field(
+        False,
+        description="keep only each block's input for the backward pass and compute the block again: a fraction of the "
+        "memory for about a third more time, same gradients",
+    )
 
 
 class PrototypeConfig(Settings):
@@ -218,6 +226,7 @@ class TrainingConfig(Settings):
     weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay (paper: 0)")
     clip_norm: float | None = Field(None, gt=0, description="gradient norm limit; None: off")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 runs the forward pass under autocast")
+    compile: bool = Field(False, description="torch.compile the transformer blocks; pays on a GPU, not on a CPU")
     flips: bool = Field(True, description="random flips and quarter turns of a training window")
     keep_dates: float = Field(
         1.0, gt=0, le=1, description="smallest share of dates kept by random date dropping; 1: off"

@@ -19,7 +19,11 @@ OFFSETS = tuple((row, col) for row in (-1, 0, 1) for col in (-1, 0, 1) if (row, 
 
 
 def time_weights(
-    attention_BKT: Tensor, seen_BPT: Tensor | None, *, rule: Literal["attention", "double_softmax"] = "attention"
+    attention_BKT: Tensor,
+    seen_BPT: Tensor | None,
+    *,
+    rule: Literal["attention", "double_softmax"] = "attention",
+    count_BT: Tensor | None = None,
 ) -> Tensor:
     """How much each date tells about each class.
 
@@ -27,17 +31,20 @@ def time_weights(
         attention_BKT: class-to-date attention, rows summing to at most 1.
         seen_BPT: usable looks; a date without any weighs 0. None: all dates count.
         rule: renormalise the attention, or put it through a softmax (as published: nearly uniform).
+        count_BT: how many equal dates a column stands for; its attention is that to one of them, its weight that of
+            all. None: one each.
 
     Returns:
         (B, K, T), rows summing to 1 where any date counts.
     """
     dates = None if seen_BPT is None else seen_BPT.any(1)[:, None]
     if rule == "double_softmax":
-        scores = (
-            attention_BKT if dates is None else attention_BKT.masked_fill(~dates, torch.finfo(attention_BKT.dtype).min)
-        )
+        scores = attention_BKT if count_BT is None else attention_BKT + count_BT.log()[:, None]
+        if dates is not None:
+            scores = scores.masked_fill(~dates, torch.finfo(attention_BKT.dtype).min)
         return scores.softmax(-1)
-    weights = attention_BKT if dates is None else attention_BKT * dates
+    weights = attention_BKT if count_BT is None else attention_BKT * count_BT[:, None]
+    weights = weights if dates is None else weights * dates
     return weights / weights.sum(-1, keepdim=True).clamp(min=1e-12)
 
 
@@ -49,23 +56,19 @@ def weighted_embedding(date_tokens_BPTD: Tensor, weights_BKT: Tensor, seen_BPT: 
     Returns:
         (B, K, P, D).
     """
-    if seen_BPT is None:
-        return torch.einsum("bkt,bptd->bkpd", weights_BKT.to(date_tokens_BPTD.dtype), date_tokens_BPTD)
-    seen = seen_BPT.expand(-1, date_tokens_BPTD.shape[1], -1).to(date_tokens_BPTD.dtype)
-    weights = weights_BKT.to(date_tokens_BPTD.dtype)
-    summed = torch.einsum("bkt,bptd->bkpd", weights, date_tokens_BPTD * seen[..., None])
-    total = torch.einsum("bkt,bpt->bkp", weights, seen)
-    return summed / total.clamp(min=1e-6)[..., None]
+    weights = weights_BKT.to(date_tokens_BPTD.dtype)[:, None]
+    if seen_BPT is not None:
+        weights = weights * seen_BPT[:, :, None]
+        weights = weights / weights.sum(-1, keepdim=True).clamp(min=1e-6)
+    # One product a patch: the tokens stay where they are.
+    return torch.matmul(weights, date_tokens_BPTD).transpose(1, 2)
 
 
-def _neighbours(x: Tensor, dilation: int) -> Tensor:
-    """(M, D, h, w) -> (M, 8, D, h, w): the neighbours at `dilation`, edges replicated, row-major without the centre."""
+def _neighbours(x: Tensor, dilation: int) -> list[Tensor]:
+    """The 8 neighbours at `dilation` of every place, as views like x (M, ..., h, w); edges replicated, row-major."""
     height, width = x.shape[-2:]
     padded = F.pad(x, (dilation,) * 4, mode="replicate")
-    return torch.stack(
-        [padded[..., dilation * (1 + row) :, dilation * (1 + col) :][..., :height, :width] for row, col in OFFSETS],
-        1,
-    )
+    return [padded[..., dilation * (1 + row) :, dilation * (1 + col) :][..., :height, :width] for row, col in OFFSETS]
 
 
 def neighbour_affinity(embedding_MDhw: Tensor, config: AffinityConfig) -> Tensor:
@@ -77,19 +80,24 @@ def neighbour_affinity(embedding_MDhw: Tensor, config: AffinityConfig) -> Tensor
     Returns:
         (M, 8, h, w), summing to 1 over the neighbours.
     """
-    neighbours = _neighbours(embedding_MDhw, config.dilation)
-    cosine = F.cosine_similarity(neighbours, embedding_MDhw[:, None], dim=2)
+    # Neighbour by neighbour: one array of all eight would leave the cache.
+    unit = F.normalize(embedding_MDhw, dim=1, eps=1e-8)
+    cosine = torch.stack([(unit * other).sum(1) for other in _neighbours(unit, config.dilation)], 1)
+    steps = [other - embedding_MDhw for other in _neighbours(embedding_MDhw, config.dilation)]
+    mean = sum(steps[1:], steps[0]) / len(steps)
+    squares = [(step - mean).square() for step in steps]
+    variance = sum(squares[1:], squares[0]) / (len(steps) - 1)
     # The root is kept off 0, where its gradient is infinite: a field of equal tokens has no spread.
-    spread = (neighbours.var(1) + 1e-12).sqrt().mean(1)
+    spread = (variance + 1e-12).sqrt().mean(1)
     return (cosine / (spread[:, None] + 1e-8) / config.temperature).softmax(1)
 
 
 def propagate(cam_Mhw: Tensor, affinity_M8hw: Tensor, config: AffinityConfig) -> Tensor:
     """CAMs (M, h, w) after `config.iterations` steps of averaging over neighbours by affinity."""
-    cam = cam_Mhw[:, None]
+    cam = cam_Mhw
     for _ in range(config.iterations):
-        cam = (affinity_M8hw * _neighbours(cam, config.dilation)[:, :, 0]).sum(1, keepdim=True)
-    return cam[:, 0]
+        cam = (affinity_M8hw * torch.stack(_neighbours(cam, config.dilation), 1)).sum(1)
+    return cam
 
 
 def refine(cam_Mhw: Tensor, embedding_MDhw: Tensor, config: AffinityConfig) -> Tensor:

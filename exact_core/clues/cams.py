@@ -39,8 +39,17 @@ def tagged_embedding(
     output: ClassifierOutput, tags_BK: Tensor, seen_BPT: Tensor | None, config: AffinityConfig
 ) -> Tensor:
     """Class-weighted temporal embeddings of the tagged (window, class) pairs, as maps (M, D, h, w)."""
-    weights = time_weights(output.attention, seen_BPT, rule=config.time_weights)
-    embedding = weighted_embedding(output.date_tokens, weights, seen_BPT)[tags_BK.nonzero(as_tuple=True)]
+    attention, tokens, count = output.attention, output.date_tokens, None
+    if output.padding is not None:
+        # The padding rows are one more date, which counts as often as there are rows.
+        attention = torch.cat([attention, output.padding.attention[..., None]], -1)
+        tokens = torch.cat([tokens, output.padding.tokens[:, :, None]], 2)
+        real = attention.new_ones(len(tokens), 1, tokens.shape[2] - 1).bool() if seen_BPT is None else seen_BPT
+        seen_BPT = F.pad(real, (0, 1), value=True)
+        count = F.pad(torch.ones_like(real[:, 0], dtype=attention.dtype), (0, 1))
+        count[:, -1] = output.padding.count
+    weights = time_weights(attention, seen_BPT, rule=config.time_weights, count_BT=count)
+    embedding = weighted_embedding(tokens, weights, seen_BPT)[tags_BK.nonzero(as_tuple=True)]
     height, width = output.spatial_map.shape[-2:]
     return embedding.transpose(1, 2).reshape(len(embedding), -1, height, width)
 

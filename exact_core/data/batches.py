@@ -31,11 +31,14 @@ class Series:
     pixels: float (B, T, C, H, W), normalised, 0 on padding.
     dates: int64 (B, T), days since season start or day of year, as the encoder's configuration asks.
     seen: bool (B, P, T) or (B, 1, T), True where a patch has a usable look on that date; None: all are.
+    padding: int64 (B,), how many rows of zeros and day 0 follow each window's dates and are attended to, as published;
+        they are not stored. None: no padding is attended to.
     """
 
     pixels: Tensor
     dates: Tensor
     seen: Tensor | None
+    padding: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,19 @@ class Augmentation:
 
     flips: bool = False
     keep_dates: float = 1.0
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """Arrays of a batch on their way to the device; ready once the event has passed.
+
+    whole: no date is padding. tagged: number of tags.
+    """
+
+    tensors: dict[str, Tensor]
+    whole: bool
+    tagged: int
+    ready: torch.cuda.Event | None
 
 
 class BatchLoader:
@@ -92,6 +108,9 @@ class BatchLoader:
     ) -> None:
         self.dataset, self.indices, self.batch, self.encoder = dataset, indices, batch, encoder
         self.device, self.targets = device, targets
+        self._stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         statistics = statistics or dataset.manifest.statistics
         self._mean = torch.tensor(statistics.mean, device=device)[:, None, None]
         self._std = torch.tensor(statistics.std, device=device)[:, None, None]
@@ -121,14 +140,18 @@ class BatchLoader:
         part: tuple[int, int] = (0, 1),
     ) -> Iterator[Batch]:
         chunks = [order[start : start + self.batch] for start in range(0, len(order), self.batch)]
+
+        def prepare(chunk: NDArray[np.int64]) -> _Sent:
+            return self._send(self._collate(chunk, augmentation, rng, part))
+
         with ThreadPoolExecutor(1) as pool:
-            waiting = [pool.submit(self._collate, chunk, augmentation, rng, part) for chunk in chunks[:PREFETCH]]
+            waiting = [pool.submit(prepare, chunk) for chunk in chunks[:PREFETCH]]
             for position, chunk in enumerate(chunks):
-                arrays = waiting.pop(0).result()
+                sent = waiting.pop(0).result()
                 if position + PREFETCH < len(chunks):
-                    waiting.append(pool.submit(self._collate, chunks[position + PREFETCH], augmentation, rng, part))
-                batch = self._to_device(arrays, chunk[_own(len(chunk), part)])
-                yield replace(batch, tagged=int(arrays["tags"].sum()), shares=_shares(len(chunk), part[1]))
+                    waiting.append(pool.submit(prepare, chunks[position + PREFETCH]))
+                batch = self._batch(sent, chunk[_own(len(chunk), part)])
+                yield replace(batch, shares=_shares(len(chunk), part[1]))
 
     def _collate(
         self, chunk: NDArray[np.int64], augmentation: Augmentation, rng: np.random.Generator, part: tuple[int, int]
@@ -136,21 +159,17 @@ class BatchLoader:
         """Arrays of this part of a batch, dates padded to its longest series; valid (B, T) marks real dates."""
         windows = []
         targets = []
-        lengths = []
         own = range(len(chunk))[_own(len(chunk), part)]
         for position, index in enumerate(chunk):
             # Drawn for the whole batch: every process takes the same numbers from the one random stream.
             kept = _kept_dates(self.dataset.records[int(index)].dates, augmentation.keep_dates, rng)
             turn = int(rng.integers(8)) if augmentation.flips else 0
-            # Padding that is attended to is part of the input, so it is that of the whole batch.
-            if position in own or not self.encoder.mask_padding:
-                lengths.append(self.dataset.records[int(index)].dates if kept is None else len(kept))
             if position not in own:
                 continue
             windows.append(_orient_window(_take_dates(self.dataset.window(int(index)), kept), turn))
             if self.targets is not None:
                 targets.append(_orient(self.targets(int(index)), turn))
-        longest = max(lengths)
+        longest = max(len(window.days) for window in windows)
         size, side = len(windows), windows[0].pixels.shape[-1]
         pixels = np.zeros((size, longest, *windows[0].pixels.shape[1:]), np.int16)
         days = np.zeros((size, longest), np.int64)
@@ -175,25 +194,47 @@ class BatchLoader:
             arrays["target"] = np.stack(targets).astype(np.int64)
         return arrays
 
-    def _to_device(self, arrays: dict[str, NDArray[np.generic]], chunk: NDArray[np.int64]) -> Batch:
-        tensors = {name: self._send(array) for name, array in arrays.items()}
-        valid = tensors["valid"]
-        pixels = (tensors["pixels"].float() - self._mean) / self._std
-        pixels = pixels * valid[:, :, None, None, None]
-        seen: Tensor | None = None
-        if "clear" in tensors:
-            seen = self._clear_patches(tensors["clear"])
-            seen = seen & valid[:, None] if self.encoder.mask_padding else seen | ~valid[:, None]
-        elif self.encoder.mask_padding and not bool(arrays["valid"].all()):
-            seen = valid[:, None]
-        series = Series(pixels=pixels, dates=tensors["dates"], seen=seen)
-        return Batch(series=series, tags=tensors["tags"], target=tensors.get("target"), index=chunk)
+    def _send(self, arrays: dict[str, NDArray[np.generic]]) -> _Sent:
+        """Start moving a batch's arrays, pixels still int16, to the device; runs in the reading thread.
 
-    def _send(self, array: NDArray[np.generic]) -> Tensor:
-        tensor = torch.from_numpy(array)
-        if self.device.type == "cuda":
-            return tensor.pin_memory().to(self.device, non_blocking=True)
-        return tensor.to(self.device)
+        To CUDA they go from pinned memory on a stream of their own, while the model computes on its. torch keeps the
+        pinned memory until the copy is done.
+        """
+        whole, tagged = bool(arrays["valid"].all()), int(arrays["tags"].sum())
+        if self._stream is None:
+            return _Sent({name: torch.from_numpy(array) for name, array in arrays.items()}, whole, tagged, None)
+        with torch.cuda.stream(self._stream):
+            tensors = {
+                name: torch.from_numpy(array).pin_memory().to(self.device, non_blocking=True)
+                for name, array in arrays.items()
+            }
+            return _Sent(tensors, whole, tagged, self._stream.record_event())
+
+    def _batch(self, sent: _Sent, chunk: NDArray[np.int64]) -> Batch:
+        """Normalise and mask on the device, once the arrays are there."""
+        tensors = sent.tensors
+        if sent.ready is not None:
+            stream = torch.cuda.current_stream(self.device)
+            stream.wait_event(sent.ready)
+            for tensor in tensors.values():
+                tensor.record_stream(stream)
+        valid = tensors["valid"]
+        pixels = tensors["pixels"].float().sub_(self._mean).div_(self._std)
+        seen: Tensor | None = None
+        if not sent.whole:
+            pixels *= valid[:, :, None, None, None]
+            seen = valid[:, None]
+        if "clear" in tensors:
+            seen = self._clear_patches(tensors["clear"]) & valid[:, None]
+        padding = None if self.encoder.mask_padding else (self.encoder.pad_dates - valid.sum(1)).clamp(min=0)
+        series = Series(pixels=pixels, dates=tensors["dates"], seen=seen, padding=padding)
+        return Batch(
+            series=series,
+            tags=tensors["tags"],
+            target=tensors.get("target"),
+            index=chunk,
+            tagged=sent.tagged,
+        )
 
     def _clear_patches(self, clear: Tensor) -> Tensor:
         """(B, T, H/2, W/2) -> (B, P, T): an encoder patch is clear where all of it is."""

@@ -1,5 +1,8 @@
 """The window dataset: a manifest, an index and memory-mapped shards (docs/data-format.md specifies the files).
 
+What a window costs to read does not depend on how many there are: the index stays in columns, shards stay mapped, and
+pages of them that were read are given back to the system once they add up.
+
     dataset.json          DatasetManifest, written last: a folder without it is unfinished
     index.parquet         one WindowRecord a row
     shards/NNNNN.safetensors
@@ -15,16 +18,19 @@ Axes: N windows, T dates, C bands, H W pixels, K crop classes.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+import json
+import mmap
+import struct
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, overload
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
-from safetensors import SafetensorError, safe_open
 
 from exact_core.config import Settings, describe
 from exact_core.errors import CorruptError, DataError
@@ -51,6 +57,8 @@ PAD_DAY = -1
 CLEAR_PATCH = 2
 """Side, in pixels, of the patch that one value of `clear` describes."""
 SPLITS = ("train", "validation", "test")
+RESIDENT = 2**28
+"""Bytes read from shards after which their pages are given back: what bounds the resident memory of a reader."""
 
 
 class FileEntry(Settings):
@@ -130,6 +138,64 @@ class Window:
     clear: NDArray[np.uint8] | None
 
 
+class Records(Sequence[WindowRecord]):
+    """The index as a sequence of records, each made from the columns when asked for."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table.combine_chunks()
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    @overload
+    def __getitem__(self, index: int) -> WindowRecord: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[WindowRecord]: ...
+
+    def __getitem__(self, index: int | slice) -> WindowRecord | list[WindowRecord]:
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        position = range(len(self))[index]
+        row = {name: self._table[name][position].as_py() for name in self._table.column_names}
+        return WindowRecord(**{**row, "transform": tuple(row["transform"]), "tags": tuple(row["tags"])})
+
+
+class Shard:
+    """The arrays of a shard, views of its mapped file.
+
+    Raises:
+        CorruptError: not a safetensors file, or not of these arrays.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            with path.open("rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            (size,) = struct.unpack_from("<Q", self._map)
+            header = json.loads(self._map[8 : 8 + size])
+            self.arrays = {
+                name: np.frombuffer(
+                    self._map,
+                    _DTYPES[entry["dtype"]],
+                    count=int(np.prod(entry["shape"])),
+                    offset=8 + size + entry["data_offsets"][0],
+                ).reshape(entry["shape"])
+                for name, entry in header.items()
+                if name != "__metadata__"
+            }
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, struct.error) as error:
+            raise CorruptError(f"{path}: not a readable shard: {error}; ingest again") from error
+
+    def give_back(self) -> None:
+        """Let the system have the pages that were read; they are read again when needed."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+
+
+_DTYPES: dict[str, np.dtype[np.generic]] = {"I16": np.dtype("<i2"), "U8": np.dtype("u1")}
+
+
 class WindowDataset:
     """Read access to a dataset folder; shards are memory-mapped, and checked (SHA-256) when first read.
 
@@ -151,12 +217,19 @@ class WindowDataset:
         except ValidationError as error:
             raise DataError(describe(error, where=str(path), model=DatasetManifest)) from error
         verify(self.root, self.manifest.index)
-        rows = pq.read_table(self.root / "index.parquet").to_pylist()
-        self.records = [
-            WindowRecord(**{**row, "transform": tuple(row["transform"]), "tags": tuple(row["tags"])}) for row in rows
-        ]
+        table = pq.read_table(self.root / "index.parquet")
+        self.records = Records(table)
+        self.dates: NDArray[np.int64] = table["dates"].to_numpy().astype(np.int64)
+        """Number of dates of each window (N,)."""
+        tags = table["tags"].combine_chunks().flatten().to_numpy()
+        self.tags: NDArray[np.uint8] = tags.astype(np.uint8).reshape(len(table), self.classes)
+        """Tags of all windows (N, K)."""
+        self._splits: NDArray[np.object_] = table["split"].to_numpy()
+        self._scenes = table["scene"]
         self._starts = np.cumsum([0, *(shard.windows for shard in self.manifest.shards)])
-        self._open: dict[int, Any] = {}
+        self._open: dict[int, Shard] = {}
+        self._read: set[int] = set()
+        self._resident = 0
 
     def __len__(self) -> int:
         return len(self.records)
@@ -166,32 +239,31 @@ class WindowDataset:
         """Number of crop classes K."""
         return len(self.manifest.classes)
 
-    @property
-    def tags(self) -> NDArray[np.uint8]:
-        """Tags of all windows (N, K)."""
-        return np.array([record.tags for record in self.records], np.uint8)
-
     def indices(self, split: str) -> NDArray[np.int64]:
         """Positions of a split's windows, in the order of the index."""
-        return np.array([i for i, record in enumerate(self.records) if record.split == split], np.int64)
+        return np.flatnonzero(self._splits == split)
 
     def scenes(self, split: str) -> Iterator[tuple[str, list[int]]]:
         """Scenes of a split with the positions of their windows, in the order of the index."""
         groups: dict[str, list[int]] = {}
-        for index in self.indices(split):
-            groups.setdefault(self.records[index].scene, []).append(int(index))
+        names = self._scenes.to_pylist()
+        for index in self.indices(split).tolist():
+            groups.setdefault(names[index], []).append(index)
         yield from groups.items()
 
     def window(self, index: int) -> Window:
-        """The arrays of one window, padding dates cut off, without its labels: those are asked for by `labels`."""
+        """The arrays of one window, padding dates cut off, without its labels: those are asked for by `labels`.
+
+        Pixels and clear are views of the mapped file: read them, or copy them to change them.
+        """
         shard, row = self._locate(index)
-        dates = self.records[index].dates
+        dates = int(self.dates[index])
         return Window(
-            pixels=shard.get_slice("pixels")[row, :dates],
-            days=shard.get_slice("days")[row, :dates],
-            tags=np.array(self.records[index].tags, np.uint8),
+            pixels=shard.arrays["pixels"][row, :dates],
+            days=shard.arrays["days"][row, :dates],
+            tags=self.tags[index],
             labels=None,
-            clear=shard.get_slice("clear")[row, :dates] if self.manifest.has_clear else None,
+            clear=shard.arrays["clear"][row, :dates] if self.manifest.has_clear else None,
         )
 
     def labels(self, index: int) -> NDArray[np.uint8]:
@@ -203,18 +275,22 @@ class WindowDataset:
         if not self.manifest.has_labels:
             raise DataError(f"{self.root}: this dataset has image-level tags only, no dense labels")
         shard, row = self._locate(index)
-        labels: NDArray[np.uint8] = shard.get_slice("labels")[row]
+        labels: NDArray[np.uint8] = shard.arrays["labels"][row]
         return labels
 
-    def _locate(self, index: int) -> tuple[Any, int]:
+    def _locate(self, index: int) -> tuple[Shard, int]:
         number = int(np.searchsorted(self._starts, index, side="right")) - 1
         if number not in self._open:
             entry = self.manifest.shards[number]
             verify(self.root, entry)
-            try:
-                self._open[number] = safe_open(str(self.root / entry.name), framework="numpy")
-            except SafetensorError as error:
-                raise CorruptError(f"{self.root / entry.name}: not a readable shard: {error}; ingest again") from error
+            self._open[number] = Shard(self.root / entry.name)
+        entry = self.manifest.shards[number]
+        self._resident += entry.bytes // entry.windows
+        self._read.add(number)
+        if self._resident > RESIDENT:
+            for read in self._read:
+                self._open[read].give_back()
+            self._read, self._resident = {number}, 0
         return self._open[number], int(index - self._starts[number])
 
 

@@ -1,24 +1,29 @@
 """Transformer blocks.
 
-Axes: N sequences, L tokens, D embedding, h heads. The attention map of a layer is never kept: fused attention computes
-the values, and only the rows that the clues need (class tokens to dates) are computed explicitly, without gradient.
+Axes: N sequences, L tokens, D embedding, h heads. The attention map of a layer is never kept: on the CPU `cpu_block`
+computes it again for the backward pass, elsewhere fused attention does; only the rows that the clues need (class tokens
+to dates) leave a block, without gradient.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-__all__ = ["Attention", "Block", "Transformer"]
+from exact_core.models.cpu_block import BlockShape, cpu_block, runs_on
+
+__all__ = ["Attention", "Block", "Transformer", "compile_blocks"]
 
 Residual = Literal["pre_norm", "normed", "double"]
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with a key mask and, on request, the probabilities of the first rows."""
+    """Multi-head self-attention with a bias per key and, on request, the probabilities of the first rows."""
 
     def __init__(self, dim: int, *, heads: int, head_dim: int, dropout: float) -> None:
         super().__init__()
@@ -29,13 +34,14 @@ class Attention(nn.Module):
         self.out = nn.Linear(heads * head_dim, dim)
 
     def forward(
-        self, x_NLD: Tensor, *, keys: Tensor | None = None, rows: int = 0, only_rows: bool = False
+        self, x_NLD: Tensor, *, bias: Tensor | None = None, rows: int = 0, only_rows: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """Attend.
 
         Args:
             x_NLD: tokens (N, L, D).
-            keys: bool (N, L), True where a token may be attended to; None: everywhere.
+            bias: (N, L), added to every score of a key: -inf where it may not be attended to, log(n) where it stands
+                for n equal tokens; None: 0.
             rows: also return the attention probabilities of the first `rows` tokens.
             only_rows: return values for the first `rows` tokens only.
 
@@ -44,13 +50,13 @@ class Attention(nn.Module):
         """
         sequences, length, _ = x_NLD.shape
         q, k, v = self.qkv(x_NLD).view(sequences, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        mask = None if keys is None else keys[:, None, None, :]
+        mask = None if bias is None else bias[:, None, None, :].to(q.dtype)
         probabilities = None
         if rows and not only_rows:
             with torch.no_grad():
                 scores = (q[:, :, :rows] @ k.transpose(-1, -2)).float() * self.scale
                 if mask is not None:
-                    scores = scores.masked_fill(~mask, -torch.inf)
+                    scores = scores + mask
                 probabilities = scores.softmax(-1).mean(1)
         if only_rows:
             q = q[:, :, :rows]
@@ -69,6 +75,7 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.residual = residual
+        self.dropout = dropout
         self.attention_norm = nn.LayerNorm(dim)
         self.attention = Attention(dim, heads=heads, head_dim=head_dim, dropout=dropout)
         self.mlp_norm = nn.LayerNorm(dim)
@@ -81,24 +88,46 @@ class Block(nn.Module):
         )
 
     def forward(
-        self, x_NLD: Tensor, *, keys: Tensor | None = None, rows: int = 0, only_rows: bool = False
+        self, x_NLD: Tensor, *, bias: Tensor | None = None, rows: int = 0, only_rows: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """As `Attention.forward`, through the whole block."""
+        if runs_on(x_NLD) and not (self.training and self.dropout):
+            shape = BlockShape(self.attention.heads, self.residual, self.attention_norm.eps, rows, only_rows)
+            return cpu_block(x_NLD, bias, shape, self._parameters_in_order())
         normed = self.attention_norm(x_NLD)
-        attended, probabilities = self.attention(normed, keys=keys, rows=rows, only_rows=only_rows)
+        attended, probabilities = self.attention(normed, bias=bias, rows=rows, only_rows=only_rows)
         if only_rows:
             x_NLD, normed = x_NLD[:, :rows], normed[:, :rows]
         x = attended + {"pre_norm": x_NLD, "normed": normed, "double": normed + x_NLD}[self.residual]
         return x + self.mlp(self.mlp_norm(x)), probabilities
 
+    def _parameters_in_order(self) -> tuple[Tensor, ...]:
+        """As `cpu_block` wants them, which is the order in which they are declared."""
+        parts = (self.attention_norm, self.attention.qkv, self.attention.out, self.mlp_norm, self.mlp)
+        return tuple(parameter for part in parts for parameter in part.parameters())
+
 
 class Transformer(nn.Module):
-    """A stack of blocks and a final layer norm."""
+    """A stack of blocks and a final layer norm.
+
+    With `checkpointing` only the input of each block is kept for the backward pass, which computes the block once more:
+    about a third more time for a fraction of the memory, and the same gradients to the last bit on the CPU.
+    """
 
     def __init__(
-        self, dim: int, *, depth: int, heads: int, head_dim: int, mlp_ratio: int, dropout: float, residual: Residual
+        self,
+        dim: int,
+        *,
+        depth: int,
+        heads: int,
+        head_dim: int,
+        mlp_ratio: int,
+        dropout: float,
+        residual: Residual,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        self.checkpointing = checkpointing
         self.blocks = nn.ModuleList(
             Block(dim, heads=heads, head_dim=head_dim, mlp_ratio=mlp_ratio, dropout=dropout, residual=residual)
             for _ in range(depth)
@@ -106,13 +135,13 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(
-        self, x_NLD: Tensor, *, keys: Tensor | None = None, rows: int = 0, only_rows: bool = False
+        self, x_NLD: Tensor, *, bias: Tensor | None = None, rows: int = 0, only_rows: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """Encode.
 
         Args:
             x_NLD: tokens (N, L, D).
-            keys: bool (N, L), True where a token may be attended to.
+            bias: (N, L), added to every score of a key, see `Attention.forward`.
             rows: number of leading tokens whose attention is of interest.
             only_rows: deliver only those tokens (the last block computes no others), and no attention.
 
@@ -123,9 +152,22 @@ class Transformer(nn.Module):
         total: Tensor | None = None
         for number, block in enumerate(self.blocks):
             last = number == len(self.blocks) - 1
-            x_NLD, probabilities = block(
-                x_NLD, keys=keys, rows=rows if last or not only_rows else 0, only_rows=only_rows and last
-            )
+            run = partial(block, bias=bias, rows=rows if last or not only_rows else 0, only_rows=only_rows and last)
+            if self.checkpointing and torch.is_grad_enabled():
+                x_NLD, probabilities = checkpoint(run, x_NLD, use_reentrant=False)
+            else:
+                x_NLD, probabilities = run(x_NLD)
             if probabilities is not None:
                 total = probabilities if total is None else total + probabilities
         return self.norm(x_NLD), None if total is None else total / len(self.blocks)
+
+
+def compile_blocks(model: nn.Module, *, backend: str = "inductor") -> None:
+    """Have torch.compile compile every block of a model, in place and when first used; parameters keep their names.
+
+    Blocks alone, for any number of tokens: what surrounds them depends on the batch's dates. Compiled blocks are those
+    of modules, on the CPU too, where `cpu_block` is the faster choice.
+    """
+    for module in model.modules():
+        if isinstance(module, Block):
+            module.compile(backend=backend, dynamic=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from exact_core.config import ClassifierConfig
 from exact_core.data.batches import Series
-from exact_core.models.tsvit import SpatialEncoder, TemporalEncoder
+from exact_core.models.tsvit import PaddingToken, SpatialEncoder, TemporalEncoder
 
 __all__ = ["ClassifierOutput", "Prototypes", "TagClassifier"]
 
@@ -40,7 +40,8 @@ class ClassifierOutput:
     logits (B, K): from the global token. spatial_logits, temporal_logits (B, K): means of the maps.
     spatial_map, temporal_map (B, K, h, w): 3x3 patch head over spatial and temporal tokens.
     class_tokens (B, K, P, D): temporal encoder's class tokens, the features of the spatial clues.
-    date_tokens (B, P, T, D): its date tokens. attention (B, K, T): class tokens to dates, detached.
+    date_tokens (B, P, T, D): its date tokens, 0 where a patch is not seen. attention (B, K, T): class tokens to dates,
+    detached. padding: where padding is attended to as published, its token and attention.
     """
 
     logits: Tensor
@@ -51,10 +52,11 @@ class ClassifierOutput:
     class_tokens: Tensor
     date_tokens: Tensor
     attention: Tensor
+    padding: PaddingToken | None = None
 
     def float(self) -> ClassifierOutput:
         """The same in float32, where a forward pass under autocast left less."""
-        return ClassifierOutput(**{name: value.float() for name, value in vars(self).items()})
+        return replace(self, **{name: value.float() for name, value in vars(self).items() if value is not None})
 
 
 class TagClassifier(nn.Module):
@@ -72,8 +74,8 @@ class TagClassifier(nn.Module):
 
     def forward(self, series: Series) -> ClassifierOutput:
         """Everything that losses and clues use."""
-        tokens_BPKD, date_tokens, attention = self.temporal(series)
-        temporal = tokens_BPKD.transpose(1, 2)
+        tokens = self.temporal(series)
+        temporal = tokens.classes.transpose(1, 2)
         spatial = self.spatial(temporal)
         temporal_map, spatial_map = self._map(temporal), self._map(spatial[:, :, 1:])
         return ClassifierOutput(
@@ -83,8 +85,9 @@ class TagClassifier(nn.Module):
             spatial_map=spatial_map,
             temporal_map=temporal_map,
             class_tokens=temporal,
-            date_tokens=date_tokens,
-            attention=attention,
+            date_tokens=tokens.dates,
+            attention=tokens.attention,
+            padding=tokens.padding,
         )
 
     def _map(self, tokens_BKPD: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ class Segmenter(nn.Module):
 
     def forward(self, series: Series) -> Tensor:
         """Logits (B, K + 1, H, W); class 0 is background."""
-        tokens_BPKD, _, _ = self.temporal(series, only_classes=True)
+        tokens_BPKD = self.temporal(series, only_classes=True).classes
         pixels: Tensor = self.head(self.spatial(tokens_BPKD.transpose(1, 2)))
         batch, classes = pixels.shape[:2]
         side, patch = self.side, self.patch

@@ -1,20 +1,24 @@
 """The parts of TSViT that classifier and segmenter share (TSViT: Tarasiou et al., CVPR 2023).
 
-Axes: B batch, T dates, C bands, H W pixels, p patch side, P patches, K class tokens, D embedding.
+Axes: B batch, T dates, C bands, H W pixels, p patch side, P patches, K class tokens, D embedding; N sequences of S date
+slots in a group (`sequences`).
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from exact_core.config import EncoderConfig
 from exact_core.data.batches import Series
 from exact_core.models.attention import Transformer
+from exact_core.models.sequences import SequenceGroup, group_sequences, part_size
 
-__all__ = ["SpatialEncoder", "TemporalEncoder"]
+__all__ = ["PaddingToken", "SpatialEncoder", "TemporalEncoder", "TemporalTokens"]
 
 DAY_TABLE = 367
 """Columns of the day-of-year table: days 1..366 and 0, which padding has."""
@@ -58,8 +62,39 @@ class DayTable(nn.Module):
         return column + self.bias
 
 
+@dataclass(frozen=True)
+class PaddingToken:
+    """The one token that stands for a patch's attended padding rows, which are all equal.
+
+    tokens (B, P, D). attention (B, K): class tokens to one of the rows, detached. count (B,): how many there are.
+    """
+
+    tokens: Tensor
+    attention: Tensor
+    count: Tensor
+
+    def float(self) -> PaddingToken:
+        """The same in float32."""
+        return PaddingToken(self.tokens.float(), self.attention.float(), self.count)
+
+
+@dataclass(frozen=True)
+class TemporalTokens:
+    """What the temporal encoder makes of a batch.
+
+    classes (B, P, K, D). dates (B, P, T, D): 0 where a patch is not seen. attention (B, K, T): class tokens to dates,
+    averaged over heads, blocks and patches, detached. dates and attention are None when only classes were asked for;
+    padding is None where no padding is attended to.
+    """
+
+    classes: Tensor
+    dates: Tensor | None
+    attention: Tensor | None
+    padding: PaddingToken | None
+
+
 class TemporalEncoder(nn.Module):
-    """Per patch: K class tokens and T date tokens through a transformer over time."""
+    """Per patch: K class tokens and the tokens of the dates on which it is seen, through a transformer over time."""
 
     def __init__(self, config: EncoderConfig, *, bands: int, tokens: int) -> None:
         super().__init__()
@@ -70,30 +105,45 @@ class TemporalEncoder(nn.Module):
         self.class_tokens = nn.Parameter(torch.randn(tokens, config.dim))
         self.transformer = _transformer(config, depth=config.temporal_depth)
 
-    def forward(self, series: Series, *, only_classes: bool = False) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Encode a series.
-
-        Returns:
-            class tokens (B, P, K, D); date tokens (B, P, T, D); attention of class tokens to dates, averaged over
-            heads, blocks and patches (B, K, T), detached. The last two are None with only_classes.
-        """
-        patches = to_patches(series.pixels, self.config.patch)
-        batch, count, dates, _ = patches.shape
-        # In float32 also under autocast, so that the residual stream of every block keeps its precision.
-        embedded = (self.patch_embedding(patches) + self.date_embedding(series.dates)[:, None]).float()
-        classes = self.class_tokens.expand(batch * count, -1, -1)
-        tokens = torch.cat([classes, embedded.view(batch * count, dates, -1)], 1)
-        keys = None
-        if series.seen is not None:
-            seen = series.seen.expand(batch, count, dates).reshape(batch * count, dates)
-            keys = torch.cat([seen.new_ones(len(seen), self.tokens), seen], 1)
-        tokens, attention = self.transformer(tokens, keys=keys, rows=self.tokens, only_rows=only_classes)
-        tokens = tokens.view(batch, count, tokens.shape[1], -1)
+    def forward(self, series: Series, *, only_classes: bool = False) -> TemporalTokens:
+        """Encode a series, group by group."""
+        # Two more dates, all 0 and of day 0: what padding looks like, and what fills up a group.
+        patches = F.pad(to_patches(series.pixels, self.config.patch), (0, 0, 0, 2))
+        days = self.date_embedding(F.pad(series.dates, (0, 2)))
+        windows, count, columns, _ = patches.shape
+        attention = days.new_zeros(windows, self.tokens, columns, dtype=torch.float32)
+        classes, dates, sequences, places = [], [], [], []
+        for group in group_sequences(series, patches=count, tokens=self.tokens):
+            sequence = group.window * count + group.patch
+            place = (sequence[:, None] * columns + group.date).flatten()
+            embedded = self._embed(group, patches.flatten(0, 2)[place], days)
+            tokens = torch.cat([self.class_tokens.expand(len(sequence), -1, -1), embedded], 1)
+            bias = None if group.bias is None else F.pad(group.bias, (self.tokens, 0))
+            tokens, rows = self.transformer(tokens, bias=bias, rows=self.tokens, only_rows=only_classes)
+            classes.append(tokens[:, : self.tokens])
+            sequences.append(sequence)
+            if rows is not None:
+                dates.append(tokens[:, self.tokens :].flatten(0, 1))
+                places.append(place)
+                attention += _by_window(rows[:, :, self.tokens :], group, windows, columns)
+        class_tokens = _restored(classes, sequences, (windows, count))
         if only_classes:
-            return tokens, None, None
-        assert attention is not None
-        to_dates = attention[:, :, self.tokens :].reshape(batch, count, self.tokens, dates).mean(1)
-        return tokens[:, :, : self.tokens], tokens[:, :, self.tokens :], to_dates
+            return TemporalTokens(class_tokens, None, None, None)
+        date_tokens = _restored(dates, places, (windows, count, columns))
+        attention /= count
+        padding = None
+        if series.padding is not None:
+            single = attention[..., -2] / series.padding.clamp(min=1)[:, None]
+            padding = PaddingToken(date_tokens[:, :, -2], single, series.padding)
+        return TemporalTokens(class_tokens, date_tokens[:, :, :-2], attention[..., :-2], padding)
+
+    def _embed(self, group: SequenceGroup, patches: Tensor, days_BTD: Tensor) -> Tensor:
+        """Date tokens (N, S, D) of a group, from its patches' values (N * S, p * p * C) and the days' embeddings."""
+        day = group.window[:, None] * days_BTD.shape[1] + group.date
+        values = self.patch_embedding(patches).view(*day.shape, -1)
+        # In float32 also under autocast, so that the residual stream of every block keeps its precision.
+        embedded: Tensor = (values + F.embedding(day, days_BTD.flatten(0, 1))).float()
+        return embedded
 
 
 class SpatialEncoder(nn.Module):
@@ -111,9 +161,9 @@ class SpatialEncoder(nn.Module):
         x = (tokens_BKPD + self.position).reshape(batch * classes, patches, dim)
         if self.global_token is not None:
             x = torch.cat([self.global_token.expand(len(x), 1, -1), x], 1)
-        x, _ = self.transformer(x)
-        encoded: Tensor = x.view(batch, classes, -1, dim)
-        return encoded
+        size = part_size(len(x), x.shape[1], x.device)
+        encoded = torch.cat([self.transformer(part)[0] for part in torch.split(x, size)])
+        return encoded.view(batch, classes, -1, dim)
 
 
 def to_patches(pixels: Tensor, patch: int) -> Tensor:
@@ -122,6 +172,22 @@ def to_patches(pixels: Tensor, patch: int) -> Tensor:
     rows, cols = height // patch, width // patch
     split = pixels.view(batch, dates, bands, rows, patch, cols, patch)
     return split.permute(0, 3, 5, 1, 4, 6, 2).reshape(batch, rows * cols, dates, patch * patch * bands)
+
+
+def _by_window(rows_NKS: Tensor, group: SequenceGroup, windows: int, columns: int) -> Tensor:
+    """Attention of a group's sequences to their slots -> its sum over each window's, (B, K, columns)."""
+    date = group.date[:, None].expand(-1, rows_NKS.shape[1], -1)
+    dense = rows_NKS.new_zeros(*rows_NKS.shape[:2], columns).scatter_add_(2, date, rows_NKS)
+    # A product instead of an indexed sum: that adds in any order on CUDA.
+    owner = F.one_hot(group.window, windows).to(dense.dtype)
+    return torch.einsum("nb,nkt->bkt", owner, dense)
+
+
+def _restored(tokens: list[Tensor], places: list[Tensor], shape: tuple[int, ...]) -> Tensor:
+    """Rows of all groups in the batch's order, (*shape, ...); 0 where no group has one."""
+    values = torch.cat(tokens)
+    rows = values.new_zeros(math.prod(shape), *values.shape[1:]).index_copy_(0, torch.cat(places), values)
+    return rows.view(*shape, *values.shape[1:])
 
 
 def _transformer(config: EncoderConfig, *, depth: int) -> Transformer:
@@ -133,4 +199,5 @@ def _transformer(config: EncoderConfig, *, depth: int) -> Transformer:
         mlp_ratio=config.mlp_ratio,
         dropout=config.dropout,
         residual=config.residual,
+        checkpointing=config.checkpointing,
     )

@@ -50,11 +50,20 @@ def test_padding_alone_is_masked_where_clouds_are_not(dataset):
     np.testing.assert_array_equal(batch.series.seen[:, 0].sum(1), counts)
     for row, count in enumerate(counts):
         assert batch.series.pixels[row, count:].abs().sum() == 0
-    unmasked = next(iter(loader(dataset, batch=8, encoder=EncoderConfig(mask_clouds=False, mask_padding=False))))
-    assert unmasked.series.seen is None
-    attended = next(iter(loader(dataset, batch=8, encoder=EncoderConfig(mask_padding=False))))
-    row = int(np.argmin(counts))
-    assert attended.series.seen[row, :, counts[row] :].all()
+    assert batch.series.padding is None
+
+
+def test_attended_padding_is_counted_up_to_the_published_length(dataset):
+    """The rows that follow a series are not stored; how many there are is said, and clouds do not touch them."""
+    for clouds in (False, True):
+        encoder = EncoderConfig(mask_clouds=clouds, mask_padding=False, pad_dates=12)
+        series = next(iter(loader(dataset, batch=8, encoder=encoder))).series
+        counts = np.array([dataset.records[i].dates for i in dataset.indices("train")[:8]])
+        np.testing.assert_array_equal(series.padding, 12 - counts)
+        assert series.dates.shape[1] == counts.max()
+        assert not any(series.seen[row, :, count:].any() for row, count in enumerate(counts))
+    short = EncoderConfig(mask_padding=False, pad_dates=3)
+    assert not next(iter(loader(dataset, batch=8, encoder=short))).series.padding.any()
 
 
 def test_a_windows_results_do_not_depend_on_its_batch(dataset, config):

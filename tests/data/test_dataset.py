@@ -4,7 +4,8 @@ import json
 import numpy as np
 import pytest
 
-from exact_core.data.dataset import PAD_DAY, VOID, Window, WindowDataset, WindowRecord
+from exact_core.data import dataset as dataset_module
+from exact_core.data.dataset import PAD_DAY, VOID, Shard, Window, WindowDataset, WindowRecord
 from exact_core.data.synthetic import ingest_synthetic
 from exact_core.data.writer import DatasetWriter
 from exact_core.errors import CorruptError, DataError
@@ -71,7 +72,7 @@ def test_what_is_written_is_read(tmp_path):
         np.testing.assert_array_equal(dataset.labels(number), item.labels)
         assert dataset.records[number] == record(number, split=dataset.records[number].split, dates=2 + number)
     # Padding is marked in the file itself.
-    raw = dataset._locate(0)[0].get_tensor("days")
+    raw = dataset._locate(0)[0].arrays["days"]
     np.testing.assert_array_equal(raw[0], [0, 10, PAD_DAY])
 
 
@@ -140,6 +141,51 @@ def test_a_killed_writer_leaves_nothing_that_looks_finished_and_can_be_repeated(
     assert len(list((tmp_path / "d" / "shards").iterdir())) == 1
     with pytest.raises(DataError, match="already holds a dataset"):
         writer(tmp_path / "d")
+
+
+def test_records_are_a_sequence(tmp_path):
+    with writer(tmp_path / "d") as out:
+        for number in range(5):
+            out.add(record(number), window(number), origin="x")
+    records = WindowDataset(tmp_path / "d").records
+    assert [item.id for item in records] == [f"s/{number}" for number in range(5)]
+    assert records[1:3] == [records[1], records[2]]
+    assert records[-1] == records[4] == record(4)
+    with pytest.raises(IndexError):
+        records[5]
+
+
+def test_pages_given_back_are_read_again(tmp_path, monkeypatch):
+    """With room for no more than a window, every window still reads right, in any order and from any shard."""
+    monkeypatch.setattr(dataset_module, "RESIDENT", 1)
+    with writer(tmp_path / "d") as out:
+        for number in range(6):
+            out.add(record(number), window(number), origin="x")
+    dataset = WindowDataset(tmp_path / "d")
+    kept = dataset.window(0)
+    for number in (5, 0, 3, 2, 4, 1, 5):
+        np.testing.assert_array_equal(dataset.window(number).pixels, window(number).pixels)
+        assert len(dataset._read) == 1
+    np.testing.assert_array_equal(kept.pixels, window(0).pixels)
+
+
+def test_what_is_read_cannot_be_changed_by_accident(tmp_path):
+    with writer(tmp_path / "d") as out:
+        out.add(record(0), window(0), origin="x")
+    with pytest.raises(ValueError, match="read-only"):
+        WindowDataset(tmp_path / "d").window(0).pixels[0] = 1
+
+
+@pytest.mark.parametrize("content", [b"", b"12", b"\x02" + b"\0" * 7 + b"[]", b"\xff" * 40, None])
+def test_a_file_that_is_no_shard_is_named(tmp_path, content):
+    """Not only a checksum stands between the reader and a foreign file."""
+    with writer(tmp_path / "d") as out:
+        out.add(record(0), window(0), origin="x")
+    path = tmp_path / "d" / "shards" / "00000.safetensors"
+    # None: a shard whose header promises more than the file holds.
+    path.write_bytes(path.read_bytes()[:-40] if content is None else content)
+    with pytest.raises(CorruptError, match=r"00000.safetensors: not a readable shard"):
+        Shard(path)
 
 
 def damaged(tmp_path, name, change):

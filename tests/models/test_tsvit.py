@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from exact_core.clues.affinity import time_weights, weighted_embedding
-from exact_core.clues.cams import clue_cams
+from exact_core.clues.cams import clue_cams, tagged_embedding
 from exact_core.config import ClassifierConfig, EncoderConfig, SegmenterConfig
 from exact_core.data.batches import Series
-from exact_core.models.attention import Attention, Block
+from exact_core.models import sequences
+from exact_core.models.attention import Attention, Block, compile_blocks
 from exact_core.models.classifier import TagClassifier
 from exact_core.models.segmenter import Segmenter
 from exact_core.models.tsvit import to_patches
@@ -159,10 +160,11 @@ def test_attention_against_plain_loops():
     x = torch.randn(2, 5, 6)
     keys = torch.tensor([[True] * 5, [True, True, False, True, False]])
     expected, probabilities = plain_attention(module, x, keys)
-    values, rows = module(x, keys=keys, rows=2)
+    bias = torch.zeros(keys.shape).masked_fill(~keys, -torch.inf)
+    values, rows = module(x, bias=bias, rows=2)
     torch.testing.assert_close(values, expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(rows, probabilities.mean(1)[:, :2], atol=1e-6, rtol=1e-5)
-    only, none = module(x, keys=keys, rows=2, only_rows=True)
+    only, none = module(x, bias=bias, rows=2, only_rows=True)
     torch.testing.assert_close(only, expected[:, :2], atol=1e-5, rtol=1e-5)
     assert none is None
 
@@ -184,3 +186,97 @@ def test_autocast_runs_the_same_path():
         output, logits = model(batch), segmenter(batch)
     torch.testing.assert_close(output.logits.float(), model(batch).logits, atol=0.1, rtol=0.1)
     torch.testing.assert_close(logits.float(), segmenter(batch), atol=0.1, rtol=0.1)
+
+
+def attended(dates, *, total):
+    """The same batch twice: padding rows written out, and counted; windows of `dates` dates each."""
+    longest = max(dates)
+    full = series(total)
+    real = torch.arange(total) < torch.tensor(dates)[:, None]
+    pixels, days = full.pixels * real[:, :, None, None, None], full.dates * real
+    written = Series(pixels, days, None)
+    counted = Series(
+        pixels[:, :longest],
+        days[:, :longest],
+        real[:, None, :longest],
+        padding=torch.tensor([total - d for d in dates]),
+    )
+    return written, counted
+
+
+@pytest.mark.parametrize("rule", ["attention", "double_softmax"])
+@pytest.mark.parametrize("dates", [(5, 3), (9, 4)], ids=["both padded", "one of them full"])
+def test_counted_padding_equals_padding_written_out(dates, rule):
+    """One token with log(n) on its score stands for n equal ones: in every output and every gradient."""
+    model, segmenter = models(dates="day_of_year", residual="normed")
+    affinity = ClassifierConfig().affinity.model_copy(update={"time_weights": rule})
+    results = []
+    for batch in attended(dates, total=9):
+        output = model(batch)
+        embedding = tagged_embedding(output, torch.ones(2, CLASSES), batch.seen, affinity)
+        values = [output.logits, output.spatial_map, output.temporal_map, output.class_tokens, embedding]
+        values += [segmenter(batch), output.attention[..., : min(dates)]]
+        loss = sum(value.square().sum() for value in values)
+        gradients = torch.autograd.grad(loss, [*model.parameters(), *segmenter.parameters()], allow_unused=True)
+        results.append(values + [g for g in gradients if g is not None])
+    assert len(results[0]) == len(results[1]) > 40
+    for written, counted in zip(*results, strict=True):
+        torch.testing.assert_close(counted, written, atol=2e-5, rtol=2e-4)
+
+
+def test_checkpointing_changes_no_bit_of_a_gradient():
+    batch = series(pad=2)
+    gradients = []
+    for checkpointing in (False, True):
+        model = models(checkpointing=checkpointing)[0].train()
+        output = model(batch)
+        (output.logits.square().sum() + output.date_tokens.square().sum() + output.temporal_map.sum()).backward()
+        gradients.append([p.grad for p in model.parameters()])
+    assert all(torch.equal(one, two) for one, two in zip(*gradients, strict=True))
+
+
+def test_groups_do_not_change_a_result(monkeypatch):
+    """Small groups, with and without filling up, against one group for all."""
+    model = models()[0]
+    batch = series(7, pad=2)
+    seen = torch.rand(2, 16, 9, generator=torch.Generator().manual_seed(3)) < 0.6
+    batch = Series(batch.pixels, batch.dates, seen & batch.seen)
+    results = []
+    for budget in (10, 64, 10**6):
+        monkeypatch.setitem(sequences.TOKENS, "cpu", budget)
+        results.append(everything(model, batch))
+    for other in results[:2]:
+        for name, value in other.items():
+            torch.testing.assert_close(value, results[2][name], atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_every_sequence_is_in_one_group_with_its_dates_in_order():
+    batch = series(6)
+    seen = torch.rand(2, 16, 6, generator=torch.Generator().manual_seed(5)) < 0.5
+    found = {}
+    for group in sequences.group_sequences(Series(batch.pixels, batch.dates, seen), patches=16, tokens=2):
+        for row, (window, patch) in enumerate(zip(group.window.tolist(), group.patch.tolist(), strict=True)):
+            slots = group.date[row][group.date[row] < 6].tolist()
+            assert found.setdefault((window, patch), slots) is slots
+            assert slots == seen[window, patch].nonzero().flatten().tolist()
+            if group.bias is not None:
+                assert torch.equal(group.bias[row] == 0, group.date[row] < 6)
+    assert len(found) == 32
+
+
+def test_compiled_blocks_give_the_same():
+    """Traced and run without code generation, which needs a compiler."""
+    model = models()[0]
+    batch = series(pad=2)
+    names = list(model.state_dict())
+    plain = model(batch)
+    plain.logits.sum().backward()
+    gradients = [p.grad.clone() for p in model.temporal.parameters()]
+    model.zero_grad()
+    compile_blocks(model, backend="aot_eager")
+    compiled = model(batch)
+    compiled.logits.sum().backward()
+    torch.testing.assert_close(compiled.logits, plain.logits, atol=1e-5, rtol=1e-4)
+    for parameter, gradient in zip(model.temporal.parameters(), gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, atol=1e-5, rtol=1e-3)
+    assert list(model.state_dict()) == names

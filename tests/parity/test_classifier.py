@@ -1,12 +1,14 @@
 """The whole classifier, as the recipe `pastis24` configures it: forward, losses, gradients, training, CAMs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from exact_core.clues.affinity import refine, time_weights, weighted_embedding
 from exact_core.clues.cams import by_maximum, clue_cams, fused_cam, prototype_similarity, tagged_embedding
-from exact_core.data.batches import Batch
+from exact_core.data.batches import Batch, Series
 from exact_core.training.classifier import classifier_losses
 from tests.parity.conftest import published_name
 
@@ -141,3 +143,24 @@ def test_cam_generation(recorded, recipe, classifier, batch):
     close(refined, arrays["cam_after_propagation"], a=1e-5)
     cams = clue_cams(output, tags, None, model.prototypes, config.affinity, stretch=recipe.masks.stretch)
     close(cams, arrays["cam_normalised"], a=1e-4)
+
+
+def test_padding_counted_instead_of_written_out(recorded, classifier, batch):
+    """The recorded losses and gradients, from series without their padding rows."""
+    model, config = classifier
+    arrays = recorded("cls_train_pre.npz")
+    full = batch.series
+    real = full.pixels.flatten(2).any(-1)
+    longest = int(real.sum(1).max())
+    assert real[:, :longest].sum() == real.sum() < real.numel()
+    padding = real.shape[1] - real.sum(1)
+    series = Series(full.pixels[:, :longest], full.dates[:, :longest], real[:, None, :longest], padding)
+    losses, _ = classifier_losses(model.train()(series), replace(batch, series=series), model, config, contrast=False)
+    close(losses.affinity, arrays["loss_tap"], r=1e-5)
+    close(losses.total, arrays["loss_total"], r=1e-5)
+    losses.total.backward()
+    expected = recorded("cls_train_pre_grads.safetensors")
+    for name, parameter in model.named_parameters():
+        theirs = expected[published_name(name)]
+        ours = parameter.grad.t()[:, : theirs.shape[1]] if "table" in name else parameter.grad
+        assert (ours.reshape(theirs.shape) - theirs).norm() <= 1e-3 * theirs.norm().clamp(min=1e-7), name

@@ -1,0 +1,236 @@
+"""A transformer block on the CPU, forward and backward written out.
+
+The equations are those of `attention.Block`; it is faster, and keeps less for the backward pass:
+
+- Matrix products go through oneDNN where torch has it: MKL, which torch would choose, was measured at less than half of
+  its speed on an AMD EPYC with AVX-512.
+- Kept are the block's input, queries, keys, values, the input of the MLP and its hidden layer before GELU: about half
+  of what autograd would keep. Layer norms, attention probabilities and GELU are computed again.
+- Heads are views of one array: nothing is transposed or copied to make room for them.
+
+Axes: N sequences, L tokens, D embedding, Q queries (L, or the first rows only), I = heads x head width d; M = N x L.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+__all__ = ["BlockShape", "cpu_block", "linear", "runs_on", "weight_gradient"]
+
+Residual = Literal["pre_norm", "normed", "double"]
+
+_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(  # type: ignore[no-untyped-call]
+    torch.ops.mkldnn, "_linear_pointwise"
+)
+
+
+def runs_on(x: Tensor) -> bool:
+    """Whether `cpu_block` computes on this tensor: CPU, without autocast, not while torch.compile traces."""
+    return x.device.type == "cpu" and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
+
+
+def linear(x_MI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
+    """The product x @ weight.T + bias, (M, I) -> (M, O); it records no gradient."""
+    if _ONEDNN and x_MI.dtype == torch.float32 and len(x_MI):
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(x_MI, weight_OI, bias_O, "none", [], "")
+        return product
+    return F.linear(x_MI, weight_OI, bias_O)
+
+
+@dataclass(frozen=True)
+class BlockShape:
+    """What a block is beside its parameters.
+
+    rows: number of leading tokens whose attention is of interest; only_rows: deliver only those tokens.
+    """
+
+    heads: int
+    residual: Residual
+    epsilon: float
+    rows: int
+    only_rows: bool
+
+
+def cpu_block(
+    x_NLD: Tensor, bias_NL: Tensor | None, shape: BlockShape, parameters: tuple[Tensor, ...]
+) -> tuple[Tensor, Tensor | None]:
+    """The block's output (N, L or rows, D), and the attention probabilities of the first rows (N, rows, L).
+
+    Args:
+        x_NLD: tokens.
+        bias_NL: added to the scores of each key, -inf where it must not be attended to; None: nothing.
+        shape: heads, residual, rows.
+        parameters: of attention norm (weight, bias), qkv (weight), out (weight, bias), MLP norm (weight, bias), first
+            and second layer of the MLP (weight, bias each).
+    """
+    out, probabilities = _CpuBlock.apply(x_NLD, bias_NL, shape, *parameters)  # type: ignore[no-untyped-call]
+    return out, probabilities if shape.rows and not shape.only_rows else None
+
+
+class _CpuBlock(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, bias: Tensor | None, shape: BlockShape, *parameters: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        g1, b1, w_qkv, w_out, b_out, g2, b2, w_in, b_in, w_back, b_back = parameters
+        sequences, length, dim = x.shape
+        normed, mean1, scale1 = torch.native_layer_norm(x, [dim], g1, b1, shape.epsilon)
+        queries = shape.rows if shape.only_rows else length
+        kept: tuple[Tensor, ...]
+        if shape.only_rows:
+            inner = len(w_qkv) // 3
+            first = normed[:, :queries].reshape(-1, dim)
+            q = linear(first, w_qkv[:inner]).view(sequences, queries, inner)
+            kv = linear(normed.view(-1, dim), w_qkv[inner:]).view(sequences, length, 2 * inner)
+            k, v = kv.chunk(2, -1)
+            kept = (q, kv)
+        else:
+            qkv = linear(normed.view(-1, dim), w_qkv).view(sequences, length, -1)
+            q, k, v = qkv.chunk(3, -1)
+            kept = (qkv,)
+        values, probabilities = _attend(q, k, v, bias, shape)
+        y = linear(values.view(sequences * queries, -1), w_out, b_out).view(sequences, queries, dim)
+        if shape.residual != "normed":
+            y += x[:, :queries]
+        if shape.residual != "pre_norm":
+            y += normed[:, :queries]
+        del normed, values
+        normed, mean2, scale2 = torch.native_layer_norm(y, [dim], g2, b2, shape.epsilon)
+        hidden = linear(normed.view(-1, dim), w_in, b_in)
+        out = linear(F.gelu(hidden), w_back, b_back).view_as(y)
+        out += y
+        ctx.shape = shape
+        ctx.save_for_backward(x, bias, mean1, scale1, y, mean2, scale2, hidden, *parameters, *kept)
+        ctx.mark_non_differentiable(probabilities)
+        ctx.set_materialize_grads(False)
+        return out, probabilities
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_out: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
+        shape: BlockShape = ctx.shape
+        x, bias, mean1, scale1, y, mean2, scale2, hidden, *rest = ctx.saved_tensors
+        g1, b1, w_qkv, w_out, _, g2, b2, w_in, _, w_back, _ = rest[:11]
+        if grad_out is None:
+            return (None,) * 14
+        sequences, queries, dim = y.shape
+        grad_out = grad_out.contiguous()
+        rows = grad_out.view(-1, dim)
+
+        # out = y + MLP(LN(y))
+        grad_w_back = weight_gradient(rows, F.gelu(hidden))
+        grad_hidden = torch.ops.aten.gelu_backward(linear(rows, w_back.t()), hidden)
+        normed = torch.native_layer_norm(y, [dim], g2, b2, shape.epsilon)[0]
+        grad_w_in, grad_b_in = weight_gradient(grad_hidden, normed.view(-1, dim)), grad_hidden.sum(0)
+        grad_normed = linear(grad_hidden, w_in.t()).view_as(y)
+        del grad_hidden, normed
+        grad_y, grad_g2, grad_b2 = _norm_backward(grad_normed, y, mean2, scale2, g2, b2)
+        grad_y += grad_out
+
+        # y = out(attention(LN(x))) + residual
+        rows_y = grad_y.view(-1, dim)
+        grad_values = linear(rows_y, w_out.t()).view(sequences, queries, -1)
+        normed = torch.native_layer_norm(x, [dim], g1, b1, shape.epsilon)[0]
+        inner = len(w_qkv) // 3
+        if shape.only_rows:
+            q, kv = rest[11:]
+            grad_q, grad_kv = torch.empty_like(q), torch.empty_like(kv)
+            inputs, grads = (q, *kv.chunk(2, -1)), (grad_q, *grad_kv.chunk(2, -1))
+            values = _attend_backward(grad_values, inputs, bias, shape, into=grads)
+            flat_q, flat_kv = grad_q.view(-1, inner), grad_kv.view(-1, 2 * inner)
+            grad_w_qkv = torch.cat(
+                [
+                    weight_gradient(flat_q, normed[:, :queries].reshape(-1, dim)),
+                    weight_gradient(flat_kv, normed.view(-1, dim)),
+                ]
+            )
+            grad_normed = linear(flat_kv, w_qkv[inner:].t()).view_as(x)
+            grad_normed[:, :queries] += linear(flat_q, w_qkv[:inner].t()).view(sequences, queries, dim)
+        else:
+            (qkv,) = rest[11:]
+            grad_qkv = torch.empty_like(qkv)
+            values = _attend_backward(grad_values, qkv.chunk(3, -1), bias, shape, into=grad_qkv.chunk(3, -1))
+            flat = grad_qkv.view(-1, 3 * inner)
+            grad_w_qkv = weight_gradient(flat, normed.view(-1, dim))
+            grad_normed = linear(flat, w_qkv.t()).view_as(x)
+        grad_w_out = weight_gradient(rows_y, values.view(len(rows_y), -1))
+        if shape.residual != "pre_norm":
+            grad_normed[:, :queries] += grad_y
+        grad_x, grad_g1, grad_b1 = _norm_backward(grad_normed, x, mean1, scale1, g1, b1)
+        if shape.residual != "normed":
+            grad_x[:, :queries] += grad_y
+        grads = (grad_g1, grad_b1, grad_w_qkv, grad_w_out, rows_y.sum(0), grad_g2, grad_b2)
+        return (grad_x, None, None, *grads, grad_w_in, grad_b_in, grad_w_back, rows.sum(0))
+
+
+def _attend(
+    q_NQI: Tensor, k_NLI: Tensor, v_NLI: Tensor, bias_NL: Tensor | None, shape: BlockShape
+) -> tuple[Tensor, Tensor]:
+    """Attended values (N, Q, I), and the mean over heads of the first rows' probabilities (empty when not wanted)."""
+    # Each head's products are copied into their slice: written there directly, torch would run them one by one.
+    values = torch.empty_like(q_NQI, memory_format=torch.contiguous_format)
+    rows = 0 if shape.only_rows else shape.rows
+    total = q_NQI.new_zeros(len(q_NQI), rows, k_NLI.shape[1])
+    heads = zip(*(part.chunk(shape.heads, -1) for part in (q_NQI, k_NLI, v_NLI, values)), strict=True)
+    for q, k, v, out in heads:
+        probabilities = _probabilities(q, k, bias_NL)
+        out.copy_(torch.bmm(probabilities, v))
+        total += probabilities[:, :rows]
+    return values, total.div_(shape.heads)
+
+
+def _attend_backward(
+    grad_NQI: Tensor,
+    inputs: tuple[Tensor, ...],
+    bias_NL: Tensor | None,
+    shape: BlockShape,
+    *,
+    into: tuple[Tensor, ...],
+) -> Tensor:
+    """Writes the gradients of queries, keys and values `into` their places; returns the attended values once more."""
+    values = torch.empty_like(grad_NQI)
+    for grad, q, k, v, out, into_q, into_k, into_v in zip(
+        *(part.chunk(shape.heads, -1) for part in (grad_NQI, *inputs, values, *into)), strict=True
+    ):
+        probabilities = _probabilities(q, k, bias_NL)
+        out.copy_(torch.bmm(probabilities, v))
+        into_v.copy_(torch.bmm(probabilities.transpose(1, 2), grad))
+        grad_p = torch.bmm(grad, v.transpose(1, 2))
+        grad_s = torch.ops.aten._softmax_backward_data(grad_p, probabilities, -1, grad_p.dtype).mul_(
+            q.shape[-1] ** -0.5
+        )
+        into_q.copy_(torch.bmm(grad_s, k))
+        into_k.copy_(torch.bmm(grad_s.transpose(1, 2), q))
+    return values
+
+
+def _probabilities(q_NQd: Tensor, k_NLd: Tensor, bias_NL: Tensor | None) -> Tensor:
+    scale = q_NQd.shape[-1] ** -0.5
+    if bias_NL is None:
+        scores = torch.bmm(q_NQd, k_NLd.transpose(1, 2)).mul_(scale)
+    else:
+        scores = torch.baddbmm(bias_NL[:, None], q_NQd, k_NLd.transpose(1, 2), alpha=scale)
+    return scores.softmax(-1)
+
+
+def weight_gradient(grad_MO: Tensor, x_MI: Tensor) -> Tensor:
+    """A weight's gradient (O, I): the sum over rows of outer products."""
+    # The first factor of a product is copied to be transposed, the second is not: let it be the narrower one.
+    if x_MI.shape[1] < grad_MO.shape[1]:
+        return linear(x_MI.t(), grad_MO.t()).t()
+    return linear(grad_MO.t(), x_MI.t())
+
+
+def _norm_backward(
+    grad: Tensor, x: Tensor, mean: Tensor, scale: Tensor, weight: Tensor, bias: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    grads: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.native_layer_norm_backward(
+        grad, x, [x.shape[-1]], mean, scale, weight, bias, [True, True, True]
+    )
+    return grads

@@ -1,0 +1,70 @@
+"""The block written out for the CPU, against autograd on the block of modules and against finite differences."""
+
+import pytest
+import torch
+
+from exact_core.models import attention
+from exact_core.models.attention import Block
+from exact_core.models.cpu_block import BlockShape, cpu_block, linear
+
+
+def block(residual, dtype=torch.float32):
+    torch.manual_seed(0)
+    return Block(12, heads=2, head_dim=5, mlp_ratio=2, dropout=0.0, residual=residual).to(dtype)
+
+
+def key_bias(dtype=torch.float32):
+    bias = torch.zeros(3, 7, dtype=dtype)
+    bias[0, 5:], bias[1, 4] = -torch.inf, 1.1
+    return bias
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("only_rows", [False, True])
+@pytest.mark.parametrize("residual", ["pre_norm", "normed", "double"])
+def test_equals_the_block_of_modules(residual, only_rows, masked, monkeypatch):
+    module = block(residual)
+    x = torch.randn(3, 7, 12, requires_grad=True)
+    weight = torch.randn(3, 2 if only_rows else 7, 12)
+    bias = key_bias() if masked else None
+    results = []
+    for written_out in (True, False):
+        monkeypatch.setattr(attention, "runs_on", lambda _, answer=written_out: answer)
+        out, probabilities = module(x, bias=bias, rows=2, only_rows=only_rows)
+        assert ("CpuBlock" in type(out.grad_fn).__name__) is written_out
+        gradients = torch.autograd.grad((out * weight).sum(), [x, *module.parameters()])
+        assert (probabilities is None) is only_rows
+        results.append([out, *gradients, *([] if only_rows else [probabilities])])
+    for ours, modules in zip(*results, strict=True):
+        torch.testing.assert_close(ours, modules, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("residual", "only_rows"), [("pre_norm", False), ("normed", True), ("double", False)])
+def test_gradients_against_finite_differences(residual, only_rows):
+    module = block(residual, torch.float64)
+    x = torch.randn(3, 7, 12, dtype=torch.float64, requires_grad=True)
+    shape = BlockShape(2, residual, 1e-5, 2, only_rows)
+
+    def run(x, *parameters):
+        return cpu_block(x, key_bias(torch.float64), shape, parameters)[0]
+
+    assert torch.autograd.gradcheck(run, (x, *module._parameters_in_order()), fast_mode=True)
+
+
+def test_a_product_is_a_product():
+    torch.manual_seed(1)
+    x, weight, bias = torch.randn(50, 33), torch.randn(17, 33), torch.randn(17)
+    expected = x.double() @ weight.double().t() + bias.double()
+    torch.testing.assert_close(linear(x, weight, bias).double(), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(linear(x.t().contiguous().t(), weight, bias).double(), expected, atol=1e-5, rtol=1e-5)
+    assert linear(x[:0], weight).shape == (0, 17)
+
+
+def test_where_the_block_does_not_run_the_modules_do():
+    """Autocast, dropout in training: the block of modules."""
+    module = Block(12, heads=2, head_dim=5, mlp_ratio=2, dropout=0.5, residual="pre_norm")
+    x = torch.randn(3, 7, 12, requires_grad=True)
+    assert "CpuBlock" not in type(module.train()(x)[0].grad_fn).__name__
+    assert "CpuBlock" in type(module.eval()(x)[0].grad_fn).__name__
+    with torch.autocast("cpu", torch.bfloat16):
+        assert "CpuBlock" not in type(module.eval()(x)[0].grad_fn).__name__
