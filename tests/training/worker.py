@@ -21,7 +21,7 @@ from exact_core.recipes import resolve
 from exact_core.training.checkpoint import Checkpoints
 from exact_core.training.classifier import ClassifierTask
 from exact_core.training.distributed import ALONE, Processes, join
-from exact_core.training.loop import fit, seed_everything
+from exact_core.training.loop import _step, fit, seed_everything
 from exact_core.training.segmenter import SegmenterTask
 from tests.conftest import TINY
 
@@ -116,11 +116,12 @@ def gradients(kind, dataset, number, processes=ALONE):
     augmentation = Augmentation(flips=True, keep_dates=0.6)
     batch = list(source.epoch(0, seed=3, augmentation=augmentation, part=processes.part))[number]
     parts = work.losses(batch, progress=0.5, update=number)
-    (parts["loss"] * processes.count).backward()
+    # The loop's own step: Adam would hide a wrong scale of the gradients, this shows it.
+    training = settings.training.model_copy(update={"clip_norm": None})
+    _step(work, parts["loss"], torch.optim.SGD(work.model.parameters(), lr=0.0), training)
     tensors = {f"gradient.{name}": value.grad for name, value in work.model.named_parameters()}
     tensors |= {f"part.{name}": processes.sum(value) for name, value in parts.items()}
     if kind == "classifier":
-        work.after_update()
         tensors |= {f"prototypes.{name}": value for name, value in work.model.prototypes.state_dict().items()}
     return {name: value.detach().contiguous() for name, value in tensors.items()}
 
