@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from exact_core.config import ClassifierConfig, DataConfig, MasksConfig, PrototypeConfig, RunConfig, SegmenterConfig
+from exact_core.config import ClassifierConfig, DataConfig, MasksConfig, RunConfig, SegmenterConfig
 from exact_core.recipes import resolve
 
 ROOT = Path(__file__).parents[1]
@@ -24,7 +24,6 @@ PARTS = {
 }
 """Parts of the configuration that a table may name without what they belong to."""
 DEFAULTS = RunConfig(recipe="")
-COMING = set() if "assignment" in PrototypeConfig.model_fields else {"prototypes.assignment=gumbel"}
 
 
 def keys(option):
@@ -70,8 +69,6 @@ def test_every_option_is_a_setting_and_the_recipe_is_as_the_table_says(row):
         assert in_recipe == "no", "without an option the recipe cannot take it"
         return
     option = re.fullmatch("`([^`]+)`", cell)[1]
-    if option in COMING:
-        return
     key, given, text = option.partition("=")
     recipe = resolve("pastis24")
     for path in keys(key):

@@ -15,7 +15,6 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from exact_core.config import PrototypeConfig
 from exact_core.data.batches import Series
 from exact_core.models.classifier import TagClassifier
 from exact_core.models.segmenter import Segmenter
@@ -173,8 +172,7 @@ def recipe(sizes):
         for ours, theirs in ENCODER.items()
     ]
     # The recording replaced the published random draw of the assignments by the arg max.
-    if "assignment" in PrototypeConfig.model_fields:
-        changes.append("classifier.prototypes.assignment=argmax")
+    changes.append("classifier.prototypes.assignment=argmax")
     settings = sizes["classifier"]
     changes += [f"data.window={settings['img_res']}", f"data.pastis.classes={settings['num_classes']}"]
     return resolve("pastis24", overrides=changes)
