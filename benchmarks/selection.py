@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
+from scipy.optimize import nnls
 
 from benchmarks.rules import agreement_threshold, evidence_threshold, tags_threshold
 from exact_core.clues.maps import CamMaker
@@ -210,7 +211,8 @@ def main() -> None:
         folder = options.workdir / f"case_{case.name}"
         train(case, folder)
         found[case.name] = results(folder)
-    sys.stdout.write(threshold_table(found) + "\n\n" + checkpoint_table(options.workdir, found) + "\n")
+    tables = [threshold_table(found), checkpoint_table(options.workdir, found), quality_table(found)]
+    sys.stdout.write("\n\n".join([*tables, calibration(found)]) + "\n")
 
 
 def results(folder: Path) -> list[dict[str, Any]]:
@@ -242,6 +244,37 @@ def threshold_table(found: dict[str, list[dict[str, Any]]]) -> str:
             f"| {label} loss | | {' | '.join(f'−{value:.1f}' for value in figure(np.array(losses), axis=0))} |"
         )
     return "\n".join(lines)
+
+
+def quality_table(found: dict[str, list[dict[str, Any]]]) -> str:
+    """What was expected of each case's last masks without truth, against what they score."""
+    lines = ["| case | expected mIoU | mIoU | error |", "| --- | --- | --- | --- |"]
+    for name, rows in found.items():
+        expected, score = 100 * rows[-1]["quality"]["expected_miou"], rows[-1]["final"]
+        lines.append(f"| {name} | {expected:.1f} | {score:.1f} | {expected - score:+.1f} |")
+    return "\n".join(lines)
+
+
+def calibration(found: dict[str, list[dict[str, Any]]]) -> str:
+    """The weights of `exact_core.clues.quality` fitted to the generated cases, and the error on each one left out."""
+    rows = [(name, row) for name, those in found.items() if name != "flanders" for row in those]
+
+    def lacking(chosen: list[tuple[str, dict[str, Any]]]) -> NDArray[np.float64]:
+        signs = ("sharpness", "tag_agreement")
+        return np.array([[1, *(row["quality"][sign] - 1 for sign in signs)] for _, row in chosen])
+
+    def fitted(chosen: list[tuple[str, dict[str, Any]]]) -> NDArray[np.float64]:
+        return np.asarray(nnls(lacking(chosen), np.array([row["final"] / 100 for _, row in chosen]))[0])
+
+    errors: list[float] = []
+    for name in {name for name, _ in rows}:
+        kept, left = ([row for row in rows if (row[0] == name) == out] for out in (False, True))
+        expected = np.clip(lacking(left) @ fitted(kept), 0, 1)
+        errors += (expected - [row["final"] / 100 for _, row in left]).tolist()
+    weights = ", ".join(f"{weight:.3f}" for weight in fitted(rows))
+    return (
+        f"weights {weights}; error on cases left out {np.sqrt(np.mean(np.square(errors))):.3f} ({len(rows)} mask sets)"
+    )
 
 
 def checkpoint_table(workdir: Path, found: dict[str, list[dict[str, Any]]]) -> str:

@@ -4,6 +4,7 @@ import torch
 from exact_core.config import EncoderConfig, SegmenterConfig
 from exact_core.data.batches import Series
 from exact_core.models.segmenter import Segmenter
+from exact_core.models.tsvit import TemporalTokens
 
 WINDOW, PATCH = 24, 2
 
@@ -14,7 +15,8 @@ def own_pixels(layout):
     model = Segmenter(config, bands=1, classes=1, window=WINDOW)
     side = WINDOW // PATCH
     numbered = torch.arange(side**2, dtype=torch.float32)[None, None, :, None].expand(1, 2, -1, PATCH**2)
-    model.temporal.forward = lambda *_series, **_options: (torch.zeros(1, side**2, 2, 4), None, None)
+    tokens = TemporalTokens(torch.zeros(1, side**2, 2, 4), None, None, None)
+    model.temporal.forward = lambda *_series, **_options: tokens
     model.spatial.forward = lambda *_tokens: torch.zeros(1, 2, side**2, 4)
     model.head.forward = lambda *_tokens: numbered
     image = model(Series(torch.zeros(1, 1, 1, WINDOW, WINDOW), torch.zeros(1, 1, dtype=torch.long), None))[0, 0]

@@ -184,16 +184,21 @@ def test_the_parts_of_every_batch_are_the_batch_that_one_process_reads(dataset, 
     assert len(whole) == 2
 
 
-def test_padding_that_is_attended_to_is_that_of_the_whole_batch(dataset):
+def test_padding_that_is_attended_to_does_not_depend_on_the_part(dataset):
     encoder = worker.CONFIG.classifier.encoder.model_copy(update={"mask_padding": False})
     settings = worker.CONFIG.classifier.model_copy(update={"encoder": encoder})
     source = worker.loader(dataset, settings, dataset.indices("train"))
     augmentation = Augmentation(keep_dates=0.4)
-    lengths = [
-        [batch.series.pixels.shape[1] for batch in source.epoch(0, seed=1, augmentation=augmentation, part=part)]
+    padding = [
+        {
+            int(index): int(count)
+            for batch in source.epoch(0, seed=1, augmentation=augmentation, part=part)
+            for index, count in zip(batch.index, batch.series.padding, strict=True)
+        }
         for part in ((0, 1), (0, 2), (1, 2))
     ]
-    assert lengths[0] == lengths[1] == lengths[2]
+    assert len(set(padding[0].values())) > 1
+    assert padding[0] == padding[1] | padding[2]
 
 
 def test_alone_it_is_as_if_there_were_no_processes(dataset):
