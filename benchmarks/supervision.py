@@ -2,9 +2,9 @@
 
     python -m benchmarks.supervision [--recipe demo] [--source synthetic] [--seeds 0 1 2] [--workdir runs/supervision]
 
-Each seed is three `exact run`: from tags, from tags with the second segmenter (U-TAE) on the same masks, and with
---supervision dense; and `benchmarks.floors` on the same data. All runs are in MLflow. A finished run in the work
-folder is not repeated, so a stopped benchmark continues. The tables go to stdout as Markdown.
+Each seed is an `exact run` from tags. On its dataset, a second segmenter (U-TAE) learns from the same masks, and the first
+one from dense labels (`exact train-segmenter`, `exact evaluate`); `benchmarks.floors` gives the floors. All of them are
+in MLflow. What has finished is not repeated, so a stopped benchmark continues. Tables go to stdout as Markdown.
 """
 
 from __future__ import annotations
@@ -21,11 +21,7 @@ from typing import Any
 
 from benchmarks.floors import floors
 
-MODELS = {
-    "dense": ("--supervision", "dense"),
-    "tags": (),
-    "utae": ("--set", "segmenter.model=utae"),
-}
+SETTINGS = {"dense": (), "utae": ("--set", "segmenter.model=utae")}
 NAMES = {
     "class prior": "class prior (floor)",
     "best constant": "best constant from tags (floor)",
@@ -36,24 +32,44 @@ NAMES = {
 }
 
 
-def run(workdir: Path, *, recipe: str, source: str, seed: int, arguments: Sequence[str]) -> dict[str, Any]:
-    """Metrics of one run, with its duration in seconds."""
+def exact(*arguments: str | Path) -> None:
+    """One command of ours."""
+    command = [sys.executable, "-m", "exact_core.cli", *map(str, arguments)]
+    subprocess.run(command, check=True, stdout=sys.stderr)  # noqa: S603 - our own command
+
+
+def from_tags(workdir: Path, *, source: str, common: Sequence[str]) -> dict[str, Any]:
+    """Metrics of a whole run, with its duration in seconds."""
     timing = workdir / "seconds.json"
     if not timing.is_file():
         started = time.perf_counter()
-        command = [sys.executable, "-m", "exact_core.cli", "run", "--workdir", str(workdir), "--recipe", recipe]
-        command += ["--source", source, "--seed", str(seed), *arguments]
-        subprocess.run(command, check=True, stdout=sys.stderr)  # noqa: S603 - our own command
+        exact("run", "--workdir", workdir, "--source", source, *common)
         timing.write_text(json.dumps(time.perf_counter() - started))
-    metrics: dict[str, Any] = json.loads((workdir / "evaluation" / "metrics.json").read_text())
-    return {**metrics, "seconds": json.loads(timing.read_text())}
+    return {**read(workdir / "evaluation"), "seconds": json.loads(timing.read_text())}
 
 
-def floor_rows(workdir: Path, dataset: Path, seed: int) -> dict[str, dict[str, Any]]:
-    """The floors on a dataset."""
-    path = workdir / f"floors-{seed}.json"
+def peer(workdir: Path, name: str, common: Sequence[str]) -> dict[str, Any]:
+    """Metrics of another segmenter on the dataset of a finished run, from its masks or from dense labels."""
+    model, scored, dataset = workdir / f"segmenter-{name}", workdir / f"evaluation-{name}", workdir / "dataset"
+    masks = [] if name == "dense" else ["--masks", workdir / "masks"]
+    if not (model / "model.json").is_file():
+        exact("train-segmenter", dataset, model, *masks, *common, *SETTINGS[name])
+    if not (scored / "metrics.json").is_file():
+        exact("evaluate", dataset, model, scored, "--report", workdir / f"report-{name}.html", *masks, *common)
+    return read(scored)
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Metrics of an evaluation."""
+    metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
+    return metrics
+
+
+def floor_rows(workdir: Path, seed: int) -> dict[str, dict[str, Any]]:
+    """The floors on the dataset of a finished run."""
+    path = workdir / "floors.json"
     if not path.is_file():
-        path.write_text(json.dumps(floors(dataset, seed=seed)))
+        path.write_text(json.dumps(floors(workdir / "dataset", seed=seed)))
     rows: dict[str, dict[str, Any]] = json.loads(path.read_text())
     return rows
 
@@ -67,20 +83,14 @@ def main() -> None:
     parser.add_argument("--workdir", type=Path, default=Path("runs/supervision"))
     parser.add_argument("--set", dest="changes", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
-    changes = [part for change in options.changes for part in ("--set", change)]
     seeds: list[dict[str, dict[str, Any]]] = []
     for seed in options.seeds:
-        found = {
-            name: run(
-                options.workdir / f"seed{seed}-{name}",
-                recipe=options.recipe,
-                source=options.source,
-                seed=seed,
-                arguments=[*arguments, *changes],
-            )
-            for name, arguments in MODELS.items()
-        }
-        seeds.append({**found, **floor_rows(options.workdir, options.workdir / f"seed{seed}-tags" / "dataset", seed)})
+        common = ["--recipe", options.recipe, "--seed", str(seed)]
+        common += [part for change in options.changes for part in ("--set", change)]
+        place = options.workdir / f"seed{seed}"
+        found = {"tags": from_tags(place, source=options.source, common=common)}
+        found |= {name: peer(place, name, common) for name in SETTINGS}
+        seeds.append({**found, **floor_rows(place, seed)})
     sys.stdout.write(map_table(seeds) + "\n\n" + mask_table(options.seeds, seeds) + "\n")
 
 

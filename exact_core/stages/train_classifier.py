@@ -60,7 +60,8 @@ def train_classifier(config: RunConfig, *, dataset: Path, out: Path, tracker: Tr
     if processes.first:
         save_model(out, model, config=config, dataset=windows, progress=progress)
     summary = {"loss": progress.history[-1]["loss"], **progress.cost}
-    if progress.best is not None:
-        summary["validation_tag_map"] = progress.best
+    figure = progress.history[-1].get("validation_tag_map") if progress.best is None else progress.best
+    if figure is not None:
+        summary["validation_tag_map"] = figure
     tracker.log_summary({f"final_{name}": value for name, value in summary.items()})
     return summary
