@@ -55,13 +55,16 @@ compile: $(READY) ## compile the pipelines to pipelines/compiled
 	$(BIN)/python -m pipelines.compile
 
 .PHONY: bench
-bench: $(READY) ## quality side by side: tags against dense labels, over three seeds (about 20 minutes)
-	$(BIN)/python -m benchmarks.supervision
-
-.PHONY: bench-speed
-bench-speed: $(READY) ## time and memory against a plain implementation of the same equations, and the loader
+bench: $(READY) ## time and memory against a plain implementation of the same equations, and the loader
 	$(BIN)/python -m benchmarks.speed
 	$(BIN)/python -m benchmarks.loader
+
+.PHONY: bench-quality
+bench-quality: $(READY) ## maps, masks part by part, choices without masks, time to equal quality (some hours)
+	$(BIN)/python -m benchmarks.supervision
+	$(BIN)/python -m benchmarks.ablation
+	$(BIN)/python -m benchmarks.selection
+	$(BIN)/python -m benchmarks.time_to_quality
 
 .PHONY: clean
 clean: ## remove what the tasks made

@@ -25,6 +25,7 @@ import torch
 from benchmarks.supervision import spread
 from exact_core.clues.selection import BINS
 from exact_core.clues.sweep import strongest_class, sweep_confusions, sweep_figures
+from exact_core.config import RunConfig
 from exact_core.data.dataset import WindowDataset
 from exact_core.data.maskset import MaskSet
 from exact_core.evaluation.score import score_masks
@@ -105,13 +106,12 @@ def measure(
     variant: Variant, *, recipe: str, source: str, seed: int, workdir: Path, everywhere: Changes
 ) -> dict[str, float]:
     """Scores of a row for a seed, in percent."""
-    changes = [*everywhere, "classifier.training.keep_best=false", "masks.judged=16", *variant.classifier]
-    config = resolve(recipe, seed=seed, overrides=[*changes, *variant.masks])
-    data = workdir / f"data-{config.digest('data', 'seed')[:12]}"
+    config = configure(variant, recipe=recipe, seed=seed, everywhere=everywhere)
+    data = data_folder(config, workdir)
     if not (data / "dataset.json").is_file():
         ingest(config, source=source, season="", out=data, tracker=NoTracker())
     windows = WindowDataset(data)
-    trained = workdir / f"classifier-{config.digest('data', 'classifier', 'seed')[:12]}"
+    trained = classifier_folder(config, workdir)
     if not (trained / "model.json").is_file():
         train_classifier(config, dataset=data, out=trained, tracker=NoTracker())
     made = workdir / f"masks-{config.digest()[:12]}"
@@ -127,6 +127,29 @@ def measure(
             shard.unlink()
     kept: dict[str, float] = json.loads(scores.read_text())
     return kept
+
+
+def configure(variant: Variant, *, recipe: str, seed: int, everywhere: Changes) -> RunConfig:
+    """The configuration of a row."""
+    changes = [*everywhere, "classifier.training.keep_best=false", "masks.judged=16", *variant.classifier]
+    return resolve(recipe, seed=seed, overrides=[*changes, *variant.masks])
+
+
+def data_folder(config: RunConfig, workdir: Path) -> Path:
+    """Where the dataset of a configuration lies; rows share it."""
+    return workdir / f"data-{config.digest('data', 'seed')[:12]}"
+
+
+def classifier_folder(config: RunConfig, workdir: Path) -> Path:
+    """Where its classifier lies; rows that differ in their masks alone share it."""
+    return workdir / f"classifier-{config.digest('data', 'classifier', 'seed')[:12]}"
+
+
+def trained_folder(variant: Variant, *, recipe: str, seed: int, workdir: Path, everywhere: Changes) -> tuple[Path, int]:
+    """A measured row's classifier, and how many windows it was trained on."""
+    config = configure(variant, recipe=recipe, seed=seed, everywhere=everywhere)
+    windows = WindowDataset(data_folder(config, workdir))
+    return classifier_folder(config, workdir), len(windows.indices("train"))
 
 
 def oracle(masks: MaskSet, windows: WindowDataset) -> float:

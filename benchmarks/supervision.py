@@ -3,8 +3,8 @@
     python -m benchmarks.supervision [--recipe demo] [--source synthetic] [--seeds 0 1 2] [--workdir runs/supervision]
 
 Each seed is an `exact run` from tags. On its dataset, a second segmenter (U-TAE) learns from the same masks, and the
-first one from dense labels (`exact train-segmenter`, `exact evaluate`); `benchmarks.floors` gives the floors. All of them
-are in MLflow. What has finished is not repeated, so a stopped benchmark continues. Tables go to stdout as Markdown.
+first one from dense labels (`exact train-segmenter`, `exact evaluate`); `benchmarks.floors` gives the floors. All are
+recorded in MLflow. What has finished is not repeated, so a stopped benchmark continues. Tables go to stdout.
 """
 
 from __future__ import annotations
