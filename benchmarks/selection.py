@@ -260,7 +260,7 @@ def calibration(found: dict[str, list[dict[str, Any]]]) -> str:
     rows = [(name, row) for name, those in found.items() if name != "flanders" for row in those]
 
     def lacking(chosen: list[tuple[str, dict[str, Any]]]) -> NDArray[np.float64]:
-        signs = ("sharpness", "tag_agreement")
+        signs = ("stability", "tag_agreement")
         return np.array([[1, *(row["quality"][sign] - 1 for sign in signs)] for _, row in chosen])
 
     def fitted(chosen: list[tuple[str, dict[str, Any]]]) -> NDArray[np.float64]:
