@@ -38,7 +38,7 @@ class QualitySigns:
 
 CONSTANT, STABILITY, TAG_AGREEMENT = 0.972, 0.159, 2.767
 """Expected mIoU = CONSTANT - STABILITY (1 - stability) - TAG_AGREEMENT (1 - tag agreement): non-negative least squares
-over 19 sets of default masks from 14 generated seasons (docs/results.md)."""
+over 19 sets of default masks from 13 generated seasons (docs/results.md)."""
 CALIBRATION_ERROR = 0.043
 """Root mean square error of the expectation for the seasons left out of the fit, one at a time."""
 
