@@ -17,6 +17,7 @@ from tqdm import tqdm
 from exact_core.config import TrainingConfig
 from exact_core.data.batches import Augmentation, Batch, BatchLoader
 from exact_core.errors import ConfigError, TrainingError
+from exact_core.models.attention import compile_blocks
 from exact_core.training.checkpoint import Checkpoints, Progress
 from exact_core.training.distributed import Processes
 from exact_core.training.gauges import CostMeter, LossTally
@@ -87,6 +88,8 @@ def fit(
     if not len(loader.indices):
         raise TrainingError(f"{name}: there is no window to train on; check the splits and tags of the dataset")
     model, processes = task.model, task.processes
+    if config.compile:
+        compile_blocks(model)
     optimizer = torch.optim.AdamW(
         model.parameters(),
         lr=config.learning_rate,

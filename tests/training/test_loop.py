@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from exact_core.data.batches import BatchLoader
 from exact_core.errors import ConfigError, CorruptError, TrainingError
+from exact_core.models.attention import Block
 from exact_core.models.classifier import TagClassifier
 from exact_core.training.checkpoint import Checkpoints, load_weights, save_weights
 from exact_core.training.classifier import ClassifierTask, classifier_losses
@@ -238,3 +239,15 @@ def test_devices():
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="no CUDA device"):
             choose_device("cuda")
+
+
+def test_blocks_are_compiled_where_the_setting_asks_for_it(dataset, config):
+    """With compilation itself held back, so that only the way there is tested: the result is that of modules."""
+    with torch.compiler.set_stance("force_eager"):
+        model, progress, _ = train(dataset, config, epochs=1, compile=True)
+    blocks = [module for module in model.modules() if isinstance(module, Block)]
+    assert blocks
+    assert all(block._compiled_call_impl is not None for block in blocks)
+    plain, expected, _ = train(dataset, config, epochs=1)
+    assert all(module._compiled_call_impl is None for module in plain.modules())
+    assert progress.history[-1]["loss"] == pytest.approx(expected.history[-1]["loss"], rel=1e-3)
