@@ -138,4 +138,4 @@ def test_figures_that_can_be_held_against_published_ones(ran):
         assert group["miou_macro"] == pytest.approx(iou.mean())
         assert group["miou_published"] == pytest.approx(iou.sum() / (CROPS + 1))
     masks = json.loads((results / "masks" / "masks.json").read_text())
-    assert masks["rule"] == "otsu"
+    assert masks["rule"] == "borders"

@@ -98,7 +98,7 @@ def test_other_code_is_another_version(server, capsys, file, tmp_path):
     mine = tmp_path / "mine.yaml"
     mine.write_text(package.text)
     exact(capsys, "schedule", "apply", file(pipeline=str(mine)))
-    mine.write_text(package.text.replace("exact-python:", "registry.example.org/exact-python:"))
+    mine.write_text(package.text.replace("exact-python-", "registry.example.org/exact-python-"))
     out = exact(capsys, "schedule", "apply", file(pipeline=str(mine)))[1]
     assert [line.strip() for line in out.splitlines() if "->" in line] == [
         f"version: '{package.version}' -> '{load_package(str(mine)).version}'"

@@ -64,7 +64,7 @@ def test_unchanged_code_is_uploaded_once(server, capsys, tmp_path):
     assert len({run["display_name"] for run in server.runs.values()}) == 2
     # Other code, here another image, is another version of the same pipeline.
     package = load_package("train_exact")
-    text = package.text.replace("exact-python:", "registry.example.org/exact-python:")
+    text = package.text.replace("exact-python-", "registry.example.org/exact-python-")
     other = tmp_path / "other.yaml"
     other.write_text(text)
     assert "uploaded" in exact(capsys, "submit", other, "--no-wait")[1]

@@ -31,7 +31,7 @@ def test_tags_come_close_to_dense_labels_on_generated_data(tmp_path):
     assert tags["split"] == dense["split"] == "test"
     assert tags["pixels"] == dense["pixels"]
     # A floor, not the figure: one seed on another CPU differs by some points (docs/results.md has three seeds).
-    assert tags["miou_macro"] >= 0.87 * dense["miou_macro"]
+    assert tags["miou_macro"] >= 0.93 * dense["miou_macro"]
     # The clues are worth having: masks beat those of the fused CAM alone.
     assert tags["pseudo_masks"]["miou_macro"] > tags["baselines"]["fused_cam"]["miou_macro"]
 
