@@ -83,8 +83,12 @@ def test_a_run_that_is_not_waited_for_can_be_followed_later(server, capsys):
     assert exact(capsys, "follow", run["run_id"])[0] == 1
 
 
-def test_ctrl_c_ends_the_following_not_the_run(server, capsys):
+def test_ctrl_c_ends_the_following_not_the_run(server, capsys, request):
     server.script = ["RUNNING"]
+
+    # A shell starts what it puts in the background with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
 
     def interrupt():
         while server.calls("GET", "/runs/.+") < 3:
