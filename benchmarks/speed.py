@@ -6,6 +6,7 @@ Sizes are the paper's: dim 128, depth 8 and 4, 4 heads of 64, 24 x 24 pixels, 18
 (cut at 60). `benchmarks.plain` is the other side: full attention maps, 60 dates computed for every series, loops over
 classes. Both sides do a step in turn, in one process, and each figure is a median; both run with the allocator settings
 that `exact run` gives its stages. Peak memory is that of a process of its own for each side, with the same settings.
+On a machine that others use, `OMP_NUM_THREADS=1 ... --cpu-time` counts the seconds a step computed, not not its waits.
 """
 
 from __future__ import annotations
@@ -210,15 +211,15 @@ def products_alone(model: TagClassifier, batch: Batch) -> Step:
     return run
 
 
-def medians(steps: dict[str, Step], repeats: int) -> dict[str, float]:
+def medians(steps: dict[str, Step], repeats: int, clock: Callable[[], float]) -> dict[str, float]:
     """Median seconds of each step; all of them in turn, `repeats` times, after one round to warm up."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for round_ in range(repeats + 1):
         for name, step in steps.items():
-            started = time.perf_counter()
+            started = clock()
             step()
             if round_:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(clock() - started)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
@@ -227,7 +228,7 @@ def row(what: str, theirs: float, ours: float, aim: str, unit: str = "s") -> Non
     print(f"| {what} | {theirs:.4g} {unit} | {ours:.4g} {unit} | {theirs / ours:.2f} | {aim} |", flush=True)
 
 
-def classifier_rows(repeats: int) -> None:
+def classifier_rows(repeats: int, clock: Callable[[], float]) -> None:
     """Steps with padding masked and attended, the floor, CAMs."""
     for masked, name in ((True, "padding masked"), (False, "padding attended")):
         sides = ClassifierSides(masked=masked)
@@ -241,7 +242,7 @@ def classifier_rows(repeats: int) -> None:
         steps["checkpointing"] = lambda lean=lean: lean.step("ours", start=True)
         steps["products"] = products_alone(sides.ours, sides.batch)
         steps |= {f"cams {side}": lambda side=side, sides=sides: sides.cams(side) for side in ("plain", "ours")}
-        found = medians(steps, repeats)
+        found = medians(steps, repeats, clock)
         row(f"classifier step before prototypes, {name}", found["plain False"], found["ours False"], "1.5")
         row(f"classifier step with prototypes, {name}", found["plain True"], found["ours True"], "1.5")
         row(f"the same with checkpointing, {name}", found["plain True"], found["checkpointing"], "-")
@@ -252,10 +253,10 @@ def classifier_rows(repeats: int) -> None:
         row(f"CAM generation, {WINDOWS} windows, {name}", found["cams plain"], found["cams ours"], "2")
 
 
-def other_rows(repeats: int) -> None:
+def other_rows(repeats: int, clock: Callable[[], float]) -> None:
     """Segmenter and sweep."""
     sides = SegmenterSides()
-    found = medians({side: lambda side=side: sides.step(side) for side in ("plain", "ours")}, repeats)
+    found = medians({side: lambda side=side: sides.step(side) for side in ("plain", "ours")}, repeats, clock)
     row("segmenter step", found["plain"], found["ours"], "1.5")
     generator = torch.Generator().manual_seed(0)
     cams = torch.rand(64, 18, 12, 12, generator=generator) * (torch.rand(64, 18, 1, 1, generator=generator) < 0.2)
@@ -267,7 +268,7 @@ def other_rows(repeats: int) -> None:
 
     if not np.array_equal(once(), plain.sweep(cams, truth, thresholds, 18)):
         raise SystemExit("the two sweeps differ")
-    found = medians({"plain": lambda: plain.sweep(cams, truth, thresholds, 18), "ours": once}, repeats)
+    found = medians({"plain": lambda: plain.sweep(cams, truth, thresholds, 18), "ours": once}, repeats, clock)
     row("sweep of 60 thresholds, a window", found["plain"] / 64e-3, found["ours"] / 64e-3, "100", "ms")
 
 
@@ -294,6 +295,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one repetition")
+    parser.add_argument("--cpu-time", action="store_true", help="count CPU seconds; only with one thread")
     parser.add_argument("--memory", choices=MEMORY_SIDES, help="only print the peak memory of one side, MB")
     options = parser.parse_args()
     if not all(os.environ.get(name) == value for name, value in ALLOCATOR.items()):
@@ -305,10 +307,13 @@ def main() -> None:
         return
     print(f"<!-- torch {torch.__version__}, {torch.get_num_threads()} threads, {os.cpu_count()} CPUs -->")
     print("| | plain | ours | ratio | aim |\n| --- | --- | --- | --- | --- |", flush=True)
+    if options.cpu_time and torch.get_num_threads() > 1:
+        raise SystemExit("--cpu-time adds up the threads' seconds; set OMP_NUM_THREADS=1")
     repeats = 1 if options.quick else 3
     memory_rows()
-    classifier_rows(repeats)
-    other_rows(repeats)
+    clock = time.process_time if options.cpu_time else time.perf_counter
+    classifier_rows(repeats, clock)
+    other_rows(repeats, clock)
 
 
 if __name__ == "__main__":
