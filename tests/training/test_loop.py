@@ -104,18 +104,18 @@ def test_a_half_written_checkpoint_is_ignored(dataset, config, tmp_path):
 
 def test_no_epoch_before_the_prototypes_moved_is_delivered(dataset, config):
     """CAMs are made of prototypes: a good epoch without them is no use."""
-    _, progress, _ = train(dataset, config, epochs=8)
+    _, progress, _ = train(dataset, config, epochs=8, keep_best=True)
     # They start after 8 * 4/15 = 2.1 epochs, so the fourth is the first that had them from its beginning.
     assert progress.best_epoch >= 4
     settings = config.classifier.model_copy(
         update={"loss": config.classifier.loss.model_copy(update={"contrast_start": 0.99})}
     )
-    _, late, _ = train(dataset, config.model_copy(update={"classifier": settings}), epochs=2)
+    _, late, _ = train(dataset, config.model_copy(update={"classifier": settings}), epochs=2, keep_best=True)
     assert late.best_epoch is None
 
 
 def test_the_best_epoch_is_delivered(dataset, config):
-    model, progress, log = train(dataset, config, epochs=4)
+    model, progress, log = train(dataset, config, epochs=4, keep_best=True)
     # The first two epochs began before the prototypes did; epochs are counted from 1.
     figures = {step: row["validation_tag_map"] for step, row in log.rows if step > 2}
     assert progress.best == max(figures.values())
