@@ -137,7 +137,7 @@ class ClassifierSides:
     def differences(self) -> str:
         """How far both sides' losses, gradients and CAMs are apart."""
         ours, theirs = self.our_losses(start=True), self.plain_losses(start=True)
-        loss = max(abs(float(ours[name] - theirs[name]) / float(theirs[name])) for name in theirs)
+        loss = max(abs(float((ours[name] - theirs[name]).detach()) / float(theirs[name].detach())) for name in theirs)
         torch.stack(list(ours.values())).sum().backward()
         torch.stack(list(theirs.values())).sum().backward()
         named = dict(self.plain.named_parameters())
