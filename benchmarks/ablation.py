@@ -23,8 +23,9 @@ import numpy as np
 import torch
 
 from benchmarks.supervision import spread
-from exact_core.clues.selection import BINS
-from exact_core.clues.sweep import strongest_class, sweep_confusions, sweep_figures
+from exact_core.clues.masks import strongest_class
+from exact_core.clues.selection import BINS, THRESHOLDS
+from exact_core.clues.sweep import sweep_confusions, sweep_figures
 from exact_core.config import RunConfig
 from exact_core.data.dataset import WindowDataset
 from exact_core.data.maskset import MaskSet
@@ -158,7 +159,7 @@ def oracle(masks: MaskSet, windows: WindowDataset) -> float:
     for index in windows.indices("train"):
         cams = torch.from_numpy(masks.cam(int(index))).float()[None]
         truth = windows.labels(int(index))[None]
-        total += sweep_confusions(*strongest_class(cams), truth, np.arange(BINS) / BINS, windows.classes)
+        total += sweep_confusions(*strongest_class(cams), truth, THRESHOLDS, windows.classes)
     return 100 * float(sweep_figures(total)[1].max())
 
 

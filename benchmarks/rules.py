@@ -28,7 +28,7 @@ def evidence_threshold(maker: CamMaker, loader: BatchLoader) -> float:
 
     That is the largest mean difference of the two tag probabilities. A patch is taken away by hiding all its looks.
     """
-    maker = _quick(maker)
+    maker = maker.without_shifts()
     score = np.zeros(len(COARSE))
     for batch in loader:
         cams = maker(batch.series, batch.tags).clue
@@ -56,7 +56,7 @@ def _hidden(maker: CamMaker, series: Series, rows: Tensor, hide_BP: Tensor) -> T
 @torch.no_grad()
 def agreement_threshold(maker: CamMaker, loader: BatchLoader) -> float:
     """Where the masks of every other date agree best with those of the dates between, beyond chance (Cohen's kappa)."""
-    maker, classes = _quick(maker), loader.dataset.classes
+    maker, classes = maker.without_shifts(), loader.dataset.classes
     counts = np.zeros((len(GRID), classes + 1, classes + 1), np.int64)
     for batch in loader:
         halves = [maker(every_other_date(batch.series, first), batch.tags).clue for first in (0, 1)]
@@ -72,13 +72,9 @@ def agreement_threshold(maker: CamMaker, loader: BatchLoader) -> float:
 @torch.no_grad()
 def tags_threshold(maker: CamMaker, loader: BatchLoader, *, share: float) -> float:
     """The highest threshold at which the masks still hold 98 % of the tags that they hold at the lowest."""
-    maker = _quick(maker)
+    maker = maker.without_shifts()
     kept = np.zeros(len(GRID))
     for batch in loader:
         cams, tags = maker(batch.series, batch.tags).clue, batch.tags.numpy()
         kept += [tag_agreement(pseudo_masks(cams, at).numpy(), tags, share=share).sum() for at in GRID]
     return float(GRID[np.flatnonzero(kept >= 0.98 * kept[0])[-1]])
-
-
-def _quick(maker: CamMaker) -> CamMaker:
-    return replace(maker, settings=maker.settings.model_copy(update={"shifts": False}))

@@ -26,8 +26,9 @@ from scipy.optimize import nnls
 
 from benchmarks.rules import agreement_threshold, evidence_threshold, tags_threshold
 from exact_core.clues.maps import CamMaker
-from exact_core.clues.selection import BINS, otsu_threshold, valley_threshold
-from exact_core.clues.sweep import strongest_class, sweep_confusions, sweep_figures
+from exact_core.clues.masks import strongest_class
+from exact_core.clues.selection import BINS, THRESHOLDS, otsu_threshold, valley_threshold
+from exact_core.clues.sweep import sweep_confusions, sweep_figures
 from exact_core.config import MasksConfig, RunConfig, load_config
 from exact_core.data.batches import BatchLoader
 from exact_core.data.dataset import WindowDataset
@@ -43,7 +44,6 @@ from exact_core.training.classifier import ClassifierTask
 from exact_core.training.loop import fit, seed_everything
 
 CPU = torch.device("cpu")
-THRESHOLDS = np.arange(BINS) / BINS
 SNAPSHOTS = 2
 JUDGED = 128
 """Windows that the costly rules are computed on."""

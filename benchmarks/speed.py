@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from benchmarks import plain
 from exact_core.clues.cams import clue_cams
-from exact_core.clues.masks import enlarge
-from exact_core.clues.sweep import strongest_class, sweep_confusions
+from exact_core.clues.masks import enlarge, strongest_class
+from exact_core.clues.sweep import sweep_confusions
 from exact_core.config import ClassifierConfig, EncoderConfig, SegmenterConfig
 from exact_core.data.batches import Batch, Series
 from exact_core.losses import segmentation_loss

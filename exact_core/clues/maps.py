@@ -8,7 +8,7 @@ Axes: B windows, K classes, h w patches, H W pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -67,6 +67,10 @@ class CamMaker:
         spread = diffuse(large, contrast, steps=settings.diffusion, temperature=settings.diffusion_temperature)
         clue, fused = (stretch(cams) * tags_BK[:, :, None, None] for cams in spread.chunk(2, 1))
         return Cams(clue, fused, contrast)
+
+    def without_shifts(self) -> CamMaker:
+        """The same without shifted windows: a pass a batch instead of one for each shift, and CAMs hardly different."""
+        return replace(self, settings=self.settings.model_copy(update={"shifts": False}))
 
     def _raw(self, series: Series, tags_BK: Tensor) -> Tensor:
         """Clue-based, then fused CAMs (B, 2 K, h, w), not yet brought to [0, 1]."""

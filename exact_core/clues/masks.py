@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["enlarge", "pseudo_masks"]
+__all__ = ["enlarge", "pseudo_masks", "strongest_class"]
 
 
 def enlarge(cams_BKhw: Tensor, side: int, *, align_corners: bool) -> Tensor:
@@ -17,10 +17,16 @@ def enlarge(cams_BKhw: Tensor, side: int, *, align_corners: bool) -> Tensor:
     return F.interpolate(cams_BKhw.float(), size=(side, side), mode="bilinear", align_corners=align_corners)
 
 
+def strongest_class(cams_BKHW: Tensor) -> tuple[Tensor, Tensor]:
+    """Strongest CAM (B, H, W) of every pixel and its class as a label 1..K, uint8; on a tie the lower label."""
+    strongest, label = cams_BKHW.max(1)
+    return strongest, (label + 1).to(torch.uint8)
+
+
 def pseudo_masks(cams_BKHW: Tensor, threshold: float) -> Tensor:
     """Labels uint8 (B, H, W): the strongest class, or 0 where none exceeds the constant background plane.
 
     CAMs must be 0 for classes that are not tagged; on a tie the lower label wins, background first.
     """
-    strongest, label = cams_BKHW.max(1)
-    return torch.where(strongest > threshold, label + 1, 0).to(torch.uint8)
+    strongest, label = strongest_class(cams_BKHW)
+    return torch.where(strongest > threshold, label, 0).to(torch.uint8)

@@ -69,7 +69,7 @@ def judge(
         tag_share: share of a window from which a crop counts as found.
     """
     classes, names = loader.dataset.classes, loader.dataset.manifest.classes
-    quick = replace(maker, settings=maker.settings.model_copy(update={"shifts": False}))
+    quick = maker.without_shifts()
     between, around = (np.zeros((classes + 1, classes + 1), np.int64) for _ in range(2))
     found: list[NDArray[np.bool_]] = []
     for batch in loader:

@@ -24,6 +24,7 @@ from exact_core.clues.fields import OFFSETS
 
 __all__ = [
     "BINS",
+    "THRESHOLDS",
     "BorderProfile",
     "border_profile",
     "border_threshold",
@@ -34,6 +35,8 @@ __all__ = [
 
 BINS = 100
 """Histogram bins over [0, 1]: the resolution of the chosen threshold."""
+THRESHOLDS = np.arange(BINS) / BINS
+"""The thresholds that are weighed, CAM units."""
 SIDES = 2
 """How many of OFFSETS share a side with the pixel: outlines are made of those."""
 SMOOTH = 5

@@ -20,16 +20,10 @@ from exact_core.data.dataset import VOID
 from exact_core.errors import DataError
 from exact_core.metrics import Scores
 
-__all__ = ["strongest_class", "sweep_confusions", "sweep_counts", "sweep_figures"]
+__all__ = ["sweep_confusions", "sweep_counts", "sweep_figures"]
 
 Counts = NDArray[np.int64]
 Array = Tensor | NDArray[np.generic]
-
-
-def strongest_class(cams_BKHW: Tensor) -> tuple[Tensor, Tensor]:
-    """Strongest CAM (B, H, W) of every pixel and its class as a label 1..K, uint8; on a tie the lower label."""
-    strongest, label = cams_BKHW.max(1)
-    return strongest, (label + 1).to(torch.uint8)
 
 
 def sweep_confusions(

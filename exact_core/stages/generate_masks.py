@@ -13,11 +13,12 @@ import torch
 from numpy.typing import NDArray
 
 from exact_core.clues.maps import CamMaker
-from exact_core.clues.masks import pseudo_masks
+from exact_core.clues.masks import pseudo_masks, strongest_class
 from exact_core.clues.pixels import FirstMask, PixelModel
 from exact_core.clues.quality import judge
 from exact_core.clues.selection import (
     BINS,
+    THRESHOLDS,
     BorderProfile,
     border_profile,
     border_threshold,
@@ -25,7 +26,7 @@ from exact_core.clues.selection import (
     otsu_threshold,
     valley_threshold,
 )
-from exact_core.clues.sweep import strongest_class, sweep_confusions, sweep_figures
+from exact_core.clues.sweep import sweep_confusions, sweep_figures
 from exact_core.config import MasksConfig, RunConfig
 from exact_core.data.batches import BatchLoader
 from exact_core.data.dataset import FileEntry, WindowDataset
@@ -41,7 +42,6 @@ log = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation")
 VALIDATION_RULE = "validation masks"
-THRESHOLDS = np.arange(BINS) / BINS
 Arrays = dict[str, NDArray[np.generic]]
 
 

@@ -8,9 +8,9 @@ import torch
 from torch.nn import functional as F
 
 from exact_core.clues.affinity import _neighbours, neighbour_affinity, propagate
-from exact_core.clues.masks import enlarge, pseudo_masks
+from exact_core.clues.masks import enlarge, pseudo_masks, strongest_class
 from exact_core.clues.prototypes import prototype_clues, sinkhorn
-from exact_core.clues.sweep import strongest_class, sweep_confusions
+from exact_core.clues.sweep import sweep_confusions
 from exact_core.data.dataset import VOID
 from exact_core.losses import segmentation_loss
 from exact_core.metrics import Scores, average_precision, confusion_matrix
