@@ -31,7 +31,9 @@ from exact_core.data.dataset import WindowDataset
 from exact_core.data.maskset import MaskSet
 from exact_core.evaluation.score import score_masks
 from exact_core.recipes import resolve
-from exact_core.stages import generate_masks, ingest, train_classifier
+from exact_core.stages.generate_masks import generate_masks
+from exact_core.stages.ingest import ingest
+from exact_core.stages.train_classifier import train_classifier
 from exact_core.tracking import NoTracker
 
 Changes = tuple[str, ...]

@@ -36,8 +36,9 @@ from exact_core.data.maskset import MaskSet
 from exact_core.metrics import Scores, confusion_matrix
 from exact_core.models.classifier import TagClassifier
 from exact_core.recipes import resolve
-from exact_core.stages import generate_masks, ingest
-from exact_core.stages.common import save_model
+from exact_core.stages.generate_masks import generate_masks
+from exact_core.stages.ingest import ingest
+from exact_core.stages.models import save_model
 from exact_core.tracking import NoTracker
 from exact_core.training.checkpoint import Checkpoints, Progress
 from exact_core.training.classifier import ClassifierTask

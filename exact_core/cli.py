@@ -48,7 +48,7 @@ Seed = Annotated[
 ]
 Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated.")]
 Tracking = Annotated[bool, typer.Option("--tracking/--no-tracking", help="Record the run in MLflow.")]
-Dataset = Annotated[Path, typer.Argument(help="Folder of the window dataset.")]
+Dataset = Annotated[str, typer.Argument(help="The window dataset: a folder, or where it lies in a store.")]
 Out = Annotated[Path, typer.Argument(help="Folder to write; refused if it holds a finished result.")]
 
 
@@ -60,11 +60,14 @@ def _config(recipe: str, seed: int | None, changes: list[str]) -> RunConfig:
     return resolve(recipe, seed=seed or 0, overrides=changes)
 
 
-def _recipe_for(dataset: Path) -> str:
+def _recipe_for(dataset: str) -> str:
     """The recipe that fits a dataset's source, where none is named."""
     from exact_core.data.dataset import WindowDataset
+    from exact_core.stages.handover import handover
+    from exact_core.tracking import NoTracker
 
-    return _recipe_of(WindowDataset(dataset).manifest.source)
+    with handover(NoTracker()) as files:
+        return _recipe_of(WindowDataset(files.read(dataset)).manifest.source)
 
 
 def _recipe_of(source: str) -> str:
@@ -72,10 +75,11 @@ def _recipe_of(source: str) -> str:
 
 
 def _ingest(source: str, out: Path, *, season: str, config: RunConfig, tracking: bool) -> None:
-    from exact_core import stages
+    from exact_core.stages.frame import open_stage
+    from exact_core.stages.ingest import ingest as run_stage
 
-    with stages.open_stage("ingest", config, tracking=tracking) as tracker:
-        stages.ingest(config, source=source, season=season, out=out, tracker=tracker)
+    with open_stage("ingest", config, tracking=tracking) as tracker:
+        run_stage(config, source=source, season=season, out=out, tracker=tracker)
 
 
 @ingest_app.command()
@@ -127,17 +131,19 @@ def train_classifier(
     tracking: Tracking = True,
 ) -> None:
     """Train the tag classifier with both clues."""
-    from exact_core import stages
+    from exact_core.stages.frame import open_stage
+    from exact_core.stages.handover import handover
+    from exact_core.stages.train_classifier import train_classifier as run_stage
 
     config = _config(recipe or _recipe_for(dataset), seed, changes)
-    with stages.open_stage("train_classifier", config, tracking=tracking) as tracker:
-        stages.train_classifier(config, dataset=dataset, out=out, tracker=tracker)
+    with open_stage("train_classifier", config, tracking=tracking) as tracker, handover(tracker) as files:
+        run_stage(config, dataset=files.read(dataset), out=out, tracker=tracker)
 
 
 @app.command()
 def generate_masks(
     dataset: Dataset,
-    classifier: Annotated[Path, typer.Argument(help="Folder of the classifier.")],
+    classifier: Annotated[str, typer.Argument(help="The classifier, as DATASET.")],
     out: Out,
     recipe: Recipe = "",
     seed: Seed = None,
@@ -145,55 +151,63 @@ def generate_masks(
     tracking: Tracking = True,
 ) -> None:
     """Make CAMs and pseudo masks."""
-    from exact_core import stages
+    from exact_core.stages.frame import open_stage
+    from exact_core.stages.generate_masks import generate_masks as run_stage
+    from exact_core.stages.handover import handover
 
     config = _config(recipe or _recipe_for(dataset), seed, changes)
-    with stages.open_stage("generate_masks", config, tracking=tracking) as tracker:
-        stages.generate_masks(config, dataset=dataset, classifier=classifier, out=out, tracker=tracker)
+    with open_stage("generate_masks", config, tracking=tracking) as tracker, handover(tracker) as files:
+        run_stage(config, dataset=files.read(dataset), classifier=files.read(classifier), out=out, tracker=tracker)
 
 
 @app.command()
 def train_segmenter(
     dataset: Dataset,
     out: Out,
-    masks: Annotated[Path | None, typer.Option(help="Folder of the pseudo masks; without: dense labels.")] = None,
+    masks: Annotated[str, typer.Option(help="The pseudo masks, as DATASET; without: dense labels.")] = "",
     recipe: Recipe = "",
     seed: Seed = None,
     changes: Set = [],
     tracking: Tracking = True,
 ) -> None:
     """Train the segmenter on pseudo masks."""
-    from exact_core import stages
+    from exact_core.stages.frame import open_stage
+    from exact_core.stages.handover import handover
+    from exact_core.stages.train_segmenter import train_segmenter as run_stage
 
     config = _config(recipe or _recipe_for(dataset), seed, changes)
-    with stages.open_stage("train_segmenter", config, tracking=tracking) as tracker:
-        stages.train_segmenter(config, dataset=dataset, masks=masks, out=out, tracker=tracker)
+    with open_stage("train_segmenter", config, tracking=tracking) as tracker, handover(tracker) as files:
+        run_stage(
+            config, dataset=files.read(dataset), masks=files.read(masks) if masks else None, out=out, tracker=tracker
+        )
 
 
 @app.command()
 def evaluate(
     dataset: Dataset,
-    segmenter: Annotated[Path, typer.Argument(help="Folder of the segmenter.")],
+    segmenter: Annotated[str, typer.Argument(help="The segmenter, as DATASET.")],
     out: Out,
     report: Annotated[Path, typer.Option(help="Report to write.")] = Path("report.html"),
-    classifier: Annotated[Path | None, typer.Option(help="Folder of the classifier.")] = None,
-    masks: Annotated[Path | None, typer.Option(help="Folder of the pseudo masks.")] = None,
+    classifier: Annotated[str, typer.Option(help="The classifier, as DATASET.")] = "",
+    masks: Annotated[str, typer.Option(help="The pseudo masks, as DATASET.")] = "",
     recipe: Recipe = "",
     seed: Seed = None,
     changes: Set = [],
     tracking: Tracking = True,
 ) -> None:
     """Score map and masks, and write the report."""
-    from exact_core import stages
+    from exact_core.stages.evaluate import evaluate as run_stage
+    from exact_core.stages.frame import open_stage
+    from exact_core.stages.handover import handover
 
     config = _config(recipe or _recipe_for(dataset), seed, changes)
-    with stages.open_stage("evaluate", config, tracking=tracking) as tracker:
-        stages.evaluate(
+    with open_stage("evaluate", config, tracking=tracking) as tracker, handover(tracker) as files:
+        run_stage(
             config,
-            dataset=dataset,
-            segmenter=segmenter,
-            classifier=classifier,
-            masks=masks,
+            dataset=files.read(dataset),
+            segmenter=files.read(segmenter),
+            classifier=files.read(classifier) if classifier else None,
+            masks=files.read(masks) if masks else None,
             out=out,
             report=report,
             tracker=tracker,

@@ -90,8 +90,7 @@ def delete(name: Name, host: Host = None, namespace: Namespace = None) -> None:
 def _pipelines(module: str) -> ModuleType:
     """`pipelines.submit` or `pipelines.schedule`, which need kfp."""
     try:
-        from pipelines import schedule
-        from pipelines import submit as submitting
+        from pipelines import schedule, submit as submitting
     except ImportError as error:
         raise ServiceError(f"{error}: this command needs kfp: pip install 'exact-kubeflow[pipelines]'") from error
     modules: dict[str, ModuleType] = {"submit": submitting, "schedule": schedule}

@@ -53,6 +53,9 @@ class Tracker(Protocol):
     def log_params(self, params: dict[str, Any]) -> None:
         """Settings, nested dictionaries flattened to dotted keys."""
 
+    def set_tags(self, tags: dict[str, str]) -> None:
+        """Facts that a repeated stage may change, such as where its results lie."""
+
     def log_dataset(self, *, name: str, digest: str, source: str) -> None:
         """The dataset that the stage used."""
 
@@ -70,6 +73,9 @@ class NoTracker:
         """See `Tracker`."""
 
     def log_params(self, params: dict[str, Any]) -> None:
+        """See `Tracker`."""
+
+    def set_tags(self, tags: dict[str, str]) -> None:
         """See `Tracker`."""
 
     def log_dataset(self, *, name: str, digest: str, source: str) -> None:
@@ -111,6 +117,12 @@ class MlflowTracker:
                 f"MLflow run {self.run_id} does not take these settings: {error}; a repeated stage must have the "
                 f"settings and code of its first try: start a new pipeline run for others"
             ) from error
+
+    def set_tags(self, tags: dict[str, str]) -> None:
+        """See `Tracker`."""
+        from mlflow.entities import RunTag
+
+        self.client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
     def log_dataset(self, *, name: str, digest: str, source: str) -> None:
         """See `Tracker`."""

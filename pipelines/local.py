@@ -20,7 +20,8 @@ from kfp import local
 
 from exact_core.errors import ConfigError, ServiceError
 from exact_core.files import publish_text
-from exact_core.stages.common import FAILURE_VARIABLE, RUNNER_VARIABLE, STATE_VARIABLE, code_version
+from exact_core.stages.frame import FAILURE_VARIABLE, RUNNER_VARIABLE, STATE_VARIABLE, code_version
+from exact_core.storage import fetch_folder
 from exact_core.tracking import PIPELINE_RUN_VARIABLE, finish_pipeline_run, tracking_uri
 from pipelines.train_exact import train_dense, train_exact
 
@@ -109,7 +110,8 @@ def _run(workdir: Path, pipeline: Any, arguments: dict[str, Any], supervision: s
         ):
             local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root), raise_on_error=True)
             task = pipeline(**arguments)
-        _publish({name: Path(artifact.path) for name, artifact in task.outputs.items()}, workdir)
+        outputs = {name: Path(artifact.path) for name, artifact in task.outputs.items()}
+        _publish({name: _whole(path, root / "fetched" / name) for name, path in outputs.items()}, workdir)
         succeeded = True
     except RuntimeError as error:
         reason = failure.read_text(encoding="utf-8") if failure.is_file() else ANSI.sub("", str(error))
@@ -201,6 +203,11 @@ def _check_workdir(workdir: Path) -> None:
                 f"--workdir {workdir}: {path.name} there is no result of a run (there is no {manifest.name}) and would "
                 f"be replaced; choose another folder, or move it away"
             )
+
+
+def _whole(output: Path, folder: Path) -> Path:
+    """A result as a person wants it: the folder, where a store is used and the output is a pointer to it."""
+    return fetch_folder(output, folder) if folder.name in RESULTS and output.is_file() else output
 
 
 def _publish(outputs: dict[str, Path], workdir: Path) -> None:

@@ -14,7 +14,7 @@ import yaml
 from kfp import compiler, dsl
 
 from exact_core.errors import ConfigError
-from exact_core.stages.common import code_version
+from exact_core.stages.frame import code_version
 from exact_core.stages.resolve_season import AUTO, check_season, refuse_placeholders
 from pipelines.compile import PIPELINES
 

@@ -5,7 +5,7 @@ from mlflow import MlflowClient
 
 from exact_core.config import override
 from exact_core.errors import DataError, ServiceError
-from exact_core.stages import open_stage
+from exact_core.stages.frame import open_stage
 from exact_core.tracking import EXPERIMENT, finish_pipeline_run, tracking_uri
 
 

@@ -37,23 +37,23 @@ def evaluate(
         classifier: The classifier that made the masks.
         masks: The masks that the segmenter learned from.
     """
-    from pathlib import Path
-
-    from exact_core import stages
     from exact_core.recipes import resolve
+    from exact_core.stages.evaluate import evaluate as run_stage, read_confusion
+    from exact_core.stages.frame import open_stage
+    from exact_core.stages.handover import handover
 
     config = resolve(recipe, seed=int(seed), overrides=overrides)
-    with stages.open_stage("evaluate", config, pipeline_run=pipeline_run) as tracker:
-        summary = stages.evaluate(
+    with open_stage("evaluate", config, pipeline_run=pipeline_run) as tracker, handover(tracker) as files:
+        summary = run_stage(
             config,
-            dataset=Path(dataset.path),
-            segmenter=Path(segmenter.path),
-            classifier=Path(classifier.path) if classifier else None,
-            masks=Path(masks.path) if masks else None,
-            out=Path(evaluation.path),
-            report=Path(report.path),
+            dataset=files.read(dataset),
+            segmenter=files.read(segmenter),
+            classifier=files.read(classifier) if classifier else None,
+            masks=files.read(masks) if masks else None,
+            out=files.write(evaluation),
+            report=files.file(report),
             tracker=tracker,
         )
+        confusion.log_confusion_matrix(*read_confusion(files.write(evaluation)))
     for name, value in summary.items():
         metrics.log_metric(name, value)
-    confusion.log_confusion_matrix(*stages.read_confusion(Path(evaluation.path)))

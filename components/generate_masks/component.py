@@ -31,19 +31,19 @@ def generate_masks(
         pipeline_run: Identity of the pipeline run, for MLflow.
         minimum_quality: Gate: masks whose expected mIoU is below this fail the run; 0: what the recipe says.
     """
-    from pathlib import Path
-
-    from exact_core import stages
     from exact_core.recipes import resolve
+    from exact_core.stages.frame import open_stage
+    from exact_core.stages.generate_masks import generate_masks as run_stage
+    from exact_core.stages.handover import handover
 
     gate = [f"masks.minimum_quality={minimum_quality}"] if minimum_quality else []
     config = resolve(recipe, seed=int(seed), overrides=[*overrides, *gate])
-    with stages.open_stage("generate_masks", config, pipeline_run=pipeline_run) as tracker:
-        summary = stages.generate_masks(
+    with open_stage("generate_masks", config, pipeline_run=pipeline_run) as tracker, handover(tracker) as files:
+        summary = run_stage(
             config,
-            dataset=Path(dataset.path),
-            classifier=Path(classifier.path),
-            out=Path(masks.path),
+            dataset=files.read(dataset),
+            classifier=files.read(classifier),
+            out=files.write(masks),
             tracker=tracker,
         )
     for name, value in summary.items():

@@ -29,13 +29,13 @@ def ingest(
         overrides: Settings changed in the recipe, as key=value.
         pipeline_run: Identity of the pipeline run, for MLflow.
     """
-    from pathlib import Path
-
-    from exact_core import stages
     from exact_core.recipes import resolve
+    from exact_core.stages.frame import open_stage
+    from exact_core.stages.handover import handover
+    from exact_core.stages.ingest import ingest as run_stage
 
     config = resolve(recipe, seed=int(seed), overrides=overrides)
-    with stages.open_stage("ingest", config, pipeline_run=pipeline_run) as tracker:
-        summary = stages.ingest(config, source=source, season=season, out=Path(dataset.path), tracker=tracker)
+    with open_stage("ingest", config, pipeline_run=pipeline_run) as tracker, handover(tracker) as files:
+        summary = run_stage(config, source=source, season=season, out=files.write(dataset), tracker=tracker)
     for name, value in summary.items():
         metrics.log_metric(name, value)

@@ -33,12 +33,13 @@ def resolve_season(
     Returns:
         Year or START/DAYS; empty where the source has its own season.
     """
-    from exact_core import stages
     from exact_core.recipes import resolve
+    from exact_core.stages.frame import open_stage
+    from exact_core.stages.resolve_season import resolve_season as run_stage
 
     config = resolve(recipe, seed=int(seed), overrides=overrides)
-    with stages.open_stage("resolve_season", config, pipeline_run=pipeline_run) as tracker:
-        return stages.resolve_season(
+    with open_stage("resolve_season", config, pipeline_run=pipeline_run) as tracker:
+        return run_stage(
             season,
             schedule_time=schedule_time,
             starts=season_start,

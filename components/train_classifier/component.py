@@ -27,15 +27,13 @@ def train_classifier(
         overrides: Settings changed in the recipe, as key=value.
         pipeline_run: Identity of the pipeline run, for MLflow.
     """
-    from pathlib import Path
-
-    from exact_core import stages
     from exact_core.recipes import resolve
+    from exact_core.stages.frame import open_stage
+    from exact_core.stages.handover import handover
+    from exact_core.stages.train_classifier import train_classifier as run_stage
 
     config = resolve(recipe, seed=int(seed), overrides=overrides)
-    with stages.open_stage("train_classifier", config, pipeline_run=pipeline_run) as tracker:
-        summary = stages.train_classifier(
-            config, dataset=Path(dataset.path), out=Path(classifier.path), tracker=tracker
-        )
+    with open_stage("train_classifier", config, pipeline_run=pipeline_run) as tracker, handover(tracker) as files:
+        summary = run_stage(config, dataset=files.read(dataset), out=files.write(classifier), tracker=tracker)
     for name, value in summary.items():
         metrics.log_metric(name, value)

@@ -29,18 +29,18 @@ def train_segmenter(
         pipeline_run: Identity of the pipeline run, for MLflow.
         masks: The pseudo masks; without them dense labels are used.
     """
-    from pathlib import Path
-
-    from exact_core import stages
     from exact_core.recipes import resolve
+    from exact_core.stages.frame import open_stage
+    from exact_core.stages.handover import handover
+    from exact_core.stages.train_segmenter import train_segmenter as run_stage
 
     config = resolve(recipe, seed=int(seed), overrides=overrides)
-    with stages.open_stage("train_segmenter", config, pipeline_run=pipeline_run) as tracker:
-        summary = stages.train_segmenter(
+    with open_stage("train_segmenter", config, pipeline_run=pipeline_run) as tracker, handover(tracker) as files:
+        summary = run_stage(
             config,
-            dataset=Path(dataset.path),
-            masks=Path(masks.path) if masks else None,
-            out=Path(segmenter.path),
+            dataset=files.read(dataset),
+            masks=files.read(masks) if masks else None,
+            out=files.write(segmenter),
             tracker=tracker,
         )
     for name, value in summary.items():

@@ -1,23 +1,9 @@
 """The stages: each takes a configuration, input folders, an output folder and a tracker, and returns its figures.
 
-They are the only thing that components and the command line call.
+One module a stage; they are the only thing that components and the command line call, each by its own module, because
+those that only read images run in an image without torch. What they share:
+
+    frame.py       the frame of a stage: log, tracked run, settings, duration
+    handover.py    folders between stages: as they are, or by way of a store
+    models.py      models as folders, and checkpoints of their training
 """
-
-from exact_core.stages.common import open_stage
-from exact_core.stages.evaluate import evaluate, read_confusion
-from exact_core.stages.generate_masks import generate_masks
-from exact_core.stages.ingest import ingest
-from exact_core.stages.resolve_season import resolve_season
-from exact_core.stages.train_classifier import train_classifier
-from exact_core.stages.train_segmenter import train_segmenter
-
-__all__ = [
-    "evaluate",
-    "generate_masks",
-    "ingest",
-    "open_stage",
-    "read_confusion",
-    "resolve_season",
-    "train_classifier",
-    "train_segmenter",
-]

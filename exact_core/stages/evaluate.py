@@ -22,7 +22,8 @@ from exact_core.evaluation.score import HEADLINE, majority_guess, score_masks, s
 from exact_core.files import publish_text
 from exact_core.mapping.predict import Predictor, map_scene
 from exact_core.metrics import Scores, confusion_matrix
-from exact_core.stages.common import code_version, fresh_folder, load_classifier, load_segmenter, read_metrics
+from exact_core.stages.frame import code_version, fresh_folder
+from exact_core.stages.models import load_classifier, load_segmenter, read_metrics
 from exact_core.tracking import Tracker
 from exact_core.training.loop import choose_device
 

@@ -32,7 +32,8 @@ from exact_core.data.batches import BatchLoader
 from exact_core.data.dataset import FileEntry, WindowDataset
 from exact_core.data.maskset import MaskManifest, MaskQuality, write_mask_shard
 from exact_core.errors import DataError, TrainingError
-from exact_core.stages.common import code_version, fresh_folder, load_classifier
+from exact_core.stages.frame import code_version, fresh_folder
+from exact_core.stages.models import load_classifier
 from exact_core.tracking import Tracker
 from exact_core.training.loop import choose_device
 

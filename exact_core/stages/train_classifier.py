@@ -11,7 +11,8 @@ from exact_core.config import RunConfig
 from exact_core.data.batches import BatchLoader
 from exact_core.data.dataset import WindowDataset
 from exact_core.models.classifier import TagClassifier
-from exact_core.stages.common import checkpoints_for, fresh_folder, save_model
+from exact_core.stages.frame import fresh_folder
+from exact_core.stages.models import checkpoints_for, save_model
 from exact_core.tracking import Tracker
 from exact_core.training.classifier import ClassifierTask
 from exact_core.training.distributed import join

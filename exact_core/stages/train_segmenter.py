@@ -13,7 +13,8 @@ from exact_core.data.batches import BatchLoader
 from exact_core.data.dataset import WindowDataset
 from exact_core.data.maskset import MaskSet
 from exact_core.models.segmenter import build_segmenter
-from exact_core.stages.common import checkpoints_for, fresh_folder, save_model
+from exact_core.stages.frame import fresh_folder
+from exact_core.stages.models import checkpoints_for, save_model
 from exact_core.tracking import Tracker
 from exact_core.training.distributed import join
 from exact_core.training.loop import choose_device, fit, seed_everything

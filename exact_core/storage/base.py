@@ -104,6 +104,10 @@ class Store(ABC):
         """The URI of an object."""
         return f"{self.uri}/{key}"
 
+    def below(self, name: str) -> Store:
+        """The store of what lies under a name of this one; a folder is made."""
+        return open_store(self.uri_of(check_key(name)), options=self.options)
+
     @abstractmethod
     def head(self, key: str) -> ObjectInfo | None:
         """What is known of an object, None where there is none."""

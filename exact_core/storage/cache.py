@@ -4,6 +4,7 @@
     sha256/ab/abcdef….partial          one that is being fetched, or whose fetching was cut off
     sha256/ab/abcdef….partial.ranges   which of its ranges are there
     .lock                              held by whoever makes room
+    scratch/xxxx                       folders of running stages, each locked by its process
 
 Locks are on the files themselves and end with the process that holds them: shared by readers of an object, exclusive
 for the one that fetches or evicts it. So what is in use is never evicted, two processes that want one object fetch it
@@ -15,6 +16,8 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -96,6 +99,26 @@ class Cache:
             if self.held() > self.bound:
                 with exclusive(self.root / ".lock"):
                     self._evict(self.bound)
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """An empty folder on the cache's own disk, so that it may hold links to objects; gone with the `with` block.
+
+        What killed processes left is cleared away.
+        """
+        root = self.root / "scratch"
+        root.mkdir(exist_ok=True)
+        with exclusive(root / ".lock"):
+            for left in root.glob("*/"):
+                _remove_unheld(left)
+            folder = Path(tempfile.mkdtemp(dir=root))
+            descriptor = os.open(folder, os.O_RDONLY)
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(descriptor)
 
     def held(self) -> int:
         """Bytes that the bound speaks of: objects that only the cache holds, and those being fetched."""
@@ -218,6 +241,18 @@ class Cache:
                 if stat.st_nlink == 1 and path.suffix != ".ranges":
                     found.append((path, stat))
         return found
+
+
+def _remove_unheld(folder: Path) -> None:
+    """Delete a folder unless a process holds it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
+    except BlockingIOError:
+        return
+    finally:
+        os.close(descriptor)
 
 
 def default_cache() -> Cache:

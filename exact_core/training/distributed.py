@@ -12,7 +12,6 @@ What does depend on the number of processes: rounding, and the draws of dropout 
 from __future__ import annotations
 
 import datetime as dt
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,15 +20,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch import distributed as dist
+from torch import Tensor, distributed as dist, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from exact_core.data.batches import Batch
 from exact_core.errors import ConfigError, TrainingError
+from exact_core.training.ranks import rank_variable
 
-__all__ = ["ALONE", "Processes", "is_first_process", "join"]
+__all__ = ["ALONE", "Processes", "join"]
 
 PATIENCE = dt.timedelta(minutes=10)
 """How long a process waits for the others: longer than any of them writes a checkpoint or compiles a model."""
@@ -161,11 +160,6 @@ ALONE = Processes()
 """One process that has every batch to itself."""
 
 
-def is_first_process() -> bool:
-    """Whether torchrun made this process the first, or did not start it at all."""
-    return _number("RANK", 0) == 0
-
-
 @contextmanager
 def join(device: torch.device, *, patience: dt.timedelta = PATIENCE) -> Iterator[tuple[Processes, torch.device]]:
     """Meet the processes that torchrun started with this one, by gloo on a CPU and NCCL on GPUs.
@@ -177,7 +171,7 @@ def join(device: torch.device, *, patience: dt.timedelta = PATIENCE) -> Iterator
     Raises:
         ConfigError: torchrun's variables make no sense, or there are fewer GPUs than processes.
     """
-    processes = Processes(_number("RANK", 0), _number("WORLD_SIZE", 1))
+    processes = Processes(rank_variable("RANK", 0), rank_variable("WORLD_SIZE", 1))
     if processes.count == 1:
         yield processes, device
         return
@@ -204,16 +198,11 @@ def join(device: torch.device, *, patience: dt.timedelta = PATIENCE) -> Iterator
 
 
 def _own_gpu(device: torch.device) -> torch.device:
-    local, gpus = _number("LOCAL_RANK", 0), torch.cuda.device_count()
+    local, gpus = rank_variable("LOCAL_RANK", 0), torch.cuda.device_count()
     if device.index is not None:
-        raise ConfigError(f"device = '{device}' is one GPU for {_number('WORLD_SIZE', 1)} processes; use device=cuda")
+        raise ConfigError(
+            f"device = '{device}' is one GPU for {rank_variable('WORLD_SIZE', 1)} processes; use device=cuda"
+        )
     if local >= gpus:
         raise ConfigError(f"process {local} on this machine has no GPU: there are {gpus}; start {gpus} processes")
     return torch.device("cuda", local)
-
-
-def _number(variable: str, default: int) -> int:
-    text = os.environ.get(variable, str(default))
-    if not text.isdecimal():
-        raise ConfigError(f"{variable} = {text!r} is no number; leave it to torchrun, or unset it")
-    return int(text)

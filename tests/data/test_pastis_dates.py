@@ -6,8 +6,7 @@ import datetime as dt
 from pathlib import Path
 
 import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from exact_core.config import DataConfig, PastisConfig
 from exact_core.data.dataset import WindowDataset

@@ -8,8 +8,7 @@ import kfp
 import pytest
 
 from exact_core.cli import main
-from pipelines import connection
-from pipelines import submit as submitting
+from pipelines import connection, submit as submitting
 from tests.services.kfp_server import KfpServer
 
 

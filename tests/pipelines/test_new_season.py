@@ -6,8 +6,7 @@ import yaml
 from kfp import dsl
 
 from exact_core.data.dataset import WindowDataset
-from pipelines import compile as compiler
-from pipelines import local
+from pipelines import compile as compiler, local
 from pipelines.new_season import make_new_season
 from tests.conftest import TINY
 from tests.fakes import write_season

@@ -18,8 +18,7 @@ import components
 from exact_core.data.dataset import WindowDataset, sha256_of
 from exact_core.errors import ConfigError, ServiceError
 from exact_core.tracking import EXPERIMENT, tracking_uri
-from pipelines import compile as compiler
-from pipelines import local
+from pipelines import compile as compiler, local
 from tests.conftest import TINY
 from tests.fakes import write_season
 
@@ -244,3 +243,25 @@ def test_a_value_that_the_runner_would_garble_is_refused(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "python3.11")
     with pytest.raises(ServiceError, match="metadata.geojson"):
         start(tmp_path / "link" / "work", source=f"pastis:{tmp_path}/link/nothing")
+
+
+def test_with_a_store_the_results_are_there_and_here_and_can_be_evaluated_from_there(finished, tmp_path, monkeypatch):
+    """The same bits by way of a store; and evaluation needs nothing of the work folder."""
+    (tmp_path / "store").mkdir()
+    monkeypatch.setenv("EXACT_STORE", (tmp_path / "store").as_uri())
+    monkeypatch.setenv("EXACT_CACHE_DIR", str(tmp_path / "cache"))
+    start(tmp_path / "work")
+    for name in ("dataset/index.parquet", "masks/masks.json", "segmenter/weights.safetensors"):
+        assert sha256_of(tmp_path / "work" / name) == sha256_of(finished[0] / name)
+    before = json.loads((tmp_path / "work" / "evaluation" / "metrics.json").read_text())
+    shutil.rmtree(tmp_path / "work")
+    client = MlflowClient(tracking_uri=tracking_uri())
+    runs = client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id])
+    tags = {key: value for run in runs for key, value in run.data.tags.items() if key.startswith("exact.stored.")}
+    stored = {name: tags[f"exact.stored.{name}"] for name in ("dataset", "segmenter", "classifier", "masks")}
+    arguments = [stored["dataset"], stored["segmenter"], str(tmp_path / "again"), "--report", str(tmp_path / "r.html")]
+    arguments += ["--classifier", stored["classifier"], "--masks", stored["masks"], "--no-tracking"]
+    settings = [part for setting in TINY for part in ("--set", setting)]
+    command = [sys.executable, "-c", "from exact_core.cli import main; main()", "evaluate", *arguments, *settings]
+    subprocess.run(command, check=True, cwd=tmp_path)
+    assert json.loads((tmp_path / "again" / "metrics.json").read_text()) == before

@@ -7,7 +7,7 @@ import signal
 import pytest
 from mlflow import MlflowClient
 
-from exact_core.stages import open_stage
+from exact_core.stages.frame import open_stage
 from exact_core.tracking import EXPERIMENT, finish_pipeline_run
 from tests.services.servers import Mlflow
 

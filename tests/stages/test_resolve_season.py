@@ -3,14 +3,12 @@
 import datetime as dt
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from exact_core.errors import ConfigError
 from exact_core.recipes import resolve
-from exact_core.stages import resolve_season
 from exact_core.stages.ingest import parse_season, with_season
-from exact_core.stages.resolve_season import SeasonRule, season_rule
+from exact_core.stages.resolve_season import SeasonRule, resolve_season, season_rule
 from exact_core.tracking import NoTracker
 
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from exact_core import stages
 from exact_core.clues.masks import pseudo_masks
 from exact_core.clues.selection import BINS
 from exact_core.config import override
@@ -15,17 +14,21 @@ from exact_core.data.dataset import VOID, WindowDataset, sha256_of
 from exact_core.data.maskset import MaskSet
 from exact_core.errors import ConfigError, CorruptError, DataError, ExactError, TrainingError
 from exact_core.metrics import Scores, confusion_matrix
-from exact_core.stages.ingest import with_season
+from exact_core.stages.evaluate import evaluate
+from exact_core.stages.generate_masks import generate_masks
+from exact_core.stages.ingest import ingest, with_season
+from exact_core.stages.train_classifier import train_classifier
+from exact_core.stages.train_segmenter import train_segmenter
 from exact_core.tracking import NoTracker
 
 TRACKER = NoTracker()
 
 
 def run_all(config, dataset, root):
-    stages.train_classifier(config, dataset=dataset, out=root / "classifier", tracker=TRACKER)
-    stages.generate_masks(config, dataset=dataset, classifier=root / "classifier", out=root / "masks", tracker=TRACKER)
-    stages.train_segmenter(config, dataset=dataset, masks=root / "masks", out=root / "segmenter", tracker=TRACKER)
-    return stages.evaluate(
+    train_classifier(config, dataset=dataset, out=root / "classifier", tracker=TRACKER)
+    generate_masks(config, dataset=dataset, classifier=root / "classifier", out=root / "masks", tracker=TRACKER)
+    train_segmenter(config, dataset=dataset, masks=root / "masks", out=root / "segmenter", tracker=TRACKER)
+    return evaluate(
         config,
         dataset=dataset,
         segmenter=root / "segmenter",
@@ -77,7 +80,7 @@ def test_metrics_hold_what_is_promised(finished, dataset):
 
 def test_masks_follow_from_cams_tags_and_threshold(finished, tmp_path, config, dataset_folder, dataset):
     """Without the pixel model; with it, from the same CAMs and threshold, within the same tags."""
-    stages.generate_masks(
+    generate_masks(
         override(config, ["masks.relearn.rounds=0"]),
         dataset=dataset_folder,
         classifier=finished / "classifier",
@@ -112,11 +115,11 @@ def test_masks_never_see_dense_labels(finished, tmp_path, config, dataset_folder
         raise AssertionError("a dense label was read")
 
     monkeypatch.setattr(WindowDataset, "labels", refuse)
-    stages.train_classifier(config, dataset=dataset_folder, out=tmp_path / "classifier", tracker=TRACKER)
-    stages.generate_masks(
+    train_classifier(config, dataset=dataset_folder, out=tmp_path / "classifier", tracker=TRACKER)
+    generate_masks(
         config, dataset=dataset_folder, classifier=tmp_path / "classifier", out=tmp_path / "masks", tracker=TRACKER
     )
-    stages.train_segmenter(
+    train_segmenter(
         config, dataset=dataset_folder, masks=tmp_path / "masks", out=tmp_path / "segmenter", tracker=TRACKER
     )
     for name in ("classifier", "segmenter"):
@@ -126,7 +129,7 @@ def test_masks_never_see_dense_labels(finished, tmp_path, config, dataset_folder
 
 def test_fused_cams_and_a_given_threshold(finished, tmp_path, config, dataset_folder, dataset):
     changed = override(config, ["masks.cam=fused", "masks.threshold=0.25"])
-    stages.generate_masks(
+    generate_masks(
         changed, dataset=dataset_folder, classifier=finished / "classifier", out=tmp_path / "m", tracker=TRACKER
     )
     masks = MaskSet(tmp_path / "m", dataset)
@@ -140,7 +143,7 @@ def test_masks_of_the_validation_split_choose_the_threshold_where_they_are_given
 ):
     """The chosen threshold is the one of all that gives the validation windows the best mIoU."""
     changed = override(config, ["masks.validation_masks=true"])
-    stages.generate_masks(
+    generate_masks(
         changed, dataset=dataset_folder, classifier=finished / "classifier", out=tmp_path / "m", tracker=TRACKER
     )
     masks = MaskSet(tmp_path / "m", dataset)
@@ -158,7 +161,7 @@ def test_masks_of_the_validation_split_choose_the_threshold_where_they_are_given
 def test_the_gate_fails_a_run_whose_masks_are_not_good_enough(finished, tmp_path, config, dataset_folder, dataset):
     made = {"dataset": dataset_folder, "classifier": finished / "classifier", "tracker": TRACKER}
     with pytest.raises(TrainingError, match=r"below masks\.minimum_quality 1 .*lower the gate"):
-        stages.generate_masks(override(config, ["masks.minimum_quality=1"]), out=tmp_path / "m", **made)
+        generate_masks(override(config, ["masks.minimum_quality=1"]), out=tmp_path / "m", **made)
     # They can be looked at, and are those that the open gate lets through.
     looked_at, passed = MaskSet(tmp_path / "m", dataset).manifest, MaskSet(finished / "masks", dataset).manifest
     assert looked_at.quality == passed.quality
@@ -167,11 +170,11 @@ def test_the_gate_fails_a_run_whose_masks_are_not_good_enough(finished, tmp_path
 
 def test_prototypes_that_never_moved_make_no_masks(tmp_path, config, dataset_folder):
     late = override(config, ["classifier.loss.contrast_start=0.99", "classifier.training.epochs=1"])
-    stages.train_classifier(late, dataset=dataset_folder, out=tmp_path / "c", tracker=TRACKER)
+    train_classifier(late, dataset=dataset_folder, out=tmp_path / "c", tracker=TRACKER)
     made = {"dataset": dataset_folder, "classifier": tmp_path / "c", "tracker": TRACKER}
     with pytest.raises(TrainingError, match="prototypes of this classifier never moved"):
-        stages.generate_masks(late, out=tmp_path / "m", **made)
-    stages.generate_masks(override(late, ["masks.cam=fused"]), out=tmp_path / "f", **made)
+        generate_masks(late, out=tmp_path / "m", **made)
+    generate_masks(override(late, ["masks.cam=fused"]), out=tmp_path / "f", **made)
 
 
 def test_weights_that_were_altered_are_refused(finished, tmp_path, config, dataset_folder):
@@ -179,19 +182,17 @@ def test_weights_that_were_altered_are_refused(finished, tmp_path, config, datas
     path = tmp_path / "c" / "weights.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
     with pytest.raises(CorruptError, match=r"weights.safetensors: corrupt"):
-        stages.generate_masks(
-            config, dataset=dataset_folder, classifier=tmp_path / "c", out=tmp_path / "m", tracker=TRACKER
-        )
+        generate_masks(config, dataset=dataset_folder, classifier=tmp_path / "c", out=tmp_path / "m", tracker=TRACKER)
 
 
 def test_the_second_segmenter_trains_repeats_and_says_what_it_is(tmp_path, config, dataset_folder):
     utae = override(config, ["segmenter.model=utae"])
     for name in ("one", "two"):
-        stages.train_segmenter(utae, dataset=dataset_folder, masks=None, out=tmp_path / name, tracker=TRACKER)
+        train_segmenter(utae, dataset=dataset_folder, masks=None, out=tmp_path / name, tracker=TRACKER)
     for file in ("weights.safetensors", "model.json", "config.yaml"):
         assert sha256_of(tmp_path / "one" / file) == sha256_of(tmp_path / "two" / file)
     # The stage's own recipe says TSViT: what was trained is what the model folder says.
-    stages.evaluate(
+    evaluate(
         config,
         dataset=dataset_folder,
         segmenter=tmp_path / "one",
@@ -208,8 +209,8 @@ def test_the_second_segmenter_trains_repeats_and_says_what_it_is(tmp_path, confi
 
 
 def test_dense_supervision(tmp_path, config, dataset_folder):
-    stages.train_segmenter(config, dataset=dataset_folder, masks=None, out=tmp_path / "s", tracker=TRACKER)
-    figures = stages.evaluate(
+    train_segmenter(config, dataset=dataset_folder, masks=None, out=tmp_path / "s", tracker=TRACKER)
+    figures = evaluate(
         config,
         dataset=dataset_folder,
         segmenter=tmp_path / "s",
@@ -228,32 +229,32 @@ def test_dense_supervision(tmp_path, config, dataset_folder):
 
 def test_a_finished_result_is_not_overwritten(finished, config, dataset_folder):
     with pytest.raises(DataError, match="already holds a finished result"):
-        stages.train_classifier(config, dataset=dataset_folder, out=finished / "classifier", tracker=TRACKER)
+        train_classifier(config, dataset=dataset_folder, out=finished / "classifier", tracker=TRACKER)
 
 
 def test_what_does_not_fit_together_is_refused(finished, tmp_path, config, dataset_folder):
     other = override(config, ["seed=9"])
-    stages.ingest(other, source="synthetic", season="", out=tmp_path / "other", tracker=TRACKER)
+    ingest(other, source="synthetic", season="", out=tmp_path / "other", tracker=TRACKER)
     with pytest.raises(DataError, match="made for dataset"):
-        stages.train_segmenter(
+        train_segmenter(
             other, dataset=tmp_path / "other", masks=finished / "masks", out=tmp_path / "s", tracker=TRACKER
         )
     more = override(config, ["data.synthetic.crops=4"])
-    stages.ingest(more, source="synthetic", season="", out=tmp_path / "more", tracker=TRACKER)
+    ingest(more, source="synthetic", season="", out=tmp_path / "more", tracker=TRACKER)
     with pytest.raises(ConfigError, match="wants classes"):
-        stages.generate_masks(
+        generate_masks(
             more, dataset=tmp_path / "more", classifier=finished / "classifier", out=tmp_path / "m", tracker=TRACKER
         )
     with pytest.raises(DataError, match="this is a segmenter, expected a classifier"):
-        stages.generate_masks(
+        generate_masks(
             config, dataset=dataset_folder, classifier=finished / "segmenter", out=tmp_path / "m", tracker=TRACKER
         )
     with pytest.raises(DataError, match="no classifier here"):
-        stages.generate_masks(
+        generate_masks(
             config, dataset=dataset_folder, classifier=tmp_path / "none", out=tmp_path / "m", tracker=TRACKER
         )
     with pytest.raises(DataError, match="no dataset here"):
-        stages.train_classifier(config, dataset=tmp_path / "none", out=tmp_path / "c", tracker=TRACKER)
+        train_classifier(config, dataset=tmp_path / "none", out=tmp_path / "c", tracker=TRACKER)
 
 
 def test_a_corrupt_mask_shard_is_named(finished, tmp_path, config, dataset):
@@ -267,7 +268,7 @@ def test_a_corrupt_mask_shard_is_named(finished, tmp_path, config, dataset):
 @pytest.mark.parametrize("source", ["", "synthetic:here", "pastis", "season:", "ftp:somewhere"])
 def test_an_unknown_source_names_the_known_ones(source, tmp_path, config):
     with pytest.raises(ExactError, match=r"synthetic, pastis:PATH or season:PATH"):
-        stages.ingest(config, source=source, season="", out=tmp_path / "d", tracker=TRACKER)
+        ingest(config, source=source, season="", out=tmp_path / "d", tracker=TRACKER)
 
 
 def test_seasons(config):

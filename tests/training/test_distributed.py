@@ -15,10 +15,11 @@ from torch import nn
 
 from exact_core.data.batches import Augmentation
 from exact_core.errors import ConfigError, TrainingError
-from exact_core.stages.common import open_stage
+from exact_core.stages.frame import open_stage
 from exact_core.tracking import NoTracker
 from exact_core.training.checkpoint import Checkpoints
-from exact_core.training.distributed import ALONE, Processes, is_first_process, join
+from exact_core.training.distributed import ALONE, Processes, join
+from exact_core.training.ranks import is_first_process
 from tests.training import worker
 
 ROOT = Path(__file__).parents[2]
