@@ -27,23 +27,28 @@ demo: $(READY) ## set up, run the whole pipeline on a generated season, and show
 
 .PHONY: test
 test: $(READY) ## set up and run the tests (under 10 minutes on 2 cores)
-	$(BIN)/python -m pytest -m 'not slow and not services'
+	$(BIN)/python -m pytest -m 'not slow and not services and not docker'
 
 .PHONY: test-services
 test-services: $(READY) ## tests against object store servers (tests/services/servers.py says which)
 	$(BIN)/python -m pytest -m services
+
+.PHONY: test-docker
+test-docker: $(READY) ## the whole pipeline in containers, against real servers (build the images first: make images)
+	$(BIN)/python -m pytest -m docker --timeout 1800
 
 .PHONY: test-slow
 test-slow: $(READY) ## the tests that take minutes each
 	$(BIN)/python -m pytest -m slow --timeout 1800
 
 .PHONY: check
-check: $(READY) ## lint, format, types, import contracts, freshness of the compiled pipelines
+check: $(READY) ## lint, format, types, import contracts, freshness of what is made: pipelines and locks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pipelines.compile --check
+	$(BIN)/python docker/lock.py --check
 
 .PHONY: format
 format: $(READY) ## format the code
@@ -53,6 +58,14 @@ format: $(READY) ## format the code
 .PHONY: compile
 compile: $(READY) ## compile the pipelines to pipelines/compiled
 	$(BIN)/python -m pipelines.compile
+
+.PHONY: lock
+lock: $(READY) ## write the images' locked dependencies
+	$(BIN)/python docker/lock.py
+
+.PHONY: images
+images: ## build the images that deploy/images.lock names
+	$(PYTHON) docker/build.py
 
 .PHONY: bench
 bench: $(READY) ## time and memory against a plain implementation of the same equations, and the loader

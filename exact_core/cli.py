@@ -12,7 +12,7 @@ import yaml
 
 from exact_core import __version__, cluster_cli
 from exact_core.config import RunConfig, load_config, override
-from exact_core.errors import ExactError, ServiceError
+from exact_core.errors import ConfigError, ExactError, ServiceError
 from exact_core.recipes import RECIPES, resolve
 from exact_core.store_cli import store_app
 
@@ -226,6 +226,9 @@ def run(
     supervision: Annotated[
         Supervision, typer.Option(help="dense: learn from true masks, to compare.")
     ] = Supervision.tags,
+    containers: Annotated[
+        bool, typer.Option("--containers", help="Run each stage in its container; wants Docker and `make images`.")
+    ] = False,
     changes: Set = [],
 ) -> None:
     """Run the whole pipeline on this machine, through KFP's local runner."""
@@ -244,8 +247,43 @@ def run(
         seed=seed or 0,
         overrides=changes,
         supervision=supervision.value,
+        in_containers=containers,
     )
     typer.echo(f"report: {report}")
+
+
+@app.command()
+def compare(
+    references: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN_OR_MODEL...", help="MLflow runs by identity; models: NAME@ALIAS, NAME/VERSION."),
+    ],
+    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("comparison.html"),
+) -> None:
+    """Compare evaluated maps side by side, the first being the one that others are held against."""
+    from exact_core.stages.compare import compare_runs
+
+    run = compare_runs(references, out=out)
+    typer.echo(f"comparison: {out} (MLflow run {run})")
+
+
+@app.command()
+def doctor(
+    require: Annotated[
+        list[str], typer.Option(help="A check that must not be left unset, as GPU or MLflow; may be repeated.")
+    ] = [],
+) -> None:
+    """Try what runs need on this machine: code, store, MLflow, GPU. Exit code 1 if something fails."""
+    from exact_core.stages.preflight import checks
+
+    found = checks()
+    if unknown := set(require) - {check.name for check in found}:
+        known = ", ".join(check.name for check in found)
+        raise ConfigError(f"--require {', '.join(sorted(unknown))}: no such check; there are {known}")
+    for check in found:
+        typer.echo(f"{check.state:8} {check.name}: {check.detail}")
+    if any(check.state == "failed" or (check.state == "not set" and check.name in require) for check in found):
+        raise typer.Exit(1)
 
 
 @app.command("config")

@@ -380,6 +380,19 @@ class EvaluationConfig(Settings):
     panels: int = Field(6, ge=0, description="windows shown in the report")
 
 
+class PromotionConfig(Settings):
+    """When a new segmenter takes the place of the one in use."""
+
+    minimum_gain: float = Field(
+        0.0, ge=-1, le=1, description="what the lower end of the difference's confidence interval must exceed, of 1"
+    )
+    largest_class_loss: float = Field(
+        0.1, ge=0, le=1, description="no class may lose more than this in its own figure, of 1"
+    )
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="of the interval")
+    samples: int = Field(2000, ge=100, description="draws of the paired bootstrap")
+
+
 class RunConfig(Settings):
     """Everything a run needs beside its source."""
 
@@ -393,6 +406,7 @@ class RunConfig(Settings):
     masks: MasksConfig = MasksConfig()
     segmenter: SegmenterConfig = SegmenterConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    promotion: PromotionConfig = PromotionConfig()
 
     @model_validator(mode="after")
     def _window_of_patches(self) -> RunConfig:

@@ -23,10 +23,13 @@ if TYPE_CHECKING:
 __all__ = [
     "EXPERIMENT",
     "PIPELINE_RUN_VARIABLE",
+    "STAGE_TAG",
     "MlflowTracker",
     "NoTracker",
     "Tracker",
     "finish_pipeline_run",
+    "open_client",
+    "server_answers",
     "tracked_stage",
     "tracking_uri",
 ]
@@ -154,8 +157,7 @@ def tracked_stage(stage: str, *, pipeline_run: str, name: str) -> Iterator[Mlflo
     Raises:
         ServiceError: MLflow is not installed or the server does not answer.
     """
-    client = _client()
-    experiment = _experiment(client)
+    client, experiment = open_client()
     pipeline_run = os.environ.get(PIPELINE_RUN_VARIABLE) or pipeline_run
     attached = os.environ.get("MLFLOW_RUN_ID")
     if attached:
@@ -174,9 +176,31 @@ def tracked_stage(stage: str, *, pipeline_run: str, name: str) -> Iterator[Mlflo
     client.set_terminated(run_id, "FINISHED")
 
 
-def finish_pipeline_run(pipeline_run: str, *, succeeded: bool) -> None:
-    """Record how a pipeline run ended; nothing to do if no stage had started."""
+def open_client() -> tuple[MlflowClient, str]:
+    """A client, and the identity of our experiment.
+
+    Raises:
+        ServiceError: MLflow is not installed or the server does not answer.
+    """
+    client = _client()
+    return client, _experiment(client)
+
+
+def server_answers() -> str:
+    """Where runs go, once it has answered.
+
+    Raises:
+        ServiceError: it does not answer, or MLflow is not installed.
+    """
+    open_client()
+    return f"{tracking_uri()} answers"
+
+
+def finish_pipeline_run(pipeline_run: str, *, succeeded: bool, reason: str = "") -> None:
+    """Record how a pipeline run ended, and why; nothing to do if no stage had started."""
     from mlflow.exceptions import MlflowException
+
+    pipeline_run = os.environ.get(PIPELINE_RUN_VARIABLE) or pipeline_run
 
     client = _client()
     try:
@@ -185,6 +209,8 @@ def finish_pipeline_run(pipeline_run: str, *, succeeded: bool) -> None:
             return
         for run in client.search_runs([experiment.experiment_id], _having({PIPELINE_TAG: pipeline_run})):
             if STAGE_TAG not in run.data.tags:
+                if reason:
+                    client.set_tag(run.info.run_id, "exact.failure", reason[:5000])
                 client.set_terminated(run.info.run_id, "FINISHED" if succeeded else "FAILED")
     except MlflowException as error:
         # The run itself is over; how it ended must not be hidden by a server that has gone.

@@ -110,7 +110,7 @@ class Cluster(Connection):
             return []
         spec = version.pipeline_spec or {}
         spec = spec.get("pipeline_spec", spec)
-        return list(spec.get("root", {}).get("dag", {}).get("tasks", {}))
+        return _leaves(spec, spec.get("root", {}))
 
     def start(self, name: str, *, experiment_id: str, version: Any, arguments: dict[str, Any]) -> Any:
         """Create a run. `name` must be new: it tells whether an attempt without an answer has created the run."""
@@ -198,6 +198,15 @@ class Cluster(Connection):
 
     def _named(self, what: str, name: str, **settings: Any) -> Iterator[Any]:
         return self._pages(what, filter=_named_filter(name), **settings)
+
+
+def _leaves(spec: dict[str, Any], component: dict[str, Any]) -> list[str]:
+    """Names of the steps of a pipeline, those inside exit handlers and conditions too."""
+    names = []
+    for name, task in component.get("dag", {}).get("tasks", {}).items():
+        inner = spec.get("components", {}).get(task["componentRef"]["name"], {})
+        names += _leaves(spec, inner) if "dag" in inner else [name]
+    return names
 
 
 def _reference(version: Any) -> api.V2beta1PipelineVersionReference:

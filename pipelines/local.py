@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import fcntl
 import io
 import json
@@ -11,8 +12,9 @@ import shutil
 import sys
 import tempfile
 import uuid
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
@@ -23,6 +25,7 @@ from exact_core.files import publish_text
 from exact_core.stages.frame import FAILURE_VARIABLE, RUNNER_VARIABLE, STATE_VARIABLE, code_version
 from exact_core.storage import fetch_folder
 from exact_core.tracking import PIPELINE_RUN_VARIABLE, finish_pipeline_run, tracking_uri
+from pipelines.containers import NOBODY, docker_runner, honest_exit_codes
 from pipelines.train_exact import train_dense, train_exact
 
 __all__ = ["run"]
@@ -39,8 +42,11 @@ RESULTS = {
     "masks": "masks.json",
     "segmenter": "model.json",
     "evaluation": "metrics.json",
+    "promotion": "metrics.json",
 }
 """Folders that a run delivers, and the manifest that each of ours holds."""
+REPORT = "report"
+"""The one output that is a file."""
 
 
 def run(
@@ -52,11 +58,13 @@ def run(
     seed: int,
     overrides: list[str],
     supervision: Literal["tags", "dense"],
+    in_containers: bool = False,
 ) -> Path:
     """Run the pipeline and put what it delivers into `workdir`.
 
     Results of an earlier run there are replaced only when this one has succeeded. Checkpoints stay in `workdir/.state`
-    until then, so a killed run, started again, continues its training.
+    until then, so a killed run, started again, continues its training. Stages are processes of this environment or,
+    `in_containers`, containers of the images that deploy/images.lock names.
 
     Returns:
         The report.
@@ -80,11 +88,13 @@ def run(
     pipeline = train_exact if supervision == "tags" else train_dense
     arguments = {"recipe": recipe, "source": source, "season": season, "seed": seed, "overrides": overrides}
     with _alone(workdir):
-        _run(workdir, pipeline, arguments, supervision)
+        _run(workdir, pipeline, arguments, supervision, in_containers=in_containers)
     return workdir / "report.html"
 
 
-def _run(workdir: Path, pipeline: Any, arguments: dict[str, Any], supervision: str) -> None:
+def _run(
+    workdir: Path, pipeline: Any, arguments: dict[str, Any], supervision: str, *, in_containers: bool = False
+) -> None:
     # A fresh folder a run: stages never meet what a killed run left.
     for leftover in workdir.glob(".run-*"):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -98,20 +108,23 @@ def _run(workdir: Path, pipeline: Any, arguments: dict[str, Any], supervision: s
         PIPELINE_RUN_VARIABLE: identity,
         FAILURE_VARIABLE: str(failure),
         STATE_VARIABLE: str(state),
-        RUNNER_VARIABLE: str(os.getpid()),
         **{name: value for name, value in ALLOCATOR.items() if name not in os.environ},
     }
+    runner = _runner(workdir, root, arguments["source"], settings, in_containers=in_containers)
     succeeded = False
     try:
         with (
             (workdir / "run.log").open("a", encoding="utf-8") as everything,
             redirect_stdout(_Console(everything, sys.stdout)),
             _environment(settings),
+            honest_exit_codes() if in_containers else nullcontext(),
+            warnings.catch_warnings(),
         ):
-            local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root), raise_on_error=True)
-            task = pipeline(**arguments)
-        outputs = {name: Path(artifact.path) for name, artifact in task.outputs.items()}
-        _publish({name: _whole(path, root / "fetched" / name) for name, path in outputs.items()}, workdir)
+            # KFP warns at every step that it passes over what a cluster would be asked for.
+            warnings.filterwarnings("ignore", r"(?s)Task '.*': settings")
+            local.init(runner, pipeline_root=str(root / "run"), raise_on_error=True)
+            _once(pipeline)(**arguments)
+        _publish(_delivered(root), workdir)
         succeeded = True
     except RuntimeError as error:
         reason = failure.read_text(encoding="utf-8") if failure.is_file() else ANSI.sub("", str(error))
@@ -120,6 +133,33 @@ def _run(workdir: Path, pipeline: Any, arguments: dict[str, Any], supervision: s
         shutil.rmtree(root, ignore_errors=True)
         finish_pipeline_run(identity, succeeded=succeeded)
     shutil.rmtree(state, ignore_errors=True)
+
+
+def _runner(
+    workdir: Path, root: Path, source: str, settings: dict[str, str], *, in_containers: bool
+) -> local.SubprocessRunner | local.DockerRunner:
+    """The runner of the steps; `settings` gets what depends on it."""
+    if not in_containers:
+        settings[RUNNER_VARIABLE] = str(os.getpid())
+        return local.SubprocessRunner(use_venv=False)
+    # Steps see the work folder and nothing else of this machine's disks.
+    settings["EXACT_CACHE_DIR"] = str(root / "cache")
+    runner = docker_runner(workdir, source=source, settings=settings)
+    for folder in (root, root / "run", root / "cache", workdir / ".state"):
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.getuid() == 0:
+            os.chown(folder, NOBODY, NOBODY)
+    return runner
+
+
+def _once(pipeline: Any) -> Any:
+    """The pipeline without retries: here a person waits, and starts it again themselves to continue."""
+    pipeline = copy.deepcopy(pipeline)
+    spec = pipeline.pipeline_spec
+    for component in (spec.root, *spec.components.values()):
+        for task in component.dag.tasks.values():
+            task.ClearField("retry_policy")
+    return pipeline
 
 
 @contextmanager
@@ -205,9 +245,21 @@ def _check_workdir(workdir: Path) -> None:
             )
 
 
-def _whole(output: Path, folder: Path) -> Path:
-    """A result as a person wants it: the folder, where a store is used and the output is a pointer to it."""
-    return fetch_folder(output, folder) if folder.name in RESULTS and output.is_file() else output
+def _delivered(root: Path) -> dict[str, Path]:
+    """What the stages of a run put out: folders, even where a store is used and an output is a pointer; the report.
+
+    KFP lets no task inside an exit handler give a pipeline its outputs, so they are looked up where its local runner
+    keeps them: RUN/TASK/OUTPUT.
+    """
+    found = {}
+    for name in (*RESULTS, REPORT):
+        # An output that a stage chose not to write is an empty file, or not there.
+        for path in root.glob(f"run/*/*/{name}"):
+            if path.is_dir() or (name == REPORT and path.is_file()):
+                found[name] = path
+            elif path.stat().st_size:
+                found[name] = fetch_folder(path, root / "fetched" / name)
+    return found
 
 
 def _publish(outputs: dict[str, Path], workdir: Path) -> None:
@@ -215,7 +267,7 @@ def _publish(outputs: dict[str, Path], workdir: Path) -> None:
     for name in RESULTS:
         shutil.rmtree(workdir / name, ignore_errors=True)
     for name, path in outputs.items():
-        os.replace(path, workdir / ("report.html" if name == "report" else name))
+        os.replace(path, workdir / ("report.html" if name == REPORT else name))
 
 
 @contextmanager

@@ -4,13 +4,14 @@ from typing import Any
 
 from kfp import dsl
 
+from components.champion.component import champion
 from components.evaluate.component import evaluate
-from components.generate_masks.component import generate_masks
 from components.ingest.component import ingest
+from components.preflight.component import preflight
+from components.record_status.component import record_status
 from components.resolve_season.component import resolve_season
-from components.train_classifier.component import train_classifier
-from components.train_segmenter.component import train_segmenter
-from pipelines.train_exact import TagsOutputs
+from pipelines.steps import configure
+from pipelines.train_exact import SETTINGS, from_tags
 
 
 def make_new_season(*, on_cluster: bool) -> Any:
@@ -34,8 +35,11 @@ def make_new_season(*, on_cluster: bool) -> Any:
         seed: int = 0,
         overrides: list = [],  # noqa: B006 - KFP takes the default from the signature
         minimum_quality: float = 0.0,
-    ) -> TagsOutputs:
-        """Train a segmenter on one season.
+        training: str = "always",
+        model: str = "",
+        webhook: str = "",
+    ):
+        """Train a segmenter on one season, or map it with the one in use.
 
         Args:
             recipe: demo, season or pastis24.
@@ -46,6 +50,9 @@ def make_new_season(*, on_cluster: bool) -> Any:
             seed: Seed of generation, initialisation, order and augmentation.
             overrides: Settings changed in the recipe, each as key=value.
             minimum_quality: Gate: masks whose expected mIoU is below this fail the run; 0: what the recipe says.
+            training: always; or if_no_champion, to map the season with the champion where there is one.
+            model: Name of the registered model in MLflow; empty for exact-NAME after the dataset's name.
+            webhook: http(s) URL that gets the run's final status as JSON; empty for none.
         """
         common = {
             "recipe": recipe,
@@ -53,41 +60,29 @@ def make_new_season(*, on_cluster: bool) -> Any:
             "overrides": overrides,
             "pipeline_run": dsl.PIPELINE_JOB_ID_PLACEHOLDER,
         }
-        named = resolve_season(
-            season=season,
-            schedule_time=schedule_time,
-            season_start=season_start,
-            season_days=season_days,
-            source=source,
-            **common,
-        )
-        data = ingest(source=source, season=named.output, **common)
-        tags = train_classifier(dataset=data.outputs["dataset"], **common)
-        made = generate_masks(
-            dataset=data.outputs["dataset"],
-            classifier=tags.outputs["classifier"],
-            minimum_quality=minimum_quality,
-            **common,
-        )
-        taught = train_segmenter(dataset=data.outputs["dataset"], masks=made.outputs["masks"], **common)
-        scored = evaluate(
-            dataset=data.outputs["dataset"],
-            classifier=tags.outputs["classifier"],
-            masks=made.outputs["masks"],
-            segmenter=taught.outputs["segmenter"],
-            **common,
-        )
-        for task in (named, data, tags, made, taught, scored):
-            # The time of the schedule and what lies at a source are inputs that a cache does not see.
-            task.set_caching_options(False)
-        return TagsOutputs(
-            dataset=data.outputs["dataset"],
-            classifier=tags.outputs["classifier"],
-            masks=made.outputs["masks"],
-            segmenter=taught.outputs["segmenter"],
-            evaluation=scored.outputs["evaluation"],
-            report=scored.outputs["report"],
-        )
+        end = record_status(pipeline_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER, webhook=webhook)
+        configure(end, "record_status", SETTINGS)
+        with dsl.ExitHandler(end, name="new-season"):
+            named = resolve_season(
+                season=season,
+                schedule_time=schedule_time,
+                season_start=season_start,
+                season_days=season_days,
+                source=source,
+                **common,
+            )
+            configure(named, "resolve_season", SETTINGS)
+            ready = configure(preflight(source=source, season=named.output, **common), "preflight", SETTINGS)
+            data = ingest(source=source, season=named.output, **common).after(ready)
+            configure(data, "ingest", SETTINGS)
+            dataset = data.outputs["dataset"]
+            found = champion(dataset=dataset, training=training, model=model, **common)
+            configure(found, "champion", SETTINGS)
+            with dsl.If(found.outputs["Output"] == "train", name="train"):
+                from_tags(data, minimum_quality=minimum_quality, model=model, common=common)
+            with dsl.Else(name="reuse"):
+                scored = evaluate(dataset=dataset, segmenter=found.outputs["segmenter"], **common)
+                configure(scored, "evaluate", SETTINGS)
 
     return new_season
 

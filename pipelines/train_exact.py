@@ -1,35 +1,50 @@
-"""From a source with crop tags to a segmenter and its report; and the same under dense supervision, to compare."""
+"""From a source with crop tags to a segmenter, its report and its place; and from dense labels, to compare."""
 
-from typing import NamedTuple
+from typing import Any
 
 from kfp import dsl
-from kfp.dsl import HTML, Artifact, Dataset, Model
 
 from components.evaluate.component import evaluate
 from components.generate_masks.component import generate_masks
 from components.ingest.component import ingest
+from components.preflight.component import preflight
+from components.promote.component import promote
+from components.record_status.component import record_status
 from components.train_classifier.component import train_classifier
 from components.train_segmenter.component import train_segmenter
+from pipelines.steps import cluster_settings, configure
+
+__all__ = ["from_tags", "train_dense", "train_exact"]
+
+SETTINGS = cluster_settings()
 
 
-class TagsOutputs(NamedTuple):
-    """What a run from tags delivers."""
+def from_tags(data: Any, *, minimum_quality: Any, model: Any, common: dict[str, Any]) -> None:
+    """The steps from a dataset with tags to a promoted segmenter.
 
-    dataset: Dataset
-    classifier: Model
-    masks: Artifact
-    segmenter: Model
-    evaluation: Artifact
-    report: HTML
-
-
-class DenseOutputs(NamedTuple):
-    """What a run under dense supervision delivers."""
-
-    dataset: Dataset
-    segmenter: Model
-    evaluation: Artifact
-    report: HTML
+    Args:
+        data: task of the ingestion.
+        minimum_quality: gate on the masks.
+        model: name of the registered model.
+        common: parameters that every step takes.
+    """
+    dataset = data.outputs["dataset"]
+    tags = train_classifier(dataset=dataset, **common)
+    classifier = tags.outputs["classifier"]
+    made = generate_masks(dataset=dataset, classifier=classifier, minimum_quality=minimum_quality, **common)
+    masks = made.outputs["masks"]
+    taught = train_segmenter(dataset=dataset, masks=masks, **common)
+    segmenter = taught.outputs["segmenter"]
+    scored = evaluate(dataset=dataset, classifier=classifier, masks=masks, segmenter=segmenter, **common)
+    placed = promote(dataset=dataset, segmenter=segmenter, model=model, **common).after(scored)
+    for name, task in {
+        "train_classifier": tags,
+        "generate_masks": made,
+        "train_segmenter": taught,
+        "evaluate": scored,
+        "promote": placed,
+    }.items():
+        configure(task, name, SETTINGS)
 
 
 @dsl.pipeline(name="train-exact", description="Crop map from image-level tags: Exact (Zhu et al., CVPR 2025)")
@@ -40,8 +55,10 @@ def train_exact(
     seed: int = 0,
     overrides: list = [],  # noqa: B006 - KFP takes the default from the signature
     minimum_quality: float = 0.0,
-) -> TagsOutputs:
-    """Train a segmenter from crop tags.
+    model: str = "",
+    webhook: str = "",
+):
+    """Train a segmenter from crop tags, and promote it if it is better than the one in use.
 
     Args:
         recipe: demo, season or pastis24.
@@ -50,35 +67,16 @@ def train_exact(
         seed: Seed of generation, initialisation, order and augmentation.
         overrides: Settings changed in the recipe, each as key=value.
         minimum_quality: Gate: masks whose expected mIoU is below this fail the run; 0: what the recipe says.
+        model: Name of the registered model in MLflow; empty for exact-NAME after the dataset's name.
+        webhook: http(s) URL that gets the run's final status as JSON; empty for none.
     """
     common = {"recipe": recipe, "seed": seed, "overrides": overrides, "pipeline_run": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
-    data = ingest(source=source, season=season, **common)
-    tags = train_classifier(dataset=data.outputs["dataset"], **common)
-    made = generate_masks(
-        dataset=data.outputs["dataset"],
-        classifier=tags.outputs["classifier"],
-        minimum_quality=minimum_quality,
-        **common,
-    )
-    taught = train_segmenter(dataset=data.outputs["dataset"], masks=made.outputs["masks"], **common)
-    scored = evaluate(
-        dataset=data.outputs["dataset"],
-        classifier=tags.outputs["classifier"],
-        masks=made.outputs["masks"],
-        segmenter=taught.outputs["segmenter"],
-        **common,
-    )
-    for task in (data, tags, made, taught, scored):
-        # A source is named by its path, not by its content: what lies there may have changed.
-        task.set_caching_options(False)
-    return TagsOutputs(
-        dataset=data.outputs["dataset"],
-        classifier=tags.outputs["classifier"],
-        masks=made.outputs["masks"],
-        segmenter=taught.outputs["segmenter"],
-        evaluation=scored.outputs["evaluation"],
-        report=scored.outputs["report"],
-    )
+    end = record_status(pipeline_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER, webhook=webhook)
+    configure(end, "record_status", SETTINGS)
+    with dsl.ExitHandler(end, name="train-exact"):
+        ready = configure(preflight(source=source, season=season, **common), "preflight", SETTINGS)
+        data = configure(ingest(source=source, season=season, **common).after(ready), "ingest", SETTINGS)
+        from_tags(data, minimum_quality=minimum_quality, model=model, common=common)
 
 
 @dsl.pipeline(name="train-dense", description="The same segmenter trained on dense labels, for comparison")
@@ -88,8 +86,9 @@ def train_dense(
     season: str = "",
     seed: int = 0,
     overrides: list = [],  # noqa: B006 - KFP takes the default from the signature
-) -> DenseOutputs:
-    """Train a segmenter from dense labels.
+    webhook: str = "",
+):
+    """Train a segmenter from dense labels. It is not registered: it is what a map from tags is measured against.
 
     Args:
         recipe: demo, season or pastis24.
@@ -97,16 +96,15 @@ def train_dense(
         season: Year or START/DAYS of a season source; empty for the source's own.
         seed: Seed of generation, initialisation, order and augmentation.
         overrides: Settings changed in the recipe, each as key=value.
+        webhook: http(s) URL that gets the run's final status as JSON; empty for none.
     """
     common = {"recipe": recipe, "seed": seed, "overrides": overrides, "pipeline_run": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
-    data = ingest(source=source, season=season, **common)
-    taught = train_segmenter(dataset=data.outputs["dataset"], **common)
-    scored = evaluate(dataset=data.outputs["dataset"], segmenter=taught.outputs["segmenter"], **common)
-    for task in (data, taught, scored):
-        task.set_caching_options(False)
-    return DenseOutputs(
-        dataset=data.outputs["dataset"],
-        segmenter=taught.outputs["segmenter"],
-        evaluation=scored.outputs["evaluation"],
-        report=scored.outputs["report"],
-    )
+    end = record_status(pipeline_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER, webhook=webhook)
+    configure(end, "record_status", SETTINGS)
+    with dsl.ExitHandler(end, name="train-dense"):
+        ready = configure(preflight(source=source, season=season, **common), "preflight", SETTINGS)
+        data = configure(ingest(source=source, season=season, **common).after(ready), "ingest", SETTINGS)
+        dataset = data.outputs["dataset"]
+        taught = configure(train_segmenter(dataset=dataset, **common), "train_segmenter", SETTINGS)
+        scored = evaluate(dataset=dataset, segmenter=taught.outputs["segmenter"], **common)
+        configure(scored, "evaluate", SETTINGS)

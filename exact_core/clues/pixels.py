@@ -23,6 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from exact_core.config import RelearnConfig
 from exact_core.data.calendar import calendar_of, pixel_features
 from exact_core.data.dataset import WindowDataset
+from exact_core.errors import TrainingError
 
 __all__ = ["FirstMask", "PixelModel", "fit_pixels"]
 
@@ -80,6 +81,9 @@ class PixelModel:
         settings: rounds, number of pixels, ridge.
         count: number of first masks.
         seed: of the choice of pixels.
+
+    Raises:
+        TrainingError: no pixel of the first masks is sure.
     """
 
     def __init__(
@@ -87,6 +91,11 @@ class PixelModel:
     ) -> None:
         self.windows, self._calendar = windows, calendar_of(windows)
         features, labels, allowed = self._teachers(taught_by, max(FEWEST, settings.pixels // max(count, 1)), seed)
+        if not len(features):
+            raise TrainingError(
+                f"every CAM lies within masks.relearn.margin {settings.margin} of the threshold, so no pixel is sure "
+                f"enough to learn from; train the classifier longer, or lower the margin or set masks.relearn.rounds=0"
+            )
         self._scaler = StandardScaler().fit(features)
         features = self._scaler.transform(features)
 

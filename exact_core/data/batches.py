@@ -17,7 +17,7 @@ from torch import Tensor
 from exact_core.config import EncoderConfig
 from exact_core.data.dataset import CLEAR_PATCH, Statistics, Window, WindowDataset
 
-__all__ = ["Augmentation", "Batch", "BatchLoader", "Series"]
+__all__ = ["Augmentation", "Batch", "BatchLoader", "Series", "make_series"]
 
 Targets = Callable[[int], NDArray[np.uint8]]
 FEWEST_DATES = 2
@@ -112,8 +112,8 @@ class BatchLoader:
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         statistics = statistics or dataset.manifest.statistics
-        self._mean = torch.tensor(statistics.mean, device=device)[:, None, None]
-        self._std = torch.tensor(statistics.std, device=device)[:, None, None]
+        self._mean = torch.tensor(statistics.mean, device=device)
+        self._std = torch.tensor(statistics.std, device=device)
         start = np.datetime64(dataset.manifest.season_start)
         calendar = start + np.arange(dataset.manifest.season_days + 1)
         self._day_of_year = (calendar - calendar.astype("datetime64[Y]")).astype(np.int64) + 1
@@ -218,16 +218,15 @@ class BatchLoader:
             stream.wait_event(sent.ready)
             for tensor in tensors.values():
                 tensor.record_stream(stream)
-        valid = tensors["valid"]
-        pixels = tensors["pixels"].float().sub_(self._mean).div_(self._std)
-        seen: Tensor | None = None
-        if not sent.whole:
-            pixels *= valid[:, :, None, None, None]
-            seen = valid[:, None]
-        if "clear" in tensors:
-            seen = self._clear_patches(tensors["clear"]) & valid[:, None]
-        padding = None if self.encoder.mask_padding else (self.encoder.pad_dates - valid.sum(1)).clamp(min=0)
-        series = Series(pixels=pixels, dates=tensors["dates"], seen=seen, padding=padding)
+        series = make_series(
+            tensors["pixels"],
+            tensors["dates"],
+            None if sent.whole else tensors["valid"],
+            clear=self._clear_patches(tensors["clear"]) if "clear" in tensors else None,
+            mean=self._mean,
+            std=self._std,
+            encoder=self.encoder,
+        )
         return Batch(
             series=series,
             tags=tensors["tags"],
@@ -245,6 +244,39 @@ class BatchLoader:
             rows, cols = clear.shape[2] // factor, clear.shape[3] // factor
             clear = clear.view(*clear.shape[:2], rows, factor, cols, factor).all(5).all(3)
         return clear.flatten(2).transpose(1, 2)
+
+
+def make_series(
+    pixels: Tensor,
+    dates: Tensor,
+    valid: Tensor | None,
+    *,
+    clear: Tensor | None = None,
+    mean: Tensor,
+    std: Tensor,
+    encoder: EncoderConfig,
+) -> Series:
+    """What a model sees of measured pixels: normalised, with what it must not look at marked.
+
+    Args:
+        pixels: int16 (B, T, C, H, W), reflectance x 10,000.
+        dates: int64 (B, T), as the encoder wants them.
+        valid: bool (B, T), True on real dates; None: all are.
+        clear: bool (B, P, T), True where a patch is clear; None: not known.
+        mean: float (C,), of the training split.
+        std: float (C,), of the training split.
+        encoder: whether padding is masked.
+    """
+    normalised = pixels.float().sub_(mean[:, None, None]).div_(std[:, None, None])
+    seen = clear
+    if valid is not None:
+        normalised *= valid[:, :, None, None, None]
+        seen = valid[:, None] if clear is None else clear & valid[:, None]
+    padding = None
+    if not encoder.mask_padding:
+        count = torch.full_like(dates[:, 0], dates.shape[1]) if valid is None else valid.sum(1)
+        padding = (encoder.pad_dates - count).clamp(min=0)
+    return Series(pixels=normalised, dates=dates, seen=seen, padding=padding)
 
 
 def _shares(windows: int, parts: int) -> tuple[int, ...]:

@@ -30,7 +30,7 @@ from exact_core.data.windows import Scene, add_scene, mark_self_scored
 from exact_core.data.writer import DatasetWriter
 from exact_core.errors import ConfigError, DataError
 
-__all__ = ["BANDS", "CLASSES", "ingest_pastis"]
+__all__ = ["BANDS", "CLASSES", "ingest_pastis", "survey_pastis"]
 
 BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
 CLASSES = (
@@ -131,6 +131,16 @@ def ingest_pastis(root: Path, config: DataConfig, out: Path) -> None:
             writer.notes.append("days that float32 scaling loses are read as the day before, as published")
         if small:
             writer.notes.append(f"{small} patches are smaller than a window of {config.window} pixels: left out")
+
+
+def survey_pastis(root: Path) -> tuple[int, int]:
+    """What a PASTIS folder's table promises, without a look at an image: numbers of patches and of dates at most.
+
+    Raises:
+        DataError: the table is missing or is not what the layout says.
+    """
+    _, patches = _read_metadata(root / "metadata.geojson")
+    return len(patches), max(len(patch.dates) for patch in patches)
 
 
 def _class_names(count: int) -> tuple[str, ...]:

@@ -41,7 +41,7 @@ from exact_core.data.windows import (
 from exact_core.data.writer import DatasetWriter
 from exact_core.errors import ConfigError, DataError
 
-__all__ = ["SeasonFile", "ingest_season"]
+__all__ = ["SeasonFile", "ingest_season", "survey_season"]
 
 BLOCK_WINDOWS = (4, 3, 2)
 """Sides of a split's blocks in windows, largest first: large blocks keep neighbouring fields in one split."""
@@ -108,6 +108,19 @@ def ingest_season(source: Path, config: DataConfig, out: Path, *, seed: int) -> 
     ) as writer:
         writer.notes.extend(notes)
         _write_windows(writer, scene, config, stride=config.stride or settings.stride, seed=seed)
+
+
+def survey_season(source: Path, config: DataConfig) -> tuple[int, int]:
+    """What `ingest_season` would read, without a look at a pixel: the numbers of dates and of bands.
+
+    Raises:
+        ConfigError, DataError: as `ingest_season`.
+    """
+    settings = _settings(source.parent if source.is_file() else source, config)
+    _, found = find_acquisitions(source, settings.bands)
+    _, _, acquisitions = clip_to_season(found, settings, source, [])
+    check_files(acquisitions, settings.bands)
+    return len(acquisitions), len(settings.bands)
 
 
 # Settings

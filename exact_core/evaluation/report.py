@@ -39,7 +39,7 @@ from exact_core.evaluation.figures import (
 )
 from exact_core.files import publish_text
 
-__all__ = ["Panel", "ReportData", "SceneMap", "figure_files", "write_report"]
+__all__ = ["Panel", "ReportData", "SceneMap", "data_uri", "figure_files", "png_of", "render", "write_report"]
 
 PIXEL_BUDGET = 600_000
 """Pixels of all shown scenes together; beyond it they are thinned, so that the report stays below 5 MB."""
@@ -81,6 +81,11 @@ class ReportData:
 
 def write_report(path: Path, data: ReportData) -> None:
     """Write the report to `path`, complete or not at all."""
+    publish_text(path, render("report.html.j2", _content(data)))
+
+
+def render(template: str, content: Mapping[str, Any]) -> str:
+    """A template of this folder, filled; a name that it misses is an error."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -89,8 +94,7 @@ def write_report(path: Path, data: ReportData) -> None:
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": _percent, "count": _count}
-    html = environment.get_template("report.html.j2").render(_content(data))
-    publish_text(path, html)
+    return environment.get_template(template).render(content)
 
 
 def figure_files(data: ReportData, folder: Path) -> list[Path]:
@@ -110,7 +114,7 @@ def figure_files(data: ReportData, folder: Path) -> list[Path]:
         if figure is not None and name != "histogram":
             path = folder / f"{name}.png"
             partial = folder / f"{name}.png.partial"
-            partial.write_bytes(_png(figure))
+            partial.write_bytes(png_of(figure))
             partial.replace(path)
             written.append(path)
     return written
@@ -170,7 +174,9 @@ def _content(data: ReportData) -> dict[str, Any]:
         ],
         "rows": [(name, (metrics.get("per_class") or {}).get(name) or {}) for name in data.names],
         "tag_scores": metrics.get("tags"),
-        "charts": {name: None if figure is None else _uri(_png(figure)) for name, figure in _charts(data).items()},
+        "charts": {
+            name: None if figure is None else data_uri(png_of(figure)) for name, figure in _charts(data).items()
+        },
         "coverage": [(name, coverage[name]) for name in data.names if coverage.get(name)],
         "largest_tag_count": max([1, *manifest.tag_counts.values()]),
         "yaml": yaml.safe_dump(data.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
@@ -225,17 +231,19 @@ def _embed(columns: list[tuple[str, Image]]) -> list[tuple[str, str]]:
     for caption, image in columns:
         buffer = io.BytesIO()
         imsave(buffer, np.ascontiguousarray(np.clip(image, 0, 1)), format="png")
-        embedded.append((caption, _uri(buffer.getvalue())))
+        embedded.append((caption, data_uri(buffer.getvalue())))
     return embedded
 
 
-def _png(figure: Figure) -> bytes:
+def png_of(figure: Figure) -> bytes:
+    """A drawn figure as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
 
 
-def _uri(png: bytes) -> str:
+def data_uri(png: bytes) -> str:
+    """A PNG as it stands in HTML."""
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,8 @@ def evaluate(
         segmenter: model folder of the segmenter.
         classifier: model folder of the classifier that made the masks; None under dense supervision.
         masks: folder of the mask set; None under dense supervision.
-        out: folder for metrics.json and the report's figures.
-        report: HTML file to write.
+        out: folder for metrics.json, report.html and its figures.
+        report: file that gets a copy of the report.
         tracker: gets figures, pictures and report.
 
     Returns:
@@ -120,13 +121,15 @@ def evaluate(
         },
     )
     config.save(out / "config.yaml")
+    write_report(out / "report.html", data)
     report.parent.mkdir(parents=True, exist_ok=True)
-    write_report(report, data)
+    shutil.copyfile(out / "report.html", report)
     tracker.log_dataset(name=windows.manifest.name, digest=windows.manifest.digest, source=windows.manifest.source)
     (out / "figures").mkdir(exist_ok=True)
     for figure in figure_files(data, out / "figures"):
         tracker.log_file(figure, folder="figures")
-    tracker.log_file(report, folder="report")
+    # Under a name that a browser knows, whatever the runner calls its output.
+    tracker.log_file(out / "report.html", folder="report")
     publish_text(out / "metrics.json", json.dumps(metrics, indent=2))
     tracker.log_file(out / "metrics.json")
     summary = _headline(metrics)

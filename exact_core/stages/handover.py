@@ -39,6 +39,7 @@ class Handover:
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
         self._outputs: dict[str, tuple[Artifact, Path]] = {}
+        self._optional: set[str] = set()
 
     @functools.cached_property
     def _scratch(self) -> Path:
@@ -57,8 +58,10 @@ class Handover:
         log.info("reading %s (%.1f MB)", pointer.uri, pointer.size / 1e6)
         return fetch_folder(pointer, self._scratch / pointer.digest)
 
-    def write(self, artifact: Artifact) -> Path:
-        """The folder that a stage is to write for an output."""
+    def write(self, artifact: Artifact, *, optional: bool = False) -> Path:
+        """The folder that a stage is to write for an output; `optional`: or not to write at all."""
+        if optional:
+            self._optional.add(artifact.path)
         if not os.environ.get(STORE_VARIABLE):
             return Path(artifact.path)
         name = Path(artifact.path).name
@@ -71,12 +74,19 @@ class Handover:
     def publish(self, tracker: Tracker) -> None:
         """Send what was written to the store, and put the pointers where the outputs are expected."""
         for name, (artifact, folder) in self._outputs.items():
+            if artifact.path in self._optional and not folder.exists():
+                continue
             pointer = publish_folder(folder, manifest_of(folder), os.environ[STORE_VARIABLE])
             Path(artifact.path).parent.mkdir(parents=True, exist_ok=True)
             pointer.save(Path(artifact.path))
             artifact.metadata.update(store_uri=pointer.uri, digest=pointer.digest)
             tracker.set_tags({f"exact.stored.{name}": pointer.uri})
             log.info("%s: stored as %s", name, pointer.uri)
+        for path in self._optional:
+            if not Path(path).exists():
+                # A runner expects something wherever an output may be.
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                Path(path).write_text("")
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from exact_core.data.synthetic import ingest_synthetic
 from exact_core.errors import ConfigError
 from exact_core.tracking import Tracker
 
-__all__ = ["ingest", "parse_season", "with_season"]
+__all__ = ["ingest", "parse_season", "parse_source", "with_season"]
 
 log = logging.getLogger(__name__)
 
@@ -38,16 +38,14 @@ def ingest(config: RunConfig, *, source: str, season: str, out: Path, tracker: T
         ConfigError: unknown kind of source.
         DataError: the source is not what it should be.
     """
-    kind, _, place = source.partition(":")
+    kind, place = parse_source(source)
     config = with_season(config, season, kind=kind)
-    if kind == "synthetic" and not place:
+    if kind == "synthetic":
         ingest_synthetic(config.data, out, seed=config.seed)
-    elif kind == "pastis" and place:
+    elif kind == "pastis":
         ingest_pastis(Path(place), config.data, out)
-    elif kind == "season" and place:
-        ingest_season(Path(place), config.data, out, seed=config.seed)
     else:
-        raise ConfigError(f"unknown source {source!r}; expected synthetic, pastis:PATH or season:PATH")
+        ingest_season(Path(place), config.data, out, seed=config.seed)
     manifest = WindowDataset(out).manifest
     tracker.log_dataset(name=manifest.name, digest=manifest.digest, source=source)
     tracker.log_file(out / "dataset.json")
@@ -67,6 +65,18 @@ def ingest(config: RunConfig, *, source: str, season: str, out: Path, tracker: T
     }
     tracker.log_summary(summary)
     return summary
+
+
+def parse_source(source: str) -> tuple[str, str]:
+    """Kind and place of a source: `synthetic`, `pastis:PATH` or `season:PATH`.
+
+    Raises:
+        ConfigError: text of another form.
+    """
+    kind, _, place = source.partition(":")
+    if (kind, bool(place)) not in {("synthetic", False), ("pastis", True), ("season", True)}:
+        raise ConfigError(f"unknown source {source!r}; expected synthetic, pastis:PATH or season:PATH")
+    return kind, place
 
 
 def with_season(config: RunConfig, season: str, *, kind: str) -> RunConfig:

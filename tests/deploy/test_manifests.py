@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from components.images import locked_images
+from pipelines.steps import STORE_KEYS
 from tests.deploy import rules
 from tests.deploy.conftest import DEPLOY, OVERLAYS, SECRETS, deployment, render
 from tests.deploy.networking import Pod, connects
@@ -251,7 +252,7 @@ def test_runner_may_read_what_the_launcher_reads(deployed):
 
 def test_secrets_that_pipelines_name(deployed):
     s3 = secret_values(deployed, "kubeflow", "exact-s3")
-    assert set(s3) == {"AWS_ENDPOINT_URL", "AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+    assert set(s3) == set(STORE_KEYS)
     assert s3 == secret_values(deployed, "exact", "exact-s3")
     assert set(secret_values(deployed, "kubeflow", "exact-mlflow")) == {"MLFLOW_TRACKING_URI"}
 

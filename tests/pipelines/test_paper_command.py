@@ -82,6 +82,7 @@ def test_everything_is_delivered(ran):
         "dataset",
         "evaluation",
         "masks",
+        "promotion",
         "report.html",
         "run.log",
         "segmenter",

@@ -63,7 +63,7 @@ def test_a_component_is_an_adapter():
     """At most ten statements beside its docstring, and nothing but kfp and the standard library at module level."""
     root = Path(components.__file__).parent
     found = list(root.glob("*/component.py"))
-    assert len(found) == 6
+    assert len(found) == 10
     for path in found:
         tree = ast.parse(path.read_text())
         for node in tree.body:
@@ -90,6 +90,7 @@ def test_results_lie_where_they_are_promised(finished):
         "dataset",
         "evaluation",
         "masks",
+        "promotion",
         "report.html",
         "run.log",
         "segmenter",
@@ -110,11 +111,13 @@ def test_one_parent_run_and_a_nested_run_a_stage(finished, monkeypatch):
     assert len(parents) == 1
     assert {run.data.tags.get("exact.stage") for run in runs} == {
         None,
+        "preflight",
         "ingest",
         "train_classifier",
         "generate_masks",
         "train_segmenter",
         "evaluate",
+        "promote",
     }
     assert {run.info.status for run in runs} == {"FINISHED"}
     (evaluation,) = [run for run in runs if run.data.tags.get("exact.stage") == "evaluate"]
@@ -164,7 +167,7 @@ def test_the_screen_shows_stages_and_what_they_say(tmp_path, capsys):
     with pytest.raises(ServiceError):
         start(tmp_path / "work", source=f"pastis:{tmp_path}/nothing")
     said = capsys.readouterr().out
-    assert said.startswith("== ingest\n")
+    assert said.startswith("== preflight\n")
     assert "executor_input" not in said
     assert "executor_input" in (tmp_path / "work" / "run.log").read_text()
 

@@ -177,13 +177,20 @@ class SeaweedFS(S3Server):
 
 
 class Mlflow(Server):
-    """An MLflow server over a sqlite file."""
+    """An MLflow server; by default over a sqlite file.
+
+    Args:
+        artifacts: where artifacts go, such as s3://bucket/prefix; `variables` then say how the server reaches it.
+        backend: database.
+    """
 
     start_seconds = 120
 
-    def __init__(self, folder: Path, *, artifacts: str = "") -> None:
+    def __init__(self, folder: Path, *, artifacts: str = "", backend: str = "") -> None:
         super().__init__(folder)
         self.port, self.artifacts = free_port(), artifacts or f"{folder}/artifacts"
+        self.backend = backend or f"sqlite:///{folder}/server.db"
+        self.variables: dict[str, str] = {}
 
     @property
     def uri(self) -> str:
@@ -192,13 +199,14 @@ class Mlflow(Server):
     def command(self) -> list[str]:
         return [
             *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)),
-            *("--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder}/server.db"),
+            *("--workers", "1", "--backend-store-uri", self.backend),
             *("--artifacts-destination", self.artifacts),
         ]
 
     def environment(self) -> dict[str, str]:
         own = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-        return {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"} | own
+        kept = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+        return kept | own | self.variables
 
     def health(self) -> str:
         return f"{self.uri}/health"

@@ -1,0 +1,221 @@
+"""Stage `preflight`: everything that a run needs, tried before anything that costs; `exact doctor` asks the same.
+
+Each check has one of three answers: it is there and works, it is not set up (which some runs do not mind), or it fails.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from exact_core.config import RunConfig
+from exact_core.data.pastis import survey_pastis
+from exact_core.data.season import survey_season
+from exact_core.data.synthetic import BANDS
+from exact_core.errors import ConfigError, ExactError, ServiceError
+from exact_core.stages.frame import code_version
+from exact_core.stages.handover import STORE_VARIABLE
+from exact_core.stages.ingest import parse_source, with_season
+from exact_core.storage import open_store
+from exact_core.tracking import Tracker, server_answers, tracking_uri
+
+__all__ = ["Check", "checks", "preflight"]
+
+log = logging.getLogger(__name__)
+
+LIKELY_CLASSES = 20
+"""Classes of a source that has not been read yet, for the memory estimate: PASTIS has 18."""
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Check:
+    """The answer to one question."""
+
+    name: str
+    state: Literal["ok", "not set", "failed"]
+    detail: str
+
+
+class NotSetError(Exception):
+    """What a check asks for is not set up here."""
+
+
+def preflight(config: RunConfig, *, source: str, season: str, tracker: Tracker) -> dict[str, float]:
+    """Try everything that the run is going to need.
+
+    Args:
+        config: the resolved configuration.
+        source: as stage `ingest` takes it.
+        season: as stage `ingest` takes it; not checked while it is `auto`.
+        tracker: gets the figures.
+
+    Returns:
+        Estimated and available memory of the trainings, in GB, where torch is here to tell.
+
+    Raises:
+        ServiceError: something failed; the message names all that did.
+    """
+    found = checks(config, source=source, season=season)
+    for check in found:
+        log.info("preflight: %s: %s: %s", check.name, check.state, check.detail)
+    failed = [check for check in found if check.state == "failed"]
+    if failed:
+        raise ServiceError("\n".join(f"{check.name}: {check.detail}" for check in failed))
+    figures: dict[str, float] = {}
+    if _has_torch():
+        estimated, available = _memory(config, source=source, season=season)
+        figures = {"estimated_gb": estimated / 1e9, "available_gb": available / 1e9}
+        tracker.log_summary(figures)
+    return figures
+
+
+def checks(config: RunConfig | None = None, *, source: str = "", season: str = "") -> list[Check]:
+    """The answers, in an order in which a person would ask.
+
+    Args:
+        config: what is to run; None: only the machine and its services are looked at.
+        source: the source to be read; empty: none.
+        season: the season to be read; `auto` and empty: whatever the source has.
+    """
+    asked: dict[str, Callable[[], str]] = {
+        "code": _code,
+        "folder for temporary files": _temporary,
+        "object store": _store,
+        "MLflow": _tracking,
+        "GPU": lambda: _device("auto" if config is None else config.device),
+    }
+    if config is not None and source:
+        asked["data"] = lambda: _data(config, source, season)
+        asked["memory"] = lambda: _fits(config, source=source, season=season)
+    return [_answer(name, ask) for name, ask in asked.items()]
+
+
+def _answer(name: str, ask: Callable[[], str]) -> Check:
+    try:
+        return Check(name, "ok", ask())
+    except NotSetError as nothing:
+        return Check(name, "not set", str(nothing))
+    except (ExactError, OSError) as error:
+        return Check(name, "failed", str(error))
+
+
+def _code() -> str:
+    named = [f"exact {code_version()}", f"Python {platform.python_version()}"]
+    for package in ("torch", "rasterio", "mlflow-skinny", "kfp"):
+        try:
+            named.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            continue
+    import rasterio
+
+    if not rasterio.drivers.raster_driver_extensions().get("tif"):
+        raise ServiceError("rasterio reads no GeoTIFF; install its wheel: pip install --force-reinstall rasterio")
+    return ", ".join(named)
+
+
+def _temporary() -> str:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(b"x")
+    disk = os.statvfs(tempfile.gettempdir())
+    return f"{tempfile.gettempdir()} can be written, {disk.f_bavail * disk.f_frsize / 1e9:,.1f} GB free"
+
+
+def _store() -> str:
+    uri = os.environ.get(STORE_VARIABLE)
+    if not uri:
+        raise NotSetError(f"{STORE_VARIABLE}: folders pass from step to step as the runner's own artifacts")
+    store, key, content = open_store(uri).below("preflight"), f"check-{uuid.uuid4().hex}", os.urandom(64)
+    store.write(key, content)
+    try:
+        if store.read(key) != content:
+            raise ServiceError(f"{store.uri_of(key)}: what was written is not what was read")
+    finally:
+        store.delete(key)
+    return f"{uri} can be written, read and deleted from"
+
+
+def _tracking() -> str:
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        # Asking would make the file.
+        raise NotSetError(f"MLFLOW_TRACKING_URI: runs go to {tracking_uri()}")
+    return server_answers()
+
+
+def _device(wanted: str) -> str:
+    if not _has_torch():
+        raise NotSetError("no torch here: this image reads images only")
+    import torch
+
+    from exact_core.training.loop import choose_device
+
+    device = choose_device(wanted)
+    if device.type == "cpu":
+        raise NotSetError(
+            f"no CUDA device; torch {torch.__version__} computes on {torch.get_num_threads()} CPU threads"
+        )
+    # Used, not only seen: a driver that is too old shows its devices.
+    torch.ones(8, device=device).sum().item()
+    names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return f"{', '.join(names)}; torch {torch.__version__}"
+
+
+def _data(config: RunConfig, source: str, season: str) -> str:
+    dates, bands = _survey(config, source, season)
+    return f"{source}: {dates} dates, {bands} bands"
+
+
+def _fits(config: RunConfig, *, source: str, season: str) -> str:
+    if not _has_torch():
+        raise NotSetError("no torch here")
+    estimated, available = _memory(config, source=source, season=season)
+    told = f"training takes about {estimated / 1e9:.1f} GB, {available / 1e9:.1f} GB are free"
+    if estimated > available:
+        raise ConfigError(
+            f"{told}; lower classifier.training.batch and segmenter.training.batch, set "
+            f"classifier.encoder.checkpointing, or give the step more memory"
+        )
+    return told
+
+
+def _memory(config: RunConfig, *, source: str, season: str) -> tuple[int, int]:
+    """Bytes that the larger training takes, and bytes that are free."""
+    from exact_core.training.loop import choose_device
+    from exact_core.training.memory import available_bytes, training_bytes
+
+    dates, bands = _survey(config, source, season)
+    classes = config.data.synthetic.crops if source == "synthetic" else LIKELY_CLASSES
+    shape = {"bands": bands, "classes": classes, "dates": min(dates, config.data.max_dates)}
+    estimated = max(training_bytes(config, kind=kind, **shape) for kind in ("classifier", "segmenter"))
+    return estimated, available_bytes(choose_device(config.device))
+
+
+def _survey(config: RunConfig, source: str, season: str) -> tuple[int, int]:
+    """Numbers of dates and bands that a source has."""
+    kind, place = parse_source(source)
+    # A season that a schedule will name is not known yet; where the source has its own, none is given.
+    config = with_season(config, "" if season == "auto" else season, kind=kind)
+    if kind == "pastis":
+        return survey_pastis(Path(place))[1], len(BANDS)
+    if kind == "season":
+        return survey_season(Path(place), config.data)
+    return config.data.synthetic.dates, len(BANDS)
+
+
+def _has_torch() -> bool:
+    if "torch" in sys.modules:
+        return sys.modules["torch"] is not None
+    try:
+        version("torch")
+    except PackageNotFoundError:
+        return False
+    return True

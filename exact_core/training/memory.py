@@ -1,0 +1,96 @@
+"""How much memory a training will need, told before it starts."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from exact_core.config import ClassifierConfig, RunConfig, SegmenterConfig
+from exact_core.data.batches import Series
+from exact_core.models.classifier import TagClassifier
+from exact_core.models.segmenter import build_segmenter
+
+__all__ = ["available_bytes", "training_bytes"]
+
+PROBE = 2
+"""Windows of the trial: what batch normalisation wants at least."""
+COPIES = 5
+"""Of the weights: themselves, their gradients, Adam's two moments, and the best epoch's."""
+BACKWARD = 1.25
+"""What losses and gradients on their way take beside what the forward pass saved; measured."""
+PROCESS = 400 * 2**20
+"""What Python and torch hold before anything is trained."""
+
+
+def training_bytes(config: RunConfig, *, bands: int, classes: int, dates: int, kind: str) -> int:
+    """Peak memory of a training step, from a trial of two windows on the CPU.
+
+    What a forward pass saves for the backward pass grows with the batch, and is counted as it is saved.
+
+    Args:
+        config: model, batch, window and `keep_dates` apply.
+        bands: C.
+        classes: K.
+        dates: T, dates of a series.
+        kind: classifier or segmenter.
+
+    Returns:
+        Bytes; measured peaks were within a quarter of it (tests).
+    """
+    settings: ClassifierConfig | SegmenterConfig
+    settings = config.classifier if kind == "classifier" else config.segmenter
+    seen = max(2, round(dates * settings.training.keep_dates))
+    side = config.data.window
+    with torch.random.fork_rng():
+        if kind == "classifier":
+            model: nn.Module = TagClassifier(config.classifier, bands=bands, classes=classes, window=side)
+        else:
+            model = build_segmenter(config.segmenter, bands=bands, classes=classes, window=side)
+        series = Series(
+            pixels=torch.rand(PROBE, seen, bands, side, side),
+            dates=torch.linspace(0, 360, seen).long().expand(PROBE, seen),
+            seen=torch.ones(PROBE, 1, seen, dtype=torch.bool),
+        )
+        saved = _saved_bytes(lambda: model.train()(series), keep={p.data_ptr() for p in model.parameters()})
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    return PROCESS + COPIES * weights + int(BACKWARD * saved / PROBE * settings.training.batch)
+
+
+def available_bytes(device: torch.device) -> int:
+    """Memory that this process may still take: the GPU's free memory, or what the machine and its container leave."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free)
+    limits = []
+    for line in Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").is_file() else []:
+        if line.startswith("MemAvailable:"):
+            limits.append(int(line.split()[1]) * 1024)
+    group = Path("/sys/fs/cgroup")
+    with suppress(OSError, ValueError):  # no such limit
+        limits.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if soft != resource.RLIM_INFINITY:
+        limits.append(soft)
+    return min(limits, default=2**63)
+
+
+def _saved_bytes(forward: Callable[[], object], *, keep: set[int]) -> int:
+    """Bytes that a forward pass saves for the backward pass, each storage once; `keep`: addresses that are not new."""
+    sizes: dict[int, int] = {}
+    held: list[Tensor] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if tensor.data_ptr() not in keep:
+            sizes[storage.data_ptr()] = storage.nbytes()
+            held.append(tensor)  # alive, so that no later storage gets its address
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        forward()
+    return sum(sizes.values())

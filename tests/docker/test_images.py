@@ -1,0 +1,64 @@
+"""The images as they are: small rights, no tools, the very dependencies that the tests ran with."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from components.images import DATA, TRAIN
+
+pytestmark = pytest.mark.docker
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", [DATA, TRAIN])
+def test_an_image_runs_as_a_numeric_user_and_says_what_it_is(images, name):
+    config = images[name].attrs["Config"]
+    assert config["User"] == "1000:1000"
+    labels = config["Labels"]
+    assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
+    assert images[name].tags[0].endswith(f":{labels['org.opencontainers.image.version']}")
+
+
+@pytest.mark.parametrize("name", [DATA, TRAIN])
+def test_the_doctor_finds_it_healthy_on_a_read_only_disk(in_image, name):
+    code, said = in_image(name, "exact", "doctor", "--require", "object store", "--require", "MLflow")
+    assert code == 0, said
+    assert "failed" not in said
+    assert re.search(r"ok +object store: s3://exact/artifacts can be written", said)
+    assert ("no torch here" in said) == (name == DATA)
+
+
+def test_the_doctor_says_what_is_wrong(in_image):
+    wrong = {"AWS_SECRET_ACCESS_KEY": "wrong", "MLFLOW_TRACKING_URI": "http://127.0.0.1:1"}
+    code, said = in_image(DATA, "exact", "doctor", environment=wrong)
+    assert code == 1
+    assert re.search(r"failed +object store: .*AWS_SECRET_ACCESS_KEY", said)
+    assert re.search(r"failed +MLflow: .*127\.0\.0\.1:1", said)
+
+
+@pytest.mark.parametrize(("name", "folder"), [(DATA, "data"), (TRAIN, "train")])
+def test_the_dependencies_are_the_locked_ones(in_image, name, folder):
+    listing = (
+        "from importlib.metadata import distributions\n"
+        "for each in distributions():\n    print(each.name.lower().replace('_', '-').replace('.', '-'), each.version)"
+    )
+    code, said = in_image(name, "python3", "-c", listing)
+    assert code == 0
+    installed = {line.split()[0]: line.split()[1].partition("+")[0] for line in said.splitlines()}
+    locked = dict(
+        line.replace(".", "-", line.partition("==")[0].count(".")).split("==")
+        for line in (ROOT / "docker" / folder / "requirements.lock").read_text().splitlines()
+        if "==" in line
+    )
+    assert {key: installed.get(key) for key in locked} == locked
+    # What torch itself pins (CUDA, in its GPU build) and what pip put there for it.
+    extra = {key for key in installed if key not in locked} - {"exact-kubeflow", "setuptools", "triton"}
+    assert not [key for key in extra if not key.startswith(("nvidia-", "cuda-"))]
+
+
+@pytest.mark.parametrize("name", [DATA, TRAIN])
+def test_no_tools_to_build_with_are_left(in_image, name):
+    code, said = in_image(name, "sh", "-c", "ls /opt/venv/bin; command -v gcc cc make || true")
+    assert code == 0
+    assert not {"pip", "pip3", "gcc", "cc", "make"} & {Path(line).name for line in said.split()}

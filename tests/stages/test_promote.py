@@ -1,0 +1,215 @@
+"""A segmenter's way into MLflow's registry: challenger, champion, reuse; and that it loads without this package."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from exact_core.config import override
+from exact_core.data.dataset import WindowDataset
+from exact_core.data.synthetic import ingest_synthetic
+from exact_core.errors import ConfigError
+from exact_core.mapping.predict import Predictor
+from exact_core.registry import CHALLENGER, CHAMPION, Registry
+from exact_core.stages import promote as promoting
+from exact_core.stages.champion import REUSE, TRAIN, champion
+from exact_core.stages.models import load_segmenter
+from exact_core.stages.promote import promote, read_decision
+from exact_core.stages.train_segmenter import train_segmenter
+from exact_core.tracking import NoTracker, tracking_uri
+from exact_core.training.loop import choose_device
+
+NAME = "exact-synthetic"
+
+
+@pytest.fixture(scope="module")
+def segmenters(tmp_path_factory, config, dataset_folder):
+    """A poor segmenter and a better one, on dense labels."""
+    root = tmp_path_factory.mktemp("segmenters")
+    for name, epochs in {"poor": 1, "good": 12}.items():
+        changed = override(config, [f"segmenter.training.epochs={epochs}"])
+        train_segmenter(changed, dataset=dataset_folder, masks=None, out=root / name, tracker=NoTracker())
+    return root
+
+
+@pytest.fixture
+def place(config, dataset_folder, segmenters, tracked, tmp_path):
+    """Run the stage on one of them; its summary and its record."""
+
+    def placed(name, pipeline_run, changes=(), **arguments):
+        out = tmp_path / f"{name}-{pipeline_run}"
+        settings = {"dataset": dataset_folder, "segmenter": segmenters / name, "model": "", "out": out, **arguments}
+        with tracked("promote", pipeline_run) as tracker:
+            summary = promote(override(config, list(changes)), tracker=tracker, **settings)
+        return summary, json.loads((out / "metrics.json").read_text())
+
+    return placed
+
+
+def aliases():
+    found = MlflowClient(tracking_uri=tracking_uri()).get_registered_model(NAME).aliases
+    return {alias: str(version) for alias, version in found.items()}
+
+
+def test_the_better_of_two_becomes_champion_and_the_reason_is_kept(place, tmp_path):
+    summary, record = place("poor", "run-1")
+    assert summary == {"promoted": 1.0}
+    assert record["reason"].startswith("the first version")
+    assert aliases() == {CHALLENGER: "1", CHAMPION: "1"}
+    summary, record = place("good", "run-2", ["promotion.largest_class_loss=1"])
+    assert record["champion"] == "1"
+    assert summary["promotion_challenger"] > summary["promotion_champion"]
+    assert summary["promotion_low"] <= summary["promotion_difference"] <= summary["promotion_high"]
+    assert record["comparison"]["unit"] == "blocks"
+    assert summary["promoted"] == float(summary["promotion_low"] > 0)
+    assert aliases() == {CHALLENGER: "2", CHAMPION: "2" if summary["promoted"] else "1"}
+    version = MlflowClient(tracking_uri=tracking_uri()).get_model_version(NAME, aliases()[CHAMPION])
+    assert version.tags["exact.champion_reason"]
+    said = read_decision(tmp_path / "good-run-2")
+    assert "version 2" in said
+    assert "| background |" in said
+
+
+def test_a_worse_one_stays_challenger_and_says_why(place):
+    place("good", "run-1")
+    summary, record = place("poor", "run-2")
+    assert summary["promoted"] == 0
+    assert "the lower end is not above +0.0" in record["reason"]
+    assert aliases() == {CHALLENGER: "2", CHAMPION: "1"}
+    # Asked for less, the gate lets it pass.
+    summary, _ = place("poor", "run-3", ["promotion.minimum_gain=-1", "promotion.largest_class_loss=1"])
+    assert summary["promoted"] == 1
+    assert aliases() == {CHALLENGER: "3", CHAMPION: "3"}
+
+
+def test_a_repeated_stage_registers_nothing_twice(place, tmp_path):
+    _, first = place("good", "run-1")
+    shutil.rmtree(tmp_path / "good-run-1")
+    _, again = place("good", "run-1")
+    assert first["version"] == again["version"] == "1"
+    assert again["reason"] == "it is the champion already"
+
+
+def test_without_dense_labels_tags_are_compared(place, tmp_path, dataset_folder, monkeypatch):
+    place("poor", "run-1")
+
+    class Unlabelled(WindowDataset):
+        def __init__(self, root):
+            super().__init__(root)
+            self.manifest = self.manifest.model_copy(update={"has_labels": False})
+
+    monkeypatch.setattr(promoting, "WindowDataset", Unlabelled)
+    _, record = place("good", "run-2")
+    assert record["comparison"]["metric"] == "tag_f1"
+    assert set(record["comparison"]["per_class"]) == set(WindowDataset(dataset_folder).manifest.classes)
+
+
+def test_a_champion_of_other_classes_is_not_compared(place, config, tmp_path):
+    place("good", "run-1")
+    other = override(config, ["data.synthetic.crops=4"])
+    ingest_synthetic(other.data, tmp_path / "other", seed=1)
+    train_segmenter(other, dataset=tmp_path / "other", masks=None, out=tmp_path / "new", tracker=NoTracker())
+    summary, record = place("good", "run-2", dataset=tmp_path / "other", segmenter=tmp_path / "new")
+    assert summary == {"promoted": 0.0}
+    assert "cannot map this dataset" in record["reason"]
+    assert "classes" in record["reason"]
+
+
+def test_untracked_nothing_is_registered(config, dataset_folder, segmenters, tmp_path):
+    arguments = {"dataset": dataset_folder, "segmenter": segmenters / "good", "model": "", "out": tmp_path / "out"}
+    assert promote(config, tracker=NoTracker(), **arguments) == {"promoted": 0.0}
+    assert "not promoted" in read_decision(tmp_path / "out")
+
+
+def test_a_new_season_is_mapped_with_the_champion_where_there_is_one(
+    place, dataset_folder, segmenters, tracked, tmp_path
+):
+    def choose(training, out="chosen"):
+        with tracked("champion", "run-9") as tracker:
+            return champion(dataset=dataset_folder, training=training, model="", out=tmp_path / out, tracker=tracker)
+
+    assert choose("if_no_champion") == TRAIN
+    assert not (tmp_path / "chosen").exists()
+    place("good", "run-1")
+    assert choose("always") == TRAIN
+    assert choose("if_no_champion") == REUSE
+    wanted = (segmenters / "good" / "weights.safetensors").read_bytes()
+    assert (tmp_path / "chosen" / "weights.safetensors").read_bytes() == wanted
+    with pytest.raises(ConfigError, match="'sometimes'"):
+        choose("sometimes")
+
+
+ALONE = """
+import json, sys
+import numpy as np
+
+# The package itself is not to be found here.
+sys.meta_path = [finder for finder in sys.meta_path if "ditable" not in str(finder)]
+sys.path = [path for path in sys.path if path not in ("", sys.argv[3])]
+try:
+    import exact_core
+    sys.exit("the package is there: this shows nothing")
+except ImportError:
+    pass
+import mlflow
+
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model("models:/exact-synthetic@champion")
+arrays = dict(np.load(sys.argv[2]))
+np.save(sys.argv[2] + ".out.npy", model.predict(arrays))
+import exact_core
+assert "exact_core.training" not in sys.modules
+try:
+    import exact_core.training
+    sys.exit("training code travels with the model")
+except ImportError:
+    pass
+print(json.dumps(model.metadata.metadata))
+"""
+
+
+def test_a_logged_model_loads_without_this_package_and_predicts_the_same(
+    place, config, dataset_folder, segmenters, tmp_path
+):
+    """Weights in safetensors, no pickle; the same probabilities as ours, whatever the padding."""
+    place("good", "run-1")
+    client = MlflowClient(tracking_uri=tracking_uri())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        files = [path.name for path in (tmp_path / "mlartifacts").rglob("*") if path.is_file()]
+    assert "weights.safetensors" in files
+    assert "input_example.json" in files
+    assert not [name for name in files if name.endswith((".pkl", ".pickle", ".pt", ".pth", ".bin"))]
+    windows = WindowDataset(dataset_folder)
+    indices = windows.indices("test").tolist()
+    model, manifest, trained = load_segmenter(segmenters / "good", windows)
+    device = choose_device("cpu")
+    encoder = trained.segmenter.reading.model_copy(update={"mask_clouds": False})
+    expected = Predictor(model, windows, encoder, manifest.statistics, device, 8).probabilities(indices)
+    longest = max(len(windows.window(index).days) for index in indices) + 3
+    pixels = np.zeros((len(indices), longest, *windows.window(indices[0]).pixels.shape[1:]), np.int16)
+    days = np.full((len(indices), longest), -1, np.int64)
+    for row, index in enumerate(indices):
+        window = windows.window(index)
+        pixels[row, : len(window.days)], days[row, : len(window.days)] = window.pixels, window.days
+    np.savez(tmp_path / "in.npz", pixels=pixels, days=days)
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, tracking_uri(), str(tmp_path / "in.npz"), root],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(np.load(tmp_path / "in.npz.out.npy"), expected, atol=2e-5)
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["classes"] == ["background", *windows.manifest.classes]
+    assert told["bands"] == list(windows.manifest.bands)
+    version = client.get_model_version(NAME, "1")
+    assert Registry.of(NoTracker()) is None
+    assert version.tags["exact.weights_sha256"] == manifest.weights.sha256
