@@ -65,7 +65,7 @@ lock: $(READY) ## write the images' locked dependencies
 
 .PHONY: images
 images: ## build the images that deploy/images.lock names
-	$(PYTHON) docker/build.py
+	$(PYTHON) docker/build.py $(BUILD_FLAGS)
 
 .PHONY: bench
 bench: $(READY) ## time and memory against a plain implementation of the same equations, and the loader

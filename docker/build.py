@@ -30,7 +30,7 @@ def main() -> int:
     for name in given.images or IMAGES:
         reference = _locked(IMAGES[name])
         command = ["docker", "build", "--file", f"docker/{name}/Dockerfile", "--tag", reference]
-        arguments = {"VERSION": version[1], "REVISION": _revision(), "BASE_IMAGE": given.base}
+        arguments = {"VERSION": version[1], "REVISION": _revision(), "REFERENCE": reference, "BASE_IMAGE": given.base}
         for key, value in arguments.items():
             command += ["--build-arg", f"{key}={value}"] if value else []
         command += ["--network", given.network] if given.network else []

@@ -98,7 +98,7 @@ def _pictures(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
     sections = []
     maps = [(each.title, data_uri(each.map_png)) for each in candidates if each.map_png is not None]
     if maps:
-        sections.append({"title": "Maps", "narrow": False, "items": maps})
+        sections.append({"title": "Maps", "narrow": False, "figures": maps})
     matrices = []
     for each in candidates:
         confusion = each.metrics.get("confusion") or {}
@@ -106,5 +106,5 @@ def _pictures(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
         if counts.sum():
             matrices.append((each.title, data_uri(png_of(confusion_figure(confusion["classes"], counts)))))
     if matrices:
-        sections.append({"title": "Confusion", "narrow": True, "items": matrices})
+        sections.append({"title": "Confusion", "narrow": True, "figures": matrices})
     return sections

@@ -131,7 +131,8 @@ def evaluate(
     # Under a name that a browser knows, whatever the runner calls its output.
     tracker.log_file(out / "report.html", folder="report")
     publish_text(out / "metrics.json", json.dumps(metrics, indent=2))
-    tracker.log_file(out / "metrics.json")
+    for name in ("metrics.json", "config.yaml"):
+        tracker.log_file(out / name)
     summary = _headline(metrics)
     tracker.log_summary(summary)
     log.info("evaluate: %s split, %s", split, ", ".join(f"{name} {value:.3f}" for name, value in summary.items()))

@@ -30,6 +30,8 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
+IMAGE_VARIABLE = "EXACT_CONTAINER"
+"""The image's own name, set in it; a stage that runs in no container of ours has none."""
 RUNNER_VARIABLE = "EXACT_RUNNER_PID"
 """Process that runs the pipeline on this machine; a stage whose runner has died ends itself. May be unset."""
 STATE_VARIABLE = "EXACT_STATE_DIR"
@@ -81,6 +83,7 @@ def open_stage(name: str, config: RunConfig, *, pipeline_run: str = "", tracking
             title += f", {config.segmenter.title}"
         with tracked_stage(name, pipeline_run=pipeline_run, name=title) as tracker:
             tracker.log_params({**config.model_dump(mode="json"), "code_version": code_version()})
+            tracker.set_tags({"exact.image": os.environ.get(IMAGE_VARIABLE, "none")})
             yield tracker
             tracker.log_summary({"seconds": time.perf_counter() - started})
     except Exception as error:

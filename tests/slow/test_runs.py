@@ -9,6 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from kfp import components, local as kfp_local
+
+from exact_core.files import sha256_of
+from pipelines import local
+from pipelines.compile import COMPILED
+from pipelines.new_season import make_new_season
+from tests.conftest import TINY
+from tests.fakes import write_season
 
 pytestmark = pytest.mark.slow
 
@@ -50,3 +58,45 @@ def test_the_real_scene(flanders, tmp_path):
     majority = masks["majority"]
     assert masks["oa_micro"] > majority["oa_micro"] + 0.1
     assert masks["miou_macro"] > majority["miou_macro"] + 0.1
+
+
+def test_the_compiled_pipeline_itself_runs_here(tmp_path, monkeypatch):
+    """The file that is uploaded to a cluster, run by KFP's local runner: the same masks as `exact run` makes."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    settings = {"recipe": "demo", "source": "synthetic", "seed": 1, "overrides": TINY}
+    root = tmp_path / "root"
+    kfp_local.init(kfp_local.SubprocessRunner(use_venv=False), pipeline_root=str(root), raise_on_error=True)
+    components.load_component_from_file(str(COMPILED / "train_exact.yaml"))(**settings)
+    local.run(tmp_path / "work", season="", supervision="tags", **settings)
+    (masks,) = root.glob("*/generate-masks/masks")
+    shards = sorted(path.name for path in masks.glob("*.safetensors"))
+    assert shards
+    for name in shards:
+        assert sha256_of(masks / name) == sha256_of(tmp_path / "work" / "masks" / name)
+    assert len(list(root.glob("*/record-status/executor_output.json"))) == 1
+
+
+def test_a_second_season_is_mapped_with_the_champion_of_the_first(tmp_path, monkeypatch):
+    """training=if_no_champion: trained once, then reused; the report of the second has no masks to show."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    write_season(tmp_path / "source")
+    arguments = {
+        "recipe": "season",
+        "source": f"season:{tmp_path}/source",
+        "season": "",
+        "seed": 1,
+        "overrides": TINY,
+        "training": "if_no_champion",
+    }
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        local._run(tmp_path / name, make_new_season(on_cluster=False), arguments, "tags")
+    first, second = ({path.name for path in (tmp_path / name).iterdir()} for name in ("first", "second"))
+    assert {"classifier", "masks", "segmenter", "promotion", "report.html"} <= first
+    assert {"evaluation", "report.html", "segmenter"} <= second
+    assert not {"classifier", "masks", "promotion"} & second
+    weights = "segmenter/weights.safetensors"
+    assert sha256_of(tmp_path / "first" / weights) == sha256_of(tmp_path / "second" / weights)
+    scores = [json.loads((tmp_path / name / "evaluation" / "metrics.json").read_text()) for name in ("first", "second")]
+    assert scores[0]["confusion"] == scores[1]["confusion"]
+    assert scores[1]["pseudo_masks"] is None
