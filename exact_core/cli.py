@@ -214,6 +214,27 @@ def evaluate(
         )
 
 
+@app.command("map")
+def map_area(
+    source: Annotated[str, typer.Argument(help="season:PATH, the images to be mapped.")],
+    segmenter: Annotated[str, typer.Argument(help="The segmenter: a folder, or where it lies in a store.")],
+    out: Out,
+    season: Annotated[str, typer.Option(help="A year, or START/DAYS; default: what the source says.")] = "",
+    recipe: Recipe = "season",
+    changes: Set = [],
+    tracking: Tracking = True,
+) -> None:
+    """Map all of an area: cloud-optimised GeoTIFFs of class and confidence, a STAC item, areas."""
+    from exact_core.stages.frame import open_stage
+    from exact_core.stages.handover import handover
+    from exact_core.stages.map_season import map_season as run_stage
+
+    config = _config(recipe, None, changes)
+    with open_stage("map_season", config, tracking=tracking) as tracker, handover(tracker) as files:
+        found = files.read(segmenter)
+        run_stage(config, source=source, season=season, segmenter=found, out=out, tracker=tracker)
+
+
 @app.command()
 def run(
     workdir: Annotated[

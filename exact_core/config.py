@@ -380,6 +380,17 @@ class EvaluationConfig(Settings):
     panels: int = Field(6, ge=0, description="windows shown in the report")
 
 
+class MappingConfig(Settings):
+    """How a whole area is mapped."""
+
+    batch: int = Field(64, ge=1, description="windows a forward pass")
+    rows: int = Field(
+        128,
+        ge=2,
+        description="rows of images read at a time; more spare reading compressed blocks again, and cost memory",
+    )
+
+
 class PromotionConfig(Settings):
     """When a new segmenter takes the place of the one in use."""
 
@@ -407,6 +418,7 @@ class RunConfig(Settings):
     segmenter: SegmenterConfig = SegmenterConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     promotion: PromotionConfig = PromotionConfig()
+    mapping: MappingConfig = MappingConfig()
 
     @model_validator(mode="after")
     def _window_of_patches(self) -> RunConfig:

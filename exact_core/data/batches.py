@@ -5,6 +5,7 @@ Axes: B batch, T dates, C bands, H W pixels, P patches, K crop classes.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from torch import Tensor
 from exact_core.config import EncoderConfig
 from exact_core.data.dataset import CLEAR_PATCH, Statistics, Window, WindowDataset
 
-__all__ = ["Augmentation", "Batch", "BatchLoader", "Series", "make_series"]
+__all__ = ["Augmentation", "Batch", "BatchLoader", "Series", "clear_patches", "make_series", "model_dates"]
 
 Targets = Callable[[int], NDArray[np.uint8]]
 FEWEST_DATES = 2
@@ -114,9 +115,7 @@ class BatchLoader:
         statistics = statistics or dataset.manifest.statistics
         self._mean = torch.tensor(statistics.mean, device=device)
         self._std = torch.tensor(statistics.std, device=device)
-        start = np.datetime64(dataset.manifest.season_start)
-        calendar = start + np.arange(dataset.manifest.season_days + 1)
-        self._day_of_year = (calendar - calendar.astype("datetime64[Y]")).astype(np.int64) + 1
+        self._calendar = dataset.manifest.season_start, dataset.manifest.season_days
 
     def __len__(self) -> int:
         return -(-len(self.indices) // self.batch)
@@ -184,7 +183,7 @@ class BatchLoader:
             clear[row, :dates] = True if window.clear is None else window.clear
         arrays: dict[str, NDArray[np.generic]] = {
             "pixels": pixels,
-            "dates": days if self.encoder.dates == "season_day" else self._day_of_year[days] * valid,
+            "dates": model_dates(days, self.encoder, *self._calendar) * valid,
             "valid": valid,
             "tags": np.stack([window.tags for window in windows]).astype(np.float32),
         }
@@ -222,7 +221,7 @@ class BatchLoader:
             tensors["pixels"],
             tensors["dates"],
             None if sent.whole else tensors["valid"],
-            clear=self._clear_patches(tensors["clear"]) if "clear" in tensors else None,
+            clear=clear_patches(tensors["clear"], self.encoder) if "clear" in tensors else None,
             mean=self._mean,
             std=self._std,
             encoder=self.encoder,
@@ -235,15 +234,32 @@ class BatchLoader:
             tagged=sent.tagged,
         )
 
-    def _clear_patches(self, clear: Tensor) -> Tensor:
-        """(B, T, H/2, W/2) -> (B, P, T): an encoder patch is clear where all of it is."""
-        if self.encoder.patch == 1:
-            clear = clear.repeat_interleave(CLEAR_PATCH, 2).repeat_interleave(CLEAR_PATCH, 3)
-        elif self.encoder.patch > CLEAR_PATCH:
-            factor = self.encoder.patch // CLEAR_PATCH
-            rows, cols = clear.shape[2] // factor, clear.shape[3] // factor
-            clear = clear.view(*clear.shape[:2], rows, factor, cols, factor).all(5).all(3)
-        return clear.flatten(2).transpose(1, 2)
+
+def clear_patches(clear: Tensor, encoder: EncoderConfig) -> Tensor:
+    """Clear patches (B, T, H/2, W/2) as an encoder's (B, P, T): one of its patches is clear where all of it is."""
+    if encoder.patch == 1:
+        clear = clear.repeat_interleave(CLEAR_PATCH, 2).repeat_interleave(CLEAR_PATCH, 3)
+    elif encoder.patch > CLEAR_PATCH:
+        factor = encoder.patch // CLEAR_PATCH
+        rows, cols = clear.shape[2] // factor, clear.shape[3] // factor
+        clear = clear.view(*clear.shape[:2], rows, factor, cols, factor).all(5).all(3)
+    return clear.flatten(2).transpose(1, 2)
+
+
+def model_dates(days: NDArray[np.int64], encoder: EncoderConfig, start: dt.date, length: int) -> NDArray[np.int64]:
+    """Days since the season's start as an encoder wants them: as they are, or as days of the year from 1.
+
+    Args:
+        days: any shape, 0..length.
+        encoder: `dates` applies.
+        start: first day of the season.
+        length: days of the season.
+    """
+    if encoder.dates == "season_day":
+        return days
+    calendar = np.datetime64(start) + np.arange(length + 1)
+    day_of_year: NDArray[np.int64] = (calendar - calendar.astype("datetime64[Y]")).astype(np.int64) + 1
+    return day_of_year[days]
 
 
 def make_series(

@@ -9,22 +9,29 @@ Axes: T dates, C bands, H W pixels.
 
 from __future__ import annotations
 
+import datetime as dt
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from exact_core.config import DataConfig, SeasonConfig, describe
 from exact_core.data.dataset import CLEAR_PATCH
 from exact_core.data.season_files import (
+    SCL,
+    Acquisition,
+    Grid,
     check_files,
     choose_dates,
     choose_grid,
     clip_to_season,
     find_acquisitions,
     read_images,
+    read_scl,
 )
 from exact_core.data.season_labels import read_labels
 from exact_core.data.windows import (
@@ -41,7 +48,7 @@ from exact_core.data.windows import (
 from exact_core.data.writer import DatasetWriter
 from exact_core.errors import ConfigError, DataError
 
-__all__ = ["SeasonFile", "ingest_season", "survey_season"]
+__all__ = ["SeasonFile", "SeasonImages", "ingest_season", "open_season", "survey_season"]
 
 BLOCK_WINDOWS = (4, 3, 2)
 """Sides of a split's blocks in windows, largest first: large blocks keep neighbouring fields in one split."""
@@ -78,17 +85,15 @@ def ingest_season(source: Path, config: DataConfig, out: Path, *, seed: int) -> 
     folder = source.parent if source.is_file() else source
     settings = _settings(folder, config)
     notes: list[str] = []
-    name, found = find_acquisitions(source, settings.bands)
-    start, days, acquisitions = clip_to_season(found, settings, source, notes)
-    check_files(acquisitions, settings.bands)
-    grid = choose_grid(acquisitions[0], settings.bands)
+    images = _grid_and_dates(source, settings, notes)
+    grid = images.grid
     names, labels = read_labels(folder, settings, grid, notes)
-    acquisitions, clear = choose_dates(acquisitions, settings.bands, grid, config.max_dates, source, notes)
-    pixels = read_images(acquisitions, settings.bands, grid, notes)
+    chosen, clear = choose_dates(images.acquisitions, settings.bands, grid, config.max_dates, source, notes)
+    images = replace(images, acquisitions=chosen)
     scene = Scene(
-        name=name,
-        pixels=pixels,
-        days=np.array([(acquisition.date - start).days for acquisition in acquisitions], np.int16),
+        name=images.name,
+        pixels=read_images(chosen, settings.bands, grid, notes),
+        days=images.days.astype(np.int16),
         labels=labels,
         clear=clear,
         crs=grid.crs.to_string(),
@@ -102,12 +107,72 @@ def ingest_season(source: Path, config: DataConfig, out: Path, *, seed: int) -> 
         bands=settings.bands,
         classes=names,
         window=config.window,
-        season_start=start,
-        season_days=days,
+        season_start=images.start,
+        season_days=images.length,
         shard_windows=config.shard_windows,
     ) as writer:
         writer.notes.extend(notes)
         _write_windows(writer, scene, config, stride=config.stride or settings.stride, seed=seed)
+
+
+@dataclass(frozen=True)
+class SeasonImages:
+    """The images of a season on disk, read as they are asked for; nothing of them is kept in memory.
+
+    name: of the scene. start, length: first day and days of the season. days: int64 (T,), since its start.
+    """
+
+    name: str
+    start: dt.date
+    length: int
+    bands: tuple[str, ...]
+    grid: Grid
+    acquisitions: list[Acquisition]
+    notes: list[str]
+
+    @property
+    def days(self) -> NDArray[np.int64]:
+        """Days since the season's start, (T,)."""
+        return np.array([(acquisition.date - self.start).days for acquisition in self.acquisitions], np.int64)
+
+    @property
+    def has_clear(self) -> bool:
+        """Whether clouds are known."""
+        return SCL in self.acquisitions[0].files
+
+    def read(self, first: int, last: int) -> tuple[NDArray[np.int16], NDArray[np.bool_] | None]:
+        """Rows `first` to before `last`, both even: pixels (T, C, h, W) and clear patches (T, h/2, W/2), if known."""
+        part = self.grid.rows(first, last)
+        pixels = read_images(self.acquisitions, self.bands, part, [])
+        if not self.has_clear:
+            return pixels, None
+        clear = np.stack([read_scl(acquisition.files[SCL], part) for acquisition in self.acquisitions]).astype(bool)
+        return pixels, clear
+
+
+def open_season(source: Path, config: DataConfig) -> SeasonImages:
+    """The season as `ingest_season` would read it, without its labels.
+
+    Raises:
+        ConfigError, DataError: as `ingest_season`.
+    """
+    settings = _settings(source.parent if source.is_file() else source, config)
+    notes: list[str] = []
+    images = _grid_and_dates(source, settings, notes)
+    acquisitions = images.acquisitions
+    chosen, _ = choose_dates(
+        acquisitions, settings.bands, images.grid, config.max_dates, source, notes, keep_clear=False
+    )
+    return replace(images, acquisitions=chosen, notes=notes)
+
+
+def _grid_and_dates(source: Path, settings: SeasonConfig, notes: list[str]) -> SeasonImages:
+    """All dates of the season, checked, and their grid."""
+    name, found = find_acquisitions(source, settings.bands)
+    start, length, acquisitions = clip_to_season(found, settings, source, notes)
+    check_files(acquisitions, settings.bands)
+    grid = choose_grid(acquisitions[0], settings.bands)
+    return SeasonImages(name, start, length, settings.bands, grid, acquisitions, notes)
 
 
 def survey_season(source: Path, config: DataConfig) -> tuple[int, int]:
@@ -116,11 +181,8 @@ def survey_season(source: Path, config: DataConfig) -> tuple[int, int]:
     Raises:
         ConfigError, DataError: as `ingest_season`.
     """
-    settings = _settings(source.parent if source.is_file() else source, config)
-    _, found = find_acquisitions(source, settings.bands)
-    _, _, acquisitions = clip_to_season(found, settings, source, [])
-    check_files(acquisitions, settings.bands)
-    return len(acquisitions), len(settings.bands)
+    images = _grid_and_dates(source, _settings(source.parent if source.is_file() else source, config), [])
+    return len(images.acquisitions), len(images.bands)
 
 
 # Settings

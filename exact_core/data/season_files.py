@@ -12,7 +12,9 @@ scene classification (SCL) nearest. Axes: T dates, C bands, H W pixels.
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import itertools
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -26,7 +28,9 @@ import pystac
 import rasterio
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
+from rasterio.transform import Affine
 from rasterio.warp import Resampling, reproject
+from rasterio.windows import Window
 
 from exact_core.config import SeasonConfig
 from exact_core.data.dataset import CLEAR_PATCH
@@ -36,6 +40,7 @@ from exact_core.errors import DataError
 
 __all__ = [
     "RASTERS",
+    "SCL",
     "Acquisition",
     "Grid",
     "check_files",
@@ -46,9 +51,16 @@ __all__ = [
     "fit_to_grid",
     "read_images",
     "read_raster",
+    "read_scl",
 ]
 
 SCL = "SCL"
+MARGIN = 2
+"""Pixels of a coarser raster beside a grid that its bilinear values draw on."""
+ALIGNED = 1e-4
+"""Pixels by which two grids may differ and still be one."""
+SAMPLE = 4_000_000
+"""Pixels looked at to tell a raster's scale."""
 RASTERS = (".tif", ".tiff", ".jp2", ".vrt")
 _DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)[-_]?(0[1-9]|1[0-2])[-_]?(0[1-9]|[12]\d|3[01])(?!\d)")
 _RESOLUTION = re.compile(r"[_-](\d+)m$", re.IGNORECASE)
@@ -73,6 +85,10 @@ class Grid:
     height: int
     width: int
     file: Path
+
+    def rows(self, first: int, last: int) -> Grid:
+        """The part from row `first` to before row `last`."""
+        return replace(self, transform=self.transform @ Affine.translation(0, first), height=last - first)
 
 
 # Acquisitions
@@ -278,15 +294,40 @@ def _open(path: Path) -> Any:
         raise DataError(f"{path}: not a readable raster: {error}; download it again or leave its date out") from error
 
 
-def read_raster(path: Path) -> tuple[NDArray[Any], Any, Any, float | None]:
-    """Values (H, W), CRS, transform and nodata of a one-band raster."""
+def read_raster(path: Path, *, around: Grid | None = None) -> tuple[NDArray[Any], Any, Any, float | None]:
+    """Values (H, W), CRS, transform and nodata of a one-band raster; `around` a grid, what it needs to be filled."""
     with _open(path) as file:
         if file.count != 1:
             raise DataError(f"{path}: {file.count} bands in one file; expected a file for each band")
         try:
-            return file.read(1), file.crs, file.transform, file.nodata
+            window = None if around is None else _window_around(file, around)
+            transform = file.transform if window is None else file.window_transform(window)
+            return file.read(1, window=window), file.crs, transform, file.nodata
         except RasterioError as error:
             raise DataError(f"{path}: damaged: {error}; download it again or leave its date out") from error
+
+
+def _window_around(file: Any, grid: Grid) -> Window | None:
+    """The pixels of a file that a grid is filled from, with neighbours for interpolation; None: all of them."""
+    if file.crs != grid.crs:
+        return None
+    onto = ~file.transform @ grid.transform
+    corners = [onto @ (col, row) for col in (0, grid.width) for row in (0, grid.height)]
+    left, right = min(col for col, _ in corners), max(col for col, _ in corners)
+    top, bottom = min(row for _, row in corners), max(row for _, row in corners)
+    same = np.allclose([onto.a, onto.b, onto.d, onto.e], [1, 0, 0, 1], atol=1e-9, rtol=0)
+    aligned = same and max(abs(left - round(left)), abs(top - round(top))) < ALIGNED
+    if aligned:
+        edges = [round(value) for value in (top, bottom, left, right)]
+    else:
+        edges = [math.floor(top) - MARGIN, math.ceil(bottom) + MARGIN, math.floor(left) - MARGIN]
+        edges.append(math.ceil(right) + MARGIN)
+    row0, row1 = (min(max(edge, 0), file.height) for edge in edges[:2])
+    col0, col1 = (min(max(edge, 0), file.width) for edge in edges[2:])
+    if row0 >= row1 or col0 >= col1:
+        # Beside the grid: fitted as it is, it fills nothing.
+        return Window(0, 0, 1, 1)
+    return Window(col0, row0, col1 - col0, row1 - row0)
 
 
 def fit_to_grid(
@@ -313,7 +354,7 @@ def fit_to_grid(
 
 def _read_band(path: Path, grid: Grid, counts: Counter[str] | None = None) -> NDArray[np.int16]:
     """A band on the grid, int16 reflectance x 10,000, nodata 0. `counts` gathers what was done to the values."""
-    values, crs, transform, nodata = read_raster(path)
+    values, crs, transform, nodata = read_raster(path, around=grid)
     if crs != grid.crs:
         raise DataError(
             f"{path}: its CRS is {crs.to_string() if crs else 'missing'}, that of {grid.file} is "
@@ -324,9 +365,7 @@ def _read_band(path: Path, grid: Grid, counts: Counter[str] | None = None) -> ND
         values = np.where(values == nodata, values.dtype.type(0), values)
     if values.dtype.kind == "f":
         values = np.where(np.isfinite(values), values, values.dtype.type(0))
-        measured = values[values != 0]
-        # A quantile, not the maximum: a few glints are brighter than any reflecting surface.
-        if measured.size and np.quantile(measured, 0.99) <= 2:
+        if _holds_fractions(path):
             values = values * 10_000
             counts["reflectance"] += 1
         values = np.rint(values)
@@ -338,8 +377,23 @@ def _read_band(path: Path, grid: Grid, counts: Counter[str] | None = None) -> ND
     return fitted
 
 
-def _read_scl(path: Path, grid: Grid) -> NDArray[np.uint8]:
-    values, crs, transform, _ = read_raster(path)
+@functools.lru_cache(maxsize=4096)
+def _holds_fractions(path: Path) -> bool:
+    """Whether a float raster holds reflectance as fractions of 1; told by all of it, whatever part is read."""
+    with _open(path) as file:
+        step = max(1, math.isqrt(file.height * file.width // SAMPLE))
+        try:
+            values = file.read(1, out_shape=(max(1, file.height // step), max(1, file.width // step)))
+        except RasterioError as error:
+            raise DataError(f"{path}: damaged: {error}; download it again or leave its date out") from error
+        measured = values[np.isfinite(values) & (values != 0) & (values != file.nodata)]
+    # A quantile, not the maximum: a few glints are brighter than any reflecting surface.
+    return bool(measured.size and np.quantile(measured, 0.99) <= 2)
+
+
+def read_scl(path: Path, grid: Grid) -> NDArray[np.uint8]:
+    """Clear patches (H/2, W/2) of a grid by a file of the scene classification."""
+    values, crs, transform, _ = read_raster(path, around=grid)
     if values.dtype != np.uint8 and (values.min() < 0 or values.max() > 255):
         raise DataError(f"{path}: SCL values from {values.min()} to {values.max()}; expected classes 0..11")
     return clear_from_scl(fit_to_grid(values.astype(np.uint8), crs or grid.crs, transform, grid, nearest=True, fill=0))
@@ -352,12 +406,14 @@ def choose_dates(
     limit: int,
     source: Path,
     notes: list[str],
+    *,
+    keep_clear: bool = True,
 ) -> tuple[list[Acquisition], NDArray[np.uint8]]:
     """Dates to read, empty ones dropped and long series thinned, and their clear patches (T, H/2, W/2).
 
     The best date of a run shows most of the scene: a pixel without data or under cloud does not count, so that a
     clear corner of a swath is no better than a whole scene. Without SCL, every measured patch
-    counts as clear.
+    counts as clear. Clear patches of a large scene fill memory; without `keep_clear` they come back empty.
     """
     kept, shares, clear = [], [], []
     for acquisition in acquisitions:
@@ -367,8 +423,8 @@ def choose_dates(
             continue
         patches = seen.reshape(grid.height // CLEAR_PATCH, CLEAR_PATCH, -1, CLEAR_PATCH).all(axis=(1, 3))
         if SCL in acquisition.files:
-            patches &= _read_scl(acquisition.files[SCL], grid).astype(bool)
-        clear.append(patches.astype(np.uint8))
+            patches &= read_scl(acquisition.files[SCL], grid).astype(bool)
+        clear.append(np.asarray(patches if keep_clear else np.empty((0, 0)), np.uint8))
         kept.append(acquisition)
         shares.append(patches.mean())
     if len(kept) < 2:

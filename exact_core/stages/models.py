@@ -32,6 +32,7 @@ __all__ = [
     "checkpoints_for",
     "load_classifier",
     "load_segmenter",
+    "open_segmenter",
     "read_metrics",
     "save_model",
 ]
@@ -157,7 +158,8 @@ def load_classifier(folder: Path, dataset: WindowDataset) -> tuple[TagClassifier
     Raises:
         DataError, CorruptError: no such model there, or it does not fit the dataset.
     """
-    manifest, config = _open_model(folder, "classifier", dataset)
+    manifest, config = _open_model(folder, "classifier")
+    _check_fit(manifest, folder, dataset)
     model = TagClassifier(
         config.classifier, bands=len(manifest.bands), classes=len(manifest.classes), window=manifest.window
     )
@@ -167,12 +169,15 @@ def load_classifier(folder: Path, dataset: WindowDataset) -> tuple[TagClassifier
 
 def load_segmenter(folder: Path, dataset: WindowDataset) -> tuple[AnySegmenter, ModelManifest, RunConfig]:
     """A trained segmenter for this dataset; see `load_classifier`."""
-    manifest, config = _open_model(folder, "segmenter", dataset)
-    model = build_segmenter(
-        config.segmenter, bands=len(manifest.bands), classes=len(manifest.classes), window=manifest.window
-    )
-    load_weights(model, folder / WEIGHTS)
-    return model.eval(), manifest, config
+    manifest, config = _open_model(folder, "segmenter")
+    _check_fit(manifest, folder, dataset)
+    return _segmenter(folder, manifest, config), manifest, config
+
+
+def open_segmenter(folder: Path) -> tuple[AnySegmenter, ModelManifest]:
+    """A trained segmenter, for whatever it is to be used on; see `load_classifier`."""
+    manifest, config = _open_model(folder, "segmenter")
+    return _segmenter(folder, manifest, config), manifest
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
@@ -181,7 +186,15 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
     return history
 
 
-def _open_model(folder: Path, kind: str, dataset: WindowDataset) -> tuple[ModelManifest, RunConfig]:
+def _segmenter(folder: Path, manifest: ModelManifest, config: RunConfig) -> AnySegmenter:
+    model = build_segmenter(
+        config.segmenter, bands=len(manifest.bands), classes=len(manifest.classes), window=manifest.window
+    )
+    load_weights(model, folder / WEIGHTS)
+    return model.eval()
+
+
+def _open_model(folder: Path, kind: str) -> tuple[ModelManifest, RunConfig]:
     path = folder / "model.json"
     if not path.is_file():
         raise DataError(f"{path}: no {kind} here; train one with `exact train-{kind}`")
@@ -191,9 +204,12 @@ def _open_model(folder: Path, kind: str, dataset: WindowDataset) -> tuple[ModelM
         raise DataError(describe(error, where=str(path), model=ModelManifest)) from error
     if manifest.kind != kind:
         raise DataError(f"{path}: this is a {manifest.kind}, expected a {kind}")
+    verify(folder, manifest.weights)
+    return manifest, load_config(folder / "config.yaml")
+
+
+def _check_fit(manifest: ModelManifest, folder: Path, dataset: WindowDataset) -> None:
     for name in ("bands", "classes", "window"):
         has, wants = getattr(dataset.manifest, name), getattr(manifest, name)
         if has != wants:
-            raise ConfigError(f"{path}: the model wants {name} {wants}, the dataset {dataset.root} has {has}")
-    verify(folder, manifest.weights)
-    return manifest, load_config(folder / "config.yaml")
+            raise ConfigError(f"{folder}: the model wants {name} {wants}, the dataset {dataset.root} has {has}")

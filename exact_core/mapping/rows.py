@@ -1,0 +1,160 @@
+"""A map of any area, a band of rows after the other: memory follows the width of the area, not its size.
+
+Windows overlap by half. Each counts most in its middle and nothing at its very edge, where it knows least of its
+surroundings: weights of a squared cosine, which add up to one in the inside of the area.
+
+Axes: C bands, H W pixels of the area, K crops, S window side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exact_core.data.dataset import VOID
+
+__all__ = ["MappedRows", "Seams", "map_rows", "window_starts", "window_weights"]
+
+Predict = Callable[[list[NDArray[np.int16]], list[NDArray[np.bool_] | None]], NDArray[np.float32]]
+"""Pixels (T, C, S, S) and clear patches (T, S/2, S/2) of windows -> class probabilities (n, K + 1, S, S)."""
+Read = Callable[[int, int], tuple[NDArray[np.int16], NDArray[np.bool_] | None]]
+"""First and last row -> pixels (T, C, h, W) and clear patches (T, h/2, W/2), if known."""
+FEWEST_DATES = 2
+
+
+@dataclass(frozen=True)
+class MappedRows:
+    """A finished band of rows.
+
+    first: its first row. label: uint8 (h, W), VOID where no series was measured. probabilities: float32 (K + 1, h, W).
+    """
+
+    first: int
+    label: NDArray[np.uint8]
+    probabilities: NDArray[np.float32]
+
+
+def window_starts(length: int, side: int) -> list[int]:
+    """Where windows begin along an axis: every half window, and a last one that ends with the axis."""
+    starts = list(range(0, length - side + 1, side // 2))
+    if starts[-1] != length - side:
+        starts.append(length - side)
+    return starts
+
+
+def window_weights(side: int) -> NDArray[np.float32]:
+    """Weights (S, S) of a window's pixels: squared sines of both positions, 1 in the middle."""
+    along = np.sin(np.pi * (np.arange(side) + 0.5) / side) ** 2
+    return np.outer(along, along).astype(np.float32)
+
+
+def map_rows(
+    read: Read, predict: Predict, *, height: int, width: int, side: int, classes: int, batch: int, chunk: int
+) -> Iterator[MappedRows]:
+    """Map an area from top to bottom.
+
+    Args:
+        read: gives rows of the area.
+        predict: a segmenter.
+        height: rows of the area, at least `side`.
+        width: columns, at least `side`.
+        side: S, a multiple of 4.
+        classes: K.
+        batch: windows a call of `predict`.
+        chunk: rows read at a time; more of them spare reading the same blocks of compressed files again.
+    """
+    weights, columns = window_weights(side), window_starts(width, side)
+    rows = _Rows(read, height, max(chunk, side))
+    total = np.zeros((classes + 1, side, width), np.float32)
+    weight = np.zeros((side, width), np.float32)
+    starts = window_starts(height, side)
+    for number, start in enumerate(starts):
+        pixels, clear, measured = rows.get(start, start + side)
+        wanted = [col for col in columns if (measured[:, col : col + side] >= FEWEST_DATES).any()]
+        for first in range(0, len(wanted), batch):
+            chosen = wanted[first : first + batch]
+            found = predict(
+                [pixels[..., col : col + side] for col in chosen],
+                [None if clear is None else clear[..., col // 2 : (col + side) // 2] for col in chosen],
+            )
+            for col, values in zip(chosen, found, strict=True):
+                total[:, :, col : col + side] += values * weights
+                weight[:, col : col + side] += weights
+        done = (starts[number + 1] if number + 1 < len(starts) else start + side) - start
+        divisor = np.maximum(weight[:done], np.finfo(np.float32).tiny)
+        probabilities = np.asarray(total[:, :done] / divisor, np.float32)
+        seen = (measured[:done] >= FEWEST_DATES) & (weight[:done] > 0)
+        label = np.where(seen, probabilities.argmax(0), VOID).astype(np.uint8)
+        yield MappedRows(start, label, probabilities)
+        total = np.concatenate([total[:, done:], np.zeros_like(total[:, :done])], 1)
+        weight = np.concatenate([weight[done:], np.zeros_like(weight[:done])])
+
+
+class _Rows:
+    """Rows of an area, read in chunks from top to bottom; what lies above the last request is forgotten."""
+
+    def __init__(self, read: Read, height: int, chunk: int) -> None:
+        self._read, self._height, self._chunk = read, height, chunk - chunk % 2
+        self._first = self._last = 0
+        self._parts: list[tuple[NDArray[np.int16], NDArray[np.bool_] | None]] = []
+
+    def get(self, first: int, last: int) -> tuple[NDArray[np.int16], NDArray[np.bool_] | None, NDArray[np.int64]]:
+        """Pixels, clear patches, and on how many dates each pixel was measured (h, W)."""
+        while self._last < last:
+            end = min(self._height, self._last + self._chunk)
+            self._parts.append(self._read(self._last, end))
+            self._last = end
+        while self._first + self._parts[0][0].shape[2] <= first:
+            self._first += self._parts.pop(0)[0].shape[2]
+        cut = slice(first - self._first, last - self._first)
+        pixels = _joined([part[0] for part in self._parts], 2)[:, :, cut]
+        clear = None
+        if self._parts[0][1] is not None:
+            joined = _joined([part[1] for part in self._parts if part[1] is not None], 1)
+            clear = joined[:, cut.start // 2 : cut.stop // 2]
+        return pixels, clear, (pixels != 0).any(1).sum(0)
+
+
+def _joined(parts: list[NDArray[np.generic]] | list[NDArray[np.int16]] | list[NDArray[np.bool_]], axis: int) -> Any:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis)
+
+
+class Seams:
+    """Whether window borders show: how often the class changes there, against how often it does elsewhere.
+
+    Borders lie every half window. A ratio of 1 says that nothing shows; a map of separate windows has far more.
+    """
+
+    def __init__(self, side: int) -> None:
+        self._step = side // 2
+        self._changes = np.zeros(2, np.int64)
+        self._pairs = np.zeros(2, np.int64)
+        self._above: NDArray[np.uint8] | None = None
+
+    def add(self, rows: MappedRows) -> None:
+        """Take in the next rows."""
+        label = rows.label
+        borders = np.arange(1, label.shape[1]) % self._step == 0
+        self._count(label[:, 1:], label[:, :-1], borders[None])
+        stacked = label if self._above is None else np.concatenate([self._above, label])
+        first = rows.first + (0 if self._above is not None else 1)
+        below = np.arange(first, first + len(stacked) - 1)
+        self._count(stacked[1:], stacked[:-1], (below % self._step == 0)[:, None])
+        self._above = label[-1:]
+
+    def ratio(self) -> float | None:
+        """Changes a pair at borders over those elsewhere; None where there are none to speak of."""
+        if not self._changes[0] or not self._pairs[1]:
+            return None
+        return float((self._changes[1] / self._pairs[1]) / (self._changes[0] / self._pairs[0]))
+
+    def _count(self, one: NDArray[np.uint8], other: NDArray[np.uint8], borders: NDArray[np.bool_]) -> None:
+        known = (one != VOID) & (other != VOID)
+        changed = known & (one != other)
+        for place, chosen in enumerate((~borders, borders)):
+            self._pairs[place] += int((known & chosen).sum())
+            self._changes[place] += int((changed & chosen).sum())
