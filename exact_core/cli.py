@@ -230,6 +230,8 @@ def map_area(
     from exact_core.stages.map_season import map_season as run_stage
 
     config = _config(recipe, None, changes)
+    if not source.startswith("season:"):
+        raise ConfigError(f"{source!r}: only a season of images can be mapped; expected season:PATH")
     with open_stage("map_season", config, tracking=tracking) as tracker, handover(tracker) as files:
         found = files.read(segmenter)
         run_stage(config, source=source, season=season, segmenter=found, out=out, tracker=tracker)

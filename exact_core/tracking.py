@@ -160,10 +160,12 @@ def tracked_stage(stage: str, *, pipeline_run: str, name: str) -> Iterator[Mlflo
     client, experiment = open_client()
     pipeline_run = os.environ.get(PIPELINE_RUN_VARIABLE) or pipeline_run
     attached = os.environ.get("MLFLOW_RUN_ID")
+    tags = {STAGE_TAG: stage}
     if attached:
         run_id = attached
+        for key, value in {**tags, **({PIPELINE_TAG: pipeline_run} if pipeline_run else {})}.items():
+            client.set_tag(run_id, key, value)
     else:
-        tags = {STAGE_TAG: stage}
         if pipeline_run:
             tags |= {PIPELINE_TAG: pipeline_run, "mlflow.parentRunId": _parent(client, experiment, pipeline_run, name)}
         run_id = _find_or_create(client, experiment, tags, name=stage, reuse=bool(pipeline_run))

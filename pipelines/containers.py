@@ -21,6 +21,8 @@ __all__ = ["NOBODY", "docker_runner", "honest_exit_codes"]
 
 NOBODY = 1000
 """User and group of the steps where a run is started by root: the images' own."""
+WORKDIR_LABEL = "exact.workdir"
+"""Of the containers of a run."""
 PASSED = ("AWS_", "EXACT_STORE", "EXACT_CACHE_GB", "MLFLOW_", "OMP_NUM_THREADS")
 """Beginnings of variables of this process that steps get."""
 
@@ -36,11 +38,13 @@ def docker_runner(workdir: Path, *, source: str, settings: dict[str, str]) -> lo
     Raises:
         ServiceError: no Docker engine answers, or it has no such image, or runs go to a file, which is not in there.
     """
-    _check(settings)
+    _check(settings, workdir)
     place = source.partition(":")[2]
     mounts = [docker.types.Mount(str(workdir), str(workdir), type="bind")]
     if place:
-        mounts.append(docker.types.Mount(place, place, type="bind", read_only=True))
+        # A catalogue's file leads to others beside it.
+        shown = Path(place) if Path(place).is_dir() else Path(place).parent
+        mounts.append(docker.types.Mount(str(shown), str(shown.resolve()), type="bind", read_only=True))
     passed = {name: value for name, value in os.environ.items() if name.startswith(PASSED)}
     user = os.getuid() or NOBODY
     options: dict[str, Any] = {
@@ -52,6 +56,7 @@ def docker_runner(workdir: Path, *, source: str, settings: dict[str, str]) -> lo
         "tmpfs": {"/tmp": "rw,mode=1777"},  # noqa: S108
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
+        "labels": {WORKDIR_LABEL: str(workdir)},
     }
     with _engine() as client:
         if "nvidia" in client.info().get("Runtimes", {}):
@@ -84,13 +89,19 @@ def _run_container(client: Any, image: str, command: list[str], volumes: dict[st
         container.remove(force=True)
 
 
-def _check(settings: dict[str, str]) -> None:
+def _check(settings: dict[str, str], workdir: Path) -> None:
+    store = os.environ.get("EXACT_STORE", "")
+    if store and not store.startswith("s3://"):
+        raise ServiceError(f"EXACT_STORE = {store}: containers do not see this folder; give an s3:// URI, or unset it")
     if not settings.get("MLFLOW_TRACKING_URI", "").startswith(("http://", "https://")):
         raise ServiceError(
             "runs in containers are tracked on an MLflow server: set MLFLOW_TRACKING_URI to its http:// address "
             "(deploy/compose.yaml starts one)"
         )
     with _engine() as client:
+        # A killed run cannot end its step, which would go on writing checkpoints beside the next one.
+        for left in client.containers.list(all=True, filters={"label": f"{WORKDIR_LABEL}={workdir}"}):
+            left.remove(force=True)
         known = {tag for each in client.images.list() for tag in each.tags}
     missing = {image(DATA), image(TRAIN)} - known
     if missing:

@@ -42,6 +42,7 @@ RESULTS = {
     "masks": "masks.json",
     "segmenter": "model.json",
     "evaluation": "metrics.json",
+    "crop_map": "map.json",
     "promotion": "metrics.json",
 }
 """Folders that a run delivers, and the manifest that each of ours holds."""

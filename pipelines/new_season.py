@@ -1,4 +1,4 @@
-"""A season, the newest by itself or one named, from its images and crop tags to a segmenter and its report."""
+"""A season, the newest by itself or one named, from its images and crop tags to a map, a segmenter and its report."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ from kfp import dsl
 from components.champion.component import champion
 from components.evaluate.component import evaluate
 from components.ingest.component import ingest
+from components.map_season.component import map_season
 from components.preflight.component import preflight
 from components.record_status.component import record_status
 from components.resolve_season.component import resolve_season
@@ -79,10 +80,19 @@ def make_new_season(*, on_cluster: bool) -> Any:
             found = champion(dataset=dataset, training=training, model=model, **common)
             configure(found, "champion", SETTINGS)
             with dsl.If(found.outputs["Output"] == "train", name="train"):
-                from_tags(data, minimum_quality=minimum_quality, model=model, common=common)
+                from_tags(
+                    data,
+                    source=source,
+                    season=named.output,
+                    minimum_quality=minimum_quality,
+                    model=model,
+                    common=common,
+                )
             with dsl.Else(name="reuse"):
                 scored = evaluate(dataset=dataset, segmenter=found.outputs["segmenter"], **common)
                 configure(scored, "evaluate", SETTINGS)
+                drawn = map_season(segmenter=found.outputs["segmenter"], source=source, season=named.output, **common)
+                configure(drawn, "map_season", SETTINGS)
 
     return new_season
 

@@ -14,6 +14,7 @@ import yaml
 from kfp import compiler, dsl
 
 from exact_core.errors import ConfigError
+from exact_core.stages.champion import ALWAYS, IF_NO_CHAMPION
 from exact_core.stages.frame import code_version
 from exact_core.stages.resolve_season import AUTO, check_season, refuse_placeholders
 from pipelines.compile import PIPELINES
@@ -60,6 +61,8 @@ class Package:
         for name, spec in self.inputs.items():
             if name not in given and "defaultValue" not in spec and not spec.get("isOptional"):
                 raise ConfigError(f"pipeline {self.name}: parameter {name} has no default; give it a value")
+        if checked.get("training", ALWAYS) not in (ALWAYS, IF_NO_CHAMPION):
+            raise ConfigError(f"training = {checked['training']!r}: expected {ALWAYS} or {IF_NO_CHAMPION}")
         if "season" in self.inputs:
             season = self.season(checked)
             check_season(season)

@@ -59,12 +59,14 @@ class ClusterSettings(Settings):
     steps: dict[str, StepSettings] = Field(
         {
             "resolve_season": StepSettings(cpu="500m", memory="1G", minutes=10),
-            "preflight": StepSettings(memory="8G", gpus=1, minutes=10, retries=0),
+            # It tells whether the trainings will fit, so it gets what they get.
+            "preflight": StepSettings(cpu="4", memory="32G", gpus=1, minutes=10, retries=0),
             "ingest": StepSettings(memory="16G", minutes=240),
             "train_classifier": StepSettings(cpu="4", memory="32G", gpus=1, minutes=1440),
             "generate_masks": StepSettings(cpu="4", memory="32G", gpus=1, minutes=480),
             "train_segmenter": StepSettings(cpu="4", memory="32G", gpus=1, minutes=1440),
             "evaluate": StepSettings(memory="16G", gpus=1, minutes=240),
+            "map_season": StepSettings(cpu="4", memory="16G", gpus=1, minutes=1440),
             "champion": StepSettings(memory="4G", minutes=30),
             "promote": StepSettings(memory="16G", gpus=1, minutes=240),
             "record_status": StepSettings(cpu="500m", memory="1G", minutes=10),
@@ -73,7 +75,7 @@ class ClusterSettings(Settings):
     )
 
 
-READS_SOURCES = ("preflight", "ingest")
+READS_SOURCES = ("preflight", "ingest", "map_season")
 
 
 def cluster_settings() -> ClusterSettings:

@@ -7,6 +7,7 @@ from kfp import dsl
 from components.evaluate.component import evaluate
 from components.generate_masks.component import generate_masks
 from components.ingest.component import ingest
+from components.map_season.component import map_season
 from components.preflight.component import preflight
 from components.promote.component import promote
 from components.record_status.component import record_status
@@ -19,11 +20,13 @@ __all__ = ["from_tags", "train_dense", "train_exact"]
 SETTINGS = cluster_settings()
 
 
-def from_tags(data: Any, *, minimum_quality: Any, model: Any, common: dict[str, Any]) -> None:
-    """The steps from a dataset with tags to a promoted segmenter.
+def from_tags(data: Any, *, source: Any, season: Any, minimum_quality: Any, model: Any, common: dict[str, Any]) -> None:
+    """The steps from a dataset with tags to a map and a promoted segmenter.
 
     Args:
         data: task of the ingestion.
+        source: what was ingested.
+        season: its season.
         minimum_quality: gate on the masks.
         model: name of the registered model.
         common: parameters that every step takes.
@@ -37,11 +40,13 @@ def from_tags(data: Any, *, minimum_quality: Any, model: Any, common: dict[str, 
     segmenter = taught.outputs["segmenter"]
     scored = evaluate(dataset=dataset, classifier=classifier, masks=masks, segmenter=segmenter, **common)
     placed = promote(dataset=dataset, segmenter=segmenter, model=model, **common).after(scored)
+    drawn = map_season(segmenter=segmenter, source=source, season=season, **common)
     for name, task in {
         "train_classifier": tags,
         "generate_masks": made,
         "train_segmenter": taught,
         "evaluate": scored,
+        "map_season": drawn,
         "promote": placed,
     }.items():
         configure(task, name, SETTINGS)
@@ -58,7 +63,7 @@ def train_exact(
     model: str = "",
     webhook: str = "",
 ):
-    """Train a segmenter from crop tags, and promote it if it is better than the one in use.
+    """Train a segmenter from crop tags, map the season with it, and promote it if it is better than the one in use.
 
     Args:
         recipe: demo, season or pastis24.
@@ -76,7 +81,7 @@ def train_exact(
     with dsl.ExitHandler(end, name="train-exact"):
         ready = configure(preflight(source=source, season=season, **common), "preflight", SETTINGS)
         data = configure(ingest(source=source, season=season, **common).after(ready), "ingest", SETTINGS)
-        from_tags(data, minimum_quality=minimum_quality, model=model, common=common)
+        from_tags(data, source=source, season=season, minimum_quality=minimum_quality, model=model, common=common)
 
 
 @dsl.pipeline(name="train-dense", description="The same segmenter trained on dense labels, for comparison")

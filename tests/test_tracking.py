@@ -111,3 +111,15 @@ def test_a_failure_leaves_its_message_for_the_runner(config, monkeypatch, tmp_pa
     with pytest.raises(DataError), open_stage("ingest", config, tracking=False):
         raise DataError("S2_1.npy: broken")
     assert (tmp_path / "failure.txt").read_text() == "ingest: S2_1.npy: broken"
+
+
+def test_a_run_that_kfp_has_made_is_found_by_its_stage(config, monkeypatch):
+    """Where KFP's own plugin tracks a task, its run becomes the stage's, and `exact compare` still finds it."""
+    client = MlflowClient(tracking_uri=tracking_uri())
+    given = client.create_run(client.create_experiment("KFP-Default")).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", given)
+    with open_stage("evaluate", config, pipeline_run="run-1") as tracker:
+        assert tracker.run_id == given
+    tags = client.get_run(given).data.tags
+    assert tags["exact.stage"] == "evaluate"
+    assert tags["exact.pipeline_run"] == "run-1"

@@ -17,7 +17,7 @@ def champion(
     pipeline_run: str,
     model: str = "",
 ) -> str:
-    """Decide whether to train: always, or only where there is no champion that can map this dataset.
+    """Decide whether to train: always, or only without a champion; one that cannot map this dataset fails the run.
 
     Args:
         dataset: The window dataset.

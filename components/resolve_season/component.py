@@ -2,10 +2,10 @@
 
 from kfp import dsl
 
-from components.images import image
+from components.images import DATA, image
 
 
-@dsl.component(base_image=image(), install_kfp_package=False)
+@dsl.component(base_image=image(DATA), install_kfp_package=False)
 def resolve_season(
     season: str,
     schedule_time: str,

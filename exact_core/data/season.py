@@ -135,18 +135,18 @@ class SeasonImages:
         """Days since the season's start, (T,)."""
         return np.array([(acquisition.date - self.start).days for acquisition in self.acquisitions], np.int64)
 
-    @property
-    def has_clear(self) -> bool:
-        """Whether clouds are known."""
-        return SCL in self.acquisitions[0].files
+    def read(self, first: int, last: int) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
+        """Rows `first` to before `last`, both even: pixels (T, C, h, W) and clear patches (T, h/2, W/2).
 
-    def read(self, first: int, last: int) -> tuple[NDArray[np.int16], NDArray[np.bool_] | None]:
-        """Rows `first` to before `last`, both even: pixels (T, C, h, W) and clear patches (T, h/2, W/2), if known."""
+        As for windows, a patch is clear where all of it was measured and, if clouds are known, none lies over it.
+        """
         part = self.grid.rows(first, last)
         pixels = read_images(self.acquisitions, self.bands, part, [])
-        if not self.has_clear:
-            return pixels, None
-        clear = np.stack([read_scl(acquisition.files[SCL], part) for acquisition in self.acquisitions]).astype(bool)
+        measured = (pixels != 0).any(1)
+        shape = (len(pixels), part.height // CLEAR_PATCH, CLEAR_PATCH, part.width // CLEAR_PATCH, CLEAR_PATCH)
+        clear = measured.reshape(shape).all((2, 4))
+        if SCL in self.acquisitions[0].files:
+            clear &= np.stack([read_scl(each.files[SCL], part) for each in self.acquisitions]).astype(bool)
         return pixels, clear
 
 

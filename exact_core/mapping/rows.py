@@ -1,7 +1,7 @@
 """A map of any area, a band of rows after the other: memory follows the width of the area, not its size.
 
 Windows overlap by half. Each counts most in its middle and nothing at its very edge, where it knows least of its
-surroundings: weights of a squared cosine, which add up to one in the inside of the area.
+surroundings: weights of a squared sine, divided by their sum.
 
 Axes: C bands, H W pixels of the area, K crops, S window side.
 """
@@ -39,11 +39,16 @@ class MappedRows:
 
 
 def window_starts(length: int, side: int) -> list[int]:
-    """Where windows begin along an axis: every half window, and a last one that ends with the axis."""
-    starts = list(range(0, length - side + 1, side // 2))
+    """Where windows begin along an axis: every half window, and a last one that ends with the axis; all even."""
+    starts = list(range(0, length - side + 1, _step(side)))
     if starts[-1] != length - side:
         starts.append(length - side)
     return starts
+
+
+def _step(side: int) -> int:
+    """Half a window; an even number of pixels, as clouds are known per 2 x 2."""
+    return max(2, side // 4 * 2)
 
 
 def window_weights(side: int) -> NDArray[np.float32]:
@@ -62,7 +67,7 @@ def map_rows(
         predict: a segmenter.
         height: rows of the area, at least `side`.
         width: columns, at least `side`.
-        side: S, a multiple of 4.
+        side: S, even.
         classes: K.
         batch: windows a call of `predict`.
         chunk: rows read at a time; more of them spare reading the same blocks of compressed files again.
@@ -130,7 +135,7 @@ class Seams:
     """
 
     def __init__(self, side: int) -> None:
-        self._step = side // 2
+        self._step = _step(side)
         self._changes = np.zeros(2, np.int64)
         self._pairs = np.zeros(2, np.int64)
         self._above: NDArray[np.uint8] | None = None

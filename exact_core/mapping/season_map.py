@@ -80,10 +80,12 @@ def season_predictor(
     def predict(pixels: list[NDArray[np.int16]], clear: list[NDArray[np.bool_] | None]) -> NDArray[np.float32]:
         batch = torch.from_numpy(np.stack(pixels)).to(device)
         known = [each for each in clear if each is not None] if encoder.mask_clouds else []
+        # As windows are cut for training: a date that measured nothing of a window is none of its dates.
+        valid = (batch != 0).flatten(2).any(2)
         series = make_series(
             batch,
-            dates.expand(len(batch), -1),
-            None,
+            dates.expand(len(batch), -1) * valid,
+            valid,
             clear=clear_patches(torch.from_numpy(np.stack(known)).to(device), encoder) if known else None,
             mean=mean,
             std=std,

@@ -11,7 +11,7 @@ from exact_core.registry import CHAMPION, Registry, default_name
 from exact_core.stages.models import load_segmenter
 from exact_core.tracking import Tracker
 
-__all__ = ["REUSE", "TRAIN", "champion"]
+__all__ = ["ALWAYS", "IF_NO_CHAMPION", "REUSE", "TRAIN", "champion"]
 
 log = logging.getLogger(__name__)
 

@@ -33,25 +33,26 @@ def map_season(
 
     Args:
         config: `mapping` and `device` apply, and `data.season`; dates are thinned as for the segmenter's training.
-        source: season:PATH.
+        source: season:PATH; any other has no images of an area, so there is nothing to map.
         season: a year or START/DAYS; empty: what the source says.
         segmenter: model folder.
         out: folder for class.tif, confidence.tif, item.json, quicklook.png and map.json, which is written last.
         tracker: gets areas, quick-look and the seams' figure.
 
     Returns:
-        Megapixels and seconds, the share of the area that could not be mapped, how much window borders show, and
-        hectares of each class where the CRS has metres.
+        Megapixels and seconds, the share of the area that could not be mapped, how much window borders show;
+        nothing where there is nothing to map.
 
     Raises:
-        ConfigError: another kind of source, or a model for other bands.
+        ConfigError: a model for other bands.
         DataError, CorruptError: no such model or images.
         ServiceError: the map cannot be written.
     """
-    fresh_folder(out, "map.json")
     kind, place = parse_source(source)
     if kind != "season":
-        raise ConfigError(f"source = {source!r}: only a season of images can be mapped; expected season:PATH")
+        log.info("map_season: nothing to map: a %s source has windows, and no images of an area", kind)
+        return {}
+    fresh_folder(out, "map.json")
     model, manifest = open_segmenter(segmenter)
     trained = load_config(segmenter / "config.yaml")
     asked = with_season(config, season, kind=kind).data

@@ -5,7 +5,9 @@ from __future__ import annotations
 import atexit
 import hashlib
 import json
+import logging
 import os
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -36,6 +38,8 @@ __all__ = [
     "read_metrics",
     "save_model",
 ]
+
+log = logging.getLogger(__name__)
 
 WEIGHTS = "weights.safetensors"
 LATEST = "latest.json"
@@ -70,9 +74,15 @@ class StoredCheckpoints(Checkpoints):
 
     def resume(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
         """See `Checkpoints`."""
-        if self._store.head(LATEST) is not None:
-            self._sent = read_pointer(self._store.uri_of(LATEST))
-            fetch_folder(self._sent, self._local)
+        try:
+            if self._store.head(LATEST) is not None:
+                self._sent = read_pointer(self._store.uri_of(LATEST))
+                fetch_folder(self._sent, self._local)
+        except DataError as error:
+            # Parts of it have expired there, or another run of the same training has moved on.
+            log.warning("no checkpoint can be used of %s, so training starts anew: %s", self._store.uri, error)
+            self._sent = None
+            shutil.rmtree(self._local, ignore_errors=True)
         return super().resume(model, optimizer)
 
     def _send(self) -> None:

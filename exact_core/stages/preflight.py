@@ -107,6 +107,8 @@ def _answer(name: str, ask: Callable[[], str]) -> Check:
         return Check(name, "not set", str(nothing))
     except (ExactError, OSError) as error:
         return Check(name, "failed", str(error))
+    except Exception as error:  # noqa: BLE001 - what a driver or a library without its files raises is the answer
+        return Check(name, "failed", f"{type(error).__name__}: {error}")
 
 
 def _code() -> str:
@@ -159,6 +161,11 @@ def _device(wanted: str) -> str:
     from exact_core.training.loop import choose_device
 
     device = choose_device(wanted)
+    if device.type == "cpu" and Path("/dev/nvidiactl").exists():
+        raise ServiceError(
+            f"a GPU is attached, but torch {torch.__version__} cannot use it: its driver is too old or torch is a CPU "
+            f"build; renew either, or set device=cpu to train without"
+        )
     if device.type == "cpu":
         raise NotSetError(
             f"no CUDA device; torch {torch.__version__} computes on {torch.get_num_threads()} CPU threads"

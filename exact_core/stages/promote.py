@@ -40,7 +40,8 @@ def promote(
     Both models map the same evaluation windows. The gate (`config.promotion`): the lower end of the confidence interval
     of the difference in mIoU, by a paired bootstrap over scenes, is above `minimum_gain`, and no class loses more than
     `largest_class_loss`. Without dense labels, the F1 of the tags that the maps imply stands in for mIoU. Without a
-    champion there is nothing to compare with, and the first model becomes it.
+    champion there is nothing to compare with, and the first model becomes it. A dataset that is scored on itself allows
+    no fair comparison, so nothing is promoted on it.
 
     Args:
         config: `promotion`, `evaluation.batch`, `seed` and `device` apply.
@@ -117,6 +118,12 @@ def _register(
         return {**record, "promoted": True, "reason": "it is the champion already"}
     if champion is None:
         promoted, reason = True, "the first version: no champion to compare with"
+    elif windows.manifest.self_scored:
+        promoted = False
+        reason = (
+            f"not compared with champion {champion}: this dataset is trained and scored on itself, which would "
+            f"flatter the new model; move the alias by hand if it looks better"
+        )
     else:
         try:
             comparison = _against(config, windows, segmenter, registry, name, champion)
@@ -125,6 +132,11 @@ def _register(
             reason = f"champion {champion} cannot map this dataset: {error}; give other classes a model of their own"
         else:
             promoted, reason = decide(comparison, config.promotion)
+            if promoted and registry.alias_version(name, CHAMPION) != champion:
+                promoted, reason = (
+                    False,
+                    f"{reason}; but another run has moved the alias meanwhile; repeat the stage",
+                )
             record["comparison"] = {**asdict(comparison), "difference": comparison.difference}
     if promoted:
         registry.set_alias(name, CHAMPION, version, reason=reason)

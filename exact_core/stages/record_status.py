@@ -35,10 +35,10 @@ def record_status(*, pipeline_run: str, state: str, error: str, job: str, webhoo
         ConfigError: the webhook is no http(s) URL.
     """
     record = {"pipeline_run": pipeline_run, "state": state, "error": error, "job": job}
-    if webhook and not webhook.startswith(("http://", "https://")):
-        raise ConfigError(f"webhook = {webhook!r}: expected an http:// or https:// URL")
     finish_pipeline_run(pipeline_run, succeeded=state == SUCCEEDED, reason=error)
     log.info("record_status: %s%s", state, f": {error}" if error else "")
+    if webhook and not webhook.startswith(("http://", "https://")):
+        raise ConfigError(f"webhook = {webhook!r}: expected an http:// or https:// URL")
     if webhook:
         body = json.dumps(record).encode()
         request = urllib.request.Request(webhook, body, {"Content-Type": "application/json"})  # noqa: S310 - checked above

@@ -245,7 +245,10 @@ class Cache:
 
 def _remove_unheld(folder: Path) -> None:
     """Delete a folder unless a process holds it."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return  # its process has just ended
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         shutil.rmtree(folder, ignore_errors=True)

@@ -56,7 +56,8 @@ def training_bytes(config: RunConfig, *, bands: int, classes: int, dates: int, k
             dates=torch.linspace(0, 360, seen).long().expand(PROBE, seen),
             seen=torch.ones(PROBE, 1, seen, dtype=torch.bool),
         )
-        saved = _saved_bytes(lambda: model.train()(series), keep={p.data_ptr() for p in model.parameters()})
+        with torch.autocast("cpu", torch.bfloat16, enabled=settings.training.precision == "bf16"):
+            saved = _saved_bytes(lambda: model.train()(series), keep={p.data_ptr() for p in model.parameters()})
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     return PROCESS + COPIES * weights + int(BACKWARD * saved / PROBE * settings.training.batch)
 

@@ -43,7 +43,7 @@ def test_the_demo_is_a_good_run_with_everything_in_the_store_and_in_mlflow(demo,
     runs = client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id])
     stages = {run.data.tags.get("exact.stage"): run for run in runs}
     assert {run.info.status for run in runs} == {"FINISHED"}
-    assert len(stages) == 8
+    assert len(stages) == 9
     images = {stage: run.data.tags.get("exact.image") for stage, run in stages.items() if stage}
     assert images == {stage: image(DATA if stage == "ingest" else TRAIN) for stage in images}
     endpoint = servers["AWS_ENDPOINT_URL"].removeprefix("http://")

@@ -15,7 +15,7 @@ from exact_core.cli import main
 from exact_core.config import override
 from exact_core.data.dataset import VOID
 from exact_core.data.season import open_season
-from exact_core.data.season_files import read_images
+from exact_core.data.season_files import choose_dates, read_images
 from exact_core.errors import ConfigError, DataError
 from exact_core.evaluation.figures import class_colours
 from exact_core.recipes import resolve
@@ -80,6 +80,28 @@ def test_rows_are_what_the_whole_is(season):
         parts = [images.read(first, last) for first, last in itertools.pairwise(edges)]
         np.testing.assert_array_equal(np.concatenate([pixels for pixels, _ in parts], 2), whole)
         np.testing.assert_array_equal(np.concatenate([seen for _, seen in parts], 1), clear)
+
+
+def test_what_was_not_measured_is_as_little_clear_as_for_windows(tmp_path):
+    """A swath that ends in the middle on one date, without a word of clouds: as `ingest` has it."""
+
+    def half(date, _band, values):
+        values = values.copy()
+        if date == 1:
+            values[:, values.shape[1] // 2 :] = 0
+        return values
+
+    write_season(tmp_path / "source", size=SIZE, change=half)
+    config = resolve("season").data
+    images = open_season(tmp_path / "source", config)
+    _, clear = images.read(0, SIZE[0])
+    _, expected = choose_dates(images.acquisitions, images.bands, images.grid, 30, tmp_path, [])
+    # Coarse bands reach half a pixel of theirs into what was not measured.
+    edge = SIZE[1] // 4
+    for part in (slice(0, edge - 2), slice(edge + 2, None)):
+        np.testing.assert_array_equal(clear[:, :, part], expected[:, :, part].astype(bool))
+    assert not clear[1, :, edge + 2 :].any()
+    assert clear[0].all()
 
 
 def test_the_map_lies_on_the_pixels_of_the_images(season, mapped):
@@ -152,8 +174,8 @@ def test_the_map_does_not_depend_on_what_is_done_at_a_time(season, mapped, tmp_p
 def test_what_cannot_be_mapped_is_refused(season, tmp_path):
     root, source, config = season
     arguments = {"season": "", "segmenter": root / "segmenter", "tracker": TRACKER}
-    with pytest.raises(ConfigError, match="only a season of images"):
-        map_season(config, source="synthetic", out=tmp_path / "a", **arguments)
+    assert map_season(config, source="synthetic", out=tmp_path / "a", **arguments) == {}
+    assert not (tmp_path / "a").exists()
     write_season(tmp_path / "small", size=(6, 32))
     with pytest.raises(DataError, match="smaller than the model's window of 8"):
         map_season(config, source=f"season:{tmp_path}/small", out=tmp_path / "b", **arguments)
@@ -172,3 +194,7 @@ def test_the_command(season, mapped, tmp_path, monkeypatch):
         main()
     assert not ended.value.code
     assert (read(tmp_path / "m" / "class.tif")[0] == read(mapped[0] / "class.tif")[0]).all()
+    monkeypatch.setattr(sys, "argv", ["exact", "map", "synthetic", str(root / "segmenter"), str(tmp_path / "n")])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1

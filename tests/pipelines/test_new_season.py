@@ -1,6 +1,7 @@
 """The pipeline of a new season: its cluster form as compiled, and its local form, run."""
 
 import datetime as dt
+import json
 
 import yaml
 from kfp import dsl
@@ -39,6 +40,7 @@ def test_the_local_form_maps_the_latest_season_that_has_ended(tmp_path):
     season = WindowDataset(work / "dataset").manifest
     assert str(season.season_start) == str(start)
     assert (work / "report.html").is_file()
+    assert json.loads((work / "crop_map" / "map.json").read_text())["season_start"] == str(start)
     said = (work / "run.log").read_text()
     assert f"resolve_season: {start}/30: latest to have ended at" in said
     assert "(no schedule time, now)" in said

@@ -40,6 +40,13 @@ def test_a_run_is_submitted_and_followed(server, capsys):
     assert "Experiment details" not in out
 
 
+def test_a_misspelt_choice_is_refused_before_anything_is_sent(server, capsys):
+    code, _, err = exact(capsys, "submit", "new_season", "-p", "training=sometimes")
+    assert code == 1
+    assert "if_no_champion" in err
+    assert not server.runs
+
+
 @pytest.mark.parametrize(("state", "code"), [("SUCCEEDED", 0), ("FAILED", 1), ("CANCELED", 3), ("SKIPPED", 3)])
 def test_the_exit_code_is_what_became_of_the_run(server, capsys, state, code):
     server.script = ["RUNNING", state]

@@ -92,8 +92,8 @@ def test_a_second_season_is_mapped_with_the_champion_of_the_first(tmp_path, monk
         (tmp_path / name).mkdir()
         local._run(tmp_path / name, make_new_season(on_cluster=False), arguments, "tags")
     first, second = ({path.name for path in (tmp_path / name).iterdir()} for name in ("first", "second"))
-    assert {"classifier", "masks", "segmenter", "promotion", "report.html"} <= first
-    assert {"evaluation", "report.html", "segmenter"} <= second
+    assert {"classifier", "masks", "segmenter", "promotion", "report.html", "crop_map"} <= first
+    assert {"evaluation", "report.html", "segmenter", "crop_map"} <= second
     assert not {"classifier", "masks", "promotion"} & second
     weights = "segmenter/weights.safetensors"
     assert sha256_of(tmp_path / "first" / weights) == sha256_of(tmp_path / "second" / weights)

@@ -67,6 +67,24 @@ def test_a_training_that_cannot_fit_is_refused_with_the_way_out(config, monkeypa
         preflight(config, source="synthetic", season="", tracker=NoTracker())
 
 
+def test_whatever_a_driver_raises_is_an_answer(monkeypatch):
+    def broken(_):
+        raise RuntimeError("CUDA error: no kernel image")
+
+    monkeypatch.setattr("exact_core.training.loop.choose_device", broken)
+    found = {check.name: check for check in checks()}
+    assert found["GPU"].state == "failed"
+    assert "no kernel image" in found["GPU"].detail
+
+
+def test_half_precision_takes_less(config):
+    def estimate(precision):
+        changed = override(config, [f"classifier.training.precision={precision}", "classifier.training.batch=64"])
+        return memory.training_bytes(changed, bands=10, classes=3, dates=20, kind="classifier")
+
+    assert estimate("bf16") < estimate("fp32")
+
+
 def test_the_figures_are_returned(config):
     figures = preflight(config, source="synthetic", season="", tracker=NoTracker())
     assert 0.1 < figures["estimated_gb"] < figures["available_gb"]

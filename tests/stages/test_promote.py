@@ -109,6 +109,19 @@ def test_without_dense_labels_tags_are_compared(place, tmp_path, dataset_folder,
     assert set(record["comparison"]["per_class"]) == set(WindowDataset(dataset_folder).manifest.classes)
 
 
+def test_a_dataset_scored_on_itself_promotes_nothing_but_the_first(place, dataset_folder, monkeypatch):
+    class Alone(WindowDataset):
+        def __init__(self, root):
+            super().__init__(root)
+            self.manifest = self.manifest.model_copy(update={"self_scored": True})
+
+    monkeypatch.setattr(promoting, "WindowDataset", Alone)
+    assert place("poor", "run-1")[0]["promoted"] == 1
+    summary, record = place("good", "run-2")
+    assert summary["promoted"] == 0
+    assert "trained and scored on itself" in record["reason"]
+
+
 def test_a_champion_of_other_classes_is_not_compared(place, config, tmp_path):
     place("good", "run-1")
     other = override(config, ["data.synthetic.crops=4"])

@@ -69,6 +69,10 @@ def test_a_webhook_that_is_away_or_refuses_fails_nothing(hook, caplog):
     assert caplog.text.count("did not take the status") == 2
 
 
-def test_a_webhook_must_be_http():
+def test_a_webhook_must_be_http_and_hides_no_status(tracked):
+    with tracked("ingest") as tracker:
+        run_id = tracker.run_id
     with pytest.raises(ConfigError, match="file:///etc/passwd"):
-        record(webhook="file:///etc/passwd")
+        record("FAILED", webhook="file:///etc/passwd")
+    client = MlflowClient(tracking_uri=tracking_uri())
+    assert client.get_run(client.get_run(run_id).data.tags["mlflow.parentRunId"]).info.status == "FAILED"

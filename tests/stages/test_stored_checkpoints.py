@@ -58,6 +58,17 @@ def test_a_retry_elsewhere_continues_to_the_same_bits(train, tmp_path, monkeypat
     assert set(store.list_keys()) == named | {f"folders/{pointer.digest}.json", models.LATEST}
 
 
+def test_checkpoints_that_have_expired_there_are_no_end(train, tmp_path, caplog):
+    with pytest.raises(KeyboardInterrupt):
+        train("lost", Lost(3))
+    (state,) = (tmp_path / "store" / "state").iterdir()
+    for path in state.glob("sha256/*/*"):
+        path.unlink()
+    train("anew", NoTracker())
+    assert "training starts anew" in caplog.text
+    assert (tmp_path / "anew" / "model.json").is_file()
+
+
 def test_uploads_are_not_more_frequent_than_asked_for(train, tmp_path, monkeypatch):
     monkeypatch.setattr(models, "UPLOAD_SECONDS", 3600.0)
     train("quick", NoTracker())
