@@ -1,6 +1,7 @@
 """Build the images that deploy/images.lock names: `python docker/build.py [--push REGISTRY] [data] [train]`.
 
-Needs nothing but Python and Docker. The tag is the version of the code; a label holds a digest of its sources.
+Needs nothing but Python and Docker. Tags: the version, as the lock has it, and the version with a digest of the
+sources; the digest is a label too.
 """
 
 from __future__ import annotations
@@ -29,16 +30,19 @@ def main() -> int:
         raise SystemExit("exact_core/__init__.py names no version")
     for name in given.images or IMAGES:
         reference = _locked(IMAGES[name])
-        command = ["docker", "build", "--file", f"docker/{name}/Dockerfile", "--tag", reference]
+        references = [reference, f"{reference}-{_revision()}"]
+        command = ["docker", "build", "--file", f"docker/{name}/Dockerfile"]
+        command += [word for each in references for word in ("--tag", each)]
         arguments = {"VERSION": version[1], "REVISION": _revision(), "REFERENCE": reference, "BASE_IMAGE": given.base}
         for key, value in arguments.items():
             command += ["--build-arg", f"{key}={value}"] if value else []
         command += ["--network", given.network] if given.network else []
         _docker([*command, "."])
-        if given.push:
-            _docker(["docker", "tag", reference, f"{given.push}/{reference}"])
-            _docker(["docker", "push", f"{given.push}/{reference}"])
-        sys.stdout.write(f"{reference}\n")
+        for each in references:
+            if given.push:
+                _docker(["docker", "tag", each, f"{given.push}/{each}"])
+                _docker(["docker", "push", f"{given.push}/{each}"])
+            sys.stdout.write(f"{each}\n")
     return 0
 
 

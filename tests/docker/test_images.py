@@ -17,7 +17,9 @@ def test_an_image_runs_as_a_numeric_user_and_says_what_it_is(images, name):
     assert config["User"] == "1000:1000"
     labels = config["Labels"]
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
-    assert images[name].tags[0].endswith(f":{labels['org.opencontainers.image.version']}")
+    version, revision = (labels[f"org.opencontainers.image.{key}"] for key in ("version", "revision"))
+    tags = {tag.rpartition(":")[2] for tag in images[name].tags}
+    assert {version, f"{version}-{revision}"} <= tags
 
 
 @pytest.mark.parametrize("name", [DATA, TRAIN])
