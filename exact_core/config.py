@@ -98,6 +98,29 @@ class SeasonConfig(Settings):
     attribute: str | None = Field(None, description="parcel attribute with the crop code; None: crop_code")
     classes: dict[int, str] | None = Field(None, description="crop code -> class name; None: labels/legend.csv")
     void_codes: tuple[int, ...] = Field((), description="codes of the label layer whose truth is unknown")
+    offset: Literal["correct", "refuse", "stated"] = Field(
+        "correct",
+        description="where metadata and pixels disagree whether a date holds the offset of 1000 of baseline 04.00: the "
+        "pixels win, and it is noted; the season is refused; or metadata are believed, unchecked",
+    )
+    clear_classes: tuple[int, ...] = Field(
+        (4, 5, 6, 7, 11),
+        description="classes of the scene classification that show the ground: vegetation, bare soil, water, "
+        "unclassified, snow",
+    )
+    cloud_erosion: int = Field(
+        0,
+        ge=0,
+        le=50,
+        description="what is not clear and narrower than twice this, pixels, is a misjudgement",
+    )
+    cloud_dilation: int = Field(0, ge=0, le=200, description="margin, pixels, around clouds that is not clear either")
+    min_clear: float = Field(
+        0.0, ge=0, lt=1, description="dates with a smaller clear share are left out; 0: their clear parts are used"
+    )
+    longest_gap: int = Field(
+        120, ge=1, description="days of the season that may pass without a clear look at an average place"
+    )
 
     @model_validator(mode="after")
     def _bands_once(self) -> SeasonConfig:

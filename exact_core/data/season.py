@@ -10,28 +10,24 @@ Axes: T dates, C bands, H W pixels.
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
-from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from exact_core.config import DataConfig, SeasonConfig, describe
 from exact_core.data.dataset import CLEAR_PATCH
-from exact_core.data.season_files import (
-    SCL,
-    Acquisition,
-    Grid,
-    check_files,
+from exact_core.data.rasters import Grid
+from exact_core.data.season_files import Acquisition, check_files, clip_to_season, find_acquisitions
+from exact_core.data.season_images import (
+    SeasonImages,
     choose_dates,
     choose_grid,
-    clip_to_season,
-    find_acquisitions,
-    read_images,
-    read_scl,
+    describe_counts,
+    merge_days,
+    settle_offsets,
 )
 from exact_core.data.season_labels import read_labels
 from exact_core.data.windows import (
@@ -85,17 +81,17 @@ def ingest_season(source: Path, config: DataConfig, out: Path, *, seed: int) -> 
     folder = source.parent if source.is_file() else source
     settings = _settings(folder, config)
     notes: list[str] = []
-    images = _grid_and_dates(source, settings, notes)
+    images = _open(source, settings, config, notes)
     grid = images.grid
     names, labels = read_labels(folder, settings, grid, notes)
-    chosen, clear = choose_dates(images.acquisitions, settings.bands, grid, config.max_dates, source, notes)
-    images = replace(images, acquisitions=chosen)
+    pixels, clear, counts = images.read_counted(0, grid.height)
+    notes.extend(describe_counts(counts))
     scene = Scene(
         name=images.name,
-        pixels=read_images(chosen, settings.bands, grid, notes),
+        pixels=pixels,
         days=images.days.astype(np.int16),
         labels=labels,
-        clear=clear,
+        clear=clear.astype(np.uint8),
         crs=grid.crs.to_string(),
         transform=tuple(grid.transform)[:6],
         origin=str(source),
@@ -115,41 +111,6 @@ def ingest_season(source: Path, config: DataConfig, out: Path, *, seed: int) -> 
         _write_windows(writer, scene, config, stride=config.stride or settings.stride, seed=seed)
 
 
-@dataclass(frozen=True)
-class SeasonImages:
-    """The images of a season on disk, read as they are asked for; nothing of them is kept in memory.
-
-    name: of the scene. start, length: first day and days of the season. days: int64 (T,), since its start.
-    """
-
-    name: str
-    start: dt.date
-    length: int
-    bands: tuple[str, ...]
-    grid: Grid
-    acquisitions: list[Acquisition]
-    notes: list[str]
-
-    @property
-    def days(self) -> NDArray[np.int64]:
-        """Days since the season's start, (T,)."""
-        return np.array([(acquisition.date - self.start).days for acquisition in self.acquisitions], np.int64)
-
-    def read(self, first: int, last: int) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
-        """Rows `first` to before `last`, both even: pixels (T, C, h, W) and clear patches (T, h/2, W/2).
-
-        As for windows, a patch is clear where all of it was measured and, if clouds are known, none lies over it.
-        """
-        part = self.grid.rows(first, last)
-        pixels = read_images(self.acquisitions, self.bands, part, [])
-        measured = (pixels != 0).any(1)
-        shape = (len(pixels), part.height // CLEAR_PATCH, CLEAR_PATCH, part.width // CLEAR_PATCH, CLEAR_PATCH)
-        clear = measured.reshape(shape).all((2, 4))
-        if SCL in self.acquisitions[0].files:
-            clear &= np.stack([read_scl(each.files[SCL], part) for each in self.acquisitions]).astype(bool)
-        return pixels, clear
-
-
 def open_season(source: Path, config: DataConfig) -> SeasonImages:
     """The season as `ingest_season` would read it, without its labels.
 
@@ -157,22 +118,32 @@ def open_season(source: Path, config: DataConfig) -> SeasonImages:
         ConfigError, DataError: as `ingest_season`.
     """
     settings = _settings(source.parent if source.is_file() else source, config)
-    notes: list[str] = []
-    images = _grid_and_dates(source, settings, notes)
-    acquisitions = images.acquisitions
-    chosen, _ = choose_dates(
-        acquisitions, settings.bands, images.grid, config.max_dates, source, notes, keep_clear=False
+    return _open(source, settings, config, [])
+
+
+def _open(source: Path, settings: SeasonConfig, config: DataConfig, notes: list[str]) -> SeasonImages:
+    """The dates to read, their offsets settled, on their grid."""
+    name, start, length, found, grid = _find(source, settings, notes)
+    settled = settle_offsets(found, grid, settings, source, notes)
+    chosen, shares = choose_dates(
+        merge_days(settled, notes),
+        grid,
+        settings,
+        start=start,
+        length=length,
+        limit=config.max_dates,
+        source=source,
+        notes=notes,
     )
-    return replace(images, acquisitions=chosen, notes=notes)
+    return SeasonImages(name, start, length, settings, grid, chosen, shares, notes)
 
 
-def _grid_and_dates(source: Path, settings: SeasonConfig, notes: list[str]) -> SeasonImages:
-    """All dates of the season, checked, and their grid."""
+def _find(source: Path, settings: SeasonConfig, notes: list[str]) -> tuple[str, dt.date, int, list[Acquisition], Grid]:
+    """Name of the scene, first day and days of the season, all its acquisitions, checked, and their grid."""
     name, found = find_acquisitions(source, settings.bands)
     start, length, acquisitions = clip_to_season(found, settings, source, notes)
     check_files(acquisitions, settings.bands)
-    grid = choose_grid(acquisitions[0], settings.bands)
-    return SeasonImages(name, start, length, settings.bands, grid, acquisitions, notes)
+    return name, start, length, acquisitions, choose_grid(acquisitions[0], settings.bands)
 
 
 def survey_season(source: Path, config: DataConfig) -> tuple[int, int]:
@@ -181,8 +152,9 @@ def survey_season(source: Path, config: DataConfig) -> tuple[int, int]:
     Raises:
         ConfigError, DataError: as `ingest_season`.
     """
-    images = _grid_and_dates(source, _settings(source.parent if source.is_file() else source, config), [])
-    return len(images.acquisitions), len(images.bands)
+    settings = _settings(source.parent if source.is_file() else source, config)
+    found = _find(source, settings, [])[3]
+    return len({acquisition.date for acquisition in found}), len(settings.bands)
 
 
 # Settings

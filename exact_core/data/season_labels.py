@@ -29,7 +29,7 @@ from rasterio.warp import transform_bounds, transform_geom
 
 from exact_core.config import SeasonConfig
 from exact_core.data.dataset import VOID
-from exact_core.data.season_files import RASTERS, Grid, fit_to_grid, read_raster
+from exact_core.data.rasters import RASTERS, Grid, fit_to_grid, read_raster
 from exact_core.errors import DataError
 
 __all__ = ["read_labels"]

@@ -14,8 +14,7 @@ import rasterio
 
 from exact_core.config import DataConfig, SeasonConfig
 from exact_core.data.dataset import VOID, WindowDataset
-from exact_core.data.radiometry import clear_from_scl
-from exact_core.data.season import ingest_season
+from exact_core.data.season import ingest_season, open_season
 from exact_core.errors import ConfigError, DataError, ExactError
 from exact_core.recipes import resolve
 from tests.fakes import (
@@ -163,14 +162,6 @@ def test_clear_patches(tmp_path: Path) -> None:
     assert clear is not None
     # A 20 m pixel is one patch of 2 x 2.
     assert np.argwhere(clear == 0).tolist() == [[0, 1, 2]]
-
-
-def test_clear_from_scl_by_hand() -> None:
-    scl = np.array([[4, 5, 6, 7], [11, 4, 4, 8], [0, 4, 4, 4], [4, 4, 2, 4]], np.uint8)
-    assert clear_from_scl(scl).tolist() == [[1, 0], [0, 0]]
-    for value in range(12):
-        expected = value in (4, 5, 6, 7, 11)
-        assert clear_from_scl(np.full((2, 2), value, np.uint8)).tolist() == [[expected]]
 
 
 def test_thinning_takes_the_clearest_date_of_a_run(tmp_path: Path) -> None:
@@ -475,9 +466,80 @@ def test_missing_scl_on_one_date(tmp_path: Path) -> None:
 
 
 def test_two_acquisitions_on_one_date(tmp_path: Path) -> None:
-    root = write_season(tmp_path / "s")
-    (root / "S2_20180411").rename(root / "tile_20180401")
-    assert "S2_20180401 and tile_20180401 are both of 2018-04-01" in refused(root)
+    """A swath that ends, with a cloud, and another that begins: each pixel is of the first that shows it."""
+
+    def change(date: int, band: str, values: np.ndarray) -> np.ndarray:
+        scale = 2 if band in COARSE else 1
+        values = values.copy()
+        if date == 0:
+            values[:, 16 // scale :] = 0
+        if date == 1:
+            values[: 8 // scale] = 0
+        return values
+
+    def scl(date: int) -> np.ndarray:
+        classes = np.full((16, 16), CLEAR)
+        if date == 0:
+            classes[8:] = CLOUD
+        return classes
+
+    root = write_season(tmp_path / "s", change=change, scl=scl)
+    (root / "S2_20180411").rename(root / "A2_20180401")
+    dataset = ingest(root, DataConfig(window=32, validation_share=0, test_share=0))
+    window = dataset.window(0)
+    assert window.days.tolist() == [0, 20, 30]
+    first, second = expected_image(0), expected_image(1)
+    # B02 alone: at 20 m, pixels beside an edge are drawn on by their neighbours.
+    b02 = window.pixels[0, 0]
+    np.testing.assert_array_equal(b02[:8, :16], first[0, :8, :16])
+    np.testing.assert_array_equal(b02[8:16, :16], first[0, 8:16, :16])
+    np.testing.assert_array_equal(b02[16:, :], second[0, 16:, :])
+    np.testing.assert_array_equal(b02[8:, 16:], second[0, 8:, 16:])
+    assert not b02[:8, 16:].any()
+    assert window.clear is not None
+    # Patches of the second date; the coarse bands of the first reach half a pixel of theirs over its edge.
+    assert window.clear[0, 8:].all()
+    assert window.clear[0, 4:, :7].all()
+    assert not window.clear[0, :4, 8:].any()
+    assert any("1 days have more than one acquisition (the first 2018-04-01" in n for n in dataset.manifest.notes)
+
+
+def test_dates_that_show_too_little_are_left_out_if_asked_for(tmp_path: Path) -> None:
+    def scl(date: int) -> np.ndarray:
+        classes = np.full((16, 16), CLOUD)
+        classes[: 4 * date] = CLEAR
+        return classes
+
+    root = write_season(tmp_path / "s", scl=scl)
+    dataset = ingest(root, DataConfig(season=SeasonConfig(min_clear=0.5)))
+    assert dataset.window(0).days.tolist() == [20, 30]
+    assert "2 dates are clear on less than 50% of the scene and were dropped" in dataset.manifest.notes
+    message = refused(root, DataConfig(season=SeasonConfig(min_clear=0.7)))
+    assert "is clear enough (data.season.min_clear 0.7)" in message
+
+
+def test_a_season_with_too_long_a_gap(tmp_path: Path) -> None:
+    root = write_season(tmp_path / "s", dates=("20210901", "20211001", "20220301", "20220401"))
+    message = refused(root)
+    assert "from 2021-10-02 to 2022-02-28, 150 days" in message
+    assert "2021-12    0 dates    0.0 clear looks" in message
+    assert len(ingest(root, DataConfig(season=SeasonConfig(longest_gap=150)))) == 4
+
+
+def test_clouds_grow_alike_whatever_rows_are_read(tmp_path: Path) -> None:
+    def scl(date: int) -> np.ndarray:
+        return np.random.default_rng(date).choice([CLEAR, CLOUD], (16, 16), p=[0.9, 0.1])
+
+    root = write_season(tmp_path / "s", scl=scl)
+    plain = open_season(root, DataConfig())
+    for season in (SeasonConfig(cloud_dilation=3), SeasonConfig(cloud_erosion=1, cloud_dilation=1)):
+        images = open_season(root, DataConfig(season=season))
+        whole = images.read(0, 32)[1]
+        parts = [images.read(first, first + 2)[1] for first in range(0, 32, 2)]
+        np.testing.assert_array_equal(np.concatenate(parts, 1), whole)
+        if not season.cloud_erosion:
+            assert not (whole & ~plain.read(0, 32)[1]).any()
+            assert whole.mean() < plain.read(0, 32)[1].mean()
 
 
 def test_a_single_date(tmp_path: Path) -> None:

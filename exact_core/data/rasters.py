@@ -1,0 +1,110 @@
+"""Rasters of any file brought to one grid of pixels.
+
+Axes: H W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.errors import RasterioError
+from rasterio.transform import Affine
+from rasterio.warp import Resampling, reproject
+from rasterio.windows import Window
+
+from exact_core.errors import DataError
+
+__all__ = ["RASTERS", "Grid", "fit_to_grid", "open_raster", "read_raster"]
+
+RASTERS = (".tif", ".tiff", ".jp2", ".vrt")
+MARGIN = 2
+"""Pixels of a coarser raster beside a grid that its bilinear values draw on."""
+ALIGNED = 1e-4
+"""Pixels by which two grids may differ and still be one."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The pixels that everything is brought to; `file` is where the grid was taken from."""
+
+    crs: Any
+    transform: Any
+    height: int
+    width: int
+    file: Path
+
+    def rows(self, first: int, last: int) -> Grid:
+        """The part from row `first` to before row `last`."""
+        return replace(self, transform=self.transform @ Affine.translation(0, first), height=last - first)
+
+
+def open_raster(path: Path) -> Any:
+    """The file for reading; DataError if it is no raster."""
+    try:
+        return rasterio.open(path)
+    except RasterioError as error:
+        raise DataError(f"{path}: not a readable raster: {error}; download it again or leave its date out") from error
+
+
+def read_raster(path: Path, *, around: Grid | None = None) -> tuple[NDArray[Any], Any, Any, float | None]:
+    """Values (H, W), CRS, transform and nodata of a one-band raster; `around` a grid, what it needs to be filled."""
+    with open_raster(path) as file:
+        if file.count != 1:
+            raise DataError(f"{path}: {file.count} bands in one file; expected a file for each band")
+        try:
+            window = None if around is None else _window_around(file, around)
+            transform = file.transform if window is None else file.window_transform(window)
+            return file.read(1, window=window), file.crs, transform, file.nodata
+        except RasterioError as error:
+            raise DataError(f"{path}: damaged: {error}; download it again or leave its date out") from error
+
+
+def _window_around(file: Any, grid: Grid) -> Window | None:
+    """The pixels of a file that a grid is filled from, with neighbours for interpolation; None: all of them."""
+    if file.crs != grid.crs:
+        return None
+    onto = ~file.transform @ grid.transform
+    corners = [onto @ (col, row) for col in (0, grid.width) for row in (0, grid.height)]
+    left, right = min(col for col, _ in corners), max(col for col, _ in corners)
+    top, bottom = min(row for _, row in corners), max(row for _, row in corners)
+    same = np.allclose([onto.a, onto.b, onto.d, onto.e], [1, 0, 0, 1], atol=1e-9, rtol=0)
+    aligned = same and max(abs(left - round(left)), abs(top - round(top))) < ALIGNED
+    if aligned:
+        edges = [round(value) for value in (top, bottom, left, right)]
+    else:
+        edges = [math.floor(top) - MARGIN, math.ceil(bottom) + MARGIN, math.floor(left) - MARGIN]
+        edges.append(math.ceil(right) + MARGIN)
+    row0, row1 = (min(max(edge, 0), file.height) for edge in edges[:2])
+    col0, col1 = (min(max(edge, 0), file.width) for edge in edges[2:])
+    if row0 >= row1 or col0 >= col1:
+        # Beside the grid: fitted as it is, it fills nothing.
+        return Window(0, 0, 1, 1)
+    return Window(col0, row0, col1 - col0, row1 - row0)
+
+
+def fit_to_grid(
+    values: NDArray[Any], crs: Any, transform: Any, grid: Grid, *, nearest: bool, fill: int
+) -> NDArray[Any]:
+    """Values on the grid; `fill` where there are none. A bilinear value leaves out neighbours that are `fill`."""
+    covers = values.shape[0] >= grid.height and values.shape[1] >= grid.width
+    if crs == grid.crs and covers and transform.almost_equals(grid.transform, precision=1e-6):
+        return values[: grid.height, : grid.width]
+    fitted = np.full((grid.height, grid.width), fill, values.dtype)
+    reproject(
+        values,
+        fitted,
+        src_crs=crs,
+        src_transform=transform,
+        src_nodata=fill,
+        dst_crs=grid.crs,
+        dst_transform=grid.transform,
+        dst_nodata=fill,
+        resampling=Resampling.nearest if nearest else Resampling.bilinear,
+    )
+    return fitted
