@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from exact_core.data.dataset import Statistics
+from exact_core.data.dataset import SPLITS, Statistics
 
 __all__ = [
     "BandFigures",
@@ -224,7 +224,7 @@ class BandSums:
         self._sums: dict[str, NDArray[np.float64]] = {}
 
     def add(self, group: str, pixels: NDArray[np.int16]) -> None:
-        """Count pixels (T, C, H, W) for a group."""
+        """Count pixels (T, C, H, W) for a group: a split, or ALL."""
         values = pixels.transpose(1, 0, 2, 3).reshape(len(self._bands), -1)
         values = values[:, values.any(0)]
         counts = self._counts.setdefault(group, np.zeros((len(self._bands), BINS), np.int64))
@@ -239,7 +239,8 @@ class BandSums:
         figures = []
         for number, band in enumerate(self._bands):
             mean, std = self._statistics.mean[number], self._statistics.std[number]
-            counts = {group: table[number] for group, table in self._counts.items() if table[number].sum()}
+            tables = [(group, self._counts[group][number]) for group in (*SPLITS, ALL) if group in self._counts]
+            counts = {group: table for group, table in tables if table.sum()}
             means = {group: float(self._sums[group][number] / counts[group].sum()) for group in counts}
             figures.append(
                 BandFigures(

@@ -92,9 +92,7 @@ def _windows(axes: Axes, footprint: Footprint, *, marks: bool) -> None:
             x, y = outlines.mean(1).T
             axes.scatter(x, y, s=7, marker="s", color=colour, linewidth=0)
         else:
-            axes.add_collection(
-                PolyCollection(list(outlines), facecolor=colour, edgecolor="white", linewidth=0.4, alpha=0.9)
-            )
+            axes.add_collection(PolyCollection(list(outlines), facecolor=colour, edgecolor="white", linewidth=0.4))
 
 
 def _scenes_apart(footprint: Footprint) -> Figure:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import CRSError
 from rasterio.warp import transform
 
@@ -89,6 +90,7 @@ def corners_of(crs: str, outlines: NDArray[np.float64]) -> tuple[tuple[float, fl
     (west, south), (east, north) = outlines.reshape(-1, 2).min(0), outlines.reshape(-1, 2).max(0)
     try:
         lon, lat = transform(crs, "EPSG:4326", [west, east, west, east], [north, north, south, south])
-    except CRSError:
+    except (CRSError, CPLE_BaseError, ValueError):
+        # A dataset may name any CRS; a page without degrees is better than none.
         return ()
     return tuple(zip(lat, lon, strict=True)) if np.isfinite([lat, lon]).all() else ()
