@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 import yaml
 
-from exact_core import __version__, cluster_cli
+from exact_core import __version__, cluster_cli, inspect_cli
 from exact_core.config import RunConfig, load_config, override
 from exact_core.errors import ConfigError, ExactError, ServiceError
 from exact_core.recipes import RECIPES, resolve
@@ -27,6 +27,7 @@ app = typer.Typer(
 ingest_app = typer.Typer(help="Read a source and cut it into a window dataset.", no_args_is_help=True)
 app.add_typer(ingest_app, name="ingest")
 app.add_typer(store_app, name="store")
+app.command()(inspect_cli.inspect)
 app.command()(cluster_cli.submit)
 app.command()(cluster_cli.follow)
 app.add_typer(cluster_cli.schedule_app, name="schedule")

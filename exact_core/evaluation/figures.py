@@ -27,15 +27,18 @@ __all__ = [
     "Panel",
     "SceneMap",
     "class_colours",
+    "class_labels",
     "confusion_figure",
     "curves_figure",
     "histogram_figure",
     "map_figure",
+    "new_figure",
     "overlay_cam",
     "paint",
     "paint_confidence",
     "panels_figure",
     "per_class_figure",
+    "plain",
     "true_colour",
 ]
 
@@ -207,7 +210,7 @@ def confusion_figure(names: Sequence[str], counts: NDArray[np.int64]) -> Figure:
     """
     size = len(names)
     cell = 0.78 if size <= 10 else 0.6
-    figure = _figure(cell * size + 2.0, cell * size + 1.4)
+    figure = new_figure(cell * size + 2.0, cell * size + 1.4)
     axes = figure.add_subplot()
     total = counts.sum(1, keepdims=True)
     shares = np.divide(counts, total, out=np.zeros(counts.shape), where=total > 0)
@@ -219,8 +222,8 @@ def confusion_figure(names: Sequence[str], counts: NDArray[np.int64]) -> Figure:
         axes.text(column, row, text, ha="center", va="center", fontsize=10, color=colour, linespacing=1.25)
     axes.set_xticks(range(size))
     axes.set_yticks(range(size))
-    _class_labels(axes.set_xticklabels([shorten(name) for name in names], rotation=40, ha="right"))
-    _class_labels(axes.set_yticklabels([shorten(name) for name in names]))
+    class_labels(axes.set_xticklabels([shorten(name) for name in names], rotation=40, ha="right"))
+    class_labels(axes.set_yticklabels([shorten(name) for name in names]))
     axes.set_xlabel("Predicted")
     axes.set_ylabel("Reference")
     axes.set_xticks(np.arange(size + 1) - 0.5, minor=True)
@@ -238,7 +241,7 @@ def per_class_figure(names: Sequence[str], series: Mapping[str, Sequence[float |
         names: background and crops.
         series: caption -> IoU of each name.
     """
-    figure = _figure(5.4, 1.1 + 0.118 * len(names) * (len(series) + 0.7))
+    figure = new_figure(5.4, 1.1 + 0.118 * len(names) * (len(series) + 0.7))
     axes = figure.add_subplot()
     height = 0.8 / max(len(series), 1)
     for number, (caption, values) in enumerate(series.items()):
@@ -249,7 +252,7 @@ def per_class_figure(names: Sequence[str], series: Mapping[str, Sequence[float |
             text = "–" if value is None else f"{100 * value:.0f}"
             axes.text((value or 0.0) + 0.008, y, text, va="center", fontsize=8.5, color=MUTED)
     axes.set_yticks(range(len(names)))
-    _class_labels(axes.set_yticklabels([shorten(name) for name in names]))
+    class_labels(axes.set_yticklabels([shorten(name) for name in names]))
     axes.invert_yaxis()
     axes.set_ylim(len(names) - 0.45, -0.55)
     axes.set_xlim(0, 1.05)
@@ -257,7 +260,7 @@ def per_class_figure(names: Sequence[str], series: Mapping[str, Sequence[float |
     axes.set_xlabel("IoU, %")
     axes.grid(axis="x", color=RULE, linewidth=0.8)
     axes.tick_params(length=0)
-    _plain(axes)
+    plain(axes)
     if series:
         figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=10, columnspacing=1.2)
     return figure
@@ -279,7 +282,7 @@ CURVES = {
 def curves_figure(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
     """Losses (left) and validation figures (right) by epoch, a row for each training that has epochs."""
     rows = {name: history for name, history in histories.items() if history}
-    figure = _figure(11.5, 3.4 * max(len(rows), 1))
+    figure = new_figure(11.5, 3.4 * max(len(rows), 1))
     for number, (name, history) in enumerate(rows.items()):
         keys = list(dict.fromkeys(key for row in history for key in row))
         left = figure.add_subplot(len(rows), 2, 2 * number + 1)
@@ -299,7 +302,7 @@ def histogram_figure(masks: Mapping[str, Any]) -> Figure:
     """How many tagged pixels have which strongest CAM, and where the threshold cuts."""
     counts = np.asarray(masks["histogram"], np.float64)
     threshold = float(masks["threshold"])
-    figure = _figure(5.6, 3.0)
+    figure = new_figure(5.6, 3.0)
     axes = figure.add_subplot()
     edges = np.linspace(0, 1, len(counts) + 1)
     kept = edges[:-1] >= threshold
@@ -312,7 +315,7 @@ def histogram_figure(masks: Mapping[str, Any]) -> Figure:
     axes.set_xlim(0, 1)
     axes.set_xlabel("Strongest CAM of a pixel")
     axes.set_ylabel("Share of pixels, %")
-    _plain(axes)
+    plain(axes)
     return figure
 
 
@@ -330,7 +333,8 @@ def abbreviate(count: int) -> str:
     return str(count)
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of the house, inches."""
     layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
     return Figure(figsize=(width, height), dpi=DPI, layout=layout, facecolor="white")
 
@@ -341,7 +345,7 @@ def _image_grid(rows: Sequence[tuple[str, list[tuple[str, Image]]]], classes: Se
     lines = -(-len(names) // max(2, int((side + 0.1) * columns / 1.9)))
     legend_height = 0.3 * lines + 0.2
     heights = [side * images[0][1].shape[0] / images[0][1].shape[1] for _, images in rows]
-    figure = _figure((side + 0.1) * columns + 1.2, sum(heights) + 0.4 + legend_height)
+    figure = new_figure((side + 0.1) * columns + 1.2, sum(heights) + 0.4 + legend_height)
     grid = figure.subplots(max(len(rows), 1), columns, squeeze=False, height_ratios=heights or None)
     for axes in grid.flat:
         axes.axis("off")
@@ -376,14 +380,14 @@ def _curves(axes: Axes, history: Sequence[Mapping[str, float]], keys: Sequence[s
     axes.set_xlabel("Epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(axis="y", color=RULE, linewidth=0.8)
-    _plain(axes)
+    plain(axes)
     if keys:
         axes.legend(framealpha=0.8, edgecolor="none", fontsize=9, ncols=2)
     else:
         axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color=MUTED)
 
 
-def _plain(axes: Axes) -> None:
+def plain(axes: Axes) -> None:
     """Axes with left and bottom rules only, the grid behind the data."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(RULE)
@@ -391,7 +395,7 @@ def _plain(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def _class_labels(labels: Sequence[Any]) -> None:
+def class_labels(labels: Sequence[Any]) -> None:
     """Class names are text: a dollar sign in one starts no formula."""
     for label in labels:
         label.set_parse_math(False)

@@ -39,7 +39,7 @@ from exact_core.evaluation.figures import (
 )
 from exact_core.files import publish_text
 
-__all__ = ["Panel", "ReportData", "SceneMap", "data_uri", "figure_files", "png_of", "render", "write_report"]
+__all__ = ["Panel", "ReportData", "SceneMap", "data_uri", "embed", "figure_files", "png_of", "render", "write_report"]
 
 PIXEL_BUDGET = 600_000
 """Pixels of all shown scenes together; beyond it they are thinned, so that the report stays below 5 MB."""
@@ -163,13 +163,13 @@ def _content(data: ReportData) -> dict[str, Any]:
         "tiles": _tiles(metrics),
         "colours": colours,
         "maps": [
-            {"name": scene.name, "columns": _embed(columns_of_map(scene, classes)), "size": full.prediction.shape}
+            {"name": scene.name, "columns": embed(columns_of_map(scene, classes)), "size": full.prediction.shape}
             for scene, full in zip(shown, data.maps, strict=False)
         ],
         "thinned": any(len(a.image) != len(b.image) for a, b in zip(shown, data.maps, strict=False)),
         "all_maps": len(data.maps),
         "panels": [
-            {"title": panel.title, "tags": panel.tags, "columns": _embed(columns_of_panel(panel, classes))}
+            {"title": panel.title, "tags": panel.tags, "columns": embed(columns_of_panel(panel, classes))}
             for panel in data.panels
         ],
         "rows": [(name, (metrics.get("per_class") or {}).get(name) or {}) for name in data.names],
@@ -225,7 +225,7 @@ def _thinned(scenes: Sequence[SceneMap]) -> list[SceneMap]:
     ]
 
 
-def _embed(columns: list[tuple[str, Image]]) -> list[tuple[str, str]]:
+def embed(columns: list[tuple[str, Image]]) -> list[tuple[str, str]]:
     """Captions with data URIs; the browser enlarges the pixels."""
     embedded = []
     for caption, image in columns:

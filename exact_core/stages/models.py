@@ -35,6 +35,7 @@ __all__ = [
     "load_classifier",
     "load_segmenter",
     "open_segmenter",
+    "read_manifest",
     "read_metrics",
     "save_model",
 ]
@@ -204,7 +205,12 @@ def _segmenter(folder: Path, manifest: ModelManifest, config: RunConfig) -> AnyS
     return model.eval()
 
 
-def _open_model(folder: Path, kind: str) -> tuple[ModelManifest, RunConfig]:
+def read_manifest(folder: Path, kind: str) -> ModelManifest:
+    """What a model's folder says of it; the weights are left alone.
+
+    Raises:
+        DataError: no model of this kind there.
+    """
     path = folder / "model.json"
     if not path.is_file():
         raise DataError(f"{path}: no {kind} here; train one with `exact train-{kind}`")
@@ -214,6 +220,11 @@ def _open_model(folder: Path, kind: str) -> tuple[ModelManifest, RunConfig]:
         raise DataError(describe(error, where=str(path), model=ModelManifest)) from error
     if manifest.kind != kind:
         raise DataError(f"{path}: this is a {manifest.kind}, expected a {kind}")
+    return manifest
+
+
+def _open_model(folder: Path, kind: str) -> tuple[ModelManifest, RunConfig]:
+    manifest = read_manifest(folder, kind)
     verify(folder, manifest.weights)
     return manifest, load_config(folder / "config.yaml")
 
