@@ -6,6 +6,7 @@ depends on neither the number of parcels nor the size of the map.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -124,7 +125,9 @@ def summarise_parcels(
         with rasterio.open(crop_map.folder / CLASS) as labels, rasterio.open(crop_map.folder / CONFIDENCE) as percent:
             if (percent.shape, percent.transform) != (labels.shape, labels.transform):
                 raise CorruptError(f"{crop_map.folder}: {CONFIDENCE} has other pixels than {CLASS}; make the map again")
-            zones = _Zones(crop_map, RasterioRasterSource(labels), RasterioRasterSource(percent))
+            # Sources are told apart by name: two without one are taken for the same.
+            sources = RasterioRasterSource(labels, name="class"), RasterioRasterSource(percent, name="confidence")
+            zones = _Zones(crop_map, *sources)
             for rows, placed in _parcels(layer, crs, crop_map, attributes, chunk):
                 figures = zones.figures(placed.outlines)
                 table = _table(rows.take(pa.array(placed.kept)), figures, placed.outlines)
@@ -149,7 +152,8 @@ def summarise_parcels(
     finally:
         if writer is not None and writer.is_open:
             writer.close()
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
     return summary
 
 
