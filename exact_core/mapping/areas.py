@@ -2,9 +2,9 @@
 
 Counting pixels gives the area that the map shows, wrong by whatever it confuses. The true class at places that chance
 chose gives an unbiased estimate with a standard error, of areas as of accuracies (Olofsson et al. 2014, Remote Sensing
-of Environment 148:42). The estimators are those of Stehman (2014, International Journal of Remote Sensing 35:4923), which
-hold whatever the strata are; with the map's classes as strata they are those of Olofsson et al. (but for the finite
-population correction, which Olofsson et al. leave out), and with one stratum those of a simple random sample.
+of Environment 148:42). The estimators are those of Stehman (2014, International Journal of Remote Sensing 35:4923),
+which hold whatever the strata are. With the map's classes as strata they are those of Olofsson et al., but for the
+finite population correction, which these leave out; with one stratum, those of a simple random sample.
 
 Axes: n samples, H strata, K + 1 classes with background.
 """

@@ -87,13 +87,23 @@ class CropMap:
         self._check(found)
         return found
 
+    def name_of(self, label: int) -> str:
+        """The class of a label.
+
+        Raises:
+            CorruptError: it has none.
+        """
+        if label >= len(self.classes):
+            raise CorruptError(
+                f"{self.folder / CLASS}: label {label}, but map.json names {len(self.classes)} classes (0 to "
+                f"{len(self.classes) - 1}); the files are not of one map: make it again with `exact map`"
+            )
+        return self.classes[label]
+
     def _check(self, label: NDArray[np.uint8]) -> None:
         wrong = label[(label >= len(self.classes)) & (label != VOID)]
         if wrong.size:
-            raise CorruptError(
-                f"{self.folder / CLASS}: label {wrong[0]}, but map.json names {len(self.classes)} classes (0 to "
-                f"{len(self.classes) - 1}); the files are not of one map: make it again with `exact map`"
-            )
+            self.name_of(int(wrong[0]))
 
     def _unreadable(self, error: Exception) -> CorruptError:
         return CorruptError(f"{self.folder / CLASS}: cannot be read: {error}; make the map again with `exact map`")

@@ -40,10 +40,10 @@ class Placed:
     repaired: int
 
 
+@np.errstate(invalid="ignore", over="ignore")
 def place_outlines(data: NDArray[np.object_], crs: Any, crop_map: CropMap) -> Placed:
     """Outlines (n,) as WKB, None for none, and their CRS -> those that lie on the map."""
-    with np.errstate(invalid="ignore"):
-        outlines = shapely.force_2d(shapely.from_wkb(data, on_invalid="ignore"))
+    outlines = shapely.force_2d(shapely.from_wkb(data, on_invalid="ignore"))
     missing = np.array([each is None or not len(each) for each in data], bool)
     unread = shapely.is_missing(outlines) & ~missing
     empty = missing | (~unread & shapely.is_empty(outlines))

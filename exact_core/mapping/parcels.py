@@ -92,7 +92,7 @@ class ParcelSummary:
             "repaired": "whose outline crosses itself, repaired",
             "unmapped": "in which nothing is mapped, without a majority",
         }
-        return [f"{getattr(self, name)} parcels {text}" for name, text in said.items() if getattr(self, name)]
+        return [f"parcels {text}: {getattr(self, name)}" for name, text in said.items() if getattr(self, name)]
 
 
 def summarise_parcels(
@@ -264,7 +264,7 @@ class _Zones:
             figures = each["properties"]
             mapped = figures["pixels"] > 0
             label, share = _majority(figures["labels"], figures["shares"]) if mapped else (None, None)
-            columns["majority"].append(None if label is None else self._map.classes[label])
+            columns["majority"].append(None if label is None else self._map.name_of(label))
             columns["majority_share"].append(share)
             # Parts of pixels are summed in single precision.
             columns["coverage"].append(min(1.0, figures["pixels"] * pixel / area))

@@ -77,7 +77,7 @@ def read_sample(path: Path, crop_map: CropMap, counts: NDArray[np.int64], *, des
         raise DataError(f"{path}: no reference in it; fill in what `exact sample` wrote")
     if "reference" not in table.columns:
         raise DataError(
-            f"{path}: no column 'reference', it has {', '.join(table.columns) or 'none'}; name the true class there"
+            f"{path}: no column 'reference'; name the true class of each place there, as a class of the map"
         )
     reference = _labels(table, "reference", crop_map)
     mapped, pixel = _mapped(table, crop_map)
@@ -113,20 +113,23 @@ def _read_csv(path: Path) -> _Table:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}; give a table or a point layer") from error
     first = text.partition("\n")[0]
     # Spreadsheets of many countries write semicolons.
-    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=";" if ";" in first and "," not in first else ",")
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=";" if ";" in first and "," not in first else ",")
     columns: dict[str, list[str]] = {}
     where: list[str] = []
     try:
-        header = [(name or "").strip().lower() for name in rows.fieldnames or ()]
+        header = [name.strip().lower() for name in next(rows, [])]
         wanted = [name for name in header if name in COLUMNS]
         if len(set(wanted)) < len(wanted):
             raise DataError(f"{path}: a column stands there twice: {', '.join(wanted)}; name each once")
-        columns = {name: [] for name in header}
-        for row in rows:
-            if None in row or None in row.values():
-                raise DataError(f"{path}, line {rows.line_num}: not {len(header)} cells as in the header; complete it")
-            for name, value in zip(header, row.values(), strict=True):
-                columns[name].append(value.strip())
+        columns = {name: [] for name in wanted}
+        for row in filter(None, rows):
+            if len(row) != len(header):
+                raise DataError(
+                    f"{path}, line {rows.line_num}: {len(row)} cells, the header has {len(header)}; complete it"
+                )
+            for name, value in zip(header, row, strict=True):
+                if name in columns:
+                    columns[name].append(value.strip())
             where.append(f"{path}, line {rows.line_num}")
     except csv.Error as error:
         raise DataError(f"{path}: not a readable table: {error}; save it as CSV again") from error

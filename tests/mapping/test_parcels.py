@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from rasterio.warp import transform
 
 from exact_core.errors import ConfigError, CorruptError, DataError, ServiceError
+from exact_core.mapping import parcels
 from exact_core.mapping.map_folder import open_map
 from exact_core.mapping.outlines import place_outlines
 from exact_core.mapping.parcels import summarise_parcels
@@ -54,8 +55,8 @@ def write_layer(path, outlines, *, crs="EPSG:32631", **columns):
 
 def test_by_hand(field_map, tmp_path):
     """All wheat; a quarter maize, cut through pixels; two thirds of it mapped; nothing mapped."""
-    parcels = [box(2, 2, 6, 4), box(17.5, 10, 20.5, 12), box(24, 0, 33, 2), box(32, 5, 38, 9)]
-    layer = write_layer(tmp_path / "a.gpkg", parcels)
+    outlines = [box(2, 2, 6, 4), box(17.5, 10, 20.5, 12), box(24, 0, 33, 2), box(32, 5, 38, 9)]
+    layer = write_layer(tmp_path / "a.gpkg", outlines)
     summary = summarise_parcels(field_map, layer, tmp_path / "out" / "a.parquet", attributes=("crop",))
     table = pq.read_table(tmp_path / "out" / "a.parquet").to_pydict()
     assert list(table) == [
@@ -71,10 +72,10 @@ def test_by_hand(field_map, tmp_path):
     assert table["pixels"] == pytest.approx([8, 6, 12, 0])
     assert table["crop"] == ["c0", "c1", "c2", "c3"]
     assert len(set(table["parcel"])) == 4
-    assert shapely.equals(shapely.from_wkb(table["geometry"]), parcels).all()
+    assert shapely.equals(shapely.from_wkb(table["geometry"]), outlines).all()
     assert summary.written == 4
     assert summary.majority == {"wheat": 2, "maize": 1}
-    assert summary.notes() == ["1 parcels in which nothing is mapped, without a majority"]
+    assert summary.notes() == ["parcels in which nothing is mapped, without a majority: 1"]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.parquet"]
 
 
@@ -102,8 +103,8 @@ def noisy_map(tmp_path_factory):
 def test_against_points_counted_one_by_one(noisy_map, tmp_path):
     """An independent oracle: 400 points a pixel, each in or out."""
     label, confidence, crop_map = noisy_map
-    parcels = stars(12)
-    summarise_parcels(crop_map, write_layer(tmp_path / "a.gpkg", parcels), tmp_path / "a.parquet")
+    outlines = stars(12)
+    summarise_parcels(crop_map, write_layer(tmp_path / "a.gpkg", outlines), tmp_path / "a.parquet")
     table = pq.read_table(tmp_path / "a.parquet").to_pydict()
     fine = 20
     x, y = np.meshgrid(
@@ -140,9 +141,9 @@ def test_chunks_do_not_show(noisy_map, tmp_path):
 
 @pytest.mark.parametrize(("name", "crs"), [("a.gpkg", "EPSG:3035"), ("a.geojson", "EPSG:4326"), ("a.fgb", "EPSG:4326")])
 def test_any_layer_in_any_crs_says_the_same(noisy_map, tmp_path, name, crs):
-    parcels = stars(20)
-    moved = shapely.transform(parcels, lambda at: np.stack(transform(CRS, crs, *at.T), 1))
-    _, one = rows_of(noisy_map[2], write_layer(tmp_path / "b.gpkg", parcels), tmp_path / "b.parquet")
+    outlines = stars(20)
+    moved = shapely.transform(outlines, lambda at: np.stack(transform(CRS, crs, *at.T), 1))
+    _, one = rows_of(noisy_map[2], write_layer(tmp_path / "b.gpkg", outlines), tmp_path / "b.parquet")
     _, other = rows_of(noisy_map[2], write_layer(tmp_path / name, moved, crs=crs), tmp_path / "a.parquet")
     order = np.argsort(one["pixels"].to_numpy()), np.argsort(other["pixels"].to_numpy())
     for column in ("majority_share", "coverage", "confidence", "pixels"):
@@ -154,8 +155,8 @@ def test_any_layer_in_any_crs_says_the_same(noisy_map, tmp_path, name, crs):
 
 def test_the_file_is_geoparquet(field_map, tmp_path):
     """GeoParquet 1.1.0: version, primary column, encoding, geometry types, CRS as PROJJSON, bounding box."""
-    parcels = [box(2, 2, 6, 4), shapely.MultiPolygon([box(8, 8, 9, 9), box(11, 8, 12, 9)])]
-    summarise_parcels(field_map, write_layer(tmp_path / "a.gpkg", parcels), tmp_path / "a.parquet")
+    outlines = [box(2, 2, 6, 4), shapely.MultiPolygon([box(8, 8, 9, 9), box(11, 8, 12, 9)])]
+    summarise_parcels(field_map, write_layer(tmp_path / "a.gpkg", outlines), tmp_path / "a.parquet")
     file = pq.ParquetFile(tmp_path / "a.parquet")
     geo = json.loads(file.metadata.metadata[b"geo"])
     assert geo["version"] == "1.1.0"
@@ -260,6 +261,22 @@ def test_what_is_no_layer_is_refused(field_map, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ServiceError, match="cannot be written"):
         summarise_parcels(field_map, tmp_path / "good.gpkg", tmp_path / "file" / "a.parquet")
+
+
+def test_a_parcel_larger_than_memory_says_the_same(noisy_map, tmp_path, monkeypatch):
+    layer = write_layer(tmp_path / "a.gpkg", [*stars(5), box(0, 0, SIZE, SIZE)])
+    _, whole = rows_of(noisy_map[2], layer, tmp_path / "a.parquet")
+    monkeypatch.setattr(parcels, "CELLS", 30)
+    _, parts = rows_of(noisy_map[2], layer, tmp_path / "b.parquet")
+    assert parts["majority"].equals(whole["majority"])
+    for column in ("majority_share", "coverage", "confidence", "pixels"):
+        assert parts[column].to_pylist() == pytest.approx(whole[column].to_pylist())
+
+
+def test_a_map_whose_labels_are_no_class_is_refused(tmp_path):
+    crop_map = open_map(write_map(tmp_path / "map", np.full((20, 20), 9)))
+    with pytest.raises(CorruptError, match="label 9, but map.json names 3 classes"):
+        summarise_parcels(crop_map, write_layer(tmp_path / "a.gpkg", [box(0, 0, 1, 1)]), tmp_path / "a.parquet")
 
 
 def test_a_map_without_its_confidence_is_refused(tmp_path):
