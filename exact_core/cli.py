@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 import yaml
 
-from exact_core import __version__, cluster_cli
+from exact_core import __version__, cluster_cli, fetch_cli
 from exact_core.config import RunConfig, load_config, override
 from exact_core.errors import ConfigError, ExactError, ServiceError
 from exact_core.recipes import RECIPES, resolve
@@ -29,6 +29,7 @@ app.add_typer(ingest_app, name="ingest")
 app.add_typer(store_app, name="store")
 app.command()(cluster_cli.submit)
 app.command()(cluster_cli.follow)
+app.command()(fetch_cli.fetch)
 app.add_typer(cluster_cli.schedule_app, name="schedule")
 
 

@@ -17,7 +17,7 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,8 @@ __all__ = [
     "SCL",
     "Acquisition",
     "Grid",
+    "asset_bands",
+    "band_of",
     "check_files",
     "choose_dates",
     "choose_grid",
@@ -100,6 +102,10 @@ def find_acquisitions(source: Path, bands: tuple[str, ...]) -> tuple[str, list[A
         raise DataError(f"{source}: no such folder; give the folder of a season")
     catalogues = [source] if source.is_file() else [source / name for name in ("collection.json", "catalog.json")]
     catalogue = next((path for path in catalogues if path.is_file()), None)
+    if catalogue is None and (source / "fetched.json").exists():
+        raise DataError(f"{source}: a fetch that has not come to its end; repeat `exact fetch`: it goes on from here")
+    if catalogue is None and (source / "cells.json").exists():
+        raise DataError(f"{source}: a folder of cells; name one of them, which {source / 'cells.json'} lists")
     if catalogue is None:
         name, found = "scene", _from_files(source, bands)
     else:
@@ -148,18 +154,18 @@ def _from_item(item: pystac.Item, catalogue: Path, bands: tuple[str, ...]) -> Ac
         raise DataError(f"{catalogue}: item {item.id} has no datetime; every item needs one")
     files: list[tuple[str, int, Path]] = []
     for key, asset in item.assets.items():
-        own = [key, *(str(band.get("name")) for band in _listed_bands(asset) if isinstance(band, dict))]
-        # An asset of several bands (a preview) is none of them.
-        matches = [match for match in (_band_of(text, bands) for text in own[:2] if len(own) <= 2) if match]
-        if matches:
+        if matches := asset_bands(key, asset.extra_fields, bands):
             files.append((*matches[0], _local(asset, item.id, catalogue)))
     where = f"{catalogue}, item {item.id}"
     return Acquisition(name=item.id, date=moment.date(), files=_finest(files, where))
 
 
-def _listed_bands(asset: pystac.Asset) -> list[Any]:
-    listed = asset.extra_fields.get("bands") or asset.extra_fields.get("eo:bands") or []
-    return listed if isinstance(listed, list) else []
+def asset_bands(key: str, fields: Mapping[str, Any], bands: tuple[str, ...]) -> list[tuple[str, int]]:
+    """What an asset's key and its band's name, in this order, say by `band_of`; an asset of several bands is none."""
+    listed = fields.get("bands") or fields.get("eo:bands") or []
+    named = [band for band in (listed if isinstance(listed, list) else []) if isinstance(band, dict)]
+    own = [key, *(str(band.get("name")) for band in named)]
+    return [match for match in (band_of(text, bands) for text in own if len(own) <= 2) if match]
 
 
 def _local(asset: pystac.Asset, item: str, catalogue: Path) -> Path:
@@ -177,7 +183,7 @@ def _from_files(folder: Path, bands: tuple[str, ...]) -> list[Acquisition]:
     groups: dict[tuple[str, dt.date], list[tuple[str, int, Path]]] = {}
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
-        match = _band_of(path.stem, bands)
+        match = band_of(path.stem, bands)
         if path.suffix.lower() not in RASTERS or inside.parts[0] == "labels" or match is None:
             continue
         dated = [part for part in inside.parts[:-1] if _date_of(part)]
@@ -206,7 +212,7 @@ def _finest(files: Iterable[tuple[str, int, Path]], where: str) -> dict[str, Pat
     return {band: path for band, (_, path) in chosen.items()}
 
 
-def _band_of(text: str, bands: tuple[str, ...]) -> tuple[str, int] | None:
+def band_of(text: str, bands: tuple[str, ...]) -> tuple[str, int] | None:
     """(band, metres in the name or 0) if `text` ends in a band's name: B02, S2_20180401_B8A_20m."""
     resolution = _RESOLUTION.search(text)
     rest = text[: resolution.start()] if resolution else text
