@@ -300,7 +300,7 @@ def fetch_cells(fetch: Fetch, out: Path, size: int, *, progress: Progress | None
     Memory does not grow with the area, but for the list of its cells. A cell that fails leaves the others be.
 
     Raises:
-        ConfigError: a size that pixels do not fit into. DataError, ServiceError: cells that failed; the others are there.
+        ConfigError: a size that pixels do not fit into. DataError, ServiceError: cells failed; the others are there.
     """
     total, listed, failed = Summary(), [], 0
     first: ExactError | None = None

@@ -40,9 +40,15 @@ CACHE = 64
 """MB of blocks that GDAL keeps for all files together; by itself it would take a part of the machine's memory."""
 READS = 3
 """Tries of a file whose reading breaks off, beside those of each request."""
-MAGIC = {b"II*\0": "TIFF", b"MM\0*": "TIFF", b"II+\0": "TIFF", b"MM\0+": "TIFF", b"\0\0\0\x0c": "JPEG 2000"}
-DRIVERS = ["GTiff", "JP2OpenJPEG"]
-"""Formats that are opened. Never VRT: one from elsewhere could name files of this machine."""
+FORMATS = {
+    b"II*\0": "GTiff",
+    b"MM\0*": "GTiff",
+    b"II+\0": "GTiff",
+    b"MM\0+": "GTiff",
+    b"\0\0\0\x0cjP": "JP2OpenJPEG",
+    b"\xff\x4f\xff\x51": "JP2OpenJPEG",
+}
+"""First bytes of a file and the driver that opens it. No others: a VRT could name files of this machine."""
 OWN_TAGS = {"AREA_OR_POINT", "TIFFTAG_SOFTWARE"}
 Result = TypeVar("Result")
 
@@ -127,10 +133,10 @@ def _reading(web: Web, asset: RemoteAsset, where: str, read: Callable[[Any], Res
     """Open the file, check it against the item, and read; again after a pause where the reading breaks off."""
     shown = f"{where}: {_show(asset)}"
     for attempt in range(1, READS + 1):
-        head = _checked(web, asset, shown)
+        head, driver = _checked(web, asset, shown)
         try:
             # The parts of a file are not kept after it is closed: another try must not read the broken ones again.
-            with _environment(web, asset), rasterio.open(f"/vsicurl/{asset.href}", driver=DRIVERS) as file:
+            with _environment(web, asset), rasterio.open(f"/vsicurl/{asset.href}", driver=driver) as file:
                 _check_file(file, asset, shown)
                 return read(file), head
         except RasterioError as error:
@@ -145,24 +151,25 @@ def _reading(web: Web, asset: RemoteAsset, where: str, read: Callable[[Any], Res
     raise AssertionError("a file is tried once at least")
 
 
-def _checked(web: Web, asset: RemoteAsset, shown: str) -> Head:
-    """What its server says of the file: that it is there, an image, and as long as the item says."""
+def _checked(web: Web, asset: RemoteAsset, shown: str) -> tuple[Head, str]:
+    """What its server says of the file, and its driver: that it is there, an image, and as long as the item says."""
     head = web.head(asset.href, where=shown)
-    if not any(head.first.startswith(magic) for magic in MAGIC):
+    driver = next((name for magic, name in FORMATS.items() if head.first.startswith(magic)), None)
+    if driver is None:
         start = head.first[:40].decode("ascii", "replace").strip()
         kind = (
             "an HTML page" if b"<html" in head.first.lower() or b"<!doctype" in head.first.lower() else f"{start!r}..."
         )
         raise DataError(
             f"{shown}: expected a TIFF or JPEG 2000, got {kind}; where that asks for a login, set EXACT_STAC_TOKEN and "
-            f"name the host by --token-host; else report it to the catalogue's operator, or leave the item out by --skip"
+            f"name the host by --token-host; else report it to the operator, or leave the item out by --skip"
         )
     if asset.size is not None and head.size is not None and asset.size != head.size:
         raise DataError(
             f"{shown}: {head.size} bytes where the item says {asset.size}: truncated or replaced; repeat the command "
             f"later, or leave the item out by --skip"
         )
-    return head
+    return head, driver
 
 
 def _check_file(file: Any, asset: RemoteAsset, shown: str) -> None:
@@ -240,7 +247,6 @@ def _environment(web: Web, asset: RemoteAsset) -> Iterator[None]:
         GDAL_HTTP_LOW_SPEED_LIMIT=1,
         GDAL_INGESTED_BYTES_AT_OPEN=32768,
         CPL_VSIL_CURL_NON_CACHED=f"/vsicurl/{parts.scheme}://{parts.netloc}",
-        CPL_VSIL_CURL_USE_HEAD="NO",
         GDAL_HTTP_HEADERS=f"Authorization: Bearer {token}" if token else "",
     ):
         yield

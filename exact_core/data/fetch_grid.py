@@ -1,4 +1,4 @@
-"""Where to read: an area in longitude and latitude, the CRS and the bounds that it is read in, the cells of a large one.
+"""Where to read: an area in longitude and latitude, the CRS and the bounds it is read in, the cells of a large one.
 
 Edges lie on multiples of SNAP metres of the CRS, on which the 10 m and 20 m pixels of all Sentinel-2 tiles lie as well;
 a cell's lie on multiples of its size. Bounds are left, bottom, right, top.
@@ -17,8 +17,6 @@ from typing import Any
 
 import numpy as np
 import shapely
-import shapely.geometry
-import shapely.ops
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.warp import transform
@@ -66,20 +64,12 @@ def area_of(*, bbox: tuple[float, ...] | None = None, file: Path | None = None) 
         return shapely.box(west, south, east, north)
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
-        shapes = [shapely.make_valid(shapely.geometry.shape(shape)) for shape in _geometries(document)]
+        shapes = [shapely.make_valid(shapely.from_geojson(json.dumps(shape))) for shape in _geometries(document)]
         area = shapely.union_all(shapes)
         west, south, east, north = area.bounds
     except OSError as error:
         raise DataError(f"{file}: {error.strerror}; give a GeoJSON file") from error
-    except (
-        AttributeError,
-        IndexError,
-        KeyError,
-        RecursionError,
-        TypeError,
-        ValueError,
-        shapely.errors.ShapelyError,
-    ) as error:
+    except (KeyError, RecursionError, TypeError, ValueError, shapely.errors.ShapelyError) as error:
         raise DataError(f"{file}: no GeoJSON with polygons: {error}") from error
     if not (area.area > 0 and -180 <= west < east <= 180 and -90 <= south < north <= 90):
         raise DataError(f"{file}: expected polygons in degrees of longitude and latitude, got bounds {area.bounds}")
@@ -112,7 +102,7 @@ def projected(crs: str, what: str) -> CRS:
 def _moved(geometry: shapely.Geometry, source: str, target: str) -> shapely.Geometry:
     left, bottom, right, top = geometry.bounds
     dense = shapely.segmentize(geometry, max(right - left, top - bottom) / POINTS)
-    return shapely.ops.transform(lambda x, y: tuple(transform(source, target, x, y)[:2]), dense)
+    return shapely.transform(dense, lambda points: np.column_stack(transform(source, target, *points.T)[:2]))
 
 
 def bounds_in(geometry: shapely.Geometry, crs: str) -> Bounds:

@@ -100,7 +100,7 @@ def _choose(
     broken: list[str] = []
     cloudy = 0
     for raw, base in found:
-        if isinstance(raw, dict) and raw.get("id") in skip:
+        if isinstance(raw, dict) and str(raw.get("id")) in skip:
             continue
         try:
             item = parse_item(raw, base=base, bands=bands)
@@ -126,12 +126,10 @@ def _choose(
 
 def _place(web: Web, item: RemoteItem) -> Place:
     """CRS and extent of an image, by what the item says or by the head of one of its files."""
-    assets = list(item.assets.values())
-    known = [asset.extent for asset in assets if asset.extent is not None]
-    crs = item.crs or next((asset.crs for asset in assets if asset.crs), None)
-    if crs is not None and known:
-        return Place(crs, known[0])
-    return place_of(web, assets[0], where=f"item {item.id}, asset {assets[0].key}")
+    if item.crs is not None and item.extent is not None:
+        return Place(item.crs, item.extent)
+    first = next(iter(item.assets.values()))
+    return place_of(web, first, where=f"item {item.id}, asset {first.key}")
 
 
 def _once(items: list[RemoteItem], whole: dict[str, bool], notes: list[str]) -> list[RemoteItem]:

@@ -18,7 +18,6 @@ from urllib.parse import urljoin, urlsplit
 
 import pystac.utils
 import shapely
-import shapely.geometry
 from rasterio.transform import Affine
 
 from exact_core.data.season_files import SCL, asset_bands
@@ -64,19 +63,12 @@ class RemoteAsset:
     crs: str | None
     size: int | None
 
-    @property
-    def extent(self) -> tuple[float, float, float, float] | None:
-        """Left, bottom, right, top in the CRS, if the item says."""
-        if self.shape is None or self.transform is None:
-            return None
-        left, top = self.transform.c, self.transform.f
-        return left, top + self.transform.e * self.shape[0], left + self.transform.a * self.shape[1], top
-
 
 @dataclass(frozen=True)
 class RemoteItem:
     """One image. folder: its identity as a folder's name. geometry: longitude and latitude. raw: as it came.
 
+    extent: left, bottom, right, top in the CRS; both None where the item does not say.
     updated, baseline, tile: empty where the item does not say. cloud: percent or None.
     """
 
@@ -85,6 +77,7 @@ class RemoteItem:
     moment: dt.datetime
     geometry: shapely.Geometry
     crs: str | None
+    extent: tuple[float, float, float, float] | None
     tile: str
     updated: str
     baseline: str
@@ -121,24 +114,25 @@ def parse_item(raw: Any, *, base: str, bands: tuple[str, ...]) -> RemoteItem:
         json.dumps(raw).encode()
     except (RecursionError, TypeError, ValueError) as error:
         raise DataError(f"{where}: not to be written as JSON: {error}; --skip {name}") from error
+    assets = _assets(raw.get("assets"), base=base, where=where, bands=bands)
+    extents = [_extent(properties), *(_extent(raw["assets"][asset.key]) for asset in assets.values())]
     return RemoteItem(
         id=name,
         folder=_folder(name),
         moment=_moment(properties, where),
         geometry=_geometry(raw, where),
-        crs=_crs(properties),
+        crs=_crs(properties) or next((asset.crs for asset in assets.values() if asset.crs), None),
+        extent=next((extent for extent in extents if extent), None),
         tile=next((str(properties[key]) for key in ("grid:code", "s2:mgrs_tile") if properties.get(key)), ""),
         updated=_text(properties.get("updated")),
         baseline=_text(properties.get("s2:processing_baseline")) or _text(properties.get("processing:version")),
         cloud=_number(properties.get("eo:cloud_cover")),
-        assets=_assets(raw.get("assets"), properties, base=base, where=where, bands=bands),
+        assets=assets,
         raw=raw,
     )
 
 
-def _assets(
-    found: Any, properties: Mapping[str, Any], *, base: str, where: str, bands: tuple[str, ...]
-) -> dict[str, RemoteAsset]:
+def _assets(found: Any, *, base: str, where: str, bands: tuple[str, ...]) -> dict[str, RemoteAsset]:
     """The best file of each band: the finest, and rather a GeoTIFF than a JPEG 2000."""
     candidates: dict[str, list[tuple[tuple[int, bool], str, dict[str, Any]]]] = {}
     for key, fields in (found if isinstance(found, dict) else {}).items():
@@ -158,7 +152,7 @@ def _assets(
             )
         if ranked:
             _, key, fields = ranked[0]
-            chosen[band] = _asset(band, key, fields, properties, base=base, where=f"{where}, asset {key}")
+            chosen[band] = _asset(band, key, fields, base=base, where=f"{where}, asset {key}")
     if missing := [band for band in bands if band not in chosen]:
         keys = ", ".join(sorted(map(str, found))) if isinstance(found, dict) and found else "none"
         raise DataError(
@@ -175,19 +169,16 @@ def _bands(key: str, fields: Mapping[str, Any], bands: tuple[str, ...]) -> list[
     return asset_bands(key, fields, bands) or [(band, 0) for band in common if len(named) <= 1]
 
 
-def _asset(
-    band: str, key: str, fields: Mapping[str, Any], properties: Mapping[str, Any], *, base: str, where: str
-) -> RemoteAsset:
-    merged = {**properties, **fields}
+def _asset(band: str, key: str, fields: Mapping[str, Any], *, base: str, where: str) -> RemoteAsset:
     size = fields.get("file:size")
     return RemoteAsset(
         band=band,
         key=key,
         href=_href(fields, base=base, where=where),
         fields={name: fields[name] for name in KEPT if name in fields},
-        shape=_shape(merged.get("proj:shape")),
-        transform=_transform(merged.get("proj:transform")),
-        crs=_crs(merged),
+        shape=_shape(fields.get("proj:shape")),
+        transform=_transform(fields.get("proj:transform")),
+        crs=_crs(fields),
         size=size if isinstance(size, int) and not isinstance(size, bool) and size > 0 else None,
     )
 
@@ -223,10 +214,10 @@ def _moment(properties: Mapping[str, Any], where: str) -> dt.datetime:
 def _geometry(raw: Mapping[str, Any], where: str) -> shapely.Geometry:
     """The footprint; the box where it is missing or broken."""
     try:
-        shape = shapely.make_valid(shapely.geometry.shape(raw["geometry"]))
+        shape = shapely.make_valid(shapely.from_geojson(json.dumps(raw["geometry"])))
         if not shape.is_empty and all(map(math.isfinite, shape.bounds)):
             return shape
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError, shapely.errors.ShapelyError):
+    except (KeyError, TypeError, ValueError, shapely.errors.ShapelyError):
         pass
     box = raw.get("bbox")
     edges = [_number(edge) for edge in box] if isinstance(box, list) else []
@@ -262,6 +253,15 @@ def _transform(value: Any) -> Affine | None:
         return None
     transform = Affine(*known)
     return transform if transform.a > 0 > transform.e and transform.b == transform.d == 0 else None
+
+
+def _extent(fields: Mapping[str, Any]) -> tuple[float, float, float, float] | None:
+    """Left, bottom, right, top by shape and transform, of an item or of one of its files."""
+    shape, transform = _shape(fields.get("proj:shape")), _transform(fields.get("proj:transform"))
+    if shape is None or transform is None:
+        return None
+    left, top = transform.c, transform.f
+    return left, top + transform.e * shape[0], left + transform.a * shape[1], top
 
 
 def _number(value: Any) -> float | None:

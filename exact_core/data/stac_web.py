@@ -217,7 +217,7 @@ class Web(StacApiIO):  # type: ignore[misc, unused-ignore]
                     renewed = True
                 elif _broke_off(error.__context__) and attempt < self.options.attempts:
                     log.warning("%s: %s; asked again", without_secrets(href), _said(error))
-                    time.sleep(min(30.0, self.options.first_pause * 2 ** (attempt - 1)))
+                    self._pause(attempt)
                     attempt += 1
                 else:
                     raise _failure(href, error, token=bool(token)) from error
@@ -228,23 +228,29 @@ class Web(StacApiIO):  # type: ignore[misc, unused-ignore]
         Raises:
             DataError: the file is not there. ServiceError: the server did not answer, or refuses.
         """
-        token = ""
-        for _ in range(2):
+        renewed, attempt = False, 1
+        while True:
             token = self.token_for(url)
             wanted = {"Range": f"bytes=0-{HEAD_BYTES - 1}", "Accept-Encoding": "identity", **_bearer(token)}
             try:
                 with self.session.get(url, headers=wanted, timeout=self.timeout, stream=True) as answer:
-                    if answer.status_code == 401 and token and self.token.renew(token):
+                    if answer.status_code == 401 and not renewed and token and self.token.renew(token):
+                        renewed = True
                         continue
                     if answer.status_code in (200, 206):
                         return _head(answer, where)
                     raise _refusal(answer.status_code, where, token=bool(token))
             except requests.RequestException as error:
-                raise ServiceError(
-                    f"{where}: no answer after {self.options.attempts} tries: {type(error).__name__}; check the "
-                    f"network and that the server is up; the same command goes on from here"
-                ) from error
-        raise _refusal(401, where, token=bool(token))
+                if not _broke_off(error) or attempt == self.options.attempts:
+                    raise ServiceError(
+                        f"{where}: no answer after {self.options.attempts} tries: {type(error).__name__}; check the "
+                        f"network and that the server is up"
+                    ) from error
+            self._pause(attempt)
+            attempt += 1
+
+    def _pause(self, attempt: int) -> None:
+        time.sleep(min(30.0, self.options.first_pause * 2 ** (attempt - 1)))
 
 
 def _head(answer: requests.Response, where: str) -> Head:
@@ -272,7 +278,7 @@ def _refusal(status: int, where: str, *, token: bool) -> ExactError:
         return DataError(f"{where}: no such file (HTTP {status}); the catalogue names what is gone: search again later")
     if status in (401, 403):
         return ServiceError(f"{where}: not allowed (HTTP {status}); {_token_help(token=token)}")
-    return ServiceError(f"{where}: HTTP {status}; try again later: the same command goes on from here")
+    return ServiceError(f"{where}: HTTP {status}; try again later")
 
 
 def _token_help(*, token: bool) -> str:
@@ -284,8 +290,10 @@ def _token_help(*, token: bool) -> str:
     )
 
 
-def _failure(href: str, error: APIError, *, token: bool) -> ServiceError:
+def _failure(href: str, error: APIError, *, token: bool) -> ExactError:
     where, status = without_secrets(href), getattr(error, "status_code", None)
+    if isinstance(error.__context__, UnicodeDecodeError):
+        return DataError(f"{where}: not JSON; check the address")
     if status in (401, 403):
         return ServiceError(f"{where}: HTTP {status}: {_said(error)}; {_token_help(token=token)}")
     if status is None:
