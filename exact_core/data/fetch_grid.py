@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.warp import transform
@@ -188,7 +189,7 @@ def cells(area: shapely.Geometry, size: int, crs: str | None = None) -> Iterator
         rows = range(math.floor(bottom / size), math.ceil(top / size))
         for row, col in itertools.product(rows, range(math.floor(left / size), math.ceil(right / size))):
             bounds = tuple(float(size * index) for index in (col, row, col + 1, row + 1))
-            outline = _moved(shapely.box(*bounds), zone, LONLAT)
+            outline = _unwrapped(_moved(shapely.box(*bounds), zone, LONLAT), area)
             part = shapely.intersection(outline, area)
             if part.area > 0 and (crs or _in_zone(outline, zone)):
                 name = f"{zone.removeprefix('EPSG:')}_E{int(bounds[0]):07d}_N{int(bounds[1]):07d}"
@@ -207,7 +208,7 @@ def _zones(area: shapely.Geometry) -> list[str]:
 
 def _utm(lon: float, lat: float) -> str:
     """The UTM zone of a place, with the exceptions of Norway and Svalbard that Sentinel-2 tiles follow (MGRS)."""
-    zone = min(60, int((lon + 180) // 6) + 1)
+    zone = min(60, max(1, int((lon + 180) // 6) + 1))
     if 56 <= lat < 64 and 3 <= lon < 12:
         zone = 32
     elif lat >= 72 and 0 <= lon < 42:
@@ -222,6 +223,17 @@ def _near(area: shapely.Geometry, zone: str) -> shapely.Geometry:
     south, north = (0, 90) if zone.startswith("EPSG:326") else (-90, 0)
     # 9 degrees: the widest zone of Svalbard reaches 6 from its meridian, and a cell may stand out.
     return shapely.intersection(area, shapely.box(middle - 9, south - 1, middle + 9, north + 1))
+
+
+def _unwrapped(outline: shapely.Geometry, area: shapely.Geometry) -> shapely.Geometry:
+    """Longitudes on the side of the 180th meridian that the area is on, so that no outline goes round the world."""
+    middle = (area.bounds[0] + area.bounds[2]) / 2
+
+    def turn(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        lon, lat = points.T
+        return np.column_stack([lon + 360 * np.rint((middle - lon) / 360), lat])
+
+    return shapely.transform(outline, turn)
 
 
 def _in_zone(outline: shapely.Geometry, zone: str) -> bool:
