@@ -186,7 +186,7 @@ def rasters(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 FUZZ = settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 WANTED = Wanted(shapely.box(2.99, 50.5, 3.01, 50.6), dt.date(2017, 1, 1), dt.date(2019, 1, 1))
 # Nothing listens there: a head that is asked for fails at once.
