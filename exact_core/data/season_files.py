@@ -24,7 +24,7 @@ from exact_core.data.radiometry import NOTHING_STATED, Stated, stated_offset
 from exact_core.data.rasters import RASTERS
 from exact_core.errors import DataError
 
-__all__ = ["SCL", "Acquisition", "check_files", "clip_to_season", "find_acquisitions"]
+__all__ = ["SCL", "Acquisition", "asset_bands", "band_of", "check_files", "clip_to_season", "find_acquisitions"]
 
 SCL = "SCL"
 _DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)[-_]?(0[1-9]|1[0-2])[-_]?(0[1-9]|[12]\d|3[01])(?!\d)")
@@ -54,6 +54,10 @@ def find_acquisitions(source: Path, bands: tuple[str, ...]) -> tuple[str, list[A
         raise DataError(f"{source}: no such folder; give the folder of a season")
     catalogues = [source] if source.is_file() else [source / name for name in ("collection.json", "catalog.json")]
     catalogue = next((path for path in catalogues if path.is_file()), None)
+    if catalogue is None and (source / "fetched.json").exists():
+        raise DataError(f"{source}: a fetch that has not come to its end; repeat `exact fetch`: it goes on from here")
+    if catalogue is None and (source / "cells.json").exists():
+        raise DataError(f"{source}: a folder of cells; name one of them, which {source / 'cells.json'} lists")
     if catalogue is None:
         name, found = "scene", _from_files(source, bands)
     else:
@@ -97,10 +101,7 @@ def _from_item(item: pystac.Item, catalogue: Path, bands: tuple[str, ...]) -> Ac
     files: list[tuple[str, int, Path]] = []
     described: list[Mapping[str, Any]] = []
     for key, asset in item.assets.items():
-        own = [key, *(str(band.get("name")) for band in _listed_bands(asset) if isinstance(band, dict))]
-        # An asset of several bands (a preview) is none of them.
-        matches = [match for match in (_band_of(text, bands) for text in own[:2] if len(own) <= 2) if match]
-        if matches:
+        if matches := asset_bands(key, asset.extra_fields, bands):
             files.append((*matches[0], _local(asset, item.id, catalogue)))
             if matches[0][0] != SCL:
                 described += [band for band in _described_bands(asset) if isinstance(band, dict)]
@@ -109,9 +110,12 @@ def _from_item(item: pystac.Item, catalogue: Path, bands: tuple[str, ...]) -> Ac
     return Acquisition(name=item.id, date=moment.date(), files=_finest(files, where), stated=stated)
 
 
-def _listed_bands(asset: pystac.Asset) -> list[Any]:
-    listed = asset.extra_fields.get("bands") or asset.extra_fields.get("eo:bands") or []
-    return listed if isinstance(listed, list) else []
+def asset_bands(key: str, fields: Mapping[str, Any], bands: tuple[str, ...]) -> list[tuple[str, int]]:
+    """What an asset's key and its band's name, in this order, say by `band_of`; an asset of several bands is none."""
+    listed = fields.get("bands") or fields.get("eo:bands") or []
+    named = [band for band in (listed if isinstance(listed, list) else []) if isinstance(band, dict)]
+    own = [key, *(str(band.get("name")) for band in named)]
+    return [match for match in (band_of(text, bands) for text in own if len(own) <= 2) if match]
 
 
 def _described_bands(asset: pystac.Asset) -> list[Any]:
@@ -134,7 +138,7 @@ def _from_files(folder: Path, bands: tuple[str, ...]) -> list[Acquisition]:
     groups: dict[tuple[str, dt.date], list[tuple[str, int, Path]]] = {}
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
-        match = _band_of(path.stem, bands)
+        match = band_of(path.stem, bands)
         if path.suffix.lower() not in RASTERS or inside.parts[0] == "labels" or match is None:
             continue
         dated = [part for part in inside.parts[:-1] if _date_of(part)]
@@ -168,7 +172,7 @@ def _finest(files: Iterable[tuple[str, int, Path]], where: str) -> dict[str, Pat
     return {band: path for band, (_, path) in chosen.items()}
 
 
-def _band_of(text: str, bands: tuple[str, ...]) -> tuple[str, int] | None:
+def band_of(text: str, bands: tuple[str, ...]) -> tuple[str, int] | None:
     """(band, metres in the name or 0) if `text` ends in a band's name: B02, S2_20180401_B8A_20m."""
     resolution = _RESOLUTION.search(text)
     rest = text[: resolution.start()] if resolution else text

@@ -11,7 +11,7 @@ from rasterio.transform import Affine
 
 from exact_core.data.dataset import Statistics, Window
 from exact_core.data.season import SeasonImages
-from exact_core.data.season_files import SCL, read_images, read_scl
+from exact_core.data.season_files import SCL
 from exact_core.data.windows import thin_dates
 from exact_core.errors import DataError
 from exact_core.evaluation.preview import ALL, BandSums, Footprint, Preview, SceneDates, Strip, find_gaps
@@ -29,7 +29,7 @@ CUTOUT = (16, 48)
 def preview_season(
     images: SeasonImages, *, source: str, limit: int, seed: int, reference: Reference | None = None
 ) -> Preview:
-    """A preview of a season of images; one band of one date is in memory at a time, and a few cut-outs.
+    """A preview of a season of images; a few cut-outs are in memory.
 
     Args:
         images: all dates of the season.
@@ -41,7 +41,7 @@ def preview_season(
     Raises:
         DataError: no cut-out was measured on two dates.
     """
-    shares = np.array([_clear_share(images, position) for position in range(len(images.acquisitions))])
+    shares = np.array(images.shares)
     kept = thin_dates(shares, limit)
     thinned = replace(images, acquisitions=[images.acquisitions[position] for position in kept])
     cuts = _cut_outs(thinned, seed)
@@ -88,16 +88,6 @@ def preview_season(
         },
         notes=tuple(images.notes),
     )
-
-
-def _clear_share(images: SeasonImages, position: int) -> float:
-    """Share of clear patches of the whole area on one date, as for ingest."""
-    acquisition, grid = images.acquisitions[position], images.grid
-    pixels = read_images([acquisition], images.bands[:1], grid, [])[0, 0]
-    patches = (pixels != 0).reshape(grid.height // 2, 2, grid.width // 2, 2).all((1, 3))
-    if SCL in acquisition.files:
-        patches &= read_scl(acquisition.files[SCL], grid).astype(bool)
-    return float(patches.mean())
 
 
 def _cut_outs(images: SeasonImages, seed: int) -> list[tuple[int, int, NDArray[np.int16], NDArray[np.bool_]]]:

@@ -76,6 +76,12 @@ def parse_source(source: str) -> tuple[str, str]:
     kind, _, place = source.partition(":")
     if (kind, bool(place)) not in {("synthetic", False), ("pastis", True), ("season", True)}:
         raise ConfigError(f"unknown source {source!r}; expected synthetic, pastis:PATH or season:PATH")
+    # A path on the command line loses the second slash.
+    if kind == "season" and (address := re.match(r"(https?):/+(.*)", place)):
+        raise ConfigError(
+            f"{source!r}: the images are not on this disk; fetch them first, then name the folder: exact fetch "
+            f"{address[1]}://{address[2]} FOLDER --collection NAME --bbox W S E N --start YYYY-MM-DD --end YYYY-MM-DD"
+        )
     return kind, place
 
 

@@ -19,6 +19,7 @@ from exact_core.stages.models import ModelManifest, read_manifest
 
 __all__ = ["inspect", "is_source"]
 
+EVERY_DAY = 3660
 EVERY_DATE = 1_000_000
 """More dates than a season has: none is thinned out."""
 
@@ -89,7 +90,9 @@ def _of_source(
             dataset = WindowDataset(Path(folder) / "dataset")
             reference = _reference(model, manifest, dataset.manifest.bands, source)
             return preview_dataset(dataset, seed=config.seed, reference=reference)
-    images = open_season(Path(place), config.data.model_copy(update={"max_dates": EVERY_DATE}))
+    # A season that ingest refuses for its gaps is looked at all the same.
+    seen = config.data.season.model_copy(update={"longest_gap": EVERY_DAY})
+    images = open_season(Path(place), config.data.model_copy(update={"max_dates": EVERY_DATE, "season": seen}))
     reference = _reference(model, manifest, images.bands, source)
     return preview_season(images, source=source, limit=config.data.max_dates, seed=config.seed, reference=reference)
 
