@@ -383,7 +383,13 @@ class EvaluationConfig(Settings):
 class MappingConfig(Settings):
     """How a whole area is mapped."""
 
-    batch: int = Field(64, ge=1, description="windows a forward pass")
+    batch: int | None = Field(
+        None,
+        ge=1,
+        description="windows a forward pass; None: as many as a share of the free memory holds. Another number rounds "
+        "otherwise in the last bits",
+    )
+    probabilities: bool = Field(False, description="write the probability of every class too, a byte a pixel and class")
     rows: int = Field(
         128,
         ge=2,

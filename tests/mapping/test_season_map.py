@@ -150,7 +150,8 @@ def test_the_item_leads_to_the_files(mapped):
     assert set(item.assets) == {"class", "confidence", "thumbnail"}
     for asset in item.assets.values():
         assert (mapped[0] / asset.href).is_file()
-    described = item.assets["class"].extra_fields["classification:classes"]
+    (band,) = item.assets["class"].extra_fields["bands"]
+    described = band["classification:classes"]
     assert [each["name"] for each in described] == ["background", "wheat", "maize"]
     west, south, east, north = item.bbox
     assert 2.9 < west < east < 3.1
