@@ -4,7 +4,8 @@
 
 A generated season of the width of a Sentinel-2 tile is mapped by an untrained segmenter of the recipe `season`, each
 height in a process of its own, by one thread of torch's. Every row says peak resident memory, seconds in the model, and
-what the rest adds to them: opening the season (a look at a band of every date), reading, blending, writing.
+what the rest adds to them: opening the season (a look at a band of every date), reading (which a second thread does
+meanwhile), blending, writing. Seconds are those of the processor, so that other work on the machine counts little.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import rasterio
@@ -33,7 +35,6 @@ from exact_core.mapping.capacity import choose_batch, window_bytes
 from exact_core.mapping.cogs import write_files
 from exact_core.mapping.pieces import Pieces, read_rows
 from exact_core.mapping.predict import season_predictor
-from exact_core.mapping.rows import Predict
 from exact_core.mapping.season_map import map_part, map_record
 from exact_core.models.segmenter import build_segmenter
 from exact_core.recipes import season
@@ -75,9 +76,9 @@ def measure(folder: Path, out: Path) -> dict[str, float]:
     """Map it in this process; seconds in all and in parts, and peak memory."""
     config = configuration()
     torch.set_num_threads(1)
-    started = time.perf_counter()
+    started = time.process_time()
     images = open_season(folder, config.data)
-    spent = {"opening": time.perf_counter() - started, "reading": 0.0, "model": 0.0}
+    spent = {"opening": time.process_time() - started, "reading": 0.0, "model": 0.0}
     torch.manual_seed(0)
     model = build_segmenter(config.segmenter, bands=len(BANDS), classes=len(CROPS), window=SIDE).eval()
     statistics = Statistics(mean=(2600.0,) * 10, std=(1400.0,) * 10, origin="made up", pixels=0)
@@ -97,33 +98,33 @@ def measure(folder: Path, out: Path) -> dict[str, float]:
     )
     size = window_bytes(predict, dates=len(images.days), bands=len(BANDS), side=SIDE, clear=True, device=device)
     batch = choose_batch(size, available_bytes(device), device)
-    timed = _Timed(images, predict, spent)
+
+    def timed(pixels: list[NDArray[np.int16]], clear: list[NDArray[np.bool_] | None]) -> NDArray[np.float32]:
+        began = time.thread_time()
+        found = predict(pixels, clear)
+        spent["model"] += time.thread_time() - began
+        return found
+
     pieces = Pieces(out / "rows", first=0, key="", batch=batch)
-    map_part(timed, timed.predict, record, pieces, end=record.height, chunk=config.mapping.rows)  # type: ignore[arg-type]
-    began = time.perf_counter()
+    map_part(_Timed(**vars(images)), timed, record, pieces, end=record.height, chunk=config.mapping.rows)
+    spent["reading"] = sum(_Timed.seconds)
+    began = time.process_time()
     result = write_files(record, read_rows(out / "rows", first=0, end=record.height), out)
-    ended = time.perf_counter()
+    ended = time.process_time()
     assert result.unmapped == 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return {**spent, "writing": ended - began, "seconds": ended - started, "peak_gib": peak, "batch": batch}
 
 
-class _Timed:
-    """A season and a segmenter that count their seconds."""
+class _Timed(SeasonImages):
+    """A season that counts the seconds in which it is read, by whatever thread."""
 
-    def __init__(self, images: SeasonImages, predict: Predict, spent: dict[str, float]) -> None:
-        self._images, self._predict, self._spent = images, predict, spent
+    seconds: ClassVar[list[float]] = []
 
     def read(self, first: int, last: int) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
-        began = time.perf_counter()
-        found = self._images.read(first, last)
-        self._spent["reading"] += time.perf_counter() - began
-        return found
-
-    def predict(self, pixels: list[NDArray[np.int16]], clear: list[NDArray[np.bool_] | None]) -> NDArray[np.float32]:
-        began = time.perf_counter()
-        found = self._predict(pixels, clear)
-        self._spent["model"] += time.perf_counter() - began
+        began = time.thread_time()
+        found = super().read(first, last)
+        self.seconds.append(time.thread_time() - began)
         return found
 
 

@@ -390,11 +390,7 @@ class MappingConfig(Settings):
         "otherwise in the last bits",
     )
     probabilities: bool = Field(False, description="write the probability of every class too, a byte a pixel and class")
-    rows: int = Field(
-        128,
-        ge=2,
-        description="rows of images read at a time; more spare reading compressed blocks again, and cost memory",
-    )
+    rows: int = Field(64, ge=2, description="rows in memory, and kept as finished, at a time")
 
 
 class PromotionConfig(Settings):

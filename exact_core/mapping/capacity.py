@@ -62,9 +62,9 @@ def window_bytes(predict: Predict, *, dates: int, bands: int, side: int, clear: 
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
         predict(pixels, seen)
-        taken: int = torch.cuda.max_memory_allocated(device) - before
-        return taken // PROBE
-    with _Living() as living:
+        return int((torch.cuda.max_memory_allocated(device) - before) // PROBE)
+    living = _Living()
+    with living:
         predict(pixels, seen)
     return living.peak // PROBE
 

@@ -153,7 +153,10 @@ class _Rows:
         seen = [each for _, (_, each) in cuts if each is not None]
         measured = np.zeros(pixels.shape[2:], np.int64)
         for image in pixels:
-            measured += image.any(0)
+            seen_here = image[0] != 0
+            for band in image[1:]:
+                seen_here |= band != 0
+            measured += seen_here
         return pixels, _joined(seen, 1) if seen else None, measured
 
     def _reaching(self, first: int, last: int) -> list[tuple[int, tuple[NDArray[np.int16], NDArray[np.bool_] | None]]]:

@@ -18,12 +18,13 @@ from pydantic import Field, ValidationError
 from exact_core.config import Settings, describe
 from exact_core.data.dataset import VOID
 from exact_core.data.season import SeasonImages
-from exact_core.errors import ConfigError, DataError
+from exact_core.errors import ConfigError, DataError, ServiceError
 from exact_core.files import publish_text
 from exact_core.mapping.calibration import Calibration, tempered
 from exact_core.mapping.cogs import MapRecord
 from exact_core.mapping.pieces import FinishedRows, Pieces
 from exact_core.mapping.rows import MappedRows, Predict, bands_of_part, map_rows, window_starts
+from exact_core.mapping.strips import Strips
 
 __all__ = ["PART", "PartManifest", "extent_of_part", "map_part", "map_record", "open_part", "parse_part"]
 
@@ -164,21 +165,33 @@ def map_part(
         end: one past the last row of the part.
         chunk: rows of images read, and kept together, at a time.
         progress: told of finished rows.
+
+    Raises:
+        DataError: an image cannot be read.
+        ServiceError: rows cannot be kept.
     """
     starts = [*window_starts(record.height, record.window), record.height]
-    rows = map_rows(
-        images.read,
-        predict,
-        height=record.height,
-        width=record.width,
-        side=record.window,
-        classes=len(record.classes),
-        batch=pieces.batch,
-        chunk=chunk,
-        bands=(starts.index(pieces.end), starts.index(end)),
-    )
-    for finished in _together((_finish(each, record, progress) for each in rows), chunk):
-        pieces.add(finished)
+    chunk = max(chunk - chunk % 2, record.window)
+    try:
+        # The last windows reach beyond the rows of the part; what is read at a time, beyond these.
+        with Strips(images, pieces.folder, chunk=chunk, end=end + record.window + chunk) as strips:
+            rows = map_rows(
+                strips.read,
+                predict,
+                height=record.height,
+                width=record.width,
+                side=record.window,
+                classes=len(record.classes),
+                batch=pieces.batch,
+                chunk=chunk,
+                bands=(starts.index(pieces.end), starts.index(end)),
+            )
+            for finished in _together((_finish(each, record, progress) for each in rows), chunk):
+                pieces.add(finished)
+    except OSError as error:
+        raise ServiceError(
+            f"{pieces.folder}: rows of the map cannot be kept there: {error}; make room, and repeat: finished rows stay"
+        ) from error
 
 
 def _finish(rows: MappedRows, record: MapRecord, progress: Callable[[int], None] | None) -> FinishedRows:
