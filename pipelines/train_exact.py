@@ -22,17 +22,18 @@ __all__ = ["from_tags", "in_parts", "train_dense", "train_exact"]
 SETTINGS = cluster_settings()
 
 
-def in_parts(segmenter: Any, *, source: Any, season: Any, parts: Any, common: dict[str, Any]) -> None:
+def in_parts(segmenter: Any, *after: Any, source: Any, season: Any, parts: Any, common: dict[str, Any]) -> None:
     """The steps from a segmenter to a map: a step a part, side by side, and one that joins them.
 
     Args:
         segmenter: what maps.
+        after: tasks that must have succeeded before there is anything to plan.
         source: the images to be mapped.
         season: its season.
         parts: how many.
         common: parameters that every step takes.
     """
-    plan = configure(plan_map(source=source, parts=parts), "plan_map", SETTINGS)
+    plan = configure(plan_map(source=source, parts=parts).after(*after), "plan_map", SETTINGS)
     with dsl.ParallelFor(plan.output, name="map-parts") as part:
         drawn = map_season(segmenter=segmenter, source=source, season=season, part=part, **common)
         configure(drawn, "map_season", SETTINGS)
@@ -70,7 +71,7 @@ def from_tags(
     segmenter = taught.outputs["segmenter"]
     scored = evaluate(dataset=dataset, classifier=classifier, masks=masks, segmenter=segmenter, **common)
     placed = promote(dataset=dataset, segmenter=segmenter, model=model, **common).after(scored)
-    in_parts(segmenter, source=source, season=season, parts=map_parts, common=common)
+    in_parts(segmenter, taught, source=source, season=season, parts=map_parts, common=common)
     for name, task in {
         "train_classifier": tags,
         "generate_masks": made,
