@@ -353,6 +353,11 @@ class SegmenterConfig(Settings):
     encoder: EncoderConfig = EncoderConfig(temporal_depth=4, head_dim=32)
     utae: UtaeConfig = UtaeConfig()
     training: TrainingConfig = TrainingConfig(epochs=100)
+    calibrate_on: Literal["targets", "labels"] = Field(
+        "targets",
+        description="what the temperature of confidence is fitted to on the validation split: what the segmenter "
+        "learns from, pseudo masks or dense labels; or dense labels wherever there are any, also from tags",
+    )
     layout: Literal["patch", "published"] = Field(
         "patch", description="a patch's outputs are its own pixels; or the published order (see docs/method.md)"
     )

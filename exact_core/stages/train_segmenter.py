@@ -111,14 +111,15 @@ def train_segmenter(
 def _calibration(
     config: RunConfig, windows: WindowDataset, masks: MaskSet | None, model: AnySegmenter, device: torch.device
 ) -> Calibration:
-    """The temperature of the model's confidence: by dense labels of the validation split, else by its pseudo masks.
+    """The temperature of the model's confidence, by the validation split's pseudo masks or dense labels.
 
-    A dataset that is scored on itself has no other pixels than those of training. Only confidence depends on it.
+    Who learns from tags sees no dense label, here neither, unless `segmenter.calibrate_on` allows it. A dataset that is
+    scored on itself has no other pixels than those of training. Only confidence depends on it.
     """
     manifest = windows.manifest
     split = "train" if manifest.self_scored else "validation"
     indices = windows.indices(split).tolist()
-    if manifest.has_labels:
+    if manifest.has_labels and (masks is None or config.segmenter.calibrate_on == "labels"):
         truth, fitted_on = windows.labels, f"dense labels of the {split} split"
     elif masks is not None and not manifest.self_scored:
         truth, fitted_on = masks.mask, f"pseudo masks of the {split} split"

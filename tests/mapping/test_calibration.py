@@ -138,7 +138,7 @@ def test_what_it_is_fitted_on(config, dataset):
         config.segmenter, bands=len(dataset.manifest.bands), classes=dataset.classes, window=24
     ).eval()
 
-    def fitted(masks=None, **changes):
+    def fitted(masks=None, config=config, **changes):
         whole = dataset.manifest
         dataset.manifest = whole.model_copy(update=changes)
         try:
@@ -149,14 +149,14 @@ def test_what_it_is_fitted_on(config, dataset):
     labels = fitted()
     assert labels.fitted_on == "dense labels of the validation split"
     assert labels.pixels <= 576 * len(dataset.indices("validation"))
-    assert labels == fitted() == fitted(Masks())
+    assert labels == fitted() == fitted(Masks(), override(config, ["segmenter.calibrate_on=labels"]))
     assert labels.error_after is not None
-    masked = fitted(Masks(), has_labels=False)
+    masked = fitted(Masks())
+    assert masked == fitted(Masks(), has_labels=False)
     assert masked.fitted_on == "pseudo masks of the validation split"
     assert masked.pixels == 576 * sum(index % 2 == 0 for index in dataset.indices("validation"))
     assert "trained on" in fitted(self_scored=True).fitted_on
-    for nothing in (fitted(has_labels=False), fitted(Masks(), has_labels=False, self_scored=True)):
+    for nothing in (fitted(has_labels=False), fitted(Masks(), self_scored=True)):
         assert nothing.temperature is None
         assert nothing.fitted_on.startswith("nothing")
-    assert override(config, ["evaluation.batch=3"]) != config
     assert Calibration.model_validate_json(labels.model_dump_json()) == labels
