@@ -68,9 +68,10 @@ images: ## build the images that deploy/images.lock names
 	$(PYTHON) docker/build.py $(BUILD_FLAGS)
 
 .PHONY: bench
-bench: $(READY) ## time and memory against a plain implementation of the same equations, and the loader
+bench: $(READY) ## time and memory against a plain implementation of the same equations, the loader, maps
 	$(BIN)/python -m benchmarks.speed
 	$(BIN)/python -m benchmarks.loader
+	$(BIN)/python -m benchmarks.mapping
 
 .PHONY: bench-quality
 bench-quality: $(READY) ## maps, masks part by part, choices without masks, time to equal quality (some hours)

@@ -225,6 +225,7 @@ def map_area(
     segmenter: Annotated[str, typer.Argument(help="The segmenter: a folder, or where it lies in a store.")],
     out: Out,
     season: Annotated[str, typer.Option(help="A year, or START/DAYS; default: what the source says.")] = "",
+    part: Annotated[str, typer.Option(help="I/N: only the I-th of N parts, for `exact join-map`.")] = "",
     recipe: Recipe = "season",
     changes: Set = [],
     tracking: Tracking = True,
@@ -239,7 +240,23 @@ def map_area(
         raise ConfigError(f"{source!r}: only a season of images can be mapped; expected season:PATH")
     with open_stage("map_season", config, tracking=tracking) as tracker, handover(tracker) as files:
         found = files.read(segmenter)
-        run_stage(config, source=source, season=season, segmenter=found, out=out, tracker=tracker)
+        run_stage(config, source=source, season=season, segmenter=found, out=out, tracker=tracker, part=part)
+
+
+@app.command()
+def join_map(
+    parts: Annotated[list[str], typer.Argument(metavar="PART...", help="Folders of `exact map --part`, or URIs.")],
+    out: Out,
+    tracking: Tracking = True,
+) -> None:
+    """Make one map of its parts."""
+    from exact_core.stages.frame import open_stage
+    from exact_core.stages.handover import handover
+    from exact_core.stages.join_map import join_map as run_stage
+    from exact_core.tracking import NoTracker
+
+    with open_stage("join_map", resolve("season"), tracking=tracking) as tracker, handover(NoTracker()) as files:
+        run_stage(parts=[files.read(each) for each in parts], out=out, tracker=tracker)
 
 
 @app.command()

@@ -376,6 +376,11 @@ class SegmenterConfig(Settings):
     encoder: EncoderConfig = EncoderConfig(temporal_depth=4, head_dim=32)
     utae: UtaeConfig = UtaeConfig()
     training: TrainingConfig = TrainingConfig(epochs=100)
+    calibrate_on: Literal["targets", "labels"] = Field(
+        "targets",
+        description="what the temperature of confidence is fitted to on the validation split: what the segmenter "
+        "learns from, pseudo masks or dense labels; or dense labels wherever there are any, also from tags",
+    )
     layout: Literal["patch", "published"] = Field(
         "patch", description="a patch's outputs are its own pixels; or the published order (see docs/method.md)"
     )
@@ -406,12 +411,14 @@ class EvaluationConfig(Settings):
 class MappingConfig(Settings):
     """How a whole area is mapped."""
 
-    batch: int = Field(64, ge=1, description="windows a forward pass")
-    rows: int = Field(
-        128,
-        ge=2,
-        description="rows of images read at a time; more spare reading compressed blocks again, and cost memory",
+    batch: int | None = Field(
+        None,
+        ge=1,
+        description="windows a forward pass; None: as many as a share of the free memory holds. Another number rounds "
+        "otherwise in the last bits",
     )
+    probabilities: bool = Field(False, description="write the probability of every class too, a byte a pixel and class")
+    rows: int = Field(64, ge=2, description="rows in memory, and kept as finished, at a time")
 
 
 class PromotionConfig(Settings):

@@ -206,6 +206,7 @@ def _metadata(manifest: dict[str, Any], folder: Path) -> dict[str, Any]:
         "days": settings["encoder"]["dates"] if settings["model"] == "tsvit" else "season_day",
         "dataset_digest": manifest["dataset_digest"],
         "code_version": manifest["code_version"],
+        "temperature": (manifest.get("calibration") or {}).get("temperature"),
     }
 
 

@@ -7,12 +7,11 @@ from kfp import dsl
 from components.champion.component import champion
 from components.evaluate.component import evaluate
 from components.ingest.component import ingest
-from components.map_season.component import map_season
 from components.preflight.component import preflight
 from components.record_status.component import record_status
 from components.resolve_season.component import resolve_season
 from pipelines.steps import configure
-from pipelines.train_exact import SETTINGS, from_tags
+from pipelines.train_exact import SETTINGS, from_tags, in_parts
 
 
 def make_new_season(*, on_cluster: bool) -> Any:
@@ -38,6 +37,7 @@ def make_new_season(*, on_cluster: bool) -> Any:
         minimum_quality: float = 0.0,
         training: str = "always",
         model: str = "",
+        map_parts: int = 1,
         webhook: str = "",
     ):
         """Train a segmenter on one season, or map it with the one in use.
@@ -53,6 +53,7 @@ def make_new_season(*, on_cluster: bool) -> Any:
             minimum_quality: Gate: masks whose expected mIoU is below this fail the run; 0: what the recipe says.
             training: always; or if_no_champion, to map the season with the champion where there is one.
             model: Name of the registered model in MLflow; empty for exact-NAME after the dataset's name.
+            map_parts: Parts that the map is made in, each by a step of its own, side by side.
             webhook: http(s) URL that gets the run's final status as JSON; empty for none.
         """
         common = {
@@ -86,13 +87,13 @@ def make_new_season(*, on_cluster: bool) -> Any:
                     season=named.output,
                     minimum_quality=minimum_quality,
                     model=model,
+                    map_parts=map_parts,
                     common=common,
                 )
             with dsl.Else(name="reuse"):
                 scored = evaluate(dataset=dataset, segmenter=found.outputs["segmenter"], **common)
                 configure(scored, "evaluate", SETTINGS)
-                drawn = map_season(segmenter=found.outputs["segmenter"], source=source, season=named.output, **common)
-                configure(drawn, "map_season", SETTINGS)
+                in_parts(found.outputs["segmenter"], source=source, season=named.output, parts=map_parts, common=common)
 
     return new_season
 

@@ -7,7 +7,9 @@ from kfp import dsl
 from components.evaluate.component import evaluate
 from components.generate_masks.component import generate_masks
 from components.ingest.component import ingest
+from components.join_map.component import join_map
 from components.map_season.component import map_season
+from components.plan_map.component import plan_map
 from components.preflight.component import preflight
 from components.promote.component import promote
 from components.record_status.component import record_status
@@ -15,12 +17,40 @@ from components.train_classifier.component import train_classifier
 from components.train_segmenter.component import train_segmenter
 from pipelines.steps import cluster_settings, configure
 
-__all__ = ["from_tags", "train_dense", "train_exact"]
+__all__ = ["from_tags", "in_parts", "train_dense", "train_exact"]
 
 SETTINGS = cluster_settings()
 
 
-def from_tags(data: Any, *, source: Any, season: Any, minimum_quality: Any, model: Any, common: dict[str, Any]) -> None:
+def in_parts(segmenter: Any, *after: Any, source: Any, season: Any, parts: Any, common: dict[str, Any]) -> None:
+    """The steps from a segmenter to a map: a step a part, side by side, and one that joins them.
+
+    Args:
+        segmenter: what maps.
+        after: tasks that must have succeeded before there is anything to plan.
+        source: the images to be mapped.
+        season: its season.
+        parts: how many.
+        common: parameters that every step takes.
+    """
+    plan = configure(plan_map(source=source, parts=parts).after(*after), "plan_map", SETTINGS)
+    with dsl.ParallelFor(plan.output, name="map-parts") as part:
+        drawn = map_season(segmenter=segmenter, source=source, season=season, part=part, **common)
+        configure(drawn, "map_season", SETTINGS)
+    joined = join_map(parts=dsl.Collected(drawn.outputs["map_part"]), **common)
+    configure(joined, "join_map", SETTINGS)
+
+
+def from_tags(
+    data: Any,
+    *,
+    source: Any,
+    season: Any,
+    minimum_quality: Any,
+    model: Any,
+    map_parts: Any,
+    common: dict[str, Any],
+) -> None:
     """The steps from a dataset with tags to a map and a promoted segmenter.
 
     Args:
@@ -29,6 +59,7 @@ def from_tags(data: Any, *, source: Any, season: Any, minimum_quality: Any, mode
         season: its season.
         minimum_quality: gate on the masks.
         model: name of the registered model.
+        map_parts: parts that the map is made in.
         common: parameters that every step takes.
     """
     dataset = data.outputs["dataset"]
@@ -40,13 +71,12 @@ def from_tags(data: Any, *, source: Any, season: Any, minimum_quality: Any, mode
     segmenter = taught.outputs["segmenter"]
     scored = evaluate(dataset=dataset, classifier=classifier, masks=masks, segmenter=segmenter, **common)
     placed = promote(dataset=dataset, segmenter=segmenter, model=model, **common).after(scored)
-    drawn = map_season(segmenter=segmenter, source=source, season=season, **common)
+    in_parts(segmenter, taught, source=source, season=season, parts=map_parts, common=common)
     for name, task in {
         "train_classifier": tags,
         "generate_masks": made,
         "train_segmenter": taught,
         "evaluate": scored,
-        "map_season": drawn,
         "promote": placed,
     }.items():
         configure(task, name, SETTINGS)
@@ -61,6 +91,7 @@ def train_exact(
     overrides: list = [],  # noqa: B006 - KFP takes the default from the signature
     minimum_quality: float = 0.0,
     model: str = "",
+    map_parts: int = 1,
     webhook: str = "",
 ):
     """Train a segmenter from crop tags, map the season with it, and promote it if it is better than the one in use.
@@ -73,6 +104,7 @@ def train_exact(
         overrides: Settings changed in the recipe, each as key=value.
         minimum_quality: Gate: masks whose expected mIoU is below this fail the run; 0: what the recipe says.
         model: Name of the registered model in MLflow; empty for exact-NAME after the dataset's name.
+        map_parts: Parts that the map is made in, each by a step of its own, side by side.
         webhook: http(s) URL that gets the run's final status as JSON; empty for none.
     """
     common = {"recipe": recipe, "seed": seed, "overrides": overrides, "pipeline_run": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
@@ -81,7 +113,15 @@ def train_exact(
     with dsl.ExitHandler(end, name="train-exact"):
         ready = configure(preflight(source=source, season=season, **common), "preflight", SETTINGS)
         data = configure(ingest(source=source, season=season, **common).after(ready), "ingest", SETTINGS)
-        from_tags(data, source=source, season=season, minimum_quality=minimum_quality, model=model, common=common)
+        from_tags(
+            data,
+            source=source,
+            season=season,
+            minimum_quality=minimum_quality,
+            model=model,
+            map_parts=map_parts,
+            common=common,
+        )
 
 
 @dsl.pipeline(name="train-dense", description="The same segmenter trained on dense labels, for comparison")

@@ -1,4 +1,4 @@
-"""A season's images and a segmenter -> a georeferenced crop map."""
+"""A season's images and a segmenter -> a part of a georeferenced crop map."""
 
 from kfp import dsl
 from kfp.dsl import Artifact, Input, Metrics, Model, Output
@@ -9,24 +9,26 @@ from components.images import image
 @dsl.component(base_image=image(), install_kfp_package=False)
 def map_season(
     segmenter: Input[Model],
-    crop_map: Output[Artifact],
+    map_part: Output[Artifact],
     metrics: Output[Metrics],
     recipe: str,
     source: str,
     season: str,
+    part: str,
     seed: int,
     overrides: list,
     pipeline_run: str,
 ):
-    """Map all of the season's area; sources without images of an area, synthetic and pastis, leave nothing to map.
+    """Map a part of the season's area; sources without images of an area, synthetic and pastis, leave nothing to map.
 
     Args:
         segmenter: The segmenter.
-        crop_map: class.tif, confidence.tif (COG), item.json (STAC), quicklook.png, map.json.
-        metrics: Megapixels, seconds, share that could not be mapped, how much window borders show.
+        map_part: Finished rows of the map, part.json.
+        metrics: Megapixels, seconds.
         recipe: Name of the recipe.
         source: synthetic, pastis:PATH or season:PATH.
         season: Year or START/DAYS of a season source; empty for the source's own.
+        part: I/N, the I-th of N parts.
         seed: Seed of the run.
         overrides: Settings changed in the recipe, as key=value.
         pipeline_run: Identity of the pipeline run, for MLflow.
@@ -36,8 +38,9 @@ def map_season(
     from exact_core.stages.handover import handover
     from exact_core.stages.map_season import map_season as run_stage
 
-    config = resolve(recipe, seed=int(seed), overrides=overrides)
-    with open_stage("map_season", config, pipeline_run=pipeline_run) as tracker, handover(tracker) as files:
-        folders = {"segmenter": files.read(segmenter), "out": files.write(crop_map, optional=True)}
-        for name, value in run_stage(config, source=source, season=season, tracker=tracker, **folders).items():
+    config, stage = resolve(recipe, seed=int(seed), overrides=overrides), "map_season" + f" {part}" * (part != "1/1")
+    with open_stage(stage, config, pipeline_run=pipeline_run) as tracker, handover(tracker) as files:
+        folders = {"segmenter": files.read(segmenter), "out": files.write(map_part, optional=True)}
+        values = run_stage(config, source=source, season=season, tracker=tracker, part=part, **folders)
+        for name, value in values.items():
             metrics.log_metric(name, value)

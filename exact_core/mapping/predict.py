@@ -1,4 +1,4 @@
-"""Class probabilities of windows, and maps of scenes blended from them."""
+"""Class probabilities of windows: of a dataset's, blended to maps of scenes, and of a season's images."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import torch
 from numpy.typing import NDArray
 
 from exact_core.config import EncoderConfig
-from exact_core.data.batches import BatchLoader
+from exact_core.data.batches import BatchLoader, clear_patches, make_series, model_dates
 from exact_core.data.dataset import Statistics, WindowDataset
+from exact_core.data.season import SeasonImages
 from exact_core.mapping.blend import SceneMosaic
+from exact_core.mapping.rows import Predict
 from exact_core.models.segmenter import AnySegmenter
 
-__all__ = ["MappedScene", "Predictor", "map_scene"]
+__all__ = ["MappedScene", "Predictor", "map_scene", "season_predictor"]
 
 
 @dataclass(frozen=True)
@@ -69,3 +71,39 @@ def map_scene(predictor: Predictor, indices: list[int]) -> MappedScene:
     for index, values in predictor.stream(indices):
         mosaic.add(windows.records[index], values)
     return MappedScene(mosaic, *mosaic.labels())
+
+
+def season_predictor(
+    model: AnySegmenter, images: SeasonImages, *, statistics: Statistics, encoder: EncoderConfig, device: torch.device
+) -> Predict:
+    """The segmenter as a function of a window's pixels and clear patches.
+
+    Args:
+        model: on the device, for evaluation.
+        images: the season; its dates apply.
+        statistics: those that the model was trained with.
+        encoder: how the model wants its batches.
+        device: where it computes.
+    """
+    mean = torch.tensor(statistics.mean, device=device)
+    std = torch.tensor(statistics.std, device=device)
+    dates = torch.from_numpy(model_dates(images.days, encoder, images.start, images.length)).to(device)
+
+    def predict(pixels: list[NDArray[np.int16]], clear: list[NDArray[np.bool_] | None]) -> NDArray[np.float32]:
+        batch = torch.from_numpy(np.stack(pixels)).to(device)
+        known = [each for each in clear if each is not None] if encoder.mask_clouds else []
+        # As windows are cut for training: a date that measured nothing of a window is none of its dates.
+        valid = (batch != 0).flatten(2).any(2)
+        series = make_series(
+            batch,
+            dates.expand(len(batch), -1) * valid,
+            valid,
+            clear=clear_patches(torch.from_numpy(np.stack(known)).to(device), encoder) if known else None,
+            mean=mean,
+            std=std,
+            encoder=encoder,
+        )
+        with torch.inference_mode():
+            return np.asarray(model(series).float().softmax(1).cpu().numpy(), np.float32)
+
+    return predict

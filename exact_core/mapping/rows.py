@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from exact_core.data.dataset import VOID
 
-__all__ = ["MappedRows", "Seams", "map_rows", "window_starts", "window_weights"]
+__all__ = ["MappedRows", "Seams", "bands_of_part", "map_rows", "window_starts", "window_weights"]
 
 Predict = Callable[[list[NDArray[np.int16]], list[NDArray[np.bool_] | None]], NDArray[np.float32]]
 """Pixels (T, C, S, S) and clear patches (T, S/2, S/2) of windows -> class probabilities (n, K + 1, S, S)."""
@@ -57,10 +57,28 @@ def window_weights(side: int) -> NDArray[np.float32]:
     return np.outer(along, along).astype(np.float32)
 
 
+def bands_of_part(height: int, side: int, part: int, parts: int) -> tuple[int, int]:
+    """Which bands, of those that begin at `window_starts`, part 1..n of n parts maps: first, and one past the last."""
+    bands = len(window_starts(height, side))
+    return bands * (part - 1) // parts, bands * part // parts
+
+
 def map_rows(
-    read: Read, predict: Predict, *, height: int, width: int, side: int, classes: int, batch: int, chunk: int
+    read: Read,
+    predict: Predict,
+    *,
+    height: int,
+    width: int,
+    side: int,
+    classes: int,
+    batch: int,
+    chunk: int,
+    bands: tuple[int, int] | None = None,
 ) -> Iterator[MappedRows]:
-    """Map an area from top to bottom.
+    """Map an area, or some of its bands, from top to bottom.
+
+    A pixel is the sum over the windows that cover it, always in the same order, and rows are read at the same places
+    whatever is mapped; so bands mapped alone are to the bit those of the whole.
 
     Args:
         read: gives rows of the area.
@@ -71,13 +89,21 @@ def map_rows(
         classes: K.
         batch: windows a call of `predict`.
         chunk: rows read at a time; more of them spare reading the same blocks of compressed files again.
+        bands: first band and one past the last, in the order of `window_starts`; None: all. The windows above that
+            reach into the first one are predicted too.
     """
+    starts = window_starts(height, side)
+    first_band, end_band = (0, len(starts)) if bands is None else bands
+    if first_band >= end_band:
+        return
+    top = starts[first_band]
+    begin = next(number for number, start in enumerate(starts) if start + side > top)
     weights, columns = window_weights(side), window_starts(width, side)
-    rows = _Rows(read, height, max(chunk, side))
+    rows = _Rows(read, height, max(chunk, side), first=starts[begin])
     total = np.zeros((classes + 1, side, width), np.float32)
     weight = np.zeros((side, width), np.float32)
-    starts = window_starts(height, side)
-    for number, start in enumerate(starts):
+    for number in range(begin, end_band):
+        start = starts[number]
         pixels, clear, measured = rows.get(start, start + side)
         wanted = [col for col in columns if (measured[:, col : col + side] >= FEWEST_DATES).any()]
         for first in range(0, len(wanted), batch):
@@ -90,41 +116,64 @@ def map_rows(
                 total[:, :, col : col + side] += values * weights
                 weight[:, col : col + side] += weights
         done = (starts[number + 1] if number + 1 < len(starts) else start + side) - start
-        divisor = np.maximum(weight[:done], np.finfo(np.float32).tiny)
-        probabilities = np.asarray(total[:, :done] / divisor, np.float32)
-        seen = (measured[:done] >= FEWEST_DATES) & (weight[:done] > 0)
-        label = np.where(seen, probabilities.argmax(0), VOID).astype(np.uint8)
-        yield MappedRows(start, label, probabilities)
+        if number >= first_band:
+            divisor = np.maximum(weight[:done], np.finfo(np.float32).tiny)
+            probabilities = np.asarray(total[:, :done] / divisor, np.float32)
+            seen = (measured[:done] >= FEWEST_DATES) & (weight[:done] > 0)
+            label = np.where(seen, probabilities.argmax(0), VOID).astype(np.uint8)
+            yield MappedRows(start, label, probabilities)
         total = np.concatenate([total[:, done:], np.zeros_like(total[:, :done])], 1)
         weight = np.concatenate([weight[done:], np.zeros_like(weight[:done])])
 
 
 class _Rows:
-    """Rows of an area, read in chunks from top to bottom; what lies above the last request is forgotten."""
+    """Rows of an area, read in chunks from top to bottom; what lies above the last request is forgotten.
 
-    def __init__(self, read: Read, height: int, chunk: int) -> None:
+    Chunks lie at multiples of their height from the area's top, wherever reading begins.
+    """
+
+    def __init__(self, read: Read, height: int, chunk: int, *, first: int) -> None:
         self._read, self._height, self._chunk = read, height, chunk - chunk % 2
-        self._first = self._last = 0
-        self._parts: list[tuple[NDArray[np.int16], NDArray[np.bool_] | None]] = []
+        self._last = first // self._chunk * self._chunk
+        self._parts: list[tuple[int, NDArray[np.int16], NDArray[np.bool_] | None]] = []
 
     def get(self, first: int, last: int) -> tuple[NDArray[np.int16], NDArray[np.bool_] | None, NDArray[np.int64]]:
-        """Pixels, clear patches, and on how many dates each pixel was measured (h, W)."""
+        """Pixels, clear patches, and on how many dates each pixel was measured (h, W); `first` and `last` even."""
         while self._last < last:
+            # The few rows that are still wanted are copied, so that their chunk can go before the next one is read.
+            self._parts = [
+                (max(start, first), pixels.copy(), None if clear is None else clear.copy())
+                for start, (pixels, clear) in self._reaching(first, last)
+            ]
             end = min(self._height, self._last + self._chunk)
-            self._parts.append(self._read(self._last, end))
+            self._parts.append((self._last, *self._read(self._last, end)))
             self._last = end
-        while self._first + self._parts[0][0].shape[2] <= first:
-            self._first += self._parts.pop(0)[0].shape[2]
-        cut = slice(first - self._first, last - self._first)
-        pixels = _joined([part[0] for part in self._parts], 2)[:, :, cut]
-        clear = None
-        if self._parts[0][1] is not None:
-            joined = _joined([part[1] for part in self._parts if part[1] is not None], 1)
-            clear = joined[:, cut.start // 2 : cut.stop // 2]
-        return pixels, clear, (pixels != 0).any(1).sum(0)
+        cuts = self._reaching(first, last)
+        pixels = _joined([each for _, (each, _) in cuts], 2)
+        seen = [each for _, (_, each) in cuts if each is not None]
+        measured = np.zeros(pixels.shape[2:], np.int64)
+        for image in pixels:
+            seen_here = image[0] != 0
+            for band in image[1:]:
+                seen_here |= band != 0
+            measured += seen_here
+        return pixels, _joined(seen, 1) if seen else None, measured
+
+    def _reaching(self, first: int, last: int) -> list[tuple[int, tuple[NDArray[np.int16], NDArray[np.bool_] | None]]]:
+        """What is there of these rows: where each array began, and its part of them."""
+        parts = [part for part in self._parts if part[0] + part[1].shape[2] > first]
+        return [(start, _cut(start, pixels, clear, first, last)) for start, pixels, clear in parts]
 
 
-def _joined(parts: list[NDArray[np.generic]] | list[NDArray[np.int16]] | list[NDArray[np.bool_]], axis: int) -> Any:
+def _cut(
+    start: int, pixels: NDArray[np.int16], clear: NDArray[np.bool_] | None, first: int, last: int
+) -> tuple[NDArray[np.int16], NDArray[np.bool_] | None]:
+    """Rows `first` to before `last` of an array that begins at row `start`, as far as it has them."""
+    rows = slice(max(first - start, 0), last - start)
+    return pixels[:, :, rows], None if clear is None else clear[:, rows.start // 2 : rows.stop // 2]
+
+
+def _joined(parts: list[NDArray[np.int16]] | list[NDArray[np.bool_]], axis: int) -> Any:
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis)
 
 

@@ -1,130 +1,107 @@
-"""A season's images and a segmenter -> a crop map as cloud-optimised GeoTIFFs, with a STAC item beside it.
+"""A season's images and a segmenter -> finished rows of a crop map: of all the area, or of a part of it.
 
-    class.tif         uint8, 0 background, 1..K crops, 255 nothing measured; palette and names inside
-    confidence.tif    uint8, the class's probability in percent, 255 nothing measured
-    item.json         STAC item: projection, classes, both files
-    quicklook.png     the map, small
-
-All on the pixels of the images, to the last digit.
+A part is a run of bands of rows (`exact_core.mapping.rows`); `exact_core.mapping.cogs` makes the map's files of one or
+of many.
 """
 
 from __future__ import annotations
 
-import datetime as dt
+import hashlib
 import json
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
-import pystac
-import rasterio
-import rasterio.shutil
-import torch
-from numpy.typing import NDArray
-from rasterio.enums import Resampling
-from rasterio.errors import RasterioError
-from rasterio.warp import transform_geom
-from rasterio.windows import Window
+from pydantic import Field, ValidationError
 
-from exact_core.config import EncoderConfig
-from exact_core.data.batches import clear_patches, make_series, model_dates
-from exact_core.data.dataset import VOID, Statistics
+from exact_core.config import Settings, describe
+from exact_core.data.dataset import VOID
 from exact_core.data.season import SeasonImages
-from exact_core.errors import DataError, ServiceError
+from exact_core.errors import ConfigError, DataError, ServiceError
 from exact_core.files import publish_text
-from exact_core.mapping.rows import Predict, Seams, map_rows
-from exact_core.models.segmenter import AnySegmenter
+from exact_core.mapping.calibration import Calibration, tempered
+from exact_core.mapping.cogs import MapRecord
+from exact_core.mapping.pieces import FinishedRows, Pieces
+from exact_core.mapping.rows import MappedRows, Predict, bands_of_part, map_rows, window_starts
+from exact_core.mapping.strips import Strips
 
-__all__ = ["MapResult", "map_season", "season_predictor"]
+__all__ = ["PART", "PartManifest", "extent_of_part", "map_part", "map_record", "open_part", "parse_part"]
 
-CLASS, CONFIDENCE = "class.tif", "confidence.tif"
-QUICKLOOK = 1024
-"""Longest side of the quick-look, pixels."""
-CLASSIFICATION = "https://stac-extensions.github.io/classification/v2.0.0/schema.json"
-PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
+PART = "part.json"
 
 
-@dataclass(frozen=True)
-class MapResult:
-    """What became of a map.
+class PartManifest(Settings):
+    """`part.json`, written last: some of the rows of a map, which `exact join-map` makes a map of."""
 
-    pixels: of each label 0..K. unmapped: pixels without a series. seams: see `Seams`. hectares_per_pixel: None where
-    the CRS has no metres.
+    schema_version: Literal[1] = 1
+    part: int = Field(ge=1)
+    parts: int = Field(ge=1)
+    first: int = Field(ge=0, description="first row")
+    end: int = Field(ge=0, description="one past the last row")
+    batch: int = Field(ge=1, description="windows a forward pass")
+    seconds: float = Field(ge=0, description="that the mapping took")
+    record: MapRecord
+
+    def publish(self, folder: Path) -> None:
+        """Write it; with it the part is complete."""
+        publish_text(folder / PART, self.model_dump_json(indent=2))
+
+
+def open_part(folder: Path) -> PartManifest:
+    """The manifest of a finished part.
+
+    Raises:
+        DataError: none there, or one that this version does not read.
     """
+    path = folder / PART
+    if not path.is_file():
+        raise DataError(f"{path}: no part of a map here; make one with `exact map ... --part 1/2`")
+    try:
+        return PartManifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise DataError(describe(error, where=str(path), model=PartManifest)) from error
 
-    pixels: NDArray[np.int64]
-    unmapped: int
-    seams: float | None
-    hectares_per_pixel: float | None
 
+def parse_part(text: str) -> tuple[int, int]:
+    """Part and number of parts of "2/4".
 
-def season_predictor(
-    model: AnySegmenter, images: SeasonImages, *, statistics: Statistics, encoder: EncoderConfig, device: torch.device
-) -> Predict:
-    """The segmenter as a function of a window's pixels and clear patches.
-
-    Args:
-        model: on the device, for evaluation.
-        images: the season; its dates apply.
-        statistics: those that the model was trained with.
-        encoder: how the model wants its batches.
-        device: where it computes.
+    Raises:
+        ConfigError: not of this form, or no such part.
     """
-    mean = torch.tensor(statistics.mean, device=device)
-    std = torch.tensor(statistics.std, device=device)
-    dates = torch.from_numpy(model_dates(images.days, encoder, images.start, images.length)).to(device)
-
-    def predict(pixels: list[NDArray[np.int16]], clear: list[NDArray[np.bool_] | None]) -> NDArray[np.float32]:
-        batch = torch.from_numpy(np.stack(pixels)).to(device)
-        known = [each for each in clear if each is not None] if encoder.mask_clouds else []
-        # As windows are cut for training: a date that measured nothing of a window is none of its dates.
-        valid = (batch != 0).flatten(2).any(2)
-        series = make_series(
-            batch,
-            dates.expand(len(batch), -1) * valid,
-            valid,
-            clear=clear_patches(torch.from_numpy(np.stack(known)).to(device), encoder) if known else None,
-            mean=mean,
-            std=std,
-            encoder=encoder,
-        )
-        with torch.inference_mode():
-            return np.asarray(model(series).float().softmax(1).cpu().numpy(), np.float32)
-
-    return predict
+    first, slash, last = text.partition("/")
+    if slash and first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last):
+        return int(first), int(last)
+    raise ConfigError(f"part {text!r}: expected I/N with I from 1 to N, as 2/4")
 
 
-def map_season(
+def map_record(
     images: SeasonImages,
-    predict: Predict,
-    out: Path,
     *,
+    source: str,
     side: int,
     classes: tuple[str, ...],
     colours: list[str],
-    batch: int,
-    chunk: int,
-    progress: Callable[[int], None] | None = None,
-) -> MapResult:
-    """Map all of a season's grid.
+    probabilities: bool,
+    calibration: Calibration,
+    weights_sha256: str,
+    code_version: str,
+) -> MapRecord:
+    """What a map of these images says of itself; equal for all its parts.
 
     Args:
         images: the season.
-        predict: the segmenter.
-        out: folder for the files; the item is written last.
+        source: as given.
         side: window side, pixels.
         classes: names of crops 1..K.
         colours: of labels 0..K, #rrggbb.
-        batch: windows a call.
-        chunk: rows of images read at a time.
-        progress: told of finished rows.
+        probabilities: whether those of all classes are delivered.
+        calibration: of the segmenter.
+        weights_sha256: of the segmenter.
+        code_version: of this package.
 
     Raises:
         DataError: the images are smaller than a window.
-        ServiceError: the files cannot be written.
     """
     grid = images.grid
     if min(grid.height, grid.width) < side:
@@ -132,139 +109,121 @@ def map_season(
             f"{grid.file}: {grid.height} x {grid.width} pixels, smaller than the model's window of {side}; "
             f"give a larger area, or a model of smaller windows"
         )
-    profile = {
-        "driver": "GTiff",
-        "height": grid.height,
-        "width": grid.width,
-        "count": 1,
-        "dtype": "uint8",
-        "crs": grid.crs,
-        "transform": grid.transform,
-        "nodata": VOID,
-        "tiled": True,
-        "blockxsize": 512,
-        "blockysize": 512,
-        "compress": "deflate",
-        "bigtiff": "if_safer",
-    }
-    seams = Seams(side)
-    pixels = np.zeros(VOID + 1, np.int64)
-    partial = {name: out / f"{name}.partial" for name in (CLASS, CONFIDENCE)}
+    # Names and sizes, not places and times: parts made on machines that each have their own copy belong together.
+    files = [
+        [str(each.date), band, path.name, path.stat().st_size]
+        for each in images.acquisitions
+        for band, path in sorted(each.files.items())
+    ]
+    return MapRecord(
+        source=source,
+        name=images.name,
+        season_start=images.start,
+        season_days=images.length,
+        bands=images.bands,
+        dates=tuple(acquisition.date for acquisition in images.acquisitions),
+        inputs=hashlib.sha256(json.dumps(files).encode()).hexdigest(),
+        crs=grid.crs.to_wkt(version="WKT2_2019"),
+        transform=tuple(grid.transform)[:6],
+        height=grid.height,
+        width=grid.width,
+        window=side,
+        classes=classes,
+        colours=tuple(colours),
+        probabilities=probabilities,
+        calibration=calibration,
+        model_weights_sha256=weights_sha256,
+        code_version=code_version,
+        notes=tuple(images.notes),
+    )
+
+
+def extent_of_part(record: MapRecord, part: int, parts: int) -> tuple[int, int]:
+    """First row of a part, and one past its last."""
+    edges = [*window_starts(record.height, record.window), record.height]
+    first, end = bands_of_part(record.height, record.window, part, parts)
+    return edges[first], edges[end]
+
+
+def map_part(
+    images: SeasonImages,
+    predict: Predict,
+    record: MapRecord,
+    pieces: Pieces,
+    *,
+    end: int,
+    chunk: int,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Map the rows that are still missing.
+
+    Args:
+        images: the season.
+        predict: the segmenter.
+        record: of the map.
+        pieces: what is finished, to which the rest is added; its batch applies.
+        end: one past the last row of the part.
+        chunk: rows of images read, and kept together, at a time.
+        progress: told of finished rows.
+
+    Raises:
+        DataError: an image cannot be read.
+        ServiceError: rows cannot be kept.
+    """
+    starts = [*window_starts(record.height, record.window), record.height]
+    chunk = max(chunk - chunk % 2, record.window)
     try:
-        with rasterio.open(partial[CLASS], "w", **profile) as label_file:
-            label_file.write_colormap(1, _palette(colours))
-            label_file.update_tags(1, **{f"CLASS_{number}": name for number, name in enumerate(_names(classes))})
-            with rasterio.open(partial[CONFIDENCE], "w", **profile) as confidence_file:
-                confidence_file.update_tags(1, unit="percent")
-                for rows in map_rows(
-                    images.read,
-                    predict,
-                    height=grid.height,
-                    width=grid.width,
-                    side=side,
-                    classes=len(classes),
-                    batch=batch,
-                    chunk=chunk,
-                ):
-                    window = Window(0, rows.first, grid.width, len(rows.label))
-                    label_file.write(rows.label, 1, window=window)
-                    percent = np.rint(100 * rows.probabilities.max(0)).astype(np.uint8)
-                    confidence_file.write(
-                        np.where(rows.label == VOID, VOID, percent).astype(np.uint8), 1, window=window
-                    )
-                    seams.add(rows)
-                    pixels += np.bincount(rows.label.ravel(), minlength=VOID + 1)
-                    if progress is not None:
-                        progress(len(rows.label))
-        for name, overviews in ((CLASS, "mode"), (CONFIDENCE, "average")):
-            _optimise(partial[name], out / name, overviews=overviews)
-            partial[name].unlink()
-    except (RasterioError, OSError) as error:
-        raise ServiceError(f"{out}: the map cannot be written: {error}; make room, and repeat") from error
-    _write_quicklook(out / CLASS, out / "quicklook.png")
-    _write_item(images, out, classes=classes, colours=colours)
-    metres = grid.crs.is_projected and grid.crs.linear_units_factor[1]
-    area = abs(grid.transform.determinant) * metres**2 / 10_000 if metres else None
-    return MapResult(pixels[: len(classes) + 1], int(pixels[VOID]), seams.ratio(), area)
+        # The last windows reach beyond the rows of the part; what is read at a time, beyond these.
+        with Strips(images, pieces.folder, chunk=chunk, end=end + record.window + chunk) as strips:
+            rows = map_rows(
+                strips.read,
+                predict,
+                height=record.height,
+                width=record.width,
+                side=record.window,
+                classes=len(record.classes),
+                batch=pieces.batch,
+                chunk=chunk,
+                bands=(starts.index(pieces.end), starts.index(end)),
+            )
+            for finished in _together((_finish(each, record, progress) for each in rows), chunk):
+                pieces.add(finished)
+    except OSError as error:
+        raise ServiceError(
+            f"{pieces.folder}: rows of the map cannot be kept there: {error}; make room, and repeat: finished rows stay"
+        ) from error
 
 
-def _names(classes: tuple[str, ...]) -> tuple[str, ...]:
-    return ("background", *classes)
+def _finish(rows: MappedRows, record: MapRecord, progress: Callable[[int], None] | None) -> FinishedRows:
+    """Rows as they go into the files; the temperature touches the confidence, and never the class."""
+    void = rows.label == VOID
+    calibrated = tempered(rows.probabilities, record.calibration.temperature)
+    percent = np.rint(100 * (calibrated if record.probabilities else calibrated.max(0, keepdims=True)))
+    planes = np.where(void, VOID, percent).astype(np.uint8)
+    if progress is not None:
+        progress(len(rows.label))
+    if not record.probabilities:
+        return FinishedRows(rows.first, rows.label, planes[0], None)
+    return FinishedRows(rows.first, rows.label, np.where(void, VOID, percent.max(0)).astype(np.uint8), planes)
 
 
-def _palette(colours: list[str]) -> dict[int, tuple[int, int, int, int]]:
-    found = {}
-    for number, colour in enumerate(colours):
-        red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
-        found[number] = (red, green, blue, 255)
-    return {**found, VOID: (0, 0, 0, 0)}
+def _together(rows: Iterator[FinishedRows], height: int) -> Iterator[FinishedRows]:
+    """The same rows, at least so many at a time: a file for each band would be many small ones."""
+    waiting: list[FinishedRows] = []
+    for each in rows:
+        waiting.append(each)
+        if each.end - waiting[0].first >= height:
+            yield _stacked(waiting)
+            waiting = []
+    if waiting:
+        yield _stacked(waiting)
 
 
-def _optimise(source: Path, target: Path, *, overviews: str) -> None:
-    """Copy to a cloud-optimised GeoTIFF: tiles, overviews, the directory first."""
-    unfinished = target.with_name(f"{target.name}.cog")
-    rasterio.shutil.copy(
-        source, unfinished, driver="COG", compress="deflate", overview_resampling=overviews, blocksize=512
+def _stacked(rows: list[FinishedRows]) -> FinishedRows:
+    planes = [each.probabilities for each in rows if each.probabilities is not None]
+    return FinishedRows(
+        rows[0].first,
+        np.concatenate([each.label for each in rows]),
+        np.concatenate([each.confidence for each in rows]),
+        np.concatenate(planes, 1) if planes else None,
     )
-    unfinished.replace(target)
-
-
-def _write_quicklook(source: Path, target: Path) -> None:
-    """The map in its palette, thinned to QUICKLOOK pixels."""
-    with rasterio.open(source) as file:
-        factor = max(1, math.ceil(max(file.height, file.width) / QUICKLOOK))
-        shape = (max(1, file.height // factor), max(1, file.width // factor))
-        label = file.read(1, out_shape=shape, resampling=Resampling.nearest)
-        palette = file.colormap(1)
-    profile = {"driver": "PNG", "height": shape[0], "width": shape[1], "count": 1, "dtype": "uint8", "nodata": VOID}
-    with rasterio.open(target, "w", **profile) as file:
-        file.write(label, 1)
-        file.write_colormap(1, palette)
-    target.with_name(f"{target.name}.aux.xml").unlink(missing_ok=True)
-
-
-def _write_item(images: SeasonImages, out: Path, *, classes: tuple[str, ...], colours: list[str]) -> None:
-    grid = images.grid
-    corners = [
-        grid.transform @ place for place in ((0, 0), (grid.width, 0), (grid.width, grid.height), (0, grid.height))
-    ]
-    ring = [[x, y] for x, y in (*corners, corners[0])]
-    geometry = transform_geom(grid.crs, "EPSG:4326", {"type": "Polygon", "coordinates": [ring]}, precision=7)
-    places = np.array(geometry["coordinates"][0])
-    first = dt.datetime.combine(images.start, dt.time(), dt.UTC)
-    item = pystac.Item(
-        id=f"crop-map-{images.name}-{images.start}",
-        geometry=geometry,
-        bbox=[*places.min(0).tolist(), *places.max(0).tolist()],
-        datetime=None,
-        start_datetime=first,
-        end_datetime=first + dt.timedelta(days=images.length),
-        properties={
-            "proj:code": grid.crs.to_string() if grid.crs.to_epsg() else None,
-            "proj:wkt2": None if grid.crs.to_epsg() else grid.crs.to_wkt(),
-            "proj:shape": [grid.height, grid.width],
-            "proj:transform": list(grid.transform)[:9],
-        },
-        stac_extensions=[PROJECTION, CLASSIFICATION],
-    )
-    described = [
-        {"value": number, "name": _slug(name), "title": name, "color_hint": colours[number].lstrip("#").upper()}
-        for number, name in enumerate(_names(classes))
-    ]
-    cog = pystac.MediaType.COG
-    for name, title, extra in (
-        (CLASS, "Crop class", {"classification:classes": described, "nodata": VOID}),
-        (CONFIDENCE, "Probability of the class, percent", {"nodata": VOID}),
-    ):
-        item.add_asset(
-            name.removesuffix(".tif"),
-            pystac.Asset(f"./{name}", title=title, media_type=cog, roles=["data"], extra_fields=extra),
-        )
-    item.add_asset("thumbnail", pystac.Asset("./quicklook.png", media_type=pystac.MediaType.PNG, roles=["thumbnail"]))
-    content: dict[str, Any] = item.to_dict(include_self_link=False)
-    publish_text(out / "item.json", json.dumps(content, indent=2))
-
-
-def _slug(name: str) -> str:
-    """A name as the classification extension wants it: letters, digits, _ and -."""
-    return "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in name)

@@ -58,6 +58,11 @@ class Handover:
         log.info("reading %s (%.1f MB)", pointer.uri, pointer.size / 1e6)
         return fetch_folder(pointer, self._scratch / pointer.digest)
 
+    def holds(self, artifact: Artifact) -> bool:
+        """Whether the stage before has written an output that it may leave out."""
+        path = Path(artifact.path)
+        return path.is_dir() or (path.is_file() and path.stat().st_size > 0)
+
     def write(self, artifact: Artifact, *, optional: bool = False) -> Path:
         """The folder that a stage is to write for an output; `optional`: or not to write at all."""
         if optional:

@@ -20,6 +20,7 @@ from exact_core.stages.models import ModelManifest, read_manifest
 __all__ = ["inspect", "is_source"]
 
 EVERY_DAY = 3660
+"""The longest season there is."""
 EVERY_DATE = 1_000_000
 """More dates than a season has: none is thinned out."""
 

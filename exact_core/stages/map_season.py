@@ -1,125 +1,161 @@
-"""Stage `map_season`: a season's images and a segmenter -> a georeferenced crop map."""
+"""Stage `map_season`: a season's images and a segmenter -> a georeferenced crop map, or a part of its rows."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import os
+import shutil
 import time
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
-from exact_core.config import RunConfig, load_config
-from exact_core.data.season import open_season
+from exact_core.config import EncoderConfig, RunConfig, load_config
+from exact_core.data.season import SeasonImages, open_season
 from exact_core.errors import ConfigError
 from exact_core.evaluation.figures import class_colours
-from exact_core.files import publish_text
-from exact_core.mapping.season_map import map_season as write_map, season_predictor
-from exact_core.stages.frame import code_version, fresh_folder
+from exact_core.mapping.capacity import Careful, choose_batch, window_bytes
+from exact_core.mapping.cogs import MapRecord
+from exact_core.mapping.pieces import Pieces, read_rows
+from exact_core.mapping.predict import season_predictor
+from exact_core.mapping.season_map import PART, PartManifest, extent_of_part, map_part, map_record, parse_part
+from exact_core.stages.frame import STATE_VARIABLE, code_version, fresh_folder
 from exact_core.stages.ingest import parse_source, with_season
-from exact_core.stages.models import open_segmenter
+from exact_core.stages.join_map import MAP, deliver
+from exact_core.stages.models import ModelManifest, open_segmenter
 from exact_core.tracking import Tracker
 from exact_core.training.loop import choose_device
+from exact_core.training.memory import available_bytes
 
 __all__ = ["map_season"]
 
 log = logging.getLogger(__name__)
 
+ROWS = "rows"
+"""Folder, in that of a part or of an unfinished map, of the finished rows."""
+
 
 def map_season(
-    config: RunConfig, *, source: str, season: str, segmenter: Path, out: Path, tracker: Tracker
+    config: RunConfig, *, source: str, season: str, segmenter: Path, out: Path, tracker: Tracker, part: str = ""
 ) -> dict[str, float]:
-    """Map all of a season's area; only images are read, no label.
+    """Map all of a season's area, or a part of it; only images are read, no label.
+
+    Finished rows are kept, in `out` or under EXACT_STATE_DIR, until the map is there: a killed stage, run again with
+    the same images, model and settings, goes on from them, and its map is to the bit the one of an unbroken run.
 
     Args:
         config: `mapping` and `device` apply, and `data.season`; dates are thinned as for the segmenter's training.
         source: season:PATH; any other has no images of an area, so there is nothing to map.
         season: a year or START/DAYS; empty: what the source says.
         segmenter: model folder.
-        out: folder for class.tif, confidence.tif, item.json, quicklook.png and map.json, which is written last.
+        out: folder for the map's files and map.json; of a part, for its rows and part.json; the manifest comes last.
         tracker: gets areas, quick-look and the seams' figure.
+        part: I/N for the I-th of N parts, which stage `join_map` makes a map of; empty: all.
 
     Returns:
-        Megapixels and seconds, the share of the area that could not be mapped, how much window borders show;
-        nothing where there is nothing to map.
+        Megapixels and seconds and, of a whole map, the share of the area that could not be mapped and how much window
+        borders show; nothing where there is nothing to map.
 
     Raises:
-        ConfigError: a model for other bands.
+        ConfigError: a model for other bands, or no such part.
         DataError, CorruptError: no such model or images.
         ServiceError: the map cannot be written.
     """
+    number, parts = parse_part(part or "1/1")
     kind, place = parse_source(source)
     if kind != "season":
         log.info("map_season: nothing to map: a %s source has windows, and no images of an area", kind)
         return {}
-    fresh_folder(out, "map.json")
+    fresh_folder(out, PART if part else MAP)
     model, manifest = open_segmenter(segmenter)
     trained = load_config(segmenter / "config.yaml")
     asked = with_season(config, season, kind=kind).data
     images = open_season(Path(place), asked.model_copy(update={"max_dates": trained.data.max_dates}))
     if images.bands != manifest.bands:
         raise ConfigError(f"{segmenter}: the model wants bands {manifest.bands}, {source} has {images.bands}")
-    device = choose_device(config.device)
-    predict = season_predictor(
-        model.to(device), images, statistics=manifest.statistics, encoder=trained.segmenter.reading, device=device
+    record = map_record(
+        images,
+        source=source,
+        side=manifest.window,
+        classes=manifest.classes,
+        colours=class_colours(len(manifest.classes)),
+        probabilities=config.mapping.probabilities,
+        calibration=manifest.calibration,
+        weights_sha256=manifest.weights.sha256,
+        code_version=code_version(),
     )
-    colours = class_colours(len(manifest.classes))
+    device = choose_device(config.device)
+    predict = Careful(
+        season_predictor(
+            model.to(device), images, statistics=manifest.statistics, encoder=trained.segmenter.reading, device=device
+        )
+    )
+    first, end = extent_of_part(record, number, parts)
+    key = _key(config, record, images, device, first, end)
+    state = os.environ.get(STATE_VARIABLE)
+    folder = Path(state) / f"map-{key[:16]}" if state else out / ROWS
     started = time.perf_counter()
-    with tqdm(total=images.grid.height, desc="map", unit="row", disable=None) as bar:
+    batch = config.mapping.batch or _fitting(predict, images, manifest, trained.segmenter.reading, device)
+    pieces = Pieces(folder, first=first, key=key, batch=batch)
+    if pieces.end > first:
+        log.info("map_season: continuing at row %d of %d to %d", pieces.end, first, end)
+    with tqdm(total=end - pieces.end, desc="map", unit="row", disable=None) as bar:
 
         def progress(count: int) -> None:
             bar.update(count)
 
-        result = write_map(
-            images,
-            predict,
-            out,
-            side=manifest.window,
-            classes=manifest.classes,
-            colours=colours,
-            batch=config.mapping.batch,
-            chunk=config.mapping.rows,
-            progress=progress,
-        )
+        map_part(images, predict, record, pieces, end=end, chunk=config.mapping.rows, progress=progress)
     seconds = time.perf_counter() - started
-    size = images.grid.height * images.grid.width
-    names = ("background", *manifest.classes)
-    areas = {
-        name: {
-            "pixels": int(count),
-            "hectares": None if result.hectares_per_pixel is None else float(count * result.hectares_per_pixel),
-        }
-        for name, count in zip(names, result.pixels, strict=True)
-    }
-    record = {
-        "source": source,
-        "season_start": str(images.start),
-        "season_days": images.length,
-        "dates": [str(acquisition.date) for acquisition in images.acquisitions],
-        "classes": dict(zip(names, colours, strict=True)),
-        "areas": areas,
-        "unmapped_pixels": result.unmapped,
-        "seams": result.seams,
-        "model_weights_sha256": manifest.weights.sha256,
-        "code_version": code_version(),
-        "notes": images.notes,
-    }
-    publish_text(out / "map.json", json.dumps(record, indent=2))
-    for name in ("map.json", "quicklook.png", "item.json"):
-        tracker.log_file(out / name, folder="map")
-    summary = {
-        "megapixels": size / 1e6,
-        "map_seconds": seconds,
-        "unmapped_share": result.unmapped / size,
-        **({} if result.seams is None else {"seams": result.seams}),
-    }
-    tracker.log_summary(summary)
     log.info(
-        "map_season: %d x %d pixels, %d dates, %.1f s, seams %s",
-        images.grid.height,
-        images.grid.width,
-        len(images.acquisitions),
+        "map_season: rows %d to %d of %d x %d pixels, %d dates, %d windows, %d at a time, %.1f s",
+        first,
+        end,
+        record.height,
+        record.width,
+        len(record.dates),
+        predict.windows,
+        pieces.batch,
         seconds,
-        "unknown" if result.seams is None else f"{result.seams:.2f}",
     )
+    summary = {"megapixels": (end - first) * record.width / 1e6, "map_seconds": seconds}
+    if part:
+        if folder != out / ROWS:
+            shutil.rmtree(out / ROWS, ignore_errors=True)
+            shutil.copytree(folder, out / ROWS)
+        PartManifest(
+            part=number, parts=parts, first=first, end=end, batch=pieces.batch, seconds=seconds, record=record
+        ).publish(out)
+        tracker.log_summary(summary)
+        if folder != out / ROWS:
+            shutil.rmtree(folder)
+        return summary
+    summary |= deliver(record, read_rows(folder, first=first, end=end), out, tracker)
+    shutil.rmtree(folder)
+    tracker.log_summary(summary)
     return summary
+
+
+def _key(config: RunConfig, record: MapRecord, images: SeasonImages, device: torch.device, first: int, end: int) -> str:
+    """Digest of all that the rows follow from: what the map says of itself, and how these files lie here."""
+    times = [path.stat().st_mtime_ns for each in images.acquisitions for _, path in sorted(each.files.items())]
+    content = [record.model_dump(mode="json"), config.mapping.batch, device.type, first, end, times]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _fitting(
+    predict: Careful, images: SeasonImages, manifest: ModelManifest, encoder: EncoderConfig, device: torch.device
+) -> int:
+    """Windows a forward pass, by the free memory."""
+    size = window_bytes(
+        predict,
+        dates=len(images.acquisitions),
+        bands=len(images.bands),
+        side=manifest.window,
+        clear=encoder.mask_clouds,
+        device=device,
+    )
+    predict.windows = 0
+    return choose_batch(size, available_bytes(device), device)

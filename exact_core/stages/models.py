@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from torch import nn
 
 from exact_core.config import RunConfig, Settings, describe, load_config
 from exact_core.data.dataset import FileEntry, Statistics, WindowDataset, sha256_of, verify
 from exact_core.errors import ConfigError, DataError
 from exact_core.files import publish_text
+from exact_core.mapping.calibration import NOT_FITTED, Calibration
 from exact_core.models.classifier import TagClassifier
 from exact_core.models.segmenter import AnySegmenter, build_segmenter
 from exact_core.stages.frame import STATE_VARIABLE, code_version
@@ -127,6 +128,7 @@ class ModelManifest(Settings):
     supervision: Literal["tags", "dense"]
     code_version: str
     weights: FileEntry
+    calibration: Calibration = Field(NOT_FITTED, description="of a segmenter's confidence")
 
 
 def save_model(
@@ -137,6 +139,7 @@ def save_model(
     dataset: WindowDataset,
     progress: Progress,
     supervision: Literal["tags", "dense"] = "tags",
+    calibration: Calibration = NOT_FITTED,
 ) -> None:
     """Write a model folder: weights, resolved configuration, metrics, and last the manifest."""
     manifest = dataset.manifest
@@ -159,6 +162,7 @@ def save_model(
             bytes=(out / WEIGHTS).stat().st_size,
             windows=manifest.splits["train"],
         ),
+        calibration=calibration,
     )
     publish_text(out / "model.json", record.model_dump_json(indent=2))
 

@@ -1,4 +1,4 @@
-"""Stage `train_segmenter`: windows and pseudo masks (or, for comparison, true ones) -> a segmenter."""
+"""Stage `train_segmenter`: windows and pseudo masks (or, for comparison, true ones) -> a segmenter, calibrated."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from exact_core.config import RunConfig
 from exact_core.data.batches import BatchLoader
 from exact_core.data.dataset import WindowDataset
 from exact_core.data.maskset import MaskSet
-from exact_core.models.segmenter import build_segmenter
+from exact_core.mapping.calibration import Calibration, calibrate
+from exact_core.mapping.predict import Predictor
+from exact_core.models.segmenter import AnySegmenter, build_segmenter
 from exact_core.stages.frame import fresh_folder
 from exact_core.stages.models import checkpoints_for, save_model
 from exact_core.tracking import Tracker
@@ -29,7 +32,7 @@ def train_segmenter(
     """Train on pseudo masks or, without any, on the dataset's dense labels.
 
     Args:
-        config: `config.segmenter`, `config.seed` and `config.device` apply.
+        config: `config.segmenter`, `config.seed`, `config.device` and `config.evaluation.batch` apply.
         dataset: folder of the window dataset.
         masks: folder of the mask set; None: dense supervision, for comparison.
         out: model folder to write.
@@ -37,7 +40,8 @@ def train_segmenter(
 
     Returns:
         Final loss, windows a second, peak memory and, where there is a validation split, the best mIoU against
-        validation targets of the same kind. The same on every process that torchrun started; the first one writes and
+        validation targets of the same kind, and what calibrated confidence rests on (`exact_core.mapping.calibration`).
+        The same on every process that torchrun started; the first one writes and
         tracks.
 
     Raises:
@@ -46,10 +50,10 @@ def train_segmenter(
     fresh_folder(out, "model.json")
     windows = WindowDataset(dataset)
     settings = config.segmenter
-    if masks is None:
+    mask_set = None if masks is None else MaskSet(masks, windows)
+    if mask_set is None:
         targets, origin = windows.labels, "dense labels"
     else:
-        mask_set = MaskSet(masks, windows)
         # Threshold and shards identify the masks: another classifier gives other shards.
         targets, origin = mask_set.mask, mask_set.manifest.model_dump_json()
     tracker.log_dataset(name=windows.manifest.name, digest=windows.manifest.digest, source=windows.manifest.source)
@@ -82,11 +86,51 @@ def train_segmenter(
             metrics=tracker,
             name="segmenter",
         )
-    if processes.first:
-        supervision: Literal["dense", "tags"] = "dense" if masks is None else "tags"
-        save_model(out, model, config=config, dataset=windows, progress=progress, supervision=supervision)
     summary = {"loss": progress.history[-1]["loss"], **progress.cost}
     if progress.best is not None:
         summary["validation_miou"] = progress.best
+    if processes.first:
+        supervision: Literal["dense", "tags"] = "dense" if masks is None else "tags"
+        calibration = _calibration(config, windows, mask_set, model.eval(), device)
+        save_model(
+            out,
+            model,
+            config=config,
+            dataset=windows,
+            progress=progress,
+            supervision=supervision,
+            calibration=calibration,
+        )
+        figures = {"temperature": calibration.temperature, "calibration_error": calibration.error_after}
+        tracker.log_summary({name: value for name, value in figures.items() if value is not None})
+        tracker.set_tags({"exact.calibrated_on": calibration.fitted_on})
     tracker.log_summary({f"final_{name}": value for name, value in summary.items()})
     return summary
+
+
+def _calibration(
+    config: RunConfig, windows: WindowDataset, masks: MaskSet | None, model: AnySegmenter, device: torch.device
+) -> Calibration:
+    """The temperature of the model's confidence, by the validation split's pseudo masks or dense labels.
+
+    Who learns from tags sees no dense label, here neither, unless `segmenter.calibrate_on` allows it. A dataset that is
+    scored on itself has no other pixels than those of training. Only confidence depends on it.
+    """
+    manifest = windows.manifest
+    split = "train" if manifest.self_scored else "validation"
+    indices = windows.indices(split).tolist()
+    if manifest.has_labels and (masks is None or config.segmenter.calibrate_on == "labels"):
+        truth, fitted_on = windows.labels, f"dense labels of the {split} split"
+    elif masks is not None and not manifest.self_scored:
+        truth, fitted_on = masks.mask, f"pseudo masks of the {split} split"
+        indices = [index for index in indices if index in masks]
+    else:
+        indices = []
+    if not indices:
+        return Calibration(temperature=None, fitted_on="nothing: no label or mask beside those of the training windows")
+    if manifest.self_scored:
+        fitted_on += ", which the model was trained on: there is no other"
+    predictor = Predictor(
+        model, windows, config.segmenter.reading, manifest.statistics, device, config.evaluation.batch
+    )
+    return calibrate(predictor.stream(indices), truth, count=len(indices), fitted_on=fitted_on, seed=config.seed)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from exact_core.data.dataset import VOID
-from exact_core.mapping.rows import MappedRows, Seams, map_rows, window_starts, window_weights
+from exact_core.mapping.rows import MappedRows, Seams, bands_of_part, map_rows, window_starts, window_weights
 
 SIDE, CLASSES = 8, 2
 
@@ -26,15 +26,16 @@ def predict(windows, clear):
     return np.array(found, np.float32)
 
 
-def mapped(pixels, *, clear=None, chunk=16, batch=3, read=None):
+def mapped(pixels, *, clear=None, chunk=16, batch=3, read=None, bands=None, side=SIDE):
     def rows(first, last):
         seen = None if clear is None else clear[:, first // 2 : last // 2]
         return pixels[:, :, first:last], seen
 
     height, width = pixels.shape[2:]
-    sizes = {"height": height, "width": width, "side": SIDE, "classes": CLASSES}
-    parts = list(map_rows(read or rows, predict, batch=batch, chunk=chunk, **sizes))
-    assert [part.first for part in parts] == list(np.cumsum([0, *(len(part.label) for part in parts)])[:-1])
+    sizes = {"height": height, "width": width, "side": side, "classes": CLASSES}
+    parts = list(map_rows(read or rows, predict, batch=batch, chunk=chunk, bands=bands, **sizes))
+    above = 0 if bands is None else parts[0].first
+    assert [part.first for part in parts] == list(np.cumsum([above, *(len(part.label) for part in parts)])[:-1])
     return np.concatenate([part.label for part in parts]), np.concatenate([part.probabilities for part in parts], 1)
 
 
@@ -80,6 +81,32 @@ def test_it_is_the_plain_map_whatever_is_read_at_a_time(height, width, chunk, ba
     assert label.shape == (height, width)
     assert (label == probabilities.argmax(0)).all()
     np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    height=st.integers(5, 30).map(lambda half: 2 * half),
+    chunk=st.integers(1, 50),
+    parts=st.integers(1, 5),
+    side=st.sampled_from([4, 6, 8, 10]),
+)
+def test_parts_are_to_the_bit_what_the_whole_is(height, chunk, parts, side):
+    """Windows of 6 and 10 pixels overlap by more than half: three of them lie over a pixel."""
+    pixels = area(height, 20, seed=height)
+    clear = np.random.default_rng(1).random((3, height // 2, 10)) > 0.3
+    whole = mapped(pixels, clear=clear, chunk=chunk, side=side)
+    ranges = [bands_of_part(height, side, part, parts) for part in range(1, parts + 1)]
+    assert [first for first, _ in ranges] == [0, *(last for _, last in ranges)][:-1]
+    assert ranges[-1][1] == len(window_starts(height, side))
+    found = [mapped(pixels, clear=clear, chunk=chunk, side=side, bands=each) for each in ranges if each[0] < each[1]]
+    np.testing.assert_array_equal(np.concatenate([label for label, _ in found]), whole[0])
+    np.testing.assert_array_equal(np.concatenate([values for _, values in found], 1), whole[1])
+
+
+def test_parts_worked_by_hand():
+    """Windows of 8 begin at 0, 4, .. 32 of 40 rows: nine bands."""
+    assert [bands_of_part(40, 8, part, 2) for part in (1, 2)] == [(0, 4), (4, 9)]
+    assert [bands_of_part(8, 8, part, 3) for part in (1, 2, 3)] == [(0, 0), (0, 0), (0, 1)]
 
 
 def test_what_no_series_shows_stays_unknown():

@@ -2,7 +2,13 @@
 
 import itertools
 import json
+import os
+import re
+import shutil
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +16,7 @@ import pystac
 import pytest
 import rasterio
 from PIL import Image
+from rio_cogeo.cogeo import cog_validate
 
 from exact_core.cli import main
 from exact_core.config import override
@@ -17,8 +24,13 @@ from exact_core.data.dataset import VOID
 from exact_core.data.season import open_season
 from exact_core.errors import ConfigError, DataError
 from exact_core.evaluation.figures import class_colours
+from exact_core.mapping.calibration import NOT_FITTED
+from exact_core.mapping.cogs import MapRecord, write_files
+from exact_core.mapping.pieces import FinishedRows, Pieces
+from exact_core.mapping.season_map import parse_part
 from exact_core.recipes import resolve
 from exact_core.stages.ingest import ingest
+from exact_core.stages.join_map import join_map
 from exact_core.stages.map_season import map_season
 from exact_core.stages.train_segmenter import train_segmenter
 from exact_core.tracking import NoTracker
@@ -149,7 +161,8 @@ def test_the_item_leads_to_the_files(mapped):
     assert set(item.assets) == {"class", "confidence", "thumbnail"}
     for asset in item.assets.values():
         assert (mapped[0] / asset.href).is_file()
-    described = item.assets["class"].extra_fields["classification:classes"]
+    (band,) = item.assets["class"].extra_fields["bands"]
+    described = band["classification:classes"]
     assert [each["name"] for each in described] == ["background", "wheat", "maize"]
     west, south, east, north = item.bbox
     assert 2.9 < west < east < 3.1
@@ -197,3 +210,275 @@ def test_the_command(season, mapped, tmp_path, monkeypatch):
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 1
+
+
+@pytest.fixture(scope="module")
+def full(season):
+    """The map with all that it can have: probabilities, and a temperature."""
+    root, source, config = season
+    settings = override(config, ["mapping.probabilities=true", "mapping.rows=8", "mapping.batch=64"])
+    arguments = {"source": source, "season": "", "segmenter": root / "segmenter", "tracker": TRACKER}
+    map_season(settings, out=root / "full", **arguments)
+    return root / "full", settings, arguments
+
+
+def contents(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_calibration_is_said_and_leaves_the_classes_alone(season, full, mapped, tmp_path):
+    root, _, _ = season
+    folder, settings, arguments = full
+    manifest = json.loads((root / "segmenter" / "model.json").read_text())
+    calibration = manifest["calibration"]
+    assert calibration["fitted_on"].startswith("dense labels of the ")
+    temperature = calibration["temperature"]
+    assert temperature > 0
+    assert json.loads((folder / "map.json").read_text())["calibration"] == calibration
+    with rasterio.open(folder / "confidence.tif") as file:
+        tags = file.tags()
+        confidence = file.read(1)
+    assert float(tags["CALIBRATION_TEMPERATURE"]) == temperature
+    assert tags["CALIBRATION_FITTED_ON"] == calibration["fitted_on"]
+    assert float(tags["CALIBRATION_ERROR_BEFORE"]) == calibration["error_before"]
+    # A model without one, and one with another: the same classes, another confidence.
+    for name, other in (("none", None), ("hot", {**calibration, "temperature": 5 * temperature})):
+        shutil.copytree(root / "segmenter", tmp_path / name)
+        changed = {key: value for key, value in manifest.items() if key != "calibration"}
+        changed |= {"calibration": other} if other else {}
+        (tmp_path / name / "model.json").write_text(json.dumps(changed))
+        map_season(settings, out=tmp_path / f"map-{name}", **{**arguments, "segmenter": tmp_path / name})
+        assert (read(tmp_path / f"map-{name}" / "class.tif")[0] == read(folder / "class.tif")[0]).all()
+    known = confidence != VOID
+    assert read(tmp_path / "map-hot" / "confidence.tif")[0][known].mean() < confidence[known].mean()
+    record = json.loads((tmp_path / "map-none" / "map.json").read_text())["calibration"]
+    assert record["temperature"] is None
+    assert record["fitted_on"] == "nothing: the model says nothing of a calibration"
+
+
+def test_probabilities_of_every_class(full):
+    folder, _, _ = full
+    with rasterio.open(folder / "probabilities.tif") as file:
+        values = file.read()
+        assert file.descriptions == ("background", "wheat", "maize")
+        assert file.nodata == VOID
+        assert file.units == ("%",) * 3
+        assert file.dtypes == ("uint8",) * 3
+    label, confidence = (read(folder / name)[0] for name in ("class.tif", "confidence.tif"))
+    void = label == VOID
+    assert (values[:, void] == VOID).all()
+    assert (values[:, ~void] <= 100).all()
+    assert (np.abs(values[:, ~void].sum(0, dtype=int) - 100) <= 1).all()
+    np.testing.assert_array_equal(values.max(0), confidence)
+    chosen = np.take_along_axis(values, np.where(void, 0, label)[None], 0)[0]
+    np.testing.assert_array_equal(chosen[~void], confidence[~void])
+
+
+@pytest.mark.parametrize("name", ["class.tif", "confidence.tif", "probabilities.tif"])
+def test_the_files_are_valid_cogs(full, name):
+    valid, errors, warnings = cog_validate(full[0] / name, strict=True)
+    assert (valid, errors, warnings) == (True, [], [])
+
+
+def test_large_files_are_valid_cogs_with_overviews(tmp_path):
+    """More than a block: 1,100 x 600 pixels."""
+    texts = ("source", "name", "inputs", "model_weights_sha256", "code_version")
+    values = {
+        "season_start": "2021-04-01",
+        "season_days": 200,
+        "bands": ["B02"],
+        "dates": ["2021-04-05"],
+        "crs": rasterio.crs.CRS.from_epsg(32631).to_wkt(),
+        "transform": [10, 0, 5e5, 0, -10, 56e5],
+        "height": 1100,
+        "width": 600,
+        "window": 24,
+        "classes": ["a", "b"],
+        "probabilities": True,
+        "colours": class_colours(2),
+        "calibration": NOT_FITTED,
+        "notes": [],
+    }
+    record = MapRecord.model_validate({**dict.fromkeys(texts, "x"), **values})
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 3, (1100, 600)).astype(np.uint8)
+    planes = rng.integers(0, 101, (3, 1100, 600)).astype(np.uint8)
+    rows = [
+        FinishedRows(first, label[first : first + 550], planes[0, first : first + 550], planes[:, first : first + 550])
+        for first in (0, 550)
+    ]
+    write_files(record, rows, tmp_path)
+    for name in ("class.tif", "confidence.tif", "probabilities.tif"):
+        assert cog_validate(tmp_path / name, strict=True) == (True, [], [])
+        with rasterio.open(tmp_path / name) as file:
+            assert file.overviews(1)
+    np.testing.assert_array_equal(read(tmp_path / "class.tif")[0], label)
+    with rasterio.open(tmp_path / "probabilities.tif") as file:
+        np.testing.assert_array_equal(file.read(), planes)
+
+
+def test_the_item_is_stac_with_its_extensions(full):
+    """By the tables of STAC 1.1 and of projection 2.0, raster 2.0 and classification 2.0: schemas want a network."""
+    item = json.loads((full[0] / "item.json").read_text())
+    assert item["stac_version"] == "1.1.0"
+    assert item["type"] == "Feature"
+    names = sorted(url.split("/")[3] + " " + url.split("/")[4] for url in item["stac_extensions"])
+    assert names == ["classification v2.0.0", "projection v2.0.0", "raster v2.0.0"]
+    properties = item["properties"]
+    assert properties["datetime"] is None
+    assert properties["start_datetime"] < properties["end_datetime"]
+    assert len(properties["proj:transform"]) == 9
+    assert len(properties["proj:shape"]) == 2
+    ring = item["geometry"]["coordinates"][0]
+    assert ring[0] == ring[-1]
+    turned = sum((x1 - x0) * (y1 + y0) for (x0, y0), (x1, y1) in itertools.pairwise(ring))
+    assert turned < 0  # the right-hand rule of GeoJSON: counter-clockwise
+    bands = {name: asset.get("bands") for name, asset in item["assets"].items()}
+    assert [len(bands[name]) for name in ("class", "confidence", "probabilities")] == [1, 1, 3]
+    for band in bands["class"] + bands["confidence"] + bands["probabilities"]:
+        assert (band["data_type"], band["nodata"]) == ("uint8", VOID)
+        assert band["raster:sampling"] == "area"
+        assert band["raster:spatial_resolution"] == 10
+    for band in bands["confidence"] + bands["probabilities"]:
+        assert (band["unit"], band["raster:scale"], band["raster:offset"]) == ("%", 1, 0)
+    for each in bands["class"][0]["classification:classes"]:
+        assert set(each) == {"value", "name", "title", "color_hint"}
+        assert re.fullmatch(r"[0-9A-Za-z_-]+", each["name"])
+        assert re.fullmatch(r"[0-9A-F]{6}", each["color_hint"])
+    media = "image/tiff; application=geotiff; profile=cloud-optimized"
+    assert {item["assets"][name]["type"] for name in ("class", "confidence", "probabilities")} == {media}
+
+
+@pytest.mark.parametrize("parts", [2, 5])
+def test_the_map_of_parts_is_to_the_bit_the_whole(full, tmp_path, parts):
+    folder, settings, arguments = full
+    made = []
+    for number in range(parts, 0, -1):
+        made.append(tmp_path / f"part-{number}")
+        # Rows read at a time, and how many are kept together, may differ.
+        rows = override(settings, [f"mapping.rows={8 * number}"]) if parts == 2 else settings
+        summary = map_season(rows, out=made[-1], part=f"{number}/{parts}", **arguments)
+        assert summary["megapixels"] < SIZE[0] * SIZE[1] / 1e6
+    summary = join_map(parts=made, out=tmp_path / "map", tracker=TRACKER)
+    assert summary["megapixels"] == SIZE[0] * SIZE[1] / 1e6
+    assert contents(tmp_path / "map") == contents(folder)
+
+
+def test_parts_that_are_no_map_are_refused(full, tmp_path):
+    _, settings, arguments = full
+    parts = [tmp_path / name for name in "ab"]
+    for number, out in enumerate(parts, start=1):
+        map_season(settings, out=out, part=f"{number}/3", **arguments)
+    other = tmp_path / "other"
+    map_season(override(settings, ["mapping.probabilities=false"]), out=other, part="3/3", **arguments)
+    join = {"out": tmp_path / "map", "tracker": TRACKER}
+    with pytest.raises(DataError, match=r"other.part.json: of another map than .*: probabilities differ"):
+        join_map(parts=[*parts, other], **join)
+    with pytest.raises(DataError, match=r"the parts end at row 36 of 58; the map was made in 3 parts"):
+        join_map(parts=parts, **join)
+    with pytest.raises(DataError, match="rows 0 to 16 of the map are missing"):
+        join_map(parts=parts[1:], **join)
+    with pytest.raises(DataError, match="are there twice"):
+        join_map(parts=[parts[0], *parts], **join)
+    with pytest.raises(DataError, match="no part of a map here"):
+        join_map(parts=[tmp_path], **join)
+    assert join_map(parts=[], **join) == {}
+    assert not (tmp_path / "map" / "map.json").exists()
+    for text in ("", "3", "0/2", "3/2", "a/b", "1/2/3"):
+        with pytest.raises(ConfigError, match="expected I/N"):
+            parse_part(text)
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+import exact_core.stages.map_season as stage
+from exact_core.config import load_config
+from exact_core.tracking import NoTracker
+made = stage.season_predictor
+def slow(*args, **kwargs):
+    predict = made(*args, **kwargs)
+    return lambda *each: (time.sleep(0.1), predict(*each))[1]
+stage.season_predictor = slow
+config, source, segmenter, out = sys.argv[1:]
+stage.map_season(load_config(Path(config)), source=source, season="", segmenter=Path(segmenter), out=Path(out),
+                 tracker=NoTracker())
+"""
+
+
+def test_a_killed_map_goes_on_and_is_to_the_bit_the_same(full, season, tmp_path, caplog):
+    root, source, _ = season
+    folder, settings, arguments = full
+    settings.save(tmp_path / "config.yaml")
+    out = tmp_path / "map"
+    paths = [tmp_path / "config.yaml", source, root / "segmenter", out]
+    process = subprocess.Popen([sys.executable, "-c", KILLED, *map(str, paths)])
+    deadline = time.monotonic() + 60
+    while len(list(out.glob("rows/rows-*.npz"))) < 3:
+        assert process.poll() is None, "it ended early"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = len(list(out.glob("rows/rows-*.npz")))
+    assert 3 <= kept < 7
+    # A changed image: what was kept is of no use, and the map is that of the whole.
+    shutil.copytree(out, tmp_path / "changed")
+    image = next((root / "source").glob("S2_*/B02.tif"))
+    stamp = image.stat()
+    os.utime(image, ns=(stamp.st_atime_ns, stamp.st_mtime_ns + 10**9))
+    with caplog.at_level("INFO"):
+        map_season(settings, out=tmp_path / "changed", **arguments)
+        os.utime(image, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+        assert "begins anew" in caplog.text
+        assert "continuing at row" not in caplog.text
+        whole = int(re.search(r"(\d+) windows, 64 at a time", caplog.text)[1])
+        caplog.clear()
+        map_season(settings, out=out, **arguments)
+        assert f"continuing at row {8 * kept} of 0 to {SIZE[0]}" in caplog.text
+        assert int(re.search(r"(\d+) windows, 64 at a time", caplog.text)[1]) < whole
+    for made in (out, tmp_path / "changed"):
+        assert contents(made) == contents(folder)
+
+
+def test_finished_rows_are_kept_where_the_state_of_a_run_is(full, tmp_path, monkeypatch):
+    """Where a run's outputs are another folder at each try; a part's rows then go to its output."""
+    folder, settings, arguments = full
+    monkeypatch.setenv("EXACT_STATE_DIR", str(tmp_path / "state"))
+    with pytest.raises(KeyboardInterrupt), monkeypatch.context() as patch:
+        patch.setattr(Pieces, "add", _stop_after(3, Pieces.add))
+        map_season(settings, out=tmp_path / "lost", part="1/1", **arguments)
+    assert len(list((tmp_path / "state").glob("map-*/rows-*.npz"))) == 3
+    map_season(settings, out=tmp_path / "part", part="1/1", **arguments)
+    join_map(parts=[tmp_path / "part"], out=tmp_path / "map", tracker=TRACKER)
+    assert contents(tmp_path / "map") == contents(folder)
+    assert not list((tmp_path / "state").iterdir())
+
+
+def _stop_after(count, add):
+    calls = []
+
+    def stopping(self, rows):
+        calls.append(rows)
+        if len(calls) > count:
+            raise KeyboardInterrupt
+        add(self, rows)
+
+    return stopping
+
+
+def test_the_commands_of_parts(full, season, tmp_path, monkeypatch):
+    root, source, _ = season
+    monkeypatch.setenv("EXACT_CACHE_DIR", str(tmp_path / "cache"))
+    settings = [part for each in ("mapping.rows=8", "mapping.batch=64") for part in ("--set", each)]
+    commands = [
+        ["map", source, root / "segmenter", tmp_path / f"p{part}", "--part", f"{part}/2", *settings] for part in (1, 2)
+    ]
+    commands.append(["join-map", tmp_path / "p1", tmp_path / "p2", tmp_path / "map"])
+    for command in commands:
+        monkeypatch.setattr(sys, "argv", ["exact", *map(str, command), "--no-tracking"])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert not ended.value.code
+    assert (read(tmp_path / "map" / "class.tif")[0] == read(full[0] / "class.tif")[0]).all()
+    assert not (tmp_path / "map" / "probabilities.tif").exists()

@@ -26,8 +26,22 @@ def test_the_schedule_time_is_filled_in_for_one_task_of_the_cluster_form():
     assert not any((task.get("cachingOptions") or {}).get("enableCache") for task in tasks.values())
 
 
+def test_a_map_is_made_by_a_step_a_part_and_joined():
+    """After training and with the champion alike: planned, looped over, collected."""
+    spec = next(yaml.safe_load_all((compiler.COMPILED / "new_season.yaml").read_text()))
+    dags = [part["dag"]["tasks"] for part in spec["components"].values() if "dag" in part]
+    branches = [tasks for tasks in dags if any(name.startswith("plan-map") for name in tasks)]
+    assert len(branches) == 2
+    for tasks in branches:
+        (loop,) = [task for task in tasks.values() if "parameterIterator" in task]
+        planned = next(name for name in tasks if name.startswith("plan-map"))
+        assert loop["dependentTasks"][0] == planned
+        (joined,) = [task for name, task in tasks.items() if name.startswith("join-map")]
+        assert joined["inputs"]["artifacts"]["parts"]["taskOutputArtifact"]["producerTask"].startswith("for-loop")
+
+
 def test_the_local_form_maps_the_latest_season_that_has_ended(tmp_path):
-    """A season of thirty days that began forty days ago, from resolving to the report."""
+    """A season of thirty days that began forty days ago, from resolving to the report and a map of two parts."""
     start = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=40)
     if (start.month, start.day) == (2, 29):
         start -= dt.timedelta(days=1)
@@ -36,11 +50,15 @@ def test_the_local_form_maps_the_latest_season_that_has_ended(tmp_path):
     work.mkdir()
     rule = {"season": "auto", "season_start": f"{start:%m-%d}", "season_days": 30}
     arguments = {"recipe": "season", "source": f"season:{tmp_path}/source", "seed": 1, "overrides": TINY, **rule}
+    arguments["map_parts"] = 2
     local._run(work, make_new_season(on_cluster=False), arguments, "tags")
     season = WindowDataset(work / "dataset").manifest
     assert str(season.season_start) == str(start)
     assert (work / "report.html").is_file()
     assert json.loads((work / "crop_map" / "map.json").read_text())["season_start"] == str(start)
     said = (work / "run.log").read_text()
+    assert "map_season: rows 0 to 12 of 32 x 32 pixels" in said
+    assert "map_season: rows 12 to 32 of 32 x 32 pixels" in said
+    assert "map of 32 x 32 pixels" in said
     assert f"resolve_season: {start}/30: latest to have ended at" in said
     assert "(no schedule time, now)" in said

@@ -1,0 +1,203 @@
+"""Finished rows -> a crop map as cloud-optimised GeoTIFFs, with a STAC item and a quick-look beside them.
+
+    class.tif           uint8, 0 background, 1..K crops, 255 nothing measured; palette and names inside
+    confidence.tif      uint8, the class's calibrated probability in percent, 255 nothing measured
+    probabilities.tif   where wanted: uint8, percent, a band a class, background first
+    item.json           STAC item: projection, raster, classes, all files
+    quicklook.png       the map, small
+
+All on the pixels of the images, to the last digit.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+from numpy.typing import NDArray
+from pydantic import Field
+from rasterio.crs import CRS
+from rasterio.enums import Resampling
+from rasterio.errors import RasterioError
+from rasterio.transform import Affine
+from rasterio.windows import Window
+
+from exact_core.config import Settings
+from exact_core.data.dataset import VOID
+from exact_core.errors import ServiceError
+from exact_core.mapping.calibration import Calibration
+from exact_core.mapping.pieces import FinishedRows
+from exact_core.mapping.rows import MappedRows, Seams
+
+__all__ = ["CLASS", "CONFIDENCE", "PROBABILITIES", "MapRecord", "MapResult", "write_files"]
+
+CLASS, CONFIDENCE, PROBABILITIES = "class.tif", "confidence.tif", "probabilities.tif"
+OVERVIEWS = {CLASS: "mode", CONFIDENCE: "average", PROBABILITIES: "average"}
+BLOCK = 512
+QUICKLOOK = 1024
+"""Longest side of the quick-look, pixels."""
+
+
+class MapRecord(Settings):
+    """What a map says of itself, however many parts it was made in."""
+
+    schema_version: Literal[1] = 1
+    source: str = Field(description="as given to the stage")
+    name: str = Field(description="of the scene")
+    season_start: dt.date
+    season_days: int
+    bands: tuple[str, ...]
+    dates: tuple[dt.date, ...] = Field(description="of the images that were read")
+    inputs: str = Field(description="SHA-256 over dates, bands, names and sizes of the images' files")
+    crs: str = Field(description="WKT 2")
+    transform: tuple[float, ...] = Field(description="six affine coefficients")
+    height: int
+    width: int
+    window: int = Field(description="window side, pixels")
+    classes: tuple[str, ...] = Field(description="names of crops 1..K")
+    colours: tuple[str, ...] = Field(description="of background and crops, #rrggbb")
+    probabilities: bool = Field(description="whether those of all classes are delivered")
+    calibration: Calibration
+    model_weights_sha256: str
+    code_version: str
+    notes: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all classes, background first."""
+        return ("background", *self.classes)
+
+    @property
+    def rasterio_crs(self) -> CRS:
+        """The CRS, as rasterio has it."""
+        return CRS.from_wkt(self.crs)
+
+    @property
+    def hectares_per_pixel(self) -> float | None:
+        """None where the CRS has no metres."""
+        crs = self.rasterio_crs
+        if not crs.is_projected:
+            return None
+        metres = crs.linear_units_factor[1]
+        return float(abs(Affine(*self.transform).determinant) * metres**2 / 10_000)
+
+
+@dataclass(frozen=True)
+class MapResult:
+    """What became of a map.
+
+    pixels: of each label 0..K. unmapped: pixels without a series. seams: see `Seams`.
+    """
+
+    pixels: NDArray[np.int64]
+    unmapped: int
+    seams: float | None
+
+
+def write_files(record: MapRecord, rows: Iterable[FinishedRows], out: Path) -> MapResult:
+    """Write the GeoTIFFs and the quick-look.
+
+    Args:
+        record: of the map.
+        rows: all of the map's, from top to bottom; one lot in memory at a time.
+        out: folder for the files.
+
+    Raises:
+        ServiceError: the files cannot be written.
+    """
+    seams = Seams(record.window)
+    pixels = np.zeros(VOID + 1, np.int64)
+    names = (CLASS, CONFIDENCE, PROBABILITIES)[: 3 if record.probabilities else 2]
+    partial = {name: out / f"{name}.partial" for name in names}
+    try:
+        with ExitStack() as stack:
+            files = {name: stack.enter_context(_create(partial[name], name, record)) for name in names}
+            for each in rows:
+                window = Window(0, each.first, record.width, len(each.label))
+                files[CLASS].write(each.label, 1, window=window)
+                files[CONFIDENCE].write(each.confidence, 1, window=window)
+                if each.probabilities is not None:
+                    files[PROBABILITIES].write(each.probabilities, window=window)
+                seams.add(MappedRows(each.first, each.label, np.empty((0, 0, 0), np.float32)))
+                pixels += np.bincount(each.label.ravel(), minlength=VOID + 1)
+        for name in names:
+            _optimise(partial[name], out / name, overviews=OVERVIEWS[name])
+            partial[name].unlink()
+        _write_quicklook(out / CLASS, out / "quicklook.png")
+    except (RasterioError, OSError) as error:
+        raise ServiceError(f"{out}: the map cannot be written: {error}; make room, and repeat") from error
+    return MapResult(pixels[: len(record.names)], int(pixels[VOID]), seams.ratio())
+
+
+def _create(path: Path, name: str, record: MapRecord) -> Any:
+    """A plain GeoTIFF to be filled, with all that its bands say of themselves."""
+    file = rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        height=record.height,
+        width=record.width,
+        count=len(record.names) if name == PROBABILITIES else 1,
+        dtype="uint8",
+        crs=record.rasterio_crs,
+        transform=Affine(*record.transform),
+        nodata=VOID,
+        tiled=True,
+        blockxsize=BLOCK,
+        blockysize=BLOCK,
+        bigtiff="if_safer",
+        interleave="band",
+    )
+    if name == CLASS:
+        file.write_colormap(1, _palette(record.colours))
+        file.update_tags(1, **{f"CLASS_{number}": each for number, each in enumerate(record.names)})
+        return file
+    calibration = record.calibration
+    file.update_tags(
+        **{f"CALIBRATION_{key.upper()}": "none" if value is None else value for key, value in calibration},
+    )
+    for number in range(1, file.count + 1):
+        file.update_tags(number, unit="percent")
+        file.set_band_unit(number, "%")
+        if name == PROBABILITIES:
+            file.set_band_description(number, record.names[number - 1])
+    return file
+
+
+def _palette(colours: tuple[str, ...]) -> dict[int, tuple[int, int, int, int]]:
+    found = {}
+    for number, colour in enumerate(colours):
+        red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+        found[number] = (red, green, blue, 255)
+    return {**found, VOID: (0, 0, 0, 0)}
+
+
+def _optimise(source: Path, target: Path, *, overviews: str) -> None:
+    """Copy to a cloud-optimised GeoTIFF: tiles, overviews, the directory first."""
+    unfinished = target.with_name(f"{target.name}.cog")
+    rasterio.shutil.copy(
+        source, unfinished, driver="COG", compress="deflate", overview_resampling=overviews, blocksize=BLOCK
+    )
+    unfinished.replace(target)
+
+
+def _write_quicklook(source: Path, target: Path) -> None:
+    """The map in its palette, thinned to QUICKLOOK pixels."""
+    with rasterio.open(source) as file:
+        factor = max(1, math.ceil(max(file.height, file.width) / QUICKLOOK))
+        shape = (max(1, file.height // factor), max(1, file.width // factor))
+        label = file.read(1, out_shape=shape, resampling=Resampling.nearest)
+        palette = file.colormap(1)
+    profile = {"driver": "PNG", "height": shape[0], "width": shape[1], "count": 1, "dtype": "uint8", "nodata": VOID}
+    with rasterio.open(target, "w", **profile) as file:
+        file.write(label, 1)
+        file.write_colormap(1, palette)
+    target.with_name(f"{target.name}.aux.xml").unlink(missing_ok=True)

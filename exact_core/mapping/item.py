@@ -1,0 +1,95 @@
+"""The STAC item of a map: STAC 1.1 with the projection, raster and classification extensions."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pystac
+from rasterio.transform import Affine
+from rasterio.warp import transform_geom
+
+from exact_core.data.dataset import VOID
+from exact_core.files import publish_text
+from exact_core.mapping.cogs import CLASS, CONFIDENCE, PROBABILITIES, MapRecord
+
+__all__ = ["write_item"]
+
+CLASSIFICATION = "https://stac-extensions.github.io/classification/v2.0.0/schema.json"
+PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
+RASTER = "https://stac-extensions.github.io/raster/v2.0.0/schema.json"
+PERCENT = {"data_type": "uint8", "nodata": VOID, "unit": "%", "raster:scale": 1, "raster:offset": 0}
+
+
+def write_item(record: MapRecord, out: Path) -> None:
+    """Write item.json beside the files of a map."""
+    transform = Affine(*record.transform)
+    crs, code = record.rasterio_crs, record.rasterio_crs.to_epsg()
+    corners = [
+        transform @ place for place in ((0, 0), (0, record.height), (record.width, record.height), (record.width, 0))
+    ]
+    ring = [[x, y] for x, y in (*corners, corners[0])]
+    geometry = transform_geom(crs, "EPSG:4326", {"type": "Polygon", "coordinates": [ring]}, precision=7)
+    places = np.array(geometry["coordinates"][0])
+    first = dt.datetime.combine(record.season_start, dt.time(), dt.UTC)
+    projection: dict[str, Any] = {"proj:code": f"EPSG:{code}"} if code else {"proj:code": None, "proj:wkt2": record.crs}
+    item = pystac.Item(
+        id=f"crop-map-{record.name}-{record.season_start}",
+        geometry=geometry,
+        bbox=[*places.min(0).tolist(), *places.max(0).tolist()],
+        datetime=None,
+        start_datetime=first,
+        end_datetime=first + dt.timedelta(days=record.season_days),
+        properties={
+            **projection,
+            "proj:shape": [record.height, record.width],
+            "proj:transform": list(transform)[:9],
+        },
+        stac_extensions=[PROJECTION, RASTER, CLASSIFICATION],
+    )
+    for name, title, bands in _assets(record):
+        item.add_asset(
+            name.removesuffix(".tif"),
+            pystac.Asset(
+                f"./{name}",
+                title=title,
+                media_type=pystac.MediaType.COG,
+                roles=["data"],
+                extra_fields={"bands": [{**_sampling(transform, metres=crs.is_projected), **each} for each in bands]},
+            ),
+        )
+    item.add_asset("thumbnail", pystac.Asset("./quicklook.png", media_type=pystac.MediaType.PNG, roles=["thumbnail"]))
+    content: dict[str, Any] = item.to_dict(include_self_link=False)
+    publish_text(out / "item.json", json.dumps(content, indent=2))
+
+
+def _assets(record: MapRecord) -> list[tuple[str, str, list[dict[str, Any]]]]:
+    """File, title and bands of each raster."""
+    classes = [
+        {"value": number, "name": _slug(name), "title": name, "color_hint": colour.lstrip("#").upper()}
+        for number, (name, colour) in enumerate(zip(record.names, record.colours, strict=True))
+    ]
+    label = {"name": "class", "data_type": "uint8", "nodata": VOID, "classification:classes": classes}
+    temperature = record.calibration.temperature
+    how = "not calibrated" if temperature is None else f"calibrated at temperature {temperature:.3f}"
+    found = [
+        (CLASS, "Crop class", [label]),
+        (CONFIDENCE, f"Probability of the class, percent, {how}", [{"name": "confidence", **PERCENT}]),
+    ]
+    if record.probabilities:
+        bands = [{"name": _slug(name), "description": name, **PERCENT} for name in record.names]
+        found.append((PROBABILITIES, f"Probability of each class, percent, {how}", bands))
+    return found
+
+
+def _sampling(transform: Any, *, metres: bool) -> dict[str, Any]:
+    """What a value of a band stands for; the resolution where it has a unit of length."""
+    return {"raster:sampling": "area", **({"raster:spatial_resolution": abs(transform.a)} if metres else {})}
+
+
+def _slug(name: str) -> str:
+    """A name as the classification extension wants it: letters, digits, _ and -."""
+    return "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in name)

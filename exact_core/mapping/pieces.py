@@ -1,0 +1,137 @@
+"""Finished rows of a map on disk: what a killed map goes on from, and what the parts of a map are joined from.
+
+    journal.json          what the rows belong to; rows of anything else are forgotten
+    rows-00000120.npz     the rows from 120 on: label, confidence and, where they are wanted, probabilities
+
+Each file is written under another name and renamed, and holds checksums of its own (zip): what is there is whole.
+
+Axes: h rows, W columns, C = K + 1 classes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exact_core.errors import CorruptError
+from exact_core.files import publish_text
+
+__all__ = ["FinishedRows", "Pieces", "read_rows"]
+
+log = logging.getLogger(__name__)
+
+JOURNAL = "journal.json"
+
+
+@dataclass(frozen=True)
+class FinishedRows:
+    """Rows as they go into the files.
+
+    first: the first row. label: uint8 (h, W), VOID where nothing was measured. confidence: uint8 (h, W), percent.
+    probabilities: uint8 (C, h, W), percent; None where they are not wanted.
+    """
+
+    first: int
+    label: NDArray[np.uint8]
+    confidence: NDArray[np.uint8]
+    probabilities: NDArray[np.uint8] | None
+
+    @property
+    def end(self) -> int:
+        """One past the last row."""
+        return self.first + len(self.label)
+
+
+class Pieces:
+    """The rows of a map that are finished, in the order of the map.
+
+    Args:
+        folder: where they lie.
+        first: the first row that is wanted.
+        key: digest of all that the rows follow from; a folder of another one is emptied.
+        batch: windows a forward pass, kept with the rows: another number rounds otherwise.
+    """
+
+    def __init__(self, folder: Path, *, first: int, key: str, batch: int) -> None:
+        self.folder = folder
+        journal = {"key": key, "first": first}
+        known = _journal(folder)
+        if known is None or {name: known.get(name) for name in journal} != journal:
+            if known is not None:
+                log.info("%s: rows of another map or model, so the map begins anew", folder)
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            known = {**journal, "batch": batch}
+            publish_text(folder / JOURNAL, json.dumps(known))
+        self.batch = int(known["batch"])  # type: ignore[call-overload]
+        self.end = first
+        for path in sorted(folder.glob("rows-*")):
+            if path.suffix == ".npz" and path.name == _name(self.end):
+                try:
+                    self.end = _read(path).end
+                    continue
+                except CorruptError as error:
+                    log.warning("%s", error)
+            path.unlink()
+
+    def add(self, rows: FinishedRows) -> None:
+        """Keep the next rows."""
+        assert rows.first == self.end
+        path = self.folder / _name(rows.first)
+        partial = path.with_suffix(".partial")
+        arrays: dict[str, Any] = {"label": rows.label, "confidence": rows.confidence}
+        if rows.probabilities is not None:
+            arrays["probabilities"] = rows.probabilities
+        with partial.open("wb") as file:
+            np.savez(file, **arrays)
+        os.replace(partial, path)
+        self.end = rows.end
+
+
+def read_rows(folder: Path, *, first: int, end: int) -> Iterator[FinishedRows]:
+    """The rows from `first` to before `end`, file by file.
+
+    Raises:
+        CorruptError: some are missing or damaged.
+    """
+    while first < end:
+        rows = _read(folder / _name(first))
+        yield rows
+        first = rows.end
+    if first != end:
+        raise CorruptError(f"{folder}: its rows end at {first}, not at {end}; map this part again")
+
+
+def _name(first: int) -> str:
+    return f"rows-{first:08d}.npz"
+
+
+def _journal(folder: Path) -> dict[str, object] | None:
+    """The journal; None where there is none, empty where it says nothing."""
+    if not folder.is_dir():
+        return None
+    try:
+        known = json.loads((folder / JOURNAL).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _read(path: Path) -> FinishedRows:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            probabilities = file["probabilities"] if "probabilities" in file.files else None
+            rows = FinishedRows(int(path.stem[-8:]), file["label"], file["confidence"], probabilities)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
+        raise CorruptError(f"{path}: no whole rows of a map: {error}; map this part again") from error
+    return rows

@@ -1,0 +1,139 @@
+"""Stage `join_map`: the parts of a map -> its files, to the bit those of a map made at once."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from exact_core.errors import DataError
+from exact_core.files import publish_text
+from exact_core.mapping.cogs import MapRecord, MapResult, write_files
+from exact_core.mapping.item import write_item
+from exact_core.mapping.pieces import FinishedRows, read_rows
+from exact_core.mapping.season_map import PART, PartManifest, open_part
+from exact_core.stages.frame import fresh_folder
+from exact_core.tracking import Tracker
+
+__all__ = ["MAP", "deliver", "join_map"]
+
+log = logging.getLogger(__name__)
+
+MAP = "map.json"
+
+
+def join_map(*, parts: Sequence[Path], out: Path, tracker: Tracker) -> dict[str, float]:
+    """Make the files of a map from its parts.
+
+    Args:
+        parts: folders of stage `map_season`, in any order; none: there was nothing to map.
+        out: folder for the map's files; map.json is written last.
+        tracker: gets areas, quick-look and the seams' figure.
+
+    Returns:
+        Megapixels, seconds of all parts together, the share of the area that could not be mapped, how much window
+        borders show; nothing where there is nothing to map.
+
+    Raises:
+        DataError: parts of different maps, or not all of them.
+        CorruptError: a part is damaged.
+        ServiceError: the map cannot be written.
+    """
+    if not parts:
+        log.info("join_map: nothing to map")
+        return {}
+    fresh_folder(out, MAP)
+    found = sorted(((folder, open_part(folder)) for folder in parts), key=lambda each: (each[1].first, each[1].end))
+    _check(found)
+    record = found[0][1].record
+    rows = itertools.chain.from_iterable(
+        read_rows(folder / "rows", first=part.first, end=part.end) for folder, part in found
+    )
+    summary = {
+        "megapixels": record.height * record.width / 1e6,
+        "map_seconds": sum(part.seconds for _, part in found),
+        **deliver(record, rows, out, tracker),
+    }
+    tracker.log_summary(summary)
+    return summary
+
+
+def deliver(record: MapRecord, rows: Iterable[FinishedRows], out: Path, tracker: Tracker) -> dict[str, float]:
+    """Write all files of a map, its manifest last, and show them.
+
+    Returns:
+        The share of the area that could not be mapped and, where it is known, how much window borders show.
+    """
+    result = write_files(record, rows, out)
+    write_item(record, out)
+    publish_text(out / MAP, json.dumps(_described(record, result), indent=2))
+    for name in (MAP, "quicklook.png", "item.json"):
+        tracker.log_file(out / name, folder="map")
+    log.info(
+        "map of %d x %d pixels: seams %s, confidence %s",
+        record.height,
+        record.width,
+        "unknown" if result.seams is None else f"{result.seams:.2f}",
+        "not calibrated"
+        if record.calibration.temperature is None
+        else f"at temperature {record.calibration.temperature:.2f} ({record.calibration.fitted_on})",
+    )
+    return {
+        "unmapped_share": result.unmapped / (record.height * record.width),
+        **({} if result.seams is None else {"seams": result.seams}),
+    }
+
+
+def _described(record: MapRecord, result: MapResult) -> dict[str, object]:
+    """The content of map.json."""
+    hectares = record.hectares_per_pixel
+    return {
+        "source": record.source,
+        "season_start": str(record.season_start),
+        "season_days": record.season_days,
+        "dates": [str(date) for date in record.dates],
+        "classes": dict(zip(record.names, record.colours, strict=True)),
+        "areas": {
+            name: {"pixels": int(count), "hectares": None if hectares is None else float(count * hectares)}
+            for name, count in zip(record.names, result.pixels, strict=True)
+        },
+        "unmapped_pixels": result.unmapped,
+        "seams": result.seams,
+        "calibration": record.calibration.model_dump(mode="json"),
+        "inputs_sha256": record.inputs,
+        "model_weights_sha256": record.model_weights_sha256,
+        "code_version": record.code_version,
+        "notes": list(record.notes),
+    }
+
+
+def _check(found: list[tuple[Path, PartManifest]]) -> None:
+    """Raise DataError unless these parts are one map, each of them once."""
+    (folder, first), rest = found[0], found[1:]
+    known = first.record.model_dump()
+    for other, part in rest:
+        differing = [key for key, value in part.record.model_dump().items() if value != known[key]]
+        if differing:
+            raise DataError(
+                f"{other / PART}: of another map than {folder / PART}: {', '.join(differing)} differ; map all parts of "
+                f"the same images with the same model, code and settings"
+            )
+    end = 0
+    for other, part in found:
+        if part.first != end:
+            what = "are missing" if part.first > end else "are there twice"
+            rows = sorted((part.first, end))
+            raise DataError(f"{other / PART}: rows {rows[0]} to {rows[1]} of the map {what}; give each part once")
+        end = part.end
+    if end != first.record.height:
+        raise DataError(
+            f"{found[-1][0] / PART}: the parts end at row {end} of {first.record.height}; the map was made in "
+            f"{first.parts} parts, give all of them"
+        )
+    if len({part.batch for _, part in found}) > 1:
+        batches = ", ".join(str(part.batch) for _, part in found)
+        log.warning(
+            "the parts were mapped with %s windows at a time, so their last bits are rounded otherwise", batches
+        )

@@ -1,0 +1,83 @@
+"""Strips of images on disk: what the images are, each date of a strip read once, whatever is asked for."""
+
+from dataclasses import replace
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import rasterio
+
+from exact_core.data.season import SeasonImages, open_season
+from exact_core.mapping.strips import Strips, strip_height
+from exact_core.recipes import resolve
+from tests.fakes import write_season
+
+SIZE = (58, 40)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    root = tmp_path_factory.mktemp("strips")
+
+    def clouds(date):
+        i, j = np.ogrid[: SIZE[0] // 2, : SIZE[1] // 2]
+        return np.where((i + j) // 5 % 3 == date % 3, 9, 4)
+
+    write_season(root, size=SIZE, scl=clouds)
+    return open_season(root, resolve("season").data)
+
+
+class Counted(SeasonImages):
+    asked: ClassVar = []
+
+    def read(self, first, last):
+        self.asked.append((self.acquisitions[0].name, first, last))
+        return super().read(first, last)
+
+
+@pytest.mark.parametrize(("chunk", "first", "end"), [(8, 0, 58), (8, 16, 40), (20, 20, 58), (58, 0, 58), (100, 0, 99)])
+def test_rows_are_those_of_the_images_and_read_once(images, tmp_path, monkeypatch, chunk, first, end):
+    monkeypatch.setattr("exact_core.mapping.strips.TALLEST", 24)
+    Counted.asked = []
+    whole, seen = images.read(0, SIZE[0])
+    with Strips(Counted(**vars(images)), tmp_path, chunk=chunk, end=end) as strips:
+        for start in range(first, min(end, SIZE[0]), chunk):
+            last = min(start + chunk, SIZE[0])
+            pixels, clear = strips.read(start, last)
+            np.testing.assert_array_equal(pixels, whole[:, :, start:last])
+            np.testing.assert_array_equal(clear, seen[:, start // 2 : last // 2])
+    dates = {name for name, _, _ in Counted.asked}
+    assert len(dates) == len(images.acquisitions)
+    for date in dates:
+        read = [row for name, start, last in Counted.asked if name == date for row in range(start, last)]
+        assert read == sorted(set(read))
+    assert not list(tmp_path.iterdir())
+
+
+def test_heights_worked_by_hand(images, tmp_path):
+    """Blocks of 16 rows at 10 m, of 32 rows at 20 m: 64 rows at 10 m; asked for 24 at a time: 72."""
+    files = dict(images.acquisitions[0].files)
+    for band, height, block in (("B02", 58, 16), ("B05", 29, 32)):
+        files[band] = tmp_path / f"{band}.tif"
+        profile = {"driver": "GTiff", "height": height, "width": height, "count": 1, "dtype": "uint16"}
+        with rasterio.open(files[band], "w", **profile, tiled=True, blockxsize=16, blockysize=block):
+            pass
+    images = replace(images, acquisitions=[replace(images.acquisitions[0], files=files)], bands=("B02", "B05"))
+    assert strip_height(images, 24) == 72
+    assert strip_height(images, 100) == 100
+    assert strip_height(replace(images, bands=("B02",)), 8) == 16
+
+
+def test_an_error_of_the_reading_thread_is_told(images, tmp_path, monkeypatch):
+    monkeypatch.setattr("exact_core.mapping.strips.TALLEST", 8)
+
+    class Broken(SeasonImages):
+        def read(self, first, last):
+            if first:
+                raise OSError("the disk has gone")
+            return super().read(first, last)
+
+    with Strips(Broken(**vars(images)), tmp_path, chunk=8, end=58) as strips:
+        strips.read(0, 8)
+        with pytest.raises(OSError, match="the disk has gone"):
+            strips.read(8, 16)
