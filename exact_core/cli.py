@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 import yaml
 
-from exact_core import __version__, cluster_cli
+from exact_core import __version__, cluster_cli, transfer_cli
 from exact_core.config import RunConfig, load_config, override
 from exact_core.errors import ConfigError, ExactError, ServiceError
 from exact_core.recipes import RECIPES, resolve
@@ -30,6 +30,7 @@ app.add_typer(store_app, name="store")
 app.command()(cluster_cli.submit)
 app.command()(cluster_cli.follow)
 app.add_typer(cluster_cli.schedule_app, name="schedule")
+transfer_cli.register(app)
 
 
 class Supervision(StrEnum):

@@ -11,6 +11,7 @@ from components.map_season.component import map_season
 from components.preflight.component import preflight
 from components.record_status.component import record_status
 from components.resolve_season.component import resolve_season
+from components.transfer_report.component import transfer_report
 from pipelines.steps import configure
 from pipelines.train_exact import SETTINGS, from_tags
 
@@ -91,7 +92,10 @@ def make_new_season(*, on_cluster: bool) -> Any:
             with dsl.Else(name="reuse"):
                 scored = evaluate(dataset=dataset, segmenter=found.outputs["segmenter"], **common)
                 configure(scored, "evaluate", SETTINGS)
-                drawn = map_season(segmenter=found.outputs["segmenter"], source=source, season=named.output, **common)
+                champions = found.outputs["segmenter"]
+                held = transfer_report(segmenter=champions, source=source, season=named.output, **common)
+                configure(held, "transfer_report", SETTINGS)
+                drawn = map_season(segmenter=champions, source=source, season=named.output, **common).after(held)
                 configure(drawn, "map_season", SETTINGS)
 
     return new_season

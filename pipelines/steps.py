@@ -66,6 +66,7 @@ class ClusterSettings(Settings):
             "generate_masks": StepSettings(cpu="4", memory="32G", gpus=1, minutes=480),
             "train_segmenter": StepSettings(cpu="4", memory="32G", gpus=1, minutes=1440),
             "evaluate": StepSettings(memory="16G", gpus=1, minutes=240),
+            "transfer_report": StepSettings(memory="16G", gpus=1, minutes=120),
             "map_season": StepSettings(cpu="4", memory="16G", gpus=1, minutes=1440),
             "champion": StepSettings(memory="4G", minutes=30),
             "promote": StepSettings(memory="16G", gpus=1, minutes=240),
@@ -75,7 +76,7 @@ class ClusterSettings(Settings):
     )
 
 
-READS_SOURCES = ("preflight", "ingest", "map_season")
+READS_SOURCES = ("preflight", "ingest", "transfer_report", "map_season")
 
 
 def cluster_settings() -> ClusterSettings:

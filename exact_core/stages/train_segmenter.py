@@ -12,6 +12,8 @@ from exact_core.config import RunConfig
 from exact_core.data.batches import BatchLoader
 from exact_core.data.dataset import WindowDataset
 from exact_core.data.maskset import MaskSet
+from exact_core.mapping.predict import Predictor
+from exact_core.mapping.sampling import make_reference
 from exact_core.models.segmenter import build_segmenter
 from exact_core.stages.frame import fresh_folder
 from exact_core.stages.models import checkpoints_for, save_model
@@ -84,7 +86,18 @@ def train_segmenter(
         )
     if processes.first:
         supervision: Literal["dense", "tags"] = "dense" if masks is None else "tags"
-        save_model(out, model, config=config, dataset=windows, progress=progress, supervision=supervision)
+        statistics = windows.manifest.statistics
+        teller = Predictor(model.eval(), windows, settings.reading, statistics, device, config.evaluation.batch)
+        save_model(
+            out,
+            model,
+            config=config,
+            dataset=windows,
+            progress=progress,
+            supervision=supervision,
+            # What later seasons are held against travels with the model, wherever its dataset is by then.
+            reference=make_reference(windows, teller, config.transfer, seed=config.seed),
+        )
     summary = {"loss": progress.history[-1]["loss"], **progress.cost}
     if progress.best is not None:
         summary["validation_miou"] = progress.best
