@@ -20,6 +20,7 @@ Tracking = Annotated[bool, typer.Option("--tracking/--no-tracking", help="Record
 def register(app: typer.Typer) -> None:
     """Add the commands to `exact`."""
     app.command()(transfer)
+    app.command("leave-one-season-out")(leave_out)
 
 
 def _config(recipe: str, changes: list[str]) -> RunConfig:
@@ -57,3 +58,21 @@ def transfer(
             tracker=tracker,
         )
     typer.echo(f"report: {out / 'report.html'}")
+
+
+def leave_out(
+    datasets: Annotated[list[Path], typer.Argument(help="Window datasets, one a season; two or more.")],
+    out: Annotated[Path, typer.Option(help="Folder for the models, their evaluations and the table.")],
+    dense: Annotated[bool, typer.Option("--dense", help="Learn from dense labels instead of tags.")] = False,
+    recipe: Recipe = "season",
+    changes: Set = [],
+    tracking: Tracking = True,
+) -> None:
+    """Train on all seasons but one, score on that one, for each in turn."""
+    from exact_core.stages.frame import open_stage
+    from exact_core.stages.leave_season_out import leave_season_out, table
+
+    config = _config(recipe, changes)
+    with open_stage("leave_season_out", config, tracking=tracking) as tracker:
+        leave_season_out(config, datasets=datasets, dense=dense, out=out, tracker=tracker)
+    typer.echo(table(out))

@@ -1,1 +1,1 @@
-"""KFP component of the stage `map_season`."""
+"""KFP component of the stage `transfer_report`."""

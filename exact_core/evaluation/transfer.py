@@ -154,7 +154,7 @@ def compare_seasons(
     seen = np.stack([(each.gap <= reach).mean(0) for each in (reference.train, sample)])
     # What training hardly saw, the model cannot have learned to rest on.
     weights = seen[0] * importance(train, reference.train.label, bands, classes=len(reference.season.classes))
-    weights /= weights.sum()
+    weights = weights / weights.sum() if weights.any() else np.full(len(weights), 1 / len(weights))
     findings = [
         _bands_finding(rows, settings),
         _parts_finding(rows, settings, start=start, days=days),
@@ -331,8 +331,7 @@ def _classes(
             continue
         peaks = [None if curve is None else peak_day(curve[number], calendar) for curve in curves]
         # Background is a mixture: what it is of, not when it grows, moves its peak.
-        known = number > 0 and peaks[0] is not None and peaks[1] is not None
-        shift = peaks[1] - peaks[0] if known else None
+        shift = None if not number or peaks[0] is None or peaks[1] is None else peaks[1] - peaks[0]
         rows.append(
             _class_row(
                 name,

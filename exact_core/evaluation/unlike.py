@@ -95,7 +95,7 @@ def best_lag(query: Series, train: Series, std: Floats, calendar: Floats, *, nei
 
     Returns:
         Days by which the season is late (below 0: early), 0 where no shift makes it much more alike; and the median
-        distance at each lag of -LAG_LIMIT..LAG_LIMIT by LAG_STEP.
+        distance at each lag of -LAG_LIMIT..LAG_LIMIT by LAG_STEP, three of them averaged.
     """
     lags = np.arange(-LAG_LIMIT, LAG_LIMIT + 1, LAG_STEP)
     # Reading a series between two days smooths it, and what is smooth is nearer to everything: smooth beforehand.
