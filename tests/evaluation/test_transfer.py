@@ -9,7 +9,7 @@ import pytest
 from exact_core.config import SyntheticConfig, TransferConfig
 from exact_core.data.calendar import CALENDAR_STEPS
 from exact_core.data.dataset import VOID, Statistics, Window
-from exact_core.data.reference import Reference, ReferenceSeason, SampleBuilder
+from exact_core.data.reference import Reference, ReferenceSeason, SampleBuilder, SeriesSample
 from exact_core.data.synthetic import BANDS, generate_scene
 from exact_core.evaluation.transfer import Level, compare_seasons, compare_statistics, worst
 
@@ -50,7 +50,6 @@ def reference():
         held_out="scenes 11 and 12",
         labelled="the truth",
     )
-    from exact_core.data.reference import SeriesSample
 
     def together(*seeds):
         parts = [sample(seed) for seed in seeds]

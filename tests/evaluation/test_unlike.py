@@ -53,13 +53,8 @@ def bells(centres):
 
 @pytest.mark.parametrize("late", [-40, 0, 25])
 def test_a_shifted_season_is_found(late):
-    train = bells(RNG.uniform(100, 200, 300))
-    query = bells(RNG.uniform(130, 170, 100) + late)
-    # A season whose crops are a part of training's needs no shift; it needs one where it leaves what training has.
-    train = train if late else bells(RNG.uniform(130, 170, 300))
-    if late:
-        train = bells(RNG.uniform(145, 155, 300))
-        query = bells(RNG.uniform(145, 155, 100) + late)
+    train = bells(RNG.uniform(145, 155, 300))
+    query = bells(RNG.uniform(145, 155, 100) + late)
     lag, curve = best_lag(query, train, np.array([1.0, 1.0]), CALENDAR, neighbours=5)
     assert abs(lag - late) <= 5
     assert len(curve) == 25
