@@ -24,6 +24,8 @@ from exact_core.training.segmenter import SegmenterTask
 
 __all__ = ["train_segmenter"]
 
+REFERENCE_BATCH = 4
+
 
 def train_segmenter(
     config: RunConfig, *, dataset: Path, masks: Path | None, out: Path, tracker: Tracker
@@ -87,7 +89,8 @@ def train_segmenter(
     if processes.first:
         supervision: Literal["dense", "tags"] = "dense" if masks is None else "tags"
         statistics = windows.manifest.statistics
-        teller = Predictor(model.eval(), windows, settings.reading, statistics, device, config.evaluation.batch)
+        # Few windows at a time: this must not ask for more memory than the training did.
+        teller = Predictor(model.eval(), windows, settings.reading, statistics, device, REFERENCE_BATCH)
         save_model(
             out,
             model,

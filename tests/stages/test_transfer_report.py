@@ -11,7 +11,7 @@ import pytest
 from exact_core.cli import main
 from exact_core.config import SyntheticConfig, override
 from exact_core.data.synthetic import BANDS, generate_scene
-from exact_core.errors import ConfigError, CorruptError, DataError
+from exact_core.errors import ConfigError, CorruptError
 from exact_core.recipes import resolve
 from exact_core.registry import CHAMPION
 from exact_core.stages.champion import REUSE, champion
