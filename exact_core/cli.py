@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 import yaml
 
-from exact_core import __version__, areas_cli, cluster_cli, fetch_cli, inspect_cli
+from exact_core import __version__, areas_cli, cluster_cli, fetch_cli, inspect_cli, transfer_cli
 from exact_core.config import RunConfig, load_config, override
 from exact_core.errors import ConfigError, ExactError, ServiceError
 from exact_core.recipes import RECIPES, resolve
@@ -35,6 +35,7 @@ app.command()(areas_cli.sample)
 app.command()(areas_cli.parcels)
 app.command()(fetch_cli.fetch)
 app.add_typer(cluster_cli.schedule_app, name="schedule")
+transfer_cli.register(app)
 
 
 class Supervision(StrEnum):

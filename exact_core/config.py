@@ -421,6 +421,50 @@ class MappingConfig(Settings):
     rows: int = Field(64, ge=2, description="rows in memory, and kept as finished, at a time")
 
 
+class TransferConfig(Settings):
+    """When a new season is too unlike the training season for its map to be published.
+
+    Each pair is the value from which a finding asks for a look, and the one from which it says: do not publish.
+    """
+
+    windows: int = Field(128, ge=4, description="windows that are sampled of a season")
+    pixels: int = Field(2048, ge=64, description="pixel series that are sampled of a season, spread over the windows")
+    reach: int = Field(15, ge=1, description="a day counts as seen if there is a clear look within so many days")
+    neighbours: int = Field(5, ge=1, description="a series is as far from training as from its n-th nearest there")
+    parts: int = Field(4, ge=1, le=16, description="parts of the season whose reflectance is compared one by one")
+    bands: tuple[float, float] = Field(
+        (0.3, 0.8),
+        description="Wasserstein-1 distance of a band's reflectance, over the season, in standard deviations of "
+        "training, beyond that of held-out windows of the training season",
+    )
+    part_bands: tuple[float, float] = Field((0.6, 1.2), description="the same in a part of the season")
+    outside: tuple[float, float] = Field(
+        (0.1, 0.35),
+        description="share of series that lie outside what training showed, beyond that of held-out windows (5 %)",
+    )
+    shift: tuple[float, float] = Field((15.0, 30.0), description="days by which the season is early or late")
+    confidence: tuple[float, float] = Field(
+        (0.1, 0.25), description="loss of a class's mean confidence, of 1, against held-out windows"
+    )
+    dates: tuple[float, float] = Field(
+        (0.05, 0.34), description="share of the key times, weighted by what they tell of the classes, that is not seen"
+    )
+    smallest_class: float = Field(
+        0.01, ge=0, lt=1, description="classes with a smaller share of the sampled pixels are not judged"
+    )
+    refuse: Literal["never", "look", "do_not_publish"] = Field(
+        "never", description="verdict from which the stage fails, so that no map is made; never: it only warns"
+    )
+
+    @model_validator(mode="after")
+    def _ascending(self) -> TransferConfig:
+        for name in ("bands", "part_bands", "outside", "shift", "confidence", "dates"):
+            look, stop = getattr(self, name)
+            if not 0 <= look <= stop:
+                raise ValueError(f"{name} = ({look:g}, {stop:g}): expected two values from 0, the smaller first")
+        return self
+
+
 class PromotionConfig(Settings):
     """When a new segmenter takes the place of the one in use."""
 
@@ -449,6 +493,7 @@ class RunConfig(Settings):
     evaluation: EvaluationConfig = EvaluationConfig()
     promotion: PromotionConfig = PromotionConfig()
     mapping: MappingConfig = MappingConfig()
+    transfer: TransferConfig = TransferConfig()
 
     @model_validator(mode="after")
     def _window_of_patches(self) -> RunConfig:

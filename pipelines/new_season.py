@@ -10,6 +10,7 @@ from components.ingest.component import ingest
 from components.preflight.component import preflight
 from components.record_status.component import record_status
 from components.resolve_season.component import resolve_season
+from components.transfer_report.component import transfer_report
 from pipelines.steps import configure
 from pipelines.train_exact import SETTINGS, from_tags, in_parts
 
@@ -93,7 +94,10 @@ def make_new_season(*, on_cluster: bool) -> Any:
             with dsl.Else(name="reuse"):
                 scored = evaluate(dataset=dataset, segmenter=found.outputs["segmenter"], **common)
                 configure(scored, "evaluate", SETTINGS)
-                in_parts(found.outputs["segmenter"], source=source, season=named.output, parts=map_parts, common=common)
+                champions = found.outputs["segmenter"]
+                held = transfer_report(segmenter=champions, source=source, season=named.output, **common)
+                configure(held, "transfer_report", SETTINGS)
+                in_parts(champions, held, source=source, season=named.output, parts=map_parts, common=common)
 
     return new_season
 

@@ -67,6 +67,7 @@ class ClusterSettings(Settings):
             "train_segmenter": StepSettings(cpu="4", memory="32G", gpus=1, minutes=1440),
             "evaluate": StepSettings(memory="16G", gpus=1, minutes=240),
             "plan_map": StepSettings(cpu="500m", memory="1G", minutes=10),
+            "transfer_report": StepSettings(memory="16G", gpus=1, minutes=120),
             "map_season": StepSettings(cpu="4", memory="16G", gpus=1, minutes=1440),
             "join_map": StepSettings(memory="4G", minutes=240),
             "champion": StepSettings(memory="4G", minutes=30),
@@ -77,7 +78,7 @@ class ClusterSettings(Settings):
     )
 
 
-READS_SOURCES = ("preflight", "ingest", "map_season")
+READS_SOURCES = ("preflight", "ingest", "transfer_report", "map_season")
 
 
 def cluster_settings() -> ClusterSettings:

@@ -32,7 +32,7 @@ from exact_core.data.dataset import (
 from exact_core.errors import DataError
 from exact_core.files import publish_text
 
-__all__ = ["DatasetWriter", "check_labels"]
+__all__ = ["DatasetWriter", "check_labels", "manifest_digest"]
 
 MAX_CLASSES = 254
 
@@ -243,7 +243,7 @@ class DatasetWriter:
             ),
             "shards": tuple(self._shards),
         }
-        digest = _digest(content)
+        digest = manifest_digest(content)
         manifest = DatasetManifest.model_validate({**content, "notes": tuple(self.notes), "digest": digest})
         publish_text(self.out / "dataset.json", manifest.model_dump_json(indent=2))
 
@@ -251,7 +251,7 @@ class DatasetWriter:
 _SHIFT = 2000.0
 
 
-def _digest(content: Mapping[str, Any]) -> str:
+def manifest_digest(content: Mapping[str, Any]) -> str:
     """Digest of a manifest's content. The path of the source is left out: moved data is the same data."""
     manifest = DatasetManifest.model_validate({**content, "digest": ""})
     data = manifest.model_dump(mode="json", exclude={"digest", "notes", "source"})

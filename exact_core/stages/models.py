@@ -19,6 +19,7 @@ from torch import nn
 
 from exact_core.config import RunConfig, Settings, describe, load_config
 from exact_core.data.dataset import FileEntry, Statistics, WindowDataset, sha256_of, verify
+from exact_core.data.reference import REFERENCE, Reference, load_reference, save_reference
 from exact_core.errors import ConfigError, DataError
 from exact_core.files import publish_text
 from exact_core.mapping.calibration import NOT_FITTED, Calibration
@@ -35,6 +36,7 @@ __all__ = [
     "checkpoints_for",
     "load_classifier",
     "load_segmenter",
+    "open_reference",
     "open_segmenter",
     "read_manifest",
     "read_metrics",
@@ -129,6 +131,7 @@ class ModelManifest(Settings):
     code_version: str
     weights: FileEntry
     calibration: Calibration = Field(NOT_FITTED, description="of a segmenter's confidence")
+    reference: FileEntry | None = Field(None, description="sample of the training season; segmenters have one")
 
 
 def save_model(
@@ -140,9 +143,12 @@ def save_model(
     progress: Progress,
     supervision: Literal["tags", "dense"] = "tags",
     calibration: Calibration = NOT_FITTED,
+    reference: Reference | None = None,
 ) -> None:
-    """Write a model folder: weights, resolved configuration, metrics, and last the manifest."""
+    """Write a model folder: weights, configuration, metrics, the season's sample, and last the manifest."""
     manifest = dataset.manifest
+    if reference is not None:
+        save_reference(out / REFERENCE, reference)
     save_weights(model, out / WEIGHTS)
     config.save(out / "config.yaml")
     metrics = {"best_epoch": progress.best_epoch, "best": progress.best, "history": progress.history}
@@ -156,15 +162,15 @@ def save_model(
         dataset_digest=manifest.digest,
         supervision=supervision,
         code_version=code_version(),
-        weights=FileEntry(
-            name=WEIGHTS,
-            sha256=sha256_of(out / WEIGHTS),
-            bytes=(out / WEIGHTS).stat().st_size,
-            windows=manifest.splits["train"],
-        ),
+        weights=_entry(out / WEIGHTS, manifest.splits["train"]),
         calibration=calibration,
+        reference=None if reference is None else _entry(out / REFERENCE, manifest.splits["train"]),
     )
     publish_text(out / "model.json", record.model_dump_json(indent=2))
+
+
+def _entry(path: Path, windows: int) -> FileEntry:
+    return FileEntry(name=path.name, sha256=sha256_of(path), bytes=path.stat().st_size, windows=windows)
 
 
 def load_classifier(folder: Path, dataset: WindowDataset) -> tuple[TagClassifier, ModelManifest, RunConfig]:
@@ -193,6 +199,18 @@ def open_segmenter(folder: Path) -> tuple[AnySegmenter, ModelManifest]:
     """A trained segmenter, for whatever it is to be used on; see `load_classifier`."""
     manifest, config = _open_model(folder, "segmenter")
     return _segmenter(folder, manifest, config), manifest
+
+
+def open_reference(folder: Path, manifest: ModelManifest) -> Reference | None:
+    """The sample of the season that a model was trained on; None: it carries none.
+
+    Raises:
+        CorruptError: it is not what was written.
+    """
+    if manifest.reference is None:
+        return None
+    verify(folder, manifest.reference)
+    return load_reference(folder / manifest.reference.name)
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:

@@ -15,6 +15,7 @@ from exact_core.data.dataset import WindowDataset
 from exact_core.data.maskset import MaskSet
 from exact_core.mapping.calibration import Calibration, calibrate
 from exact_core.mapping.predict import Predictor
+from exact_core.mapping.sampling import make_reference
 from exact_core.models.segmenter import AnySegmenter, build_segmenter
 from exact_core.stages.frame import fresh_folder
 from exact_core.stages.models import checkpoints_for, save_model
@@ -24,6 +25,8 @@ from exact_core.training.loop import choose_device, fit, seed_everything
 from exact_core.training.segmenter import SegmenterTask
 
 __all__ = ["train_segmenter"]
+
+REFERENCE_BATCH = 4
 
 
 def train_segmenter(
@@ -92,6 +95,9 @@ def train_segmenter(
     if processes.first:
         supervision: Literal["dense", "tags"] = "dense" if masks is None else "tags"
         calibration = _calibration(config, windows, mask_set, model.eval(), device)
+        statistics = windows.manifest.statistics
+        # Few windows at a time: this must not ask for more memory than the training did.
+        teller = Predictor(model, windows, settings.reading, statistics, device, REFERENCE_BATCH)
         save_model(
             out,
             model,
@@ -100,6 +106,8 @@ def train_segmenter(
             progress=progress,
             supervision=supervision,
             calibration=calibration,
+            # What later seasons are held against travels with the model, wherever its dataset is by then.
+            reference=make_reference(windows, teller, config.transfer, seed=config.seed),
         )
         figures = {"temperature": calibration.temperature, "calibration_error": calibration.error_after}
         tracker.log_summary({name: value for name, value in figures.items() if value is not None})

@@ -40,6 +40,14 @@ def test_a_map_is_made_by_a_step_a_part_and_joined():
         assert joined["inputs"]["artifacts"]["parts"]["taskOutputArtifact"]["producerTask"].startswith("for-loop")
 
 
+def test_a_season_is_held_against_the_champions_before_it_is_mapped():
+    spec = next(yaml.safe_load_all((compiler.COMPILED / "new_season.yaml").read_text()))
+    dags = [part["dag"]["tasks"] for part in spec["components"].values() if "dag" in part]
+    (reuse,) = [tasks for tasks in dags if "transfer-report" in tasks]
+    assert "transfer-report" in reuse["map-season-2"]["dependentTasks"]
+    assert "train-segmenter" not in reuse
+
+
 def test_the_local_form_maps_the_latest_season_that_has_ended(tmp_path):
     """A season of thirty days that began forty days ago, from resolving to the report and a map of two parts."""
     start = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=40)

@@ -12,7 +12,16 @@ from pipelines import compile as compiler
 from pipelines.steps import STORE_KEYS, ClusterSettings, cluster_settings
 
 ROOT = Path(__file__).parents[2]
-GPU_STEPS = {"preflight", "train-classifier", "generate-masks", "train-segmenter", "evaluate", "map-season", "promote"}
+GPU_STEPS = {
+    "preflight",
+    "train-classifier",
+    "generate-masks",
+    "train-segmenter",
+    "evaluate",
+    "map-season",
+    "transfer-report",
+    "promote",
+}
 
 
 def load(path):

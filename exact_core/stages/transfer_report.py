@@ -1,0 +1,279 @@
+"""Stage `transfer_report`: a season's images and a segmenter -> whether its map of that season can be published."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import logging
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exact_core.config import RunConfig, load_config
+from exact_core.data.dataset import WindowDataset
+from exact_core.data.reference import Reference, SeriesSample
+from exact_core.data.season import open_season
+from exact_core.errors import ConfigError, DataError
+from exact_core.evaluation.transfer import Level, Transfer, compare_seasons, compare_statistics
+from exact_core.evaluation.transfer_page import TransferPage, write_page
+from exact_core.files import publish_text
+from exact_core.mapping.predict import Predictor, season_predictor
+from exact_core.mapping.sampling import label_by_tags, make_reference, sample_dataset, sample_season
+from exact_core.models.segmenter import AnySegmenter
+from exact_core.stages.frame import code_version, fresh_folder
+from exact_core.stages.ingest import parse_source, with_season
+from exact_core.stages.models import ModelManifest, load_segmenter, open_reference, open_segmenter
+from exact_core.tracking import Tracker
+from exact_core.training.loop import choose_device
+
+__all__ = ["transfer_report"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What a season is held against: a segmenter, the sample of its season, or both."""
+
+    segmenter: AnySegmenter | None
+    manifest: ModelManifest | None
+    trained: RunConfig
+    reference: Reference | None
+    window: int
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        if self.reference is not None:
+            return self.reference.season.bands
+        assert self.manifest is not None
+        return self.manifest.bands
+
+
+@dataclass(frozen=True)
+class _Season:
+    """A sampled new season. days: the reference's calendar in days since its start; mean: of each band, clouds too."""
+
+    start: dt.date
+    length: int
+    dates: list[dt.date]
+    days: NDArray[np.float64]
+    sample: SeriesSample
+    mean: NDArray[np.float64]
+
+
+def transfer_report(
+    config: RunConfig,
+    *,
+    source: str,
+    season: str = "",
+    segmenter: Path | None,
+    dataset: Path | None = None,
+    out: Path,
+    report: Path | None = None,
+    tracker: Tracker,
+) -> dict[str, float]:
+    """Hold a new season against the one a model was trained on; labels of the new one are neither needed nor read.
+
+    Args:
+        config: `transfer`, `mapping.batch`, `seed` and `device` apply, and `data.season`.
+        source: season:PATH; or the folder of a window dataset of the new season; any other has nothing to compare.
+        season: a year or START/DAYS of a season source; empty: what the source says.
+        segmenter: model folder; it carries a sample of its season. None: classes are told by tags.
+        dataset: the training dataset, to sample it anew; None: the segmenter's own sample.
+        out: folder for report.html and transfer.json, which is written last.
+        report: file that gets a copy of the report; None: nowhere.
+        tracker: gets verdict, figures and report.
+
+    Returns:
+        The verdict (0 fine, 1 look, 2 do not publish), and the figure of each finding that is known; nothing where
+        there is nothing to compare.
+
+    Raises:
+        ConfigError: neither a segmenter nor a dataset, or one for other bands.
+        DataError, CorruptError: no such model or images; or, with `transfer.refuse`, a verdict that forbids it. The
+            report is then written and tracked all the same.
+    """
+    kind = "dataset" if _is_dataset(source) else parse_source(source)[0]
+    if kind not in ("season", "dataset"):
+        log.info("transfer_report: nothing to compare: a %s source has windows, and no images of an area", kind)
+        if report is not None:
+            report.parent.mkdir(parents=True, exist_ok=True)
+            report.write_text(f"<p>Nothing to compare: a {kind} source has no images of an area.</p>", encoding="utf-8")
+        return {}
+    fresh_folder(out, "transfer.json")
+    model = _open_model(config, segmenter, dataset)
+    found = (
+        _sample_dataset(config, Path(source), model)
+        if kind == "dataset"
+        else _sample_images(config, source, season, model)
+    )
+    transfer = _compare(config, model, found)
+    record = _record(config, source, model, found, transfer)
+    write_page(
+        out / "report.html",
+        TransferPage(transfer, model.reference, found.sample, config.transfer, record, found.start, found.dates),
+    )
+    if report is not None:
+        report.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(out / "report.html", report)
+    publish_text(out / "transfer.json", json.dumps(record, indent=2))
+    for name in ("transfer.json", "report.html"):
+        tracker.log_file(out / name, folder="transfer")
+    tracker.set_tags({"exact.transfer": transfer.verdict.words})
+    for finding in transfer.findings:
+        log.info("transfer_report: %s: %s: %s", finding.title, finding.level.words, finding.reason)
+    levels = list(Level)
+    summary = {"verdict": float(levels.index(transfer.verdict))}
+    summary |= {f"transfer_{each.name}": each.value for each in transfer.findings if each.value is not None}
+    tracker.log_summary(summary)
+    if config.transfer.refuse != "never" and levels.index(transfer.verdict) >= levels.index(
+        Level(config.transfer.refuse)
+    ):
+        bad = [each for each in transfer.findings if each.level != Level.fine]
+        raise DataError(
+            f"{source}: {transfer.verdict.words}: {'; '.join(f'{each.title}: {each.reason}' for each in bad)}; see the "
+            f"report, mend the source, or train on this season; transfer.refuse=never maps it all the same"
+        )
+    return summary
+
+
+def _is_dataset(source: str) -> bool:
+    return (Path(source) / "dataset.json").is_file()
+
+
+def _open_model(config: RunConfig, segmenter: Path | None, dataset: Path | None) -> _Model:
+    if segmenter is None and dataset is None:
+        raise ConfigError("give a segmenter, which carries a sample of its season, or its training dataset")
+    windows = None if dataset is None else WindowDataset(dataset)
+    if segmenter is None:
+        assert windows is not None
+        reference = make_reference(windows, None, config.transfer, seed=config.seed)
+        return _Model(None, None, config, reference, windows.manifest.window)
+    model, manifest = open_segmenter(segmenter)
+    trained = load_config(segmenter / "config.yaml")
+    model = model.to(choose_device(config.device))
+    if windows is None:
+        return _Model(model, manifest, trained, open_reference(segmenter, manifest), manifest.window)
+    load_segmenter(segmenter, windows)  # refuses what does not fit
+    predictor = _predictor(config, model, manifest, trained, windows)
+    reference = make_reference(windows, predictor, config.transfer, seed=config.seed)
+    return _Model(model, manifest, trained, reference, manifest.window)
+
+
+def _predictor(
+    config: RunConfig, model: AnySegmenter, manifest: ModelManifest, trained: RunConfig, windows: WindowDataset
+) -> Predictor:
+    device = choose_device(config.device)
+    return Predictor(model, windows, trained.segmenter.reading, manifest.statistics, device, config.evaluation.batch)
+
+
+def _calendar(model: _Model, start: dt.date, length: int) -> NDArray[np.float64]:
+    """The days that are compared, since the new season's start: those that the model takes for the same."""
+    if model.reference is None:
+        return np.array([length / 2])
+    days = model.reference.calendar
+    if model.manifest is not None and model.trained.segmenter.reading.dates == "day_of_year":
+        return np.asarray(days + (model.reference.season.start.timetuple().tm_yday - start.timetuple().tm_yday))
+    return days
+
+
+def _sample_images(config: RunConfig, source: str, season: str, model: _Model) -> _Season:
+    asked = with_season(config, season, kind="season").data
+    asked = asked.model_copy(update={"max_dates": model.trained.data.max_dates})
+    images = open_season(Path(parse_source(source)[1]), asked)
+    if images.bands != model.bands:
+        raise ConfigError(f"the model wants bands {model.bands}, {source} has {images.bands}")
+    predict = None
+    if model.segmenter is not None and model.manifest is not None:
+        predict = season_predictor(
+            model.segmenter,
+            images,
+            statistics=model.manifest.statistics,
+            encoder=model.trained.segmenter.reading,
+            device=choose_device(config.device),
+        )
+    days = _calendar(model, images.start, images.length)
+    sample, mean = sample_season(
+        images,
+        predict,
+        config.transfer,
+        calendar=days,
+        side=model.window,
+        batch=config.evaluation.batch,
+        seed=config.seed,
+    )
+    dates = [acquisition.date for acquisition in images.acquisitions]
+    return _Season(images.start, images.length, dates, days, sample, mean)
+
+
+def _sample_dataset(config: RunConfig, folder: Path, model: _Model) -> _Season:
+    windows = WindowDataset(folder)
+    manifest = windows.manifest
+    if manifest.bands != model.bands:
+        raise ConfigError(f"the model wants bands {model.bands}, {folder} has {manifest.bands}")
+    predictor = None
+    if model.segmenter is not None and model.manifest is not None:
+        predictor = _predictor(config, model.segmenter, model.manifest, model.trained, windows)
+    days = _calendar(model, manifest.season_start, manifest.season_days)
+    indices = np.arange(len(windows))
+    sample, mean = sample_dataset(windows, indices, predictor, config.transfer, calendar=days, seed=config.seed)
+    if not len(sample):
+        raise DataError(f"{folder}: no sampled window has a pixel with two clear looks; add acquisitions")
+    seen = {int(day) for index in indices[:: max(1, len(indices) // 32)] for day in windows.window(int(index)).days}
+    dates = [manifest.season_start + dt.timedelta(days=day) for day in sorted(seen)]
+    return _Season(manifest.season_start, manifest.season_days, dates, days, sample, mean)
+
+
+def _compare(config: RunConfig, model: _Model, found: _Season) -> Transfer:
+    reference = model.reference
+    if reference is None:
+        assert model.manifest is not None
+        return compare_statistics(model.manifest.statistics, found.mean, model.bands, config.transfer)
+    if not len(reference.train) or not len(reference.held_out):
+        raise DataError(
+            "the training season's sample is empty: no pixel had two clear looks; check its dataset's clouds"
+        )
+    sample = found.sample
+    if model.segmenter is None:
+        sample = label_by_tags(sample, reference.train)
+    return compare_seasons(reference, sample, config.transfer, start=found.start, days=found.days)
+
+
+def _record(config: RunConfig, source: str, model: _Model, found: _Season, transfer: Transfer) -> dict[str, Any]:
+    """Content of transfer.json."""
+    season = None if model.reference is None else model.reference.season
+    notes = list(transfer.notes)
+    if season is not None and (season.start.month, season.start.day) != (found.start.month, found.start.day):
+        notes.append(f"the new season starts on {found.start:%m-%d}, training's on {season.start:%m-%d}")
+    if season is not None and season.days != found.length:
+        notes.append(f"the new season has {found.length} days, training's {season.days}")
+    return {
+        "source": source,
+        "season_start": str(found.start),
+        "season_days": found.length,
+        "dates": [str(date) for date in found.dates],
+        "verdict": transfer.verdict.value,
+        "findings": [{**asdict(each), "level": each.level.value} for each in transfer.findings],
+        "bands": [_plain(asdict(each)) for each in transfer.bands],
+        "classes": [{**asdict(each), "level": each.level.value} for each in transfer.classes],
+        "days": [
+            {"day": float(day), "importance": float(weight), "seen_in_training": float(ours), "seen": float(theirs)}
+            for day, weight, ours, theirs in zip(transfer.days, transfer.importance, *transfer.seen, strict=True)
+        ],
+        "training": None if season is None else season.model_dump(mode="json"),
+        "pixels": len(found.sample),
+        "windows": len(np.unique(found.sample.window)),
+        "model_weights_sha256": None if model.manifest is None else model.manifest.weights.sha256,
+        "settings": config.transfer.model_dump(mode="json"),
+        "code_version": code_version(),
+        "notes": notes,
+    }
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """JSON knows no NaN."""
+    return {name: None if isinstance(value, float) and np.isnan(value) else value for name, value in row.items()}

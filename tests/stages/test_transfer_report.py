@@ -1,0 +1,159 @@
+"""The stage that holds a season against a model's own: from files to report, with what the model folder carries."""
+
+import datetime as dt
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+
+from exact_core.cli import main
+from exact_core.config import SyntheticConfig, override
+from exact_core.data.synthetic import BANDS, generate_scene
+from exact_core.errors import ConfigError, CorruptError
+from exact_core.recipes import resolve
+from exact_core.registry import CHAMPION
+from exact_core.stages.champion import REUSE, champion
+from exact_core.stages.ingest import ingest
+from exact_core.stages.promote import promote
+from exact_core.stages.train_segmenter import train_segmenter
+from exact_core.stages.transfer_report import transfer_report
+from exact_core.tracking import NoTracker
+from tests.conftest import TINY
+from tests.fakes import write_raster
+
+TRACKER = NoTracker()
+SIZE = 72
+
+
+def write_scene(root, seed, start, *, offset=0):
+    """A generated scene as a season folder."""
+    scene = generate_scene(SyntheticConfig(scene_size=SIZE, crops=2, dates=16), window=24, seed=seed, name="scene")
+    for number, day in enumerate(scene.days.tolist()):
+        folder = root / f"S2_{start + dt.timedelta(days=day):%Y%m%d}"
+        for band, values in zip(BANDS, scene.pixels[number], strict=True):
+            write_raster(folder / f"{band}.tif", (values.astype(int) + offset).astype(np.uint16))
+        write_raster(folder / "SCL.tif", np.where(scene.clear[number] > 0, 4, 9).astype(np.uint8), pixel=20.0)
+    codes = np.where(scene.labels == 255, 0, scene.labels).astype(np.uint16)
+    write_raster(root / "labels/crop_type.tif", codes)
+    (root / "labels/legend.csv").write_text("code,name\n1,winter cereal\n2,maize\n", encoding="utf-8")
+    (root / "season.yaml").write_text(f"start: {start}\ndays: 300\n", encoding="utf-8")
+    return f"season:{root}"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    root = tmp_path_factory.mktemp("transfer")
+    source = write_scene(root / "source", 1, dt.date(2022, 1, 15))
+    sizes = [setting for setting in TINY if not setting.startswith("data.synthetic")]
+    changes = ["data.window=12", "transfer.windows=24", "transfer.pixels=512"]
+    config = resolve("season", seed=1, overrides=[*sizes, *changes])
+    ingest(config, source=source, season="", out=root / "dataset", tracker=TRACKER)
+    train_segmenter(config, dataset=root / "dataset", masks=None, out=root / "segmenter", tracker=TRACKER)
+    offset = write_scene(root / "offset", 2, dt.date(2023, 1, 15), offset=1000)
+    return root, config, source, offset
+
+
+def judged(config, out, **arguments):
+    summary = transfer_report(config, out=out, tracker=TRACKER, **arguments)
+    record = json.loads((out / "transfer.json").read_text())
+    return summary, record, {each["name"]: each["level"] for each in record["findings"]}
+
+
+def test_the_model_folder_is_enough(trained, tmp_path):
+    root, config, source, offset = trained
+    summary, record, levels = judged(config, tmp_path / "same", source=source, segmenter=root / "segmenter")
+    # Its own season; the classes of a model of two epochs may be anything.
+    assert {levels[name] for name in ("bands", "parts", "series", "shift", "dates")} == {"fine"}
+    assert record["training"]["held_out"] == "the validation and test splits"
+    assert record["season_start"] == "2022-01-15"
+    assert summary["transfer_series"] < 0.15
+    page = tmp_path / "copy.html"
+    summary, record, levels = judged(
+        config, tmp_path / "offset", source=offset, segmenter=root / "segmenter", report=page
+    )
+    assert levels["bands"] == record["verdict"] == "do_not_publish"
+    assert summary["verdict"] == 2
+    text = page.read_text()
+    assert text == (tmp_path / "offset" / "report.html").read_text()
+    assert "offset of 1000" in text
+    assert "http" not in text.replace("http://www.w3.org", "")
+    again, _, _ = judged(config, tmp_path / "again", source=offset, segmenter=root / "segmenter")
+    assert again == summary
+
+
+def test_a_verdict_can_forbid_the_map(trained, tmp_path, monkeypatch, capsys):
+    root, _, _, offset = trained
+    out = tmp_path / "offset"
+    settings = ["transfer.windows=24", "transfer.pixels=512", "transfer.refuse=do_not_publish"]
+    changes = [word for setting in settings for word in ("--set", setting)]
+    command = ["exact", "transfer", offset, "--segmenter", str(root / "segmenter"), "--out", str(out), "--no-tracking"]
+    monkeypatch.setattr(sys, "argv", [*command, *changes])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert "do not publish: Reflectance: " in said
+    assert "transfer.refuse=never maps it all the same" in said
+    assert json.loads((out / "transfer.json").read_text())["findings"]
+    assert (out / "report.html").is_file()
+
+
+def test_the_training_dataset_serves_without_a_model(trained, tmp_path):
+    root, config, _, offset = trained
+    _, record, levels = judged(config, tmp_path / "a", source=offset, segmenter=None, dataset=root / "dataset")
+    assert levels["bands"] == "do_not_publish"
+    assert record["training"]["labelled"] == "windows with a single tag"
+    _, _, levels = judged(config, tmp_path / "b", source=str(root / "dataset"), segmenter=root / "segmenter")
+    assert levels["bands"] == levels["series"] == "fine"
+
+
+def test_an_older_model_is_judged_by_its_statistics(trained, tmp_path):
+    root, config, source, _ = trained
+    old = shutil.copytree(root / "segmenter", tmp_path / "old")
+    manifest = json.loads((old / "model.json").read_text())
+    del manifest["reference"]
+    (old / "model.json").write_text(json.dumps(manifest))
+    _, record, levels = judged(config, tmp_path / "same", source=source, segmenter=old)
+    assert levels == {"bands": "fine", "reference": "look"}
+    assert "train it again" in record["findings"][1]["reason"]
+    assert (tmp_path / "same" / "report.html").is_file()
+
+
+def test_what_cannot_be_compared_is_refused(trained, tmp_path):
+    root, config, source, _ = trained
+    segmenter = root / "segmenter"
+    arguments = {"tracker": TRACKER, "out": tmp_path / "out"}
+    page = tmp_path / "page.html"
+    assert transfer_report(config, source="synthetic", segmenter=segmenter, report=page, **arguments) == {}
+    assert "Nothing to compare" in page.read_text()
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ConfigError, match="give a segmenter"):
+        transfer_report(config, source=source, segmenter=None, **arguments)
+    fewer = override(config, ["data.season.bands=[B02,B03]"])
+    with pytest.raises(ConfigError, match="the model wants bands"):
+        transfer_report(fewer, source=source, segmenter=segmenter, **arguments)
+    with pytest.raises(ConfigError, match="the smaller first"):
+        override(config, ["transfer.bands=[2, 1]"])
+    spoiled = shutil.copytree(segmenter, tmp_path / "spoiled")
+    (spoiled / "reference.safetensors").write_bytes(b"")
+    with pytest.raises(CorruptError, match="corrupt"):
+        transfer_report(config, source=source, segmenter=spoiled, tracker=TRACKER, out=tmp_path / "other")
+
+
+def test_the_sample_travels_with_the_champion(trained, tracked, tmp_path):
+    root, config, source, _ = trained
+    dataset = root / "dataset"
+    with tracked("promote") as tracker:
+        promote(
+            config, dataset=dataset, segmenter=root / "segmenter", model="", out=tmp_path / "promotion", tracker=tracker
+        )
+    with tracked("champion", "run-2") as tracker:
+        fetched = tmp_path / CHAMPION
+        said = champion(dataset=dataset, training="if_no_champion", model="", out=fetched, tracker=tracker)
+    assert said == REUSE
+    ours, theirs = (folder / "reference.safetensors" for folder in (root / "segmenter", fetched))
+    assert ours.read_bytes() == theirs.read_bytes()
+    _, _, levels = judged(config, tmp_path / "out", source=source, segmenter=fetched)
+    assert levels["series"] == "fine"
