@@ -93,11 +93,16 @@ class SeasonConfig(Settings):
         description="band names, in the order in which they are stored",
     )
     labels: str | None = Field(
-        None, description="label raster or parcel layer; None: labels/crop_type.tif, then parcels"
+        None,
+        description="label raster, parcel layer or table of tags (.csv); None: labels/crop_type.tif, then "
+        "labels/parcels.*, then labels/tags.csv",
     )
     attribute: str | None = Field(None, description="parcel attribute with the crop code; None: crop_code")
-    classes: dict[int, str] | None = Field(None, description="crop code -> class name; None: labels/legend.csv")
-    void_codes: tuple[int, ...] = Field((), description="codes of the label layer whose truth is unknown")
+    classes: dict[int | str, str] | None = Field(None, description="crop code -> class name; None: labels/legend.csv")
+    level: Literal["name", "group"] = Field(
+        "name", description="column of labels/legend.csv that makes the classes: each name one, or each group"
+    )
+    void_codes: tuple[int | str, ...] = Field((), description="codes of the label layer whose truth is unknown")
     offset: Literal["correct", "refuse", "stated"] = Field(
         "correct",
         description="where metadata and pixels disagree whether a date holds the offset of 1000 of baseline 04.00: the "
@@ -139,6 +144,9 @@ class DataConfig(Settings):
         description="step between windows, pixels; None: the window, or a third of it in a scene too small to split",
     )
     tag_share: float = Field(0.01, ge=0.0, lt=1.0, description="a crop is tagged where it covers more than this share")
+    min_support: int = Field(
+        0, ge=0, description="a crop that is tagged in fewer training windows of a season is refused; 0: noted at most"
+    )
     max_dates: int = Field(60, ge=2, description="longer series are thinned over the whole season to this many dates")
     validation_share: float = Field(0.15, ge=0.0, lt=1.0, description="share of blocks or scenes for validation")
     test_share: float = Field(0.25, ge=0.0, lt=1.0, description="share of blocks or scenes for testing")

@@ -87,6 +87,7 @@ class DatasetManifest(Settings):
     source: str = Field(description="where the windows come from, as given to ingest")
     bands: tuple[str, ...]
     classes: tuple[str, ...] = Field(description="names of crops 1..K; 0 is background")
+    colours: dict[str, str] = Field({}, description="#rrggbb of the classes that were given one")
     window: int = Field(description="window side, pixels")
     season_start: dt.date = Field(description="day 0 of `days`")
     season_days: int = Field(description="length of the season, days")

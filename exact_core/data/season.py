@@ -2,6 +2,7 @@
 
     acquisitions            a STAC catalogue, a folder a date, or flat files: exact_core.data.season_files
     labels/                 a raster of crop codes or parcels, and a legend: exact_core.data.season_labels
+                            or a table of tags: exact_core.data.tags
     season.yaml             optional: any key of SeasonConfig, and `stride`; the run's own configuration goes first
 
 Axes: T dates, C bands, H W pixels.
@@ -10,6 +11,7 @@ Axes: T dates, C bands, H W pixels.
 from __future__ import annotations
 
 import datetime as dt
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,6 @@ import yaml
 from pydantic import Field, ValidationError
 
 from exact_core.config import DataConfig, SeasonConfig, describe
-from exact_core.data.dataset import CLEAR_PATCH
 from exact_core.data.rasters import Grid
 from exact_core.data.season_files import Acquisition, check_files, clip_to_season, find_acquisitions
 from exact_core.data.season_images import (
@@ -29,27 +30,14 @@ from exact_core.data.season_images import (
     merge_days,
     settle_offsets,
 )
-from exact_core.data.season_labels import read_labels
-from exact_core.data.windows import (
-    MIN_DATES,
-    Area,
-    Scene,
-    add_scene,
-    check_shares,
-    has_window,
-    mark_self_scored,
-    origins,
-    split_names,
-)
+from exact_core.data.season_labels import ClassNumbers, LabelLayer, open_labels
+from exact_core.data.season_windows import FEWEST_BLOCKS, write_labelled, write_scene_of, write_tagged
+from exact_core.data.tags import Placed, TagTable
+from exact_core.data.windows import Scene, TagNoise, check_shares, mark_self_scored, split_names
 from exact_core.data.writer import DatasetWriter
 from exact_core.errors import ConfigError, DataError
 
 __all__ = ["SeasonFile", "SeasonImages", "ingest_season", "open_season", "survey_season"]
-
-BLOCK_WINDOWS = (4, 3, 2)
-"""Sides of a split's blocks in windows, largest first: large blocks keep neighbouring fields in one split."""
-FEWEST_BLOCKS = 9
-"""Fewer blocks are no spatial split: one or two cannot show the crops of the rest."""
 
 
 class SeasonFile(SeasonConfig):
@@ -61,31 +49,82 @@ class SeasonFile(SeasonConfig):
 def ingest_season(source: Path, config: DataConfig, out: Path, *, seed: int) -> None:
     """Read a season from disk and write it as a dataset of windows.
 
-    A scene of enough blocks is split by blocks, and no window leaves its block, so that splits share no pixel. A
-    smaller scene, or any with both shares at 0, is used whole: it is trained and scored on itself, and the manifest
+    Windows are cut from a scene with labels by its grid, and taken where a table of tags says. A scene of enough blocks
+    is split by blocks, squares by groups that share no pixel, several cells by cell, so that splits share no pixel. Too
+    small a scene, or any with both shares at 0, is used whole: it is trained and scored on itself, and the manifest
     says so. Windows that fewer than two dates measured, as beyond the edge of a swath, are left out.
 
     Args:
-        source: the folder, or the collection.json in it.
+        source: the folder, the collection.json in it, or a folder of cells (`exact fetch --cell`).
         config: window, stride, max_dates, shares and the `season` part; a value that is not the default wins over
             season.yaml.
         out: folder of the dataset.
-        seed: draws the blocks of the splits.
+        seed: draws the splits.
 
     Raises:
         ConfigError: season.yaml has an unknown key or a wrong value, or there is a validation share but no test share.
-        DataError: no acquisitions, a missing band, two acquisitions on one date, unusable files or unknown crop codes,
-            or no window that two dates measured.
+        DataError: no acquisitions, a missing band, unusable files, unknown crop codes, too few cells for splits, or no
+            window that two dates measured.
     """
     check_shares(validation=config.validation_share, test=config.test_share)
     folder = source.parent if source.is_file() else source
     settings = _settings(folder, config)
     notes: list[str] = []
-    images = _open(source, settings, config, notes)
+    cells = _cells(folder)
+    scenes = cells or [source]
+    splits = _splits_of(cells, config, seed) if cells else [None]
+    settings, (start, length) = _one_season(scenes, settings)
+    layer = open_labels(folder, settings)
+    found = layer if isinstance(layer, TagTable) else layer.classes(_present(scenes, layer, settings), notes)
+    with DatasetWriter(
+        out,
+        name="season",
+        source=f"season:{source}",
+        bands=settings.bands,
+        classes=found.classes,
+        colours=found.colours,
+        window=config.window,
+        season_start=start,
+        season_days=length,
+        shard_windows=config.shard_windows,
+        min_support=config.min_support,
+    ) as writer:
+        writer.notes.extend(notes)
+        noise = TagNoise()
+        for place, split in zip(scenes, splits, strict=True):
+            _write_one(writer, place, config, settings, layer, found, split=split, seed=seed, noise=noise)
+        if noted := noise.note(config.tag_share):
+            writer.notes.append(noted)
+        if cells:
+            _check_splits(writer, config)
+
+
+def _write_one(
+    writer: DatasetWriter,
+    source: Path,
+    config: DataConfig,
+    settings: SeasonFile,
+    layer: LabelLayer | TagTable,
+    found: ClassNumbers | TagTable,
+    *,
+    split: str | None,
+    seed: int,
+    noise: TagNoise,
+) -> None:
+    """The windows of one scene; `split`: of all of them, where there are several scenes."""
+    images = _open(source, settings, config, writer.notes)
     grid = images.grid
-    names, labels = read_labels(folder, settings, grid, notes)
+    labels, placed = None, list[Placed]()
+    if isinstance(found, TagTable):
+        placed, outside = found.place(images.name, grid, window=config.window)
+        if split is None:
+            _check_placed(found, placed, outside, writer.notes, source)
+        if not placed:
+            return
+    elif isinstance(layer, LabelLayer):
+        labels = layer.labels(found, grid, writer.notes)
     pixels, clear, counts = images.read_counted(0, grid.height)
-    notes.extend(describe_counts(counts))
+    writer.notes.extend(describe_counts(counts))
     scene = Scene(
         name=images.name,
         pixels=pixels,
@@ -96,19 +135,83 @@ def ingest_season(source: Path, config: DataConfig, out: Path, *, seed: int) -> 
         transform=tuple(grid.transform)[:6],
         origin=str(source),
     )
-    with DatasetWriter(
-        out,
-        name="season",
-        source=f"season:{source}",
-        bands=settings.bands,
-        classes=names,
-        window=config.window,
-        season_start=images.start,
-        season_days=images.length,
-        shard_windows=config.shard_windows,
-    ) as writer:
-        writer.notes.extend(notes)
-        _write_windows(writer, scene, config, stride=config.stride or settings.stride, seed=seed)
+    stride = config.stride or settings.stride
+    if isinstance(found, TagTable):
+        write_tagged(writer, scene, config, placed, split=split, seed=seed)
+    elif split is not None:
+        write_scene_of(writer, scene, config, split=split, stride=stride, noise=noise)
+    else:
+        write_labelled(writer, scene, config, stride=stride, seed=seed, noise=noise)
+
+
+def _check_placed(table: TagTable, placed: list[Placed], outside: int, notes: list[str], source: Path) -> None:
+    if not placed:
+        raise DataError(
+            f"{table.path}: none of its {len(table.rows)} squares lies in the images of {source}; check the columns "
+            f"(lon,lat are degrees, x,y are in the CRS of the images), or the area"
+        )
+    if outside:
+        notes.append(f"{outside} of {len(table.rows)} squares of {table.path.name} do not lie in the images")
+
+
+# Several scenes
+
+
+def _cells(folder: Path) -> list[Path]:
+    """Folders of the cells of a large area, in the order of their names; none for an ordinary season."""
+    path = folder / "cells.json"
+    if not path.is_file() or (folder / "collection.json").is_file():
+        return []
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        names = sorted(cell["name"] for cell in content["cells"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not a readable list of cells: {error}; run exact fetch again") from error
+    found = [folder / name for name in names if (folder / name / "collection.json").is_file()]
+    if not found:
+        raise DataError(f"{path}: no cell has images; run exact fetch again")
+    return found
+
+
+def _splits_of(cells: list[Path], config: DataConfig, seed: int) -> list[str]:
+    shares = {"validation": config.validation_share, "test": config.test_share}
+    if len(cells) < FEWEST_BLOCKS and any(shares.values()):
+        raise DataError(
+            f"{cells[0].parent}: {len(cells)} cells with images; a split by cells needs {FEWEST_BLOCKS}: fetch smaller "
+            f"cells, ingest one as season:{cells[0]}, or set data.validation_share and data.test_share to 0"
+        )
+    return split_names(len(cells), **shares, seed=seed, what="cells")
+
+
+def _one_season(scenes: list[Path], settings: SeasonFile) -> tuple[SeasonFile, tuple[dt.date, int]]:
+    """The settings with the season that all scenes are read in: from the first acquisition of any to the last."""
+    spans = [clip_to_season(find_acquisitions(place, settings.bands)[1], settings, place, []) for place in scenes]
+    start = min(span[0] for span in spans)
+    length = max((span[0] - start).days + span[1] for span in spans)
+    if len(scenes) > 1:
+        settings = settings.model_copy(update={"start": start, "days": length})
+    return settings, (start, length)
+
+
+def _present(scenes: list[Path], layer: LabelLayer, settings: SeasonFile) -> set[int]:
+    """Codes of labels that occur in any scene."""
+    found: set[int] = set()
+    for place in scenes:
+        found |= set(np.unique(layer.codes(_find(place, settings, [])[-1], [])).tolist())
+    return found
+
+
+def _check_splits(writer: DatasetWriter, config: DataConfig) -> None:
+    """Raise DataError if a split that was asked for has got no window; without splits, say that it scores itself."""
+    shares = {"train": 1.0, "validation": config.validation_share, "test": config.test_share}
+    empty = [name for name, share in shares.items() if share > 0 and not writer.counts[name]]
+    if empty:
+        raise DataError(
+            f"{writer.source}: no cell of the split {', '.join(empty)} has a window that could be used; choose another "
+            f"seed, or give more cells"
+        )
+    if config.test_share == 0:
+        mark_self_scored(writer, "data.validation_share and data.test_share are 0")
 
 
 def open_season(source: Path, config: DataConfig) -> SeasonImages:
@@ -153,8 +256,9 @@ def survey_season(source: Path, config: DataConfig) -> tuple[int, int]:
         ConfigError, DataError: as `ingest_season`.
     """
     settings = _settings(source.parent if source.is_file() else source, config)
-    found = _find(source, settings, [])[3]
-    return len({acquisition.date for acquisition in found}), len(settings.bands)
+    places = _cells(source.parent if source.is_file() else source) or [source]
+    dates = [{acquisition.date for acquisition in _find(place, settings, [])[3]} for place in places]
+    return max(map(len, dates)), len(settings.bands)
 
 
 # Settings
@@ -190,80 +294,3 @@ def _settings(folder: Path, config: DataConfig) -> SeasonFile:
         if getattr(config.season, key) != field.default
     }
     return settings.model_copy(update=changed)
-
-
-# Splits
-
-
-def _write_windows(writer: DatasetWriter, scene: Scene, config: DataConfig, *, stride: int | None, seed: int) -> None:
-    """Windows by blocks, or of the whole scene if it has too few blocks for the splits."""
-    step = stride or config.window
-    blocks, empty = _blocks(scene, config, stride=step)
-    if blocks:
-        shares = {"validation": config.validation_share, "test": config.test_share}
-        splits = split_names(len(blocks), **shares, seed=seed, what="blocks of the scene")
-        skipped = sum(_count(block, window=config.window, stride=step) for block in empty)
-        for block, split in zip(blocks, splits, strict=True):
-            skipped += add_scene(writer, scene, config, split=split, area=block, stride=step, skip_unseen=True)
-        counts = ", ".join(f"{splits.count(split)} {split}" for split in dict.fromkeys(splits))
-        writer.notes.append(f"the scene was split by {len(blocks)} blocks: {counts}")
-    else:
-        skipped = _write_whole(writer, scene, config, stride=stride)
-    if skipped:
-        writer.notes.append(f"{skipped} windows without at least {MIN_DATES} measured dates were left out")
-
-
-def _write_whole(writer: DatasetWriter, scene: Scene, config: DataConfig, *, stride: int | None) -> int:
-    """All windows of the scene, to train and to score on; returns the number left out."""
-    height, width = scene.pixels.shape[-2:]
-    wanted = not config.validation_share == config.test_share == 0
-    # A small scene has few windows: steps of a third make nine of each, and few fields are cut by all of them. Even,
-    # because clear patches are 2x2.
-    dense = max(CLEAR_PATCH, config.window // 3 // CLEAR_PATCH * CLEAR_PATCH)
-    step = stride or (dense if wanted else config.window)
-    skipped = add_scene(writer, scene, config, split="train", stride=step, skip_unseen=True)
-    if skipped and skipped == _count((0, 0, height, width), window=config.window, stride=step):
-        raise DataError(
-            f"{scene.origin}: none of {skipped} windows of {config.window} pixels is measured on at least {MIN_DATES} "
-            f"dates: the dates show different parts of the scene; add acquisitions that cover the same ground"
-        )
-    if not wanted:
-        reason = "data.validation_share and data.test_share are 0"
-    else:
-        part = "the measured part of the scene" if skipped else "the scene"
-        reason = f"{part} of {height} x {width} pixels is too small for a spatial split"
-    mark_self_scored(writer, reason)
-    return skipped
-
-
-def _blocks(scene: Scene, config: DataConfig, *, stride: int) -> tuple[list[Area], list[Area]]:
-    """Blocks that tile the scene: those with a window to use, and those without one (beyond the edge of a swath).
-
-    None if the scene has fewer than FEWEST_BLOCKS, or there are no splits. Only blocks with a window are
-    drawn for the splits, so that none of these is empty.
-    """
-    if config.validation_share == config.test_share == 0:
-        return [], []
-    for windows in BLOCK_WINDOWS:
-        blocks = _tile(*scene.pixels.shape[-2:], side=windows * config.window)
-        used = [block for block in blocks if has_window(scene, block, window=config.window, stride=stride)]
-        if len(used) >= FEWEST_BLOCKS:
-            return used, [block for block in blocks if block not in used]
-    return [], []
-
-
-def _tile(height: int, width: int, *, side: int) -> list[Area]:
-    """As many blocks of at least `side` pixels as fit; together they cover the scene."""
-    rows, cols = height // side, width // side
-    row_edges, col_edges = _edges(height, rows), _edges(width, cols)
-    return [(row_edges[i], col_edges[j], row_edges[i + 1], col_edges[j + 1]) for i in range(rows) for j in range(cols)]
-
-
-def _edges(length: int, parts: int) -> list[int]:
-    """Edges of equal parts, at even pixels: clear patches are 2x2."""
-    return [length * part // parts // CLEAR_PATCH * CLEAR_PATCH for part in range(parts)] + [length]
-
-
-def _count(block: Area, *, window: int, stride: int) -> int:
-    row0, col0, row1, col1 = block
-    return len(origins(row1 - row0, col1 - col0, window=window, stride=stride))

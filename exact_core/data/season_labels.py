@@ -1,7 +1,7 @@
 """The labels of a season: a raster of crop codes or a layer of parcels, and a legend that names the codes.
 
     labels/crop_type.tif    crop codes, 0 = no declared parcel; or labels/parcels.geojson with an attribute crop_code
-    labels/legend.csv       code,name
+    labels/legend.csv       what the codes mean: exact_core.data.class_map
 
 Codes are brought to the grid of the images, nearest (parcels: those that contain a pixel's centre), and numbered by the
 legend: 0 background, 1..K crops, VOID. Axes: H W pixels, K crop classes.
@@ -9,10 +9,10 @@ legend: 0 background, 1..K crops, VOID. Axes: H W pixels, K crop classes.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,106 +28,137 @@ from rasterio.transform import array_bounds
 from rasterio.warp import transform_bounds, transform_geom
 
 from exact_core.config import SeasonConfig
+from exact_core.data.class_map import ClassMap, read_class_map
 from exact_core.data.dataset import VOID
 from exact_core.data.rasters import RASTERS, Grid, fit_to_grid, read_raster
+from exact_core.data.tags import TagTable, read_tag_table
 from exact_core.errors import DataError
 
-__all__ = ["read_labels"]
+__all__ = ["ClassNumbers", "LabelLayer", "open_labels"]
 
 VECTORS = (".geojson", ".gpkg", ".fgb", ".shp", ".parquet")
 OUTSIDE = np.iinfo(np.int32).min
 """Code of a pixel that the label layer does not cover."""
 
 
-def read_labels(
-    folder: Path, settings: SeasonConfig, grid: Grid, notes: list[str]
-) -> tuple[tuple[str, ...], NDArray[np.uint8]]:
-    """Class names 1..K, and labels uint8 (H, W): 0 background, 1..K, VOID."""
-    path = _find_labels(folder, settings.labels)
-    if path.suffix.lower() in RASTERS:
-        codes = _codes_from_raster(path, grid)
-    else:
-        codes = _codes_from_parcels(path, settings.attribute or "crop_code", grid, notes)
-    classes, where = settings.classes, "data.season.classes"
-    if classes is None:
-        legend = folder / "labels" / "legend.csv"
-        classes, where = _read_legend(legend), str(legend)
-    if 0 in classes:
-        notes.append(f"{where}: code 0 is background, its name {classes[0]!r} is not used")
-    classes = {code: name for code, name in sorted(classes.items()) if code and code not in settings.void_codes}
-    if not classes:
-        raise DataError(f"{where}: no class; give a name for at least one crop code of {path}")
-    for code, name in classes.items():
-        if name.strip() in ("", "background"):
+@dataclass(frozen=True)
+class LabelLayer:
+    """The labels of a season, before they are numbered: a raster or parcels, and what its codes mean."""
+
+    path: Path
+    class_map: ClassMap
+    settings: SeasonConfig
+
+    def codes(self, grid: Grid, notes: list[str]) -> NDArray[np.int32]:
+        """Codes (H, W) on a grid, 0 background, OUTSIDE where the layer ends; text codes by `ClassMap.number`.
+
+        Raises:
+            DataError: the layer cannot be read, or holds what is no code.
+        """
+        if self.path.suffix.lower() not in RASTERS:
+            return _codes_from_parcels(self, grid, notes)
+        if self.class_map.is_text:
+            text = next(code for code in self.class_map.names if not re.fullmatch(r"[+-]?\d+", str(code)))
             raise DataError(
-                f"{where}: crop code {code} has the name {name!r}, but 'background' is the name of label 0 and a crop "
-                f"needs one of its own; rename it, or add {code} to data.season.void_codes if its truth is unknown"
+                f"{self.class_map.where}: code {text!r} is not a whole number, and {self.path} is a raster, which "
+                f"holds no other; name its numbers"
             )
-    present, inverse = np.unique(codes, return_inverse=True)
-    if settings.classes is None:
-        # A legend may be a whole country's. Classes named in the configuration stay, so that seasons can share them.
-        absent = [name for code, name in classes.items() if code not in present]
-        if absent and len(absent) < len(classes):
-            notes.append(f"{where}: {len(absent)} of {len(classes)} crops do not occur in the scene and are left out")
-            classes = {code: name for code, name in classes.items() if code in present}
-    # Codes that share a name are one class; it takes the place of its lowest code.
-    names = tuple(dict.fromkeys(classes.values()))
-    numbers = {code: names.index(name) + 1 for code, name in classes.items()}
-    numbers |= {0: 0, OUTSIDE: VOID, **dict.fromkeys(settings.void_codes, VOID)}
-    unknown = [int(code) for code in present if int(code) not in numbers]
-    if unknown:
-        raise DataError(
-            f"{path}: crop codes {', '.join(map(str, unknown))} are in neither {where} nor data.season.void_codes; "
-            f"name them there, or add them to void_codes if their truth is unknown"
-        )
-    if len(names) >= VOID:
-        raise DataError(f"{where}: {len(names)} classes; at most {VOID - 1}, give codes of one crop the same name")
-    labels = np.array([numbers[int(code)] for code in present], np.uint8)[inverse.reshape(codes.shape)]
-    if (codes == OUTSIDE).any():
-        share = (codes == OUTSIDE).mean()
-        notes.append(f"{path.name} does not cover {share:.1%} of the scene: void there")
-    return names, labels
+        return _codes_from_raster(self.path, grid)
+
+    def labels(self, classes: ClassNumbers, grid: Grid, notes: list[str]) -> NDArray[np.uint8]:
+        """Labels uint8 (H, W) of a scene: 0 background, 1..K, VOID."""
+        codes = self.codes(grid, notes)
+        if (codes == OUTSIDE).any():
+            share = (codes == OUTSIDE).mean()
+            notes.append(f"{self.path.name} does not cover {share:.1%} of the scene: void there")
+        return classes.label(codes)
+
+    def classes(self, present: Iterable[int], notes: list[str]) -> ClassNumbers:
+        """The classes of a dataset in whose scenes these codes occur.
+
+        Raises:
+            DataError: no class, a class without a name of its own, a code that is not named, or too many classes.
+        """
+        where, settings = self.class_map.where, self.settings
+        named, void = self.class_map.numbered(settings.void_codes)
+        occurring = set(present)
+        if 0 in named:
+            notes.append(f"{where}: code 0 is background, its name {named[0]!r} is not used")
+        named = {code: name for code, name in sorted(named.items()) if code and code not in void}
+        if not named:
+            raise DataError(f"{where}: no class; give a name for at least one crop code of {self.path}")
+        for code, name in named.items():
+            if name.strip() in ("", "background"):
+                raise DataError(
+                    f"{where}: crop code {self._shown(code)} has the name {name!r}, but 'background' is the name of "
+                    f"label 0 and a crop needs one of its own; rename it, or add {self._shown(code)} to "
+                    f"data.season.void_codes if its truth is unknown"
+                )
+        if settings.classes is None:
+            # A legend may be a whole country's. Classes named in the configuration stay: seasons can share them.
+            absent = [code for code in named if code not in occurring]
+            if absent and len(absent) < len(named):
+                notes.append(f"{where}: {len(absent)} of {len(named)} crops do not occur in the scene and are left out")
+                named = {code: name for code, name in named.items() if code in occurring}
+        # Codes that share a name are one class; it takes the place of its lowest code.
+        names = tuple(dict.fromkeys(named.values()))
+        numbers = {code: names.index(name) + 1 for code, name in named.items()}
+        numbers |= {0: 0, int(OUTSIDE): VOID, **dict.fromkeys(void, VOID)}
+        unknown = sorted(code for code in occurring if code not in numbers)
+        if unknown:
+            raise DataError(
+                f"{self.path}: crop codes {', '.join(map(str, unknown))} are in neither {where} nor "
+                f"data.season.void_codes; name them there, or add them to void_codes if their truth is unknown"
+            )
+        if len(names) >= VOID:
+            raise DataError(f"{where}: {len(names)} classes; at most {VOID - 1}, give codes of one crop the same name")
+        given = self.class_map.colours
+        return ClassNumbers(names, numbers, {name: given[name] for name in names if name in given})
+
+    def _shown(self, code: int) -> str:
+        return str(list(self.class_map.names)[code - 1]) if self.class_map.is_text else str(code)
+
+
+@dataclass(frozen=True)
+class ClassNumbers:
+    """Labels of codes.
+
+    classes: names of crops 1..K. labels: code -> label. colours: name -> #rrggbb, of those that have one.
+    """
+
+    classes: tuple[str, ...]
+    labels: dict[int, int]
+    colours: dict[str, str]
+
+    def label(self, codes: NDArray[np.int32]) -> NDArray[np.uint8]:
+        """Labels uint8 (H, W) of codes: 0 background, 1..K, VOID."""
+        present, inverse = np.unique(codes, return_inverse=True)
+        return np.array([self.labels[int(code)] for code in present], np.uint8)[inverse.reshape(codes.shape)]
+
+
+def open_labels(folder: Path, settings: SeasonConfig) -> LabelLayer | TagTable:
+    """The labels of a source: a raster or parcels, or a table of tags.
+
+    Raises:
+        DataError: no labels, no readable class map (which a table can do without), or a wrong table.
+    """
+    path = _find_labels(folder, settings.labels)
+    if path.suffix.lower() != ".csv":
+        return LabelLayer(path, read_class_map(folder, settings), settings)
+    named = settings.classes is not None or (folder / "labels" / "legend.csv").is_file()
+    return read_tag_table(path, read_class_map(folder, settings) if named else None)
 
 
 def _find_labels(folder: Path, labels: str | None) -> Path:
-    usual = ["labels/crop_type.tif", *(f"labels/parcels{suffix}" for suffix in VECTORS)]
+    usual = ["labels/crop_type.tif", *(f"labels/parcels{suffix}" for suffix in VECTORS), "labels/tags.csv"]
     path = next((path for path in (folder / name for name in ([labels] if labels else usual)) if path.is_file()), None)
     if path is None:
         sought = labels or ", ".join(usual)
         raise DataError(
-            f"{folder}: no labels, looked for {sought}; name a label raster or parcel layer by data.season.labels"
+            f"{folder}: no labels, looked for {sought}; name a label raster, a parcel layer or a table of tags by "
+            f"data.season.labels"
         )
     return path
-
-
-def _read_legend(path: Path) -> dict[int, str]:
-    """Crop code -> class name from a table with the columns code and name."""
-    if not path.is_file():
-        raise DataError(f"{path}: missing; write code,name lines there, or name the classes by data.season.classes")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: not UTF-8: byte {error.object[error.start]:#x} at position {error.start}; save it as UTF-8"
-        ) from error
-    try:
-        rows = csv.DictReader(io.StringIO(text, newline=""))
-        if not {"code", "name"} <= set(rows.fieldnames or ()):
-            raise DataError(f"{path}, line 1: columns {rows.fieldnames}; expected the header code,name")
-        classes: dict[int, str] = {}
-        for row in rows:
-            where = f"{path}, line {rows.line_num}"
-            code, name = (row["code"] or "").strip(), (row["name"] or "").strip()
-            if not re.fullmatch(r"-?\d+", code):
-                raise DataError(f"{where}: code {code!r} is not a whole number; expected for example 1200,maize")
-            if not name:
-                raise DataError(f"{where}: code {code} has no name; expected for example 1200,maize")
-            if int(code) in classes:
-                raise DataError(f"{where}: code {code} stands here a second time; name each code once")
-            classes[int(code)] = name
-    except csv.Error as error:
-        raise DataError(f"{path}: not a readable table: {error}; write code,name lines there") from error
-    return classes
 
 
 def _codes_from_raster(path: Path, grid: Grid) -> NDArray[np.int32]:
@@ -149,8 +180,9 @@ def _codes_from_raster(path: Path, grid: Grid) -> NDArray[np.int32]:
     return fitted
 
 
-def _codes_from_parcels(path: Path, attribute: str, grid: Grid, notes: list[str]) -> NDArray[np.int32]:
+def _codes_from_parcels(layer: LabelLayer, grid: Grid, notes: list[str]) -> NDArray[np.int32]:
     """Codes int32 (H, W) of the parcels that contain a pixel's centre; 0 where there is none."""
+    path, attribute, void = layer.path, layer.settings.attribute or "crop_code", layer.settings.void_codes
     try:
         info = pyogrio.read_info(path)
         if info["crs"] is None:
@@ -199,7 +231,7 @@ def _codes_from_parcels(path: Path, attribute: str, grid: Grid, notes: list[str]
                     f"{where}: its coordinates {polygon.bounds} cannot be brought to {grid.crs.to_string()}: {error}; "
                     f"correct them or the CRS of the layer, or take this parcel out"
                 ) from error
-        parcels.append((geometry, _code(value, f"{where}: {attribute}")))
+        parcels.append((geometry, layer.class_map.number(value, where=f"{where}: {attribute}", void=void)))
     if unplaced:
         notes.append(f"{unplaced} parcels of {path.name} have NaN or infinite coordinates and were left out")
     if not parcels:
@@ -223,13 +255,3 @@ def _outline(data: bytes | None, where: str) -> Any:
                 f"{where}: invalid outline: {error}; close its rings and give each at least 4 points "
                 f"(ogr2ogr -makevalid), or take this parcel out"
             ) from error
-
-
-def _code(value: Any, where: str) -> int:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not number.is_integer() or abs(number) >= -int(OUTSIDE):
-        raise DataError(f"{where} is {value}; expected a whole number, give such parcels a code of their own")
-    return int(number)

@@ -17,9 +17,12 @@ __all__ = [
     "MIN_DATES",
     "Area",
     "Scene",
+    "TagNoise",
     "add_scene",
+    "add_window",
     "check_shares",
     "has_window",
+    "is_measured",
     "mark_self_scored",
     "origins",
     "split_names",
@@ -141,6 +144,78 @@ def has_window(scene: Scene, area: Area, *, window: int, stride: int) -> bool:
     return any(_seen_dates(scene, row, col, window=window).sum() >= MIN_DATES for row, col in corners)
 
 
+class TagNoise:
+    """How sure tags are that were taken from labels, counted over windows.
+
+    A tag is narrow if its crop covers between half and twice the least share: a field at the edge makes or unmakes it.
+    It is loose if it would go, or another come, were the labels shifted by one pixel, which is what images and parcels
+    are commonly off by.
+    """
+
+    def __init__(self) -> None:
+        self.tags = self.narrow = self.loose = 0
+
+    def add(self, labels: NDArray[np.uint8], row: int, col: int, *, window: int, classes: int, share: float) -> None:
+        """Count the tags of a window of a scene's labels (H, W)."""
+        height, width = labels.shape
+
+        def tags(step_row: int, step_col: int, least: float) -> NDArray[np.bool_]:
+            top = min(max(row + step_row, 0), height - window)
+            left = min(max(col + step_col, 0), width - window)
+            part = labels[top : top + window, left : left + window]
+            return tags_from_labels(part, classes=classes, share=least) > 0
+
+        here = tags(0, 0, share)
+        self.tags += int(here.sum())
+        self.narrow += int((tags(0, 0, share / 2) & ~tags(0, 0, 2 * share)).sum())
+        steps = ((-1, 0), (1, 0), (0, -1), (0, 1))
+        self.loose += int(np.any([tags(*step, share) != here for step in steps], axis=0).sum())
+
+    def note(self, share: float) -> str | None:
+        """What a reader should know of it."""
+        if not self.tags:
+            return None
+        return (
+            f"of {self.tags} tags, {self.narrow} rest on an area between half and twice {share:.2%} of the window "
+            f"(data.tag_share), and {self.loose} would differ with labels shifted by one pixel"
+        )
+
+
+def add_window(writer: DatasetWriter, scene: Scene, row: int, col: int, *, tags: NDArray[np.uint8], split: str) -> None:
+    """Cut one window of a scene, with the dates that measured any of it."""
+    window = writer.window
+    seen = _seen_dates(scene, row, col, window=window)
+    here = np.s_[row : row + window, col : col + window]
+    patches = np.s_[row // 2 : (row + window) // 2, col // 2 : (col + window) // 2]
+    writer.add(
+        WindowRecord(
+            id=f"{scene.name}/{row:05d}-{col:05d}",
+            scene=scene.name,
+            row=row,
+            col=col,
+            crs=scene.crs,
+            transform=window_transform(scene.transform, row, col),
+            split=split,
+            fold=scene.fold,
+            dates=int(seen.sum()),
+            tags=tuple(int(tag) for tag in tags),
+        ),
+        Window(
+            pixels=np.ascontiguousarray(scene.pixels[(seen, slice(None), *here)]),
+            days=scene.days[seen],
+            tags=tags,
+            labels=None if scene.labels is None else np.ascontiguousarray(scene.labels[here]),
+            clear=None if scene.clear is None else scene.clear[(seen, *patches)],
+        ),
+        origin=scene.origin,
+    )
+
+
+def is_measured(scene: Scene, row: int, col: int, *, window: int) -> bool:
+    """Whether a window is measured on at least MIN_DATES dates."""
+    return bool(_seen_dates(scene, row, col, window=window).sum() >= MIN_DATES)
+
+
 def add_scene(
     writer: DatasetWriter,
     scene: Scene,
@@ -151,6 +226,7 @@ def add_scene(
     stride: int | None = None,
     skip_unseen: bool = False,
     report: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None = None,
+    noise: TagNoise | None = None,
 ) -> int:
     """Cut a scene, or a part of it, into windows of one split.
 
@@ -164,6 +240,7 @@ def add_scene(
         skip_unseen: leave out windows that are measured on fewer than MIN_DATES dates, such as those beyond the edge
             of a swath, instead of refusing the scene.
         report: what is reported of a window's true tags (K,), for generated data with wrong tags; None: the truth.
+        noise: counts the tags that rest on little.
 
     Returns:
         Number of windows left out.
@@ -192,34 +269,11 @@ def add_scene(
                 f"{scene.origin}: the window at row {row}, column {col} is 0 (nodata) on all {len(seen)} dates; "
                 f"leave this area out or add acquisitions that cover it"
             )
-        here = np.s_[row : row + window, col : col + window]
-        labels = np.ascontiguousarray(scene.labels[here])
-        clear = None
-        if scene.clear is not None:
-            clear = scene.clear[seen, row // 2 : (row + window) // 2, col // 2 : (col + window) // 2]
+        labels = scene.labels[row : row + window, col : col + window]
         tags = tags_from_labels(labels, classes=classes, share=config.tag_share)
+        if noise is not None:
+            noise.add(scene.labels, row, col, window=window, classes=classes, share=config.tag_share)
         if report is not None:
             tags = report(tags)
-        writer.add(
-            WindowRecord(
-                id=f"{scene.name}/{row:05d}-{col:05d}",
-                scene=scene.name,
-                row=row,
-                col=col,
-                crs=scene.crs,
-                transform=window_transform(scene.transform, row, col),
-                split=split,
-                fold=scene.fold,
-                dates=int(seen.sum()),
-                tags=tuple(int(tag) for tag in tags),
-            ),
-            Window(
-                pixels=np.ascontiguousarray(scene.pixels[(seen, slice(None), *here)]),
-                days=scene.days[seen],
-                tags=tags,
-                labels=labels,
-                clear=clear,
-            ),
-            origin=scene.origin,
-        )
+        add_window(writer, scene, row, col, tags=tags, split=split)
     return skipped

@@ -48,6 +48,8 @@ class DatasetWriter:
         classes: names of crops 1..K.
         window: window side, pixels.
         season_start, season_days: the season that `days` count from.
+        colours: name -> #rrggbb of classes that have one of their own.
+        min_support: a crop that is tagged in fewer training windows is refused.
 
     Raises:
         DataError: a window that breaks the contract, an occupied folder, no training window, or no tag.
@@ -65,6 +67,8 @@ class DatasetWriter:
         season_start: dt.date,
         season_days: int,
         shard_windows: int = 64,
+        colours: Mapping[str, str] | None = None,
+        min_support: int = 0,
     ) -> None:
         if not 1 <= len(classes) <= MAX_CLASSES:
             raise DataError(f"{source}: {len(classes)} crop classes; expected 1 to {MAX_CLASSES}")
@@ -79,6 +83,7 @@ class DatasetWriter:
         self.out, self.name, self.source = out, name, source
         self.bands, self.classes, self.window = bands, classes, window
         self.season_start, self.season_days, self.shard_windows = season_start, season_days, shard_windows
+        self.colours, self.min_support = dict(colours or {}), min_support
         self.notes: list[str] = []
         self.self_scored = False
         shards = out / "shards"
@@ -179,6 +184,18 @@ class DatasetWriter:
         self._shards.append(entry)
         self._has_labels, self._has_clear = "labels" in tensors, "clear" in tensors
 
+    def _check_support(self, tagged: NDArray[np.int64]) -> None:
+        """Note crops that cannot be learned, or refuse those with too little to learn from."""
+        for crop, count in zip(self.classes, tagged.tolist(), strict=True):
+            if count < self.min_support:
+                raise DataError(
+                    f"{self.source}: {crop!r} is tagged in {count} training windows, fewer than data.min_support = "
+                    f"{self.min_support}; add windows that have it, join it with another crop (the same name in the "
+                    f"class map, or data.season.level: group), make it void (data.season.void_codes), or allow fewer"
+                )
+            if not count:
+                self.notes.append(f"{crop!r} is tagged in no training window: it cannot be learned")
+
     def _finish(self) -> None:
         if self._pending:
             self._write_shard()
@@ -194,9 +211,7 @@ class DatasetWriter:
                 f"{self.source}: the tag set is empty: none of {splits['train']} training windows has a crop tag; "
                 f"check the labels, or lower data.tag_share"
             )
-        for crop, count in zip(self.classes, tagged, strict=True):
-            if not count:
-                self.notes.append(f"{crop!r} is tagged in no training window: it cannot be learned")
+        self._check_support(tagged)
         table = pa.table(
             {
                 "id": [record.id for record in self._records],
@@ -224,6 +239,7 @@ class DatasetWriter:
             "source": self.source,
             "bands": self.bands,
             "classes": self.classes,
+            "colours": self.colours,
             "window": self.window,
             "season_start": self.season_start,
             "season_days": self.season_days,
@@ -252,9 +268,9 @@ _SHIFT = 2000.0
 
 
 def manifest_digest(content: Mapping[str, Any]) -> str:
-    """Digest of a manifest's content. The path of the source is left out: moved data is the same data."""
+    """Digest of a manifest's content. The path of the source and colours are left out: moved data is the same data."""
     manifest = DatasetManifest.model_validate({**content, "digest": ""})
-    data = manifest.model_dump(mode="json", exclude={"digest", "notes", "source"})
+    data = manifest.model_dump(mode="json", exclude={"digest", "notes", "source", "colours"})
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from exact_core.config import RunConfig
@@ -16,7 +15,7 @@ from exact_core.data.maskset import MaskSet
 from exact_core.mapping.calibration import Calibration, calibrate
 from exact_core.mapping.predict import Predictor
 from exact_core.mapping.sampling import make_reference
-from exact_core.models.segmenter import AnySegmenter, build_segmenter
+from exact_core.models.segmenter import build_segmenter
 from exact_core.stages.frame import fresh_folder
 from exact_core.stages.models import checkpoints_for, save_model
 from exact_core.tracking import Tracker
@@ -94,10 +93,10 @@ def train_segmenter(
         summary["validation_miou"] = progress.best
     if processes.first:
         supervision: Literal["dense", "tags"] = "dense" if masks is None else "tags"
-        calibration = _calibration(config, windows, mask_set, model.eval(), device)
         statistics = windows.manifest.statistics
         # Few windows at a time: this must not ask for more memory than the training did.
-        teller = Predictor(model, windows, settings.reading, statistics, device, REFERENCE_BATCH)
+        teller = Predictor(model.eval(), windows, settings.reading, statistics, device, REFERENCE_BATCH)
+        calibration = _calibration(config, windows, mask_set, teller)
         save_model(
             out,
             model,
@@ -116,9 +115,7 @@ def train_segmenter(
     return summary
 
 
-def _calibration(
-    config: RunConfig, windows: WindowDataset, masks: MaskSet | None, model: AnySegmenter, device: torch.device
-) -> Calibration:
+def _calibration(config: RunConfig, windows: WindowDataset, masks: MaskSet | None, predictor: Predictor) -> Calibration:
     """The temperature of the model's confidence, by the validation split's pseudo masks or dense labels.
 
     Who learns from tags sees no dense label, here neither, unless `segmenter.calibrate_on` allows it. A dataset that is
@@ -138,7 +135,4 @@ def _calibration(
         return Calibration(temperature=None, fitted_on="nothing: no label or mask beside those of the training windows")
     if manifest.self_scored:
         fitted_on += ", which the model was trained on: there is no other"
-    predictor = Predictor(
-        model, windows, config.segmenter.reading, manifest.statistics, device, config.evaluation.batch
-    )
     return calibrate(predictor.stream(indices), truth, count=len(indices), fitted_on=fitted_on, seed=config.seed)

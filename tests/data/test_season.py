@@ -311,7 +311,7 @@ def test_an_empty_corner_is_left_out_of_a_scene_that_is_used_whole(tmp_path: Pat
     assert {(r.row, r.col) for r in dataset.records} == {
         (i, j) for i in (0, 8, 16, 24) for j in (0, 8, 16, 24) if i < 16 or j < 16
     }
-    assert dataset.manifest.notes[-1] == "4 windows without at least 2 measured dates were left out"
+    assert "4 windows without at least 2 measured dates were left out" in dataset.manifest.notes
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -327,8 +327,8 @@ def test_blocks_beyond_the_edge_of_a_swath_serve_no_split(tmp_path: Path, seed: 
     dataset = ingest(root, DataConfig(window=8), seed=seed)
     assert all(dataset.manifest.splits.values())
     assert len(dataset) == 8 * 12 - 4 * 4
-    assert dataset.manifest.notes[-2].startswith("the scene was split by 20 blocks: ")
-    assert dataset.manifest.notes[-1] == "16 windows without at least 2 measured dates were left out"
+    assert any(note.startswith("the scene was split by 20 blocks: ") for note in dataset.manifest.notes)
+    assert "16 windows without at least 2 measured dates were left out" in dataset.manifest.notes
 
 
 def test_a_scene_with_too_few_measured_blocks_is_used_whole(tmp_path: Path) -> None:
@@ -359,7 +359,10 @@ def test_both_shares_at_0_train_and_score_on_everything(tmp_path: Path) -> None:
     dataset = ingest(root, DataConfig(window=8, stride=8, validation_share=0, test_share=0))
     assert dataset.manifest.self_scored
     assert dataset.manifest.splits == {"train": 96, "validation": 0, "test": 0}
-    assert dataset.manifest.notes[-1].startswith("data.validation_share and data.test_share are 0: every window is")
+    assert any(
+        note.startswith("data.validation_share and data.test_share are 0: every window is")
+        for note in dataset.manifest.notes
+    )
 
 
 @pytest.mark.parametrize("size", [(32, 32), (64, 96)])
@@ -572,7 +575,7 @@ def test_no_crop_anywhere(tmp_path: Path) -> None:
     [
         (None, "legend.csv: missing; write code,name lines there"),
         ("id,label\n1,a\n", "legend.csv, line 1: columns ['id', 'label']; expected the header code,name"),
-        ("code,name\n100,wheat\nx2,maize\n", "legend.csv, line 3: code 'x2' is not a whole number"),
+        ("code,name\n100,wheat\nx2,maize\n", "legend.csv: code 'x2' is not a whole number, and"),
         ("code,name\n100,\n", "legend.csv, line 2: code 100 has no name"),
         ("code,name\n100,wheat\n100,maize\n", "legend.csv, line 3: code 100 stands here a second time"),
         ("code,name\n", "legend.csv: no class"),

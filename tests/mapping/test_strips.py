@@ -62,10 +62,11 @@ def test_heights_worked_by_hand(images, tmp_path):
         profile = {"driver": "GTiff", "height": height, "width": height, "count": 1, "dtype": "uint16"}
         with rasterio.open(files[band], "w", **profile, tiled=True, blockxsize=16, blockysize=block):
             pass
-    images = replace(images, acquisitions=[replace(images.acquisitions[0], files=files)], bands=("B02", "B05"))
+    settings = images.settings.model_copy(update={"bands": ("B02", "B05")})
+    images = replace(images, acquisitions=[replace(images.acquisitions[0], files=files)], settings=settings)
     assert strip_height(images, 24) == 72
     assert strip_height(images, 100) == 100
-    assert strip_height(replace(images, bands=("B02",)), 8) == 16
+    assert strip_height(replace(images, settings=settings.model_copy(update={"bands": ("B02",)})), 8) == 16
 
 
 def test_an_error_of_the_reading_thread_is_told(images, tmp_path, monkeypatch):

@@ -63,7 +63,7 @@ def test_a_component_is_an_adapter():
     """At most ten statements beside its docstring, and nothing but kfp and the standard library at module level."""
     root = Path(components.__file__).parent
     found = list(root.glob("*/component.py"))
-    assert len(found) == 13
+    assert len(found) == 14
     for path in found:
         tree = ast.parse(path.read_text())
         for node in tree.body:
