@@ -28,6 +28,7 @@ __all__ = [
     "SceneMap",
     "class_colours",
     "class_labels",
+    "colours_of",
     "confusion_figure",
     "curves_figure",
     "histogram_figure",
@@ -115,6 +116,12 @@ def class_colours(count: int) -> list[str]:
     return colours
 
 
+def colours_of(classes: Sequence[str], given: Mapping[str, str]) -> list[str]:
+    """Hex colours of background and of the classes (K + 1): those that the class map gives, else the house's."""
+    usual = class_colours(len(classes))
+    return [usual[0], *(given.get(name, colour) for name, colour in zip(classes, usual[1:], strict=True))]
+
+
 def true_colour(pixels_CHW: NDArray[np.int16], bands: tuple[str, ...]) -> Image:
     """A stretched picture (H, W, 3) of one acquisition.
 
@@ -138,18 +145,18 @@ def true_colour(pixels_CHW: NDArray[np.int16], bands: tuple[str, ...]) -> Image:
     return np.asarray(stretched**0.8, np.float64)
 
 
-def paint(labels_HW: NDArray[np.uint8], count: int) -> Image:
-    """Labels as an image in `class_colours(count)`; VOID is white."""
+def paint(labels_HW: NDArray[np.uint8], colours: Sequence[str]) -> Image:
+    """Labels as an image in the colours of background and crops 1..K; VOID is white."""
     table = np.ones((VOID + 1, 3))
-    table[: count + 1] = [to_rgb(colour) for colour in class_colours(count)]
+    table[: len(colours)] = [to_rgb(colour) for colour in colours]
     return table[labels_HW]
 
 
-def overlay_cam(image: Image, cam_KHW: NDArray[np.float32]) -> Image:
+def overlay_cam(image: Image, cam_KHW: NDArray[np.float32], colours: Sequence[str]) -> Image:
     """The image in grey, tinted by the strongest class as far as its CAM (0..1) reaches."""
     grey = 0.35 + 0.6 * image.mean(-1, keepdims=True)
     strength = np.clip(cam_KHW.max(0), 0, 1)[..., None].astype(np.float64)
-    tint = paint((cam_KHW.argmax(0) + 1).astype(np.uint8), len(cam_KHW))
+    tint = paint((cam_KHW.argmax(0) + 1).astype(np.uint8), colours)
     return np.asarray((1 - strength) * grey + strength * tint)
 
 
@@ -162,43 +169,43 @@ def paint_confidence(scene: SceneMap) -> Image:
     return image
 
 
-def columns_of_map(scene: SceneMap, count: int) -> list[tuple[str, Image]]:
+def columns_of_map(scene: SceneMap, colours: Sequence[str]) -> list[tuple[str, Image]]:
     """Captions and images of a mapped scene, left to right."""
-    columns = [("Sentinel-2, true colour", scene.image), ("Crop map", paint(scene.prediction, count))]
+    columns = [("Sentinel-2, true colour", scene.image), ("Crop map", paint(scene.prediction, colours))]
     if scene.truth is not None:
-        columns.append(("Reference", paint(scene.truth, count)))
+        columns.append(("Reference", paint(scene.truth, colours)))
     return [*columns, ("Confidence", paint_confidence(scene))]
 
 
-def columns_of_panel(panel: Panel, count: int) -> list[tuple[str, Image]]:
+def columns_of_panel(panel: Panel, colours: Sequence[str]) -> list[tuple[str, Image]]:
     """Captions and images of a window, in the order of the method."""
     columns = [("Sentinel-2", panel.image)]
     if panel.cam is not None:
-        columns.append(("CAM", overlay_cam(panel.image, panel.cam)))
+        columns.append(("CAM", overlay_cam(panel.image, panel.cam, colours)))
     if panel.mask is not None:
-        columns.append(("Pseudo mask", paint(panel.mask, count)))
-    columns.append(("Prediction", paint(panel.prediction, count)))
+        columns.append(("Pseudo mask", paint(panel.mask, colours)))
+    columns.append(("Prediction", paint(panel.prediction, colours)))
     if panel.truth is not None:
-        columns.append(("Reference", paint(panel.truth, count)))
+        columns.append(("Reference", paint(panel.truth, colours)))
     return columns
 
 
-def map_figure(scenes: Sequence[SceneMap], classes: Sequence[str]) -> Figure:
-    """Scenes as rows with a legend; `classes` are the names of crops 1..K."""
-    rows = [(shorten(scene.name), columns_of_map(scene, len(classes))) for scene in scenes]
-    return _image_grid(rows, classes, side=3.2)
+def map_figure(scenes: Sequence[SceneMap], classes: Sequence[str], colours: Sequence[str]) -> Figure:
+    """Scenes as rows with a legend; `classes` are the names of crops 1..K, `colours` of background and them."""
+    rows = [(shorten(scene.name), columns_of_map(scene, colours)) for scene in scenes]
+    return _image_grid(rows, classes, colours, side=3.2)
 
 
-def panels_figure(panels: Sequence[Panel], classes: Sequence[str]) -> Figure:
-    """Windows as rows with a legend; `classes` are the names of crops 1..K."""
+def panels_figure(panels: Sequence[Panel], classes: Sequence[str], colours: Sequence[str]) -> Figure:
+    """Windows as rows with a legend; `classes` are the names of crops 1..K, `colours` of background and them."""
     rows = [
         (
             "\n".join([shorten(panel.title, 28), *(shorten(tag) for tag in panel.tags)]),
-            columns_of_panel(panel, len(classes)),
+            columns_of_panel(panel, colours),
         )
         for panel in panels
     ]
-    return _image_grid(rows, classes, side=1.9)
+    return _image_grid(rows, classes, colours, side=1.9)
 
 
 def confusion_figure(names: Sequence[str], counts: NDArray[np.int64]) -> Figure:
@@ -339,8 +346,14 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=DPI, layout=layout, facecolor="white")
 
 
-def _image_grid(rows: Sequence[tuple[str, list[tuple[str, Image]]]], classes: Sequence[str], *, side: float) -> Figure:
-    names, colours = ["background", *classes], class_colours(len(classes))
+def _image_grid(
+    rows: Sequence[tuple[str, list[tuple[str, Image]]]],
+    classes: Sequence[str],
+    colours: Sequence[str],
+    *,
+    side: float,
+) -> Figure:
+    names = ["background", *classes]
     columns = max((len(images) for _, images in rows), default=1)
     lines = -(-len(names) // max(2, int((side + 0.1) * columns / 1.9)))
     legend_height = 0.3 * lines + 0.2

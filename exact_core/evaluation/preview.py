@@ -147,6 +147,7 @@ class Preview:
         title: what was looked at.
         kind: `dataset`, or `season` for images that nothing was cut from yet.
         classes: crops 1..K; empty where not known.
+        colours: #rrggbb of background and of them.
         season_start, season_days: the season that days count from.
         footprints: one for each CRS.
         calendar: rows of the date calendar: at most a few hundred scenes.
@@ -166,6 +167,7 @@ class Preview:
     title: str
     kind: str
     classes: tuple[str, ...]
+    colours: tuple[str, ...]
     season_start: dt.date
     season_days: int
     footprints: list[Footprint]

@@ -6,7 +6,7 @@ import datetime as dt
 from pathlib import Path
 from typing import Any
 
-from exact_core.evaluation.figures import class_colours, paint
+from exact_core.evaluation.figures import paint
 from exact_core.evaluation.preview import ALL, GAP_WEEKS, USABLE, Preview, TagFigures
 from exact_core.evaluation.preview_figures import (
     APART,
@@ -113,7 +113,7 @@ def _content(preview: Preview) -> dict[str, Any]:
         ],
         "compare": compare,
         "tags": None if preview.tags is None else _tag_content(preview.tags),
-        "colours": dict(zip(("background", *preview.classes), class_colours(len(preview.classes)), strict=True)),
+        "colours": dict(zip(("background", *preview.classes), preview.colours, strict=True)),
         "group_colours": GROUP_COLOURS,
         "strips": [
             {
@@ -128,7 +128,7 @@ def _content(preview: Preview) -> dict[str, Any]:
                 ],
                 "labels": None
                 if strip.labels is None
-                else embed([("labels", paint(strip.labels, len(preview.classes)))])[0][1],
+                else embed([("labels", paint(strip.labels, preview.colours))])[0][1],
             }
             for strip in preview.strips
         ],

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from exact_core.data.dataset import SPLITS, Statistics, Window, WindowDataset
 from exact_core.data.windows import thin_dates
-from exact_core.evaluation.figures import true_colour
+from exact_core.evaluation.figures import colours_of, true_colour
 from exact_core.evaluation.preview import (
     BandSums,
     Gap,
@@ -78,6 +78,7 @@ def preview_dataset(dataset: WindowDataset, *, seed: int, reference: Reference |
         title=f"{manifest.name}: {single}" if single else manifest.name,
         kind="dataset",
         classes=manifest.classes,
+        colours=tuple(colours_of(manifest.classes, manifest.colours)),
         season_start=manifest.season_start,
         season_days=manifest.season_days,
         footprints=footprints(index, manifest.window),

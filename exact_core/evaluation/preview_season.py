@@ -14,6 +14,7 @@ from exact_core.data.season import SeasonImages
 from exact_core.data.season_files import SCL
 from exact_core.data.windows import thin_dates
 from exact_core.errors import DataError
+from exact_core.evaluation.figures import colours_of
 from exact_core.evaluation.preview import ALL, BandSums, Footprint, Preview, SceneDates, Strip, find_gaps
 from exact_core.evaluation.preview_places import corners_of
 from exact_core.evaluation.preview_read import STRIPS, Reference, counted, longest_first, strip_of
@@ -64,6 +65,7 @@ def preview_season(
         title=images.name,
         kind="season",
         classes=(),
+        colours=tuple(colours_of((), {})),
         season_start=images.start,
         season_days=images.length,
         footprints=[_season_footprint(images, [(row, col, pixels.shape[-1]) for row, col, pixels, _ in cuts])],

@@ -27,7 +27,7 @@ from exact_core.evaluation.figures import (
     Image,
     Panel,
     SceneMap,
-    class_colours,
+    colours_of,
     columns_of_map,
     columns_of_panel,
     confusion_figure,
@@ -103,9 +103,11 @@ def figure_files(data: ReportData, folder: Path) -> list[Path]:
     Returns:
         Paths of map.png, panels.png, confusion.png, per_class.png and curves.png, as far as they were written.
     """
+    classes = data.manifest.classes
+    colours = colours_of(classes, data.manifest.colours)
     figures: dict[str, Figure | None] = {
-        "map": map_figure(_thinned(data.maps[:MAX_SCENES]), data.manifest.classes) if data.maps else None,
-        "panels": panels_figure(data.panels, data.manifest.classes) if data.panels else None,
+        "map": map_figure(_thinned(data.maps[:MAX_SCENES]), classes, colours) if data.maps else None,
+        "panels": panels_figure(data.panels, classes, colours) if data.panels else None,
         **_charts(data),
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -146,9 +148,9 @@ def _charts(data: ReportData) -> dict[str, Figure | None]:
 def _content(data: ReportData) -> dict[str, Any]:
     """Values of the template."""
     manifest, metrics = data.manifest, data.metrics
-    colours = dict(zip(data.names, class_colours(len(manifest.classes)), strict=True))
+    palette = colours_of(manifest.classes, manifest.colours)
+    colours = dict(zip(data.names, palette, strict=True))
     shown = _thinned(data.maps[:MAX_SCENES])
-    classes = len(manifest.classes)
     coverage = (data.masks or {}).get("coverage") or {}
     return {
         "manifest": manifest,
@@ -163,13 +165,13 @@ def _content(data: ReportData) -> dict[str, Any]:
         "tiles": _tiles(metrics),
         "colours": colours,
         "maps": [
-            {"name": scene.name, "columns": embed(columns_of_map(scene, classes)), "size": full.prediction.shape}
+            {"name": scene.name, "columns": embed(columns_of_map(scene, palette)), "size": full.prediction.shape}
             for scene, full in zip(shown, data.maps, strict=False)
         ],
         "thinned": any(len(a.image) != len(b.image) for a, b in zip(shown, data.maps, strict=False)),
         "all_maps": len(data.maps),
         "panels": [
-            {"title": panel.title, "tags": panel.tags, "columns": embed(columns_of_panel(panel, classes))}
+            {"title": panel.title, "tags": panel.tags, "columns": embed(columns_of_panel(panel, palette))}
             for panel in data.panels
         ],
         "rows": [(name, (metrics.get("per_class") or {}).get(name) or {}) for name in data.names],

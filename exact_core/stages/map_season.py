@@ -16,7 +16,7 @@ from tqdm import tqdm
 from exact_core.config import EncoderConfig, RunConfig, load_config
 from exact_core.data.season import SeasonImages, open_season
 from exact_core.errors import ConfigError
-from exact_core.evaluation.figures import class_colours
+from exact_core.evaluation.figures import colours_of
 from exact_core.mapping.capacity import Careful, choose_batch, window_bytes
 from exact_core.mapping.cogs import MapRecord
 from exact_core.mapping.pieces import Pieces, read_rows
@@ -81,7 +81,7 @@ def map_season(
         source=source,
         side=manifest.window,
         classes=manifest.classes,
-        colours=class_colours(len(manifest.classes)),
+        colours=colours_of(manifest.classes, manifest.colours),
         probabilities=config.mapping.probabilities,
         calibration=manifest.calibration,
         weights_sha256=manifest.weights.sha256,

@@ -127,6 +127,7 @@ class ModelManifest(Settings):
     window: int
     statistics: Statistics
     dataset_digest: str
+    colours: dict[str, str] = Field({}, description="#rrggbb of the classes that were given one")
     supervision: Literal["tags", "dense"]
     code_version: str
     weights: FileEntry
@@ -160,6 +161,7 @@ def save_model(
         window=manifest.window,
         statistics=manifest.statistics,
         dataset_digest=manifest.digest,
+        colours=manifest.colours,
         supervision=supervision,
         code_version=code_version(),
         weights=_entry(out / WEIGHTS, manifest.splits["train"]),

@@ -18,7 +18,7 @@ from matplotlib.image import imread
 from exact_core.config import RunConfig, SyntheticConfig
 from exact_core.data.dataset import VOID, DatasetManifest, FileEntry, Statistics
 from exact_core.data.synthetic import BANDS, CROPS, generate_scene
-from exact_core.evaluation.figures import abbreviate, class_colours, overlay_cam, paint, true_colour
+from exact_core.evaluation.figures import abbreviate, class_colours, colours_of, overlay_cam, paint, true_colour
 from exact_core.evaluation.report import Panel, ReportData, SceneMap, figure_files, write_report
 from exact_core.metrics import Scores, confusion_matrix
 
@@ -355,14 +355,16 @@ def test_paint_gives_the_exact_colours() -> None:
     labels = np.array([[0, 1, 2], [VOID, 2, 0]], np.uint8)
     colours = [to_rgb(colour) for colour in class_colours(2)]
     expected = [[colours[0], colours[1], colours[2]], [(1, 1, 1), colours[2], colours[0]]]
-    np.testing.assert_array_equal(paint(labels, 2), expected)
-    np.testing.assert_array_equal(paint(np.array([[254]], np.uint8), 254)[0, 0], to_rgb(class_colours(254)[254]))
+    np.testing.assert_array_equal(paint(labels, class_colours(2)), expected)
+    np.testing.assert_array_equal(
+        paint(np.array([[254]], np.uint8), class_colours(254))[0, 0], to_rgb(class_colours(254)[254])
+    )
 
 
 def test_overlay_blends_by_the_strongest_class() -> None:
     image = np.zeros((1, 2, 3))
     cam = np.array([[[0.25, 0.0]], [[1.0, 0.0]]], np.float32)
-    shown = overlay_cam(image, cam)
+    shown = overlay_cam(image, cam, class_colours(2))
     np.testing.assert_allclose(shown[0, 0], to_rgb(class_colours(2)[2]))
     np.testing.assert_allclose(shown[0, 1], 0.35)  # no activation: the grey image alone
 
