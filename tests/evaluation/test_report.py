@@ -361,6 +361,11 @@ def test_paint_gives_the_exact_colours() -> None:
     )
 
 
+def test_colours_of_a_class_map_go_before_the_houses() -> None:
+    usual = class_colours(2)
+    assert colours_of(("wheat", "maize"), {"maize": "#112233", "rye": "#445566"}) == [*usual[:2], "#112233"]
+
+
 def test_overlay_blends_by_the_strongest_class() -> None:
     image = np.zeros((1, 2, 3))
     cam = np.array([[[0.25, 0.0]], [[1.0, 0.0]]], np.float32)

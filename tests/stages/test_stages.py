@@ -14,12 +14,16 @@ from exact_core.data.dataset import VOID, WindowDataset, sha256_of
 from exact_core.data.maskset import MaskSet
 from exact_core.errors import ConfigError, CorruptError, DataError, ExactError, TrainingError
 from exact_core.metrics import Scores, confusion_matrix
+from exact_core.recipes import resolve
 from exact_core.stages.evaluate import evaluate
 from exact_core.stages.generate_masks import generate_masks
 from exact_core.stages.ingest import ingest, with_season
+from exact_core.stages.map_season import map_season
 from exact_core.stages.train_classifier import train_classifier
 from exact_core.stages.train_segmenter import train_segmenter
 from exact_core.tracking import NoTracker
+from tests.conftest import TINY
+from tests.fakes import SEASON_LEFT, SEASON_TOP, write_season
 
 TRACKER = NoTracker()
 
@@ -45,6 +49,29 @@ def finished(tmp_path_factory, config, dataset_folder):
     root = tmp_path_factory.mktemp("finished")
     run_all(config, dataset_folder, root)
     return root
+
+
+def test_a_table_of_tags_is_enough(tmp_path):
+    """No dense label anywhere: from squares and their crops to a map, a report and figures of the tags."""
+    write_season(tmp_path / "season", size=(64, 64), labels=False, legend=None)
+    (tmp_path / "season/labels").mkdir()
+    centres = [(40 + 80 * (place % 8), 40 + 80 * (place // 8)) for place in range(64)]
+    rows = "".join(f"{SEASON_LEFT + x},{SEASON_TOP - y},{'wheat' if x < 320 else 'maize'}\n" for x, y in centres)
+    (tmp_path / "season/labels/tags.csv").write_text(f"x,y,crops\n{rows}")
+    sizes = [setting for setting in TINY if not setting.startswith("data.")]
+    config = resolve("season", seed=1, overrides=[*sizes, "data.window=8"])
+    source = f"season:{tmp_path / 'season'}"
+    ingest(config, source=source, season="", out=tmp_path / "dataset", tracker=TRACKER)
+    run_all(config, tmp_path / "dataset", tmp_path)
+    metrics = json.loads((tmp_path / "evaluation/metrics.json").read_text())
+    assert metrics["tags"]["split"] == "test"
+    assert metrics["pseudo_masks"] is None
+    assert metrics["mask_quality"]["expected_miou"] is not None
+    assert "Dense labels" in (tmp_path / "report.html").read_text()
+    summary = map_season(
+        config, source=source, season="", segmenter=tmp_path / "segmenter", out=tmp_path / "map", tracker=TRACKER
+    )
+    assert summary["megapixels"] == 64 * 64 / 1e6
 
 
 def test_every_stage_repeats_to_the_last_bit(finished, tmp_path, config, dataset_folder):
