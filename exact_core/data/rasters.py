@@ -45,11 +45,19 @@ class Grid:
 
 
 def open_raster(path: Path) -> Any:
-    """The file for reading; DataError if it is no raster."""
+    """The file for reading; DataError if it is no raster, or its pixels have no place."""
     try:
-        return rasterio.open(path)
+        file = rasterio.open(path)
     except RasterioError as error:
         raise DataError(f"{path}: not a readable raster: {error}; download it again or leave its date out") from error
+    determinant = file.transform.determinant
+    if not (math.isfinite(determinant) and determinant):
+        file.close()
+        raise DataError(
+            f"{path}: its geotransform {tuple(file.transform)[:6]} gives pixels no area; georeference or download "
+            f"it again"
+        )
+    return file
 
 
 def read_raster(path: Path, *, around: Grid | None = None) -> tuple[NDArray[Any], Any, Any, float | None]:

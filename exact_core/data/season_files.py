@@ -106,7 +106,7 @@ def _from_item(item: pystac.Item, catalogue: Path, bands: tuple[str, ...]) -> Ac
             if matches[0][0] != SCL:
                 described += [band for band in _described_bands(asset) if isinstance(band, dict)]
     where = f"{catalogue}, item {item.id}"
-    stated = stated_offset(item.properties, described, [item.id])
+    stated = stated_offset(item.properties, described, [str(item.id)])
     return Acquisition(name=item.id, date=moment.date(), files=_finest(files, where), stated=stated)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
@@ -169,7 +170,7 @@ def _sample(path: Path, coarse: Grid) -> NDArray[np.float32]:
                 nodata=0,
             ) as places:
                 return np.asarray(places.read(1), np.float32)
-        except RasterioError as error:
+        except (RasterioError, CPLE_BaseError) as error:
             raise DataError(f"{path}: damaged: {error}; download it again or leave its date out") from error
 
 
