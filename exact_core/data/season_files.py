@@ -66,6 +66,7 @@ def find_acquisitions(source: Path, bands: tuple[str, ...]) -> tuple[str, list[A
         raise DataError(
             f"{catalogue or source}: no acquisition with bands; expected a STAC collection.json, folders such as "
             f"S2_20180401/B02.tif, or files such as S2_20180401_B02.tif"
+            f"{'; unpack the .zip files first' if any(source.glob('*.zip')) else ''}"
         )
     found.sort(key=lambda acquisition: (acquisition.date, acquisition.name))
     return name, found

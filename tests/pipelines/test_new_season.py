@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 
+import pytest
 import yaml
 from kfp import dsl
 
@@ -49,6 +50,7 @@ def test_a_season_is_held_against_the_champions_before_it_is_mapped():
     assert "train-segmenter" not in reuse
 
 
+@pytest.mark.slow
 def test_the_local_form_maps_the_latest_season_that_has_ended(tmp_path):
     """A season of thirty days that began forty days ago, from resolving to the report and a map of two parts."""
     start = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=40)

@@ -16,7 +16,7 @@ from exact_core.recipes import resolve
 from tests.fakes import write_pastis
 
 # Ten processes start one after the other: under a minute, but not where others compute too.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 COMMAND = "exact run --recipe pastis24 --source pastis:ROOT"
 SIZES = [
