@@ -136,7 +136,7 @@ def test_a_repeated_stage_continues_its_run(client, config, tmp_path):
         with open_stage("evaluate", config, pipeline_run="again") as tracker:
             tracker.log_metrics({"miou_macro": value}, step=1)
             tracker.log_file(tmp_path / "report.html", folder="report")
-            tracker.log_dataset(name="synthetic", digest="1" * 64, source="synthetic")
+            tracker.log_dataset(tmp_path, name="synthetic", digest="1" * 64, source="synthetic")
             run_id = tracker.run_id
     finish_pipeline_run("again", succeeded=True)
     experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
