@@ -1,4 +1,4 @@
-"""The MLflow runs that KFP's MLflow plugin makes: one a KFP run, and nested below it one a task, named by MLFLOW_RUN_ID.
+"""The MLflow runs that KFP's MLflow plugin makes: one a KFP run, nested below it one a task, which MLFLOW_RUN_ID names.
 
 The plugin (KFP 2.17) begins and ends these runs itself, in the MLflow that the API server's configuration names. Steps
 record into the MLflow that their secret names, which may be another.
@@ -47,12 +47,13 @@ def given_run(client: MlflowClient) -> Run | None:
     except MlflowException as error:
         if error.error_code not in UNKNOWN:
             raise ServiceError(
-                f"MLFLOW_RUN_ID = {run_id}: MLflow at MLFLOW_TRACKING_URI = {client.tracking_uri} does not hand out this "
-                f"run: {error}; give both variables of one server, or unset MLFLOW_RUN_ID"
+                f"MLFLOW_RUN_ID = {run_id}: MLflow at MLFLOW_TRACKING_URI = {client.tracking_uri} does not hand out "
+                f"this run: {error}; give both variables of one server, or unset MLFLOW_RUN_ID"
             ) from error
     log.warning(
-        "MLFLOW_RUN_ID = %s: MLflow at MLFLOW_TRACKING_URI = %s has no such run, so what is recorded goes to a run of its "
-        "own there; for one record, let KFP's MLflow plugin and the secret with MLFLOW_TRACKING_URI name the same server",
+        "MLFLOW_RUN_ID = %s: MLflow at MLFLOW_TRACKING_URI = %s has no such run, so what is recorded goes to a run of "
+        "its own there; for one record, let KFP's MLflow plugin and the secret with MLFLOW_TRACKING_URI name the same "
+        "server",
         run_id,
         client.tracking_uri,
     )

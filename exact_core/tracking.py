@@ -2,8 +2,8 @@
 
 A pipeline run is one MLflow run with the tag `exact.pipeline_run`; each stage is a run nested under it. Both are found
 again by their tags, so a repeated stage continues its run. `MLFLOW_TRACKING_URI` names the server; without it, runs go
-to `mlflow.db` in the current folder, where `mlflow ui` finds them. A run that `MLFLOW_RUN_ID` names is the stage's, if it
-is there.
+to `mlflow.db` in the current folder, where `mlflow ui` finds them. A run that `MLFLOW_RUN_ID` names is the stage's,
+if it is there.
 """
 
 from __future__ import annotations

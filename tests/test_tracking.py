@@ -103,7 +103,7 @@ def test_a_run_that_this_mlflow_does_not_hold_costs_a_line_of_the_log(config, ru
         monkeypatch.setenv("MLFLOW_RUN_ID", named)
         with open_stage(stage, config, pipeline_run="run-1") as tracker:
             tracker.log_summary({"windows": 3.0})
-        for text in (f"MLFLOW_RUN_ID = {named}", f"MLFLOW_TRACKING_URI = {tracking_uri()}", "the same server"):
+        for text in (f"MLFLOW_RUN_ID = {named}", f"MLFLOW_TRACKING_URI = {tracking_uri()}", "name the same"):
             assert text in caplog.text
     parent, *stages = runs()
     assert [run.info.run_name for run in stages] == ["preflight", "ingest", "train_classifier"]

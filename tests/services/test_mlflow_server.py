@@ -107,6 +107,9 @@ def test_runs_models_and_comparisons(client, two, tmp_path, juicefs, monkeypatch
     html = out.read_text()
     assert "http" not in html.replace("http-equiv", "")
     assert "data:image/png;base64," in html
+    for title in ("Confusion", "Maps"):
+        section = html.partition(f"<h2>{title}</h2>")[2].partition("</section>")[0]
+        assert section.count('<img src="data:image/png;base64,') >= 2, title
     assert "different datasets" not in html
     metrics = [json.loads((tmp_path / f"{name}-evaluation" / "metrics.json").read_text()) for name in "ab"]
     difference = 100 * (metrics[1]["miou_macro"] - metrics[0]["miou_macro"])
