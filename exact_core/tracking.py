@@ -2,7 +2,8 @@
 
 A pipeline run is one MLflow run with the tag `exact.pipeline_run`; each stage is a run nested under it. Both are found
 again by their tags, so a repeated stage continues its run. `MLFLOW_TRACKING_URI` names the server; without it, runs go
-to `mlflow.db` in the current folder, where `mlflow ui` finds them. A set `MLFLOW_RUN_ID` is used as the stage's run.
+to `mlflow.db` in the current folder, where `mlflow ui` finds them. A run that `MLFLOW_RUN_ID` names is the stage's,
+if it is there.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from exact_core.errors import ServiceError
+from exact_core.kfp_plugin import PARENT_TAG, given_run, outermost
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 __all__ = [
     "EXPERIMENT",
@@ -39,6 +42,8 @@ log = logging.getLogger(__name__)
 EXPERIMENT = "exact"
 PIPELINE_TAG = "exact.pipeline_run"
 STAGE_TAG = "exact.stage"
+FAILURE_TAG = "exact.failure"
+DATASET_TAG = "exact.dataset"
 PIPELINE_RUN_VARIABLE = "EXACT_PIPELINE_RUN"
 """Identity of the pipeline run, where the runner knows a better one than KFP's job id."""
 PARAMS_PER_CALL = 100
@@ -59,8 +64,11 @@ class Tracker(Protocol):
     def set_tags(self, tags: dict[str, str]) -> None:
         """Facts that a repeated stage may change, such as where its results lie."""
 
-    def log_dataset(self, *, name: str, digest: str, source: str) -> None:
-        """The dataset that the stage used."""
+    def place(self, folder: Path, uri: str) -> None:
+        """Where a folder of the stage lies in the store; empty: it will, when the stage has succeeded."""
+
+    def log_dataset(self, folder: Path, *, name: str, digest: str, source: str) -> None:
+        """The dataset in a folder that the stage used: by its place in the store or, where it has none, its source."""
 
     def log_file(self, path: Path, *, folder: str = "") -> None:
         """A file as an artifact."""
@@ -81,7 +89,10 @@ class NoTracker:
     def set_tags(self, tags: dict[str, str]) -> None:
         """See `Tracker`."""
 
-    def log_dataset(self, *, name: str, digest: str, source: str) -> None:
+    def place(self, folder: Path, uri: str) -> None:
+        """See `Tracker`."""
+
+    def log_dataset(self, folder: Path, *, name: str, digest: str, source: str) -> None:
         """See `Tracker`."""
 
     def log_file(self, path: Path, *, folder: str = "") -> None:
@@ -93,6 +104,8 @@ class MlflowTracker:
 
     def __init__(self, client: MlflowClient, run_id: str) -> None:
         self.client, self.run_id = client, run_id
+        self._places: dict[Path, str] = {}
+        self._waiting: dict[Path, tuple[str, str]] = {}
 
     def log_metrics(self, metrics: dict[str, float], *, step: int) -> None:
         """See `Tracker`."""
@@ -127,13 +140,27 @@ class MlflowTracker:
 
         self.client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
-    def log_dataset(self, *, name: str, digest: str, source: str) -> None:
+    def place(self, folder: Path, uri: str) -> None:
+        """See `Tracker`."""
+        self._places[folder] = uri
+        if uri and folder in self._waiting:
+            name, digest = self._waiting.pop(folder)
+            self.log_dataset(folder, name=name, digest=digest, source=uri)
+
+    def log_dataset(self, folder: Path, *, name: str, digest: str, source: str) -> None:
         """See `Tracker`."""
         from mlflow.entities import Dataset, DatasetInput
 
+        place = self._places.get(folder)
+        if place == "":
+            # MLflow keeps the first source that it hears of a digest, for all runs of an experiment.
+            self._waiting[folder] = name, digest
+            return
         # MLflow keeps at most 36 characters of a digest.
-        dataset = Dataset(name=name, digest=digest[:36], source_type="exact", source=source)
+        dataset = Dataset(name=name, digest=digest[:36], source_type="exact", source=place or source)
         self.client.log_inputs(self.run_id, datasets=[DatasetInput(dataset)])
+        if place:
+            self.set_tags({DATASET_TAG: place})
 
     def log_file(self, path: Path, *, folder: str = "") -> None:
         """See `Tracker`."""
@@ -159,15 +186,15 @@ def tracked_stage(stage: str, *, pipeline_run: str, name: str) -> Iterator[Mlflo
     """
     client, experiment = open_client()
     pipeline_run = os.environ.get(PIPELINE_RUN_VARIABLE) or pipeline_run
-    attached = os.environ.get("MLFLOW_RUN_ID")
+    given = given_run(client)
     tags = {STAGE_TAG: stage}
-    if attached:
-        run_id = attached
+    if given is not None:
+        run_id = str(given.info.run_id)
         for key, value in {**tags, **({PIPELINE_TAG: pipeline_run} if pipeline_run else {})}.items():
             client.set_tag(run_id, key, value)
     else:
         if pipeline_run:
-            tags |= {PIPELINE_TAG: pipeline_run, "mlflow.parentRunId": _parent(client, experiment, pipeline_run, name)}
+            tags |= {PIPELINE_TAG: pipeline_run, PARENT_TAG: _parent(client, experiment, pipeline_run, name)}
         run_id = _find_or_create(client, experiment, tags, name=stage, reuse=bool(pipeline_run))
     client.update_run(run_id, status="RUNNING")
     try:
@@ -199,24 +226,46 @@ def server_answers() -> str:
 
 
 def finish_pipeline_run(pipeline_run: str, *, succeeded: bool, reason: str = "") -> None:
-    """Record how a pipeline run ended, and why; nothing to do if no stage had started."""
+    """Record how a pipeline run ended, and why; nothing to do if no stage had started.
+
+    On a cluster with KFP's MLflow plugin, its run of the whole pipeline gets the reason too. The plugin ends that run
+    when KFP has: it gets a status here only while it has none, and KFP's word comes later.
+    """
     from mlflow.exceptions import MlflowException
 
-    pipeline_run = os.environ.get(PIPELINE_RUN_VARIABLE) or pipeline_run
-
+    here = os.environ.get(PIPELINE_RUN_VARIABLE)
     client = _client()
+    status = "FINISHED" if succeeded else "FAILED"
     try:
-        experiment = client.get_experiment_by_name(EXPERIMENT)
-        if experiment is None:
-            return
-        for run in client.search_runs([experiment.experiment_id], _having({PIPELINE_TAG: pipeline_run})):
-            if STAGE_TAG not in run.data.tags:
-                if reason:
-                    client.set_tag(run.info.run_id, "exact.failure", reason[:5000])
-                client.set_terminated(run.info.run_id, "FINISHED" if succeeded else "FAILED")
-    except MlflowException as error:
+        for run in _pipeline_runs(client, here or pipeline_run):
+            _tell(client, run, {FAILURE_TAG: reason})
+            client.set_terminated(run.info.run_id, status)
+        # Of a run on this machine no plugin knows: what is given is a person's own, and so is what it is nested in.
+        given = None if here else given_run(client)
+        if given is not None:
+            whole = outermost(client, given)
+            _tell(client, whole, {FAILURE_TAG: reason, PIPELINE_TAG: pipeline_run})
+            if whole.info.status == "RUNNING":
+                client.set_terminated(whole.info.run_id, status)
+    except (MlflowException, ServiceError) as error:
         # The run itself is over; how it ended must not be hidden by a server that has gone.
         log.warning("MLflow at %s did not take the end of the run: %s", tracking_uri(), error)
+
+
+def _pipeline_runs(client: MlflowClient, pipeline_run: str) -> list[Run]:
+    """Our own run of a pipeline run: one, or none if no stage had started."""
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
+        return []
+    found = client.search_runs([experiment.experiment_id], _having({PIPELINE_TAG: pipeline_run}))
+    return [run for run in found if STAGE_TAG not in run.data.tags]
+
+
+def _tell(client: MlflowClient, run: Run, tags: dict[str, str]) -> None:
+    """Set the tags that say something."""
+    for key, value in tags.items():
+        if value:
+            client.set_tag(run.info.run_id, key, value[:5000])
 
 
 def _client() -> MlflowClient:

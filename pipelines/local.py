@@ -132,7 +132,8 @@ def _run(
         raise ServiceError(f"the run failed: {reason}\n(everything the stages printed: {workdir}/run.log)") from error
     finally:
         shutil.rmtree(root, ignore_errors=True)
-        finish_pipeline_run(identity, succeeded=succeeded)
+        with _environment(settings):
+            finish_pipeline_run(identity, succeeded=succeeded)
     shutil.rmtree(state, ignore_errors=True)
 
 

@@ -1,5 +1,8 @@
 """Against a real MLflow store (sqlite): structure, figures, repeat, failure."""
 
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
 import pytest
 from mlflow import MlflowClient
 
@@ -27,7 +30,7 @@ def test_a_pipeline_run_is_one_parent_with_nested_stages(config, runs, tmp_path)
         with open_stage(stage, config, pipeline_run="run-1") as tracker:
             for epoch in (1, 2):
                 tracker.log_metrics({"loss": 1 / epoch}, step=epoch)
-            tracker.log_dataset(name="synthetic", digest="0" * 64, source="synthetic")
+            tracker.log_dataset(tmp_path, name="synthetic", digest="0" * 64, source="synthetic")
             tracker.log_file(tmp_path / "figure.png", folder="figures")
             tracker.log_summary({"final_loss": 0.5})
     finish_pipeline_run("run-1", succeeded=True)
@@ -44,7 +47,8 @@ def test_a_pipeline_run_is_one_parent_with_nested_stages(config, runs, tmp_path)
         assert child.data.metrics["seconds"] >= 0
         assert [m.value for m in runs.client.get_metric_history(child.info.run_id, "loss")] == [1, 0.5]
         dataset = child.inputs.dataset_inputs[0].dataset
-        assert (dataset.name, dataset.digest) == ("synthetic", "0" * 36)
+        assert (dataset.name, dataset.digest, dataset.source) == ("synthetic", "0" * 36, "synthetic")
+        assert "exact.dataset" not in child.data.tags
         assert [f.path for f in runs.client.list_artifacts(child.info.run_id, "figures")] == ["figures/figure.png"]
 
 
@@ -88,6 +92,53 @@ def test_a_given_run_is_used(config, runs, monkeypatch):
         tracker.log_summary({"windows": 3.0})
     assert runs.client.get_run(run).data.metrics["windows"] == 3
     assert runs() == []
+
+
+def test_a_run_that_this_mlflow_does_not_hold_costs_a_line_of_the_log(config, runs, monkeypatch, caplog):
+    """KFP's plugin with another MLflow than the secret's: every stage is tracked as it would be without the plugin."""
+    deleted = runs.client.create_run(runs.client.create_experiment("KFP-Default")).info.run_id
+    runs.client.delete_run(deleted)
+    for stage, named in {"preflight": "0" * 32, "ingest": "not the form of a run", "train_classifier": deleted}.items():
+        caplog.clear()
+        monkeypatch.setenv("MLFLOW_RUN_ID", named)
+        with open_stage(stage, config, pipeline_run="run-1") as tracker:
+            tracker.log_summary({"windows": 3.0})
+        for text in (f"MLFLOW_RUN_ID = {named}", f"MLFLOW_TRACKING_URI = {tracking_uri()}", "name the same"):
+            assert text in caplog.text
+    parent, *stages = runs()
+    assert [run.info.run_name for run in stages] == ["preflight", "ingest", "train_classifier"]
+    assert {run.data.tags["mlflow.parentRunId"] for run in stages} == {parent.info.run_id}
+    assert {run.data.metrics["windows"] for run in stages} == {3}
+    finish_pipeline_run("run-1", succeeded=False, reason="boom")
+    parent = runs.client.get_run(parent.info.run_id)
+    assert (parent.info.status, parent.data.tags["exact.failure"]) == ("FAILED", "boom")
+
+
+def test_a_server_that_does_not_say_whether_it_has_a_run_is_named_with_both_variables(config, monkeypatch):
+    """As one whose log-in is wrong, or for another workspace."""
+
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self):
+            known = "get-by-name" in self.path
+            content = b'{"experiment": {"experiment_id": "1"}}' if known else b'{"error_code": "PERMISSION_DENIED"}'
+            self.send_response(200 if known else 403)
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+        with (
+            pytest.raises(ServiceError, match=rf"MLFLOW_RUN_ID = 0{{32}}: .*MLFLOW_TRACKING_URI = {address}.*unset"),
+            open_stage("preflight", config, pipeline_run="run-1"),
+        ):
+            pass
+        server.shutdown()
 
 
 def test_without_tracking_nothing_is_written(config, tmp_path):

@@ -124,7 +124,9 @@ def evaluate(
     write_report(out / "report.html", data)
     report.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(out / "report.html", report)
-    tracker.log_dataset(name=windows.manifest.name, digest=windows.manifest.digest, source=windows.manifest.source)
+    tracker.log_dataset(
+        dataset, name=windows.manifest.name, digest=windows.manifest.digest, source=windows.manifest.source
+    )
     (out / "figures").mkdir(exist_ok=True)
     for figure in figure_files(data, out / "figures"):
         tracker.log_file(figure, folder="figures")

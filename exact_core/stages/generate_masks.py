@@ -109,6 +109,9 @@ def generate_masks(
             f"masks.validation_masks is set, but {windows.root} has no validation windows with dense labels; "
             f"leave it off to choose from tags alone"
         )
+    tracker.log_dataset(
+        dataset, name=windows.manifest.name, digest=windows.manifest.digest, source=windows.manifest.source
+    )
     device = choose_device(config.device)
     model, manifest, trained = load_classifier(classifier, windows)
     if settings.cam == "clue" and not model.prototypes.foreground_moves.any():

@@ -36,8 +36,8 @@ class Artifact(Protocol):
 class Handover:
     """The input and output folders of one stage."""
 
-    def __init__(self, stack: ExitStack) -> None:
-        self._stack = stack
+    def __init__(self, stack: ExitStack, tracker: Tracker) -> None:
+        self._stack, self._tracker = stack, tracker
         self._outputs: dict[str, tuple[Artifact, Path]] = {}
         self._optional: set[str] = set()
 
@@ -56,7 +56,9 @@ class Handover:
             return Path(place)
         pointer = read_pointer(place)
         log.info("reading %s (%.1f MB)", pointer.uri, pointer.size / 1e6)
-        return fetch_folder(pointer, self._scratch / pointer.digest)
+        folder = fetch_folder(pointer, self._scratch / pointer.digest)
+        self._tracker.place(folder, pointer.uri)
+        return folder
 
     def holds(self, artifact: Artifact) -> bool:
         """Whether the stage before has written an output that it may leave out."""
@@ -70,13 +72,15 @@ class Handover:
         if not os.environ.get(STORE_VARIABLE):
             return Path(artifact.path)
         name = Path(artifact.path).name
-        return self._outputs.setdefault(name, (artifact, self._scratch / f"new-{name}"))[1]
+        folder = self._outputs.setdefault(name, (artifact, self._scratch / f"new-{name}"))[1]
+        self._tracker.place(folder, "")
+        return folder
 
     def file(self, artifact: Artifact) -> Path:
         """The single file that a stage is to write for an output; it is handed on as it is."""
         return Path(artifact.path)
 
-    def publish(self, tracker: Tracker) -> None:
+    def publish(self) -> None:
         """Send what was written to the store, and put the pointers where the outputs are expected."""
         for name, (artifact, folder) in self._outputs.items():
             if artifact.path in self._optional and not folder.exists():
@@ -85,7 +89,8 @@ class Handover:
             Path(artifact.path).parent.mkdir(parents=True, exist_ok=True)
             pointer.save(Path(artifact.path))
             artifact.metadata.update(store_uri=pointer.uri, digest=pointer.digest)
-            tracker.set_tags({f"exact.stored.{name}": pointer.uri})
+            self._tracker.place(folder, pointer.uri)
+            self._tracker.set_tags({f"exact.stored.{name}": pointer.uri})
             log.info("%s: stored as %s", name, pointer.uri)
         for path in self._optional:
             if not Path(path).exists():
@@ -99,9 +104,9 @@ def handover(tracker: Tracker) -> Iterator[Handover]:
     """Inputs and outputs of a stage; its outputs are published when it has succeeded.
 
     Args:
-        tracker: gets the URIs of what was published.
+        tracker: gets the URIs of what was fetched and published.
     """
     with ExitStack() as stack:
-        files = Handover(stack)
+        files = Handover(stack, tracker)
         yield files
-        files.publish(tracker)
+        files.publish()

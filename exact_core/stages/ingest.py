@@ -47,7 +47,7 @@ def ingest(config: RunConfig, *, source: str, season: str, out: Path, tracker: T
     else:
         ingest_season(Path(place), config.data, out, seed=config.seed)
     manifest = WindowDataset(out).manifest
-    tracker.log_dataset(name=manifest.name, digest=manifest.digest, source=source)
+    tracker.log_dataset(out, name=manifest.name, digest=manifest.digest, source=source)
     tracker.log_file(out / "dataset.json")
     for note in manifest.notes:
         log.info("ingest: note: %s", note)

@@ -37,7 +37,9 @@ def train_classifier(config: RunConfig, *, dataset: Path, out: Path, tracker: Tr
     fresh_folder(out, "model.json")
     windows = WindowDataset(dataset)
     settings = config.classifier
-    tracker.log_dataset(name=windows.manifest.name, digest=windows.manifest.digest, source=windows.manifest.source)
+    tracker.log_dataset(
+        dataset, name=windows.manifest.name, digest=windows.manifest.digest, source=windows.manifest.source
+    )
     with join(choose_device(config.device)) as (processes, device):
         seed_everything(config.seed)
         model = TagClassifier(

@@ -58,7 +58,9 @@ def train_segmenter(
     else:
         # Threshold and shards identify the masks: another classifier gives other shards.
         targets, origin = mask_set.mask, mask_set.manifest.model_dump_json()
-    tracker.log_dataset(name=windows.manifest.name, digest=windows.manifest.digest, source=windows.manifest.source)
+    tracker.log_dataset(
+        dataset, name=windows.manifest.name, digest=windows.manifest.digest, source=windows.manifest.source
+    )
     with join(choose_device(config.device)) as (processes, device):
         seed_everything(config.seed)
         model = build_segmenter(

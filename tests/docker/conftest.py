@@ -84,6 +84,6 @@ def in_image(engine, images, servers):
     return run
 
 
-def as_user(command: list[str], folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run a command in a folder of its own, with no more rights than an ordinary user where this process has more."""
+def run_in(command: list[str], folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a command in a folder of its own, with the rights of this process, be they root's."""
     return subprocess.run(command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True)

@@ -16,7 +16,7 @@ from exact_core.storage import content_key, read_pointer
 from exact_core.tracking import EXPERIMENT
 from pipelines import local
 from tests.conftest import TINY
-from tests.docker.conftest import USER, as_user
+from tests.docker.conftest import USER, run_in
 from tests.services.servers import ACCESS_KEY, SECRET_KEY
 
 pytestmark = pytest.mark.docker
@@ -30,7 +30,7 @@ EXACT = [sys.executable, "-c", "from exact_core.cli import main; main()"]
 def demo(images, servers, tmp_path_factory):
     """The demo recipe, whole, in containers."""
     folder = tmp_path_factory.mktemp("demo")
-    done = as_user([*EXACT, "run", "--containers", "--recipe", "demo", "--workdir", "work"], folder, servers)
+    done = run_in([*EXACT, "run", "--containers", "--recipe", "demo", "--workdir", "work"], folder, servers)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder / "work"
 
@@ -43,6 +43,8 @@ def test_the_demo_is_a_good_run_with_everything_in_the_store_and_in_mlflow(demo,
     runs = client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id])
     stages = {run.data.tags.get("exact.stage"): run for run in runs}
     assert {run.info.status for run in runs} == {"FINISHED"}
+    # Of the exit handler itself: whoever starts a run here records its end too.
+    assert "record_status: SUCCEEDED" in (demo / "run.log").read_text()
     assert len(stages) == 9
     images = {stage: run.data.tags.get("exact.image") for stage, run in stages.items() if stage}
     assert images == {stage: image(DATA if stage == "ingest" else TRAIN) for stage in images}
@@ -68,7 +70,7 @@ def both(images, servers, tmp_path_factory):
     folder = tmp_path_factory.mktemp("both")
     for how in HOW:
         flag = ["--containers"] if how == "containers" else []
-        done = as_user([*EXACT, "run", *flag, "--seed", "1", "--workdir", how, *SETTINGS], folder, servers)
+        done = run_in([*EXACT, "run", *flag, "--seed", "1", "--workdir", how, *SETTINGS], folder, servers)
         assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
@@ -103,9 +105,15 @@ def test_steps_were_not_root(both):
 def test_a_step_that_fails_fails_the_run_and_says_why(images, servers, tmp_path):
     broken = ["--set", "segmenter.training.learning_rate=1e30", "--set", "segmenter.training.warmup_epochs=0"]
     command = [*EXACT, "run", "--containers", "--seed", "1", "--workdir", "w", *SETTINGS, *broken]
-    done = as_user(command, tmp_path, servers)
+    done = run_in(command, tmp_path, servers)
     assert done.returncode == 1
     assert "train_segmenter: " in done.stderr
+    # Only the exit handler writes the reason to MLflow.
+    client = MlflowClient(tracking_uri=servers["MLFLOW_TRACKING_URI"])
+    experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
+    failed = client.search_runs([experiment], "attributes.status = 'FAILED'", order_by=["attributes.start_time DESC"])
+    parents = [run for run in failed if "exact.stage" not in run.data.tags]
+    assert parents[0].data.tags["exact.failure"]
     assert not (tmp_path / "w" / "segmenter").exists()
 
 

@@ -107,6 +107,9 @@ def test_runs_models_and_comparisons(client, two, tmp_path, juicefs, monkeypatch
     html = out.read_text()
     assert "http" not in html.replace("http-equiv", "")
     assert "data:image/png;base64," in html
+    for title in ("Confusion", "Maps"):
+        section = html.partition(f"<h2>{title}</h2>")[2].partition("</section>")[0]
+        assert section.count('<img src="data:image/png;base64,') >= 2, title
     assert "different datasets" not in html
     metrics = [json.loads((tmp_path / f"{name}-evaluation" / "metrics.json").read_text()) for name in "ab"]
     difference = 100 * (metrics[1]["miou_macro"] - metrics[0]["miou_macro"])
@@ -136,7 +139,7 @@ def test_a_repeated_stage_continues_its_run(client, config, tmp_path):
         with open_stage("evaluate", config, pipeline_run="again") as tracker:
             tracker.log_metrics({"miou_macro": value}, step=1)
             tracker.log_file(tmp_path / "report.html", folder="report")
-            tracker.log_dataset(name="synthetic", digest="1" * 64, source="synthetic")
+            tracker.log_dataset(tmp_path, name="synthetic", digest="1" * 64, source="synthetic")
             run_id = tracker.run_id
     finish_pipeline_run("again", succeeded=True)
     experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id

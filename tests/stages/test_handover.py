@@ -8,13 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from exact_core.data.dataset import WindowDataset
 from exact_core.errors import DataError
 from exact_core.files import sha256_of
+from exact_core.stages.frame import open_stage
+from exact_core.stages.generate_masks import generate_masks
 from exact_core.stages.handover import handover
+from exact_core.stages.ingest import ingest
+from exact_core.stages.train_classifier import train_classifier
 from exact_core.storage import default_cache
-from exact_core.tracking import NoTracker
+from exact_core.tracking import NoTracker, tracking_uri
 
 
 @dataclass
@@ -73,6 +78,35 @@ def test_with_a_store_a_pointer_is_handed_on_and_read_back(tmp_path, monkeypatch
             assert (folder / "data.bin").read_bytes() == b"0123" * 100
         assert not folder.exists()
     assert scratch_folders() == []
+
+
+def test_mlflow_hears_of_a_dataset_by_its_place_in_the_store(tmp_path, monkeypatch, config):
+    """As components run their stages: one makes the dataset, one reads it, one fails over it."""
+    monkeypatch.setenv("EXACT_STORE", (tmp_path / "store").as_uri())
+    client = MlflowClient(tracking_uri=tracking_uri())
+    made = Artifact(str(tmp_path / "dataset"))
+    with open_stage("ingest", config, pipeline_run="run-1") as tracker, handover(tracker) as files:
+        ingest(config, source="synthetic", season="", out=files.write(made), tracker=tracker)
+    runs = [tracker.run_id]
+    with open_stage("train_classifier", config, pipeline_run="run-1") as tracker, handover(tracker) as files:
+        train_classifier(config, dataset=files.read(made), out=tmp_path / "classifier", tracker=tracker)
+    runs.append(tracker.run_id)
+    with (
+        pytest.raises(DataError),
+        open_stage("generate_masks", config, pipeline_run="run-1") as tracker,
+        handover(tracker) as files,
+    ):
+        generate_masks(config, dataset=files.read(made), classifier=tmp_path, out=tmp_path / "masks", tracker=tracker)
+    runs.append(tracker.run_id)
+    uri = made.metadata["store_uri"]
+    assert uri.startswith("file://")
+    for run_id in runs:
+        run = client.get_run(run_id)
+        dataset = run.inputs.dataset_inputs[0].dataset
+        assert (dataset.name, dataset.source) == ("synthetic", uri)
+        assert run.data.tags["exact.dataset"] == uri
+        with handover(NoTracker()) as files:
+            assert WindowDataset(files.read(dataset.source)).manifest.digest[:36] == dataset.digest
 
 
 def test_a_stage_that_fails_publishes_nothing(tmp_path, monkeypatch):
