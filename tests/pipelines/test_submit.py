@@ -200,6 +200,17 @@ def test_several_users(server, capsys):
     assert experiment["namespace"] == "jane"
 
 
+def test_the_service_account_of_the_steps(server, capsys, monkeypatch):
+    """By option, by variable, and by neither: then the server's own."""
+    assert exact(capsys, "submit", "train_exact", "--no-wait", "--service-account", "exact-runner")[0] == 0
+    monkeypatch.setenv("KFP_SERVICE_ACCOUNT", "from-the-variable")
+    assert exact(capsys, "submit", "train_exact", "--no-wait")[0] == 0
+    monkeypatch.setenv("KFP_SERVICE_ACCOUNT", "")
+    assert exact(capsys, "submit", "train_exact", "--no-wait")[0] == 0
+    accounts = [run["service_account"] for run in server.runs.values()]
+    assert accounts == ["exact-runner", "from-the-variable", "pipeline-runner"]
+
+
 def test_an_old_server_gets_named_seasons_only(server, capsys):
     server.tag = "2.16.1"
     code, _, err = exact(capsys, "submit", "new_season", "--no-wait")
