@@ -63,6 +63,8 @@ def test_the_real_scene(flanders, tmp_path):
 def test_the_compiled_pipeline_itself_runs_here(tmp_path, monkeypatch):
     """The file that is uploaded to a cluster, run by KFP's local runner: the same masks as `exact run` makes."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    # The file's trainings have as many threads as cores on a cluster, and another number of them rounds otherwise.
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
     settings = {"recipe": "demo", "source": "synthetic", "seed": 1, "overrides": TINY}
     root = tmp_path / "root"
     kfp_local.init(kfp_local.SubprocessRunner(use_venv=False), pipeline_root=str(root), raise_on_error=True)
