@@ -63,7 +63,9 @@ class ClusterSettings(Settings):
     backoff_max: str = Field("600s", description="longest pause between tries")
     volume: str = Field("", description="volume claim with the sources, mounted at /data for the steps that read them")
     scratch: str = Field(
-        "", pattern=r"^(\d+([EPTGMK]i?)?)?$", description=f"size of a volume of the node's disk at {SCRATCH}, such as 100Gi"
+        "",
+        pattern=r"^(\d+([EPTGMK]i?)?)?$",
+        description=f"size of a volume of the node's disk at {SCRATCH}, such as 100Gi",
     )
     image_pull_secrets: tuple[str, ...] = Field((), description="secrets with a login to the images' registry")
     steps: dict[str, StepSettings] = Field(

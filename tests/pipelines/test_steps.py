@@ -89,7 +89,7 @@ def test_settings_of_a_file_are_compiled_in(tmp_path):
     assert "pvcMount" not in steps["train-classifier"][2]
     for step, (_, _, kubernetes) in steps.items():
         (scratch,) = kubernetes["emptyDirMounts"]
-        assert scratch == {"volumeName": "scratch", "mountPath": "/tmp", "sizeLimit": "100Gi"}, step  # noqa: S108
+        assert scratch == {"volumeName": "scratch", "mountPath": "/tmp", "sizeLimit": "100Gi"}, step
         assert [each["secretName"] for each in kubernetes["imagePullSecret"]] == ["registry-login"], step
 
 
