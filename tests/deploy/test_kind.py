@@ -23,8 +23,8 @@ KFP = {
     "workflow controller": (0.1, 500),
     "driver of a step": (0.1, 64),
 }
-"""Requests in cores and MiB, from KFP's manifests (manifests/kustomize, backend/src/v2/compiler/argocompiler); its
-other pods ask for nothing."""
+"""Requests in cores and MiB, from KFP's manifests of about 2.16 and its compiler's driver; its other pods ask for
+nothing."""
 KUBERNETES = {
     "kube-apiserver": (0.25, 0),
     "controller manager": (0.2, 0),
