@@ -18,6 +18,10 @@ Host = Annotated[str | None, typer.Option(envvar="KFP_HOST", help="Address of th
 Namespace = Annotated[
     str | None, typer.Option(envvar="KFP_NAMESPACE", help="Your namespace, on a server with several users.")
 ]
+ServiceAccount = Annotated[
+    str | None,
+    typer.Option(envvar="KFP_SERVICE_ACCOUNT", help="Kubernetes account of the steps; default: the server's."),
+]
 Name = Annotated[str, typer.Argument(help="Name of the recurring run.")]
 
 
@@ -34,6 +38,7 @@ def submit(
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the run to its end.")] = True,
     host: Host = None,
     namespace: Namespace = None,
+    service_account: ServiceAccount = None,
 ) -> None:
     """Run a pipeline on a KFP cluster. Exit code: 0 succeeded, 1 failed, 3 canceled, 130 no longer followed."""
     code = _pipelines("submit").submit(
@@ -44,6 +49,7 @@ def submit(
         name=name,
         host=host,
         namespace=namespace,
+        service_account=service_account,
         wait=wait,
     )
     raise typer.Exit(code)

@@ -60,7 +60,14 @@ def submit_seasons(
             sys.stdout.write(f"season {season}: not submitted, run {run.display_name!r} is {state}\n")
             continue
         single = {**_without_season(arguments), "season": season}
-        run = start(cluster, f"{file.name} {season}", experiment_id=experiment, version=version, arguments=single)
+        run = start(
+            cluster,
+            f"{file.name} {season}",
+            experiment_id=experiment,
+            version=version,
+            arguments=single,
+            service_account=file.service_account,
+        )
         sys.stdout.write(f"season {season}: submitted as run {run.display_name!r}: exact follow {run.run_id}\n")
 
 

@@ -112,13 +112,22 @@ class Cluster(Connection):
         spec = spec.get("pipeline_spec", spec)
         return _leaves(spec, spec.get("root", {}))
 
-    def start(self, name: str, *, experiment_id: str, version: Any, arguments: dict[str, Any]) -> Any:
+    def start(
+        self,
+        name: str,
+        *,
+        experiment_id: str,
+        version: Any,
+        arguments: dict[str, Any],
+        service_account: str | None = None,
+    ) -> Any:
         """Create a run. `name` must be new: it tells whether an attempt without an answer has created the run."""
         wanted = api.V2beta1Run(
             display_name=name,
             experiment_id=experiment_id,
             pipeline_version_reference=_reference(version),
             runtime_config=api.V2beta1RuntimeConfig(parameters=arguments),
+            service_account=service_account,
         )
 
         def find() -> Any:

@@ -26,6 +26,7 @@ from exact_core.stages.frame import FAILURE_VARIABLE, RUNNER_VARIABLE, STATE_VAR
 from exact_core.storage import fetch_folder
 from exact_core.tracking import PIPELINE_RUN_VARIABLE, finish_pipeline_run, tracking_uri
 from pipelines.containers import NOBODY, docker_runner, honest_exit_codes
+from pipelines.steps import THREADS_VARIABLE
 from pipelines.train_exact import train_dense, train_exact
 
 __all__ = ["run"]
@@ -124,7 +125,7 @@ def _run(
             # KFP warns at every step that it passes over what a cluster would be asked for.
             warnings.filterwarnings("ignore", r"(?s)Task '.*': settings")
             local.init(runner, pipeline_root=str(root / "run"), raise_on_error=True)
-            _once(pipeline)(**arguments)
+            _for_here(pipeline)(**arguments)
         _publish(_delivered(root), workdir)
         succeeded = True
     except RuntimeError as error:
@@ -154,13 +155,20 @@ def _runner(
     return runner
 
 
-def _once(pipeline: Any) -> Any:
-    """The pipeline without retries: here a person waits, and starts it again themselves to continue."""
+def _for_here(pipeline: Any) -> Any:
+    """The pipeline without what is meant for a cluster and KFP's local runner does not pass over.
+
+    Retries: here a person waits, and starts it again themselves to continue. Threads: they are this machine's or what
+    its user says, not the cores that a step gets there.
+    """
     pipeline = copy.deepcopy(pipeline)
     spec = pipeline.pipeline_spec
     for component in (spec.root, *spec.components.values()):
         for task in component.dag.tasks.values():
             task.ClearField("retry_policy")
+    for executor in spec.deployment_spec["executors"].values():
+        container = executor["container"]
+        container["env"] = [each for each in container["env"] if each["name"] != THREADS_VARIABLE]
     return pipeline
 
 

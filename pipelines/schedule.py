@@ -25,6 +25,8 @@ from pipelines.submit import upload
 
 __all__ = ["apply", "delete", "show", "table"]
 
+DEFAULT_ACCOUNTS = {None, "pipeline-runner", "default-editor"}
+"""What a server shows of a recurring run that was created without an account: KFP's defaults, alone and in Kubeflow."""
 State = dict[str, Any]
 """A recurring run as flat fields, the same from a file and from the server."""
 
@@ -74,6 +76,8 @@ def _agree(cluster: Cluster, file: ScheduleFile, package: Package, arguments: St
     for state in states:
         if _same_start(file, state["start"], now=now):
             state["start"] = wanted["start"]
+        if file.service_account is None and state["service_account"] in DEFAULT_ACCOUNTS:
+            state["service_account"] = None
     kept = next((each for each, state in zip(existing, states, strict=True) if state == wanted), None)
     if kept is not None:
         sys.stdout.write(f"schedule {file.name}: unchanged ({kept.recurring_run_id})\n")
@@ -128,6 +132,8 @@ def show(name: str, *, host: str | None = None, namespace: str | None = None) ->
         state = _state(cluster, each)
         parameters = {key.removeprefix("parameters."): value for key, value in state.items() if "." in key}
         declared: State = {"name": name, "pipeline": state["pipeline"], "experiment": state["experiment"]}
+        if state["service_account"] not in DEFAULT_ACCOUNTS:
+            declared["service_account"] = state["service_account"]
         declared |= {key: state[key] for key in ("cron", "interval", "start", "end") if state[key] is not None}
         declared["enabled"] = state["enabled"]
         if set(RULE) <= set(parameters) and parameters.get("season") == AUTO:
@@ -183,6 +189,7 @@ def _wanted(file: ScheduleFile, package: Package, arguments: State, *, now: dt.d
         "interval": file.interval,
         "start": start,
         "end": file.end,
+        "service_account": file.service_account,
         "enabled": file.enabled,
         **FIXED,
         **{f"parameters.{name}": value for name, value in arguments.items()},
@@ -215,6 +222,7 @@ def _state(cluster: Cluster, recurring: Any) -> State:
         "interval": int(periodic.interval_second) if periodic else None,
         "start": times.start_time if times else None,
         "end": times.end_time if times else None,
+        "service_account": recurring.service_account or None,
         "enabled": recurring.mode == "ENABLE",
         "max_concurrency": int(recurring.max_concurrency or 0),
         "no_catchup": bool(recurring.no_catchup),
@@ -251,6 +259,7 @@ def _body(
             pipeline_id=version.pipeline_id, pipeline_version_id=version.pipeline_version_id
         ),
         runtime_config=api.V2beta1RuntimeConfig(parameters=arguments),
+        service_account=file.service_account,
         trigger=trigger,
         mode="ENABLE" if file.enabled else "DISABLE",
         max_concurrency=str(wanted["max_concurrency"]),

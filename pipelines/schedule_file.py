@@ -31,6 +31,9 @@ class ScheduleFile(Settings):
     name: str = Field(min_length=1, max_length=100, description="name of the recurring run; a file owns its name")
     pipeline: str = Field("new_season", description="pipeline of this project, or path of a compiled one")
     experiment: str = Field("exact", min_length=1, description="experiment of its runs")
+    service_account: str | None = Field(
+        None, min_length=1, description="Kubernetes account that its runs have; without it the server's default"
+    )
     cron: str | None = Field(None, description="slots: second minute hour day month weekday, in UTC")
     interval: int | None = Field(None, ge=60, description="seconds between slots, or a text such as 90d; wants start")
     start: dt.datetime | None = Field(None, description="no slot at or before this moment; without a time zone: UTC")

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,15 @@ from pydantic import Field, ValidationError
 from exact_core.config import Settings, describe
 from exact_core.errors import ConfigError
 
-__all__ = ["ClusterSettings", "Toleration", "cluster_settings", "configure"]
+__all__ = ["THREADS_VARIABLE", "ClusterSettings", "Toleration", "cluster_settings", "configure"]
 
 STORE_KEYS = ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "EXACT_STORE")
 TRACKING_KEYS = ("MLFLOW_TRACKING_URI",)
+OPTIONAL_STORE_KEYS = ("AWS_SESSION_TOKEN", "AWS_CA_BUNDLE")
+OPTIONAL_TRACKING_KEYS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+"""A step gets them where the secret has them, and starts without them where it has not."""
+THREADS_VARIABLE = "OMP_NUM_THREADS"
+SCRATCH = "/tmp"  # noqa: S108 - the images write nowhere else (docker/)
 
 
 class Toleration(Settings):
@@ -36,10 +42,10 @@ class Toleration(Settings):
 class StepSettings(Settings):
     """What one step asks for."""
 
-    cpu: str = Field("2", description="request and limit, cores")
-    memory: str = Field("8G", description="request and limit")
+    cpu: str = Field("2", pattern=r"^(\d+m|\d*\.?\d+)$", description="request and limit, cores; threads, rounded up")
+    memory: str = Field("8G", pattern=r"^\d+([EPTGMK]i?)?$", description="request and limit")
     gpus: int = Field(0, ge=0, description="GPUs")
-    minutes: int = Field(60, ge=1, description="timeout of one try")
+    minutes: int = Field(60, ge=1, description="timeout of one try, the pull of its image included")
     retries: int = Field(2, ge=0, description="tries after the first; training goes on from its checkpoints")
 
 
@@ -56,23 +62,29 @@ class ClusterSettings(Settings):
     backoff: str = Field("30s", description="pause before the second try; each further one is twice as long")
     backoff_max: str = Field("600s", description="longest pause between tries")
     volume: str = Field("", description="volume claim with the sources, mounted at /data for the steps that read them")
+    scratch: str = Field(
+        "",
+        pattern=r"^(\d+([EPTGMK]i?)?)?$",
+        description=f"size of a volume of the node's disk at {SCRATCH}, such as 100Gi",
+    )
+    image_pull_secrets: tuple[str, ...] = Field((), description="secrets with a login to the images' registry")
     steps: dict[str, StepSettings] = Field(
         {
-            "resolve_season": StepSettings(cpu="500m", memory="1G", minutes=10),
+            "resolve_season": StepSettings(cpu="500m", memory="1G", minutes=30),
             # It tells whether the trainings will fit, so it gets what they get.
-            "preflight": StepSettings(cpu="4", memory="32G", gpus=1, minutes=10, retries=0),
+            "preflight": StepSettings(cpu="4", memory="32G", gpus=1, minutes=30, retries=0),
             "ingest": StepSettings(memory="16G", minutes=240),
             "train_classifier": StepSettings(cpu="4", memory="32G", gpus=1, minutes=1440),
             "generate_masks": StepSettings(cpu="4", memory="32G", gpus=1, minutes=480),
             "train_segmenter": StepSettings(cpu="4", memory="32G", gpus=1, minutes=1440),
             "evaluate": StepSettings(memory="16G", gpus=1, minutes=240),
-            "plan_map": StepSettings(cpu="500m", memory="1G", minutes=10),
+            "plan_map": StepSettings(cpu="500m", memory="1G", minutes=30),
             "transfer_report": StepSettings(memory="16G", gpus=1, minutes=120),
             "map_season": StepSettings(cpu="4", memory="16G", gpus=1, minutes=1440),
             "join_map": StepSettings(memory="4G", minutes=240),
             "champion": StepSettings(memory="4G", minutes=30),
             "promote": StepSettings(memory="16G", gpus=1, minutes=240),
-            "record_status": StepSettings(cpu="500m", memory="1G", minutes=10),
+            "record_status": StepSettings(cpu="500m", memory="1G", minutes=30),
         },
         description="by step",
     )
@@ -124,9 +136,10 @@ def configure(task: PipelineTask, name: str, settings: ClusterSettings) -> Pipel
             backoff_factor=2.0,
             backoff_max_duration=settings.backoff_max,
         )
+    # Libraries count the cores of the node, not those of the limit, and threads without a core wait for each other.
+    task.set_env_variable(THREADS_VARIABLE, str(_threads(step.cpu)))
     kubernetes.set_timeout(task, step.minutes * 60)
-    kubernetes.use_secret_as_env(task, settings.store_secret, {key: key for key in STORE_KEYS})
-    kubernetes.use_secret_as_env(task, settings.tracking_secret, {key: key for key in TRACKING_KEYS})
+    _give_secrets(task, settings)
     if step.gpus:
         task.set_accelerator_type(settings.gpu_type).set_accelerator_limit(step.gpus)
         for label, value in settings.node_selector.items():
@@ -135,4 +148,22 @@ def configure(task: PipelineTask, name: str, settings: ClusterSettings) -> Pipel
             kubernetes.add_toleration(task, each.key, each.operator, each.value, each.effect)
     if settings.volume and name in READS_SOURCES:
         kubernetes.mount_pvc(task, settings.volume, "/data")
+    if settings.scratch:
+        kubernetes.empty_dir_mount(task, "scratch", SCRATCH, size_limit=settings.scratch)
     return task
+
+
+def _give_secrets(task: PipelineTask, settings: ClusterSettings) -> None:
+    for secret, needed, optional in (
+        (settings.store_secret, STORE_KEYS, OPTIONAL_STORE_KEYS),
+        (settings.tracking_secret, TRACKING_KEYS, OPTIONAL_TRACKING_KEYS),
+    ):
+        kubernetes.use_secret_as_env(task, secret, {key: key for key in needed})
+        kubernetes.use_secret_as_env(task, secret, {key: key for key in optional}, optional=True)
+    if settings.image_pull_secrets:
+        kubernetes.set_image_pull_secrets(task, list(settings.image_pull_secrets))
+
+
+def _threads(cpu: str) -> int:
+    """Cores as Kubernetes writes them, `500m` or `1.5`, rounded up; at least one."""
+    return max(1, math.ceil(int(cpu[:-1]) / 1000 if cpu.endswith("m") else float(cpu)))

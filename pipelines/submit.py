@@ -34,6 +34,7 @@ def submit(
     name: str = "",
     host: str | None = None,
     namespace: str | None = None,
+    service_account: str | None = None,
     wait: bool = True,
 ) -> int:
     """Upload the pipeline as this code has it, start a run, and follow it.
@@ -46,6 +47,7 @@ def submit(
         name: name of the run; a few letters are added, so that no two are alike.
         host: address of the API; None: KFP_HOST.
         namespace: on a server with several users; None: KFP_NAMESPACE.
+        service_account: Kubernetes account that the steps run as; None or empty: the server's default.
         wait: follow the run to its end.
 
     Returns:
@@ -72,6 +74,7 @@ def submit(
         experiment_id=cluster.experiment(experiment),
         version=version,
         arguments=arguments,
+        service_account=service_account,
     )
     sys.stdout.write(f"run {run.display_name}: {_link(cluster, run.run_id)}\n")
     if not wait:
@@ -87,10 +90,23 @@ def upload(cluster: Cluster, package: Package) -> Any:
     return version
 
 
-def start(cluster: Cluster, name: str, *, experiment_id: str, version: Any, arguments: dict[str, Any]) -> Any:
+def start(
+    cluster: Cluster,
+    name: str,
+    *,
+    experiment_id: str,
+    version: Any,
+    arguments: dict[str, Any],
+    service_account: str | None = None,
+) -> Any:
     """Start a run under a name of its own."""
-    name = f"{name} {uuid.uuid4().hex[:6]}"
-    return cluster.start(name, experiment_id=experiment_id, version=version, arguments=arguments)
+    return cluster.start(
+        f"{name} {uuid.uuid4().hex[:6]}",
+        experiment_id=experiment_id,
+        version=version,
+        arguments=arguments,
+        service_account=service_account or None,
+    )
 
 
 def follow(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from components.images import DATA, TRAIN, check_pinned, image, locked_images
@@ -31,6 +34,15 @@ def test_by_name_with_a_registry_and_overridden(monkeypatch):
     assert image(DATA) == f"registry.example:5000/team/{locked_images()[DATA]}"
     monkeypatch.setenv("EXACT_IMAGE", "mine:1")
     assert image(DATA) == image(TRAIN) == "mine:1"
+
+
+@pytest.mark.parametrize("room", ["data", "train"])
+def test_mlflow_of_the_server_is_of_the_minor_release_of_the_clients(room):
+    """deploy/README.md, "Upgrade": a client may ask a server of an older minor release for what it does not have."""
+    server = re.search(r":v(\d+\.\d+)\.\d+", locked_images()["mlflow"])
+    lock = (Path(__file__).parents[2] / "docker" / room / "requirements.lock").read_text()
+    client = re.search(r"^mlflow-skinny==(\d+\.\d+)\.\d+$", lock, re.MULTILINE)
+    assert server[1] == client[1]
 
 
 def test_an_unknown_name_lists_those_there_are():

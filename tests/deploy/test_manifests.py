@@ -7,6 +7,7 @@ import copy
 import fnmatch
 import functools
 import json
+import shutil
 from urllib.parse import urlsplit
 
 import pytest
@@ -238,6 +239,30 @@ def test_launcher_writes_to_the_store_of_the_secret(overlay):
     assert provider["endpoint"] == endpoint.netloc
     assert provider["disableSSL"] is (endpoint.scheme == "http")
     assert provider["region"] == values["AWS_REGION"]
+
+
+def test_a_bucket_of_another_name_on_an_external_store(tmp_path):
+    """Named in the launcher's root and in the secret, it reaches everything that writes: bucket names are not free."""
+    copy = tmp_path / "deploy"
+    shutil.copytree(DEPLOY, copy, ignore=shutil.ignore_patterns("*.env", "__pycache__"))
+    overlay = copy / "overlays" / "external-s3"
+    for name in ("runs/kfp-launcher.yaml", "secrets/s3.env.example"):
+        path = overlay / name
+        text = path.read_text()
+        assert text.count("s3://exact/") == 1, name
+        path.write_text(text.replace("s3://exact/", "s3://crops-of-ghent/"))
+    rendered = render(overlay)
+    variables = {each["name"]: each.get("value") for each in _container(rendered)["env"]}
+    assert variables["MLFLOW_ARTIFACTS_DESTINATION"] == "s3://crops-of-ghent/mlflow"
+    assert "s3://exact" not in yaml.safe_dump_all(rendered)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_mlflow_and_steps_write_to_one_bucket(overlay):
+    deployed = deployment(overlay)
+    variables = {each["name"]: each.get("value") for each in _container(deployed.objects)["env"]}
+    store = urlsplit(secret_values(deployed, "kubeflow", "exact-s3")["EXACT_STORE"])
+    assert urlsplit(variables["MLFLOW_ARTIFACTS_DESTINATION"])[:2] == store[:2]
 
 
 def test_runner_may_read_what_the_launcher_reads(deployed):

@@ -19,8 +19,12 @@ START_SECONDS = 120
 
 
 @pytest.fixture(scope="module")
-def port(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("mlflow")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("mlflow")
+
+
+@pytest.fixture(scope="module")
+def port(folder):
     manifest = next(
         item
         for item in deployment("overlays/kind").objects
@@ -36,14 +40,15 @@ def port(tmp_path_factory):
         "--port": str(number),
         "--workers": "1",
         "--backend-store-uri": f"sqlite:///{folder}/mlflow.db",
-        "--artifacts-destination": str(folder / "artifacts"),
     }
     given = dict(argument.split("=", 1) for argument in container["args"])
     assert set(ours) <= set(given)
     arguments = [f"{name}={value}" for name, value in {**given, **ours}.items()]
     variables = {entry["name"]: entry["value"] for entry in container["env"] if "value" in entry}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    environment |= {**variables, "HOME": str(folder)}
+    assert variables["MLFLOW_ARTIFACTS_DESTINATION"].startswith("s3://")
+    here = {"HOME": str(folder), "MLFLOW_ARTIFACTS_DESTINATION": str(folder / "artifacts")}
+    environment |= {**variables, **here}
     command = [sys.executable, "-m", "mlflow", "server", *arguments]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True, cwd=folder)
@@ -83,3 +88,12 @@ def test_names_of_the_cluster_are_served_and_others_refused(port):
     for host in ("mlflow.example.org", "evil.example:5000"):
         assert status(port, host, api) == 403, host
         assert status(port, host, "/health") == 200, host
+
+
+def test_artifacts_go_where_the_variable_says(port, folder):
+    """The overlays set the store by MLFLOW_ARTIFACTS_DESTINATION, no argument does."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection.request("PUT", "/api/2.0/mlflow-artifacts/artifacts/deep/note.txt", b"here")
+    assert connection.getresponse().status == 200
+    connection.close()
+    assert (folder / "artifacts" / "deep" / "note.txt").read_bytes() == b"here"

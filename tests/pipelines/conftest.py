@@ -16,7 +16,7 @@ from tests.services.kfp_server import KfpServer
 def server(monkeypatch, tmp_path):
     monkeypatch.setattr(connection, "FIRST_DELAY", 0.01)
     monkeypatch.setattr(submitting, "POLL_SECONDS", 0.01)
-    for name in ("KFP_TOKEN", "KFP_NAMESPACE", "KFP_CA_CERT"):
+    for name in ("KFP_TOKEN", "KFP_NAMESPACE", "KFP_CA_CERT", "KFP_SERVICE_ACCOUNT"):
         monkeypatch.delenv(name, raising=False)
     # A person's own saved context is not part of a test.
     monkeypatch.setattr(kfp.Client, "_LOCAL_KFP_CONTEXT", str(tmp_path / "context.json"))

@@ -1,6 +1,7 @@
 """`exact schedule`: the SDK's client against a server that checks each call by the SDK's models."""
 
 import datetime as dt
+import functools
 
 import pytest
 import yaml
@@ -191,6 +192,30 @@ def test_show_prints_the_file_that_would_declare_it(server, capsys, file, tmp_pa
     assert "unchanged" in exact(capsys, "schedule", "apply", again)[1]
 
 
+def test_the_service_account_of_its_runs(server, capsys, file):
+    """Without one the server fills in its own, which is not taken for a change."""
+    exact(capsys, "schedule", "apply", file())
+    assert only(server.recurring)["service_account"] == "pipeline-runner"
+    assert "unchanged" in exact(capsys, "schedule", "apply", file())[1]
+    assert "service_account" not in exact(capsys, "schedule", "show", "flanders")[1]
+    mine = file(service_account="exact-runner")
+    assert "service_account: 'pipeline-runner' -> 'exact-runner'" in exact(capsys, "schedule", "apply", mine)[1]
+    assert only(server.recurring)["service_account"] == "exact-runner"
+    assert "unchanged" in exact(capsys, "schedule", "apply", mine)[1]
+    assert "service_account: exact-runner" in exact(capsys, "schedule", "show", "flanders")[1]
+    assert "service_account: 'exact-runner' -> none" in exact(capsys, "schedule", "apply", file())[1]
+    assert only(server.recurring)["service_account"] == "pipeline-runner"
+
+
+def test_a_default_account_that_is_named_must_be_that_one(server, capsys, file):
+    server.multi_user = True
+    named = ("--namespace", "jane")
+    exact(capsys, "schedule", "apply", file(), *named)
+    assert "unchanged" in exact(capsys, "schedule", "apply", file(), *named)[1]
+    out = exact(capsys, "schedule", "apply", file(service_account="pipeline-runner"), *named)[1]
+    assert "service_account: 'default-editor' -> 'pipeline-runner'" in out
+
+
 def test_delete(server, capsys, file):
     exact(capsys, "schedule", "apply", file())
     code, _, err = exact(capsys, "schedule", "delete", "flander")
@@ -252,6 +277,7 @@ def test_an_interval_keeps_its_beat(server, capsys, file):
 
 def test_past_seasons_are_run_once_each(server, capsys, file):
     server.script = ["RUNNING", "SUCCEEDED"]
+    file = functools.partial(file, service_account="exact-runner")
     apply(file(), backfill="2022..2024")
     assert [line.split()[1] for line in capsys.readouterr().out.splitlines() if ": submitted as run" in line] == [
         "2022-04-01/214:",
@@ -265,6 +291,7 @@ def test_past_seasons_are_run_once_each(server, capsys, file):
         "2024-04-01/214",
     ]
     assert all(run["runtime_config"]["parameters"]["source"] == "season:/data/flanders" for run in runs)
+    assert {run["service_account"] for run in runs} == {"exact-runner"}
     runs[0]["state"], runs[1]["state"] = "SUCCEEDED", "FAILED"
     apply(file(), backfill="2021..2024")
     out = capsys.readouterr().out

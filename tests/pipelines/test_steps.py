@@ -1,17 +1,23 @@
 """What steps ask of a cluster, read from the committed YAML and from one compiled with other settings."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import yaml
+from kfp import dsl
 
 from exact_core.errors import ConfigError
-from pipelines import compile as compiler
-from pipelines.steps import STORE_KEYS, ClusterSettings, cluster_settings
+from pipelines import compile as compiler, local
+from pipelines.steps import (
+    OPTIONAL_STORE_KEYS,
+    OPTIONAL_TRACKING_KEYS,
+    STORE_KEYS,
+    ClusterSettings,
+    StepSettings,
+    cluster_settings,
+    configure,
+)
+from pipelines.train_exact import train_exact
+from tests.pipelines.compiled import compile_with, load
 
-ROOT = Path(__file__).parents[2]
 GPU_STEPS = {
     "preflight",
     "train-classifier",
@@ -22,19 +28,6 @@ GPU_STEPS = {
     "transfer-report",
     "promote",
 }
-
-
-def load(path):
-    """The executor and the platform part of each step, and its task."""
-    spec, platform = yaml.safe_load_all(path.read_text())
-    found = {}
-    for part in (spec["root"], *spec["components"].values()):
-        for name, task in part.get("dag", {}).get("tasks", {}).items():
-            label = spec["components"][task["componentRef"]["name"]].get("executorLabel")
-            if label:
-                kubernetes = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].get(label, {})
-                found[name] = (task, spec["deploymentSpec"]["executors"][label]["container"], kubernetes)
-    return found
 
 
 @pytest.mark.parametrize("name", compiler.PIPELINES)
@@ -48,10 +41,18 @@ def test_every_step_has_limits_secrets_a_timeout_and_no_cache(name):
         assert not (task.get("cachingOptions") or {}).get("enableCache"), step
         assert task.get("retryPolicy", {}).get("maxRetryCount", 0) == (0 if step == "preflight" else 2)
         secrets = {
-            each["secretName"]: {pair["secretKey"] for pair in each["keyToEnv"]} for each in kubernetes["secretAsEnv"]
+            (each["secretName"], each.get("optional", False)): {pair["secretKey"] for pair in each["keyToEnv"]}
+            for each in kubernetes["secretAsEnv"]
         }
-        assert secrets == {"exact-s3": set(STORE_KEYS), "exact-mlflow": {"MLFLOW_TRACKING_URI"}}
-        assert int(kubernetes["activeDeadlineSeconds"]) >= 600
+        assert secrets == {
+            ("exact-s3", False): set(STORE_KEYS),
+            ("exact-s3", True): set(OPTIONAL_STORE_KEYS),
+            ("exact-mlflow", False): {"MLFLOW_TRACKING_URI"},
+            ("exact-mlflow", True): set(OPTIONAL_TRACKING_KEYS),
+        }
+        # Any step may be the first on its node and pull an image of some GB within it.
+        assert int(kubernetes["activeDeadlineSeconds"]) >= 1800
+        assert {"imagePullSecret", "emptyDirMounts", "pvcMount"}.isdisjoint(kubernetes)
         gpu = "accelerator" in resources
         assert gpu == (step.removesuffix("-2") in GPU_STEPS), step
         assert bool(kubernetes.get("tolerations")) == gpu
@@ -67,14 +68,11 @@ def test_the_end_is_recorded_whatever_happens():
 def test_settings_of_a_file_are_compiled_in(tmp_path):
     (tmp_path / "cluster.yaml").write_text(
         "store_secret: mine\ngpu_type: amd.com/gpu\nvolume: sources\nnode_selector: {pool: gpu}\n"
+        "scratch: 100Gi\nimage_pull_secrets: [registry-login]\n"
         "tolerations: [{key: dedicated, operator: Equal, value: ml}]\n"
         "steps: {train_classifier: {gpus: 2, memory: 64G, retries: 0}, evaluate: {gpus: 0}}\n"
     )
-    code = (
-        "import sys; from pathlib import Path; from pipelines.compile import compile_to; compile_to(Path(sys.argv[1]))"
-    )
-    environment = {"EXACT_CLUSTER": str(tmp_path / "cluster.yaml"), "PATH": "/usr/bin:/bin"}
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, cwd=ROOT, env=environment)
+    compile_with(tmp_path / "cluster.yaml", tmp_path)
     steps = load(tmp_path / "train_exact.yaml")
     task, container, kubernetes = steps["train-classifier"]
     assert container["resources"]["accelerator"]["resourceType"] == "amd.com/gpu"
@@ -89,12 +87,51 @@ def test_settings_of_a_file_are_compiled_in(tmp_path):
     assert {each["secretName"] for each in steps["ingest"][2]["secretAsEnv"]} == {"mine", "exact-mlflow"}
     assert steps["ingest"][2]["pvcMount"][0]["mountPath"] == "/data"
     assert "pvcMount" not in steps["train-classifier"][2]
+    for step, (_, _, kubernetes) in steps.items():
+        (scratch,) = kubernetes["emptyDirMounts"]
+        assert scratch == {"volumeName": "scratch", "mountPath": "/tmp", "sizeLimit": "100Gi"}, step
+        assert [each["secretName"] for each in kubernetes["imagePullSecret"]] == ["registry-login"], step
+
+
+@pytest.mark.parametrize(("cpu", "threads"), [("4", "4"), ("500m", "1"), ("1500m", "2"), ("2.5", "3"), ("0.1", "1")])
+def test_a_step_has_as_many_threads_as_cores(cpu, threads):
+    """The limit of the cores is the container's; a library left to itself counts those of the node."""
+    settings = ClusterSettings(steps={"ingest": StepSettings(cpu=cpu)})
+
+    @dsl.component(base_image="python:3.11")
+    def nothing():
+        pass
+
+    @dsl.pipeline(name="threads")
+    def pipeline():
+        configure(nothing(), "ingest", settings)
+
+    (executor,) = pipeline.pipeline_spec.deployment_spec["executors"].values()
+    assert [(each["name"], each["value"]) for each in executor["container"]["env"]] == [("OMP_NUM_THREADS", threads)]
+
+
+def test_threads_follow_the_cores_of_each_step():
+    steps = load(compiler.COMPILED / "train_exact.yaml")
+    found = {name: {each["name"]: each["value"] for each in box["env"]} for name, (_, box, _) in steps.items()}
+    assert found["train-classifier"] == {"OMP_NUM_THREADS": "4"}
+    assert found["evaluate"] == {"OMP_NUM_THREADS": "2"}
+    assert found["plan-map"] == {"OMP_NUM_THREADS": "1"}
+
+
+def test_on_this_machine_threads_are_its_own():
+    """KFP's local runner gives a step its variables, and those of a cluster's step would overrule the user's."""
+    here = local._for_here(train_exact).pipeline_spec
+    for executor in here.deployment_spec["executors"].values():
+        assert not list(executor["container"]["env"])
+    assert all(box["env"] for _, box, _ in load(compiler.COMPILED / "train_exact.yaml").values())
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("steps: {trane: {gpus: 1}}", "no step trane; there are resolve_season"),
+        ("steps: {ingest: {cpu: two}}", "cpu = 'two'"),
+        ("scratch: a lot", "scratch = 'a lot'"),
         ("gpu_typ: x", "did you mean 'gpu_type'"),
         ("steps: {ingest: {minutes: 0}}", "minutes = 0"),
         ("- a", "expected a mapping"),

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import threading
 import time
@@ -15,6 +16,7 @@ from exact_core.errors import ConfigError, ServiceError
 from pipelines import submit as submitting
 from pipelines.cluster import Cluster
 from pipelines.package import load_package
+from tests.pipelines.compiled import ROOT
 from tests.pipelines.conftest import exact
 
 STEPS = ["ingest", "train-classifier", "generate-masks", "train-segmenter", "evaluate"]
@@ -198,6 +200,29 @@ def test_several_users(server, capsys):
     assert exact(capsys, "submit", "train_exact", "--no-wait", "--namespace", "jane")[0] == 0
     (experiment,) = server.experiments.values()
     assert experiment["namespace"] == "jane"
+
+
+def test_the_service_account_of_the_steps(server, capsys, monkeypatch):
+    """By option, by variable, and by neither: then the server's own."""
+    assert exact(capsys, "submit", "train_exact", "--no-wait", "--service-account", "exact-runner")[0] == 0
+    monkeypatch.setenv("KFP_SERVICE_ACCOUNT", "from-the-variable")
+    assert exact(capsys, "submit", "train_exact", "--no-wait")[0] == 0
+    monkeypatch.setenv("KFP_SERVICE_ACCOUNT", "")
+    assert exact(capsys, "submit", "train_exact", "--no-wait")[0] == 0
+    accounts = [run["service_account"] for run in server.runs.values()]
+    assert accounts == ["exact-runner", "from-the-variable", "pipeline-runner"]
+
+
+def test_the_command_that_the_readme_gives_for_a_laptop(server, capsys):
+    """As written there, but for the address; what its settings come to: tests/deploy/test_kind.py."""
+    readme = (ROOT / "deploy" / "README.md").read_text()
+    (line,) = re.findall(r"^EXACT_CLUSTER=\S+ \.venv/bin/exact submit .*$", readme, re.MULTILINE)
+    setting, _, *words = shlex.split(line)
+    assert (ROOT / setting.removeprefix("EXACT_CLUSTER=")).samefile(ROOT / "deploy/overlays/kind/steps.yaml")
+    words[words.index("--host") + 1] = server.host
+    assert exact(capsys, *words)[0] == 0
+    (run,) = server.runs.values()
+    assert run["service_account"] == "exact-runner"
 
 
 def test_an_old_server_gets_named_seasons_only(server, capsys):

@@ -40,6 +40,11 @@ PARAMETER = {
     "STRUCT": dict,
 }
 CODES = {400: 3, 401: 16, 403: 7, 404: 5, 409: 6, 500: 13, 503: 14}
+STARTABLE = {
+    *("display_name", "description", "experiment_id", "pipeline_version_reference", "runtime_config"),
+    "service_account",
+}
+"""What a run and a recurring run are asked for with."""
 OVER = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
 
 
@@ -283,12 +288,9 @@ class KfpServer:
 
     def _create_run(self, _: dict[str, str], __: dict[str, str], body: bytes) -> Body:
         wanted = checked(json.loads(body), "V2beta1Run", "run")
-        self._only(
-            wanted,
-            {"display_name", "description", "experiment_id", "pipeline_version_reference", "runtime_config"},
-        )
+        self._only(wanted, STARTABLE)
         self._startable(wanted)
-        return self.add_run(wanted)
+        return self.add_run(self._with_account(wanted))
 
     def add_run(self, wanted: Body, *, script: list[str] | None = None) -> Body:
         """Start a run, as a request or as a recurring run does it."""
@@ -326,8 +328,7 @@ class KfpServer:
 
     def _create_recurring(self, _: dict[str, str], __: dict[str, str], body: bytes) -> Body:
         wanted = checked(json.loads(body), "V2beta1RecurringRun", "recurring_run")
-        given = {"display_name", "description", "experiment_id", "pipeline_version_reference", "runtime_config"}
-        self._only(wanted, given | {"trigger", "mode", "max_concurrency", "no_catchup"})
+        self._only(wanted, STARTABLE | {"trigger", "mode", "max_concurrency", "no_catchup"})
         self._startable(wanted)
         if not 1 <= int(wanted.get("max_concurrency", 0)) <= 10:
             raise RefusedError(
@@ -342,7 +343,7 @@ class KfpServer:
         if "periodic_schedule" in trigger and int(trigger["periodic_schedule"]["interval_second"]) < 1:
             raise RefusedError(400, "Invalid input error: Found invalid period schedule interval")
         status = "ENABLED" if wanted["mode"] == "ENABLE" else "DISABLED"
-        return self._new(self.recurring, "recurring_run_id", {**wanted, "status": status})
+        return self._new(self.recurring, "recurring_run_id", {**self._with_account(wanted), "status": status})
 
     def _delete_recurring(self, identity: str, query: dict[str, str]) -> Body:
         self._only(query, {"propagation_policy"})
@@ -358,6 +359,11 @@ class KfpServer:
         return {}
 
     # What they share
+
+    def _with_account(self, wanted: Body) -> Body:
+        """Without an account, the server's own: it is filled in and shown from then on."""
+        default = "default-editor" if self.multi_user else "pipeline-runner"
+        return {**wanted, "service_account": wanted.get("service_account") or default}
 
     def _startable(self, wanted: Body) -> None:
         """An experiment, a version and the parameters that it takes."""
