@@ -1,4 +1,4 @@
-"""Runs, parameters and figures in MLflow; the only module that imports mlflow.
+"""Runs, parameters and figures in MLflow.
 
 A pipeline run is one MLflow run with the tag `exact.pipeline_run`; each stage is a run nested under it. Both are found
 again by their tags, so a repeated stage continues its run. `MLFLOW_TRACKING_URI` names the server; without it, runs go

@@ -122,6 +122,8 @@ def test_one_parent_run_and_a_nested_run_a_stage(finished, monkeypatch):
         "promote",
     }
     assert {run.info.status for run in runs} == {"FINISHED"}
+    # Of the exit handler itself: the runner records the end too, without a reason.
+    assert "record_status: SUCCEEDED" in (workdir / "run.log").read_text()
     (evaluation,) = [run for run in runs if run.data.tags.get("exact.stage") == "evaluate"]
     metrics = json.loads((workdir / "evaluation" / "metrics.json").read_text())
     assert evaluation.data.metrics["miou_macro"] == metrics["miou_macro"]
@@ -161,8 +163,9 @@ def test_a_failed_run_says_why_keeps_its_state_and_can_be_repeated(finished, tmp
     assert not (work / ".state").exists()
     client = MlflowClient(tracking_uri=tracking_uri())
     runs = client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id])
-    parents = [run.info.status for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    parents = {run.info.status: run for run in runs if "mlflow.parentRunId" not in run.data.tags}
     assert sorted(parents) == ["FAILED", "FINISHED"]
+    assert "failed" in parents["FAILED"].data.tags["exact.failure"]
 
 
 def test_the_screen_shows_stages_and_what_they_say(tmp_path, capsys):
