@@ -72,6 +72,7 @@ bench: $(READY) ## time and memory against a plain implementation of the same eq
 	$(BIN)/python -m benchmarks.speed
 	$(BIN)/python -m benchmarks.loader
 	$(BIN)/python -m benchmarks.mapping
+	$(BIN)/python -m benchmarks.mapping --rows 1024 2048 --ask 64
 
 .PHONY: bench-quality
 bench-quality: $(READY) ## maps, masks part by part, choices without masks, time to equal quality (some hours)

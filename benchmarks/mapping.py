@@ -1,18 +1,24 @@
 """Mapping a wide strip, as it grows: memory that does not follow it, and time beside the model's own.
 
-    python -m benchmarks.mapping [--width 10980] [--rows 96 192 384] [--dates 12] [--block 512] [--workdir DIR]
+    python -m benchmarks.mapping [--width 10980] [--rows 192] [--dates 12] [--block 512] [--workdir DIR]
+    python -m benchmarks.mapping --rows 512 1024 2048 10980 --ask 64
 
 A generated season of the width of a Sentinel-2 tile is mapped by an untrained segmenter of the recipe `season`, each
 height in a process of its own, by one thread of torch's. Every row says peak resident memory, seconds in the model, and
 what the rest adds to them: opening the season (a look at a band of every date), reading (which a second thread does
 meanwhile), blending, writing. Seconds are those of the processor, so that other work on the machine counts little.
+
+Memory does not depend on how often the model is asked, and time does: `--ask 64` asks it about one batch in 64 and
+takes its last answer for the others. All else is done in full, so that a whole tile takes minutes. Two dates are
+generated and all others are links to them: what is read and decompressed is as much.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
-import resource
+import os
 import subprocess
 import sys
 import tempfile
@@ -25,6 +31,7 @@ import rasterio
 import torch
 from numpy.typing import NDArray
 from rasterio.transform import Affine
+from rasterio.windows import Window
 
 from exact_core.config import RunConfig
 from exact_core.data.dataset import Statistics
@@ -44,6 +51,8 @@ BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
 COARSE = ("B05", "B06", "B07", "B8A", "B11", "B12")
 CROPS = tuple(f"crop {number}" for number in range(1, 7))
 SIDE = 24
+DISTINCT = 2
+"""Dates that are generated."""
 
 
 def configuration() -> RunConfig:
@@ -55,30 +64,46 @@ def configuration() -> RunConfig:
 def generate(folder: Path, *, width: int, rows: int, dates: int, block: int) -> None:
     """Rasters of fields of 32 pixels, each with a course of its own over the year."""
     rng = np.random.default_rng(0)
-    for number in range(dates):
+    days = [folder / f"S2_2021{4 + number // 4:02d}{1 + 7 * (number % 4):02d}" for number in range(dates)]
+    for number, day in enumerate(days):
+        day.mkdir(parents=True)
         for band in BANDS:
-            pixel = 2 if band in COARSE else 1
-            fields = rng.integers(200, 5000, (rows // 32 + 1, width // 32 + 1))
-            values = fields.repeat(32 // pixel, 0).repeat(32 // pixel, 1)[: rows // pixel, : width // pixel]
-            values = (values + rng.integers(0, 50, values.shape)).astype(np.uint16)
-            path = folder / f"S2_2021{4 + number // 4:02d}{1 + 7 * (number % 4):02d}" / f"{band}.tif"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            profile = {"driver": "GTiff", "height": values.shape[0], "width": values.shape[1], "count": 1}
-            transform = Affine(10 * pixel, 0, 500_000, 0, -10 * pixel, 5_600_000)
-            tiles = {"tiled": True, "compress": "deflate", "zlevel": 1, "blockxsize": block, "blockysize": block}
-            with rasterio.open(
-                path, "w", **profile, **tiles, dtype="uint16", crs="EPSG:32631", transform=transform, nodata=0
-            ) as file:
-                file.write(values, 1)
+            if number < DISTINCT:
+                pixel = 2 if band in COARSE else 1
+                _write_band(rng, day / f"{band}.tif", rows // pixel, width // pixel, block=block, pixel=pixel)
+            else:
+                os.link(days[number % DISTINCT] / f"{band}.tif", day / f"{band}.tif")
 
 
-def measure(folder: Path, out: Path) -> dict[str, float]:
-    """Map it in this process; seconds in all and in parts, and peak memory."""
+def _write_band(rng: np.random.Generator, path: Path, height: int, width: int, *, block: int, pixel: int) -> None:
+    """A band, a row of blocks in memory at a time; `pixel` is its size in pixels of the finest band."""
+    side = 32 // pixel
+    fields = rng.integers(200, 5000, (height // side + 1, width // side + 1), np.uint16)
+    profile = {"driver": "GTiff", "height": height, "width": width, "count": 1, "dtype": "uint16", "nodata": 0}
+    tiles = {"tiled": True, "compress": "deflate", "zlevel": 1, "blockxsize": block, "blockysize": block}
+    transform = Affine(10 * pixel, 0, 500_000, 0, -10 * pixel, 5_600_000)
+    with rasterio.open(path, "w", **profile, **tiles, crs="EPSG:32631", transform=transform) as file:
+        for first in range(0, height, block):
+            row = np.arange(first, min(first + block, height)) // side
+            values = fields[row].repeat(side, 1)[:, :width]
+            values += rng.integers(0, 50, values.shape, np.uint16)
+            file.write(values, 1, window=Window(0, first, width, len(row)))
+
+
+def peak_gib() -> float:
+    """Most resident memory of this process so far; `getrusage` would count that of the process that started it."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 2**20
+
+
+def measure(folder: Path, out: Path, *, ask: int) -> dict[str, float]:
+    """Map it in this process; seconds in all and in parts, and peak memory after each part."""
     config = configuration()
     torch.set_num_threads(1)
     started = time.process_time()
     images = open_season(folder, config.data)
     spent = {"opening": time.process_time() - started, "reading": 0.0, "model": 0.0}
+    peaks = {"peak_opening": peak_gib()}
     torch.manual_seed(0)
     model = build_segmenter(config.segmenter, bands=len(BANDS), classes=len(CROPS), window=SIDE).eval()
     statistics = Statistics(mean=(2600.0,) * 10, std=(1400.0,) * 10, origin="made up", pixels=0)
@@ -99,21 +124,27 @@ def measure(folder: Path, out: Path) -> dict[str, float]:
     size = window_bytes(predict, dates=len(images.days), bands=len(BANDS), side=SIDE, clear=True, device=device)
     batch = choose_batch(size, available_bytes(device), device)
 
+    calls, last = itertools.count(), np.empty((0, 0, 0, 0), np.float32)
+
     def timed(pixels: list[NDArray[np.int16]], clear: list[NDArray[np.bool_] | None]) -> NDArray[np.float32]:
-        began = time.thread_time()
-        found = predict(pixels, clear)
-        spent["model"] += time.thread_time() - began
-        return found
+        nonlocal last
+        if next(calls) % ask == 0 or len(last) < len(pixels):
+            began = time.thread_time()
+            last = predict(pixels, clear)
+            spent["model"] += time.thread_time() - began
+        return last[: len(pixels)]
 
     pieces = Pieces(out / "rows", first=0, key="", batch=batch)
     map_part(_Timed(**vars(images)), timed, record, pieces, end=record.height, chunk=config.mapping.rows)
     spent["reading"] = sum(_Timed.seconds)
+    peaks["peak_mapping"] = peak_gib()
     began = time.process_time()
     result = write_files(record, read_rows(out / "rows", first=0, end=record.height), out)
     ended = time.process_time()
     assert result.unmapped == 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return {**spent, "writing": ended - began, "seconds": ended - started, "peak_gib": peak, "batch": batch}
+    seconds = {**spent, "writing": ended - began}
+    seconds["blending"] = ended - started - sum(seconds.values())
+    return {**seconds, **peaks, "peak_writing": peak_gib(), "batch": batch}
 
 
 class _Timed(SeasonImages):
@@ -132,36 +163,37 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--width", type=int, default=10_980)
-    parser.add_argument("--rows", type=int, nargs="+", default=[96, 192, 384])
+    parser.add_argument("--rows", type=int, nargs="+", default=[192])
     parser.add_argument("--dates", type=int, default=12)
     parser.add_argument("--block", type=int, default=512, help="side of the images' compressed blocks, pixels")
+    parser.add_argument("--ask", type=int, default=1, help="ask the model about one batch in so many")
     parser.add_argument("--workdir", type=Path)
     parser.add_argument("--measure", type=Path, nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        print(json.dumps(measure(*options.measure)))
+        print(json.dumps(measure(*options.measure, ask=options.ask)))
         return
-    columns = ("opening", "reading", "blending", "writing")
-    print(
-        "| rows | megapixels | peak memory | model, s | s a megapixel | beside it | of which " + ", ".join(columns), "|"
-    )
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    parts = ("opening", "reading", "blending", "writing")
+    print("| rows, dates | megapixels | peak memory after opening, mapping, writing, GiB |", end=" ")
+    print(f"model, s a megapixel | {', '.join(parts)}, s a megapixel | beside the model |")
+    print("| --- | --- | --- | --- | --- | --- |")
     for rows in options.rows:
         with tempfile.TemporaryDirectory(prefix="exact-mapping-", dir=options.workdir) as name:
             folder = Path(name)
             generate(folder / "source", width=options.width, rows=rows, dates=options.dates, block=options.block)
             (folder / "map").mkdir()
-            command = [sys.executable, "-m", "benchmarks.mapping", "--measure", folder / "source", folder / "map"]
+            command = [sys.executable, "-m", "benchmarks.mapping", "--ask", str(options.ask)]
+            command += ["--measure", str(folder / "source"), str(folder / "map")]
             done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
         found = json.loads(done.stdout.splitlines()[-1])
-        megapixels, inside = rows * options.width / 1e6, found["model"]
-        found["blending"] = found["seconds"] - inside - sum(found[name] for name in columns if name in found)
-        shares = ", ".join(f"{100 * found[name] / inside:.1f}" for name in columns)
-        print(
-            f"| {rows} | {megapixels:.1f} | {found['peak_gib']:.2f} GiB | {inside:.0f} | "
-            f"{found['seconds'] / megapixels:.1f} | {100 * (found['seconds'] - inside) / inside:.1f} % | {shares} |",
-            flush=True,
-        )
+        megapixels = rows * options.width / 1e6
+        peaks = ", ".join(f"{found[f'peak_{part}']:.2f}" for part in ("opening", "mapping", "writing"))
+        each = ", ".join(f"{found[part] / megapixels:.2f}" for part in parts)
+        model, beside = "–", "–"
+        if options.ask == 1:
+            model = f"{found['model'] / megapixels:.1f}"
+            beside = f"{100 * sum(found[part] for part in parts) / found['model']:.1f} %"
+        print(f"| {rows}, {options.dates} | {megapixels:.1f} | {peaks} | {model} | {each} | {beside} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,9 @@ SAMPLE = 4_000_000
 """Pixels looked at to tell a raster's scale."""
 LOOK = 200
 """Side of the sample of a date that its offset is checked on."""
+ROWS_LOOKED_AT = 1024
+"""Rows in memory at a time where a whole band is looked at: those of the tallest common blocks, which would otherwise
+be decompressed twice."""
 INFRARED = ("B08", "B8A", "B07")
 NO_REFLECTANCE = -2000
 """Values from here down are marks of missing data that the file does not declare: noise goes to some -500."""
@@ -86,8 +89,12 @@ class SeasonImages:
         pixels = np.empty(shape, np.int16)
         clear = np.empty((shape[0], part.height // CLEAR_PATCH, part.width // CLEAR_PATCH), np.bool_)
         for place, acquisition in enumerate(self.acquisitions):
-            pixels[place], ground = _read_date(acquisition, self.bands, self.grid, first, last, self.settings, counts)
-            usable = ground & (pixels[place] != 0).any(0) & (pixels[place] != LIMITS.max).all(0)
+            usable = _read_date(
+                acquisition, self.bands, self.grid, first, last, self.settings, counts, out=pixels[place]
+            )
+            usable &= _measured(pixels[place])
+            for band in pixels[place]:
+                usable &= band != LIMITS.max
             clear[place] = all_of_patches(usable)
         return pixels, clear, counts
 
@@ -249,11 +256,18 @@ def _seen(acquisition: Acquisition, grid: Grid, settings: SeasonConfig) -> tuple
 
     By the first band that has any value: reading all of them here would double the time.
     """
+    patches = grid.height // CLEAR_PATCH * (grid.width // CLEAR_PATCH)
     for band in settings.bands:
-        pixels, ground = _read_date(acquisition, (band,), grid, 0, grid.height, settings, Counter())
-        measured = pixels[0] != 0
-        if measured.any():
-            return True, float(all_of_patches(measured & ground).mean())
+        any_measured, clear = False, 0
+        for first in range(0, grid.height, ROWS_LOOKED_AT):
+            last = min(first + ROWS_LOOKED_AT, grid.height)
+            pixels = np.empty((1, last - first, grid.width), np.int16)
+            ground = _read_date(acquisition, (band,), grid, first, last, settings, Counter(), out=pixels)
+            measured = pixels[0] != 0
+            any_measured |= bool(measured.any())
+            clear += int(all_of_patches(measured & ground).sum())
+        if any_measured:
+            return True, clear / patches
     return False, 0.0
 
 
@@ -282,28 +296,38 @@ def _read_date(
     last: int,
     settings: SeasonConfig,
     counts: Counter[str],
-) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
-    """Rows `first` to `last` of a date: int16 (C, h, W), and where the ground shows, as far as clouds are known (h, W).
+    *,
+    out: NDArray[np.int16],
+) -> NDArray[np.bool_]:
+    """Rows `first` to `last` of a date into `out` (C, h, W); where the ground shows, as far as clouds are known (h, W).
 
     Where several acquisitions of the day overlap, a pixel is of the first that measured it clearly, else of the first
     that measured it at all.
     """
     part = grid.rows(first, last)
-    pixels = np.empty((len(bands), part.height, part.width), np.int16)
-    ground = np.zeros((part.height, part.width), np.bool_)
-    measured = np.zeros_like(ground)
-    for place, each in enumerate((acquisition, *acquisition.others)):
+    for row, band in zip(out, bands, strict=True):
+        row[:] = _read_band(acquisition.files[band], part, acquisition.offset, counts)
+    ground = _read_ground(acquisition, grid, first, last, settings)
+    if not acquisition.others:
+        return ground
+    measured = _measured(out)
+    for each in acquisition.others:
         found = np.stack([_read_band(each.files[band], part, each.offset, counts) for band in bands])
         clear = _read_ground(each, grid, first, last, settings)
-        if place == 0:
-            pixels, ground, measured = found, clear, (found != 0).any(0)
-            continue
-        here = (found != 0).any(0)
+        here = _measured(found)
         better = here & (~measured | (clear & ~ground))
-        pixels[:, better] = found[:, better]
+        out[:, better] = found[:, better]
         ground[better] = clear[better]
         measured |= here
-    return pixels, ground
+    return ground
+
+
+def _measured(pixels: NDArray[np.int16]) -> NDArray[np.bool_]:
+    """Where any band of (C, h, W) has a value (h, W); band by band, as all at once would take as much memory again."""
+    measured: NDArray[np.bool_] = pixels[0] != 0
+    for band in pixels[1:]:
+        measured |= band != 0
+    return measured
 
 
 def _read_ground(

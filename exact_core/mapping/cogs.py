@@ -44,6 +44,9 @@ OVERVIEWS = {CLASS: "mode", CONFIDENCE: "average", PROBABILITIES: "average"}
 BLOCK = 512
 QUICKLOOK = 1024
 """Longest side of the quick-look, pixels."""
+CACHE = 256 * 2**20
+"""Bytes of blocks that GDAL keeps; by default a twentieth of the machine's memory, which the probabilities of a whole
+tile fill. A row of blocks of a tile takes 6 MB a band."""
 
 
 class MapRecord(Settings):
@@ -118,20 +121,21 @@ def write_files(record: MapRecord, rows: Iterable[FinishedRows], out: Path) -> M
     names = (CLASS, CONFIDENCE, PROBABILITIES)[: 3 if record.probabilities else 2]
     partial = {name: out / f"{name}.partial" for name in names}
     try:
-        with ExitStack() as stack:
-            files = {name: stack.enter_context(_create(partial[name], name, record)) for name in names}
-            for each in rows:
-                window = Window(0, each.first, record.width, len(each.label))
-                files[CLASS].write(each.label, 1, window=window)
-                files[CONFIDENCE].write(each.confidence, 1, window=window)
-                if each.probabilities is not None:
-                    files[PROBABILITIES].write(each.probabilities, window=window)
-                seams.add(MappedRows(each.first, each.label, np.empty((0, 0, 0), np.float32)))
-                pixels += np.bincount(each.label.ravel(), minlength=VOID + 1)
-        for name in names:
-            _optimise(partial[name], out / name, overviews=OVERVIEWS[name])
-            partial[name].unlink()
-        _write_quicklook(out / CLASS, out / "quicklook.png")
+        with rasterio.Env(GDAL_CACHEMAX=CACHE):
+            with ExitStack() as stack:
+                files = {name: stack.enter_context(_create(partial[name], name, record)) for name in names}
+                for each in rows:
+                    window = Window(0, each.first, record.width, len(each.label))
+                    files[CLASS].write(each.label, 1, window=window)
+                    files[CONFIDENCE].write(each.confidence, 1, window=window)
+                    if each.probabilities is not None:
+                        files[PROBABILITIES].write(each.probabilities, window=window)
+                    seams.add(MappedRows(each.first, each.label, np.empty((0, 0, 0), np.float32)))
+                    pixels += np.bincount(each.label.ravel(), minlength=VOID + 1)
+            for name in names:
+                _optimise(partial[name], out / name, overviews=OVERVIEWS[name])
+                partial[name].unlink()
+            _write_quicklook(out / CLASS, out / "quicklook.png")
     except (RasterioError, OSError) as error:
         raise ServiceError(f"{out}: the map cannot be written: {error}; make room, and repeat") from error
     return MapResult(pixels[: len(record.names)], int(pixels[VOID]), seams.ratio())

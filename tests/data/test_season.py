@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections import Counter
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import rasterio
 
 from exact_core.config import DataConfig, SeasonConfig
+from exact_core.data import season_images
 from exact_core.data.dataset import VOID, WindowDataset
 from exact_core.data.season import ingest_season, open_season
 from exact_core.errors import ConfigError, DataError, ExactError
@@ -543,6 +545,65 @@ def test_clouds_grow_alike_whatever_rows_are_read(tmp_path: Path) -> None:
         if not season.cloud_erosion:
             assert not (whole & ~plain.read(0, 32)[1]).any()
             assert whole.mean() < plain.read(0, 32)[1].mean()
+
+
+@pytest.mark.parametrize("rows", [2, 6, 14])
+@pytest.mark.parametrize("first_band", ["B02", "B05"])
+def test_clear_shares_do_not_depend_on_the_rows_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, first_band: str
+) -> None:
+    """Clouds that grow over the edges of what is looked at, a day of two acquisitions, a date without the first band.
+
+    The expected share is the mean of `_read_date`'s whole band, counted in one go.
+    """
+
+    def scl(date: int) -> np.ndarray:
+        return np.random.default_rng(date).choice([CLEAR, CLOUD], (16, 16), p=[0.8, 0.2])
+
+    def change(date: int, band: str, values: np.ndarray) -> np.ndarray:
+        values = values.copy()
+        # Half a swath beyond the scene; and a date whose first band was not measured, so that the next one tells.
+        values[: 5 if band in COARSE else 10] *= date != 1
+        values *= not (date == 3 and band == first_band)
+        return values
+
+    root = write_season(tmp_path / "s", scl=scl, change=change)
+    (root / "S2_20180411").rename(root / "A2_20180401")
+    others = [band for band in BANDS if band != first_band]
+    season = SeasonConfig(bands=(first_band, *others), cloud_erosion=1, cloud_dilation=2, longest_gap=400)
+    config = DataConfig(season=season)
+    whole = open_season(root, config)
+    assert len(whole.shares) == 3
+    assert len(set(whole.shares)) > 1
+    for acquisition, share in zip(whole.acquisitions, whole.shares, strict=True):
+        told = first_band if acquisition.date != dt.date(2018, 5, 1) else others[0]
+        pixels = np.empty((1, 32, 32), np.int16)
+        part = (acquisition, (told,), whole.grid, 0, 32, season, Counter())
+        ground = season_images._read_date(*part, out=pixels)
+        seen = (pixels[0] != 0) & ground
+        assert share == seen.reshape(16, 2, 16, 2).all((1, 3)).mean()
+    monkeypatch.setattr(season_images, "ROWS_LOOKED_AT", rows)
+    assert open_season(root, config).shares == whole.shares
+
+
+def test_no_more_rows_than_these_are_in_memory_when_a_season_opens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each file; with the neighbours that growing clouds and bilinear values draw on."""
+    root = write_season(tmp_path / "s", size=(96, 32), scl=lambda _date: np.full((48, 16), CLEAR))
+    tallest = 0
+    read = season_images.read_raster
+
+    def spied(path: Path, **options: Any) -> Any:
+        nonlocal tallest
+        found = read(path, **options)
+        tallest = max(tallest, len(found[0]) * (2 if path.stem in (*COARSE, "SCL") else 1))
+        return found
+
+    monkeypatch.setattr(season_images, "read_raster", spied)
+    monkeypatch.setattr(season_images, "ROWS_LOOKED_AT", 16)
+    assert open_season(root, DataConfig()).shares == (1.0,) * 4
+    assert 16 <= tallest <= 16 + 2 * 2 * 2
 
 
 def test_a_single_date(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from exact_core.data.season import open_season
 from exact_core.errors import ConfigError, DataError
 from exact_core.evaluation.figures import class_colours
 from exact_core.mapping.calibration import NOT_FITTED
-from exact_core.mapping.cogs import MapRecord, write_files
+from exact_core.mapping.cogs import CACHE, MapRecord, write_files
 from exact_core.mapping.pieces import FinishedRows, Pieces
 from exact_core.mapping.season_map import parse_part
 from exact_core.recipes import resolve
@@ -303,11 +303,17 @@ def test_large_files_are_valid_cogs_with_overviews(tmp_path):
     rng = np.random.default_rng(0)
     label = rng.integers(0, 3, (1100, 600)).astype(np.uint8)
     planes = rng.integers(0, 101, (3, 1100, 600)).astype(np.uint8)
-    rows = [
-        FinishedRows(first, label[first : first + 550], planes[0, first : first + 550], planes[:, first : first + 550])
-        for first in (0, 550)
-    ]
-    write_files(record, rows, tmp_path)
+    kept = []
+
+    def rows():
+        for first in (0, 550):
+            part = slice(first, first + 550)
+            yield FinishedRows(first, label[part], planes[0, part], planes[:, part])
+            kept.append(rasterio.env.getenv()["GDAL_CACHEMAX"])
+
+    write_files(record, rows(), tmp_path)
+    # By default GDAL would keep what is written, up to a twentieth of the machine's memory.
+    assert kept == [CACHE, CACHE]
     for name in ("class.tif", "confidence.tif", "probabilities.tif"):
         assert cog_validate(tmp_path / name, strict=True) == (True, [], [])
         with rasterio.open(tmp_path / name) as file:
