@@ -13,11 +13,17 @@ from pathlib import Path
 
 from kfp import compiler
 
+from pipelines.map_area import map_area
 from pipelines.new_season import new_season
 from pipelines.train_exact import train_dense, train_exact
 
 COMPILED = Path(__file__).parent / "compiled"
-PIPELINES = {"train_exact.yaml": train_exact, "train_dense.yaml": train_dense, "new_season.yaml": new_season}
+PIPELINES = {
+    "train_exact.yaml": train_exact,
+    "train_dense.yaml": train_dense,
+    "new_season.yaml": new_season,
+    "map_area.yaml": map_area,
+}
 
 
 def compile_to(folder: Path) -> list[Path]:

@@ -8,25 +8,25 @@ from components.images import image
 
 @dsl.component(base_image=image(), install_kfp_package=False)
 def champion(
-    dataset: Input[Dataset],
     segmenter: Output[Model],
     training: str,
     recipe: str,
     seed: int,
     overrides: list,
     pipeline_run: str,
+    dataset: Input[Dataset] = None,
     model: str = "",
 ) -> str:
-    """Decide whether to train: always, or only without a champion; one that cannot map this dataset fails the run.
+    """Decide whether to train: always, only without a champion, or never; a champion that does not fit fails the run.
 
     Args:
-        dataset: The window dataset.
         segmenter: The champion, where it is to be used.
-        training: always or if_no_champion.
+        training: always, if_no_champion or never.
         recipe: Name of the recipe.
         seed: Seed of the run.
         overrides: Settings changed in the recipe, as key=value.
         pipeline_run: Identity of the pipeline run, for MLflow.
+        dataset: The window dataset; none where an area is only mapped.
         model: Name of the registered model; empty for exact-NAME after the dataset's name.
 
     Returns:
@@ -39,5 +39,8 @@ def champion(
 
     config = resolve(recipe, seed=int(seed), overrides=overrides)
     with open_stage("champion", config, pipeline_run=pipeline_run) as tracker, handover(tracker) as files:
-        folders = {"dataset": files.read(dataset), "out": files.write(segmenter, optional=True)}
+        folders = {
+            "dataset": None if dataset is None else files.read(dataset),
+            "out": files.write(segmenter, optional=True),
+        }
         return run_stage(training=training, model=model, tracker=tracker, **folders)

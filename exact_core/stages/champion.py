@@ -11,21 +11,21 @@ from exact_core.registry import CHAMPION, Registry, default_name
 from exact_core.stages.models import load_segmenter
 from exact_core.tracking import Tracker
 
-__all__ = ["ALWAYS", "IF_NO_CHAMPION", "REUSE", "TRAIN", "champion"]
+__all__ = ["ALWAYS", "IF_NO_CHAMPION", "NEVER", "REUSE", "TRAIN", "champion"]
 
 log = logging.getLogger(__name__)
 
 TRAIN, REUSE = "train", "reuse"
-ALWAYS, IF_NO_CHAMPION = "always", "if_no_champion"
+ALWAYS, IF_NO_CHAMPION, NEVER = "always", "if_no_champion", "never"
 
 
-def champion(*, dataset: Path, training: str, model: str, out: Path, tracker: Tracker) -> str:
+def champion(*, dataset: Path | None, training: str, model: str, out: Path, tracker: Tracker) -> str:
     """Fetch the champion, if it is to be used.
 
     Args:
-        dataset: folder of the window dataset that is to be mapped.
-        training: always, or if_no_champion.
-        model: name of the registered model; empty: after the dataset's name.
+        dataset: folder of the window dataset that is to be mapped; None where there is none: a map needs no labels.
+        training: always, if_no_champion, or never.
+        model: name of the registered model; empty: after the dataset's name, or after a season's.
         out: model folder for the champion; not made where one is to be trained.
         tracker: gets the decision.
 
@@ -33,20 +33,27 @@ def champion(*, dataset: Path, training: str, model: str, out: Path, tracker: Tr
         train or reuse.
 
     Raises:
-        ConfigError: another word for `training`; or the champion has other classes, bands or windows than the dataset.
+        ConfigError: another word for `training`; no champion where nothing is to be trained; or the champion has other
+            classes, bands or windows than the dataset.
     """
-    if training not in (ALWAYS, IF_NO_CHAMPION):
-        raise ConfigError(f"training = {training!r}: expected {ALWAYS} or {IF_NO_CHAMPION}")
-    windows = WindowDataset(dataset)
-    name = model or default_name(windows.manifest.name)
+    if training not in (ALWAYS, IF_NO_CHAMPION, NEVER):
+        raise ConfigError(f"training = {training!r}: expected {ALWAYS}, {IF_NO_CHAMPION} or {NEVER}")
+    windows = None if dataset is None else WindowDataset(dataset)
+    name = model or default_name("season" if windows is None else windows.manifest.name)
     registry = Registry.of(tracker)
     version = None if registry is None or training == ALWAYS else registry.alias_version(name, CHAMPION)
+    if training == NEVER and (registry is None or version is None):
+        where = "MLflow is off" if registry is None else f"model {name} has no champion"
+        raise ConfigError(
+            f"{where}: there is nothing to map with; train one first (pipeline train_exact), or name another model"
+        )
     if registry is None or version is None:
         reason = "a segmenter is trained every time" if training == ALWAYS else f"model {name} has no champion"
         decision = TRAIN
     else:
         registry.download(name, version, out)
-        load_segmenter(out, windows)  # refuses what does not fit
+        if windows is not None:
+            load_segmenter(out, windows)  # refuses what does not fit
         decision, reason = REUSE, f"model {name} version {version} is the champion"
     tracker.set_tags({"exact.training": decision, "exact.training_reason": reason})
     log.info("champion: %s: %s", decision, reason)

@@ -41,7 +41,7 @@ def test_the_committed_yaml_is_what_the_code_compiles_to():
 
 def test_a_stale_file_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr(compiler, "COMPILED", tmp_path)
-    assert compiler.stale() == ["train_exact.yaml", "train_dense.yaml", "new_season.yaml"]
+    assert compiler.stale() == ["train_exact.yaml", "train_dense.yaml", "new_season.yaml", "map_area.yaml"]
     compiler.compile_to(tmp_path)
     assert compiler.stale() == []
 

@@ -15,6 +15,7 @@ from kfp import components, local as kfp_local
 from exact_core.files import sha256_of
 from pipelines import local
 from pipelines.compile import COMPILED
+from pipelines.map_area import make_map_area
 from pipelines.new_season import make_new_season
 from tests.conftest import TINY
 from tests.fakes import write_season
@@ -110,3 +111,11 @@ def test_a_second_season_is_mapped_with_the_champion_of_the_first(tmp_path, monk
     scores = [json.loads((tmp_path / name / "evaluation" / "metrics.json").read_text()) for name in ("first", "second")]
     assert scores[0]["confusion"] == scores[1]["confusion"]
     assert scores[1]["pseudo_masks"] is None
+    # Without any label, by the pipeline that only maps.
+    shutil.rmtree(tmp_path / "source/labels")
+    images = {key: value for key, value in arguments.items() if key != "training"}
+    (tmp_path / "third").mkdir()
+    local._run(tmp_path / "third", make_map_area(on_cluster=False), images, "tags")
+    assert (tmp_path / "third/crop_map/map.json").is_file()
+    maps = [sha256_of(tmp_path / name / "crop_map/class.tif") for name in ("second", "third")]
+    assert maps[0] == maps[1]
