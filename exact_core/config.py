@@ -437,6 +437,14 @@ class TransferConfig(Settings):
 
     windows: int = Field(128, ge=4, description="windows that are sampled of a season")
     pixels: int = Field(2048, ge=64, description="pixel series that are sampled of a season, spread over the windows")
+    held_out_dates: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="share of its dates that the series of each held-out window is made of, drawn anew for each: "
+        "another season has another list of dates, and what that does to a series belongs to what two samples of one "
+        "season differ by; 1: all of them",
+    )
     reach: int = Field(15, ge=1, description="a day counts as seen if there is a clear look within so many days")
     neighbours: int = Field(5, ge=1, description="a series is as far from training as from its n-th nearest there")
     parts: int = Field(4, ge=1, le=16, description="parts of the season whose reflectance is compared one by one")

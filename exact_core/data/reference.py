@@ -42,6 +42,7 @@ __all__ = [
     "load_reference",
     "look_gaps",
     "save_reference",
+    "some_dates",
 ]
 
 REFERENCE = "reference.safetensors"
@@ -60,6 +61,9 @@ class ReferenceSeason(Settings):
     classes: tuple[str, ...] = Field(description="names of crops 1..K; 0 is background")
     calendar: tuple[float, ...] = Field(description="days of the calendar, since season start")
     held_out: str = Field(description="which windows the held-out sample is of")
+    held_out_dates: float = Field(
+        1.0, description="share of their dates that the series of the held-out sample are made of; 1 in older files"
+    )
     labelled: str = Field(description="where labels and confidence come from")
 
 
@@ -175,6 +179,25 @@ def clear_looks(window: Window) -> NDArray[np.bool_]:
     )
     clear = np.asarray(measured.all((2, 4)))
     return clear if window.clear is None else np.asarray(clear & (window.clear > 0))
+
+
+def some_dates(window: Window, share: float, rng: np.random.Generator) -> Window:
+    """A window as another list of dates would show it: a random share of its own, in order.
+
+    Args:
+        window: of T dates.
+        share: of the dates, of 1; at least two remain, as a series needs.
+        rng: draws them.
+    """
+    dates = len(window.days)
+    count = min(dates, max(FEWEST_LOOKS, round(share * dates)))
+    chosen = np.sort(rng.permutation(dates)[:count])
+    return replace(
+        window,
+        pixels=window.pixels[chosen],
+        days=window.days[chosen],
+        clear=None if window.clear is None else window.clear[chosen],
+    )
 
 
 def look_gaps(days: NDArray[np.int16], clear: NDArray[np.bool_], calendar: NDArray[np.float64]) -> NDArray[np.int16]:

@@ -140,7 +140,8 @@ def _season_figure(page: TransferPage) -> Figure:
             axes.plot(days, middle, color=colour, linewidth=2.2, marker="o", markersize=4, label=label)
         axes.set_ylabel("NDVI: median, 10–90 % of pixels")
         _finish(axes)
-        axes.legend(frameon=False, loc="upper left", ncols=2)
+        # Above the axes: inside them, some season's band lies under it.
+        axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=2)
     axes = grid[-1, 0]
     width = 0.9 * (days[1] - days[0] if len(days) > 1 else 10)
     weights, seen = page.transfer.importance, page.transfer.seen

@@ -5,6 +5,8 @@ Axes: T dates, C bands, S window side, G days of the calendar.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.neighbors import KNeighborsClassifier
@@ -12,7 +14,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from exact_core.config import TransferConfig
 from exact_core.data.calendar import calendar_of
 from exact_core.data.dataset import VOID, Window, WindowDataset
-from exact_core.data.reference import Reference, ReferenceSeason, SampleBuilder, SeriesSample
+from exact_core.data.reference import Reference, ReferenceSeason, SampleBuilder, SeriesSample, some_dates
 from exact_core.data.season import SeasonImages
 from exact_core.errors import DataError
 from exact_core.mapping.predict import Predictor
@@ -30,19 +32,20 @@ def make_reference(
     """A sample of a dataset's training windows, and one of windows that were held out.
 
     Held out are the validation and test splits; of a dataset without them, windows that share no pixel with those
-    sampled for training.
+    sampled for training. Their series are made of a part of their dates (`held_out_dates`): windows of one scene share
+    its list of dates, which no other season does.
 
     Args:
         windows: the training dataset.
         predictor: the segmenter that gives classes; None: tags do, by way of windows with a single crop.
-        settings: `windows` and `pixels` apply.
-        seed: of the draw of pixels.
+        settings: `windows`, `pixels` and `held_out_dates` apply.
+        seed: of the draw of pixels and dates.
     """
     train, held_out, origin = _divided(windows)
     calendar = calendar_of(windows)
     samples = [
-        sample_dataset(windows, indices, predictor, settings, calendar=calendar, seed=seed + number)[0]
-        for number, indices in enumerate((train, held_out))
+        sample_dataset(windows, indices, predictor, settings, calendar=calendar, seed=seed + number, dates=dates)[0]
+        for number, (indices, dates) in enumerate(((train, 1.0), (held_out, settings.held_out_dates)))
     ]
     labelled = "the segmenter"
     if predictor is None:
@@ -57,6 +60,7 @@ def make_reference(
         classes=manifest.classes,
         calendar=tuple(calendar.tolist()),
         held_out=origin,
+        held_out_dates=settings.held_out_dates,
         labelled=labelled,
     )
     return Reference(season, *samples)
@@ -70,16 +74,29 @@ def sample_dataset(
     *,
     calendar: NDArray[np.float64],
     seed: int,
+    dates: float = 1.0,
 ) -> tuple[SeriesSample, NDArray[np.float64]]:
-    """Pixels of evenly chosen windows, and the mean of each band (C,) over all their measured pixel-dates."""
+    """Pixels of evenly chosen windows, and the mean of each band (C,) over the measured pixel-dates that were used.
+
+    Args:
+        windows: the dataset.
+        indices: positions to choose from.
+        predictor: gives classes and confidence, by all dates of a window; None: pixels get no class.
+        settings: `windows` and `pixels` apply.
+        calendar: days since the season's start (G,).
+        seed: of the draw of pixels and dates.
+        dates: share of each window's dates that its series are made of.
+    """
     chosen = _spread(indices, settings.windows)
     builder = SampleBuilder(calendar, per_window=_per_window(settings, len(chosen)), seed=seed)
-    if predictor is None:
-        for index in chosen.tolist():
-            builder.add(windows.window(index))
-    else:
-        for index, probabilities in predictor.stream(chosen.tolist()):
-            builder.add(windows.window(index), probabilities)
+    told: Iterable[tuple[int, NDArray[np.float32] | None]] = (
+        ((index, None) for index in chosen.tolist()) if predictor is None else predictor.stream(chosen.tolist())
+    )
+    for index, probabilities in told:
+        window = windows.window(index)
+        if dates < 1:
+            window = some_dates(window, dates, np.random.default_rng((seed, index)))
+        builder.add(window, probabilities)
     return builder.finish(), builder.measured()[0]
 
 

@@ -6,7 +6,7 @@ import datetime as dt
 import json
 import logging
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,9 @@ def transfer_report(
         if kind == "dataset"
         else _sample_images(config, source, season, model)
     )
+    if model.segmenter is None and model.reference is not None:
+        # Before anything is drawn or compared: the page's curves are of these classes too.
+        found = replace(found, sample=label_by_tags(found.sample, model.reference.train))
     transfer = _compare(config, model, found)
     record = _record(config, source, model, found, transfer)
     write_page(
@@ -237,10 +240,7 @@ def _compare(config: RunConfig, model: _Model, found: _Season) -> Transfer:
         raise DataError(
             "the training season's sample is empty: no pixel had two clear looks; check its dataset's clouds"
         )
-    sample = found.sample
-    if model.segmenter is None:
-        sample = label_by_tags(sample, reference.train)
-    return compare_seasons(reference, sample, config.transfer, start=found.start, days=found.days)
+    return compare_seasons(reference, found.sample, config.transfer, start=found.start, days=found.days)
 
 
 def _record(config: RunConfig, source: str, model: _Model, found: _Season, transfer: Transfer) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from exact_core.data.reference import (
     load_reference,
     look_gaps,
     save_reference,
+    some_dates,
 )
 from exact_core.errors import CorruptError
 
@@ -62,6 +63,20 @@ def test_pixels_with_two_clear_looks_are_taken():
     values = np.repeat([1000.0, 3000.0, 9000.0], [15, 16, 16])
     np.testing.assert_allclose(mean, values.mean())
     np.testing.assert_allclose(std, values.std())
+
+
+def test_a_share_of_the_dates_by_hand():
+    draws = [some_dates(window(), 0.67, np.random.default_rng(seed)) for seed in range(30)]
+    assert {tuple(each.days.tolist()) for each in draws} == {(10, 50), (10, 60), (50, 60)}
+    for each in draws:
+        places = np.searchsorted(window().days, each.days)
+        np.testing.assert_array_equal(each.pixels, window().pixels[places])
+        np.testing.assert_array_equal(each.clear, window().clear[places])
+    again = some_dates(window(), 0.67, np.random.default_rng(0))
+    np.testing.assert_array_equal(again.days, draws[0].days)
+    # A series needs two; all of them are all of them.
+    assert len(some_dates(window(), 0.01, np.random.default_rng(0)).days) == 2
+    np.testing.assert_array_equal(some_dates(window(), 1.0, np.random.default_rng(0)).pixels, window().pixels)
 
 
 def test_a_file_gives_back_what_was_saved(tmp_path):

@@ -4,14 +4,18 @@ import datetime as dt
 import json
 import shutil
 import sys
+from dataclasses import fields
 
 import numpy as np
 import pytest
 
 from exact_core.cli import main
 from exact_core.config import SyntheticConfig, override
+from exact_core.data.dataset import WindowDataset
 from exact_core.data.synthetic import BANDS, generate_scene
 from exact_core.errors import ConfigError, CorruptError
+from exact_core.evaluation.transfer import compare_seasons
+from exact_core.mapping.sampling import make_reference
 from exact_core.recipes import resolve
 from exact_core.registry import CHAMPION
 from exact_core.stages.champion import REUSE, champion
@@ -25,6 +29,7 @@ from tests.fakes import write_raster
 
 TRACKER = NoTracker()
 SIZE = 72
+SEEN = ["data.season.longest_gap=300", "data.season.offset=stated"]
 
 
 def write_scene(root, seed, start, *, offset=0):
@@ -47,7 +52,8 @@ def trained(tmp_path_factory):
     root = tmp_path_factory.mktemp("transfer")
     source = write_scene(root / "source", 1, dt.date(2022, 1, 15))
     sizes = [setting for setting in TINY if not setting.startswith("data.synthetic")]
-    changes = ["data.window=12", "transfer.windows=24", "transfer.pixels=512"]
+    # A generated season is seen as seldom as it happens to be, and the offset is for the report to find.
+    changes = ["data.window=12", *SEEN, "transfer.windows=24", "transfer.pixels=512"]
     config = resolve("season", seed=1, overrides=[*sizes, *changes])
     ingest(config, source=source, season="", out=root / "dataset", tracker=TRACKER)
     train_segmenter(config, dataset=root / "dataset", masks=None, out=root / "segmenter", tracker=TRACKER)
@@ -83,10 +89,31 @@ def test_the_model_folder_is_enough(trained, tmp_path):
     assert again == summary
 
 
+def test_held_out_series_are_of_half_their_dates_and_set_the_limit(trained):
+    root, config, _, _ = trained
+    windows = WindowDataset(root / "dataset")
+    references = {
+        share: make_reference(windows, None, override(config, [f"transfer.held_out_dates={share}"]).transfer, seed=1)
+        for share in (0.5, 1)
+    }
+    half, whole = references[0.5], references[1]
+    for each in fields(half.train):
+        np.testing.assert_array_equal(getattr(half.train, each.name), getattr(whole.train, each.name))
+    assert half.held_out.gap.mean() > 1.3 * whole.held_out.gap.mean()
+    assert half.season.held_out_dates == 0.5
+    start, days = half.season.start, half.calendar
+    # Outside as often as said, by construction, whatever the dates.
+    for reference in (half, whole):
+        found = compare_seasons(reference, reference.held_out, config.transfer, start=start, days=days)
+        (series,) = [each for each in found.findings if each.name == "series"]
+        assert series.value == pytest.approx(0.05, abs=0.005)
+
+
 def test_a_verdict_can_forbid_the_map(trained, tmp_path, monkeypatch, capsys):
     root, _, _, offset = trained
     out = tmp_path / "offset"
-    settings = ["transfer.windows=24", "transfer.pixels=512", "transfer.refuse=do_not_publish"]
+    settings = [*SEEN, "transfer.windows=24", "transfer.pixels=512"]
+    settings.append("transfer.refuse=do_not_publish")
     changes = [word for setting in settings for word in ("--set", setting)]
     command = ["exact", "transfer", offset, "--segmenter", str(root / "segmenter"), "--out", str(out), "--no-tracking"]
     monkeypatch.setattr(sys, "argv", [*command, *changes])
