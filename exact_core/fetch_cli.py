@@ -74,8 +74,8 @@ def fetch(
         f"{out}: {cells}{done.images} images; {done.files_read} files read ({done.bytes / 1e6:.1f} MB), "
         f"{done.files_kept} unchanged"
     )
-    typer.echo(
-        f"next: put labels in {out}/labels, then: exact ingest season {out} DATASET"
-        if cell is None
-        else f"each folder named in {out}/cells.json is a season of its own, as season:{out}/NAME"
-    )
+    typer.echo(f"next: put labels in {out}/labels, then: exact ingest season {out} DATASET")
+    if cell is not None:
+        typer.echo(
+            f"each folder that {out}/cells.json names is a season of its own, too, to be mapped as season:{out}/NAME"
+        )

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from rasterio.warp import Resampling, reproject
@@ -48,7 +49,8 @@ def open_raster(path: Path) -> Any:
     """The file for reading; DataError if it is no raster, or its pixels have no place."""
     try:
         file = rasterio.open(path)
-    except RasterioError as error:
+    # GDAL gives damaged names and numbers as they are; rasterio cannot decode them.
+    except (RasterioError, UnicodeDecodeError, CPLE_BaseError) as error:
         raise DataError(f"{path}: not a readable raster: {error}; download it again or leave its date out") from error
     determinant = file.transform.determinant
     if not (math.isfinite(determinant) and determinant):
@@ -104,15 +106,21 @@ def fit_to_grid(
     if crs == grid.crs and covers and transform.almost_equals(grid.transform, precision=1e-6):
         return values[: grid.height, : grid.width]
     fitted = np.full((grid.height, grid.width), fill, values.dtype)
-    reproject(
-        values,
-        fitted,
-        src_crs=crs,
-        src_transform=transform,
-        src_nodata=fill,
-        dst_crs=grid.crs,
-        dst_transform=grid.transform,
-        dst_nodata=fill,
-        resampling=Resampling.nearest if nearest else Resampling.bilinear,
-    )
+    try:
+        reproject(
+            values,
+            fitted,
+            src_crs=crs,
+            src_transform=transform,
+            src_nodata=fill,
+            dst_crs=grid.crs,
+            dst_transform=grid.transform,
+            dst_nodata=fill,
+            resampling=Resampling.nearest if nearest else Resampling.bilinear,
+        )
+    except (RasterioError, CPLE_BaseError) as error:
+        raise DataError(
+            f"a raster in {crs.to_string()[:80]} cannot be brought to the grid of {grid.file}: {error}; correct its "
+            f"CRS and geotransform, or download it again"
+        ) from error
     return fitted

@@ -153,7 +153,11 @@ def _look(acquisition: Acquisition, grid: Grid, settings: SeasonConfig) -> Look:
     if stated.offset is None:
         with open_raster(files[band]) as file:
             described = [{"scale": file.scales[0], "offset": file.offsets[0]}]
-            stated = stated_offset(file.tags(), described, [])
+            try:
+                tags = file.tags()
+            except UnicodeDecodeError as error:
+                raise DataError(f"{files[band]}: damaged tags: {error}; download it again") from error
+            stated = stated_offset(tags, described, [])
     visible, shortwave = (
         np.stack([reflectance(each) for each in bands]) if all(each in files for each in bands) else None
         for bands in (VISIBLE, SHORTWAVE)
@@ -342,6 +346,9 @@ def _read_ground(
     top, bottom = max(0, first - reach), min(grid.height, last + reach)
     part = grid.rows(top, bottom)
     values, crs, transform, _ = read_raster(path, around=part)
+    if values.dtype.kind == "f":
+        # No number is no class.
+        values = np.where(np.isnan(values), values.dtype.type(0), values)
     if values.dtype != np.uint8 and (values.min() < 0 or values.max() > 255):
         raise DataError(f"{path}: SCL values from {values.min()} to {values.max()}; expected classes 0..11")
     classes = fit_to_grid(values.astype(np.uint8), crs or grid.crs, transform, part, nearest=True, fill=0)

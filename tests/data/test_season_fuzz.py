@@ -16,8 +16,9 @@ from exact_core.data.season import ingest_season, open_season
 from exact_core.errors import ExactError
 from tests.fakes import write_raster, write_season
 
+pytestmark = pytest.mark.slow
 FEW = settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 SIZE = (8, 8)
 CONFIG = DataConfig(window=8, validation_share=0, test_share=0)

@@ -18,6 +18,7 @@ from exact_core.mapping.calibration import (
     log_loss,
     tempered,
 )
+from exact_core.mapping.predict import Predictor
 from exact_core.models.segmenter import build_segmenter
 from exact_core.stages.train_segmenter import _calibration
 
@@ -142,7 +143,9 @@ def test_what_it_is_fitted_on(config, dataset):
         whole = dataset.manifest
         dataset.manifest = whole.model_copy(update=changes)
         try:
-            return _calibration(config, dataset, masks, model, torch.device("cpu"))
+            statistics = dataset.manifest.statistics
+            teller = Predictor(model, dataset, config.segmenter.reading, statistics, torch.device("cpu"), 4)
+            return _calibration(config, dataset, masks, teller)
         finally:
             dataset.manifest = whole
 

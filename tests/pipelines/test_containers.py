@@ -105,7 +105,7 @@ def test_kfps_own_way_is_replaced_while_containers_run_and_only_then(monkeypatch
         during.append(docker_task_handler.run_docker_container)
         raise RuntimeError("a step failed")
 
-    monkeypatch.setattr(local, "_once", lambda _: pipeline)
+    monkeypatch.setattr(local, "_for_here", lambda _: pipeline)
     monkeypatch.setattr(local, "docker_runner", lambda *_, **__: kfp_local.DockerRunner())
     monkeypatch.setattr(local, "finish_pipeline_run", lambda *_, **__: None)
     with pytest.raises(ServiceError, match="a step failed"):

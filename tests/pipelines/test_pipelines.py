@@ -144,6 +144,7 @@ def test_another_run_replaces_the_results(finished, tmp_path):
     assert manifests[0] == manifests[1]
 
 
+@pytest.mark.slow
 def test_a_failed_run_says_why_keeps_its_state_and_can_be_repeated(finished, tmp_path, capsys):
     """A segmenter that cannot start: the classifier is not trained twice, and the MLflow run goes on."""
     work = tmp_path / "work"
