@@ -25,10 +25,10 @@ from exact_core.evaluation.unlike import (
     band_distance,
     best_lag,
     class_curves,
+    curve_lag,
     importance,
     neighbour_distances,
     normalised_difference,
-    peak_day,
 )
 
 __all__ = ["BandRow", "ClassRow", "Finding", "Level", "Transfer", "compare_seasons", "compare_statistics", "worst"]
@@ -329,9 +329,11 @@ def _classes(
         mine, ours = sample.label == number, reference.held_out.label == number
         if not mine.any() and not ours.any():
             continue
-        peaks = [None if curve is None else peak_day(curve[number], calendar) for curve in curves]
-        # Background is a mixture: what it is of, not when it grows, moves its peak.
-        shift = None if not number or peaks[0] is None or peaks[1] is None else peaks[1] - peaks[0]
+        old, fresh = curves
+        # Background is a mixture: what it is of, not when it grows, moves its curve.
+        shift = None
+        if number and old is not None and fresh is not None:
+            shift = curve_lag(fresh[number], old[number], calendar)
         rows.append(
             _class_row(
                 name,
@@ -383,7 +385,7 @@ def _class_row(
             found.append(
                 (
                     _level(abs(shift), settings.shift),
-                    f"peak {abs(shift):.0f} days {'later' if shift > 0 else 'earlier'}",
+                    f"growth {abs(shift):.0f} days {'later' if shift > 0 else 'earlier'}",
                 )
             )
     level = worst([each for each, _ in found])

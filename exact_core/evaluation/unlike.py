@@ -15,10 +15,10 @@ __all__ = [
     "band_distance",
     "best_lag",
     "class_curves",
+    "curve_lag",
     "importance",
     "neighbour_distances",
     "normalised_difference",
-    "peak_day",
 ]
 
 QUERIES = 512
@@ -26,6 +26,10 @@ QUERIES = 512
 LAG_STEP, LAG_LIMIT = 5, 60
 """Days between the lags that are tried, and the largest."""
 LAG_QUERIES, LAG_TRAIN = 384, 1536
+RISE, ALIKE = 0.1, 0.03
+"""Of NDVI: what a curve must rise by to tell a time, and what counts as the same curve."""
+CURVE_GAIN = 0.7
+"""As LAG_GAIN, for single curves, which a few lucky days bring together more easily."""
 LAG_GAIN = 0.9
 """A lag counts only where it makes the distance smaller than this share of what it is without."""
 FEWEST = 20
@@ -161,25 +165,32 @@ def class_curves(values: Series, label: NDArray[np.uint8], *, classes: int) -> F
     return curves
 
 
-def peak_day(curve: Floats, calendar: Floats) -> float | None:
-    """When a curve (G,) is at its height: the centre of what rises above half of its range, around its maximum.
+def curve_lag(new: Floats, old: Floats, calendar: Floats) -> int | None:
+    """Days by which one class's mean NDVI curve (G,) is later than another's (below 0: earlier).
 
-    The maximum itself would jump along a plateau. None for a curve that hardly rises (0.1) or is half unknown.
+    The shift that brings the curves together, as far as it makes them much more alike than they are. Their heights
+    would not do: a season of two summers has two, and which is higher says nothing of time.
+
+    Returns:
+        0 where the curves are alike (a root mean square of 0.03) or no shift helps; None where one hardly rises (0.1)
+        or is half unknown.
     """
-    known = ~np.isnan(curve)
-    if known.mean() < 0.5:
+    if any(np.isnan(each).mean() > 0.5 or np.nanmax(each) - np.nanmin(each) < RISE for each in (new, old)):
         return None
-    full = np.interp(calendar, calendar[known], curve[known])
-    if np.ptp(full) < 0.1:
-        return None
-    days = np.linspace(calendar[0], calendar[-1], 512)
-    fine = np.interp(days, calendar, full)
-    above = fine - (fine.min() + fine.max()) / 2
-    top = int(fine.argmax())
-    below = np.flatnonzero(above <= 0)
-    first = below[below < top].max(initial=-1) + 1
-    last = below[below > top].min(initial=len(days))
-    return float(np.average(days[first:last], weights=above[first:last]))
+    days = np.arange(calendar[0], calendar[-1] + 1)
+    fine, fixed = (np.interp(days, calendar[~np.isnan(each)], each[~np.isnan(each)]) for each in (new, old))
+    lags = np.arange(-LAG_LIMIT, LAG_LIMIT + 1, LAG_STEP)
+
+    def apart(lag: int) -> float:
+        """Over the days that both have once the new curve is read `lag` days later."""
+        first, last = max(0, -lag), min(len(days), len(days) - lag)
+        return float(np.sqrt(np.mean((fine[first + lag : last + lag] - fixed[first:last]) ** 2)))
+
+    distances = np.array([apart(int(lag)) for lag in lags if abs(lag) < len(days) // 2])
+    lags = lags[abs(lags) < len(days) // 2]
+    still = float(distances[lags == 0][0])
+    best = int(distances.argmin())
+    return int(lags[best]) if still > ALIKE and distances[best] < CURVE_GAIN * still else 0
 
 
 def importance(series: Series, label: NDArray[np.uint8], bands: tuple[str, ...], *, classes: int) -> Floats:

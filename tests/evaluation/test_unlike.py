@@ -9,10 +9,10 @@ from exact_core.evaluation.unlike import (
     band_distance,
     best_lag,
     class_curves,
+    curve_lag,
     importance,
     neighbour_distances,
     normalised_difference,
-    peak_day,
 )
 
 RNG = np.random.default_rng(0)
@@ -72,12 +72,25 @@ def test_ndvi_and_classes_curves_by_hand():
     assert np.isnan(curves[1]).all()  # ten series are too few
 
 
-def test_the_peak_is_the_middle_of_the_height():
-    assert peak_day(bells([150])[0, :, 0].astype(float), CALENDAR) == pytest.approx(150, abs=1)
-    plateau = np.where(abs(CALENDAR - 160) < 50, 0.8, 0.2)
-    assert peak_day(plateau, CALENDAR) == pytest.approx(160, abs=6)
-    assert peak_day(np.full(30, 0.3), CALENDAR) is None
-    assert peak_day(np.where(CALENDAR < 200, np.nan, 0.5), CALENDAR) is None
+@pytest.mark.parametrize("late", [-40, -15, 0, 25])
+def test_a_class_that_grows_later(late):
+    old, new = (bells([150 + days])[0, :, 0].astype(float) for days in (0, late))
+    assert curve_lag(new, old, CALENDAR) == pytest.approx(late, abs=2.5)
+    assert curve_lag(old, new, CALENDAR) == pytest.approx(-late, abs=2.5)
+    # Neither a level nor a height says anything of time.
+    assert curve_lag(0.9 * new + 0.02, old, CALENDAR) == pytest.approx(late, abs=2.5)
+
+
+def test_two_summers_are_not_taken_for_each_other():
+    bump = [np.exp(-(((CALENDAR - day) / 20) ** 2)) for day in (80, 220)]
+    old, new = 0.81 * bump[0] + 0.8 * bump[1], 0.8 * bump[0] + 0.81 * bump[1]
+    assert curve_lag(new, old, CALENDAR) == 0
+
+
+def test_a_curve_that_tells_no_time():
+    old = bells([150])[0, :, 0].astype(float)
+    assert curve_lag(np.full(len(CALENDAR), 0.3), old, CALENDAR) is None
+    assert curve_lag(np.where(CALENDAR < 200, np.nan, 0.5), old, CALENDAR) is None
 
 
 def test_the_days_on_which_classes_part_tell_most():
