@@ -5,22 +5,14 @@ from typing import Any
 from kfp import dsl
 
 from components.champion.component import champion
-from components.preflight.component import preflight
-from components.record_status.component import record_status
-from components.resolve_season.component import resolve_season
 from components.transfer_report.component import transfer_report
+from pipelines.new_season import season_of
 from pipelines.steps import configure
-from pipelines.train_exact import SETTINGS, in_parts
+from pipelines.train_exact import SETTINGS, for_every_step, in_parts, recorded
 
 
 def make_map_area(*, on_cluster: bool) -> Any:
-    """The pipeline in one of its two forms, which differ as those of `new_season` do.
-
-    Args:
-        on_cluster: with the placeholder for the schedule's time; without it, `auto` means the latest season that has
-            ended now.
-    """
-    schedule_time = dsl.PIPELINE_JOB_SCHEDULE_TIME_UTC_PLACEHOLDER if on_cluster else ""
+    """The pipeline in one of its two forms, as `season_of` has them."""
 
     @dsl.pipeline(name="map-area", description="A crop map of a season by the champion: images alone, no label")
     def map_area(
@@ -49,25 +41,10 @@ def make_map_area(*, on_cluster: bool) -> Any:
             map_parts: Parts that the map is made in, each by a step of its own, side by side.
             webhook: http(s) URL that gets the run's final status as JSON; empty for none.
         """
-        common = {
-            "recipe": recipe,
-            "seed": seed,
-            "overrides": overrides,
-            "pipeline_run": dsl.PIPELINE_JOB_ID_PLACEHOLDER,
-        }
-        end = record_status(pipeline_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER, webhook=webhook)
-        configure(end, "record_status", SETTINGS)
-        with dsl.ExitHandler(end, name="map-area"):
-            named = resolve_season(
-                season=season,
-                schedule_time=schedule_time,
-                season_start=season_start,
-                season_days=season_days,
-                source=source,
-                **common,
-            )
-            configure(named, "resolve_season", SETTINGS)
-            ready = configure(preflight(source=source, season=named.output, **common), "preflight", SETTINGS)
+        common = for_every_step(recipe, seed, overrides)
+        with dsl.ExitHandler(recorded(webhook), name="map-area"):
+            rule = {"season": season, "season_start": season_start, "season_days": season_days}
+            named, ready = season_of(source, rule, on_cluster=on_cluster, common=common)
             found = champion(training="never", model=model, **common).after(ready)
             configure(found, "champion", SETTINGS)
             # In a group of its own: KFP's local runner takes whatever another task gives a loop directly for the item.

@@ -8,23 +8,32 @@ from components.champion.component import champion
 from components.evaluate.component import evaluate
 from components.ingest.component import ingest
 from components.preflight.component import preflight
-from components.record_status.component import record_status
 from components.resolve_season.component import resolve_season
 from components.transfer_report.component import transfer_report
 from pipelines.steps import configure
-from pipelines.train_exact import SETTINGS, from_tags, in_parts
+from pipelines.train_exact import SETTINGS, for_every_step, from_tags, in_parts, recorded
+
+
+def season_of(source: Any, rule: dict[str, Any], *, on_cluster: bool, common: dict[str, Any]) -> tuple[Any, Any]:
+    """The steps that find the season and make sure of what it needs: named by the first one's output.
+
+    A pipeline's two forms differ in one constant, the time of the schedule: a cluster fills in KFP's placeholder, but
+    only where it is the whole input of a task; KFP's local runner knows no such placeholder and fails on it.
+
+    Args:
+        source: the images.
+        rule: season, season_start and season_days as the pipeline takes them.
+        on_cluster: with the placeholder; without it, `auto` means the latest season that has ended now.
+        common: parameters that every step takes.
+    """
+    schedule_time = dsl.PIPELINE_JOB_SCHEDULE_TIME_UTC_PLACEHOLDER if on_cluster else ""
+    named = resolve_season(schedule_time=schedule_time, source=source, **rule, **common)
+    configure(named, "resolve_season", SETTINGS)
+    return named, configure(preflight(source=source, season=named.output, **common), "preflight", SETTINGS)
 
 
 def make_new_season(*, on_cluster: bool) -> Any:
-    """The pipeline in one of its two forms.
-
-    They differ in one constant, the time of the schedule: a cluster fills in KFP's placeholder, but only where it is
-    the whole input of a task; KFP's local runner knows no such placeholder and fails on it.
-
-    Args:
-        on_cluster: with the placeholder; without it, `auto` means the latest season that has ended now.
-    """
-    schedule_time = dsl.PIPELINE_JOB_SCHEDULE_TIME_UTC_PLACEHOLDER if on_cluster else ""
+    """The pipeline in one of its two forms, as `season_of` has them."""
 
     @dsl.pipeline(name="new-season", description="The latest season from its crop tags: Exact (Zhu et al., CVPR 2025)")
     def new_season(
@@ -57,25 +66,10 @@ def make_new_season(*, on_cluster: bool) -> Any:
             map_parts: Parts that the map is made in, each by a step of its own, side by side.
             webhook: http(s) URL that gets the run's final status as JSON; empty for none.
         """
-        common = {
-            "recipe": recipe,
-            "seed": seed,
-            "overrides": overrides,
-            "pipeline_run": dsl.PIPELINE_JOB_ID_PLACEHOLDER,
-        }
-        end = record_status(pipeline_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER, webhook=webhook)
-        configure(end, "record_status", SETTINGS)
-        with dsl.ExitHandler(end, name="new-season"):
-            named = resolve_season(
-                season=season,
-                schedule_time=schedule_time,
-                season_start=season_start,
-                season_days=season_days,
-                source=source,
-                **common,
-            )
-            configure(named, "resolve_season", SETTINGS)
-            ready = configure(preflight(source=source, season=named.output, **common), "preflight", SETTINGS)
+        common = for_every_step(recipe, seed, overrides)
+        with dsl.ExitHandler(recorded(webhook), name="new-season"):
+            rule = {"season": season, "season_start": season_start, "season_days": season_days}
+            named, ready = season_of(source, rule, on_cluster=on_cluster, common=common)
             data = ingest(source=source, season=named.output, **common).after(ready)
             configure(data, "ingest", SETTINGS)
             dataset = data.outputs["dataset"]

@@ -17,9 +17,20 @@ from components.train_classifier.component import train_classifier
 from components.train_segmenter.component import train_segmenter
 from pipelines.steps import cluster_settings, configure
 
-__all__ = ["from_tags", "in_parts", "train_dense", "train_exact"]
+__all__ = ["for_every_step", "from_tags", "in_parts", "recorded", "train_dense", "train_exact"]
 
 SETTINGS = cluster_settings()
+
+
+def for_every_step(recipe: Any, seed: Any, overrides: Any) -> dict[str, Any]:
+    """Parameters that every step of a pipeline takes."""
+    return {"recipe": recipe, "seed": seed, "overrides": overrides, "pipeline_run": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
+
+
+def recorded(webhook: Any) -> Any:
+    """The step that records how a run ended; it is for a pipeline's exit handler."""
+    end = record_status(pipeline_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER, webhook=webhook)
+    return configure(end, "record_status", SETTINGS)
 
 
 def in_parts(segmenter: Any, *after: Any, source: Any, season: Any, parts: Any, common: dict[str, Any]) -> None:
@@ -107,10 +118,8 @@ def train_exact(
         map_parts: Parts that the map is made in, each by a step of its own, side by side.
         webhook: http(s) URL that gets the run's final status as JSON; empty for none.
     """
-    common = {"recipe": recipe, "seed": seed, "overrides": overrides, "pipeline_run": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
-    end = record_status(pipeline_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER, webhook=webhook)
-    configure(end, "record_status", SETTINGS)
-    with dsl.ExitHandler(end, name="train-exact"):
+    common = for_every_step(recipe, seed, overrides)
+    with dsl.ExitHandler(recorded(webhook), name="train-exact"):
         ready = configure(preflight(source=source, season=season, **common), "preflight", SETTINGS)
         data = configure(ingest(source=source, season=season, **common).after(ready), "ingest", SETTINGS)
         from_tags(
@@ -143,10 +152,8 @@ def train_dense(
         overrides: Settings changed in the recipe, each as key=value.
         webhook: http(s) URL that gets the run's final status as JSON; empty for none.
     """
-    common = {"recipe": recipe, "seed": seed, "overrides": overrides, "pipeline_run": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
-    end = record_status(pipeline_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER, webhook=webhook)
-    configure(end, "record_status", SETTINGS)
-    with dsl.ExitHandler(end, name="train-dense"):
+    common = for_every_step(recipe, seed, overrides)
+    with dsl.ExitHandler(recorded(webhook), name="train-dense"):
         ready = configure(preflight(source=source, season=season, **common), "preflight", SETTINGS)
         data = configure(ingest(source=source, season=season, **common).after(ready), "ingest", SETTINGS)
         dataset = data.outputs["dataset"]
