@@ -80,6 +80,9 @@ class PastisConfig(Settings):
         return self
 
 
+OffsetRule = Literal["correct", "refuse", "stated"]
+
+
 class SeasonConfig(Settings):
     """A season of Sentinel-2 L2A on disk. Each key may also stand in the source's own `season.yaml`."""
 
@@ -103,7 +106,7 @@ class SeasonConfig(Settings):
         "name", description="column of labels/legend.csv that makes the classes: each name one, or each group"
     )
     void_codes: tuple[int | str, ...] = Field((), description="codes of the label layer whose truth is unknown")
-    offset: Literal["correct", "refuse", "stated"] = Field(
+    offset: OffsetRule = Field(
         "correct",
         description="where metadata and pixels disagree whether a date holds the offset of 1000 of baseline 04.00: the "
         "pixels win, and it is noted; the season is refused; or metadata are believed, unchecked",

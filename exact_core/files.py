@@ -1,4 +1,4 @@
-"""Publishing a file (written under a temporary name, then renamed, so that nobody ever reads half of it); checksums."""
+"""Tables that users wrote; publishing a file under its name once it is whole, so that nobody reads half; checksums."""
 
 from __future__ import annotations
 
@@ -6,7 +6,24 @@ import hashlib
 import os
 from pathlib import Path
 
-__all__ = ["publish_text", "sha256_of"]
+from exact_core.errors import DataError
+
+__all__ = ["publish_text", "read_table_text", "sha256_of"]
+
+
+def read_table_text(path: Path) -> str:
+    """Text of a table as spreadsheets write it: UTF-8, with or without a mark of it.
+
+    Raises:
+        DataError: another encoding.
+        OSError: it cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: not UTF-8: byte {error.object[error.start]:#x} at position {error.start}; save it as UTF-8"
+        ) from error
 
 
 def publish_text(path: Path, text: str) -> None:

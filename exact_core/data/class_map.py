@@ -24,6 +24,7 @@ import numpy as np
 
 from exact_core.config import SeasonConfig
 from exact_core.errors import DataError
+from exact_core.files import read_table_text
 
 __all__ = ["ClassMap", "Code", "meant", "read_class_map"]
 
@@ -144,12 +145,7 @@ def _rows(path: Path) -> list[tuple[str, dict[str, str]]]:
     """Lines of a legend, each with its place."""
     if not path.is_file():
         raise DataError(f"{path}: missing; write code,name lines there, or name the classes by data.season.classes")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: not UTF-8: byte {error.object[error.start]:#x} at position {error.start}; save it as UTF-8"
-        ) from error
+    text = read_table_text(path)
     try:
         rows = csv.DictReader(io.StringIO(text, newline=""))
         if not {"code", "name"} <= set(rows.fieldnames or ()):

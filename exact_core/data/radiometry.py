@@ -17,11 +17,12 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from exact_core.config import OffsetRule
 from exact_core.errors import DataError
 
 __all__ = [
@@ -29,7 +30,6 @@ __all__ = [
     "OFFSET",
     "VISIBLE",
     "Look",
-    "OffsetRule",
     "Stated",
     "check_scales",
     "dark_level",
@@ -62,7 +62,6 @@ SPREAD = 400
 SCALE_RATIO = 8.0
 """Near-infrared medians of clear dates of one season lie within this factor, whatever grows."""
 
-OffsetRule = Literal["correct", "refuse", "stated"]
 _BASELINE_IN_NAME = re.compile(r"_N(\d\d)(\d\d)_")
 
 

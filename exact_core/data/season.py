@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,15 +68,14 @@ def ingest_season(source: Path, config: DataConfig, out: Path, *, seed: int) -> 
             window that two dates measured.
     """
     check_shares(validation=config.validation_share, test=config.test_share)
-    folder = source.parent if source.is_file() else source
+    folder = _folder(source)
     settings = _settings(folder, config)
-    notes: list[str] = []
     cells = _cells(folder)
-    scenes = cells or [source]
     splits = _splits_of(cells, config, seed) if cells else [None]
-    settings, (start, length) = _one_season(scenes, settings)
+    notes: list[str] = []
+    seasons = _one_season([_find(place, settings, notes) for place in cells or [source]])
     layer = open_labels(folder, settings)
-    found = layer if isinstance(layer, TagTable) else layer.classes(_present(scenes, layer, settings), notes)
+    found = layer if isinstance(layer, TagTable) else layer.classes(_present(seasons, layer), notes)
     with DatasetWriter(
         out,
         name="season",
@@ -84,15 +84,15 @@ def ingest_season(source: Path, config: DataConfig, out: Path, *, seed: int) -> 
         classes=found.classes,
         colours=found.colours,
         window=config.window,
-        season_start=start,
-        season_days=length,
+        season_start=seasons[0].start,
+        season_days=seasons[0].length,
         shard_windows=config.shard_windows,
         min_support=config.min_support,
     ) as writer:
         writer.notes.extend(notes)
         noise = TagNoise()
-        for place, split in zip(scenes, splits, strict=True):
-            _write_one(writer, place, config, settings, layer, found, split=split, seed=seed, noise=noise)
+        for season, split in zip(seasons, splits, strict=True):
+            _write_one(writer, season, config, settings, layer, found, split=split, seed=seed, noise=noise)
         if noted := noise.note(config.tag_share):
             writer.notes.append(noted)
         if cells:
@@ -101,7 +101,7 @@ def ingest_season(source: Path, config: DataConfig, out: Path, *, seed: int) -> 
 
 def _write_one(
     writer: DatasetWriter,
-    source: Path,
+    season: _Season,
     config: DataConfig,
     settings: SeasonFile,
     layer: LabelLayer | TagTable,
@@ -112,13 +112,13 @@ def _write_one(
     noise: TagNoise,
 ) -> None:
     """The windows of one scene; `split`: of all of them, where there are several scenes."""
-    images = _open(source, settings, config, writer.notes)
+    images = _open(season, settings, config, writer.notes)
     grid = images.grid
     labels, placed = None, list[Placed]()
     if isinstance(found, TagTable):
         placed, outside = found.place(images.name, grid, window=config.window)
         if split is None:
-            _check_placed(found, placed, outside, writer.notes, source)
+            _check_placed(found, placed, outside, writer.notes, season.source)
         if not placed:
             return
     elif isinstance(layer, LabelLayer):
@@ -133,7 +133,7 @@ def _write_one(
         clear=clear.astype(np.uint8),
         crs=grid.crs.to_string(),
         transform=tuple(grid.transform)[:6],
-        origin=str(source),
+        origin=str(season.source),
     )
     stride = config.stride or settings.stride
     if isinstance(found, TagTable):
@@ -183,22 +183,16 @@ def _splits_of(cells: list[Path], config: DataConfig, seed: int) -> list[str]:
     return split_names(len(cells), **shares, seed=seed, what="cells")
 
 
-def _one_season(scenes: list[Path], settings: SeasonFile) -> tuple[SeasonFile, tuple[dt.date, int]]:
-    """The settings with the season that all scenes are read in: from the first acquisition of any to the last."""
-    spans = [clip_to_season(find_acquisitions(place, settings.bands)[1], settings, place, []) for place in scenes]
-    start = min(span[0] for span in spans)
-    length = max((span[0] - start).days + span[1] for span in spans)
-    if len(scenes) > 1:
-        settings = settings.model_copy(update={"start": start, "days": length})
-    return settings, (start, length)
+def _one_season(seasons: list[_Season]) -> list[_Season]:
+    """The seasons of all scenes as one: from the first day of any to the last."""
+    start = min(season.start for season in seasons)
+    length = max((season.start - start).days + season.length for season in seasons)
+    return [replace(season, start=start, length=length) for season in seasons]
 
 
-def _present(scenes: list[Path], layer: LabelLayer, settings: SeasonFile) -> set[int]:
+def _present(seasons: list[_Season], layer: LabelLayer) -> set[int]:
     """Codes of labels that occur in any scene."""
-    found: set[int] = set()
-    for place in scenes:
-        found |= set(np.unique(layer.codes(_find(place, settings, [])[-1], [])).tolist())
-    return found
+    return {code for season in seasons for code in np.unique(layer.codes(season.grid, [])).tolist()}
 
 
 def _check_splits(writer: DatasetWriter, config: DataConfig) -> None:
@@ -220,33 +214,45 @@ def open_season(source: Path, config: DataConfig) -> SeasonImages:
     Raises:
         ConfigError, DataError: as `ingest_season`.
     """
-    settings = _settings(source.parent if source.is_file() else source, config)
-    return _open(source, settings, config, [])
+    settings = _settings(_folder(source), config)
+    notes: list[str] = []
+    return _open(_find(source, settings, notes), settings, config, notes)
 
 
-def _open(source: Path, settings: SeasonConfig, config: DataConfig, notes: list[str]) -> SeasonImages:
+def _open(season: _Season, settings: SeasonConfig, config: DataConfig, notes: list[str]) -> SeasonImages:
     """The dates to read, their offsets settled, on their grid."""
-    name, start, length, found, grid = _find(source, settings, notes)
-    settled = settle_offsets(found, grid, settings, source, notes)
+    settled = settle_offsets(season.acquisitions, season.grid, settings, season.source, notes)
     chosen, shares = choose_dates(
         merge_days(settled, notes),
-        grid,
+        season.grid,
         settings,
-        start=start,
-        length=length,
+        start=season.start,
+        length=season.length,
         limit=config.max_dates,
-        source=source,
+        source=season.source,
         notes=notes,
     )
-    return SeasonImages(name, start, length, settings, grid, chosen, shares, notes)
+    return SeasonImages(season.name, season.start, season.length, settings, season.grid, chosen, shares, notes)
 
 
-def _find(source: Path, settings: SeasonConfig, notes: list[str]) -> tuple[str, dt.date, int, list[Acquisition], Grid]:
-    """Name of the scene, first day and days of the season, all its acquisitions, checked, and their grid."""
+@dataclass(frozen=True)
+class _Season:
+    """What lies in a season's folder: name of the scene, first day and days, all its acquisitions, and their grid."""
+
+    source: Path
+    name: str
+    start: dt.date
+    length: int
+    acquisitions: list[Acquisition]
+    grid: Grid
+
+
+def _find(source: Path, settings: SeasonConfig, notes: list[str]) -> _Season:
+    """The season in a folder, its files checked; no pixel is read."""
     name, found = find_acquisitions(source, settings.bands)
     start, length, acquisitions = clip_to_season(found, settings, source, notes)
     check_files(acquisitions, settings.bands)
-    return name, start, length, acquisitions, choose_grid(acquisitions[0], settings.bands)
+    return _Season(source, name, start, length, acquisitions, choose_grid(acquisitions[0], settings.bands))
 
 
 def survey_season(source: Path, config: DataConfig) -> tuple[int, int]:
@@ -255,13 +261,18 @@ def survey_season(source: Path, config: DataConfig) -> tuple[int, int]:
     Raises:
         ConfigError, DataError: as `ingest_season`.
     """
-    settings = _settings(source.parent if source.is_file() else source, config)
-    places = _cells(source.parent if source.is_file() else source) or [source]
-    dates = [{acquisition.date for acquisition in _find(place, settings, [])[3]} for place in places]
-    return max(map(len, dates)), len(settings.bands)
+    folder = _folder(source)
+    settings = _settings(folder, config)
+    found = [_find(place, settings, []).acquisitions for place in _cells(folder) or [source]]
+    return max(len({each.date for each in acquisitions}) for acquisitions in found), len(settings.bands)
 
 
 # Settings
+
+
+def _folder(source: Path) -> Path:
+    """The folder of a source that may be named by its catalogue."""
+    return source.parent if source.is_file() else source
 
 
 def _settings(folder: Path, config: DataConfig) -> SeasonFile:

@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,7 +147,7 @@ def _look(acquisition: Acquisition, grid: Grid, settings: SeasonConfig) -> Look:
         if clear is not None:
             measured &= clear
         scale = 10_000 if values.dtype.kind == "f" and _holds_fractions(files[band]) else 1
-        return np.where(measured, values * np.float32(scale), np.nan).astype(np.float32).ravel()
+        return np.where(measured, values.astype(np.float32) * np.float32(scale), np.float32(np.nan)).ravel()
 
     stated = acquisition.stated
     band = next(band for band in settings.bands if band in files)
@@ -166,7 +167,7 @@ def _look(acquisition: Acquisition, grid: Grid, settings: SeasonConfig) -> Look:
     return Look(acquisition.name, acquisition.date, stated, visible, shortwave, infrared)
 
 
-def _sample(path: Path, coarse: Grid) -> NDArray[np.float32]:
+def _sample(path: Path, coarse: Grid) -> NDArray[Any]:
     """Single pixels of a file at the places of a coarse grid (H, W), 0 where it has none."""
     with open_raster(path) as file:
         try:
@@ -180,7 +181,7 @@ def _sample(path: Path, coarse: Grid) -> NDArray[np.float32]:
                 resampling=Resampling.nearest,
                 nodata=0,
             ) as places:
-                return np.asarray(places.read(1), np.float32)
+                return np.asarray(places.read(1))
         except (RasterioError, CPLE_BaseError) as error:
             raise DataError(f"{path}: damaged: {error}; download it again or leave its date out") from error
 

@@ -16,9 +16,9 @@ from exact_core.data.windows import (
     add_scene,
     add_window,
     has_window,
-    is_measured,
     mark_self_scored,
     origins,
+    seen_dates,
     split_names,
 )
 from exact_core.data.writer import DatasetWriter
@@ -49,12 +49,9 @@ def write_tagged(
     Raises:
         DataError: none of them was measured on two dates.
     """
-    measured = [each for each in placed if is_measured(scene, each.row, each.col, window=config.window)]
-    if len(measured) < len(placed):
-        missing = len(placed) - len(measured)
-        writer.notes.append(
-            f"{missing} windows of {scene.name} without at least {MIN_DATES} measured dates were left out"
-        )
+    seen = [seen_dates(scene, each.row, each.col, window=config.window) for each in placed]
+    measured = [(each, dates) for each, dates in zip(placed, seen, strict=True) if dates.sum() >= MIN_DATES]
+    _note_skipped(writer, len(placed) - len(measured), f" of {scene.name}")
     if placed and not measured and split is None:
         raise DataError(
             f"{scene.origin}: none of the {len(placed)} windows that the tags speak of is measured on {MIN_DATES} "
@@ -63,7 +60,7 @@ def write_tagged(
     if split is not None:
         names = [split] * len(measured)
     else:
-        of = groups([(each.row, each.col) for each in measured], window=config.window)
+        of = groups([(each.row, each.col) for each, _ in measured], window=config.window)
         count = max(of, default=-1) + 1
         shares = {"validation": config.validation_share, "test": config.test_share}
         if any(shares.values()) and count >= FEWEST_BLOCKS:
@@ -72,8 +69,8 @@ def write_tagged(
         else:
             names = ["train"] * len(measured)
             mark_self_scored(writer, f"{count} squares apart from each other are too few for splits")
-    for each, name in zip(measured, names, strict=True):
-        add_window(writer, scene, each.row, each.col, tags=each.tags, split=name)
+    for (each, dates), name in zip(measured, names, strict=True):
+        add_window(writer, scene, each.row, each.col, seen=dates, tags=each.tags, split=name)
 
 
 def write_scene_of(
@@ -82,10 +79,12 @@ def write_scene_of(
     """All windows of one of several scenes, in one split; what fewer than two dates measured is left out."""
     step = stride or config.window
     skipped = add_scene(writer, scene, config, split=split, stride=step, skip_unseen=True, noise=noise)
-    if skipped:
-        writer.notes.append(
-            f"{skipped} windows of {scene.name} without at least {MIN_DATES} measured dates were left out"
-        )
+    _note_skipped(writer, skipped, f" of {scene.name}")
+
+
+def _note_skipped(writer: DatasetWriter, count: int, where: str = "") -> None:
+    if count:
+        writer.notes.append(f"{count} windows{where} without at least {MIN_DATES} measured dates were left out")
 
 
 def write_labelled(
@@ -110,8 +109,7 @@ def write_labelled(
         writer.notes.append(f"the scene was split by {len(blocks)} blocks: {counts}")
     else:
         skipped = _write_whole(writer, scene, config, stride=stride, noise=noise)
-    if skipped:
-        writer.notes.append(f"{skipped} windows without at least {MIN_DATES} measured dates were left out")
+    _note_skipped(writer, skipped)
 
 
 def _write_whole(

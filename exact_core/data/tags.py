@@ -28,6 +28,7 @@ from exact_core.data.class_map import ClassMap, meant
 from exact_core.data.dataset import CLEAR_PATCH
 from exact_core.data.rasters import Grid
 from exact_core.errors import DataError
+from exact_core.files import read_table_text
 
 __all__ = ["Placed", "TagRow", "TagTable", "groups", "read_tag_table"]
 
@@ -124,9 +125,7 @@ def read_tag_table(path: Path, class_map: ClassMap | None) -> TagTable:
         DataError: a missing column, or a row with a wrong number or an unknown crop; the line is named.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
+        text = read_table_text(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     try:

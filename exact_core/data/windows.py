@@ -22,9 +22,9 @@ __all__ = [
     "add_window",
     "check_shares",
     "has_window",
-    "is_measured",
     "mark_self_scored",
     "origins",
+    "seen_dates",
     "split_names",
     "tags_from_labels",
     "thin_dates",
@@ -133,7 +133,7 @@ def _corners(scene: Scene, area: Area | None, *, window: int, stride: int) -> li
     return [(row0 + row, col0 + col) for row, col in origins(row1 - row0, col1 - col0, window=window, stride=stride)]
 
 
-def _seen_dates(scene: Scene, row: int, col: int, *, window: int) -> NDArray[np.bool_]:
+def seen_dates(scene: Scene, row: int, col: int, *, window: int) -> NDArray[np.bool_]:
     """Dates (T,) with a measured pixel in a window; without one (nodata 0) a date says nothing about it."""
     return np.asarray(scene.pixels[:, :, row : row + window, col : col + window].any(axis=(1, 2, 3)))
 
@@ -141,7 +141,7 @@ def _seen_dates(scene: Scene, row: int, col: int, *, window: int) -> NDArray[np.
 def has_window(scene: Scene, area: Area, *, window: int, stride: int) -> bool:
     """Whether any window of an area is measured on at least MIN_DATES dates."""
     corners = _corners(scene, area, window=window, stride=stride)
-    return any(_seen_dates(scene, row, col, window=window).sum() >= MIN_DATES for row, col in corners)
+    return any(seen_dates(scene, row, col, window=window).sum() >= MIN_DATES for row, col in corners)
 
 
 class TagNoise:
@@ -181,10 +181,18 @@ class TagNoise:
         )
 
 
-def add_window(writer: DatasetWriter, scene: Scene, row: int, col: int, *, tags: NDArray[np.uint8], split: str) -> None:
-    """Cut one window of a scene, with the dates that measured any of it."""
+def add_window(
+    writer: DatasetWriter,
+    scene: Scene,
+    row: int,
+    col: int,
+    *,
+    seen: NDArray[np.bool_],
+    tags: NDArray[np.uint8],
+    split: str,
+) -> None:
+    """Cut one window of a scene, with the dates that measured any of it (`seen_dates`)."""
     window = writer.window
-    seen = _seen_dates(scene, row, col, window=window)
     here = np.s_[row : row + window, col : col + window]
     patches = np.s_[row // 2 : (row + window) // 2, col // 2 : (col + window) // 2]
     writer.add(
@@ -209,11 +217,6 @@ def add_window(writer: DatasetWriter, scene: Scene, row: int, col: int, *, tags:
         ),
         origin=scene.origin,
     )
-
-
-def is_measured(scene: Scene, row: int, col: int, *, window: int) -> bool:
-    """Whether a window is measured on at least MIN_DATES dates."""
-    return bool(_seen_dates(scene, row, col, window=window).sum() >= MIN_DATES)
 
 
 def add_scene(
@@ -260,7 +263,7 @@ def add_scene(
         )
     skipped = 0
     for row, col in _corners(scene, area, window=window, stride=step):
-        seen = _seen_dates(scene, row, col, window=window)
+        seen = seen_dates(scene, row, col, window=window)
         if skip_unseen and seen.sum() < MIN_DATES:
             skipped += 1
             continue
@@ -275,5 +278,5 @@ def add_scene(
             noise.add(scene.labels, row, col, window=window, classes=classes, share=config.tag_share)
         if report is not None:
             tags = report(tags)
-        add_window(writer, scene, row, col, tags=tags, split=split)
+        add_window(writer, scene, row, col, seen=seen, tags=tags, split=split)
     return skipped

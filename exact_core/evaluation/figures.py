@@ -33,6 +33,7 @@ __all__ = [
     "curves_figure",
     "histogram_figure",
     "map_figure",
+    "matrix_axes",
     "new_figure",
     "overlay_cam",
     "paint",
@@ -227,18 +228,24 @@ def confusion_figure(names: Sequence[str], counts: NDArray[np.int64]) -> Figure:
         text = f"{100 * share:.0f} %\n{abbreviate(int(counts[row, column]))}" if share >= 0.005 else "<1 %"
         colour = "white" if share > 0.5 else INK if share >= 0.005 else MUTED
         axes.text(column, row, text, ha="center", va="center", fontsize=10, color=colour, linespacing=1.25)
+    axes.set_xlabel("Predicted")
+    axes.set_ylabel("Reference")
+    matrix_axes(axes, names)
+    return figure
+
+
+def matrix_axes(axes: Axes, names: Sequence[str]) -> None:
+    """Names along both axes of a square matrix, and white lines between its cells."""
+    size = len(names)
     axes.set_xticks(range(size))
     axes.set_yticks(range(size))
     class_labels(axes.set_xticklabels([shorten(name) for name in names], rotation=40, ha="right"))
     class_labels(axes.set_yticklabels([shorten(name) for name in names]))
-    axes.set_xlabel("Predicted")
-    axes.set_ylabel("Reference")
     axes.set_xticks(np.arange(size + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(size + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="white", linewidth=1.5)
     axes.tick_params(which="both", length=0)
     axes.spines[:].set_visible(False)
-    return figure
 
 
 def per_class_figure(names: Sequence[str], series: Mapping[str, Sequence[float | None]]) -> Figure:

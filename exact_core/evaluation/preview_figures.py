@@ -15,7 +15,18 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from exact_core.evaluation.figures import INK, MUTED, RULE, SERIES, SHARES, class_labels, new_figure, plain, shorten
+from exact_core.evaluation.figures import (
+    INK,
+    MUTED,
+    RULE,
+    SERIES,
+    SHARES,
+    class_labels,
+    matrix_axes,
+    new_figure,
+    plain,
+    shorten,
+)
 from exact_core.evaluation.preview import BandFigures, Footprint, Gap, SceneDates, TagFigures
 from exact_core.evaluation.preview_findings import LARGE_SHIFT
 
@@ -286,17 +297,9 @@ def together_figure(tags: TagFigures) -> Figure:
         text = str(tags.together[row, column]) if alone else f"{100 * shares[row, column]:.0f}"
         colour = MUTED if alone else "white" if shares[row, column] > 0.6 else INK
         axes.text(column, row, text, ha="center", va="center", fontsize=7.5 if size > 10 else 9, color=colour)
-    axes.set_xticks(range(size))
-    axes.set_yticks(range(size))
-    class_labels(axes.set_xticklabels([shorten(name) for name in tags.classes], rotation=40, ha="right"))
-    class_labels(axes.set_yticklabels([shorten(name) for name in tags.classes]))
     axes.set_xlabel("… also tagged with, % (grey: windows)")
     axes.set_ylabel("Windows tagged with …")
-    axes.set_xticks(np.arange(size + 1) - 0.5, minor=True)
-    axes.set_yticks(np.arange(size + 1) - 0.5, minor=True)
-    axes.grid(which="minor", color="white", linewidth=1.5)
-    axes.tick_params(which="both", length=0)
-    axes.spines[:].set_visible(False)
+    matrix_axes(axes, tags.classes)
     return figure
 
 

@@ -19,10 +19,10 @@ from rasterio.windows import Window
 
 from exact_core.data.dataset import VOID
 from exact_core.errors import CorruptError, DataError
+from exact_core.mapping.cogs import CLASS, CONFIDENCE
 
 __all__ = ["CLASS", "CONFIDENCE", "CropMap", "open_map"]
 
-CLASS, CONFIDENCE = "class.tif", "confidence.tif"
 BAND_PIXELS = 4_000_000
 """Pixels in memory at a time, at least one row."""
 BLOCK = 512

@@ -28,6 +28,7 @@ from rasterio.warp import transform
 
 from exact_core.data.dataset import VOID
 from exact_core.errors import ConfigError, DataError
+from exact_core.files import read_table_text
 from exact_core.mapping.areas import ProbabilitySample
 from exact_core.mapping.map_folder import CropMap
 
@@ -104,11 +105,7 @@ def read_sample(path: Path, crop_map: CropMap, counts: NDArray[np.int64], *, des
 
 def _read_csv(path: Path) -> _Table:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: not UTF-8: byte {error.object[error.start]:#x} at position {error.start}; save it as UTF-8"
-        ) from error
+        text = read_table_text(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}; give a table or a point layer") from error
     first = text.partition("\n")[0]
