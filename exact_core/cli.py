@@ -11,7 +11,8 @@ import typer
 import yaml
 
 from exact_core import __version__, areas_cli, cluster_cli, fetch_cli, inspect_cli, transfer_cli
-from exact_core.config import RunConfig, load_config, override
+from exact_core.cli_options import Set, Tracking, config_of
+from exact_core.config import RunConfig
 from exact_core.errors import ConfigError, ExactError, ServiceError
 from exact_core.recipes import RECIPES, resolve
 from exact_core.store_cli import store_app
@@ -52,18 +53,8 @@ Recipe = Annotated[
 Seed = Annotated[
     int | None, typer.Option(min=0, help="Seed of generation, initialisation, order and augmentation; default 0.")
 ]
-Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated.")]
-Tracking = Annotated[bool, typer.Option("--tracking/--no-tracking", help="Record the run in MLflow.")]
 Dataset = Annotated[str, typer.Argument(help="The window dataset: a folder, or where it lies in a store.")]
 Out = Annotated[Path, typer.Argument(help="Folder to write; refused if it holds a finished result.")]
-
-
-def _config(recipe: str, seed: int | None, changes: list[str]) -> RunConfig:
-    """A recipe by name, or a saved configuration with its own seed unless another is given."""
-    if recipe.endswith((".yaml", ".yml")):
-        given = [] if seed is None else [f"seed={seed}"]
-        return override(load_config(Path(recipe)), [*given, *changes])
-    return resolve(recipe, seed=seed or 0, overrides=changes)
 
 
 def _recipe_for(dataset: str) -> str:
@@ -97,7 +88,7 @@ def synthetic(
     tracking: Tracking = True,
 ) -> None:
     """Generate a season whose answer is known."""
-    _ingest("synthetic", out, season="", config=_config(recipe, seed, changes), tracking=tracking)
+    _ingest("synthetic", out, season="", config=config_of(recipe, seed, changes), tracking=tracking)
 
 
 @ingest_app.command()
@@ -110,7 +101,7 @@ def pastis(
     tracking: Tracking = True,
 ) -> None:
     """Read PASTIS in its public layout."""
-    _ingest(f"pastis:{root}", out, season="", config=_config(recipe, seed, changes), tracking=tracking)
+    _ingest(f"pastis:{root}", out, season="", config=config_of(recipe, seed, changes), tracking=tracking)
 
 
 @ingest_app.command()
@@ -124,7 +115,7 @@ def season(
     tracking: Tracking = True,
 ) -> None:
     """Read a season of Sentinel-2 L2A from disk."""
-    _ingest(f"season:{source}", out, season=season, config=_config(recipe, seed, changes), tracking=tracking)
+    _ingest(f"season:{source}", out, season=season, config=config_of(recipe, seed, changes), tracking=tracking)
 
 
 @app.command()
@@ -141,7 +132,7 @@ def train_classifier(
     from exact_core.stages.handover import handover
     from exact_core.stages.train_classifier import train_classifier as run_stage
 
-    config = _config(recipe or _recipe_for(dataset), seed, changes)
+    config = config_of(recipe or _recipe_for(dataset), seed, changes)
     with open_stage("train_classifier", config, tracking=tracking) as tracker, handover(tracker) as files:
         run_stage(config, dataset=files.read(dataset), out=out, tracker=tracker)
 
@@ -161,7 +152,7 @@ def generate_masks(
     from exact_core.stages.generate_masks import generate_masks as run_stage
     from exact_core.stages.handover import handover
 
-    config = _config(recipe or _recipe_for(dataset), seed, changes)
+    config = config_of(recipe or _recipe_for(dataset), seed, changes)
     with open_stage("generate_masks", config, tracking=tracking) as tracker, handover(tracker) as files:
         run_stage(config, dataset=files.read(dataset), classifier=files.read(classifier), out=out, tracker=tracker)
 
@@ -181,7 +172,7 @@ def train_segmenter(
     from exact_core.stages.handover import handover
     from exact_core.stages.train_segmenter import train_segmenter as run_stage
 
-    config = _config(recipe or _recipe_for(dataset), seed, changes)
+    config = config_of(recipe or _recipe_for(dataset), seed, changes)
     with open_stage("train_segmenter", config, tracking=tracking) as tracker, handover(tracker) as files:
         run_stage(
             config, dataset=files.read(dataset), masks=files.read(masks) if masks else None, out=out, tracker=tracker
@@ -206,7 +197,7 @@ def evaluate(
     from exact_core.stages.frame import open_stage
     from exact_core.stages.handover import handover
 
-    config = _config(recipe or _recipe_for(dataset), seed, changes)
+    config = config_of(recipe or _recipe_for(dataset), seed, changes)
     with open_stage("evaluate", config, tracking=tracking) as tracker, handover(tracker) as files:
         run_stage(
             config,
@@ -236,7 +227,7 @@ def map_area(
     from exact_core.stages.handover import handover
     from exact_core.stages.map_season import map_season as run_stage
 
-    config = _config(recipe, None, changes)
+    config = config_of(recipe, None, changes)
     if not source.startswith("season:"):
         raise ConfigError(f"{source!r}: only a season of images can be mapped; expected season:PATH")
     with open_stage("map_season", config, tracking=tracking) as tracker, handover(tracker) as files:

@@ -190,8 +190,7 @@ def tracked_stage(stage: str, *, pipeline_run: str, name: str) -> Iterator[Mlflo
     tags = {STAGE_TAG: stage}
     if given is not None:
         run_id = str(given.info.run_id)
-        for key, value in {**tags, **({PIPELINE_TAG: pipeline_run} if pipeline_run else {})}.items():
-            client.set_tag(run_id, key, value)
+        _tell(client, given, {**tags, PIPELINE_TAG: pipeline_run})
     else:
         if pipeline_run:
             tags |= {PIPELINE_TAG: pipeline_run, PARENT_TAG: _parent(client, experiment, pipeline_run, name)}

@@ -7,26 +7,18 @@ from typing import Annotated
 
 import typer
 
-from exact_core.config import RunConfig, load_config, override
-from exact_core.recipes import RECIPES, resolve
+from exact_core.cli_options import Set, Tracking, config_of
+from exact_core.recipes import RECIPES
 
 __all__ = ["register"]
 
 Recipe = Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}, or a saved configuration (.yaml).")]
-Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated.")]
-Tracking = Annotated[bool, typer.Option("--tracking/--no-tracking", help="Record the run in MLflow.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `exact`."""
     app.command()(transfer)
     app.command("leave-one-season-out")(leave_out)
-
-
-def _config(recipe: str, changes: list[str]) -> RunConfig:
-    if recipe.endswith((".yaml", ".yml")):
-        return override(load_config(Path(recipe)), changes)
-    return resolve(recipe, overrides=changes)
 
 
 def transfer(
@@ -46,7 +38,7 @@ def transfer(
     from exact_core.stages.handover import handover
     from exact_core.stages.transfer_report import transfer_report
 
-    config = _config(recipe, changes)
+    config = config_of(recipe, None, changes)
     with open_stage("transfer_report", config, tracking=tracking) as tracker, handover(tracker) as files:
         transfer_report(
             config,
@@ -72,7 +64,7 @@ def leave_out(
     from exact_core.stages.frame import open_stage
     from exact_core.stages.leave_season_out import leave_season_out, table
 
-    config = _config(recipe, changes)
+    config = config_of(recipe, None, changes)
     with open_stage("leave_season_out", config, tracking=tracking) as tracker:
         leave_season_out(config, datasets=datasets, dense=dense, out=out, tracker=tracker)
     typer.echo(table(out))

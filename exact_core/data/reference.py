@@ -29,6 +29,7 @@ from safetensors.numpy import save_file
 from exact_core.config import Settings, describe
 from exact_core.data.calendar import calendar_series
 from exact_core.data.dataset import CLEAR_PATCH, VOID, Window
+from exact_core.data.validity import all_of_patches
 from exact_core.errors import CorruptError
 
 __all__ = [
@@ -173,11 +174,7 @@ class SampleBuilder:
 
 def clear_looks(window: Window) -> NDArray[np.bool_]:
     """Where a patch was measured whole and, if clouds are known, none lies over it: (T, H/2, W/2)."""
-    dates, _, height, width = window.pixels.shape
-    measured = window.pixels.any(1).reshape(
-        dates, height // CLEAR_PATCH, CLEAR_PATCH, width // CLEAR_PATCH, CLEAR_PATCH
-    )
-    clear = np.asarray(measured.all((2, 4)))
+    clear = all_of_patches(np.asarray(window.pixels.any(1)))
     return clear if window.clear is None else np.asarray(clear & (window.clear > 0))
 
 

@@ -53,16 +53,16 @@ def _grown(mask: NDArray[np.bool_], steps: int) -> NDArray[np.bool_]:
 
 
 def all_of_patches(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(H, W) -> (H/2, W/2): patches of which every pixel is set; one cloudy pixel spoils the patch's spectrum.
+    """(..., H, W) -> (..., H/2, W/2): patches of which every pixel is set; one cloudy pixel spoils the spectrum.
 
     Raises:
         ValueError: a side that is no multiple of a patch's.
     """
-    height, width = mask.shape
+    *rest, height, width = mask.shape
     if height % CLEAR_PATCH or width % CLEAR_PATCH:
         raise ValueError(f"the mask has shape {mask.shape}; expected multiples of {CLEAR_PATCH}")
-    patches = mask.reshape(height // CLEAR_PATCH, CLEAR_PATCH, width // CLEAR_PATCH, CLEAR_PATCH)
-    return np.asarray(patches.all(axis=(1, 3)))
+    patches = mask.reshape(*rest, height // CLEAR_PATCH, CLEAR_PATCH, width // CLEAR_PATCH, CLEAR_PATCH)
+    return np.asarray(patches.all(axis=(-3, -1)))
 
 
 def longest_gap(days: NDArray[np.int64], shares: NDArray[np.float64], length: int) -> tuple[int, int]:

@@ -154,7 +154,6 @@ class Preview:
         scenes: number of scenes that there are.
         clouds_known: whether clear shares tell of clouds.
         gaps: times without a usable date, longest first.
-        scenes_with_gaps: scenes of the calendar that have one.
         bands: one for each band.
         reference: what the statistics of training come from; empty: there are none to compare with.
         tags: None where tags are not known.
@@ -175,7 +174,6 @@ class Preview:
     scenes: int
     clouds_known: bool
     gaps: list[Gap]
-    scenes_with_gaps: int
     bands: list[BandFigures]
     reference: str
     tags: TagFigures | None

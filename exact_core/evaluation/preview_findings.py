@@ -61,8 +61,8 @@ def _gaps(preview: Preview) -> list[str]:
         return []
     longest = preview.gaps[0]
     where = f" in {longest.scene}" if preview.scenes > 1 else ""
-    shown = len(preview.calendar)
-    share = f"All {shown}" if preview.scenes_with_gaps == shown else f"{preview.scenes_with_gaps} of the {shown}"
+    shown, with_gaps = len(preview.calendar), len({gap.scene for gap in preview.gaps})
+    share = f"All {shown}" if with_gaps == shown else f"{with_gaps} of the {shown}"
     many = f"{share} scenes shown have" if preview.scenes > 1 else ""
     counted = f"{many} a gap of more than {GAP_WEEKS:g} weeks; the longest:" if many else "The longest gap:"
     usable = f"with {100 * USABLE:.0f} % of the scene {'clear' if preview.clouds_known else 'measured'}"

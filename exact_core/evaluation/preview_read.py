@@ -86,7 +86,6 @@ def preview_dataset(dataset: WindowDataset, *, seed: int, reference: Reference |
         scenes=len(groups),
         clouds_known=manifest.has_clear,
         gaps=longest_first(gaps),
-        scenes_with_gaps=len({gap.scene for gap in gaps}),
         bands=sums.figures(compare=reference is not None or len(present) > 1),
         reference=known.name,
         tags=count_tags(dataset.tags, {split: rows for split, rows in members.items() if len(rows)}, manifest.classes),

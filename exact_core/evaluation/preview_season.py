@@ -73,7 +73,6 @@ def preview_season(
         scenes=1,
         clouds_known=clouds,
         gaps=longest_first(gaps),
-        scenes_with_gaps=int(bool(gaps)),
         bands=sums.figures(compare=reference is not None),
         reference=known.name,
         tags=None,

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from exact_core.config import TransferConfig
 from exact_core.data.dataset import Statistics
+from exact_core.data.radiometry import OFFSET
 from exact_core.data.reference import Reference, SeriesSample
 from exact_core.evaluation.unlike import (
     band_distance,
@@ -31,11 +32,20 @@ from exact_core.evaluation.unlike import (
     normalised_difference,
 )
 
-__all__ = ["BandRow", "ClassRow", "Finding", "Level", "Transfer", "compare_seasons", "compare_statistics", "worst"]
+__all__ = [
+    "BandRow",
+    "ClassRow",
+    "Finding",
+    "Level",
+    "Transfer",
+    "compare_seasons",
+    "compare_statistics",
+    "level_of",
+    "worst",
+]
 
 HELD_OUT_QUANTILE = 0.95
 """Distance below which this share of held-out series lies: what is beyond it is outside of what training showed."""
-OFFSET = 1000
 """What products of processing baseline 04.00 and later add to reflectance x 10,000."""
 FEWEST_PIXELS = 50
 KEY = 1.0
@@ -122,7 +132,6 @@ class Transfer:
     importance: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     seen: NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, 0)))
     """Share of pixels with a clear look nearby, in training and in the new season (2, G)."""
-    notes: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> Level:
@@ -182,7 +191,7 @@ def compare_statistics(
         for band, new, old, std in zip(bands, mean.tolist(), statistics.mean, statistics.std, strict=True)
     ]
     largest = max(rows, key=lambda row: row.distance)
-    level = _level(largest.distance, settings.bands)
+    level = level_of(largest.distance, settings.bands)
     reason = f"{largest.band} is {largest.shift:+.2f} standard deviations from training on average, clouds included"
     missing = Finding(
         "reference",
@@ -195,7 +204,8 @@ def compare_statistics(
     return Transfer([Finding("bands", "Reflectance", level, largest.distance, reason), missing], rows)
 
 
-def _level(value: float, limits: tuple[float, float]) -> Level:
+def level_of(value: float, limits: tuple[float, float]) -> Level:
+    """The level of a figure by the two limits from which it is one; what is not known (NaN) is fine."""
     if value >= limits[1]:
         return Level.do_not_publish
     return Level.look if value >= limits[0] else Level.fine
@@ -233,7 +243,7 @@ def _bands_finding(rows: list[BandRow], settings: TransferConfig) -> Finding:
             "bands", "Reflectance", Level.do_not_publish, None, "no day of the season has clear pixels to compare"
         )
     largest = max(known, key=lambda row: row.beyond)
-    level = _level(largest.beyond, settings.bands)
+    level = level_of(largest.beyond, settings.bands)
     reason = (
         f"largest in {largest.band}: {largest.distance:.2f} training standard deviations "
         f"(held-out windows {largest.own:.2f}), mean {largest.shift:+.2f}"
@@ -263,7 +273,7 @@ def _parts_finding(
         f"largest in {largest.band}, {_day(start, days[places[0]])} to {_day(start, days[places[-1]])}: "
         f"{largest.distance:.2f} training standard deviations (held-out windows {largest.own:.2f})"
     )
-    return Finding("parts", title, _level(largest.beyond, settings.part_bands), largest.beyond, reason)
+    return Finding("parts", title, level_of(largest.beyond, settings.part_bands), largest.beyond, reason)
 
 
 # Series and timing
@@ -285,7 +295,7 @@ def _series_finding(
     crossed = _crossed(own, window)
     if crossed is not None:
         reason += f"; held-out halves, each by the limit of the other: {100 * crossed:.0f} %"
-    return Finding("series", title, _level(share - (1 - HELD_OUT_QUANTILE), settings.outside), share, reason)
+    return Finding("series", title, level_of(share - (1 - HELD_OUT_QUANTILE), settings.outside), share, reason)
 
 
 def _crossed(own: NDArray[np.float64], window: NDArray[np.int32]) -> float | None:
@@ -304,7 +314,7 @@ def _shift_finding(lag: int, settings: TransferConfig) -> Finding:
         if lag
         else "no shift in time makes the season more like training"
     )
-    return Finding("shift", "Timing", _level(abs(lag), settings.shift), float(lag), reason)
+    return Finding("shift", "Timing", level_of(abs(lag), settings.shift), float(lag), reason)
 
 
 # Classes
@@ -374,17 +384,17 @@ def _class_row(
     if share >= settings.smallest_class and outside is not None:
         own = 1 - HELD_OUT_QUANTILE if own_outside is None else own_outside
         found.append(
-            (_level(outside - own, settings.outside), f"{100 * outside:.0f} % outside training ({100 * own:.0f} %)")
+            (level_of(outside - own, settings.outside), f"{100 * outside:.0f} % outside training ({100 * own:.0f} %)")
         )
         if confidence is not None and own_confidence is not None:
             loss = own_confidence - confidence
             found.append(
-                (_level(loss, settings.confidence), f"confidence {confidence:.2f} instead of {own_confidence:.2f}")
+                (level_of(loss, settings.confidence), f"confidence {confidence:.2f} instead of {own_confidence:.2f}")
             )
         if shift is not None:
             found.append(
                 (
-                    _level(abs(shift), settings.shift),
+                    level_of(abs(shift), settings.shift),
                     f"growth {abs(shift):.0f} days {'later' if shift > 0 else 'earlier'}",
                 )
             )
@@ -432,7 +442,7 @@ def _dates_finding(
     key = key_days(weights)
     missing = key & missing_days(seen)
     share = float(weights[missing].sum() / weights[key].sum())
-    level = _level(share, settings.dates)
+    level = level_of(share, settings.dates)
     if not missing.any():
         stretches = "; ".join(_stretches(key, start, days))
         return Finding("dates", "Key times", level, share, f"the key times ({stretches}) have clear looks")

@@ -6,6 +6,7 @@ Axes: N pixels, G days of the calendar, K crops.
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,9 @@ from numpy.typing import NDArray
 
 from exact_core.config import TransferConfig
 from exact_core.data.reference import Reference, SeriesSample
-from exact_core.evaluation.figures import DPI, INK, MUTED, RULE, SERIES, class_colours, shorten
+from exact_core.evaluation.figures import DPI, INK, MUTED, RULE, SERIES, colours_of, shorten
 from exact_core.evaluation.report import data_uri, png_of, render
-from exact_core.evaluation.transfer import Level, Transfer, key_days, missing_days
+from exact_core.evaluation.transfer import Level, Transfer, key_days, level_of, missing_days
 from exact_core.evaluation.unlike import class_curves, normalised_difference
 from exact_core.files import publish_text
 
@@ -42,6 +43,7 @@ class TransferPage:
         record: content of transfer.json.
         start: first day of the new season.
         dates: its acquisitions.
+        colours: #rrggbb of classes whose class map gives one.
     """
 
     transfer: Transfer
@@ -51,6 +53,7 @@ class TransferPage:
     record: dict[str, Any]
     start: dt.date
     dates: list[dt.date]
+    colours: Mapping[str, str]
 
     def curves(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
         """NDVI of training and of the new season (N, G); None where it is not known."""
@@ -90,7 +93,7 @@ def _uri(figure: Figure) -> str:
 
 def _colours(page: TransferPage) -> dict[str, str]:
     classes = () if page.reference is None else page.reference.season.classes
-    return dict(zip(("background", *classes), class_colours(len(classes)), strict=True))
+    return dict(zip(("background", *classes), colours_of(classes, page.colours), strict=True))
 
 
 def _parts(page: TransferPage) -> list[str]:
@@ -112,13 +115,12 @@ def _bands(page: TransferPage) -> list[dict[str, Any]]:
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in page.transfer.bands:
         limits = page.settings.bands if row.part is None else page.settings.part_bands
-        level = "do_not_publish" if row.beyond >= limits[1] else "look" if row.beyond >= limits[0] else "fine"
         known = not np.isnan(row.distance)
         cell = {
             "text": f"{row.distance:.2f}" if known else "–",
             "own": f"{row.own:.2f}" if known and not np.isnan(row.own) else "–",
             "shift": f"{row.shift:+.2f}" if known else "–",
-            "level": level if known else "unknown",
+            "level": level_of(row.beyond, limits).value if known else "unknown",
         }
         rows.setdefault(row.band, []).append(cell)
     return [{"band": band, "cells": cells} for band, cells in rows.items()]

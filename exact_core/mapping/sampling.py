@@ -9,7 +9,6 @@ from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.neighbors import KNeighborsClassifier
 
 from exact_core.config import TransferConfig
 from exact_core.data.calendar import calendar_of
@@ -162,6 +161,9 @@ def sample_season(
 
 def label_by_tags(sample: SeriesSample, teacher: SeriesSample) -> SeriesSample:
     """Each pixel with the class of most of its nearest labelled pixels, and the share of them that agree."""
+    # Heavy, and trainings and most reports do without.
+    from sklearn.neighbors import KNeighborsClassifier
+
     teacher = teacher.take(teacher.label != VOID)
     if not len(sample) or not len(teacher):
         return sample

@@ -10,7 +10,7 @@ from typing import Any
 from exact_core.config import RunConfig
 from exact_core.data.dataset import WindowDataset
 from exact_core.data.joined import check_alike, join_datasets
-from exact_core.errors import ConfigError
+from exact_core.errors import ConfigError, DataError
 from exact_core.evaluation.score import HEADLINE
 from exact_core.files import publish_text
 from exact_core.stages.evaluate import evaluate
@@ -25,6 +25,8 @@ __all__ = ["leave_season_out", "table"]
 log = logging.getLogger(__name__)
 
 RECORD = "leave_one_season_out.json"
+TASK = "task.json"
+"""What a folder that is not finished was begun with."""
 
 
 def leave_season_out(
@@ -47,12 +49,21 @@ def leave_season_out(
 
     Raises:
         ConfigError: fewer than two datasets, or they differ.
-        DataError: `out` holds a finished result.
+        DataError: `out` holds a finished result, or was begun with other settings or datasets.
     """
     if len(datasets) < 2:
         raise ConfigError(f"{len(datasets)} dataset: give two seasons or more, one to be left out in turn")
-    check_alike([WindowDataset(folder) for folder in datasets])
+    windows = [WindowDataset(folder) for folder in datasets]
+    check_alike(windows)
     fresh_folder(out, RECORD)
+    _same_task(
+        out,
+        {
+            "settings": config.digest("classifier", "masks", "segmenter", "seed"),
+            "supervision": "dense" if dense else "tags",
+            "datasets": [each.manifest.digest for each in windows],
+        },
+    )
     rows = []
     for number, left_out in enumerate(datasets):
         seen = [folder for place, folder in enumerate(datasets) if place != number]
@@ -65,6 +76,14 @@ def leave_season_out(
     summary = {f"{kind}_{name}": value for kind, values in figures.items() for name, value in values.items()}
     tracker.log_summary(summary)
     return summary
+
+
+def _same_task(out: Path, task: dict[str, Any]) -> None:
+    """Raise DataError if what lies half done in `out` is of other settings or datasets, or these in another order."""
+    path = out / TASK
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != task:
+        raise DataError(f"{out}: begun with other settings or datasets; choose another folder, or delete this one")
+    publish_text(path, json.dumps(task, indent=2))
 
 
 def table(out: Path) -> str:

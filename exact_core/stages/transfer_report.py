@@ -79,7 +79,7 @@ def transfer_report(
     """Hold a new season against the one a model was trained on; labels of the new one are neither needed nor read.
 
     Args:
-        config: `transfer`, `mapping.batch`, `seed` and `device` apply, and `data.season`.
+        config: `transfer`, `evaluation.batch`, `seed` and `device` apply, and `data.season`.
         source: season:PATH; or the folder of a window dataset of the new season; any other has nothing to compare.
         season: a year or START/DAYS of a season source; empty: what the source says.
         segmenter: model folder; it carries a sample of its season. None: classes are told by tags.
@@ -118,7 +118,16 @@ def transfer_report(
     record = _record(config, source, model, found, transfer)
     write_page(
         out / "report.html",
-        TransferPage(transfer, model.reference, found.sample, config.transfer, record, found.start, found.dates),
+        TransferPage(
+            transfer,
+            model.reference,
+            found.sample,
+            config.transfer,
+            record,
+            found.start,
+            found.dates,
+            {} if model.manifest is None else model.manifest.colours,
+        ),
     )
     if report is not None:
         report.parent.mkdir(parents=True, exist_ok=True)
@@ -180,7 +189,9 @@ def _calendar(model: _Model, start: dt.date, length: int) -> NDArray[np.float64]
         return np.array([length / 2])
     days = model.reference.calendar
     if model.manifest is not None and model.trained.segmenter.reading.dates == "day_of_year":
-        return np.asarray(days + (model.reference.season.start.timetuple().tm_yday - start.timetuple().tm_yday))
+        ahead = model.reference.season.start.timetuple().tm_yday - start.timetuple().tm_yday
+        # The nearer way round the year.
+        return np.asarray(days + (ahead + 182) % 365 - 182)
     return days
 
 
@@ -246,7 +257,7 @@ def _compare(config: RunConfig, model: _Model, found: _Season) -> Transfer:
 def _record(config: RunConfig, source: str, model: _Model, found: _Season, transfer: Transfer) -> dict[str, Any]:
     """Content of transfer.json."""
     season = None if model.reference is None else model.reference.season
-    notes = list(transfer.notes)
+    notes = []
     if season is not None and (season.start.month, season.start.day) != (found.start.month, found.start.day):
         notes.append(f"the new season starts on {found.start:%m-%d}, training's on {season.start:%m-%d}")
     if season is not None and season.days != found.length:

@@ -37,6 +37,12 @@ def test_every_season_is_left_out_once(dataset_folder, config, tmp_path, monkeyp
         leave_season_out(changed, **arguments)
     # Cut off before the end, it goes on: what is done is not done again.
     (out / "leave_one_season_out.json").unlink()
+    for other in (
+        {"config": override(changed, ["segmenter.training.learning_rate=0.002"]), **arguments},
+        {"config": changed, **arguments, "datasets": folders[::-1]},
+    ):
+        with pytest.raises(DataError, match="begun with other settings or datasets"):
+            leave_season_out(other.pop("config"), **other)
     for stage in ("train_segmenter", "evaluate"):
         monkeypatch.delattr(leaving, stage)
     assert leave_season_out(changed, **arguments) == summary

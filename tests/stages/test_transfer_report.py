@@ -5,6 +5,7 @@ import json
 import shutil
 import sys
 from dataclasses import fields
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from exact_core.stages.champion import REUSE, champion
 from exact_core.stages.ingest import ingest
 from exact_core.stages.promote import promote
 from exact_core.stages.train_segmenter import train_segmenter
-from exact_core.stages.transfer_report import transfer_report
+from exact_core.stages.transfer_report import _calendar, transfer_report
 from exact_core.tracking import NoTracker
 from tests.conftest import TINY
 from tests.fakes import write_raster
@@ -184,3 +185,12 @@ def test_the_sample_travels_with_the_champion(trained, tracked, tmp_path):
     assert ours.read_bytes() == theirs.read_bytes()
     _, _, levels = judged(config, tmp_path / "out", source=source, segmenter=fetched)
     assert levels["series"] == "fine"
+
+
+def test_days_of_the_year_are_compared_by_the_nearer_way_round():
+    """A model by day of year, trained from 1 October, and a season from 1 January: 92 days on, not 273 back."""
+    reference = SimpleNamespace(calendar=np.arange(5.0, 300, 10), season=SimpleNamespace(start=dt.date(2021, 10, 1)))
+    reading = SimpleNamespace(segmenter=SimpleNamespace(reading=SimpleNamespace(dates="day_of_year")))
+    model = SimpleNamespace(reference=reference, manifest=object(), trained=reading)
+    assert (_calendar(model, dt.date(2022, 1, 1), 300) - reference.calendar).tolist() == [-92.0] * 30
+    assert (_calendar(model, dt.date(2022, 9, 1), 300) - reference.calendar).tolist() == [30.0] * 30
