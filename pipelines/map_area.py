@@ -5,10 +5,9 @@ from typing import Any
 from kfp import dsl
 
 from components.champion.component import champion
-from components.transfer_report.component import transfer_report
-from pipelines.new_season import season_of
+from pipelines.new_season import by_champion, season_of
 from pipelines.steps import configure
-from pipelines.train_exact import SETTINGS, for_every_step, in_parts, recorded
+from pipelines.train_exact import SETTINGS, for_every_step, recorded
 
 
 def make_map_area(*, on_cluster: bool) -> Any:
@@ -50,9 +49,7 @@ def make_map_area(*, on_cluster: bool) -> Any:
             # In a group of its own: KFP's local runner takes whatever another task gives a loop directly for the item.
             with dsl.If(found.outputs["Output"] == "reuse", name="reuse"):
                 champions = found.outputs["segmenter"]
-                held = transfer_report(segmenter=champions, source=source, season=named.output, **common)
-                configure(held, "transfer_report", SETTINGS)
-                in_parts(champions, held, source=source, season=named.output, parts=map_parts, common=common)
+                by_champion(champions, source=source, season=named.output, parts=map_parts, common=common)
 
     return map_area
 

@@ -32,6 +32,21 @@ def season_of(source: Any, rule: dict[str, Any], *, on_cluster: bool, common: di
     return named, configure(preflight(source=source, season=named.output, **common), "preflight", SETTINGS)
 
 
+def by_champion(segmenter: Any, *, source: Any, season: Any, parts: Any, common: dict[str, Any]) -> None:
+    """The steps from the segmenter in use to a map, once it was told whether it will hold on the season.
+
+    Args:
+        segmenter: the champion.
+        source: the images to be mapped.
+        season: its season.
+        parts: how many the map is made in.
+        common: parameters that every step takes.
+    """
+    held = transfer_report(segmenter=segmenter, source=source, season=season, **common)
+    configure(held, "transfer_report", SETTINGS)
+    in_parts(segmenter, held, source=source, season=season, parts=parts, common=common)
+
+
 def make_new_season(*, on_cluster: bool) -> Any:
     """The pipeline in one of its two forms, as `season_of` has them."""
 
@@ -86,12 +101,10 @@ def make_new_season(*, on_cluster: bool) -> Any:
                     common=common,
                 )
             with dsl.Else(name="reuse"):
-                scored = evaluate(dataset=dataset, segmenter=found.outputs["segmenter"], **common)
-                configure(scored, "evaluate", SETTINGS)
                 champions = found.outputs["segmenter"]
-                held = transfer_report(segmenter=champions, source=source, season=named.output, **common)
-                configure(held, "transfer_report", SETTINGS)
-                in_parts(champions, held, source=source, season=named.output, parts=map_parts, common=common)
+                scored = evaluate(dataset=dataset, segmenter=champions, **common)
+                configure(scored, "evaluate", SETTINGS)
+                by_champion(champions, source=source, season=named.output, parts=map_parts, common=common)
 
     return new_season
 

@@ -142,7 +142,6 @@ def fetch_season(fetch: Fetch, out: Path, *, progress: Progress | None = None) -
         name=fetch.name or fetch.source.name,
         collection=fetch.source.collection,
         items=plan.items,
-        unchanged=not summary.files_read,
     )
     return summary
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -147,7 +146,7 @@ def _reading(web: Web, asset: RemoteAsset, where: str, read: Callable[[Any], Res
                     f"breaks off: repeat the command later, or leave the item out by --skip"
                 ) from error
             log.warning("%s: %s; read again", shown, said)
-            time.sleep(min(30.0, web.options.first_pause * 2 ** (attempt - 1)))
+            web.pause(attempt)
     raise AssertionError("a file is tried once at least")
 
 

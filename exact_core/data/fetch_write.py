@@ -24,10 +24,8 @@ KEPT = ("title", "license", "providers", "keywords")
 """Fields of the collection that stay true of a part of it."""
 
 
-def write_catalogue(
-    out: Path, *, name: str, collection: dict[str, Any], items: Sequence[RemoteItem], unchanged: bool
-) -> None:
-    """Write an item beside each image's files, and the collection.
+def write_catalogue(out: Path, *, name: str, collection: dict[str, Any], items: Sequence[RemoteItem]) -> None:
+    """Write an item beside each image's files, and the collection unless it says the same.
 
     Properties of the items stay: processing baseline, cloud cover, scale and offset of the bands among them.
     """
@@ -51,7 +49,7 @@ def write_catalogue(
     }
     path = out / "collection.json"
     text = json.dumps(document, indent=1)
-    if not (unchanged and path.exists() and path.read_text(encoding="utf-8") == text):
+    if not (path.exists() and path.read_text(encoding="utf-8") == text):
         publish_text(path, text)
 
 

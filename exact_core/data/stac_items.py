@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -85,7 +86,7 @@ class RemoteItem:
     assets: Mapping[str, RemoteAsset]
     raw: Mapping[str, Any]
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of what the server says of the image, signatures left out: another one means that it changed."""
         said = [self.raw.get("properties"), [[a.key, without_secrets(a.href), a.size] for a in self.assets.values()]]

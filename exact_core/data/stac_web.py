@@ -217,7 +217,7 @@ class Web(StacApiIO):  # type: ignore[misc, unused-ignore]
                     renewed = True
                 elif _broke_off(error.__context__) and attempt < self.options.attempts:
                     log.warning("%s: %s; asked again", without_secrets(href), _said(error))
-                    self._pause(attempt)
+                    self.pause(attempt)
                     attempt += 1
                 else:
                     raise _failure(href, error, token=bool(token)) from error
@@ -246,10 +246,11 @@ class Web(StacApiIO):  # type: ignore[misc, unused-ignore]
                         f"{where}: no answer after {self.options.attempts} tries: {type(error).__name__}; check the "
                         f"network and that the server is up"
                     ) from error
-            self._pause(attempt)
+            self.pause(attempt)
             attempt += 1
 
-    def _pause(self, attempt: int) -> None:
+    def pause(self, attempt: int) -> None:
+        """Wait before the try after this one, from 1: each time twice as long."""
         time.sleep(min(30.0, self.options.first_pause * 2 ** (attempt - 1)))
 
 

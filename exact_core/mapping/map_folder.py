@@ -19,14 +19,12 @@ from rasterio.windows import Window
 
 from exact_core.data.dataset import VOID
 from exact_core.errors import CorruptError, DataError
-from exact_core.mapping.cogs import CLASS, CONFIDENCE
+from exact_core.mapping.cogs import BLOCK, CLASS, CONFIDENCE
 
 __all__ = ["CLASS", "CONFIDENCE", "CropMap", "open_map"]
 
 BAND_PIXELS = 4_000_000
 """Pixels in memory at a time, at least one row."""
-BLOCK = 512
-"""Side of the blocks in which single pixels are looked up: that of the map's files."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from pathlib import Path
 from exact_core.data.dataset import WindowDataset
 from exact_core.errors import ConfigError
 from exact_core.registry import CHAMPION, Registry, default_name
-from exact_core.stages.models import load_segmenter
 from exact_core.tracking import Tracker
 
 __all__ = ["ALWAYS", "IF_NO_CHAMPION", "NEVER", "REUSE", "TRAIN", "champion"]
@@ -53,6 +52,9 @@ def champion(*, dataset: Path | None, training: str, model: str, out: Path, trac
     else:
         registry.download(name, version, out)
         if windows is not None:
+            # Torch comes with it, and the commands that submit runs want but the words above.
+            from exact_core.stages.models import load_segmenter
+
             load_segmenter(out, windows)  # refuses what does not fit
         decision, reason = REUSE, f"model {name} version {version} is the champion"
     tracker.set_tags({"exact.training": decision, "exact.training_reason": reason})

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from exact_core.config import EncoderConfig, RunConfig, load_config
+from exact_core.config import EncoderConfig, RunConfig
 from exact_core.data.season import SeasonImages, open_season
 from exact_core.errors import ConfigError
 from exact_core.evaluation.figures import colours_of
@@ -70,8 +70,7 @@ def map_season(
         log.info("map_season: nothing to map: a %s source has windows, and no images of an area", kind)
         return {}
     fresh_folder(out, PART if part else MAP)
-    model, manifest = open_segmenter(segmenter)
-    trained = load_config(segmenter / "config.yaml")
+    model, manifest, trained = open_segmenter(segmenter)
     asked = with_season(config, season, kind=kind).data
     images = open_season(Path(place), asked.model_copy(update={"max_dates": trained.data.max_dates}))
     if images.bands != manifest.bands:

@@ -197,10 +197,10 @@ def load_segmenter(folder: Path, dataset: WindowDataset) -> tuple[AnySegmenter, 
     return _segmenter(folder, manifest, config), manifest, config
 
 
-def open_segmenter(folder: Path) -> tuple[AnySegmenter, ModelManifest]:
+def open_segmenter(folder: Path) -> tuple[AnySegmenter, ModelManifest, RunConfig]:
     """A trained segmenter, for whatever it is to be used on; see `load_classifier`."""
     manifest, config = _open_model(folder, "segmenter")
-    return _segmenter(folder, manifest, config), manifest
+    return _segmenter(folder, manifest, config), manifest, config
 
 
 def open_reference(folder: Path, manifest: ModelManifest) -> Reference | None:

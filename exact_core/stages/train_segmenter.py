@@ -34,7 +34,7 @@ def train_segmenter(
     """Train on pseudo masks or, without any, on the dataset's dense labels.
 
     Args:
-        config: `config.segmenter`, `config.seed`, `config.device` and `config.evaluation.batch` apply.
+        config: `config.segmenter`, `config.transfer` (the sample it carries), `config.seed` and `config.device` apply.
         dataset: folder of the window dataset.
         masks: folder of the mask set; None: dense supervision, for comparison.
         out: model folder to write.

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exact_core.config import RunConfig, load_config
+from exact_core.config import RunConfig
 from exact_core.data.dataset import WindowDataset
 from exact_core.data.reference import Reference, SeriesSample
 from exact_core.data.season import open_season
@@ -165,12 +165,12 @@ def _open_model(config: RunConfig, segmenter: Path | None, dataset: Path | None)
         assert windows is not None
         reference = make_reference(windows, None, config.transfer, seed=config.seed)
         return _Model(None, None, config, reference, windows.manifest.window)
-    model, manifest = open_segmenter(segmenter)
-    trained = load_config(segmenter / "config.yaml")
-    model = model.to(choose_device(config.device))
+    device = choose_device(config.device)
     if windows is None:
-        return _Model(model, manifest, trained, open_reference(segmenter, manifest), manifest.window)
-    load_segmenter(segmenter, windows)  # refuses what does not fit
+        model, manifest, trained = open_segmenter(segmenter)
+        return _Model(model.to(device), manifest, trained, open_reference(segmenter, manifest), manifest.window)
+    model, manifest, trained = load_segmenter(segmenter, windows)
+    model = model.to(device)
     predictor = _predictor(config, model, manifest, trained, windows)
     reference = make_reference(windows, predictor, config.transfer, seed=config.seed)
     return _Model(model, manifest, trained, reference, manifest.window)

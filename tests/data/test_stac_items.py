@@ -218,7 +218,7 @@ def test_what_is_accepted_is_written_and_read_back(rasters: Path, raw: dict[str,
         return
     if not (rasters / found.folder).is_dir():
         return
-    write_catalogue(rasters, name="fake", collection={"id": "fake"}, items=[found], unchanged=False)
+    write_catalogue(rasters, name="fake", collection={"id": "fake"}, items=[found])
     _, acquisitions = find_acquisitions(rasters, BANDS)
     assert [each.name for each in acquisitions] == [found.id]
     assert acquisitions[0].date == found.moment.date()
