@@ -7,6 +7,7 @@ The equations are those of `attention.Block`; it is faster, and keeps less for t
 - Kept are the block's input, queries, keys, values, the input of the MLP and its hidden layer before GELU: about half
   of what autograd would keep. Layer norms, attention probabilities and GELU are computed again.
 - Heads are views of one array: nothing is transposed or copied to make room for them.
+- Where nothing is learned, GELU is part of the product before it, and gives the same values to the last bit.
 
 Axes: N sequences, L tokens, D embedding, Q queries (L, or the first rows only), I = heads x head width d; M = N x L.
 """
@@ -35,12 +36,15 @@ def runs_on(x: Tensor) -> bool:
     return x.device.type == "cpu" and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
 
 
-def linear(x_MI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
-    """The product x @ weight.T + bias, (M, I) -> (M, O); it records no gradient."""
+def linear(x_MI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None, *, gelu: bool = False) -> Tensor:
+    """The product x @ weight.T + bias, or GELU of it, (M, I) -> (M, O); it records no gradient."""
     if _ONEDNN and x_MI.dtype == torch.float32 and len(x_MI):
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(x_MI, weight_OI, bias_O, "none", [], "")
+        # The last argument is GELU's approximation.
+        then: tuple[str, list[Any], str] = ("gelu", [], "none") if gelu else ("none", [], "")
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(x_MI, weight_OI, bias_O, *then)
         return product
-    return F.linear(x_MI, weight_OI, bias_O)
+    plain = F.linear(x_MI, weight_OI, bias_O)
+    return F.gelu(plain) if gelu else plain
 
 
 @dataclass(frozen=True)
@@ -69,14 +73,15 @@ def cpu_block(
         parameters: of attention norm (weight, bias), qkv (weight), out (weight, bias), MLP norm (weight, bias), first
             and second layer of the MLP (weight, bias each).
     """
-    out, probabilities = _CpuBlock.apply(x_NLD, bias_NL, shape, *parameters)  # type: ignore[no-untyped-call]
+    learning = torch.is_grad_enabled()
+    out, probabilities = _CpuBlock.apply(x_NLD, bias_NL, shape, learning, *parameters)  # type: ignore[no-untyped-call]
     return out, probabilities if shape.rows and not shape.only_rows else None
 
 
 class _CpuBlock(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, bias: Tensor | None, shape: BlockShape, *parameters: Tensor
+        ctx: Any, x: Tensor, bias: Tensor | None, shape: BlockShape, learning: bool, *parameters: Tensor
     ) -> tuple[Tensor, Tensor]:
         g1, b1, w_qkv, w_out, b_out, g2, b2, w_in, b_in, w_back, b_back = parameters
         sequences, length, dim = x.shape
@@ -102,8 +107,8 @@ class _CpuBlock(torch.autograd.Function):
             y += normed[:, :queries]
         del normed, values
         normed, mean2, scale2 = torch.native_layer_norm(y, [dim], g2, b2, shape.epsilon)
-        hidden = linear(normed.view(-1, dim), w_in, b_in)
-        out = linear(F.gelu(hidden), w_back, b_back).view_as(y)
+        hidden = linear(normed.view(-1, dim), w_in, b_in, gelu=not learning)
+        out = linear(F.gelu(hidden) if learning else hidden, w_back, b_back).view_as(y)
         out += y
         ctx.shape = shape
         ctx.save_for_backward(x, bias, mean1, scale1, y, mean2, scale2, hidden, *parameters, *kept)
@@ -118,7 +123,7 @@ class _CpuBlock(torch.autograd.Function):
         x, bias, mean1, scale1, y, mean2, scale2, hidden, *rest = ctx.saved_tensors
         g1, b1, w_qkv, w_out, _, g2, b2, w_in, _, w_back, _ = rest[:11]
         if grad_out is None:
-            return (None,) * 14
+            return (None,) * 15
         sequences, queries, dim = y.shape
         grad_out = grad_out.contiguous()
         rows = grad_out.view(-1, dim)
@@ -166,7 +171,7 @@ class _CpuBlock(torch.autograd.Function):
         if shape.residual != "normed":
             grad_x[:, :queries] += grad_y
         grads = (grad_g1, grad_b1, grad_w_qkv, grad_w_out, rows_y.sum(0), grad_g2, grad_b2)
-        return (grad_x, None, None, *grads, grad_w_in, grad_b_in, grad_w_back, rows.sum(0))
+        return (grad_x, None, None, None, *grads, grad_w_in, grad_b_in, grad_w_back, rows.sum(0))
 
 
 def _attend(

@@ -60,6 +60,24 @@ def test_a_product_is_a_product():
     assert linear(x[:0], weight).shape == (0, 17)
 
 
+@pytest.mark.parametrize("only_rows", [False, True])
+def test_without_gradients_the_values_are_the_same_to_the_last_bit(only_rows):
+    """There GELU is part of a product; a checkpointed block runs both ways, and its gradients must not notice."""
+    module, x = block("pre_norm"), torch.randn(3, 7, 12)
+    learning = module(x, bias=key_bias(), rows=2, only_rows=only_rows)
+    with torch.no_grad():
+        asked = module(x, bias=key_bias(), rows=2, only_rows=only_rows)
+    assert torch.equal(learning[0], asked[0])
+    assert only_rows or torch.equal(learning[1], asked[1])
+
+
+def test_a_product_and_its_gelu():
+    torch.manual_seed(2)
+    x, weight, bias = torch.randn(50, 33), torch.randn(17, 33), torch.randn(17)
+    expected = torch.nn.functional.gelu(x.double() @ weight.double().t() + bias.double())
+    torch.testing.assert_close(linear(x, weight, bias, gelu=True).double(), expected, atol=1e-5, rtol=1e-5)
+
+
 def test_where_the_block_does_not_run_the_modules_do():
     """Autocast, dropout in training: the block of modules."""
     module = Block(12, heads=2, head_dim=5, mlp_ratio=2, dropout=0.5, residual="pre_norm")
