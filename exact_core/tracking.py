@@ -8,6 +8,7 @@ if it is there.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import time
@@ -210,8 +211,9 @@ def open_client() -> tuple[MlflowClient, str]:
     Raises:
         ServiceError: MLflow is not installed or the server does not answer.
     """
-    client = _client()
-    return client, _experiment(client)
+    with _one_at_a_time(_database_folder()):
+        client = _client()
+        return client, _experiment(client)
 
 
 def server_answers() -> str:
@@ -281,20 +283,43 @@ def _client() -> MlflowClient:
     return MlflowClient(tracking_uri=tracking_uri())
 
 
+def _database_folder() -> Path | None:
+    """The folder of the database file that runs go to; None where a server has them."""
+    uri = tracking_uri()
+    return Path(uri.removeprefix("sqlite:///")).parent if uri.startswith("sqlite:") else None
+
+
+@contextmanager
+def _one_at_a_time(folder: Path | None) -> Iterator[None]:
+    """Of processes that come upon a new database at once, one makes its tables and our experiment, and the others wait.
+
+    MLflow makes the tables when it is first asked; two that do so together fail on each other's.
+    """
+    held = None if folder is None or not folder.is_dir() else os.open(folder, os.O_RDONLY)
+    try:
+        if held is not None:
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        if held is not None:
+            os.close(held)
+
+
 def _experiment(client: MlflowClient) -> str:
     from mlflow.exceptions import MlflowException
 
-    uri = tracking_uri()
     try:
         found = client.get_experiment_by_name(EXPERIMENT)
         if found is not None:
             return str(found.experiment_id)
         # With a server the server decides where artifacts go; with a file they lie beside it.
-        local = f"{Path(uri.removeprefix('sqlite:///')).parent}/mlartifacts" if uri.startswith("sqlite:") else None
+        folder = _database_folder()
+        local = None if folder is None else f"{folder}/mlartifacts"
         return str(client.create_experiment(EXPERIMENT, artifact_location=local))
     except MlflowException as error:
         raise ServiceError(
-            f"MLflow at {uri} does not answer: {error}; check MLFLOW_TRACKING_URI, or run the stage with --no-tracking"
+            f"MLflow at {tracking_uri()} does not answer: {error}; check MLFLOW_TRACKING_URI, or run the stage with "
+            f"--no-tracking"
         ) from error
 
 

@@ -1,5 +1,7 @@
 """Against a real MLflow store (sqlite): structure, figures, repeat, failure."""
 
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -50,6 +52,16 @@ def test_a_pipeline_run_is_one_parent_with_nested_stages(config, runs, tmp_path)
         assert (dataset.name, dataset.digest, dataset.source) == ("synthetic", "0" * 36, "synthetic")
         assert "exact.dataset" not in child.data.tags
         assert [f.path for f in runs.client.list_artifacts(child.info.run_id, "figures")] == ["figures/figure.png"]
+
+
+def test_runs_that_begin_together_share_a_new_database(tmp_path):
+    """Each in a process of its own, as two terminals would."""
+    script = "from exact_core.tracking import open_client; print(open_client()[1])"
+    command = [sys.executable, "-c", script]
+    begun = [subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    answers = [process.communicate()[0].split()[-1:] for process in begun]
+    assert [process.returncode for process in begun] == [0, 0, 0]
+    assert answers[0] == answers[1] == answers[2] != []
 
 
 def test_runs_of_two_segmenters_can_be_told_apart(config, runs):
