@@ -179,7 +179,7 @@ def examine(folder: Path, snapshot: Path, *, costly: bool) -> dict[str, Any]:
         "rules": {name: {"threshold": rules[name], "miou": float(miou[place])} for name, place in at.items()},
         "oa": float(accuracy[at["borders"]]),
         "final": 100 * Scores(final).miou_macro,
-        "quality": masks.manifest.quality.model_dump(exclude={"tag_agreement_by_class"}),
+        "quality": masks.manifest.quality.model_dump(exclude={"tag_agreement_by_class", "shown_by_class", "lost"}),
     }
 
 

@@ -296,7 +296,11 @@ class RelearnConfig(Settings):
         2, ge=0, description="times that the model is taught; 0: masks stay as the CAMs give them (paper)"
     )
     margin: float = Field(
-        0.2, ge=0, lt=1, description="distance of a pixel's strongest CAM from the threshold from which it teaches"
+        0.2,
+        ge=0,
+        lt=1,
+        description="distance of a pixel's strongest CAM from the threshold from which it teaches; at most three "
+        "quarters of the way to 0 or 1",
     )
     pixels: int = Field(40_000, ge=100, description="pixels that teach, over all windows")
     ridge: float = Field(0.03, gt=0, description="inverse strength of the regression's ridge penalty")

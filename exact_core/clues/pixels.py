@@ -25,12 +25,16 @@ from exact_core.data.calendar import calendar_of, pixel_features
 from exact_core.data.dataset import WindowDataset
 from exact_core.errors import TrainingError
 
-__all__ = ["FirstMask", "PixelModel", "fit_pixels"]
+__all__ = ["FirstMask", "PixelModel", "fit_pixels", "sure_pixels"]
 
 ITERATIONS = 200
 """Most steps of the regression's solver."""
 FEWEST = 20
 """Pixels of a window that teach at least, where it has so many sure ones."""
+
+WIDEST = 0.75
+"""Of the way from the threshold to 0 and to 1, how far the margin may go: beyond a threshold of 0.8, a margin of 0.2
+would leave no crop to learn from, and make background of everything."""
 
 Predict = Callable[[NDArray[np.floating]], NDArray[np.float64]]
 
@@ -42,6 +46,17 @@ class FirstMask:
     index: int
     mask: NDArray[np.uint8]
     sure: NDArray[np.bool_]
+
+
+def sure_pixels(strongest: NDArray[np.floating], threshold: float, margin: float) -> NDArray[np.bool_]:
+    """Where the strongest CAM, any shape, lies far enough from the threshold for its label to teach.
+
+    That is `margin`, or three quarters of what there is on that side of the threshold where that is less.
+    """
+    distance = strongest.astype(np.float32) - np.float32(threshold)
+    below, above = (np.float32(min(margin, WIDEST * room)) for room in (threshold, 1 - threshold))
+    enough: NDArray[np.bool_] = np.abs(distance) >= np.where(distance > 0, above, below)
+    return enough
 
 
 def fit_pixels(features: NDArray[Any], labels: NDArray[Any], *, classes: int, ridge: float) -> Predict:

@@ -5,6 +5,9 @@ Signs in reach of whoever has tags alone: whether the masks of one half of the d
 stands (sharpness). What they promise is calibrated on generated seasons of varied difficulty (`benchmarks.selection`);
 there sharpness adds nothing to the other two, and is reported all the same.
 
+These are signs of the CAMs. What became of them is looked at too: a crop that the masks, as they are delivered, do not
+show where it is tagged is lost, whatever the CAMs said of it.
+
 Axes: B windows, K classes, T dates, H W pixels.
 """
 
@@ -22,7 +25,10 @@ from exact_core.data.batches import BatchLoader, Series
 from exact_core.data.maskset import MaskQuality
 from exact_core.metrics import Scores, confusion_matrix
 
-__all__ = ["QualitySigns", "every_other_date", "expected_miou", "judge", "tag_agreement"]
+__all__ = ["QualitySigns", "every_other_date", "expected_miou", "judge", "shares_shown", "tag_agreement"]
+
+Shares = list[float | None]
+"""Of each crop's windows; None for a crop that is tagged in none."""
 
 STEP = 0.1
 """How far below and above the threshold sharpness looks, CAM units."""
@@ -42,11 +48,19 @@ over 19 sets of default masks from 13 generated seasons (docs/results.md)."""
 CALIBRATION_ERROR = 0.043
 """Root mean square error of the expectation for the seasons left out of the fit, one at a time."""
 
+LOST = 0.5
+"""A crop is lost where fewer than this share of the masks of its windows show it."""
 
-def expected_miou(signs: QualitySigns) -> float:
-    """MIoU to be expected of masks with these signs, in [0, 1]."""
+
+def expected_miou(signs: QualitySigns, *, lost: float = 0.0) -> float:
+    """MIoU to be expected of masks with these signs, in [0, 1].
+
+    Args:
+        signs: of the CAMs.
+        lost: share of the classes, background among them, that are lost: their IoU is next to 0.
+    """
     expected = CONSTANT - STABILITY * (1 - signs.stability) - TAG_AGREEMENT * (1 - signs.tag_agreement)
-    return min(max(expected, 0.0), 1.0)
+    return min(max(expected, 0.0), 1.0) * (1 - lost)
 
 
 def judge(
@@ -57,6 +71,7 @@ def judge(
     border_contrast: float,
     relearn_agreement: float | None,
     tag_share: float,
+    shown: Shares,
 ) -> MaskQuality:
     """The quality of the masks of the loader's windows.
 
@@ -67,6 +82,7 @@ def judge(
         border_contrast: from `selection.border_threshold`; NaN where unknown.
         relearn_agreement: share of pixels that kept their label when masks were learned again; None: they were not.
         tag_share: share of a window from which a crop counts as found.
+        shown: of the masks as they are delivered, from `shares_shown`.
     """
     classes, names = loader.dataset.classes, loader.dataset.manifest.classes
     quick = maker.without_shifts()
@@ -83,9 +99,8 @@ def judge(
         low, high = max(threshold - STEP, 0.0), min(threshold + STEP, 1.0)
         around += confusion_matrix(masks(cams, low), masks(cams, high), classes=classes)
         found.append(tag_agreement(masks(cams), batch.tags.cpu().numpy(), share=tag_share))
-    by_class = np.concatenate(found)
-    tags = loader.dataset.tags[loader.indices].astype(bool)
-    shares = [float(by_class[tags[:, k], k].mean()) if tags[:, k].any() else None for k in range(classes)]
+    shares = shares_shown(np.concatenate(found), loader.dataset.tags[loader.indices])
+    lost = tuple(name for name, share in zip(names, shown, strict=True) if share is not None and share < LOST)
     signs = QualitySigns(
         stability=Scores(between).miou_macro,
         tag_agreement=float(np.mean([share for share in shares if share is not None])),
@@ -97,7 +112,9 @@ def judge(
         sharpness=Scores(around).miou_macro,
         tag_agreement=signs.tag_agreement,
         tag_agreement_by_class=dict(zip(names, shares, strict=True)),
-        expected_miou=expected_miou(signs),
+        shown_by_class=dict(zip(names, shown, strict=True)),
+        lost=lost,
+        expected_miou=expected_miou(signs, lost=len(lost) / (1 + sum(share is not None for share in shown))),
         expected_error=CALIBRATION_ERROR,
     )
 
@@ -117,3 +134,9 @@ def tag_agreement(masks_BHW: NDArray[np.uint8], tags_BK: NDArray[np.floating], *
     """Where a tagged crop covers more than `share` of its window's mask, bool (B, K)."""
     area = (masks_BHW[:, None] == np.arange(1, tags_BK.shape[1] + 1)[:, None, None]).mean((2, 3))
     return np.asarray((area > share) & (tags_BK > 0))
+
+
+def shares_shown(shown_NK: NDArray[np.bool_], tags_NK: NDArray[np.uint8]) -> Shares:
+    """Of each crop, the share of its windows where `tag_agreement` finds it."""
+    tagged = tags_NK.astype(bool)
+    return [float(shown_NK[tagged[:, k], k].mean()) if tagged[:, k].any() else None for k in range(tagged.shape[1])]

@@ -39,8 +39,14 @@ class MaskQuality(Settings):
     relearn_agreement: float | None = Field(
         description="share of pixels that kept their label when the masks were learned again; null where they were not"
     )
-    tag_agreement: float = Field(description="share of the tags whose crop is in the mask, macro over crops")
+    tag_agreement: float = Field(
+        description="share of the tags whose crop is in the mask that the CAMs give, macro over crops"
+    )
     tag_agreement_by_class: dict[str, float | None] = Field(description="the same, crop by crop; null without tags")
+    shown_by_class: dict[str, float | None] = Field(
+        {}, description="share of a crop's training windows whose mask, as it is delivered, shows it; null without tags"
+    )
+    lost: tuple[str, ...] = Field((), description="crops that fewer than half of those masks show")
     expected_miou: float = Field(description="mIoU of the masks to be expected, from the figures above")
     expected_error: float = Field(
         description="by how much that expectation was off on seasons that it was not fitted to"

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from exact_core.clues.maps import CamMaker
 from exact_core.clues.masks import pseudo_masks, strongest_class
-from exact_core.clues.pixels import FirstMask, PixelModel
-from exact_core.clues.quality import judge
+from exact_core.clues.pixels import FirstMask, PixelModel, sure_pixels
+from exact_core.clues.quality import Shares, judge, shares_shown, tag_agreement
 from exact_core.clues.selection import (
     BINS,
     THRESHOLDS,
@@ -151,7 +151,10 @@ def generate_masks(
         border_contrast=border_threshold(chosen.profile)[1],
         relearn_agreement=agreement,
         tag_share=config.data.tag_share,
+        shown=_shown(shards, windows, config.data.tag_share),
     )
+    if quality.lost:
+        log.warning("masks: %s hardly ever shown where tagged, so no map will show it", ", ".join(quality.lost))
     coverage = dict(zip(("background", *windows.manifest.classes), (counts / counts.sum()).tolist(), strict=True))
     config.save(out / "config.yaml")
     MaskManifest(
@@ -199,12 +202,11 @@ def generate_masks(
 def _gate(quality: MaskQuality, settings: MasksConfig, out: Path) -> None:
     """Fail the run where the masks are not worth a segmenter."""
     if quality.expected_miou < settings.minimum_quality:
-        missed = [name for name, share in quality.tag_agreement_by_class.items() if share is not None and share < 0.5]
         raise TrainingError(
             f"the masks' expected mIoU is {quality.expected_miou:.2f} ± {quality.expected_error:.2f}, below "
             f"masks.minimum_quality {settings.minimum_quality:g} (stability {quality.stability:.2f}, tag agreement "
-            f"{quality.tag_agreement:.2f}; crops mostly missed: {', '.join(missed) or 'none'}); the masks are in "
-            f"{out}. Train the classifier longer, check the tags, or lower the gate"
+            f"{quality.tag_agreement:.2f}; crops lost: {', '.join(quality.lost) or 'none'}); the masks are in {out}. "
+            f"Train the classifier longer, check the tags, or lower the gate"
         )
 
 
@@ -258,7 +260,7 @@ def _relearn(
         for arrays in shards:
             for index, mask, cams in zip(arrays["index"], arrays["masks"], arrays[settings.cam], strict=True):
                 if int(index) in teaching:
-                    sure = np.abs(cams.max(0).astype(np.float32) - threshold) >= settings.relearn.margin
+                    sure = sure_pixels(cams.max(0), threshold, settings.relearn.margin)
                     yield FirstMask(int(index), mask, sure)
 
     model = PixelModel(windows, first_masks(), settings.relearn, count=len(teaching), seed=seed)
@@ -268,6 +270,16 @@ def _relearn(
         kept, pixels = kept + int((masks == arrays["masks"]).sum()), pixels + masks.size
         arrays["masks"] = masks
     return kept / pixels
+
+
+def _shown(shards: list[Arrays], windows: WindowDataset, tag_share: float) -> Shares:
+    """Of each crop, the share of its training windows whose finished mask shows it."""
+    found, tags = [], []
+    for arrays in shards:
+        own = np.isin(arrays["index"], windows.indices("train"))
+        tags.append(windows.tags[arrays["index"][own]])
+        found.append(tag_agreement(arrays["masks"][own].astype(np.uint8), tags[-1], share=tag_share))
+    return shares_shown(np.concatenate(found), np.concatenate(tags))
 
 
 def _write(shards: list[Arrays], out: Path, *, kind: str, classes: int) -> tuple[list[FileEntry], NDArray[np.int64]]:

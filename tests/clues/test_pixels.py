@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from exact_core.clues.pixels import FirstMask, PixelModel, fit_pixels
+from exact_core.clues.pixels import FirstMask, PixelModel, fit_pixels, sure_pixels
 from exact_core.config import RelearnConfig
 from exact_core.data.dataset import WindowDataset
 from exact_core.data.synthetic import ingest_synthetic
@@ -52,6 +52,17 @@ def test_errors_scattered_over_the_masks_are_mended(windows):
     learned = model(windows, masks)
     assert accuracy(windows, masks.__getitem__) < 0.8
     assert accuracy(windows, learned.mask) > 0.9
+
+
+def test_sure_pixels_by_hand():
+    strongest = np.array([0.0, 0.21, 0.39, 0.4, 0.59, 0.61, 1.0])
+    assert sure_pixels(strongest, 0.4, 0.2).tolist() == [True, False, False, False, False, True, True]
+
+
+@pytest.mark.parametrize(("threshold", "sure"), [(0.9, [True, False, True]), (0.1, [True, True, True])])
+def test_near_0_and_1_the_margin_leaves_both_sides_something_to_learn_from(threshold, sure):
+    """0.9 + 0.2 is beyond every CAM, and so is 0.1 - 0.2."""
+    assert sure_pixels(np.array([0.02, 0.8, 0.98]), threshold, 0.2).tolist() == sure
 
 
 def test_only_sure_pixels_teach(windows):

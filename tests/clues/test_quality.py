@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from exact_core.clues.quality import QualitySigns, every_other_date, expected_miou, tag_agreement
+from exact_core.clues.quality import QualitySigns, every_other_date, expected_miou, shares_shown, tag_agreement
 from exact_core.data.batches import Series
 
 
@@ -39,3 +39,15 @@ def test_better_signs_promise_better_masks():
 def test_the_expectation_by_hand():
     """Stability 0.64 and tag agreement 0.99, as on a generated season whose masks scored 0.89."""
     assert expected_miou(QualitySigns(0.64, 0.99)) == pytest.approx(0.972 - 0.36 * 0.159 - 0.01 * 2.767)
+
+
+def test_lost_crops_count_as_nothing():
+    """Of three crops and background, one is lost: a quarter of what was to be expected is gone."""
+    signs = QualitySigns(0.9, 1.0)
+    assert expected_miou(signs, lost=1 / 4) == pytest.approx(0.75 * expected_miou(signs))
+
+
+def test_shares_shown_by_hand():
+    tags = np.array([[1, 1, 0], [1, 0, 0], [1, 1, 0]], np.uint8)
+    shown = np.array([[True, False, True], [True, False, False], [False, False, False]])
+    assert shares_shown(shown, tags) == [pytest.approx(2 / 3), 0.0, None]

@@ -185,6 +185,29 @@ def test_masks_of_the_validation_split_choose_the_threshold_where_they_are_given
     assert masks.manifest.threshold == int(np.argmax(scores)) / BINS
 
 
+def test_a_threshold_near_1_does_not_make_background_of_everything(finished, tmp_path, config, dataset_folder, dataset):
+    changed = override(config, ["masks.threshold=0.85"])
+    generate_masks(
+        changed, dataset=dataset_folder, classifier=finished / "classifier", out=tmp_path / "m", tracker=NoTracker()
+    )
+    assert MaskSet(tmp_path / "m", dataset).manifest.coverage["background"] < 0.95
+
+
+def test_crops_that_the_masks_lose_are_named_and_expected_to_count_for_nothing(
+    finished, tmp_path, config, dataset_folder, dataset
+):
+    """Of masks by a threshold of 1 every crop is lost; without learning again nothing brings them back."""
+    changed = override(config, ["masks.threshold=1", "masks.relearn.rounds=0"])
+    made = {"dataset": dataset_folder, "classifier": finished / "classifier", "tracker": NoTracker()}
+    generate_masks(changed, out=tmp_path / "m", **made)
+    quality = MaskSet(tmp_path / "m", dataset).manifest.quality
+    assert quality.lost == dataset.manifest.classes
+    assert set(quality.shown_by_class.values()) == {0.0}
+    assert MaskSet(finished / "masks", dataset).manifest.quality.lost != dataset.manifest.classes
+    with pytest.raises(TrainingError, match=f"crops lost: {', '.join(dataset.manifest.classes)}"):
+        generate_masks(override(changed, ["masks.minimum_quality=0.5"]), out=tmp_path / "gated", **made)
+
+
 def test_the_gate_fails_a_run_whose_masks_are_not_good_enough(finished, tmp_path, config, dataset_folder, dataset):
     made = {"dataset": dataset_folder, "classifier": finished / "classifier", "tracker": TRACKER}
     with pytest.raises(TrainingError, match=r"below masks\.minimum_quality 1 .*lower the gate"):
