@@ -74,7 +74,7 @@ def test_hand_worked_beside_missing_values() -> None:
     values = np.array([[16, 0], [48, 80]], np.int16)
     found = nested(values, place(20), place(10), (4, 4), nearest=False, fill=0)
     assert found is not None
-    # The hole is one in all its four pixels. Around it, from left to right and down: (9 x 16 + 3 x 48 + 80) / 13 = 28.3,
+    # The hole is one in all its four pixels. Around it, left to right and down: (9 x 16 + 3 x 48 + 80) / 13 = 28.3,
     # (9 x 48 + 3 x 16 + 3 x 80) / 15 = 48, (9 x 80 + 3 x 48 + 16) / 13 = 67.7.
     assert found.tolist() == [[16, 16, 0, 0], [24, 28, 0, 0], [40, 48, 68, 80], [48, 56, 72, 80]]
 
