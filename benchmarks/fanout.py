@@ -367,8 +367,8 @@ def parser() -> argparse.ArgumentParser:
     add("--runs", type=int, default=0, help="runs at once; 0: all")
     add("--parallelism", type=int, default=0, help="parts of a run at once; 0: all, as `map_parts` is compiled")
     measured = "s of the processor a megapixel, 30 dates, one thread, measured"
-    add("--opening", type=float, default=2.4, help=measured)
-    add("--reading", type=float, default=9.5, help=measured)
+    add("--opening", type=float, default=1.3, help=measured)
+    add("--reading", type=float, default=3.1, help=measured)
     add("--model", type=float, default=87.0, help=measured)
     add("--blending", type=float, default=0.7, help=measured)
     add("--writing", type=float, default=0.04, help=measured)

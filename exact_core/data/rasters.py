@@ -19,6 +19,7 @@ from rasterio.transform import Affine
 from rasterio.warp import Resampling, reproject
 from rasterio.windows import Window
 
+from exact_core.data.nested import fit_nested
 from exact_core.errors import DataError
 
 __all__ = ["RASTERS", "Grid", "fit_to_grid", "open_raster", "read_raster"]
@@ -101,11 +102,17 @@ def _window_around(file: Any, grid: Grid) -> Window | None:
 def fit_to_grid(
     values: NDArray[Any], crs: Any, transform: Any, grid: Grid, *, nearest: bool, fill: int
 ) -> NDArray[Any]:
-    """Values on the grid; `fill` where there are none. A bilinear value leaves out neighbours that are `fill`."""
+    """Values on the grid; `fill` where there are none. A bilinear value leaves out neighbours that are `fill`.
+
+    Raises:
+        DataError: no way from the raster's CRS to the grid's.
+    """
     covers = values.shape[0] >= grid.height and values.shape[1] >= grid.width
     if crs == grid.crs and covers and transform.almost_equals(grid.transform, precision=1e-6):
         return values[: grid.height, : grid.width]
     fitted = np.full((grid.height, grid.width), fill, values.dtype)
+    if crs == grid.crs and fit_nested(values, transform, grid.transform, fitted, nearest=nearest, fill=fill):
+        return fitted
     try:
         reproject(
             values,

@@ -90,12 +90,14 @@ class SeasonImages:
         pixels = np.empty(shape, np.int16)
         clear = np.empty((shape[0], part.height // CLEAR_PATCH, part.width // CLEAR_PATCH), np.bool_)
         for place, acquisition in enumerate(self.acquisitions):
+            before = counts["saturated"]
             usable = _read_date(
                 acquisition, self.bands, self.grid, first, last, self.settings, counts, out=pixels[place]
             )
             usable &= _measured(pixels[place])
-            for band in pixels[place]:
-                usable &= band != LIMITS.max
+            if counts["saturated"] > before:
+                for band in pixels[place]:
+                    usable &= band != LIMITS.max
             clear[place] = all_of_patches(usable)
         return pixels, clear, counts
 
@@ -371,6 +373,34 @@ def _read_band(path: Path, grid: Grid, offset: int, counts: Counter[str]) -> NDA
         raise DataError(
             f"{path}: 8-bit values are a picture, not reflectance; give the product's own bands (uint16, x 10,000)"
         )
+    whole = _plain(values, nodata, offset)
+    if whole is None:
+        whole = _checked(values, nodata, offset, path, counts)
+    fitted: NDArray[np.int16] = fit_to_grid(whole, crs, transform, grid, nearest=False, fill=0)
+    return fitted
+
+
+def _plain(values: NDArray[Any], nodata: float | None, offset: int) -> NDArray[np.int16] | None:
+    """As `_checked`, of what nearly all rasters hold: values that are whole, not negative, and fit as they are."""
+    if values.dtype != np.uint16 or not values.size or not LIMITS.min <= -offset <= LIMITS.max:
+        return None
+    brightest = int(values.max())
+    if max(brightest, brightest - offset) >= LIMITS.max:
+        return None
+    whole = values.astype(np.int16)
+    if offset:
+        whole -= np.int16(offset)
+        whole += whole == 0
+        whole *= values != 0
+    if nodata:
+        whole *= values != nodata
+    return whole
+
+
+def _checked(
+    values: NDArray[Any], nodata: float | None, offset: int, path: Path, counts: Counter[str]
+) -> NDArray[np.int16]:
+    """Values of any type as int16 reflectance x 10,000, 0 where not measured."""
     measured = values != 0
     if nodata is not None:
         measured &= values != nodata
@@ -390,8 +420,7 @@ def _read_band(path: Path, grid: Grid, offset: int, counts: Counter[str]) -> NDA
     # 0 says not measured: a measured pixel that reflects nothing is 1.
     whole[whole == 0] = 1
     whole[~measured | missing] = 0
-    fitted: NDArray[np.int16] = fit_to_grid(whole, crs, transform, grid, nearest=False, fill=0)
-    return fitted
+    return whole
 
 
 @functools.lru_cache(maxsize=4096)

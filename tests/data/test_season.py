@@ -606,6 +606,23 @@ def test_no_more_rows_than_these_are_in_memory_when_a_season_opens(
     assert 16 <= tallest <= 16 + 2 * 2 * 2
 
 
+@pytest.mark.parametrize("nodata", [None, 0.0, 300.0, 65535.0, 0.5, float("nan")])
+@pytest.mark.parametrize("offset", [0, 1000, -1000, -33000, 40000])
+@pytest.mark.parametrize("brightest", [700, 32766, 32767, 34000, 65535])
+def test_whole_values_are_scaled_by_fewer_steps_to_the_same(nodata: float | None, offset: int, brightest: int) -> None:
+    values = np.random.default_rng(0).integers(0, 1500, (20, 20)).astype(np.uint16)
+    values[0, :4] = 0, 300, 1000, brightest
+    counts: Counter[str] = Counter()
+    expected = season_images._checked(values, nodata, offset, Path("B02.tif"), counts)
+    found = season_images._plain(values, nodata, offset)
+    if found is None:
+        assert brightest >= 32766 or abs(offset) > 32767
+    else:
+        assert found.dtype == expected.dtype
+        np.testing.assert_array_equal(found, expected)
+        assert not sum(counts.values())
+
+
 def test_a_single_date(tmp_path: Path) -> None:
     message = refused(write_season(tmp_path / "s", dates=SEASON_DATES[:1]))
     assert "1 date in the season" in message
