@@ -93,8 +93,8 @@ def _notes(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]:
         notes.append("Some seasons have no dense labels, so there is no mean over all of them.")
     if alone := [name for name, row in zip(names, rows, strict=True) if row["self_scored"]]:
         notes.append(
-            f"No split of its own for scoring in: {', '.join(alone)}. All windows of such a season are scored when it is "
-            f"left out; when it is learned from, figures on seasons seen are flattered by it."
+            f"No split of its own for scoring in: {', '.join(alone)}. All windows of such a season are scored when it "
+            f"is left out; when it is learned from, figures on seasons seen are flattered by it."
         )
     if len(rows) == 2:
         notes.append("Two seasons: each model has learned from a single one, so the mean of two figures says little.")

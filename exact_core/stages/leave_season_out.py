@@ -1,4 +1,4 @@
-"""Stage `leave_season_out`: how well a model maps a season that it has not seen; the command does so for each in turn."""
+"""Stage `leave_season_out`: how well a model maps a season that it has not seen; the command does all in turn."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def leave_season_out(
     tracker.set_tags({"exact.left_out": str(manifest.season_start)})
     log.info("leave_season_out: %s (from %s), learned from %d", manifest.source, manifest.season_start, len(fold.seen))
     _train(config, fold, dense=dense, out=out)
-    row = {
+    row: dict[str, Any] = {
         "season_start": str(manifest.season_start),
         "season_days": manifest.season_days,
         "source": manifest.source,

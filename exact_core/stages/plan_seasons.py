@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -17,7 +18,7 @@ log = logging.getLogger(__name__)
 MOST = 8
 """Seasons of a run: each is four steps and the drivers of two loops, and a run holds about 43 steps (docs/scale.md)."""
 SUPERVISION = ("tags", "dense")
-KINDS = ("season", "pastis", "synthetic")
+KIND = re.compile(r"(season|pastis|synthetic)\b")
 
 
 def plan_seasons(*, source: str, seasons: Sequence[str | float], supervision: str) -> list[dict[str, str]]:
@@ -25,8 +26,8 @@ def plan_seasons(*, source: str, seasons: Sequence[str | float], supervision: st
 
     Args:
         source: the source of those that are no more than a season: season:PATH.
-        seasons: each a year (text or number) or START/DAYS of `source`; or a source with its own season, as season:PATH;
-            or both, as season:PATH@2022 or season:PATH@2022-04-01/214.
+        seasons: each a year (text or number) or START/DAYS of `source`; or a source with its own season, as
+            season:PATH; or both, as season:PATH@2022 or season:PATH@2022-04-01/214.
         supervision: what is learned from: tags or dense.
 
     Returns:
@@ -64,7 +65,7 @@ def _parsed(entry: str | float, source: str) -> dict[str, str]:
     number = isinstance(entry, int | float) and not isinstance(entry, bool) and entry == int(entry)
     text = str(int(entry)) if number else str(entry).strip()
     place, season = source, text
-    if text.partition(":")[0] in KINDS:
+    if KIND.match(text):
         place, season = text, ""
         before, _, after = text.rpartition("@")
         # A path may have this sign, too.

@@ -1,4 +1,4 @@
-"""Stage `season_table`: what became of each season that was left out -> one table of all, mean and worst, and a page."""
+"""Stage `season_table`: what became of each season that was left out -> one table of all, mean and worst; a page."""
 
 from __future__ import annotations
 

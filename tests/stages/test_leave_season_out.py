@@ -83,7 +83,7 @@ def test_from_tags_a_killed_run_goes_on_and_ends_as_an_unbroken_one(seasons, tmp
     caplog.set_level(logging.INFO)
 
     class Cut(NoTracker):
-        def log_metrics(self, metrics, *, step):
+        def log_metrics(self, metrics, *, step):  # noqa: ARG002
             if step == 2:
                 raise KeyboardInterrupt
 
