@@ -26,7 +26,12 @@ Name = Annotated[str, typer.Argument(help="Name of the recurring run.")]
 
 
 def submit(
-    pipeline: Annotated[str, typer.Argument(help="train_exact, train_dense, new_season, map_area, or a compiled one.")],
+    pipeline: Annotated[
+        str,
+        typer.Argument(
+            help="train_exact, train_dense, new_season, map_area, leave_one_season_out, or the path of a compiled one."
+        ),
+    ],
     parameters: Annotated[
         list[str], typer.Option("--param", "-p", metavar="NAME=VALUE", help="A pipeline parameter; may be repeated.")
     ] = [],

@@ -62,9 +62,11 @@ def leave_out(
 ) -> None:
     """Train on all seasons but one, score on that one, for each in turn."""
     from exact_core.stages.frame import open_stage
-    from exact_core.stages.leave_season_out import leave_season_out, table
+    from exact_core.stages.leave_season_out import leave_each_season_out
+    from exact_core.stages.season_table import table
 
     config = config_of(recipe, None, changes)
     with open_stage("leave_season_out", config, tracking=tracking) as tracker:
-        leave_season_out(config, datasets=datasets, dense=dense, out=out, tracker=tracker)
+        leave_each_season_out(config, datasets=datasets, dense=dense, out=out, tracker=tracker)
     typer.echo(table(out))
+    typer.echo(f"report: {out / 'report.html'}")

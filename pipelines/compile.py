@@ -13,6 +13,7 @@ from pathlib import Path
 
 from kfp import compiler
 
+from pipelines.leave_one_season_out import leave_one_season_out
 from pipelines.map_area import map_area
 from pipelines.new_season import new_season
 from pipelines.train_exact import train_dense, train_exact
@@ -23,6 +24,7 @@ PIPELINES = {
     "train_dense.yaml": train_dense,
     "new_season.yaml": new_season,
     "map_area.yaml": map_area,
+    "leave_one_season_out.yaml": leave_one_season_out,
 }
 
 

@@ -45,6 +45,7 @@ RESULTS = {
     "evaluation": "metrics.json",
     "crop_map": "map.json",
     "promotion": "metrics.json",
+    "comparison": "leave_one_season_out.json",
 }
 """Folders that a run delivers, and the manifest that each of ours holds."""
 REPORT = "report"

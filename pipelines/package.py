@@ -16,6 +16,8 @@ from kfp import compiler, dsl
 from exact_core.errors import ConfigError
 from exact_core.stages.champion import ALWAYS, IF_NO_CHAMPION
 from exact_core.stages.frame import code_version
+from exact_core.stages.plan_map import check_parts
+from exact_core.stages.plan_seasons import plan_seasons
 from exact_core.stages.resolve_season import AUTO, check_season, refuse_placeholders
 from pipelines.compile import PIPELINES
 
@@ -23,6 +25,8 @@ __all__ = ["Package", "load_package"]
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The safe loader in C, where it has been built: compiled pipelines are long."""
+SEASONS = ("source", "seasons", "supervision")
+"""Parameters of a pipeline of several seasons, as its first step takes them."""
 TYPES: dict[str, tuple[type, ...]] = {
     "STRING": (str,),
     "NUMBER_INTEGER": (int,),
@@ -63,6 +67,10 @@ class Package:
                 raise ConfigError(f"pipeline {self.name}: parameter {name} has no default; give it a value")
         if checked.get("training", ALWAYS) not in (ALWAYS, IF_NO_CHAMPION):
             raise ConfigError(f"training = {checked['training']!r}: expected {ALWAYS} or {IF_NO_CHAMPION}")
+        if "map_parts" in checked:
+            check_parts(checked["map_parts"])
+        if set(SEASONS) <= set(self.inputs):
+            plan_seasons(**{name: checked.get(name, self.inputs[name].get("defaultValue")) for name in SEASONS})
         if "season" in self.inputs:
             season = self.season(checked)
             check_season(season)

@@ -83,6 +83,11 @@ class ClusterSettings(Settings):
             "map_season": StepSettings(cpu="4", memory="16G", gpus=1, minutes=1440),
             "join_map": StepSettings(memory="4G", minutes=240),
             "champion": StepSettings(memory="4G", minutes=30),
+            "plan_seasons": StepSettings(cpu="500m", memory="1G", minutes=30),
+            "gather_seasons": StepSettings(memory="4G", minutes=240),
+            # Both trainings, the masks and two evaluations in one.
+            "leave_season_out": StepSettings(cpu="4", memory="32G", gpus=1, minutes=2880),
+            "season_table": StepSettings(cpu="500m", memory="2G", minutes=30),
             "promote": StepSettings(memory="16G", gpus=1, minutes=240),
             "record_status": StepSettings(cpu="500m", memory="1G", minutes=30),
         },

@@ -5,10 +5,11 @@ from __future__ import annotations
 from exact_core.errors import ConfigError
 from exact_core.stages.ingest import parse_source
 
-__all__ = ["plan_map"]
+__all__ = ["check_parts", "plan_map"]
 
-MOST = 1000
-"""Parts: each is a step of the pipeline."""
+MOST = 16
+"""Parts: with its loop's drivers each takes the room of one and a half steps of about 43 that a run has, and the other
+steps of the pipelines take 13 (docs/scale.md, "What would break first")."""
 
 
 def plan_map(*, source: str, parts: int) -> list[str]:
@@ -21,8 +22,21 @@ def plan_map(*, source: str, parts: int) -> list[str]:
     Raises:
         ConfigError: fewer than one part, or too many steps for a pipeline.
     """
-    if not 1 <= parts <= MOST:
-        raise ConfigError(f"map_parts = {parts}: expected 1 to {MOST}")
+    check_parts(parts)
     if parse_source(source)[0] != "season":
         parts = 1
     return [f"{part}/{parts}" for part in range(1, parts + 1)]
+
+
+def check_parts(parts: int) -> None:
+    """Accept a number of parts that a run can hold.
+
+    Raises:
+        ConfigError: fewer than one, or too many.
+    """
+    if not 1 <= parts <= MOST:
+        raise ConfigError(
+            f"map_parts = {parts}: expected 1 to {MOST}: more steps do not fit into one run on a cluster; map a large "
+            f"area tile by tile or cell by cell, a run each, or with exact map --part I/N and exact join-map, which "
+            f"have no such limit"
+        )

@@ -37,7 +37,18 @@ from exact_core.storage.cache import Cache, default_cache
 
 __all__ = ["MANIFESTS", "Pointer", "StoredFile", "fetch_folder", "manifest_of", "publish_folder", "read_pointer"]
 
-MANIFESTS = ("dataset.json", "model.json", "masks.json", "map.json", "part.json", "transfer.json", "metrics.json")
+MANIFESTS = (
+    "dataset.json",
+    "model.json",
+    "masks.json",
+    "map.json",
+    "part.json",
+    "transfer.json",
+    "seasons.json",
+    "season_row.json",
+    "leave_one_season_out.json",
+    "metrics.json",
+)
 """Manifests of our artifact folders (docs/data-format.md); a model folder has a metrics.json beside its own."""
 FILES_AT_ONCE = 4
 NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES})

@@ -41,7 +41,7 @@ def test_the_committed_yaml_is_what_the_code_compiles_to():
 
 def test_a_stale_file_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr(compiler, "COMPILED", tmp_path)
-    assert compiler.stale() == ["train_exact.yaml", "train_dense.yaml", "new_season.yaml", "map_area.yaml"]
+    assert compiler.stale() == list(compiler.PIPELINES)
     compiler.compile_to(tmp_path)
     assert compiler.stale() == []
 
@@ -63,7 +63,7 @@ def test_a_component_is_an_adapter():
     """At most ten statements beside its docstring, and nothing but kfp and the standard library at module level."""
     root = Path(components.__file__).parent
     found = list(root.glob("*/component.py"))
-    assert len(found) == 14
+    assert len(found) == 18
     for path in found:
         tree = ast.parse(path.read_text())
         for node in tree.body:

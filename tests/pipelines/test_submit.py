@@ -252,6 +252,8 @@ def test_a_server_without_a_release(server, capsys):
         (["train_exact", "-p", "seed=true"], "wants NUMBER_INTEGER here, not bool"),
         (["train_exact", "-p", "overrides=[]", "--set", "a=1"], "use one of them"),
         (["train_exact", "-p", "season=auto"], "does not follow a schedule"),
+        (["map_area", "-p", "map_parts=17"], "map_parts = 17: expected 1 to 16"),
+        (["leave_one_season_out"], "two or more"),
         (["new_season", "-p", "season=last"], "expected a year"),
         (["new_season", "-p", "season=[[ScheduledTime]]"], "nobody fills in such a placeholder"),
         (["new_season", "-p", "season={{$.scheduledTime}}"], "nobody fills in such a placeholder"),

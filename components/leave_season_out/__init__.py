@@ -1,0 +1,1 @@
+"""KFP component of the stage `leave_season_out`."""

@@ -1,0 +1,1 @@
+"""KFP component of the stage `season_table`."""
