@@ -59,7 +59,7 @@ def crops_shine(_patch, images):
 
 def write_tiles(root):
     """Tiles of 480 m with those fields, of which the 18th is of no class; crops shine in the bands of 10 m."""
-    labels = fields() % 18
+    labels = fields().astype(np.int64) % 18
 
     def shine(_tile, arrays):
         for date in range(len(arrays["dates/doy"]) - 2):
