@@ -119,7 +119,9 @@ def germany(
 
 @ingest_app.command()
 def season(
-    source: Annotated[Path, typer.Argument(help="Folder with a STAC collection or GeoTIFFs, and labels.")],
+    source: Annotated[
+        Path, typer.Argument(help="Folder with a STAC collection, GeoTIFFs or .SAFE or .zip products, and labels.")
+    ],
     out: Out,
     season: Annotated[str, typer.Option(help="A year, or START/DAYS; default: what the source says.")] = "",
     recipe: Recipe = "season",
