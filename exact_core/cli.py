@@ -68,7 +68,7 @@ def _recipe_for(dataset: str) -> str:
 
 
 def _recipe_of(source: str) -> str:
-    return {"pastis": "pastis24", "season": "season"}.get(source.partition(":")[0], "demo")
+    return {"pastis": "pastis24", "germany": "germany", "season": "season"}.get(source.partition(":")[0], "demo")
 
 
 def _ingest(source: str, out: Path, *, season: str, config: RunConfig, tracking: bool) -> None:
@@ -105,8 +105,23 @@ def pastis(
 
 
 @ingest_app.command()
+def germany(
+    root: Annotated[Path, typer.Argument(help="Folder with classes.txt, geotransforms.csv, tileids, data16, data17.")],
+    out: Out,
+    recipe: Recipe = "germany",
+    seed: Seed = None,
+    changes: Set = [],
+    tracking: Tracking = True,
+) -> None:
+    """Read the Germany dataset (MTLCC) as published, from its TFRecord tiles."""
+    _ingest(f"germany:{root}", out, season="", config=config_of(recipe, seed, changes), tracking=tracking)
+
+
+@ingest_app.command()
 def season(
-    source: Annotated[Path, typer.Argument(help="Folder with a STAC collection or GeoTIFFs, and labels.")],
+    source: Annotated[
+        Path, typer.Argument(help="Folder with a STAC collection, GeoTIFFs or .SAFE or .zip products, and labels.")
+    ],
     out: Out,
     season: Annotated[str, typer.Option(help="A year, or START/DAYS; default: what the source says.")] = "",
     recipe: Recipe = "season",
@@ -256,7 +271,7 @@ def run(
     workdir: Annotated[
         Path | None, typer.Option(help="Folder for the results; default: one with the recipe's name, here.")
     ] = None,
-    source: Annotated[str, typer.Option(help="synthetic, pastis:PATH or season:PATH.")] = "synthetic",
+    source: Annotated[str, typer.Option(help="synthetic, pastis:PATH, germany:PATH or season:PATH.")] = "synthetic",
     recipe: Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}; default: what fits the source.")] = "",
     season: Annotated[str, typer.Option(help="For a season source: a year, or START/DAYS.")] = "",
     seed: Seed = None,

@@ -11,7 +11,7 @@ import difflib
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -77,6 +77,42 @@ class PastisConfig(Settings):
             raise ValueError(f"a fold serves two splits: {sorted(folds)}; name each fold once")
         if not self.train_folds:
             raise ValueError("train_folds is empty; name at least one fold")
+        return self
+
+
+GermanyBand = Literal[
+    "B04", "B03", "B02", "B08", "B05", "B06", "B07", "B8A", "B11", "B12", "B01", "B09", "B10"
+]  # fmt: skip
+
+
+class GermanyConfig(Settings):
+    """Which tiles of the Germany dataset (MTLCC) are read, and how; "MTLCC" is Russwurm and Koerner 2018."""
+
+    years: tuple[Literal[2016, 2017], ...] = Field(
+        (2016, 2017), min_length=1, description="seasons that are read, a folder dataYY each (MTLCC: both; TSViT: 2016)"
+    )
+    fold: int = Field(
+        0,
+        ge=0,
+        description="number of the lists of training and validation tiles, train_foldN and test_foldN (TSViT: 0)",
+    )
+    bands: tuple[GermanyBand, ...] = Field(
+        get_args(GermanyBand),
+        min_length=1,
+        description="bands that are read, in the order in which they are stored (MTLCC, TSViT: all 13)",
+    )
+    unknown: Literal["background", "void"] = Field(
+        "background",
+        description="what land without a declared field of the 17 crops is: background, as in PASTIS; or void, never "
+        "scored and no target, as MTLCC and TSViT have it",
+    )
+
+    @model_validator(mode="after")
+    def _once(self) -> GermanyConfig:
+        for name in ("years", "bands"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} {list(values)} name one twice")
         return self
 
 
@@ -156,6 +192,7 @@ class DataConfig(Settings):
     shard_windows: int = Field(64, ge=1, description="windows in a shard file")
     synthetic: SyntheticConfig = SyntheticConfig()
     pastis: PastisConfig = PastisConfig()
+    germany: GermanyConfig = GermanyConfig()
     season: SeasonConfig = SeasonConfig()
 
     @model_validator(mode="after")

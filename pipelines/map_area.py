@@ -29,7 +29,7 @@ def make_map_area(*, on_cluster: bool) -> Any:
         """Map one season of an area with the segmenter in use, and say whether it will hold there.
 
         Args:
-            recipe: demo, season or pastis24.
+            recipe: demo, season, pastis24 or germany.
             source: season:PATH.
             season: auto for the latest season that has ended at the schedule's time; or a year, or START/DAYS.
             season_start: First day of every season, MM-DD; for auto.

@@ -68,8 +68,8 @@ def make_new_season(*, on_cluster: bool) -> Any:
         """Train a segmenter on one season, or map it with the one in use.
 
         Args:
-            recipe: demo, season or pastis24.
-            source: synthetic, pastis:PATH or season:PATH.
+            recipe: demo, season, pastis24 or germany.
+            source: synthetic, pastis:PATH, germany:PATH or season:PATH.
             season: auto for the latest season that has ended at the schedule's time; or a year, or START/DAYS.
             season_start: First day of every season, MM-DD; for auto.
             season_days: Length of a season, days; for auto.

@@ -108,8 +108,8 @@ def train_exact(
     """Train a segmenter from crop tags, map the season with it, and promote it if it is better than the one in use.
 
     Args:
-        recipe: demo, season or pastis24.
-        source: synthetic, pastis:PATH or season:PATH.
+        recipe: demo, season, pastis24 or germany.
+        source: synthetic, pastis:PATH, germany:PATH or season:PATH.
         season: Year or START/DAYS of a season source; empty for the source's own.
         seed: Seed of generation, initialisation, order and augmentation.
         overrides: Settings changed in the recipe, each as key=value.
@@ -145,8 +145,8 @@ def train_dense(
     """Train a segmenter from dense labels. It is not registered: it is what a map from tags is measured against.
 
     Args:
-        recipe: demo, season or pastis24.
-        source: synthetic, pastis:PATH or season:PATH.
+        recipe: demo, season, pastis24 or germany.
+        source: synthetic, pastis:PATH, germany:PATH or season:PATH.
         season: Year or START/DAYS of a season source; empty for the source's own.
         seed: Seed of generation, initialisation, order and augmentation.
         overrides: Settings changed in the recipe, each as key=value.

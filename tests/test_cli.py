@@ -79,6 +79,7 @@ def test_each_stage_alone(tmp_path):
         (["run", "--workdir", "w", "--recipe", "corn"], ["unknown recipe 'corn'", "demo"]),
         (["run", "--workdir", "w", "--set", "data.windo=24"], ["data.windo", "did you mean"]),
         (["ingest", "pastis", "nothing", "out", "--no-tracking"], ["nothing", "metadata.geojson"]),
+        (["ingest", "germany", "nothing", "out", "--no-tracking"], ["nothing", "classes.txt"]),
         (["ingest", "season", "nothing", "out", "--no-tracking"], ["nothing"]),
         (["train-classifier", "nothing", "out", "--no-tracking"], ["no dataset here", "exact ingest"]),
     ],

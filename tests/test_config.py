@@ -70,7 +70,7 @@ def test_a_wrong_override_names_key_value_and_way_out(assignment, words):
 
 
 def test_an_unknown_recipe_names_the_known_ones():
-    with pytest.raises(ConfigError, match="'corn'.*demo, season, pastis24"):
+    with pytest.raises(ConfigError, match="'corn'.*demo, season, pastis24, germany"):
         resolve("corn")
 
 
@@ -98,7 +98,14 @@ def test_the_paper_recipe_has_the_papers_numbers():
     assert config.data.pastis.train_folds == (1, 2, 3)
 
 
-def test_only_the_paper_recipe_takes_the_published_options():
+def test_germany_is_learned_as_pastis_is():
+    config, pastis = resolve("germany"), resolve("pastis24")
+    assert (config.recipe, config.data.germany.years, len(config.data.germany.bands)) == ("germany", (2016,), 13)
+    for part in ("classifier", "masks", "segmenter"):
+        assert getattr(config, part) == getattr(pastis, part)
+
+
+def test_only_the_paper_recipes_take_the_published_options():
     """tests/parity shows what they do; here, that the other recipes leave them alone."""
     published = {
         "data.pastis.date_limit": "cut",
@@ -122,7 +129,8 @@ def test_only_the_paper_recipe_takes_the_published_options():
     configs = {name: resolve(name) for name in RECIPES}
     for key, value in published.items():
         for name, config in configs.items():
-            assert (attrgetter(key)(config) == value) == (name == "pastis24"), (name, key)
+            papers = ("pastis24",) if key.startswith("data.pastis") else ("pastis24", "germany")
+            assert (attrgetter(key)(config) == value) == (name in papers), (name, key)
     # Truth is never read to choose: the threshold is a rule's.
     for config in configs.values():
         assert isinstance(config.masks.threshold, str)

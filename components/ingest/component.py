@@ -22,8 +22,8 @@ def ingest(
     Args:
         dataset: The window dataset.
         metrics: Numbers of windows and classes.
-        recipe: Name of the recipe: demo, season or pastis24.
-        source: synthetic, pastis:PATH or season:PATH.
+        recipe: Name of the recipe: demo, season, pastis24 or germany.
+        source: synthetic, pastis:PATH, germany:PATH or season:PATH.
         season: Year or START/DAYS of a season source; empty for the source's own.
         seed: Seed of the run.
         overrides: Settings changed in the recipe, as key=value.

@@ -19,14 +19,14 @@ def map_season(
     overrides: list,
     pipeline_run: str,
 ):
-    """Map a part of the season's area; sources without images of an area, synthetic and pastis, leave nothing to map.
+    """Map a part of the season's area; sources without images of an area leave nothing to map.
 
     Args:
         segmenter: The segmenter.
         map_part: Finished rows of the map, part.json.
         metrics: Megapixels, seconds.
         recipe: Name of the recipe.
-        source: synthetic, pastis:PATH or season:PATH.
+        source: synthetic, pastis:PATH, germany:PATH or season:PATH.
         season: Year or START/DAYS of a season source; empty for the source's own.
         part: I/N, the I-th of N parts.
         seed: Seed of the run.

@@ -12,7 +12,7 @@ def plan_map(source: str, parts: int) -> List[str]:  # noqa: UP006
     """The parts of a map, for a step each.
 
     Args:
-        source: synthetic, pastis:PATH or season:PATH.
+        source: synthetic, pastis:PATH, germany:PATH or season:PATH.
         parts: How many parts, each of which runs in a step of its own.
     """
     from exact_core.stages.plan_map import plan_map as run_stage

@@ -21,7 +21,7 @@ def preflight(
     Args:
         metrics: Estimated and available memory, GB.
         recipe: Name of the recipe.
-        source: synthetic, pastis:PATH or season:PATH.
+        source: synthetic, pastis:PATH, germany:PATH or season:PATH.
         season: Year or START/DAYS of a season source; empty for the source's own.
         seed: Seed of the run.
         overrides: Settings changed in the recipe, as key=value.

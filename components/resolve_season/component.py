@@ -24,7 +24,7 @@ def resolve_season(
         schedule_time: Time of the schedule's slot, RFC 3339; empty for now.
         season_start: First day of every season, MM-DD.
         season_days: Length of a season, days.
-        source: synthetic, pastis:PATH or season:PATH.
+        source: synthetic, pastis:PATH, germany:PATH or season:PATH.
         recipe: Name of the recipe.
         seed: Seed of the run.
         overrides: Settings changed in the recipe, as key=value.

@@ -27,7 +27,7 @@ def transfer_report(
         report: The report, one HTML file.
         metrics: The verdict (0 fine, 1 look, 2 do not publish) and the figure of each finding.
         recipe: Name of the recipe.
-        source: synthetic, pastis:PATH or season:PATH.
+        source: synthetic, pastis:PATH, germany:PATH or season:PATH.
         season: Year or START/DAYS of a season source; empty for the source's own.
         seed: Seed of the run.
         overrides: Settings changed in the recipe, as key=value.

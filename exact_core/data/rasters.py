@@ -19,6 +19,7 @@ from rasterio.transform import Affine
 from rasterio.warp import Resampling, reproject
 from rasterio.windows import Window
 
+from exact_core.data.archives import for_gdal
 from exact_core.data.nested import fit_nested
 from exact_core.errors import DataError
 
@@ -47,9 +48,9 @@ class Grid:
 
 
 def open_raster(path: Path) -> Any:
-    """The file for reading; DataError if it is no raster, or its pixels have no place."""
+    """The file for reading, in an archive or not; DataError if it is no raster, or its pixels have no place."""
     try:
-        file = rasterio.open(path)
+        file = rasterio.open(for_gdal(path))
     # GDAL gives damaged names and numbers as they are; rasterio cannot decode them.
     except (RasterioError, UnicodeDecodeError, CPLE_BaseError) as error:
         raise DataError(f"{path}: not a readable raster: {error}; download it again or leave its date out") from error

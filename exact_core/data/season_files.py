@@ -3,6 +3,7 @@
     a STAC catalogue    collection.json or catalog.json; items with an asset a band, by asset key or band name
     a folder a date     S2_xxx_20180401/B02.tif
     flat files          S2_20180401_B02.tif, S2_2018-04-01_B8A_20m.tif
+    .zip archives       of any of these, as S2A_MSIL2A_20180401T….SAFE.zip: read in place
 
 In the order of use: `find_acquisitions`, `clip_to_season`, `check_files`; then `exact_core.data.season_images`.
 """
@@ -11,15 +12,16 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import unquote, urlparse
 
 import pystac
 
 from exact_core.config import SeasonConfig
+from exact_core.data.archives import list_archive
 from exact_core.data.radiometry import NOTHING_STATED, Stated, stated_offset
 from exact_core.data.rasters import RASTERS
 from exact_core.errors import DataError
@@ -65,8 +67,7 @@ def find_acquisitions(source: Path, bands: tuple[str, ...]) -> tuple[str, list[A
     if not found:
         raise DataError(
             f"{catalogue or source}: no acquisition with bands; expected a STAC collection.json, folders such as "
-            f"S2_20180401/B02.tif, or files such as S2_20180401_B02.tif"
-            f"{'; unpack the .zip files first' if any(source.glob('*.zip')) else ''}"
+            f"S2_20180401/B02.tif, files such as S2_20180401_B02.tif, or .zip archives of them"
         )
     found.sort(key=lambda acquisition: (acquisition.date, acquisition.name))
     return name, found
@@ -137,11 +138,13 @@ def _local(asset: pystac.Asset, item: str, catalogue: Path) -> Path:
 def _from_files(folder: Path, bands: tuple[str, ...]) -> list[Acquisition]:
     """Files whose name ends in a band; the date is in the file's name or in that of a folder above it."""
     groups: dict[tuple[str, dt.date], list[tuple[str, int, Path]]] = {}
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder)
+    named: dict[Path, str] = {}
+    for path, inside in _rasters(folder):
         match = band_of(path.stem, bands)
-        if path.suffix.lower() not in RASTERS or inside.parts[0] == "labels" or match is None:
+        # Quality masks of a product are named by its bands too: MSK_DETFOO_B02.jp2.
+        if match is None or inside.parts[0] == "labels" or "QI_DATA" in inside.parts:
             continue
+        named[path] = str(inside)
         dated = [part for part in inside.parts[:-1] if _date_of(part)]
         date = next((date for date in map(_date_of, (path.stem, *reversed(dated))) if date), None)
         if date is None:
@@ -155,10 +158,29 @@ def _from_files(folder: Path, bands: tuple[str, ...]) -> list[Acquisition]:
             name=name,
             date=date,
             files=_finest(files, f"{folder}, {name}"),
-            stated=stated_offset({}, [], [str(path.relative_to(folder)) for _, _, path in files]),
+            stated=stated_offset({}, [], [named[path] for _, _, path in files]),
         )
         for (name, date), files in groups.items()
     ]
+
+
+def _rasters(folder: Path) -> Iterator[tuple[Path, PurePath]]:
+    """Rasters below a folder and in archives below it, and where they lie in the folder, unpacked or not.
+
+    An archive whose product lies unpacked beside it is not looked into.
+    """
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        if path.suffix.lower() in RASTERS:
+            yield path, inside
+        if path.suffix.lower() != ".zip" or not path.is_file() or inside.parts[0] == "labels":
+            continue
+        for entry in list_archive(path):
+            if entry.suffix.lower() not in RASTERS or (path.parent / entry.parts[0]).is_dir():
+                continue
+            # As unpacked: a product's archive holds its folder; of loose files, the archive's name says the date.
+            dated = any(_date_of(part) for part in entry.parts[:-1])
+            yield path / entry, inside.parent / entry if dated else inside.parent / path.stem / entry
 
 
 def _finest(files: Iterable[tuple[str, int, Path]], where: str) -> dict[str, Path]:

@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from exact_core.config import Settings, describe
+from exact_core.data.archives import size_of
 from exact_core.data.dataset import VOID
 from exact_core.data.season import SeasonImages
 from exact_core.errors import ConfigError, DataError, ServiceError
@@ -111,7 +112,7 @@ def map_record(
         )
     # Names and sizes, not places and times: parts made on machines that each have their own copy belong together.
     files = [
-        [str(each.date), band, path.name, path.stat().st_size]
+        [str(each.date), band, path.name, size_of(path)]
         for each in images.acquisitions
         for band, path in sorted(each.files.items())
     ]

@@ -17,9 +17,9 @@ from types import TracebackType
 from typing import IO
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 
+from exact_core.data.rasters import open_raster
 from exact_core.data.season import SeasonImages
 
 __all__ = ["Strips", "strip_height"]
@@ -43,7 +43,7 @@ def strip_height(images: SeasonImages, chunk: int) -> int:
     tallest = chunk
     first = images.acquisitions[0]
     for band in images.bands:
-        with rasterio.open(first.files[band]) as file:
+        with open_raster(first.files[band]) as file:
             rows = file.block_shapes[0][0] * max(1, round(images.grid.height / file.height))
         tallest = max(tallest, min(rows, TALLEST))
     return -(-tallest // chunk) * chunk

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from exact_core.config import RunConfig
 from exact_core.data.dataset import WindowDataset
+from exact_core.data.germany import ingest_germany
 from exact_core.data.pastis import ingest_pastis
 from exact_core.data.season import ingest_season
 from exact_core.data.synthetic import ingest_synthetic
@@ -26,7 +27,7 @@ def ingest(config: RunConfig, *, source: str, season: str, out: Path, tracker: T
 
     Args:
         config: `config.data` says how windows, tags and splits are made.
-        source: `synthetic`, `pastis:PATH` or `season:PATH`.
+        source: `synthetic`, `pastis:PATH`, `germany:PATH` or `season:PATH`.
         season: for a `season:` source, a year or START/DAYS; empty: what the source or the configuration says.
         out: folder of the dataset.
         tracker: gets the dataset's name and digest.
@@ -44,6 +45,8 @@ def ingest(config: RunConfig, *, source: str, season: str, out: Path, tracker: T
         ingest_synthetic(config.data, out, seed=config.seed)
     elif kind == "pastis":
         ingest_pastis(Path(place), config.data, out)
+    elif kind == "germany":
+        ingest_germany(Path(place), config.data, out)
     else:
         ingest_season(Path(place), config.data, out, seed=config.seed)
     manifest = WindowDataset(out).manifest
@@ -68,14 +71,15 @@ def ingest(config: RunConfig, *, source: str, season: str, out: Path, tracker: T
 
 
 def parse_source(source: str) -> tuple[str, str]:
-    """Kind and place of a source: `synthetic`, `pastis:PATH` or `season:PATH`.
+    """Kind and place of a source: `synthetic`, `pastis:PATH`, `germany:PATH` or `season:PATH`.
 
     Raises:
         ConfigError: text of another form.
     """
     kind, _, place = source.partition(":")
-    if (kind, bool(place)) not in {("synthetic", False), ("pastis", True), ("season", True)}:
-        raise ConfigError(f"unknown source {source!r}; expected synthetic, pastis:PATH or season:PATH")
+    known = {("synthetic", False), ("pastis", True), ("germany", True), ("season", True)}
+    if (kind, bool(place)) not in known:
+        raise ConfigError(f"unknown source {source!r}; expected synthetic, pastis:PATH, germany:PATH or season:PATH")
     # A path on the command line loses the second slash.
     if kind == "season" and (address := re.match(r"(https?):/+(.*)", place)):
         raise ConfigError(

@@ -23,11 +23,13 @@ EVERY_DAY = 3660
 """The longest season there is."""
 EVERY_DATE = 1_000_000
 """More dates than a season has: none is thinned out."""
+NAMES = {"pastis": "PASTIS", "germany": "Germany"}
+"""Sources that are files of arrays, not images of a season."""
 
 
 def is_source(text: str) -> bool:
     """Whether a text names a source, as for ingest, rather than the place of a dataset."""
-    return text == "synthetic" or text.startswith(("season:", "pastis:"))
+    return text == "synthetic" or text.startswith(("season:", "pastis:", "germany:"))
 
 
 def inspect(config: RunConfig, what: Path | str, *, season: str, model: Path | None, out: Path) -> Preview:
@@ -44,7 +46,7 @@ def inspect(config: RunConfig, what: Path | str, *, season: str, model: Path | N
         What the page shows.
 
     Raises:
-        ConfigError: PASTIS, which is to be ingested first; a model for other bands; a season for a dataset.
+        ConfigError: PASTIS or Germany, which are to be ingested first; a model for other bands; a season for a dataset.
         DataError, CorruptError: no such data or model.
     """
     manifest = None if model is None else read_manifest(model, "segmenter")
@@ -80,9 +82,9 @@ def _of_source(
 ) -> Preview:
     kind, place = parse_source(source)
     config = with_season(config, season, kind=kind)
-    if kind == "pastis":
+    if kind in NAMES:
         raise ConfigError(
-            f"{source}: PASTIS is looked at as a dataset: `exact ingest pastis {place} DATASET`, then "
+            f"{source}: {NAMES[kind]} is looked at as a dataset: `exact ingest {kind} {place} DATASET`, then "
             f"`exact inspect DATASET`"
         )
     if kind == "synthetic":

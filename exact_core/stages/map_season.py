@@ -14,6 +14,7 @@ import torch
 from tqdm import tqdm
 
 from exact_core.config import EncoderConfig, RunConfig
+from exact_core.data.archives import modified
 from exact_core.data.season import SeasonImages, open_season
 from exact_core.errors import ConfigError
 from exact_core.evaluation.figures import colours_of
@@ -139,7 +140,7 @@ def map_season(
 
 def _key(config: RunConfig, record: MapRecord, images: SeasonImages, device: torch.device, first: int, end: int) -> str:
     """Digest of all that the rows follow from: what the map says of itself, and how these files lie here."""
-    times = [path.stat().st_mtime_ns for each in images.acquisitions for _, path in sorted(each.files.items())]
+    times = [modified(path) for each in images.acquisitions for _, path in sorted(each.files.items())]
     content = [record.model_dump(mode="json"), config.mapping.batch, device.type, first, end, times]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from exact_core.config import RunConfig
+from exact_core.data.germany import survey_germany
 from exact_core.data.pastis import survey_pastis
 from exact_core.data.season import survey_season
 from exact_core.data.synthetic import BANDS
@@ -213,6 +214,8 @@ def _survey(config: RunConfig, source: str, season: str) -> tuple[int, int]:
     config = with_season(config, "" if season == "auto" else season, kind=kind)
     if kind == "pastis":
         return survey_pastis(Path(place))[1], len(BANDS)
+    if kind == "germany":
+        return survey_germany(Path(place), config.data)
     if kind == "season":
         return survey_season(Path(place), config.data)
     return config.data.synthetic.dates, len(BANDS)

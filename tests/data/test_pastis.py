@@ -196,6 +196,34 @@ def test_patches_smaller_than_a_window_are_noted(tmp_path: Path) -> None:
     assert "no training window" in refused(tmp_path / "small", size=20)
 
 
+def test_pastis_r_is_the_same_dataset(tmp_path: Path) -> None:
+    """PASTIS-R: Sentinel-1 of both orbits beside it, dates of each, norms a fold, and the instances."""
+    plain = ingest(tmp_path).manifest
+    root = write_pastis(tmp_path / "PASTIS-R")
+    for orbit, dates in (("S1A", [20180903, 20181002, 20190401]), ("S1D", [20180901, 20190130])):
+        (root / f"DATA_{orbit}").mkdir()
+        for patch in range(5):
+            radar = np.full((len(dates), 3, 48, 48), -12.5, np.float32)
+            np.save(root / f"DATA_{orbit}" / f"{orbit}_{10_000 + patch}.npy", radar)
+        edit(root, lambda d, o=orbit, t=dates: [f["properties"].update({f"dates-{o}": t}) for f in d["features"]])
+    for part in ("S1A", "S1D", "S2"):
+        norms = {f"Fold_{fold}": {"mean": [0.0] * 3, "std": [1.0] * 3} for fold in range(1, 6)}
+        (root / f"NORM_{part}_patch.json").write_text(json.dumps(norms))
+    (root / "INSTANCE_ANNOTATIONS").mkdir()
+    np.save(root / "INSTANCE_ANNOTATIONS/INSTANCES_10000.npy", np.zeros((48, 48), np.int64))
+    more = {"N_Parcel": 90, "Parcel_Cover": 0.37, "TILE": "t30uxv"}
+    edit(
+        root,
+        lambda d: [
+            f.update(id=str(f["properties"]["ID_PATCH"])) or f["properties"].update(more) for f in d["features"]
+        ],
+    )
+    ingest_pastis(root, DataConfig(), tmp_path / "r")
+    radar_too = WindowDataset(tmp_path / "r").manifest
+    assert radar_too.digest == plain.digest
+    assert (radar_too.season_start, radar_too.notes) == (plain.season_start, plain.notes)
+
+
 def test_repeats_bit_for_bit(tmp_path: Path) -> None:
     root = write_pastis(tmp_path / "pastis")
     for out in ("a", "b"):

@@ -74,6 +74,7 @@ def test_what_cannot_be_shown_is_refused(dataset_folder: Path, tmp_path: Path) -
 
     said = refused(ConfigError, "pastis:/data/pastis")
     assert "exact ingest pastis /data/pastis" in said
+    assert "exact ingest germany /data/240" in refused(ConfigError, "germany:/data/240")
     said = refused(DataError, tmp_path / "images")
     assert f"season:{tmp_path / 'images'}" in said
     assert "no dataset here" in refused(DataError, tmp_path / "nothing")

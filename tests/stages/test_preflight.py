@@ -13,6 +13,7 @@ from exact_core.recipes import resolve
 from exact_core.stages.preflight import checks, preflight
 from exact_core.tracking import NoTracker
 from exact_core.training import memory
+from tests.fake_germany import write_germany
 from tests.fakes import write_season
 
 
@@ -50,6 +51,9 @@ def test_the_source_is_looked_at(config, tmp_path):
     missing = {check.name: check for check in checks(config, source=f"pastis:{tmp_path}/none")}
     assert missing["data"].state == missing["memory"].state == "failed"
     assert "metadata.geojson" in missing["data"].detail
+    write_germany(tmp_path / "germany")
+    tiles = {check.name: check for check in checks(config, source=f"germany:{tmp_path}/germany")}
+    assert tiles["data"].detail.endswith("4 dates, 13 bands")
 
 
 def test_everything_that_is_missing_is_named_at_once(config, tmp_path, monkeypatch):

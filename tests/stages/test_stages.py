@@ -315,9 +315,9 @@ def test_a_corrupt_mask_shard_is_named(finished, tmp_path, config, dataset):
         MaskSet(tmp_path / "masks", dataset)
 
 
-@pytest.mark.parametrize("source", ["", "synthetic:here", "pastis", "season:", "ftp:somewhere"])
+@pytest.mark.parametrize("source", ["", "synthetic:here", "pastis", "germany", "season:", "ftp:somewhere"])
 def test_an_unknown_source_names_the_known_ones(source, tmp_path, config):
-    with pytest.raises(ExactError, match=r"synthetic, pastis:PATH or season:PATH"):
+    with pytest.raises(ExactError, match=r"synthetic, pastis:PATH, germany:PATH or season:PATH"):
         ingest(config, source=source, season="", out=tmp_path / "d", tracker=TRACKER)
 
 
@@ -332,3 +332,5 @@ def test_seasons(config):
             with_season(config, text, kind="season")
     with pytest.raises(ConfigError, match="has its own season"):
         with_season(config, "2021", kind="pastis")
+    with pytest.raises(ConfigError, match="a germany source has its own season"):
+        with_season(config, "2017", kind="germany")
