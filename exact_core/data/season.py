@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from pydantic import Field, ValidationError
 
@@ -32,9 +31,10 @@ from exact_core.data.season_images import (
     settle_offsets,
 )
 from exact_core.data.season_labels import ClassNumbers, LabelLayer, open_labels
+from exact_core.data.season_scene import SeasonScene
 from exact_core.data.season_windows import FEWEST_BLOCKS, write_labelled, write_scene_of, write_tagged
 from exact_core.data.tags import Placed, TagTable
-from exact_core.data.windows import Scene, TagNoise, check_shares, mark_self_scored, split_names
+from exact_core.data.windows import TagNoise, check_shares, mark_self_scored, split_names
 from exact_core.data.writer import DatasetWriter
 from exact_core.errors import ConfigError, DataError
 
@@ -123,25 +123,16 @@ def _write_one(
             return
     elif isinstance(layer, LabelLayer):
         labels = layer.labels(found, grid, writer.notes)
-    pixels, clear, counts = images.read_counted(0, grid.height)
-    writer.notes.extend(describe_counts(counts))
-    scene = Scene(
-        name=images.name,
-        pixels=pixels,
-        days=images.days.astype(np.int16),
-        labels=labels,
-        clear=clear.astype(np.uint8),
-        crs=grid.crs.to_string(),
-        transform=tuple(grid.transform)[:6],
-        origin=str(season.source),
-    )
+    scene = SeasonScene(images, labels, window=config.window, folder=writer.out, origin=str(season.source))
     stride = config.stride or settings.stride
+    noted = len(writer.notes)
     if isinstance(found, TagTable):
         write_tagged(writer, scene, config, placed, split=split, seed=seed)
     elif split is not None:
         write_scene_of(writer, scene, config, split=split, stride=stride, noise=noise)
     else:
         write_labelled(writer, scene, config, stride=stride, seed=seed, noise=noise)
+    writer.notes[noted:noted] = describe_counts(scene.changed)
 
 
 def _check_placed(table: TagTable, placed: list[Placed], outside: int, notes: list[str], source: Path) -> None:
@@ -192,7 +183,7 @@ def _one_season(seasons: list[_Season]) -> list[_Season]:
 
 def _present(seasons: list[_Season], layer: LabelLayer) -> set[int]:
     """Codes of labels that occur in any scene."""
-    return {code for season in seasons for code in np.unique(layer.codes(season.grid, [])).tolist()}
+    return {code for season in seasons for code in layer.present(season.grid)}
 
 
 def _check_splits(writer: DatasetWriter, config: DataConfig) -> None:

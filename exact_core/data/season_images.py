@@ -25,7 +25,7 @@ from rasterio.warp import Resampling
 from exact_core.config import SeasonConfig
 from exact_core.data.dataset import CLEAR_PATCH
 from exact_core.data.radiometry import SHORTWAVE, VISIBLE, Look, check_scales, settle, stated_offset
-from exact_core.data.rasters import Grid, fit_to_grid, open_raster, read_raster
+from exact_core.data.rasters import Grid, fit_to_grid, open_raster, own_rows, read_raster
 from exact_core.data.season_files import SCL, Acquisition
 from exact_core.data.validity import all_of_patches, check_gaps, shows_ground
 from exact_core.data.windows import thin_dates
@@ -83,7 +83,10 @@ class SeasonImages:
         return pixels, clear
 
     def read_counted(self, first: int, last: int) -> tuple[NDArray[np.int16], NDArray[np.bool_], Counter[str]]:
-        """As `read`, and how many values were changed, by what was done to them."""
+        """As `read`, and how many values were changed, by what was done to them.
+
+        Parts that follow each other have together the counts of the whole; but fractions are rasters, in each part.
+        """
         part = self.grid.rows(first, last)
         counts: Counter[str] = Counter()
         shape = (len(self.acquisitions), len(self.bands), part.height, part.width)
@@ -382,8 +385,9 @@ def _read_band(path: Path, grid: Grid, offset: int, counts: Counter[str]) -> NDA
             counts["fractions"] += 1
     missing = measured & (scaled <= NO_REFLECTANCE)
     saturated = measured & ((scaled > LIMITS.max) | (scaled == UINT16_SATURATED))
-    counts["missing"] += int(missing.sum())
-    counts["saturated"] += int(saturated.sum())
+    own = own_rows(transform, grid)
+    counts["missing"] += int(missing[own].sum())
+    counts["saturated"] += int(saturated[own].sum())
     with np.errstate(invalid="ignore"):
         whole = np.clip(np.rint(scaled - offset), LIMITS.min, LIMITS.max - 1).astype(np.int16)
     whole[saturated] = LIMITS.max

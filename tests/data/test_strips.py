@@ -8,7 +8,7 @@ import pytest
 import rasterio
 
 from exact_core.data.season import SeasonImages, open_season
-from exact_core.mapping.strips import Strips, strip_height
+from exact_core.data.strips import Strips, strip_height
 from exact_core.recipes import resolve
 from tests.fakes import write_season
 
@@ -30,17 +30,17 @@ def images(tmp_path_factory):
 class Counted(SeasonImages):
     asked: ClassVar = []
 
-    def read(self, first, last):
+    def read_counted(self, first, last):
         self.asked.append((self.acquisitions[0].name, first, last))
-        return super().read(first, last)
+        return super().read_counted(first, last)
 
 
 @pytest.mark.parametrize(("chunk", "first", "end"), [(8, 0, 58), (8, 16, 40), (20, 20, 58), (58, 0, 58), (100, 0, 99)])
 def test_rows_are_those_of_the_images_and_read_once(images, tmp_path, monkeypatch, chunk, first, end):
-    monkeypatch.setattr("exact_core.mapping.strips.TALLEST", 24)
+    monkeypatch.setattr("exact_core.data.strips.TALLEST", 24)
     Counted.asked = []
     whole, seen = images.read(0, SIZE[0])
-    with Strips(Counted(**vars(images)), tmp_path, chunk=chunk, end=end) as strips:
+    with Strips(Counted(**vars(images)), tmp_path, chunk=chunk, spans=[(0, end)]) as strips:
         for start in range(first, min(end, SIZE[0]), chunk):
             last = min(start + chunk, SIZE[0])
             pixels, clear = strips.read(start, last)
@@ -70,15 +70,15 @@ def test_heights_worked_by_hand(images, tmp_path):
 
 
 def test_an_error_of_the_reading_thread_is_told(images, tmp_path, monkeypatch):
-    monkeypatch.setattr("exact_core.mapping.strips.TALLEST", 8)
+    monkeypatch.setattr("exact_core.data.strips.TALLEST", 8)
 
     class Broken(SeasonImages):
-        def read(self, first, last):
+        def read_counted(self, first, last):
             if first:
                 raise OSError("the disk has gone")
-            return super().read(first, last)
+            return super().read_counted(first, last)
 
-    with Strips(Broken(**vars(images)), tmp_path, chunk=8, end=58) as strips:
+    with Strips(Broken(**vars(images)), tmp_path, chunk=8, spans=[(0, 58)]) as strips:
         strips.read(0, 8)
         with pytest.raises(OSError, match="the disk has gone"):
             strips.read(8, 16)
