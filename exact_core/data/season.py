@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -70,6 +72,7 @@ def ingest_season(source: Path, config: DataConfig, out: Path, *, seed: int) -> 
     check_shares(validation=config.validation_share, test=config.test_share)
     folder = _folder(source)
     settings = _settings(folder, config)
+    config = config.model_copy(update={"stride": config.stride or settings.stride})
     cells = _cells(folder)
     splits = _splits_of(cells, config, seed) if cells else [None]
     notes: list[str] = []
@@ -91,8 +94,9 @@ def ingest_season(source: Path, config: DataConfig, out: Path, *, seed: int) -> 
     ) as writer:
         writer.notes.extend(notes)
         noise = TagNoise()
-        for season, split in zip(seasons, splits, strict=True):
-            _write_one(writer, season, config, settings, layer, found, split=split, seed=seed, noise=noise)
+        opened = _opened(seasons, settings, config)
+        for season, images, split in zip(seasons, opened, splits, strict=True):
+            _write_one(writer, season.source, images, config, layer, found, split=split, seed=seed, noise=noise)
         if noted := noise.note(config.tag_share):
             writer.notes.append(noted)
         if cells:
@@ -101,9 +105,9 @@ def ingest_season(source: Path, config: DataConfig, out: Path, *, seed: int) -> 
 
 def _write_one(
     writer: DatasetWriter,
-    season: _Season,
+    source: Path,
+    images: SeasonImages,
     config: DataConfig,
-    settings: SeasonFile,
     layer: LabelLayer | TagTable,
     found: ClassNumbers | TagTable,
     *,
@@ -112,26 +116,25 @@ def _write_one(
     noise: TagNoise,
 ) -> None:
     """The windows of one scene; `split`: of all of them, where there are several scenes."""
-    images = _open(season, settings, config, writer.notes)
+    writer.notes.extend(images.notes)
     grid = images.grid
     labels, placed = None, list[Placed]()
     if isinstance(found, TagTable):
         placed, outside = found.place(images.name, grid, window=config.window)
         if split is None:
-            _check_placed(found, placed, outside, writer.notes, season.source)
+            _check_placed(found, placed, outside, writer.notes, source)
         if not placed:
             return
     elif isinstance(layer, LabelLayer):
         labels = layer.labels(found, grid, writer.notes)
-    scene = SeasonScene(images, labels, window=config.window, folder=writer.out, origin=str(season.source))
-    stride = config.stride or settings.stride
+    scene = SeasonScene(images, labels, window=config.window, folder=writer.out, origin=str(source))
     noted = len(writer.notes)
     if isinstance(found, TagTable):
         write_tagged(writer, scene, config, placed, split=split, seed=seed)
     elif split is not None:
-        write_scene_of(writer, scene, config, split=split, stride=stride, noise=noise)
+        write_scene_of(writer, scene, config, split=split, noise=noise)
     else:
-        write_labelled(writer, scene, config, stride=stride, seed=seed, noise=noise)
+        write_labelled(writer, scene, config, seed=seed, noise=noise)
     writer.notes[noted:noted] = describe_counts(scene.changed)
 
 
@@ -162,6 +165,17 @@ def _cells(folder: Path) -> list[Path]:
     if not found:
         raise DataError(f"{path}: no cell has images; run exact fetch again")
     return found
+
+
+def _opened(seasons: list[_Season], settings: SeasonFile, config: DataConfig) -> Iterator[SeasonImages]:
+    """The images of each season; those of the next are opened while the windows of one are written."""
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(_open, seasons[0], settings, config, [])
+        for season in [*seasons[1:], None]:
+            images = following.result()
+            if season is not None:
+                following = pool.submit(_open, season, settings, config, [])
+            yield images
 
 
 def _splits_of(cells: list[Path], config: DataConfig, seed: int) -> list[str]:

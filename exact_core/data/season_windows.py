@@ -86,10 +86,10 @@ def _split_squares(writer: DatasetWriter, config: DataConfig, corners: list[tupl
 
 
 def write_scene_of(
-    writer: DatasetWriter, scene: SeasonScene, config: DataConfig, *, split: str, stride: int | None, noise: TagNoise
+    writer: DatasetWriter, scene: SeasonScene, config: DataConfig, *, split: str, noise: TagNoise
 ) -> None:
     """All windows of one of several scenes, in one split; what fewer than two dates measured is left out."""
-    skipped = _write_rows(writer, scene, config, split=split, stride=stride or config.window, noise=noise)
+    skipped = _write_rows(writer, scene, config, split=split, stride=config.stride or config.window, noise=noise)
     _note_skipped(writer, skipped, f" of {scene.name}")
 
 
@@ -112,19 +112,19 @@ def _note_skipped(writer: DatasetWriter, count: int, where: str = "") -> None:
 
 
 def write_labelled(
-    writer: DatasetWriter, scene: SeasonScene, config: DataConfig, *, stride: int | None, seed: int, noise: TagNoise
+    writer: DatasetWriter, scene: SeasonScene, config: DataConfig, *, seed: int, noise: TagNoise
 ) -> None:
     """Windows of a scene with labels, by blocks; or of the whole scene if it has too few blocks for the splits.
 
     Raises:
         DataError: no window that two dates measured.
     """
-    step = stride or config.window
+    step = config.stride or config.window
     rows = _blocks(scene, config, stride=step)
     if rows:
         skipped = _write_blocks(writer, scene, config, rows, stride=step, seed=seed, noise=noise)
     else:
-        skipped = _write_whole(writer, scene, config, stride=stride, noise=noise)
+        skipped = _write_whole(writer, scene, config, noise=noise)
     _note_skipped(writer, skipped)
 
 
@@ -164,15 +164,13 @@ def _write_blocks(
     return skipped
 
 
-def _write_whole(
-    writer: DatasetWriter, scene: SeasonScene, config: DataConfig, *, stride: int | None, noise: TagNoise
-) -> int:
+def _write_whole(writer: DatasetWriter, scene: SeasonScene, config: DataConfig, *, noise: TagNoise) -> int:
     """All windows of the scene, to train and to score on; returns the number left out."""
     wanted = not config.validation_share == config.test_share == 0
     # A small scene has few windows: steps of a third make nine of each, and few fields are cut by all of them. Even,
     # because clear patches are 2x2.
     dense = max(CLEAR_PATCH, config.window // 3 // CLEAR_PATCH * CLEAR_PATCH)
-    step = stride or (dense if wanted else config.window)
+    step = config.stride or (dense if wanted else config.window)
     skipped = _write_rows(writer, scene, config, split="train", stride=step, noise=noise)
     if skipped and skipped == _count((0, 0, scene.height, scene.width), window=config.window, stride=step):
         raise DataError(
