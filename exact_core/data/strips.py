@@ -2,8 +2,7 @@
 
 Files are compressed in blocks, 512 or 1,024 rows high, and a few rows of them cost as much as all: of a strip of such a
 height, every date is read once and put, decompressed, into a file on disk; what is wanted of it then comes from there.
-The next strip is read while the last one is in use, several dates side by side. In memory is a date of a strip for each
-of them.
+The next strip is read while the last one is in use. In memory is one date of a strip.
 
 Axes: T dates, C bands, h W pixels.
 """
@@ -11,7 +10,6 @@ Axes: T dates, C bands, h W pixels.
 from __future__ import annotations
 
 import itertools
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -32,8 +30,6 @@ __all__ = ["Strips", "strip_height"]
 
 TALLEST = 1024
 """Rows of a strip: of 30 dates of a Sentinel-2 tile, 6.8 GB on disk."""
-READERS = 4
-"""Dates that are read side by side, at most: more of them wait for memory and disk."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +72,8 @@ class Strips:
     def __init__(self, images: SeasonImages, folder: Path, *, chunk: int, spans: Sequence[tuple[int, int]]) -> None:
         self._images, self._folder = images, folder
         self._edges = _strips(spans, strip_height(images, chunk), chunk, images.grid.height)
-        self._pool, self._readers = ThreadPoolExecutor(1), ThreadPoolExecutor(min(READERS, os.cpu_count() or 1))
+        self._pool = ThreadPoolExecutor(1)
+        self._stop = False
         self._held: list[_Strip] = []
         self._next: Future[_Strip] | None = None
         self._changed = [Counter[str]() for _ in images.acquisitions]
@@ -87,9 +84,8 @@ class Strips:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Dates that nobody waits for any more are not begun.
-        self._readers.shutdown(cancel_futures=True)
-        self._pool.shutdown(cancel_futures=True)
+        self._stop = True
+        self._pool.shutdown()
 
     @property
     def changed(self) -> Counter[str]:
@@ -134,17 +130,18 @@ class Strips:
             self._held.append(strip)
 
     def _fill(self, first: int, last: int) -> _Strip:
-        """Read a strip, some dates side by side; each has its own place in the file."""
+        """Read a strip, a date in memory at a time; in vain once nobody waits for it any more."""
         file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - it lives as long as the strip
-
-        def read(number: int) -> tuple[NDArray[np.bool_], Counter[str]]:
-            date = replace(self._images, acquisitions=[self._images.acquisitions[number]])
-            pixels, clear, changed = date.read_counted(first, last)
-            _write(file, pixels, at=number * pixels.nbytes)
-            return clear, changed
-
-        found = list(self._readers.map(read, range(len(self._images.acquisitions))))
-        return _Strip(first, last, file, np.concatenate([clear for clear, _ in found]), [each for _, each in found])
+        clear, changed = [], []
+        for acquisition in self._images.acquisitions:
+            if self._stop:
+                break
+            pixels, seen, counts = replace(self._images, acquisitions=[acquisition]).read_counted(first, last)
+            file.write(np.ascontiguousarray(pixels).data.cast("B"))
+            clear.append(seen)
+            changed.append(counts)
+        file.flush()
+        return _Strip(first, last, file, np.concatenate(clear) if clear else np.empty((0, 0, 0), np.bool_), changed)
 
 
 def _strips(spans: Sequence[tuple[int, int]], height: int, chunk: int, rows: int) -> list[tuple[int, int]]:
@@ -160,14 +157,6 @@ def _strips(spans: Sequence[tuple[int, int]], height: int, chunk: int, rows: int
             last = max(last for _, last in wanted)
             strips.append((min(first for first, _ in wanted), last + last % CLEAR_PATCH))
     return strips
-
-
-def _write(file: IO[bytes], pixels: NDArray[np.int16], *, at: int) -> None:
-    """Write to a place in a file, whatever other threads write elsewhere in it."""
-    rest = np.ascontiguousarray(pixels).data.cast("B")
-    while rest:
-        written = os.pwrite(file.fileno(), rest, at)
-        rest, at = rest[written:], at + written
 
 
 def _read_rows(strip: _Strip, out: NDArray[np.int16], first: int) -> None:
