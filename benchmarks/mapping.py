@@ -18,21 +18,19 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import rasterio
 import torch
 from numpy.typing import NDArray
-from rasterio.transform import Affine
-from rasterio.windows import Window
 
+from benchmarks.seasons import BANDS, generate, peak_gib
 from exact_core.config import RunConfig
 from exact_core.data.dataset import Statistics
 from exact_core.data.season import SeasonImages, open_season
@@ -47,53 +45,14 @@ from exact_core.models.segmenter import build_segmenter
 from exact_core.recipes import season
 from exact_core.training.memory import available_bytes
 
-BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
-COARSE = ("B05", "B06", "B07", "B8A", "B11", "B12")
 CROPS = tuple(f"crop {number}" for number in range(1, 7))
 SIDE = 24
-DISTINCT = 2
-"""Dates that are generated."""
 
 
 def configuration() -> RunConfig:
     """The recipe `season` with windows of 24 pixels."""
     config = season()
     return config.model_copy(update={"data": config.data.model_copy(update={"window": SIDE})})
-
-
-def generate(folder: Path, *, width: int, rows: int, dates: int, block: int) -> None:
-    """Rasters of fields of 32 pixels, each with a course of its own over the year."""
-    rng = np.random.default_rng(0)
-    days = [folder / f"S2_2021{4 + number // 4:02d}{1 + 7 * (number % 4):02d}" for number in range(dates)]
-    for number, day in enumerate(days):
-        day.mkdir(parents=True)
-        for band in BANDS:
-            if number < DISTINCT:
-                pixel = 2 if band in COARSE else 1
-                _write_band(rng, day / f"{band}.tif", rows // pixel, width // pixel, block=block, pixel=pixel)
-            else:
-                os.link(days[number % DISTINCT] / f"{band}.tif", day / f"{band}.tif")
-
-
-def _write_band(rng: np.random.Generator, path: Path, height: int, width: int, *, block: int, pixel: int) -> None:
-    """A band, a row of blocks in memory at a time; `pixel` is its size in pixels of the finest band."""
-    side = 32 // pixel
-    fields = rng.integers(200, 5000, (height // side + 1, width // side + 1), np.uint16)
-    profile = {"driver": "GTiff", "height": height, "width": width, "count": 1, "dtype": "uint16", "nodata": 0}
-    tiles = {"tiled": True, "compress": "deflate", "zlevel": 1, "blockxsize": block, "blockysize": block}
-    transform = Affine(10 * pixel, 0, 500_000, 0, -10 * pixel, 5_600_000)
-    with rasterio.open(path, "w", **profile, **tiles, crs="EPSG:32631", transform=transform) as file:
-        for first in range(0, height, block):
-            row = np.arange(first, min(first + block, height)) // side
-            values = fields[row].repeat(side, 1)[:, :width]
-            values += rng.integers(0, 50, values.shape, np.uint16)
-            file.write(values, 1, window=Window(0, first, width, len(row)))
-
-
-def peak_gib() -> float:
-    """Most resident memory of this process so far; `getrusage` would count that of the process that started it."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 2**20
 
 
 def measure(folder: Path, out: Path, *, ask: int) -> dict[str, float]:
@@ -152,9 +111,9 @@ class _Timed(SeasonImages):
 
     seconds: ClassVar[list[float]] = []
 
-    def read(self, first: int, last: int) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
+    def read_counted(self, first: int, last: int) -> tuple[NDArray[np.int16], NDArray[np.bool_], Counter[str]]:
         began = time.thread_time()
-        found = super().read(first, last)
+        found = super().read_counted(first, last)
         self.seconds.append(time.thread_time() - began)
         return found
 

@@ -23,7 +23,7 @@ from exact_core.data.archives import for_gdal
 from exact_core.data.nested import fit_nested
 from exact_core.errors import DataError
 
-__all__ = ["RASTERS", "Grid", "fit_to_grid", "open_raster", "read_raster"]
+__all__ = ["RASTERS", "Grid", "fit_to_grid", "open_raster", "own_rows", "read_raster"]
 
 RASTERS = (".tif", ".tiff", ".jp2", ".vrt")
 MARGIN = 2
@@ -34,17 +34,22 @@ ALIGNED = 1e-4
 
 @dataclass(frozen=True)
 class Grid:
-    """The pixels that everything is brought to; `file` is where the grid was taken from."""
+    """The pixels that everything is brought to.
+
+    file: where the grid was taken from. top: of a part, how many rows of the whole lie above it.
+    """
 
     crs: Any
     transform: Any
     height: int
     width: int
     file: Path
+    top: int = 0
 
     def rows(self, first: int, last: int) -> Grid:
         """The part from row `first` to before row `last`."""
-        return replace(self, transform=self.transform @ Affine.translation(0, first), height=last - first)
+        transform = self.transform @ Affine.translation(0, first)
+        return replace(self, transform=transform, height=last - first, top=self.top + first)
 
 
 def open_raster(path: Path) -> Any:
@@ -77,27 +82,43 @@ def read_raster(path: Path, *, around: Grid | None = None) -> tuple[NDArray[Any]
             raise DataError(f"{path}: damaged: {error}; download it again or leave its date out") from error
 
 
+def own_rows(transform: Affine, part: Grid) -> slice:
+    """Which rows of a raster that was read around a part of a grid were not read around the part above, too.
+
+    The parts of a grid together have every row once, where each alone has neighbours for interpolation.
+
+    Args:
+        transform: of what `read_raster` gave.
+        part: what it was read around.
+    """
+    rows, _ = _edges(~transform @ part.transform, part)
+    above, _ = _edges(~transform @ part.transform, replace(part, height=0))
+    return slice(max(above[1], 0) if part.top else 0, max(rows[1], 0))
+
+
 def _window_around(file: Any, grid: Grid) -> Window | None:
     """The pixels of a file that a grid is filled from, with neighbours for interpolation; None: all of them."""
     if file.crs != grid.crs:
         return None
-    onto = ~file.transform @ grid.transform
-    corners = [onto @ (col, row) for col in (0, grid.width) for row in (0, grid.height)]
-    left, right = min(col for col, _ in corners), max(col for col, _ in corners)
-    top, bottom = min(row for _, row in corners), max(row for _, row in corners)
-    same = np.allclose([onto.a, onto.b, onto.d, onto.e], [1, 0, 0, 1], atol=1e-9, rtol=0)
-    aligned = same and max(abs(left - round(left)), abs(top - round(top))) < ALIGNED
-    if aligned:
-        edges = [round(value) for value in (top, bottom, left, right)]
-    else:
-        edges = [math.floor(top) - MARGIN, math.ceil(bottom) + MARGIN, math.floor(left) - MARGIN]
-        edges.append(math.ceil(right) + MARGIN)
-    row0, row1 = (min(max(edge, 0), file.height) for edge in edges[:2])
-    col0, col1 = (min(max(edge, 0), file.width) for edge in edges[2:])
+    rows, cols = _edges(~file.transform @ grid.transform, grid)
+    row0, row1 = (min(max(edge, 0), file.height) for edge in rows)
+    col0, col1 = (min(max(edge, 0), file.width) for edge in cols)
     if row0 >= row1 or col0 >= col1:
         # Beside the grid: fitted as it is, it fills nothing.
         return Window(0, 0, 1, 1)
     return Window(col0, row0, col1 - col0, row1 - row0)
+
+
+def _edges(onto: Affine, grid: Grid) -> tuple[tuple[int, int], tuple[int, int]]:
+    """First row and one past the last, and so of columns, that a grid is filled from; `onto`: its pixels -> theirs."""
+    corners = [onto @ (col, row) for col in (0, grid.width) for row in (0, grid.height)]
+    left, right = min(col for col, _ in corners), max(col for col, _ in corners)
+    top, bottom = min(row for _, row in corners), max(row for _, row in corners)
+    same = np.allclose([onto.a, onto.b, onto.d, onto.e], [1, 0, 0, 1], atol=1e-9, rtol=0)
+    if same and max(abs(left - round(left)), abs(top - round(top))) < ALIGNED:
+        return (round(top), round(bottom)), (round(left), round(right))
+    rows = math.floor(top) - MARGIN, math.ceil(bottom) + MARGIN
+    return rows, (math.floor(left) - MARGIN, math.ceil(right) + MARGIN)
 
 
 def fit_to_grid(

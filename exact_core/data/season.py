@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from pydantic import Field, ValidationError
 
@@ -32,9 +33,10 @@ from exact_core.data.season_images import (
     settle_offsets,
 )
 from exact_core.data.season_labels import ClassNumbers, LabelLayer, open_labels
+from exact_core.data.season_scene import SeasonScene
 from exact_core.data.season_windows import FEWEST_BLOCKS, write_labelled, write_scene_of, write_tagged
 from exact_core.data.tags import Placed, TagTable
-from exact_core.data.windows import Scene, TagNoise, check_shares, mark_self_scored, split_names
+from exact_core.data.windows import TagNoise, check_shares, mark_self_scored, split_names
 from exact_core.data.writer import DatasetWriter
 from exact_core.errors import ConfigError, DataError
 
@@ -70,6 +72,7 @@ def ingest_season(source: Path, config: DataConfig, out: Path, *, seed: int) -> 
     check_shares(validation=config.validation_share, test=config.test_share)
     folder = _folder(source)
     settings = _settings(folder, config)
+    config = config.model_copy(update={"stride": config.stride or settings.stride})
     cells = _cells(folder)
     splits = _splits_of(cells, config, seed) if cells else [None]
     notes: list[str] = []
@@ -91,8 +94,9 @@ def ingest_season(source: Path, config: DataConfig, out: Path, *, seed: int) -> 
     ) as writer:
         writer.notes.extend(notes)
         noise = TagNoise()
-        for season, split in zip(seasons, splits, strict=True):
-            _write_one(writer, season, config, settings, layer, found, split=split, seed=seed, noise=noise)
+        opened = _opened(seasons, settings, config)
+        for season, images, split in zip(seasons, opened, splits, strict=True):
+            _write_one(writer, season.source, images, config, layer, found, split=split, seed=seed, noise=noise)
         if noted := noise.note(config.tag_share):
             writer.notes.append(noted)
         if cells:
@@ -101,9 +105,9 @@ def ingest_season(source: Path, config: DataConfig, out: Path, *, seed: int) -> 
 
 def _write_one(
     writer: DatasetWriter,
-    season: _Season,
+    source: Path,
+    images: SeasonImages,
     config: DataConfig,
-    settings: SeasonFile,
     layer: LabelLayer | TagTable,
     found: ClassNumbers | TagTable,
     *,
@@ -112,36 +116,26 @@ def _write_one(
     noise: TagNoise,
 ) -> None:
     """The windows of one scene; `split`: of all of them, where there are several scenes."""
-    images = _open(season, settings, config, writer.notes)
+    writer.notes.extend(images.notes)
     grid = images.grid
     labels, placed = None, list[Placed]()
     if isinstance(found, TagTable):
         placed, outside = found.place(images.name, grid, window=config.window)
         if split is None:
-            _check_placed(found, placed, outside, writer.notes, season.source)
+            _check_placed(found, placed, outside, writer.notes, source)
         if not placed:
             return
     elif isinstance(layer, LabelLayer):
         labels = layer.labels(found, grid, writer.notes)
-    pixels, clear, counts = images.read_counted(0, grid.height)
-    writer.notes.extend(describe_counts(counts))
-    scene = Scene(
-        name=images.name,
-        pixels=pixels,
-        days=images.days.astype(np.int16),
-        labels=labels,
-        clear=clear.astype(np.uint8),
-        crs=grid.crs.to_string(),
-        transform=tuple(grid.transform)[:6],
-        origin=str(season.source),
-    )
-    stride = config.stride or settings.stride
+    scene = SeasonScene(images, labels, window=config.window, folder=writer.out, origin=str(source))
+    noted = len(writer.notes)
     if isinstance(found, TagTable):
         write_tagged(writer, scene, config, placed, split=split, seed=seed)
     elif split is not None:
-        write_scene_of(writer, scene, config, split=split, stride=stride, noise=noise)
+        write_scene_of(writer, scene, config, split=split, noise=noise)
     else:
-        write_labelled(writer, scene, config, stride=stride, seed=seed, noise=noise)
+        write_labelled(writer, scene, config, seed=seed, noise=noise)
+    writer.notes[noted:noted] = describe_counts(scene.changed)
 
 
 def _check_placed(table: TagTable, placed: list[Placed], outside: int, notes: list[str], source: Path) -> None:
@@ -173,6 +167,17 @@ def _cells(folder: Path) -> list[Path]:
     return found
 
 
+def _opened(seasons: list[_Season], settings: SeasonFile, config: DataConfig) -> Iterator[SeasonImages]:
+    """The images of each season; those of the next are opened while the windows of one are written."""
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(_open, seasons[0], settings, config, [])
+        for season in [*seasons[1:], None]:
+            images = following.result()
+            if season is not None:
+                following = pool.submit(_open, season, settings, config, [])
+            yield images
+
+
 def _splits_of(cells: list[Path], config: DataConfig, seed: int) -> list[str]:
     shares = {"validation": config.validation_share, "test": config.test_share}
     if len(cells) < FEWEST_BLOCKS and any(shares.values()):
@@ -192,7 +197,7 @@ def _one_season(seasons: list[_Season]) -> list[_Season]:
 
 def _present(seasons: list[_Season], layer: LabelLayer) -> set[int]:
     """Codes of labels that occur in any scene."""
-    return {code for season in seasons for code in np.unique(layer.codes(season.grid, [])).tolist()}
+    return {code for season in seasons for code in layer.present(season.grid)}
 
 
 def _check_splits(writer: DatasetWriter, config: DataConfig) -> None:

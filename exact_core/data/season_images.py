@@ -25,7 +25,7 @@ from rasterio.warp import Resampling
 from exact_core.config import SeasonConfig
 from exact_core.data.dataset import CLEAR_PATCH
 from exact_core.data.radiometry import SHORTWAVE, VISIBLE, Look, check_scales, settle, stated_offset
-from exact_core.data.rasters import Grid, fit_to_grid, open_raster, read_raster
+from exact_core.data.rasters import Grid, fit_to_grid, open_raster, own_rows, read_raster
 from exact_core.data.season_files import SCL, Acquisition
 from exact_core.data.validity import all_of_patches, check_gaps, shows_ground
 from exact_core.data.windows import thin_dates
@@ -83,20 +83,23 @@ class SeasonImages:
         return pixels, clear
 
     def read_counted(self, first: int, last: int) -> tuple[NDArray[np.int16], NDArray[np.bool_], Counter[str]]:
-        """As `read`, and how many values were changed, by what was done to them."""
+        """As `read`, and how many values were changed, by what was done to them.
+
+        Parts that follow each other have together the counts of the whole; but fractions are rasters, in each part.
+        """
         part = self.grid.rows(first, last)
         counts: Counter[str] = Counter()
         shape = (len(self.acquisitions), len(self.bands), part.height, part.width)
         pixels = np.empty(shape, np.int16)
         clear = np.empty((shape[0], part.height // CLEAR_PATCH, part.width // CLEAR_PATCH), np.bool_)
         for place, acquisition in enumerate(self.acquisitions):
-            before = counts["saturated"]
             usable = _read_date(
                 acquisition, self.bands, self.grid, first, last, self.settings, counts, out=pixels[place]
             )
             usable &= _measured(pixels[place])
-            if counts["saturated"] > before:
-                for band in pixels[place]:
+            for band in pixels[place]:
+                # Rarely, and a maximum costs a fraction of a comparison.
+                if band.max(initial=0) == LIMITS.max:
                     usable &= band != LIMITS.max
             clear[place] = all_of_patches(usable)
         return pixels, clear, counts
@@ -375,7 +378,7 @@ def _read_band(path: Path, grid: Grid, offset: int, counts: Counter[str]) -> NDA
         )
     whole = _plain(values, nodata, offset)
     if whole is None:
-        whole = _checked(values, nodata, offset, path, counts)
+        whole = _checked(values, nodata, offset, path, counts, own_rows(transform, grid))
     fitted: NDArray[np.int16] = fit_to_grid(whole, crs, transform, grid, nearest=False, fill=0)
     return fitted
 
@@ -398,9 +401,9 @@ def _plain(values: NDArray[Any], nodata: float | None, offset: int) -> NDArray[n
 
 
 def _checked(
-    values: NDArray[Any], nodata: float | None, offset: int, path: Path, counts: Counter[str]
+    values: NDArray[Any], nodata: float | None, offset: int, path: Path, counts: Counter[str], own: slice
 ) -> NDArray[np.int16]:
-    """Values of any type as int16 reflectance x 10,000, 0 where not measured."""
+    """Values of any type as int16 reflectance x 10,000, 0 where not measured; counted is what was done to `own` rows."""
     measured = values != 0
     if nodata is not None:
         measured &= values != nodata
@@ -412,8 +415,8 @@ def _checked(
             counts["fractions"] += 1
     missing = measured & (scaled <= NO_REFLECTANCE)
     saturated = measured & ((scaled > LIMITS.max) | (scaled == UINT16_SATURATED))
-    counts["missing"] += int(missing.sum())
-    counts["saturated"] += int(saturated.sum())
+    counts["missing"] += int(missing[own].sum())
+    counts["saturated"] += int(saturated[own].sum())
     with np.errstate(invalid="ignore"):
         whole = np.clip(np.rint(scaled - offset), LIMITS.min, LIMITS.max - 1).astype(np.int16)
     whole[saturated] = LIMITS.max

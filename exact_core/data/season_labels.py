@@ -39,6 +39,8 @@ __all__ = ["ClassNumbers", "LabelLayer", "open_labels"]
 VECTORS = (".geojson", ".gpkg", ".fgb", ".shp", ".parquet")
 OUTSIDE = np.iinfo(np.int32).min
 """Code of a pixel that the label layer does not cover."""
+ROWS = 512
+"""Rows of labels looked at together."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,13 @@ class LabelLayer:
                 f"holds no other; name its numbers"
             )
         return _codes_from_raster(self.path, grid)
+
+    def present(self, grid: Grid) -> set[int]:
+        """Codes that occur on a grid."""
+        codes = self.codes(grid, [])
+        return {
+            code for first in range(0, len(codes), ROWS) for code in np.unique(codes[first : first + ROWS]).tolist()
+        }
 
     def labels(self, classes: ClassNumbers, grid: Grid, notes: list[str]) -> NDArray[np.uint8]:
         """Labels uint8 (H, W) of a scene: 0 background, 1..K, VOID."""
@@ -132,8 +141,14 @@ class ClassNumbers:
 
     def label(self, codes: NDArray[np.int32]) -> NDArray[np.uint8]:
         """Labels uint8 (H, W) of codes: 0 background, 1..K, VOID."""
-        present, inverse = np.unique(codes, return_inverse=True)
-        return np.array([self.labels[int(code)] for code in present], np.uint8)[inverse.reshape(codes.shape)]
+        labels = np.empty(codes.shape, np.uint8)
+        # Some rows at a time: the places of all codes would take eight times the memory of these.
+        for first in range(0, len(codes), ROWS):
+            part = codes[first : first + ROWS]
+            present, inverse = np.unique(part, return_inverse=True)
+            known = np.array([self.labels[int(code)] for code in present], np.uint8)
+            labels[first : first + ROWS] = known[inverse.reshape(part.shape)]
+        return labels
 
 
 def open_labels(folder: Path, settings: SeasonConfig) -> LabelLayer | TagTable:

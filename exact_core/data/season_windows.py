@@ -5,13 +5,16 @@ Axes: H W pixels.
 
 from __future__ import annotations
 
+import itertools
+from contextlib import closing
+
 from exact_core.config import DataConfig
 from exact_core.data.dataset import CLEAR_PATCH
+from exact_core.data.season_scene import SeasonScene
 from exact_core.data.tags import Placed, groups
 from exact_core.data.windows import (
     MIN_DATES,
     Area,
-    Scene,
     TagNoise,
     add_scene,
     add_window,
@@ -33,7 +36,7 @@ FEWEST_BLOCKS = 9
 
 
 def write_tagged(
-    writer: DatasetWriter, scene: Scene, config: DataConfig, placed: list[Placed], *, split: str | None, seed: int
+    writer: DatasetWriter, scene: SeasonScene, config: DataConfig, placed: list[Placed], *, split: str | None, seed: int
 ) -> None:
     """The windows of a scene that a table of tags speaks of.
 
@@ -41,7 +44,7 @@ def write_tagged(
         writer: gets them.
         scene: without labels.
         config: window and shares.
-        placed: windows with their tags.
+        placed: windows with their tags, row-major.
         split: of all of them; None: windows that share a pixel go into one split, and where there are too few of such
             groups for splits, all are used to train and to score on.
         seed: draws the splits.
@@ -49,37 +52,58 @@ def write_tagged(
     Raises:
         DataError: none of them was measured on two dates.
     """
-    seen = [seen_dates(scene, each.row, each.col, window=config.window) for each in placed]
-    measured = [(each, dates) for each, dates in zip(placed, seen, strict=True) if dates.sum() >= MIN_DATES]
-    _note_skipped(writer, len(placed) - len(measured), f" of {scene.name}")
-    if placed and not measured and split is None:
-        raise DataError(
-            f"{scene.origin}: none of the {len(placed)} windows that the tags speak of is measured on {MIN_DATES} "
-            f"dates; add acquisitions that cover them"
-        )
-    if split is not None:
-        names = [split] * len(measured)
+    rows = [list(squares) for _, squares in itertools.groupby(placed, key=lambda each: each.row)]
+    spans = [(squares[0].row, squares[0].row + config.window) for squares in rows]
+    corners: list[tuple[int, int]] = []
+    for squares, part in zip(rows, scene.parts(spans), strict=True):
+        for each in squares:
+            seen = seen_dates(part, each.row, each.col, window=config.window)
+            if seen.sum() >= MIN_DATES:
+                name = split or f"square {len(corners)}"
+                add_window(writer, part, each.row, each.col, seen=seen, tags=each.tags, split=name)
+                corners.append((each.row, each.col))
+    _note_skipped(writer, len(placed) - len(corners), f" of {scene.name}")
+    if split is None:
+        if not corners:
+            raise DataError(
+                f"{scene.origin}: none of the {len(placed)} windows that the tags speak of is measured on {MIN_DATES} "
+                f"dates; add acquisitions that cover them"
+            )
+        _split_squares(writer, config, corners, seed=seed)
+
+
+def _split_squares(writer: DatasetWriter, config: DataConfig, corners: list[tuple[int, int]], *, seed: int) -> None:
+    """Draw the splits of the windows at these corners, which were added under their numbers."""
+    of = groups(corners, window=config.window)
+    count = max(of) + 1
+    shares = {"validation": config.validation_share, "test": config.test_share}
+    if any(shares.values()) and count >= FEWEST_BLOCKS:
+        drawn = split_names(count, **shares, seed=seed, what="squares apart from each other")
     else:
-        of = groups([(each.row, each.col) for each, _ in measured], window=config.window)
-        count = max(of, default=-1) + 1
-        shares = {"validation": config.validation_share, "test": config.test_share}
-        if any(shares.values()) and count >= FEWEST_BLOCKS:
-            drawn = split_names(count, **shares, seed=seed, what="squares apart from each other")
-            names = [drawn[group] for group in of]
-        else:
-            names = ["train"] * len(measured)
-            mark_self_scored(writer, f"{count} squares apart from each other are too few for splits")
-    for (each, dates), name in zip(measured, names, strict=True):
-        add_window(writer, scene, each.row, each.col, seen=dates, tags=each.tags, split=name)
+        drawn = ["train"] * count
+        mark_self_scored(writer, f"{count} squares apart from each other are too few for splits")
+    writer.name_splits({f"square {number}": drawn[group] for number, group in enumerate(of)})
 
 
 def write_scene_of(
-    writer: DatasetWriter, scene: Scene, config: DataConfig, *, split: str, stride: int | None, noise: TagNoise
+    writer: DatasetWriter, scene: SeasonScene, config: DataConfig, *, split: str, noise: TagNoise
 ) -> None:
     """All windows of one of several scenes, in one split; what fewer than two dates measured is left out."""
-    step = stride or config.window
-    skipped = add_scene(writer, scene, config, split=split, stride=step, skip_unseen=True, noise=noise)
+    skipped = _write_rows(writer, scene, config, split=split, stride=config.stride or config.window, noise=noise)
     _note_skipped(writer, skipped, f" of {scene.name}")
+
+
+def _write_rows(
+    writer: DatasetWriter, scene: SeasonScene, config: DataConfig, *, split: str, stride: int, noise: TagNoise
+) -> int:
+    """All windows of a scene, a row of them in memory; returns the number left out."""
+    tops = range(0, scene.height - config.window + 1, stride)
+    # What is left below the last windows is too little for another; it counts in what is said of the values.
+    spans = [(row, scene.height if row == tops[-1] else row + config.window) for row in tops]
+    return sum(
+        add_scene(writer, part, config, split=split, stride=stride, skip_unseen=True, noise=noise)
+        for part in scene.parts(spans)
+    )
 
 
 def _note_skipped(writer: DatasetWriter, count: int, where: str = "") -> None:
@@ -88,42 +112,67 @@ def _note_skipped(writer: DatasetWriter, count: int, where: str = "") -> None:
 
 
 def write_labelled(
-    writer: DatasetWriter, scene: Scene, config: DataConfig, *, stride: int | None, seed: int, noise: TagNoise
+    writer: DatasetWriter, scene: SeasonScene, config: DataConfig, *, seed: int, noise: TagNoise
 ) -> None:
     """Windows of a scene with labels, by blocks; or of the whole scene if it has too few blocks for the splits.
 
     Raises:
         DataError: no window that two dates measured.
     """
-    step = stride or config.window
-    blocks, empty = _blocks(scene, config, stride=step)
-    if blocks:
-        shares = {"validation": config.validation_share, "test": config.test_share}
-        splits = split_names(len(blocks), **shares, seed=seed, what="blocks of the scene")
-        skipped = sum(_count(block, window=config.window, stride=step) for block in empty)
-        for block, split in zip(blocks, splits, strict=True):
-            skipped += add_scene(
-                writer, scene, config, split=split, area=block, stride=step, skip_unseen=True, noise=noise
-            )
-        counts = ", ".join(f"{splits.count(split)} {split}" for split in dict.fromkeys(splits))
-        writer.notes.append(f"the scene was split by {len(blocks)} blocks: {counts}")
+    step = config.stride or config.window
+    rows = _blocks(scene, config, stride=step)
+    if rows:
+        skipped = _write_blocks(writer, scene, config, rows, stride=step, seed=seed, noise=noise)
     else:
-        skipped = _write_whole(writer, scene, config, stride=stride, noise=noise)
+        skipped = _write_whole(writer, scene, config, noise=noise)
     _note_skipped(writer, skipped)
 
 
-def _write_whole(
-    writer: DatasetWriter, scene: Scene, config: DataConfig, *, stride: int | None, noise: TagNoise
+def _write_blocks(
+    writer: DatasetWriter,
+    scene: SeasonScene,
+    config: DataConfig,
+    rows: list[list[Area]],
+    *,
+    stride: int,
+    seed: int,
+    noise: TagNoise,
 ) -> int:
+    """All windows of blocks, a row of these in memory; returns the number left out.
+
+    Splits are drawn at last: of the blocks that have a window, so that none of the splits is empty. Others lie beyond
+    the edge of a swath, which is not known before they are read.
+    """
+    used: list[str] = []
+    skipped = 0
+    for blocks, part in zip(rows, scene.parts([_span(blocks) for blocks in rows]), strict=True):
+        for block in blocks:
+            name = f"block {len(used)}"
+            left_out = add_scene(
+                writer, part, config, split=name, area=block, stride=stride, skip_unseen=True, noise=noise
+            )
+            skipped += left_out
+            if left_out < _count(block, window=config.window, stride=stride):
+                used.append(name)
+        # A row of blocks is much; it goes before the next is read.
+        del part
+    shares = {"validation": config.validation_share, "test": config.test_share}
+    splits = split_names(len(used), **shares, seed=seed, what="blocks of the scene")
+    writer.name_splits(dict(zip(used, splits, strict=True)))
+    counts = ", ".join(f"{splits.count(split)} {split}" for split in dict.fromkeys(splits))
+    writer.notes.append(f"the scene was split by {len(used)} blocks: {counts}")
+    return skipped
+
+
+def _write_whole(writer: DatasetWriter, scene: SeasonScene, config: DataConfig, *, noise: TagNoise) -> int:
     """All windows of the scene, to train and to score on; returns the number left out."""
-    height, width = scene.pixels.shape[-2:]
     wanted = not config.validation_share == config.test_share == 0
     # A small scene has few windows: steps of a third make nine of each, and few fields are cut by all of them. Even,
     # because clear patches are 2x2.
     dense = max(CLEAR_PATCH, config.window // 3 // CLEAR_PATCH * CLEAR_PATCH)
-    step = stride or (dense if wanted else config.window)
-    skipped = add_scene(writer, scene, config, split="train", stride=step, skip_unseen=True, noise=noise)
-    if skipped and skipped == _count((0, 0, height, width), window=config.window, stride=step):
+    step = config.stride or (dense if wanted else config.window)
+    skipped = _write_rows(writer, scene, config, split="train", stride=step, noise=noise)
+    if skipped and skipped == _count((0, 0, scene.height, scene.width), window=config.window, stride=step):
         raise DataError(
             f"{scene.origin}: none of {skipped} windows of {config.window} pixels is measured on at least {MIN_DATES} "
             f"dates: the dates show different parts of the scene; add acquisitions that cover the same ground"
@@ -132,32 +181,53 @@ def _write_whole(
         reason = "data.validation_share and data.test_share are 0"
     else:
         part = "the measured part of the scene" if skipped else "the scene"
-        reason = f"{part} of {height} x {width} pixels is too small for a spatial split"
+        reason = f"{part} of {scene.height} x {scene.width} pixels is too small for a spatial split"
     mark_self_scored(writer, reason)
     return skipped
 
 
-def _blocks(scene: Scene, config: DataConfig, *, stride: int) -> tuple[list[Area], list[Area]]:
-    """Blocks that tile the scene: those with a window to use, and those without one (beyond the edge of a swath).
+def _blocks(scene: SeasonScene, config: DataConfig, *, stride: int) -> list[list[Area]]:
+    """Blocks that tile the scene, row by row, of which at least FEWEST_BLOCKS have a window to use.
 
-    None if the scene has fewer than FEWEST_BLOCKS, or there are no splits. Only blocks with a window are
-    drawn for the splits, so that none of these is empty.
+    None if there are fewer of any side, or no splits.
     """
     if config.validation_share == config.test_share == 0:
-        return [], []
+        return []
     for windows in BLOCK_WINDOWS:
-        blocks = _tile(*scene.pixels.shape[-2:], side=windows * config.window)
-        used = [block for block in blocks if has_window(scene, block, window=config.window, stride=stride)]
-        if len(used) >= FEWEST_BLOCKS:
-            return used, [block for block in blocks if block not in used]
-    return [], []
+        rows = _tile(scene.height, scene.width, side=windows * config.window)
+        if _many(scene, rows, window=config.window, stride=stride):
+            return rows
+    return []
 
 
-def _tile(height: int, width: int, *, side: int) -> list[Area]:
-    """As many blocks of at least `side` pixels as fit; together they cover the scene."""
+def _many(scene: SeasonScene, rows: list[list[Area]], *, window: int, stride: int) -> bool:
+    """Whether at least FEWEST_BLOCKS of the blocks have a window; no more is read than it takes to tell."""
+    missing = FEWEST_BLOCKS
+    if sum(map(len, rows)) < missing:
+        return False
+    # The first row mostly tells; with others behind it, a whole strip would be read.
+    for some in (rows[:1], rows[1:]):
+        with closing(scene.parts([_span(blocks) for blocks in some])) as parts:
+            for blocks, part in zip(some, parts, strict=False):
+                missing -= sum(has_window(part, block, window=window, stride=stride) for block in blocks)
+                if missing <= 0:
+                    return True
+    return False
+
+
+def _span(blocks: list[Area]) -> tuple[int, int]:
+    """First row, and one past the last, of a row of blocks."""
+    row0, _, row1, _ = blocks[0]
+    return row0, row1
+
+
+def _tile(height: int, width: int, *, side: int) -> list[list[Area]]:
+    """Rows of as many blocks of at least `side` pixels as fit; together they cover the scene."""
     rows, cols = height // side, width // side
     row_edges, col_edges = _edges(height, rows), _edges(width, cols)
-    return [(row_edges[i], col_edges[j], row_edges[i + 1], col_edges[j + 1]) for i in range(rows) for j in range(cols)]
+    return [
+        [(row_edges[i], col_edges[j], row_edges[i + 1], col_edges[j + 1]) for j in range(cols)] for i in range(rows)
+    ]
 
 
 def _edges(length: int, parts: int) -> list[int]:

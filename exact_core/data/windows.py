@@ -39,10 +39,11 @@ Area = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Scene:
-    """A scene's series on one grid.
+    """A scene's series on one grid, or some rows of it.
 
-    pixels int16 (T, C, H, W), reflectance x 10,000; days int16 (T,); labels uint8 (H, W) or None; clear uint8
-    (T, H/2, W/2) or None; transform of the scene's upper left corner in units of crs.
+    pixels int16 (T, C, h, W), reflectance x 10,000; days int16 (T,); labels uint8 (H, W) of the whole scene or None;
+    clear uint8 (T, h/2, W/2) or None; transform of the scene's upper left corner in units of crs; first: the row of the
+    scene, even, that pixels and clear begin with.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Scene:
     transform: tuple[float, ...]
     origin: str
     fold: int = 0
+    first: int = 0
 
 
 def origins(height: int, width: int, *, window: int, stride: int) -> list[tuple[int, int]]:
@@ -128,13 +130,15 @@ def split_names(count: int, *, validation: float, test: float, seed: int, what: 
 
 
 def _corners(scene: Scene, area: Area | None, *, window: int, stride: int) -> list[tuple[int, int]]:
-    """Upper left corners, in the scene, of the windows of an area; None: of all of it."""
-    row0, col0, row1, col1 = area or (0, 0, *scene.pixels.shape[-2:])
+    """Upper left corners, in the scene, of the windows of an area; None: of all that is here."""
+    height, width = scene.pixels.shape[-2:]
+    row0, col0, row1, col1 = area or (scene.first, 0, scene.first + height, width)
     return [(row0 + row, col0 + col) for row, col in origins(row1 - row0, col1 - col0, window=window, stride=stride)]
 
 
 def seen_dates(scene: Scene, row: int, col: int, *, window: int) -> NDArray[np.bool_]:
     """Dates (T,) with a measured pixel in a window; without one (nodata 0) a date says nothing about it."""
+    row -= scene.first
     return np.asarray(scene.pixels[:, :, row : row + window, col : col + window].any(axis=(1, 2, 3)))
 
 
@@ -194,7 +198,9 @@ def add_window(
     """Cut one window of a scene, with the dates that measured any of it (`seen_dates`)."""
     window = writer.window
     here = np.s_[row : row + window, col : col + window]
-    patches = np.s_[row // 2 : (row + window) // 2, col // 2 : (col + window) // 2]
+    top = row - scene.first
+    inside = np.s_[top : top + window, col : col + window]
+    patches = np.s_[top // 2 : (top + window) // 2, col // 2 : (col + window) // 2]
     writer.add(
         WindowRecord(
             id=f"{scene.name}/{row:05d}-{col:05d}",
@@ -209,7 +215,7 @@ def add_window(
             tags=tuple(int(tag) for tag in tags),
         ),
         Window(
-            pixels=np.ascontiguousarray(scene.pixels[(seen, slice(None), *here)]),
+            pixels=np.ascontiguousarray(scene.pixels[(seen, slice(None), *inside)]),
             days=scene.days[seen],
             tags=tags,
             labels=None if scene.labels is None else np.ascontiguousarray(scene.labels[here]),
@@ -237,8 +243,8 @@ def add_scene(
         writer: gets the windows.
         scene: the series; labels must be known.
         config: window, stride and tag_share.
-        split: train, validation or test.
-        area: the part; None: all of it.
+        split: train, validation or test, or a name of its own for `DatasetWriter.name_splits`.
+        area: the part, in pixels of the whole scene; None: all that is here of it.
         stride: step between windows, pixels; None: config.stride, or a window.
         skip_unseen: leave out windows that are measured on fewer than MIN_DATES dates, such as those beyond the edge
             of a swath, instead of refusing the scene.

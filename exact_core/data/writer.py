@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -93,10 +94,7 @@ class DatasetWriter:
         self._pending: list[Window] = []
         self._records: list[WindowRecord] = []
         self._shards: list[FileEntry] = []
-        bands_count = len(bands)
-        self._sum = np.zeros(bands_count)
-        self._squares = np.zeros(bands_count)
-        self._pixels = 0
+        self._moments: list[_Moments | None] = []
 
     def __enter__(self) -> Self:
         return self
@@ -106,20 +104,23 @@ class DatasetWriter:
             self._finish()
 
     def add(self, record: WindowRecord, window: Window, *, origin: str) -> None:
-        """Add a window. `origin` is the file an error message should name."""
+        """Add a window. `origin` is the file an error message should name.
+
+        Its split may be a name of its own, such as that of a block, until `name_splits` says which one it is.
+        """
         self._check(record, window, origin)
-        if record.split == "train":
-            # Shifted by a typical reflectance: the difference of two large sums would lose digits.
-            # A pixel that is 0 in every band was not measured: it is no reflectance.
-            stored = window.pixels.transpose(1, 0, 2, 3).reshape(len(self.bands), -1)
-            values = stored[:, stored.any(0)].astype(np.float64) - _SHIFT
-            self._sum += values.sum(axis=1)
-            self._squares += np.square(values).sum(axis=1)
-            self._pixels += values.shape[1]
+        # Of windows that may come into the training split, the statistics; those of a split that is named later, too.
+        self._moments.append(None if record.split in ("validation", "test") else _moments(window.pixels))
         self._records.append(record)
         self._pending.append(window)
         if len(self._pending) == self.shard_windows:
             self._write_shard()
+
+    def name_splits(self, splits: Mapping[str, str]) -> None:
+        """Put windows into splits that were added under names of their own: name -> split."""
+        for number, record in enumerate(self._records):
+            if record.split in splits:
+                self._records[number] = replace(record, split=splits[record.split])
 
     @property
     def counts(self) -> dict[str, int]:
@@ -143,8 +144,6 @@ class DatasetWriter:
             raise DataError(f"{where}: days since season start must ascend from 0, got {window.days.tolist()}")
         if window.tags.shape != (classes,):
             raise DataError(f"{where}: tags have shape {window.tags.shape}, expected ({classes},)")
-        if record.split not in SPLITS:
-            raise DataError(f"{where}: unknown split {record.split!r}; expected one of {SPLITS}")
         if window.labels is not None:
             check_labels(window.labels, classes=classes, origin=where)
         token = side // CLEAR_PATCH
@@ -196,10 +195,28 @@ class DatasetWriter:
             if not count:
                 self.notes.append(f"{crop!r} is tagged in no training window: it cannot be learned")
 
+    def _statistics(self) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
+        """Mean and standard deviation (C,) over the measured pixels of the training windows, and how many these are."""
+        total, squares, pixels = np.zeros(len(self.bands)), np.zeros(len(self.bands)), 0
+        for record, moments in zip(self._records, self._moments, strict=True):
+            if record.split == "train" and moments is not None:
+                total += moments[0]
+                squares += moments[1]
+                pixels += moments[2]
+        mean = total / pixels
+        # A constant band carries nothing; dividing by 1 keeps it at 0 instead of at NaN.
+        std = np.sqrt(np.maximum(squares / pixels - mean**2, 0))
+        std[std < 1e-6] = 1.0
+        return mean + _SHIFT, std, pixels
+
     def _finish(self) -> None:
         if self._pending:
             self._write_shard()
         splits = self.counts
+        if stray := next((record for record in self._records if record.split not in SPLITS), None):
+            raise DataError(
+                f"{self.source} (window {stray.id}): unknown split {stray.split!r}; expected one of {SPLITS}"
+            )
         if not splits["train"]:
             raise DataError(
                 f"{self.source}: no training window (windows by split: {splits}); "
@@ -230,10 +247,7 @@ class DatasetWriter:
         partial = self.out / "index.parquet.partial"
         pq.write_table(table, partial)
         os.replace(partial, index)
-        mean = self._sum / self._pixels
-        # A constant band carries nothing; dividing by 1 keeps it at 0 instead of at NaN.
-        std = np.sqrt(np.maximum(self._squares / self._pixels - mean**2, 0))
-        std[std < 1e-6] = 1.0
+        mean, std, pixels = self._statistics()
         content = {
             "name": self.name,
             "source": self.source,
@@ -247,9 +261,9 @@ class DatasetWriter:
             "has_clear": self._has_clear,
             "self_scored": self.self_scored,
             "statistics": Statistics(
-                mean=tuple((mean + _SHIFT).tolist()),
+                mean=tuple(mean.tolist()),
                 std=tuple(std.tolist()),
-                pixels=self._pixels,
+                pixels=pixels,
                 origin=f"training split: {splits['train']} windows, all their dates, pixels without data left out",
             ),
             "splits": splits,
@@ -265,6 +279,19 @@ class DatasetWriter:
 
 
 _SHIFT = 2000.0
+_Moments = tuple[NDArray[np.float64], NDArray[np.float64], int]
+"""Sums of a window's values and of their squares, (C,), and the number of pixels."""
+
+
+def _moments(pixels: NDArray[np.int16]) -> _Moments:
+    """Moments of the measured pixels of a window (T, C, H, W).
+
+    Shifted by a typical reflectance: the difference of two large sums would lose digits. A pixel that is 0 in every
+    band was not measured: it is no reflectance.
+    """
+    stored = pixels.transpose(1, 0, 2, 3).reshape(pixels.shape[1], -1)
+    values = stored[:, stored.any(0)].astype(np.float64) - _SHIFT
+    return values.sum(axis=1), np.square(values).sum(axis=1), values.shape[1]
 
 
 def manifest_digest(content: Mapping[str, Any]) -> str:

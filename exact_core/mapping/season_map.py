@@ -19,13 +19,13 @@ from exact_core.config import Settings, describe
 from exact_core.data.archives import size_of
 from exact_core.data.dataset import VOID
 from exact_core.data.season import SeasonImages
+from exact_core.data.strips import Strips
 from exact_core.errors import ConfigError, DataError, ServiceError
 from exact_core.files import publish_text
 from exact_core.mapping.calibration import Calibration, tempered
 from exact_core.mapping.cogs import MapRecord
 from exact_core.mapping.pieces import FinishedRows, Pieces
 from exact_core.mapping.rows import MappedRows, Predict, bands_of_part, map_rows, window_starts
-from exact_core.mapping.strips import Strips
 
 __all__ = ["PART", "PartManifest", "extent_of_part", "map_part", "map_record", "open_part", "parse_part"]
 
@@ -175,7 +175,8 @@ def map_part(
     chunk = max(chunk - chunk % 2, record.window)
     try:
         # The last windows reach beyond the rows of the part; what is read at a time, beyond these.
-        with Strips(images, pieces.folder, chunk=chunk, end=end + record.window + chunk) as strips:
+        reach = min(end + record.window + chunk, record.height)
+        with Strips(images, pieces.folder, chunk=chunk, spans=[(0, reach)]) as strips:
             rows = map_rows(
                 strips.read,
                 predict,

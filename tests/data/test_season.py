@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import tracemalloc
 from collections import Counter
 from itertools import combinations
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 import rasterio
 
 from exact_core.config import DataConfig, SeasonConfig
-from exact_core.data import season_images
+from exact_core.data import season_images, season_scene
 from exact_core.data.dataset import VOID, WindowDataset
 from exact_core.data.season import ingest_season, open_season
 from exact_core.errors import ConfigError, DataError, ExactError
@@ -613,7 +614,7 @@ def test_whole_values_are_scaled_by_fewer_steps_to_the_same(nodata: float | None
     values = np.random.default_rng(0).integers(0, 1500, (20, 20)).astype(np.uint16)
     values[0, :4] = 0, 300, 1000, brightest
     counts: Counter[str] = Counter()
-    expected = season_images._checked(values, nodata, offset, Path("B02.tif"), counts)
+    expected = season_images._checked(values, nodata, offset, Path("B02.tif"), counts, slice(None))
     found = season_images._plain(values, nodata, offset)
     if found is None:
         assert brightest >= 32766 or abs(offset) > 32767
@@ -621,6 +622,42 @@ def test_whole_values_are_scaled_by_fewer_steps_to_the_same(nodata: float | None
         assert found.dtype == expected.dtype
         np.testing.assert_array_equal(found, expected)
         assert not sum(counts.values())
+
+
+@pytest.mark.parametrize(
+    "config", [DataConfig(window=8), DataConfig(window=8, stride=4, validation_share=0, test_share=0)]
+)
+def test_strips_of_any_height_give_one_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: DataConfig
+) -> None:
+    """With what its notes count: blocks and windows that lie across strips, a swath's edge, and few rows below."""
+
+    def spoil(date: int, band: str, values: np.ndarray) -> np.ndarray:
+        values = beyond(74, 40)(date, band, values.astype(np.int32))
+        values[::5, ::3] = -3000 if band == "B05" else 40_000 if band == "B04" else values[::5, ::3]
+        return values
+
+    root = write_season(tmp_path / "s", size=(86, 96), change=spoil, scl=lambda _date: np.full((43, 48), CLEAR))
+    found = []
+    for rows in (8, 24, 256):
+        monkeypatch.setattr(season_scene, "FEWEST_ROWS", rows)
+        ingest_season(root, config, tmp_path / str(rows), seed=0)
+        found.append((tmp_path / str(rows) / "dataset.json").read_text())
+    assert found[0] == found[1] == found[2]
+    assert "values are saturated" in found[0]
+
+
+def test_memory_does_not_follow_the_area(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three times the rows take as much; as a whole, their pixels would take 3.9 MB more."""
+    monkeypatch.setattr(season_scene, "FEWEST_ROWS", 64)
+    peaks = []
+    for rows in (192, 576):
+        root = write_season(tmp_path / str(rows), size=(rows, 128))
+        tracemalloc.start()
+        ingest(root)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 1.3e6, peaks
 
 
 def test_a_single_date(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,38 @@ def test_a_whole_scene_is_unseen(tmp_path: Path) -> None:
 )
 def test_has_window(area: tuple[int, int, int, int], expected: bool) -> None:
     assert has_window(swath(), area, window=8, stride=8) == expected
+
+
+@pytest.mark.parametrize("clear", [False, True])
+def test_rows_of_a_scene_give_its_windows(tmp_path: Path, clear: bool) -> None:
+    whole = swath(clear=clear)
+    with writer(tmp_path / "whole") as out:
+        add_scene(out, whole, CONFIG, split="train", skip_unseen=True)
+    with writer(tmp_path / "rows") as out:
+        for first in (0, 8):
+            patches = None if whole.clear is None else whole.clear[:, first // 2 : first // 2 + 4]
+            rows = replace(whole, pixels=whole.pixels[:, :, first : first + 8], clear=patches, first=first)
+            assert has_window(rows, (first, 0, first + 8, 8), window=8, stride=8)
+            add_scene(out, rows, CONFIG, split="train", skip_unseen=True)
+    assert WindowDataset(tmp_path / "rows").manifest.digest == WindowDataset(tmp_path / "whole").manifest.digest
+
+
+def test_splits_that_are_named_at_last(tmp_path: Path) -> None:
+    """The same dataset, statistics of its training windows included, as with the splits known before."""
+    upper, lower = (0, 0, 8, 24), (8, 0, 16, 24)
+    with writer(tmp_path / "before") as out:
+        add_scene(out, swath(), CONFIG, split="test", area=upper, skip_unseen=True)
+        add_scene(out, swath(), CONFIG, split="train", area=lower, skip_unseen=True)
+    with writer(tmp_path / "after") as out:
+        add_scene(out, swath(), CONFIG, split="block 0", area=upper, skip_unseen=True)
+        add_scene(out, swath(), CONFIG, split="block 1", area=lower, skip_unseen=True)
+        out.name_splits({"block 0": "test", "block 1": "train"})
+    assert WindowDataset(tmp_path / "after").manifest.digest == WindowDataset(tmp_path / "before").manifest.digest
+    with (
+        pytest.raises(DataError, match=r"\(window swath/00000-00000\): unknown split 'block 0'; expected one of"),
+        writer(tmp_path / "never") as out,
+    ):
+        add_scene(out, swath(), CONFIG, split="block 0", area=upper, skip_unseen=True)
 
 
 def test_shares_of_the_splits() -> None:

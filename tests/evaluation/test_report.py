@@ -118,6 +118,7 @@ def make_masks(names: tuple[str, ...]) -> dict[str, Any]:
             "stability": 0.61,
             "tag_agreement": 0.97,
             "relearn_agreement": 0.88,
+            "lost": names[-1:],
         },
     }
 
