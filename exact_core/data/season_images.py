@@ -403,7 +403,7 @@ def _plain(values: NDArray[Any], nodata: float | None, offset: int) -> NDArray[n
 def _checked(
     values: NDArray[Any], nodata: float | None, offset: int, path: Path, counts: Counter[str], own: slice
 ) -> NDArray[np.int16]:
-    """Values of any type as int16 reflectance x 10,000, 0 where not measured; counted is what was done to `own` rows."""
+    """Values of any type as int16 reflectance x 10,000, 0 where not measured; `counts` is about `own` rows alone."""
     measured = values != 0
     if nodata is not None:
         measured &= values != nodata
