@@ -27,7 +27,7 @@ def leave_one_season_out(
     """Tell, of seasons with labels, what to expect of the next one.
 
     Args:
-        recipe: demo, season or pastis24.
+        recipe: demo, season, pastis24 or germany.
         source: season:PATH, the source of all seasons that name none of their own.
         seasons: Two or more, as ["2022", "2023"], ["2022-04-01/214", ...] or ["season:PATH", "season:PATH@2023"].
         supervision: What is learned from: tags or dense.

@@ -17,9 +17,12 @@ from exact_core.data.synthetic import ingest_synthetic
 from exact_core.errors import ConfigError
 from exact_core.tracking import Tracker
 
-__all__ = ["ingest", "parse_season", "parse_source", "with_season"]
+__all__ = ["KINDS", "ingest", "parse_season", "parse_source", "with_season"]
 
 log = logging.getLogger(__name__)
+
+KINDS = ("synthetic", "pastis", "germany", "season")
+"""Of sources; all but the first want a path."""
 
 
 def ingest(config: RunConfig, *, source: str, season: str, out: Path, tracker: Tracker) -> dict[str, float]:
@@ -77,8 +80,7 @@ def parse_source(source: str) -> tuple[str, str]:
         ConfigError: text of another form.
     """
     kind, _, place = source.partition(":")
-    known = {("synthetic", False), ("pastis", True), ("germany", True), ("season", True)}
-    if (kind, bool(place)) not in known:
+    if kind not in KINDS or bool(place) != (kind != "synthetic"):
         raise ConfigError(f"unknown source {source!r}; expected synthetic, pastis:PATH, germany:PATH or season:PATH")
     # A path on the command line loses the second slash.
     if kind == "season" and (address := re.match(r"(https?):/+(.*)", place)):

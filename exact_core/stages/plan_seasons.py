@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from exact_core.errors import ConfigError
-from exact_core.stages.ingest import parse_season, parse_source
+from exact_core.stages.ingest import KINDS, parse_season, parse_source
 from exact_core.stages.resolve_season import refuse_placeholders
 
 __all__ = ["SUPERVISION", "plan_seasons"]
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 MOST = 8
 """Seasons of a run: each is four steps and the drivers of two loops, and a run holds about 43 steps (docs/scale.md)."""
 SUPERVISION = ("tags", "dense")
-KIND = re.compile(r"(season|pastis|synthetic)\b")
+KIND = re.compile(rf"({'|'.join(KINDS)})\b")
 
 
 def plan_seasons(*, source: str, seasons: Sequence[str | float], supervision: str) -> list[dict[str, str]]:
