@@ -341,6 +341,13 @@ class RelearnConfig(Settings):
     )
     pixels: int = Field(40_000, ge=100, description="pixels that teach, over all windows")
     ridge: float = Field(0.03, gt=0, description="inverse strength of the regression's ridge penalty")
+    balance: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="pixels teach with the weight (share of their class among them) ** -balance; 0: all alike, 1: "
+        "classes alike",
+    )
 
 
 class MasksConfig(Settings):

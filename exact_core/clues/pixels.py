@@ -59,7 +59,9 @@ def sure_pixels(strongest: NDArray[np.floating], threshold: float, margin: float
     return enough
 
 
-def fit_pixels(features: NDArray[Any], labels: NDArray[Any], *, classes: int, ridge: float) -> Predict:
+def fit_pixels(
+    features: NDArray[Any], labels: NDArray[Any], *, classes: int, ridge: float, balance: float = 0.0
+) -> Predict:
     """Multinomial logistic regression: fitted probabilities (n, classes) as a function of features (n, D).
 
     Args:
@@ -67,14 +69,17 @@ def fit_pixels(features: NDArray[Any], labels: NDArray[Any], *, classes: int, ri
         labels: (n,), 0..classes - 1; one that does not occur gets probability 0.
         classes: number of them.
         ridge: inverse strength of the ridge penalty.
+        balance: pixels count as (their class's share) ** -balance, and 1 in the mean: a crop of few fields is not
+            outvoted.
     """
-    known = np.unique(labels)
+    known, place, count = np.unique(labels, return_inverse=True, return_counts=True)
     if len(known) == 1:
         return lambda rows: np.tile(np.eye(classes)[known[0]], (len(rows), 1))
+    weight = ((count / len(labels)) ** -balance)[place]
     with warnings.catch_warnings():
         # Far enough after ITERATIONS: labels that are partly wrong are not worth fitting to the last digit.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model = LogisticRegression(C=ridge, max_iter=ITERATIONS).fit(features, labels)
+        model = LogisticRegression(C=ridge, max_iter=ITERATIONS).fit(features, labels, weight / weight.mean())
 
     def predict(rows: NDArray[np.floating]) -> NDArray[np.float64]:
         spread = np.zeros((len(rows), classes))
@@ -115,7 +120,9 @@ class PixelModel:
         features = self._scaler.transform(features)
 
         def taught(labels: NDArray[np.int64]) -> Predict:
-            return fit_pixels(features, labels, classes=windows.classes + 1, ridge=settings.ridge)
+            return fit_pixels(
+                features, labels, classes=windows.classes + 1, ridge=settings.ridge, balance=settings.balance
+            )
 
         self._predict = taught(labels)
         for _ in range(settings.rounds - 1):

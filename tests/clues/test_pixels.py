@@ -106,3 +106,17 @@ def test_regression_against_the_library_and_with_missing_labels():
     assert not found[:, [0, 2, 4]].any()
     certain = fit_pixels(features, np.full(200, 2), classes=3, ridge=0.5)(features[:2])
     np.testing.assert_array_equal(certain, [[0, 0, 1], [0, 0, 1]])
+
+
+def test_balanced_pixels_are_those_of_balanced_classes():
+    rng = np.random.default_rng(2)
+    labels = rng.choice(3, 300, p=[0.8, 0.17, 0.03])
+    features = rng.normal(size=(300, 4)) + 0.5 * labels[:, None]
+    found = fit_pixels(features, labels, classes=3, ridge=0.1, balance=1.0)(features)
+    expected = LogisticRegression(C=0.1, max_iter=200, class_weight="balanced").fit(features, labels)
+    np.testing.assert_allclose(found, expected.predict_proba(features), atol=1e-6)
+    rare = [
+        (fit_pixels(features, labels, classes=3, ridge=0.1, balance=balance)(features).argmax(1) == 2).sum()
+        for balance in (0.0, 0.5, 1.0)
+    ]
+    assert rare[0] < rare[1] < rare[2]
