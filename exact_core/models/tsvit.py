@@ -140,7 +140,7 @@ class TemporalEncoder(nn.Module):
     def _embed(self, group: SequenceGroup, patches: Tensor, days_BTD: Tensor) -> Tensor:
         """Date tokens (N, S, D) of a group, from its patches' values (N * S, p * p * C) and the days' embeddings."""
         day = group.window[:, None] * days_BTD.shape[1] + group.date
-        values = self.patch_embedding(patches).view(*day.shape, -1)
+        values = self.patch_embedding(patches).view(*day.shape, self.config.dim)
         # In float32 also under autocast, so that the residual stream of every block keeps its precision.
         embedded: Tensor = (values + F.embedding(day, days_BTD.flatten(0, 1))).float()
         return embedded

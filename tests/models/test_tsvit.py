@@ -105,6 +105,20 @@ def test_a_patch_without_any_look_stays_finite():
         assert value.isfinite().all(), name
 
 
+@pytest.mark.parametrize("which", [0, 1], ids=["classifier", "segmenter"])
+def test_a_group_of_patches_without_any_look_changes_nothing_for_others(which, monkeypatch):
+    """As beside a swath, where they are so many that they are a group of their own."""
+    model, batch = models()[which], series()
+    seen = torch.ones(2, 16, 5, dtype=torch.bool)
+    expected = everything(model, Series(batch.pixels, batch.dates, seen))
+    seen[1] = False
+    monkeypatch.setitem(sequences.TOKENS, "cpu", 16)
+    for name, value in everything(model, Series(batch.pixels, batch.dates, seen)).items():
+        assert value.isfinite().all(), name
+        if len(value) == 2:
+            torch.testing.assert_close(value[0], expected[name][0], atol=1e-5, rtol=1e-4, msg=name)
+
+
 def test_the_order_of_dates_does_not_matter():
     model, segmenter = models()
     batch = series()
