@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,13 @@ def configure(task: PipelineTask, name: str, settings: ClusterSettings) -> Pipel
     A source is named by its path and a model by its alias: what lies there may have changed, and a cache would not see
     it. What must not be done twice, training, goes on from its own checkpoints, which are named by digests.
     """
-    step = settings.steps[name]
+    # KFP looks through the whole call stack at each setting, which takes a third of a second where pipelines are
+    # imported from deep below; a thread has hardly any.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(_configure, task, settings.steps[name], name, settings).result()
+
+
+def _configure(task: PipelineTask, step: StepSettings, name: str, settings: ClusterSettings) -> PipelineTask:
     task.set_caching_options(enable_caching=False)
     task.set_cpu_request(step.cpu).set_cpu_limit(step.cpu)
     task.set_memory_request(step.memory).set_memory_limit(step.memory)

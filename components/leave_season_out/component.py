@@ -41,7 +41,12 @@ def leave_season_out(
 
     config, stage = resolve(recipe, seed=int(seed), overrides=overrides), f"leave_season_out {fold}"
     with open_stage(stage, config, pipeline_run=pipeline_run) as tracker, handover(tracker) as files:
-        places = {"out": files.write(season_row), "report": files.file(evaluation_report)}
-        chosen, dense = open_fold(files.read(seasons), fold), supervision == "dense"
-        for name, value in run_stage(config, chosen, dense=dense, tracker=tracker, **places).items():
+        for name, value in run_stage(
+            config,
+            open_fold(files.read(seasons), fold),
+            dense=supervision == "dense",
+            out=files.write(season_row),
+            report=files.file(evaluation_report),
+            tracker=tracker,
+        ).items():
             metrics.log_metric(name, value)
