@@ -1,6 +1,6 @@
 """How long training takes to reach the masks of the paper's recipe.
 
-    python -m benchmarks.time_to_quality [--recipe demo] [--seeds 0 1 2] [--workdir runs/time] [--epochs 5]
+    python -m benchmarks.time_to_quality [--recipe demo] [--seeds 0 1 2] [--workdir runs/time] [--epochs 4]
 
 A seed trains the paper's recipe (its behaviour with the recipe's sizes, see `benchmarks.ablation`) to its end, and the
 default one, right after it, for a few epochs under a schedule of that length. Time is training alone: windows by
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--source", default="synthetic")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--workdir", type=Path, default=Path("runs/time"))
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=4)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     short = (*SHORT, f"classifier.training.epochs={options.epochs}")
