@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pyarrow.parquet as pq
 from exact_core.data.dataset import DatasetManifest, FileEntry, Statistics, WindowDataset, sha256_of
 from exact_core.data.writer import manifest_digest
 from exact_core.errors import ConfigError, DataError
-from exact_core.files import publish_text
+from exact_core.files import link_or_copy, publish_text
 
 __all__ = ["check_alike", "join_datasets"]
 
@@ -64,7 +63,7 @@ def join_datasets(folders: Sequence[Path], out: Path) -> None:
         tables.append(table)
         for entry in dataset.manifest.shards:
             name = f"shards/{len(shards):05d}.safetensors"
-            _link(dataset.root / entry.name, out / name)
+            link_or_copy(dataset.root / entry.name, out / name)
             shards.append(entry.model_copy(update={"name": name}))
     index = out / "index.parquet"
     partial = out / "index.parquet.partial"
@@ -91,15 +90,6 @@ def join_datasets(folders: Sequence[Path], out: Path) -> None:
     notes = tuple(f"{folder}: {note}" for folder, each in zip(folders, manifests, strict=True) for note in each.notes)
     manifest = DatasetManifest.model_validate({**content, "notes": notes, "digest": manifest_digest(content)})
     publish_text(out / "dataset.json", manifest.model_dump_json(indent=2))
-
-
-def _link(source: Path, target: Path) -> None:
-    """A hard link; a copy where there can be none."""
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def _pooled(parts: Sequence[Statistics]) -> Statistics:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from exact_core.errors import ConfigError
 from exact_core.evaluation.pictures import panels, scene_image
 from exact_core.evaluation.report import MAX_SCENES, ReportData, SceneMap, figure_files, write_report
 from exact_core.evaluation.score import HEADLINE, majority_guess, score_masks, score_tags, summarise
-from exact_core.files import publish_text
+from exact_core.files import copy_file, publish_text
 from exact_core.mapping.predict import Predictor, map_scene
 from exact_core.metrics import Scores, confusion_matrix
 from exact_core.stages.frame import code_version, fresh_folder
@@ -122,8 +121,7 @@ def evaluate(
     )
     config.save(out / "config.yaml")
     write_report(out / "report.html", data)
-    report.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(out / "report.html", report)
+    copy_file(out / "report.html", report)
     tracker.log_dataset(
         dataset, name=windows.manifest.name, digest=windows.manifest.digest, source=windows.manifest.source
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 from exact_core.data.dataset import WindowDataset
 from exact_core.data.joined import check_alike
 from exact_core.errors import ConfigError, DataError
-from exact_core.files import publish_text
+from exact_core.files import link_or_copy, publish_text
 from exact_core.stages.frame import fresh_folder
 from exact_core.tracking import Tracker
 
@@ -56,7 +55,7 @@ def gather_seasons(*, datasets: Sequence[Path], out: Path, tracker: Tracker) -> 
     for number, each in enumerate(windows):
         folder = out / f"{number:02d}"
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(each.root, folder, copy_function=_link)
+        shutil.copytree(each.root, folder, copy_function=link_or_copy)
         manifest = each.manifest
         seasons.append(
             {"folder": folder.name, "season_start": str(manifest.season_start), "source": manifest.source}
@@ -107,11 +106,3 @@ def check_seasons(datasets: Sequence[WindowDataset]) -> None:
 
 def _names(count: int) -> list[str]:
     return [f"{number}/{count}" for number in range(1, count + 1)]
-
-
-def _link(source: str, target: str) -> None:
-    """A hard link; a copy where there can be none."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)

@@ -13,7 +13,7 @@ from exact_core.data.dataset import WindowDataset
 from exact_core.data.joined import join_datasets
 from exact_core.errors import DataError
 from exact_core.evaluation.score import HEADLINE
-from exact_core.files import publish_text
+from exact_core.files import copy_file, publish_text
 from exact_core.stages.evaluate import evaluate
 from exact_core.stages.frame import code_version, fresh_folder
 from exact_core.stages.gather_seasons import Fold, check_seasons
@@ -85,8 +85,7 @@ def leave_season_out(
         "seen": _scored(config, out / "dataset", "seen", out=out, tracker=NoTracker()),
     }
     if report is not None:
-        report.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(out / "evaluation_new" / "report.html", report)
+        copy_file(out / "evaluation_new" / "report.html", report)
     if not keep_models:
         for name in MODELS:
             shutil.rmtree(out / name, ignore_errors=True)

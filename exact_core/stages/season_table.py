@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from exact_core.errors import DataError
 from exact_core.evaluation.score import HEADLINE
 from exact_core.evaluation.seasons_page import season_names, write_seasons_page
-from exact_core.files import publish_text
+from exact_core.files import copy_file, publish_text
 from exact_core.stages.frame import fresh_folder
 from exact_core.tracking import Tracker
 
@@ -50,8 +49,7 @@ def season_table(*, rows: Sequence[Path], out: Path, tracker: Tracker, report: P
     record = {"seasons": seasons, "supervision": seasons[0]["supervision"], **figures}
     write_seasons_page(out / "report.html", record)
     if report is not None:
-        report.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(out / "report.html", report)
+        copy_file(out / "report.html", report)
     publish_text(out / RECORD, json.dumps(record, indent=2))
     tracker.log_file(out / RECORD)
     tracker.log_file(out / "report.html", folder="report")

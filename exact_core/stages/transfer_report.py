@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 import logging
-import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from exact_core.data.season import open_season
 from exact_core.errors import ConfigError, DataError
 from exact_core.evaluation.transfer import Level, Transfer, compare_seasons, compare_statistics
 from exact_core.evaluation.transfer_page import TransferPage, write_page
-from exact_core.files import publish_text
+from exact_core.files import copy_file, publish_text
 from exact_core.mapping.predict import Predictor, season_predictor
 from exact_core.mapping.sampling import label_by_tags, make_reference, sample_dataset, sample_season
 from exact_core.models.segmenter import AnySegmenter
@@ -130,8 +129,7 @@ def transfer_report(
         ),
     )
     if report is not None:
-        report.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(out / "report.html", report)
+        copy_file(out / "report.html", report)
     publish_text(out / "transfer.json", json.dumps(record, indent=2))
     for name in ("transfer.json", "report.html"):
         tracker.log_file(out / name, folder="transfer")
