@@ -27,7 +27,7 @@ demo: $(READY) ## set up, run the whole pipeline on a generated season, and show
 
 .PHONY: test
 test: $(READY) ## set up and run the tests (under 10 minutes on 2 cores)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not services and not docker'
+	$(BIN)/python -m pytest -n 2 -m 'not slow and not services and not docker'
 
 .PHONY: test-services
 test-services: $(READY) ## tests against object store servers (tests/services/servers.py says which)
@@ -39,7 +39,7 @@ test-docker: $(READY) ## the whole pipeline in containers, against real servers 
 
 .PHONY: test-slow
 test-slow: $(READY) ## the tests that take minutes each
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow --timeout 1800
+	$(BIN)/python -m pytest -n 2 -m slow --timeout 1800
 
 .PHONY: check
 check: $(READY) ## lint, format, types, import contracts, freshness of what is made: pipelines and locks

@@ -32,6 +32,18 @@ TINY = [
 ]
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Side by side, a file stays with a worker, and so does tests/parity: its last file looks at what others read."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "tests/parity" if nodeid.startswith("tests/parity/") else super()._split_scope(nodeid)
+
+    return ByFile(config, log)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _threads():
     """Two of torch's threads; one where tests run side by side, here and in what they start: more would only wait."""
