@@ -62,6 +62,8 @@ class Engine:
 def step(monkeypatch, engine):
     """A step as KFP's local runner runs it; its status."""
     monkeypatch.setattr("docker.from_env", lambda: engine)
+    # KFP keeps the last run's settings, whichever test had one: its workspace would be mounted too.
+    monkeypatch.setattr("kfp.local.config.LocalExecutionConfig.instance", None)
     runner = kfp_local.DockerRunner(user="1000:1000", read_only=True)
     task = docker_task_handler.DockerTaskHandler(
         image="exact-python-train:1", full_command=["false"], pipeline_root="/root-of-run", runner=runner
