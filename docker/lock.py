@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 EXTRAS = ("tracking", "store", "pipelines")
-WITHOUT = {"data": {"torch", "scikit-learn", "matplotlib", "jinja2"}, "train": set()}
+WITHOUT = {"data": {"torch", "scikit-learn", "threadpoolctl", "matplotlib", "jinja2"}, "train": set()}
 """Requirements of the package that an image does without."""
 PLATFORM = {
     "implementation_name": "cpython",

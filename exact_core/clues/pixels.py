@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from exact_core.config import RelearnConfig
 from exact_core.data.calendar import calendar_of, pixel_features
@@ -27,8 +28,9 @@ from exact_core.errors import TrainingError
 
 __all__ = ["FirstMask", "PixelModel", "fit_pixels", "sure_pixels"]
 
-ITERATIONS = 200
-"""Most steps of the regression's solver."""
+ITERATIONS, TOLERANCE = 1000, 1e-6
+"""Of the regression's solver. So close to the one optimum that there is, rounding by another processor, or in another
+number of threads, changes no label; at scikit-learn's 1e-4 and in float32 it changed one pixel in a thousand."""
 FEWEST = 20
 """Pixels of a window that teach at least, where it has so many sure ones."""
 
@@ -76,14 +78,15 @@ def fit_pixels(
     if len(known) == 1:
         return lambda rows: np.tile(np.eye(classes)[known[0]], (len(rows), 1))
     weight = ((count / len(labels)) ** -balance)[place]
-    with warnings.catch_warnings():
-        # Far enough after ITERATIONS: labels that are partly wrong are not worth fitting to the last digit.
+    # Its products are small: a second thread costs more than it helps.
+    with warnings.catch_warnings(), threadpool_limits(1, user_api="blas"):
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model = LogisticRegression(C=ridge, max_iter=ITERATIONS).fit(features, labels, weight / weight.mean())
+        model = LogisticRegression(C=ridge, max_iter=ITERATIONS, tol=TOLERANCE)
+        model.fit(features.astype(np.float64), labels, weight / weight.mean())
 
     def predict(rows: NDArray[np.floating]) -> NDArray[np.float64]:
         spread = np.zeros((len(rows), classes))
-        spread[:, known] = model.predict_proba(rows)
+        spread[:, known] = model.predict_proba(rows.astype(np.float64))
         return spread
 
     return predict
