@@ -31,7 +31,7 @@ def evidence_threshold(maker: CamMaker, loader: BatchLoader) -> float:
     maker = maker.without_shifts()
     score = np.zeros(len(COARSE))
     for batch in loader:
-        cams = maker(batch.series, batch.tags).clue
+        cams = maker.chosen(batch.series, batch.tags)
         patches = F.avg_pool2d(cams, maker.trained.encoder.patch).flatten(2)
         for number, threshold in enumerate(COARSE):
             for k in range(cams.shape[1]):
@@ -59,7 +59,7 @@ def agreement_threshold(maker: CamMaker, loader: BatchLoader) -> float:
     maker, classes = maker.without_shifts(), loader.dataset.classes
     counts = np.zeros((len(GRID), classes + 1, classes + 1), np.int64)
     for batch in loader:
-        halves = [maker(every_other_date(batch.series, first), batch.tags).clue for first in (0, 1)]
+        halves = [maker.chosen(every_other_date(batch.series, first), batch.tags) for first in (0, 1)]
         for number, threshold in enumerate(GRID):
             one, other = (pseudo_masks(half, threshold).numpy() for half in halves)
             counts[number] += confusion_matrix(one, other, classes=classes)
@@ -75,6 +75,6 @@ def tags_threshold(maker: CamMaker, loader: BatchLoader, *, share: float) -> flo
     maker = maker.without_shifts()
     kept = np.zeros(len(GRID))
     for batch in loader:
-        cams, tags = maker(batch.series, batch.tags).clue, batch.tags.numpy()
+        cams, tags = maker.chosen(batch.series, batch.tags), batch.tags.numpy()
         kept += [tag_agreement(pseudo_masks(cams, at).numpy(), tags, share=share).sum() for at in GRID]
     return float(GRID[np.flatnonzero(kept >= 0.98 * kept[0])[-1]])

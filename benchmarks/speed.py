@@ -131,7 +131,12 @@ class ClassifierSides:
                 return plain.clue_cams(output, tags, self.keys, self.plain.prototypes, self.config)
             seen = self.batch.series.seen
             return clue_cams(
-                self.ours(self.batch.series), tags, seen, self.ours.prototypes, self.config.affinity, stretch="maximum"
+                self.ours.clues(self.batch.series),
+                tags,
+                seen,
+                self.ours.prototypes,
+                self.config.affinity,
+                stretch="maximum",
             )
 
     def differences(self) -> str:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from exact_core.clues.affinity import refine, time_weights, weighted_embedding
 from exact_core.config import AffinityConfig
-from exact_core.models.classifier import ClassifierOutput, Prototypes
+from exact_core.models.classifier import Prototypes, TemporalClues
 
 __all__ = ["STRETCH", "by_maximum", "clue_cams", "fused_cam", "min_max", "tagged_embedding"]
 
@@ -35,23 +35,20 @@ def min_max(cams: Tensor) -> Tensor:
     return (cams - low) / (high - low + 1e-8)
 
 
-def tagged_embedding(
-    output: ClassifierOutput, tags_BK: Tensor, seen_BPT: Tensor | None, config: AffinityConfig
-) -> Tensor:
+def tagged_embedding(clues: TemporalClues, tags_BK: Tensor, seen_BPT: Tensor | None, config: AffinityConfig) -> Tensor:
     """Class-weighted temporal embeddings of the tagged (window, class) pairs, as maps (M, D, h, w)."""
-    attention, tokens, count = output.attention, output.date_tokens, None
-    if output.padding is not None:
+    attention, tokens, count = clues.attention, clues.date_tokens, None
+    if clues.padding is not None:
         # The padding rows are one more date, which counts as often as there are rows.
-        attention = torch.cat([attention, output.padding.attention[..., None]], -1)
-        tokens = torch.cat([tokens, output.padding.tokens[:, :, None]], 2)
+        attention = torch.cat([attention, clues.padding.attention[..., None]], -1)
+        tokens = torch.cat([tokens, clues.padding.tokens[:, :, None]], 2)
         real = attention.new_ones(len(tokens), 1, tokens.shape[2] - 1).bool() if seen_BPT is None else seen_BPT
         seen_BPT = F.pad(real, (0, 1), value=True)
         count = F.pad(torch.ones_like(real[:, 0], dtype=attention.dtype), (0, 1))
-        count[:, -1] = output.padding.count
+        count[:, -1] = clues.padding.count
     weights = time_weights(attention, seen_BPT, rule=config.time_weights, count_BT=count)
     embedding = weighted_embedding(tokens, weights, seen_BPT)[tags_BK.nonzero(as_tuple=True)]
-    height, width = output.spatial_map.shape[-2:]
-    return embedding.transpose(1, 2).reshape(len(embedding), -1, height, width)
+    return embedding.transpose(1, 2).reshape(len(embedding), -1, clues.side, clues.side)
 
 
 STRETCH = {"maximum": by_maximum, "min_max": min_max}
@@ -60,7 +57,7 @@ STRETCH = {"maximum": by_maximum, "min_max": min_max}
 
 @torch.no_grad()
 def clue_cams(
-    output: ClassifierOutput,
+    clues: TemporalClues,
     tags_BK: Tensor,
     seen_BPT: Tensor | None,
     prototypes: Prototypes,
@@ -75,12 +72,13 @@ def clue_cams(
     averaged with its propagation along the temporal clues (paper); brought to [0, 1] per map unless `stretch` is none.
     """
     tagged = tags_BK.bool()
-    raw = prototype_similarity(output.class_tokens, prototypes).reshape(output.spatial_map.shape)
+    raw = prototype_similarity(clues.class_tokens, prototypes)
+    raw = raw.view(*raw.shape[:2], clues.side, clues.side)
     cams = torch.zeros_like(raw)
     if tagged.any():
         found = raw[tagged]
         if propagate:
-            found = refine(found, tagged_embedding(output, tags_BK, seen_BPT, config), config)
+            found = refine(found, tagged_embedding(clues, tags_BK, seen_BPT, config), config)
         cams[tagged] = found if stretch == "none" else STRETCH[stretch](found)
     return cams
 

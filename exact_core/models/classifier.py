@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,7 +13,7 @@ from exact_core.config import ClassifierConfig
 from exact_core.data.batches import Series
 from exact_core.models.tsvit import PaddingToken, SpatialEncoder, TemporalEncoder
 
-__all__ = ["ClassifierOutput", "Prototypes", "TagClassifier"]
+__all__ = ["ClassifierOutput", "Prototypes", "TagClassifier", "TemporalClues"]
 
 
 class Prototypes(nn.Module):
@@ -33,15 +34,32 @@ class Prototypes(nn.Module):
             self.register_buffer(f"{side}_moves", torch.zeros(classes, per_class))
 
 
-@dataclass(frozen=True)
-class ClassifierOutput:
-    """Axes: B batch, K crops, h w patches, P = h * w, T dates, D embedding.
+@dataclass(frozen=True, kw_only=True)
+class TemporalClues:
+    """What clue-based CAMs are made of. Axes: B batch, K crops, h w patches, P = h * w, T dates, D embedding.
 
-    logits (B, K): from the global token. spatial_logits, temporal_logits (B, K): means of the maps.
-    spatial_map, temporal_map (B, K, h, w): 3x3 patch head over spatial and temporal tokens.
     class_tokens (B, K, P, D): temporal encoder's class tokens, the features of the spatial clues.
     date_tokens (B, P, T, D): its date tokens, 0 where a patch is not seen. attention (B, K, T): class tokens to dates,
     detached. padding: where padding is attended to as published, its token and attention.
+    """
+
+    class_tokens: Tensor
+    date_tokens: Tensor
+    attention: Tensor
+    padding: PaddingToken | None = None
+
+    @property
+    def side(self) -> int:
+        """Patches along a side of the window."""
+        return math.isqrt(self.class_tokens.shape[2])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierOutput(TemporalClues):
+    """Everything that losses and clues use; axes as above.
+
+    logits (B, K): from the global token. spatial_logits, temporal_logits (B, K): means of the maps.
+    spatial_map, temporal_map (B, K, h, w): 3x3 patch head over spatial and temporal tokens.
     """
 
     logits: Tensor
@@ -49,10 +67,6 @@ class ClassifierOutput:
     temporal_logits: Tensor
     spatial_map: Tensor
     temporal_map: Tensor
-    class_tokens: Tensor
-    date_tokens: Tensor
-    attention: Tensor
-    padding: PaddingToken | None = None
 
     def float(self) -> ClassifierOutput:
         """The same in float32, where a forward pass under autocast left less."""
@@ -74,8 +88,8 @@ class TagClassifier(nn.Module):
 
     def forward(self, series: Series) -> ClassifierOutput:
         """Everything that losses and clues use."""
-        tokens = self.temporal(series)
-        temporal = tokens.classes.transpose(1, 2)
+        clues = self.clues(series)
+        temporal = clues.class_tokens
         spatial = self.spatial(temporal)
         temporal_map, spatial_map = self._map(temporal), self._map(spatial[:, :, 1:])
         return ClassifierOutput(
@@ -84,7 +98,14 @@ class TagClassifier(nn.Module):
             temporal_logits=temporal_map.mean((2, 3)),
             spatial_map=spatial_map,
             temporal_map=temporal_map,
-            class_tokens=temporal,
+            **vars(clues),
+        )
+
+    def clues(self, series: Series) -> TemporalClues:
+        """What clue-based CAMs are made of; they do without the spatial encoder."""
+        tokens = self.temporal(series)
+        return TemporalClues(
+            class_tokens=tokens.classes.transpose(1, 2),
             date_tokens=tokens.dates,
             attention=tokens.attention,
             padding=tokens.padding,
