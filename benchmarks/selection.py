@@ -14,6 +14,7 @@ import json
 import logging
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,7 @@ def generated(name: str, seed: int, **settings: float) -> Case:
 
 
 CASES = (
+    generated("b0", 0),
     generated("b1", 1),
     generated("b2", 2),
     generated("k4", 3, crops=4),
@@ -179,7 +181,8 @@ def examine(folder: Path, snapshot: Path, *, costly: bool) -> dict[str, Any]:
         "rules": {name: {"threshold": rules[name], "miou": float(miou[place])} for name, place in at.items()},
         "oa": float(accuracy[at["borders"]]),
         "final": 100 * Scores(final).miou_macro,
-        "quality": masks.manifest.quality.model_dump(exclude={"tag_agreement_by_class", "shown_by_class", "lost"}),
+        "final_by_class": [None if np.isnan(iou) else float(iou) for iou in Scores(final).iou],
+        "quality": masks.manifest.quality.model_dump(),
     }
 
 
@@ -257,25 +260,55 @@ def quality_table(found: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def calibration(found: dict[str, list[dict[str, Any]]]) -> str:
-    """The weights of `exact_core.clues.quality` fitted to the generated cases, and the error on each one left out."""
+    """The constants of `exact_core.clues.quality` fitted to the generated cases, and the error on each one left out."""
     rows = [(name, row) for name, those in found.items() if name != "flanders" for row in those]
+    return "\n".join(
+        [
+            fit_line("learned again", rows, relearned_signs, lambda row: row["final"] / 100),
+            fit_line("from the CAMs", rows, cam_signs, lambda row: row["rules"]["borders"]["miou"] / 100),
+        ]
+    )
 
-    def lacking(chosen: list[tuple[str, dict[str, Any]]]) -> NDArray[np.float64]:
-        signs = ("stability", "tag_agreement")
-        return np.array([[1, *(row["quality"][sign] - 1 for sign in signs)] for _, row in chosen])
+
+def fit_line(
+    title: str,
+    rows: list[tuple[str, dict[str, Any]]],
+    signs: Callable[[dict[str, Any]], list[float]],
+    score: Callable[[dict[str, Any]], float],
+) -> str:
+    """Constant, weights, and the error on cases left out, of the expectation from `signs`."""
 
     def fitted(chosen: list[tuple[str, dict[str, Any]]]) -> NDArray[np.float64]:
-        return np.asarray(nnls(lacking(chosen), np.array([row["final"] / 100 for _, row in chosen]))[0])
+        lacking = np.array([[1, *signs(row)] for _, row in chosen])
+        return np.asarray(nnls(lacking, np.array([score(row) for _, row in chosen]))[0])
 
     errors: list[float] = []
     for name in {name for name, _ in rows}:
-        kept, left = ([row for row in rows if (row[0] == name) == out] for out in (False, True))
-        expected = np.clip(lacking(left) @ fitted(kept), 0, 1)
-        errors += (expected - [row["final"] / 100 for _, row in left]).tolist()
-    weights = ", ".join(f"{weight:.3f}" for weight in fitted(rows))
-    return (
-        f"weights {weights}; error on cases left out {np.sqrt(np.mean(np.square(errors))):.3f} ({len(rows)} mask sets)"
-    )
+        weights = fitted([row for row in rows if row[0] != name])
+        left = [row for other, row in rows if other == name]
+        errors += [float(np.clip(weights @ [1, *signs(row)], 0, 1)) - score(row) for row in left]
+    constants = ", ".join(f"{constant:.3f}" for constant in fitted(rows))
+    error, worst = np.sqrt(np.mean(np.square(errors))), np.max(np.abs(errors))
+    return f"{title}: {constants}; error on cases left out {error:.3f}, at most {worst:.3f} ({len(rows)} mask sets)"
+
+
+def relearned_signs(row: dict[str, Any]) -> list[float]:
+    """What masks that were learned again lack, mean over classes, at most 0: crops shown, pixels that kept their label.
+
+    No generated case has a crop rare enough to count in part.
+    """
+    quality = row["quality"]
+    shown = [1.0, *(share for share in quality["shown_by_class"].values() if share is not None)]
+    return [float(np.mean(shown)) - 1, quality["relearn_agreement"] - 1]
+
+
+def cam_signs(row: dict[str, Any]) -> list[float]:
+    """What the CAMs lack, likewise: crops found, stability."""
+    quality = row["quality"]
+    tagged = {name for name, share in quality["shown_by_class"].items() if share is not None}
+    found = [1.0, *(quality["tag_agreement_by_class"][name] or 0.0 for name in tagged)]
+    stability = [quality["stability_by_class"][name] or 0.0 for name in ("background", *tagged)]
+    return [float(np.mean(found)) - 1, float(np.mean(stability)) - 1]
 
 
 def checkpoint_table(workdir: Path, found: dict[str, list[dict[str, Any]]]) -> str:

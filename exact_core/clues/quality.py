@@ -1,18 +1,18 @@
 """How good pseudo masks are, as far as that shows without any truth.
 
-Signs in reach of whoever has tags alone: whether the masks of one half of the dates agree with those of the other
-(stability), whether each tagged crop is found at all (tag agreement), and whether it matters just where the threshold
-stands (sharpness). What they promise is calibrated on generated seasons of varied difficulty (`benchmarks.selection`);
-there sharpness adds nothing to the other two, and is reported all the same.
-
-These are signs of the CAMs. What became of them is looked at too: a crop that the masks, as they are delivered, do not
-show where it is tagged is lost, whatever the CAMs said of it.
+Signs in reach of whoever has tags alone. Of the masks as they are delivered: whether each crop shows where it is
+tagged, and how many pixels kept their label when masks were learned again. Of the CAMs: whether the masks of one half
+of the dates agree with those of the other (stability), whether each tagged crop is found at all (tag agreement), and
+whether it matters just where the threshold stands (sharpness, which adds nothing to the others and is reported all the
+same). What they promise is calibrated on generated seasons of varied difficulty (`benchmarks.selection`).
 
 Axes: B windows, K classes, T dates, H W pixels.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,7 +25,7 @@ from exact_core.data.batches import BatchLoader, Series
 from exact_core.data.maskset import MaskQuality
 from exact_core.metrics import Scores, confusion_matrix
 
-__all__ = ["QualitySigns", "every_other_date", "expected_miou", "judge", "shares_shown", "tag_agreement"]
+__all__ = ["ClassSigns", "every_other_date", "expected_miou", "judge", "shares_shown", "tag_agreement"]
 
 Shares = list[float | None]
 """Of each crop's windows; None for a crop that is tagged in none."""
@@ -35,32 +35,60 @@ STEP = 0.1
 
 
 @dataclass(frozen=True)
-class QualitySigns:
-    """What the expectation is computed from, each in [0, 1]."""
+class ClassSigns:
+    """What is known of a crop or, with the defaults, of background; shares in [0, 1].
+
+    stability: IoU between the CAMs' masks of every other date and those of the dates between.
+    found, shown: of the windows where it is tagged, those whose mask shows it; as the CAMs give the mask, and as it is
+    delivered. windows: training windows where it is tagged.
+    """
 
     stability: float
-    tag_agreement: float
+    found: float = 1.0
+    shown: float = 1.0
+    windows: float = math.inf
 
 
-CONSTANT, STABILITY, TAG_AGREEMENT = 0.972, 0.159, 2.767
-"""Expected mIoU = CONSTANT - STABILITY (1 - stability) - TAG_AGREEMENT (1 - tag agreement): non-negative least squares
-over 19 sets of default masks from 13 generated seasons (docs/results.md)."""
-CALIBRATION_ERROR = 0.043
-"""Root mean square error of the expectation for the seasons left out of the fit, one at a time."""
+@dataclass(frozen=True)
+class Calibration:
+    """Expected IoU = constant - sum of weight * (1 - sign).
 
+    error: of the mIoU so expected, root mean square over the seasons left out of the fit, one at a time.
+    """
+
+    constant: float
+    weights: tuple[float, float]
+    error: float
+
+
+RELEARNED = Calibration(0.974, (1.025, 0.785), 0.027)
+"""For masks learned again: crops shown, pixels that kept their label. Non-negative least squares over 28 sets of masks
+from 14 generated seasons (docs/results.md)."""
+FROM_CAMS = Calibration(1.007, (0.610, 0.687), 0.058)
+"""For masks made of the CAMs alone: crops found, stability. The same seasons."""
+RAREST = 26
+"""Training windows of the least tagged crop of those seasons. A rarer crop is less of a promise: its IoU is expected to
+be smaller in proportion."""
 LOST = 0.5
 """A crop is lost where fewer than this share of the masks of its windows show it."""
 
 
-def expected_miou(signs: QualitySigns, *, lost: float = 0.0) -> float:
+def expected_miou(classes: Sequence[ClassSigns], relearn_agreement: float | None) -> float:
     """MIoU to be expected of masks with these signs, in [0, 1].
 
     Args:
-        signs: of the CAMs.
-        lost: share of the classes, background among them, that are lost: their IoU is next to 0.
+        classes: background, and the crops that are tagged at all.
+        relearn_agreement: share of pixels that kept their label when masks were learned again; None: they were not.
     """
-    expected = CONSTANT - STABILITY * (1 - signs.stability) - TAG_AGREEMENT * (1 - signs.tag_agreement)
-    return min(max(expected, 0.0), 1.0) * (1 - lost)
+    total = 0.0
+    for each in classes:
+        if relearn_agreement is None:
+            fit, signs = FROM_CAMS, (each.found, each.stability)
+        else:
+            fit, signs = RELEARNED, (each.shown, relearn_agreement)
+        expected = fit.constant - sum(weight * (1 - sign) for weight, sign in zip(fit.weights, signs, strict=True))
+        total += min(each.windows / RAREST, 1.0) * expected
+    return min(max(total / len(classes), 0.0), 1.0)
 
 
 def judge(
@@ -93,29 +121,34 @@ def judge(
         def masks(cams: torch.Tensor, at: float = threshold) -> NDArray[np.uint8]:
             return np.asarray(pseudo_masks(cams, at).cpu().numpy())
 
-        cams = quick(batch.series, batch.tags).clue
-        halves = [masks(quick(every_other_date(batch.series, first), batch.tags).clue) for first in (0, 1)]
+        cams = quick.chosen(batch.series, batch.tags)
+        halves = [masks(quick.chosen(every_other_date(batch.series, first), batch.tags)) for first in (0, 1)]
         between += confusion_matrix(halves[0], halves[1], classes=classes)
         low, high = max(threshold - STEP, 0.0), min(threshold + STEP, 1.0)
         around += confusion_matrix(masks(cams, low), masks(cams, high), classes=classes)
         found.append(tag_agreement(masks(cams), batch.tags.cpu().numpy(), share=tag_share))
     shares = shares_shown(np.concatenate(found), loader.dataset.tags[loader.indices])
-    lost = tuple(name for name, share in zip(names, shown, strict=True) if share is not None and share < LOST)
-    signs = QualitySigns(
-        stability=Scores(between).miou_macro,
-        tag_agreement=float(np.mean([share for share in shares if share is not None])),
-    )
+    agreed = Scores(between)
+    stability = [None if np.isnan(iou) else float(iou) for iou in agreed.iou]
+    tagged = loader.dataset.manifest.tag_counts
+    signs = [ClassSigns(stability[0] or 0.0)]
+    for name, steady, part, visible in zip(names, stability[1:], shares, shown, strict=True):
+        if visible is not None:
+            # A crop that none of the judged windows is tagged with shows, or does not, in the others.
+            signs.append(ClassSigns(steady or 0.0, visible if part is None else part, visible, tagged[name]))
     return MaskQuality(
         border_contrast=None if np.isnan(border_contrast) else border_contrast,
-        stability=signs.stability,
+        stability=agreed.miou_macro,
+        stability_by_class=dict(zip(("background", *names), stability, strict=True)),
         relearn_agreement=relearn_agreement,
         sharpness=Scores(around).miou_macro,
-        tag_agreement=signs.tag_agreement,
+        tag_agreement=float(np.mean([share for share in shares if share is not None])),
         tag_agreement_by_class=dict(zip(names, shares, strict=True)),
         shown_by_class=dict(zip(names, shown, strict=True)),
-        lost=lost,
-        expected_miou=expected_miou(signs, lost=len(lost) / (1 + sum(share is not None for share in shown))),
-        expected_error=CALIBRATION_ERROR,
+        lost=tuple(name for name, share in zip(names, shown, strict=True) if share is not None and share < LOST),
+        rare=tuple(name for name in names if 0 < tagged[name] < RAREST),
+        expected_miou=expected_miou(signs, relearn_agreement),
+        expected_error=(FROM_CAMS if relearn_agreement is None else RELEARNED).error,
     )
 
 

@@ -35,6 +35,9 @@ class MaskQuality(Settings):
         description="mean contrast, natural logarithm above the window's mean, of the images along the masks' outlines"
     )
     stability: float = Field(description="mIoU between the masks of every other date and those of the dates between")
+    stability_by_class: dict[str, float | None] = Field(
+        {}, description="the same, class by class, background among them; null where neither shows it"
+    )
     sharpness: float = Field(description="mIoU between the masks a little below and a little above the threshold")
     relearn_agreement: float | None = Field(
         description="share of pixels that kept their label when the masks were learned again; null where they were not"
@@ -47,7 +50,12 @@ class MaskQuality(Settings):
         {}, description="share of a crop's training windows whose mask, as it is delivered, shows it; null without tags"
     )
     lost: tuple[str, ...] = Field((), description="crops that fewer than half of those masks show")
-    expected_miou: float = Field(description="mIoU of the masks to be expected, from the figures above")
+    rare: tuple[str, ...] = Field(
+        (), description="crops tagged in fewer training windows than any that the expectation was fitted to"
+    )
+    expected_miou: float = Field(
+        description="mIoU of the masks to be expected, from the figures above; rare crops count for less"
+    )
     expected_error: float = Field(
         description="by how much that expectation was off on seasons that it was not fitted to"
     )

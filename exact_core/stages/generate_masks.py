@@ -155,6 +155,8 @@ def generate_masks(
     )
     if quality.lost:
         log.warning("masks: %s hardly ever shown where tagged, so no map will show it", ", ".join(quality.lost))
+    if quality.rare:
+        log.info("masks: %s tagged in few windows, so the expected mIoU counts them in part", ", ".join(quality.rare))
     coverage = dict(zip(("background", *windows.manifest.classes), (counts / counts.sum()).tolist(), strict=True))
     config.save(out / "config.yaml")
     MaskManifest(
@@ -205,8 +207,9 @@ def _gate(quality: MaskQuality, settings: MasksConfig, out: Path) -> None:
         raise TrainingError(
             f"the masks' expected mIoU is {quality.expected_miou:.2f} ± {quality.expected_error:.2f}, below "
             f"masks.minimum_quality {settings.minimum_quality:g} (stability {quality.stability:.2f}, tag agreement "
-            f"{quality.tag_agreement:.2f}; crops lost: {', '.join(quality.lost) or 'none'}); the masks are in {out}. "
-            f"Train the classifier longer, check the tags, or lower the gate"
+            f"{quality.tag_agreement:.2f}; crops lost: {', '.join(quality.lost) or 'none'}; too rare to promise much: "
+            f"{', '.join(quality.rare) or 'none'}); the masks are in {out}. Train the classifier longer, check the "
+            f"tags, or lower the gate"
         )
 
 

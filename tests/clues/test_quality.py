@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from exact_core.clues.quality import QualitySigns, every_other_date, expected_miou, shares_shown, tag_agreement
+from exact_core.clues.quality import ClassSigns, every_other_date, expected_miou, shares_shown, tag_agreement
 from exact_core.data.batches import Series
 
 
@@ -26,25 +26,42 @@ def test_tag_agreement_by_hand():
     assert tag_agreement(mask, tags, share=0.05).tolist() == [[True, True, False, False]]
 
 
-def test_better_signs_promise_better_masks():
-    low, high = QualitySigns(0.4, 0.85), QualitySigns(0.9, 0.98)
-    assert 0 <= expected_miou(low) < expected_miou(high) <= 1
-    for name in ("stability", "tag_agreement"):
-        better = QualitySigns(**{**vars(low), name: getattr(high, name)})
-        assert expected_miou(better) > expected_miou(low), name
-    assert expected_miou(QualitySigns(0.0, 0.0)) == 0
-    assert 0.9 < expected_miou(QualitySigns(1.0, 1.0)) <= 1
+BACKGROUND = ClassSigns(stability=0.6)
+
+
+@pytest.mark.parametrize("agreement", [0.9, None], ids=["learned again", "from the CAMs"])
+def test_better_signs_promise_better_masks(agreement):
+    def expected(**changes):
+        crop = ClassSigns(**{"stability": 0.5, "found": 0.8, "shown": 0.8, "windows": 20} | changes)
+        return expected_miou([BACKGROUND, crop], agreement)
+
+    counting = ("shown", "windows") if agreement else ("found", "stability", "windows")
+    for name in counting:
+        assert 0 < expected() < expected(**{name: 26 if name == "windows" else 0.9}) < 1, name
+    assert expected_miou([ClassSigns(0.0, 0.0, 0.0, 100)] * 3, agreement and 0.2) == 0
+    assert 0.95 < expected_miou([ClassSigns(1.0), ClassSigns(1.0)], agreement and 1.0) <= 1
+
+
+def test_pixels_that_kept_their_label_promise_better_masks():
+    assert expected_miou([BACKGROUND], 0.8) < expected_miou([BACKGROUND], 0.9)
 
 
 def test_the_expectation_by_hand():
-    """Stability 0.64 and tag agreement 0.99, as on a generated season whose masks scored 0.89."""
-    assert expected_miou(QualitySigns(0.64, 0.99)) == pytest.approx(0.972 - 0.36 * 0.159 - 0.01 * 2.767)
+    """Background and three crops: one always shown, one in half of its windows, one rare; 9 of 10 pixels kept."""
+    crops = [ClassSigns(0.7, 1.0, 1.0, 100), ClassSigns(0.7, 1.0, 0.5, 100), ClassSigns(0.7, 1.0, 1.0, 13)]
+    sure = 0.974 - 0.785 * 0.1
+    by_hand = (sure + sure + (sure - 1.025 * 0.5) + 0.5 * sure) / 4
+    assert expected_miou([BACKGROUND, *crops], 0.9) == pytest.approx(by_hand)
+    found = [ClassSigns(0.7, 0.9, 1.0, 100)]
+    assert expected_miou([BACKGROUND, *found], None) == pytest.approx(
+        ((1.007 - 0.687 * 0.4) + (1.007 - 0.610 * 0.1 - 0.687 * 0.3)) / 2
+    )
 
 
-def test_lost_crops_count_as_nothing():
-    """Of three crops and background, one is lost: a quarter of what was to be expected is gone."""
-    signs = QualitySigns(0.9, 1.0)
-    assert expected_miou(signs, lost=1 / 4) == pytest.approx(0.75 * expected_miou(signs))
+def test_crops_that_tags_never_name_promise_nothing_and_cost_nothing():
+    """The mean goes over background and the crops that are there: a copy of a class changes nothing."""
+    crop = ClassSigns(0.7, 1.0, 0.8, 40)
+    assert expected_miou([crop], 0.9) == pytest.approx(expected_miou([crop, crop], 0.9))
 
 
 def test_shares_shown_by_hand():

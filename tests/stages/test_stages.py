@@ -165,6 +165,24 @@ def test_fused_cams_and_a_given_threshold(finished, tmp_path, config, dataset_fo
     np.testing.assert_array_equal(masks.cam(index), masks.cam(index, fused=True))
 
 
+@pytest.mark.parametrize("cam", ["clue", "fused"])
+def test_the_quality_is_that_of_the_cams_that_the_masks_are_made_of(
+    cam, finished, tmp_path, config, dataset_folder, dataset
+):
+    """Of both kinds: the share of the tags found, counted once more from the CAMs on disk."""
+    changed = override(config, [f"masks.cam={cam}", "masks.shifts=false", "masks.threshold=0.6"])
+    generate_masks(
+        changed, dataset=dataset_folder, classifier=finished / "classifier", out=tmp_path / "m", tracker=TRACKER
+    )
+    masks = MaskSet(tmp_path / "m", dataset)
+    for number, name in enumerate(dataset.manifest.classes):
+        tagged = [int(index) for index in dataset.indices("train") if dataset.tags[index, number]]
+        cams = [torch.from_numpy(masks.cam(index))[None].float() for index in tagged]
+        area = [(pseudo_masks(each, 0.6) == number + 1).float().mean() for each in cams]
+        found = np.mean([share > config.data.tag_share for share in area])
+        assert masks.manifest.quality.tag_agreement_by_class[name] == pytest.approx(found), name
+
+
 def test_masks_of_the_validation_split_choose_the_threshold_where_they_are_given(
     finished, tmp_path, config, dataset_folder, dataset
 ):
