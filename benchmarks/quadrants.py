@@ -1,0 +1,175 @@
+"""A scene too small for splits, held out a quarter at a time: maps from tags and from dense labels of unseen land.
+
+    python -m benchmarks.quadrants --source season:PATH [--seeds 0 1 2] [--workdir runs/quadrants]
+
+Each quadrant of the scene is mapped by models that learned from the windows that do not touch it; the four confusion
+matrices are added up. A crop is scored if it is tagged in at least `ENOUGH` training windows whichever quadrant is held
+out: one that grows in a single field cannot be learned elsewhere, by anybody. Its pixels count in the overall accuracy,
+where all miss them. What is done is kept in the work folder. The table goes to stdout as Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.floors import PixelFloor, score_split
+from benchmarks.supervision import spread
+from exact_core.config import RunConfig
+from exact_core.data.dataset import WindowDataset
+from exact_core.data.writer import DatasetWriter
+from exact_core.metrics import Scores
+from exact_core.recipes import resolve
+from exact_core.stages.evaluate import evaluate, read_confusion
+from exact_core.stages.generate_masks import generate_masks
+from exact_core.stages.ingest import ingest
+from exact_core.stages.train_classifier import train_classifier
+from exact_core.stages.train_segmenter import train_segmenter
+from exact_core.tracking import NoTracker
+
+QUADRANTS = (0, 1, 2, 3)
+ENOUGH = 20
+"""Training windows with a crop's tag."""
+ROWS = {
+    "pixels": "single pixels from tags (floor)",
+    "utae": "map from tags, U-TAE on the same masks",
+    "tags": "**map from tags**",
+    "dense": "map from dense labels",
+}
+
+
+def hold_out(whole: WindowDataset, quadrant: int, out: Path) -> None:
+    """The dataset with the windows inside a quadrant of its only scene for test, and those that touch it left out.
+
+    Args:
+        whole: windows of one scene.
+        quadrant: 0 to 3, row-major.
+        out: folder to write.
+    """
+    manifest, side = whole.manifest, whole.manifest.window
+    (_, indices), *others = whole.scenes("train")
+    if others:
+        raise SystemExit(f"{whole.root}: {1 + len(others)} scenes; quadrants are for a single one, which has no splits")
+    corners = np.array([(whole.records[index].row, whole.records[index].col) for index in indices])
+    # Even, as clear patches and the blocks of a split are.
+    middle = (corners.max(0) + side) // 4 * 2
+    low = np.where([quadrant // 2, quadrant % 2], middle, 0)
+    high = np.where([quadrant // 2, quadrant % 2], corners.max(0) + side, middle)
+    inside = ((corners >= low) & (corners + side <= high)).all(1)
+    touching = ((corners + side > low) & (corners < high)).all(1)
+    with DatasetWriter(
+        out,
+        name=manifest.name,
+        source=f"{manifest.source}, quadrant {quadrant} held out",
+        bands=manifest.bands,
+        classes=manifest.classes,
+        colours=manifest.colours,
+        window=side,
+        season_start=manifest.season_start,
+        season_days=manifest.season_days,
+    ) as writer:
+        for index, test, left_out in zip(indices, inside, touching & ~inside, strict=True):
+            if not left_out:
+                record = replace(whole.records[index], split="test" if test else "train")
+                window = replace(whole.window(index), labels=whole.labels(index))
+                writer.add(record, window, origin=str(whole.root))
+
+
+def measure(config: RunConfig, whole: WindowDataset, quadrant: int, workdir: Path) -> dict[str, NDArray[np.int64]]:
+    """Confusion matrices of the rows on one quadrant."""
+    data, classifier, masks = (workdir / name for name in ("dataset", "classifier", "masks"))
+    once(data, "dataset.json", lambda: hold_out(whole, quadrant, data))
+    once(classifier, "model.json", lambda: train_classifier(config, dataset=data, out=classifier, tracker=NoTracker()))
+    once(
+        masks,
+        "masks.json",
+        lambda: generate_masks(config, dataset=data, classifier=classifier, out=masks, tracker=NoTracker()),
+    )
+    found = {name: mapped(config, name, workdir) for name in ROWS if name != "pixels"}
+    floor = workdir / "pixels.json"
+    if not floor.is_file():
+        windows = WindowDataset(data)
+        floor.write_text(
+            json.dumps(score_split(windows, "test", PixelFloor(windows, seed=config.seed).probabilities).tolist())
+        )
+    return {**found, "pixels": np.array(json.loads(floor.read_text()))}
+
+
+def mapped(config: RunConfig, name: str, workdir: Path) -> NDArray[np.int64]:
+    """The confusion matrix of a segmenter: of the recipe from tags or dense labels, or another one from tags."""
+    model, scored = workdir / f"segmenter-{name}", workdir / f"evaluation-{name}"
+    masks = None if name == "dense" else workdir / "masks"
+    if name == "utae":
+        config = config.model_copy(update={"segmenter": config.segmenter.model_copy(update={"model": "utae"})})
+    settings: dict[str, Any] = {"dataset": workdir / "dataset", "masks": masks, "tracker": NoTracker()}
+    once(model, "model.json", lambda: train_segmenter(config, out=model, **settings))
+    once(
+        scored,
+        "metrics.json",
+        lambda: evaluate(
+            config, segmenter=model, classifier=None, out=scored, report=workdir / f"report-{name}.html", **settings
+        ),
+    )
+    return np.array(read_confusion(scored)[1])
+
+
+def once(folder: Path, last: str, make: Callable[[], object]) -> None:
+    """Make what is not there."""
+    if not (folder / last).is_file():
+        make()
+
+
+def scored_classes(folders: list[Path]) -> list[int]:
+    """Background, and the crops that are tagged in enough windows of every dataset."""
+    counts = [list(WindowDataset(folder).manifest.tag_counts.values()) for folder in folders]
+    return [0, *(1 + np.flatnonzero(np.min(counts, axis=0) >= ENOUGH)).tolist()]
+
+
+def main() -> None:
+    """Run what is missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", default="season")
+    parser.add_argument("--source", required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--workdir", type=Path, default=Path("runs/quadrants"))
+    parser.add_argument("--set", dest="changes", action="append", default=[], metavar="KEY=VALUE")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    seeds: list[dict[str, Scores]] = []
+    for seed in options.seeds:
+        config = resolve(options.recipe, seed=seed, overrides=options.changes)
+        place = options.workdir / f"seed{seed}"
+        data = place / "dataset"
+        if not (data / "dataset.json").is_file():
+            ingest(config, source=options.source, season="", out=data, tracker=NoTracker())
+        found = [measure(config, WindowDataset(data), q, place / f"quadrant{q}") for q in QUADRANTS]
+        seeds.append({name: Scores(np.sum([each[name] for each in found], axis=0)) for name in ROWS})
+    folders = [
+        options.workdir / f"seed{seed}" / f"quadrant{q}" / "dataset" for seed in options.seeds for q in QUADRANTS
+    ]
+    sys.stdout.write(table(seeds, scored_classes(folders), WindowDataset(folders[0]).manifest.classes) + "\n")
+
+
+def table(seeds: list[dict[str, Scores]], scored: list[int], names: tuple[str, ...]) -> str:
+    """Mean ± standard deviation over seeds, in percent."""
+    titles = [("background", *names)[number] for number in scored]
+    lines = [f"| map | OA | mIoU | mIoU, % of dense | {' | '.join(titles)} |", "|" + " --- |" * (4 + len(scored))]
+    for row, title in ROWS.items():
+        ious = np.array([100 * each[row].iou[scored] for each in seeds])
+        dense = np.array([100 * each["dense"].iou[scored] for each in seeds]).mean(1)
+        columns = [[100 * each[row].oa_micro for each in seeds], ious.mean(1), 100 * ious.mean(1) / dense, *ious.T]
+        lines.append(f"| {title} | {' | '.join(spread(list(map(float, column))) for column in columns)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
