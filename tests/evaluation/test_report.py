@@ -119,6 +119,7 @@ def make_masks(names: tuple[str, ...]) -> dict[str, Any]:
             "tag_agreement": 0.97,
             "relearn_agreement": 0.88,
             "lost": names[-1:],
+            "rare": names[:2],
         },
     }
 
@@ -238,6 +239,8 @@ def test_report_tells_the_whole_story(tmp_path: Path) -> None:
         assert text.count(f"<figcaption>{caption}</figcaption>") == times
     assert "2022-01-15 to 2022-11-10" in text
     assert "0.487" in text
+    assert f"Lost: {SIX[-1]}." in text
+    assert f"Rare: {SIX[0]}, {SIX[1]}." in text
     assert "training split: 225 windows" in text
     assert "the last rows were dropped" in text
     assert "momentum_warmup: true" in text
