@@ -181,7 +181,6 @@ def examine(folder: Path, snapshot: Path, *, costly: bool) -> dict[str, Any]:
         "rules": {name: {"threshold": rules[name], "miou": float(miou[place])} for name, place in at.items()},
         "oa": float(accuracy[at["borders"]]),
         "final": 100 * Scores(final).miou_macro,
-        "final_by_class": [None if np.isnan(iou) else float(iou) for iou in Scores(final).iou],
         "quality": masks.manifest.quality.model_dump(),
     }
 
