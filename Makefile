@@ -41,14 +41,31 @@ test-docker: $(READY) ## the whole pipeline in containers, against real servers 
 test-slow: $(READY) ## the tests that take minutes each
 	$(BIN)/python -m pytest -n 2 -m slow --timeout 1800
 
+# The installed names as folders, for tools that look for files: mypy and import-linter.
+TREE := build/tree
+$(TREE): Makefile
+	rm -rf $(TREE)
+	mkdir -p $(TREE)/exact_kubeflow
+	ln -s ../../exact_core $(TREE)/exact_core
+	for each in __init__.py py.typed cli; do ln -s ../../../exact_kubeflow/$$each $(TREE)/exact_kubeflow/$$each; done
+	for each in components pipelines; do ln -s ../../../$$each $(TREE)/exact_kubeflow/$$each; done
+	touch $(TREE)
+
 .PHONY: check
-check: $(READY) ## lint, format, types, import contracts, freshness of what is made: pipelines and locks
+check: $(READY) $(TREE) package ## lint, format, types, import contracts, packages, freshness of pipelines and locks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
-	$(BIN)/python -m pipelines.compile --check
+	cd $(TREE) && $(abspath $(BIN))/lint-imports --config $(CURDIR)/.importlinter
+	$(BIN)/python -m exact_kubeflow.pipelines.compile --check
 	$(BIN)/python docker/lock.py --check
+
+.PHONY: package
+package: $(READY) ## build wheel and sdist in dist, and check both
+	rm -rf dist build/lib build/bdist.*
+	$(BIN)/python -m build --no-isolation --outdir dist . >build/package.log 2>&1 || { cat build/package.log; exit 1; }
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
 
 .PHONY: format
 format: $(READY) ## format the code
@@ -57,14 +74,14 @@ format: $(READY) ## format the code
 
 .PHONY: compile
 compile: $(READY) ## compile the pipelines to pipelines/compiled
-	$(BIN)/python -m pipelines.compile
+	$(BIN)/python -m exact_kubeflow.pipelines.compile
 
 .PHONY: lock
 lock: $(READY) ## write the images' locked dependencies
 	$(BIN)/python docker/lock.py
 
 .PHONY: images
-images: ## build the images that deploy/images.lock names
+images: ## build the images that components/images.lock names
 	$(PYTHON) docker/build.py $(BUILD_FLAGS)
 
 .PHONY: bench

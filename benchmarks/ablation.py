@@ -27,14 +27,14 @@ from exact_core.clues.masks import strongest_class
 from exact_core.clues.selection import BINS, THRESHOLDS
 from exact_core.clues.sweep import sweep_confusions, sweep_figures
 from exact_core.config import RunConfig
-from exact_core.data.dataset import WindowDataset
-from exact_core.data.maskset import MaskSet
+from exact_core.data.windows.dataset import WindowDataset
+from exact_core.data.windows.mask_dataset import MaskSet
 from exact_core.evaluation.score import score_masks
 from exact_core.recipes import resolve
 from exact_core.stages.generate_masks import generate_masks
 from exact_core.stages.ingest import ingest
 from exact_core.stages.train_classifier import train_classifier
-from exact_core.tracking import NoTracker
+from exact_core.tracking.runs import NoTracker
 
 Changes = tuple[str, ...]
 

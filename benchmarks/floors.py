@@ -25,8 +25,8 @@ from sklearn.preprocessing import StandardScaler
 
 from exact_core.clues.pixels import fit_pixels
 from exact_core.clues.selection import BINS, otsu_threshold
-from exact_core.data.calendar import calendar_of, pixel_features
-from exact_core.data.dataset import VOID, WindowDataset
+from exact_core.data.windows.dataset import VOID, WindowDataset
+from exact_core.data.windows.regular_series import calendar_of, pixel_features
 from exact_core.errors import DataError, ExactError
 from exact_core.evaluation.score import majority_guess, summarise
 from exact_core.mapping.blend import SceneMosaic

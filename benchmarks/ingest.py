@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 
 from benchmarks.seasons import generate, label, peak_gib
-from exact_core.data.dataset import WindowDataset
-from exact_core.data.season import ingest_season, open_season
+from exact_core.data.season.folder import ingest_season, open_season
+from exact_core.data.windows.dataset import WindowDataset
 from exact_core.recipes import season
 
 __all__ = ["measure"]

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 
 from exact_core.config import EncoderConfig
-from exact_core.data.batches import Augmentation, BatchLoader
-from exact_core.data.dataset import Window, WindowDataset, WindowRecord
-from exact_core.data.writer import DatasetWriter
+from exact_core.data.windows.batches import Augmentation, BatchLoader
+from exact_core.data.windows.dataset import Window, WindowDataset, WindowRecord
+from exact_core.data.windows.writer import DatasetWriter
 from exact_core.models.segmenter import Segmenter
 from exact_core.recipes import demo
 

@@ -32,13 +32,13 @@ from numpy.typing import NDArray
 
 from benchmarks.seasons import BANDS, generate, peak_gib
 from exact_core.config import RunConfig
-from exact_core.data.dataset import Statistics
-from exact_core.data.season import SeasonImages, open_season
-from exact_core.evaluation.figures import class_colours
+from exact_core.data.season.folder import SeasonImages, open_season
+from exact_core.data.windows.dataset import Statistics
+from exact_core.evaluation.palette import class_colours
 from exact_core.mapping.calibration import NOT_FITTED
 from exact_core.mapping.capacity import choose_batch, window_bytes
 from exact_core.mapping.cogs import write_files
-from exact_core.mapping.pieces import Pieces, read_rows
+from exact_core.mapping.finished_rows import Pieces, read_rows
 from exact_core.mapping.predict import season_predictor
 from exact_core.mapping.season_map import map_part, map_record
 from exact_core.models.segmenter import build_segmenter

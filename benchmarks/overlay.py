@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from rasterio.warp import transform as transform_points
 
 from exact_core.config import DataConfig, SeasonConfig
-from exact_core.data.dataset import VOID
-from exact_core.data.season import open_season
-from exact_core.data.season_labels import LabelLayer, open_labels
-from exact_core.evaluation.figures import paint, true_colour
+from exact_core.data.season.folder import open_season
+from exact_core.data.season.labels import LabelLayer, open_labels
+from exact_core.data.windows.dataset import VOID
+from exact_core.evaluation.palette import paint, true_colour
 from exact_core.metrics import Scores, confusion_matrix
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from exact_core.config import ClassifierConfig, EncoderConfig, SegmenterConfig
-from exact_core.data.batches import Series
+from exact_core.data.windows.batches import Series
 from exact_core.metrics import confusion_matrix
 from exact_core.models.classifier import Prototypes
 from exact_core.models.tsvit import DayTable, FourierDates, to_patches

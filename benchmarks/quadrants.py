@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from benchmarks.floors import PixelFloor, score_split
 from benchmarks.supervision import spread
 from exact_core.config import RunConfig
-from exact_core.data.dataset import WindowDataset
-from exact_core.data.writer import DatasetWriter
+from exact_core.data.windows.dataset import WindowDataset
+from exact_core.data.windows.writer import DatasetWriter
 from exact_core.metrics import Scores
 from exact_core.recipes import resolve
 from exact_core.stages.evaluate import evaluate, read_confusion
@@ -34,7 +34,7 @@ from exact_core.stages.generate_masks import generate_masks
 from exact_core.stages.ingest import ingest
 from exact_core.stages.train_classifier import train_classifier
 from exact_core.stages.train_segmenter import train_segmenter
-from exact_core.tracking import NoTracker
+from exact_core.tracking.runs import NoTracker
 
 QUADRANTS = (0, 1, 2, 3)
 ENOUGH = 20

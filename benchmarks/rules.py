@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from exact_core.clues.maps import CamMaker
 from exact_core.clues.masks import pseudo_masks
 from exact_core.clues.quality import every_other_date, tag_agreement
-from exact_core.data.batches import BatchLoader, Series
+from exact_core.data.windows.batches import BatchLoader, Series
 from exact_core.metrics import confusion_matrix
 
 GRID = np.arange(0.04, 0.9, 0.04)

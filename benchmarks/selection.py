@@ -26,21 +26,21 @@ from safetensors.torch import load_file, save_file
 from scipy.optimize import nnls
 
 from benchmarks.rules import agreement_threshold, evidence_threshold, tags_threshold
+from exact_core.artifacts.model_folders import save_model
 from exact_core.clues.maps import CamMaker
 from exact_core.clues.masks import strongest_class
 from exact_core.clues.selection import BINS, THRESHOLDS, otsu_threshold, valley_threshold
 from exact_core.clues.sweep import sweep_confusions, sweep_figures
 from exact_core.config import MasksConfig, RunConfig, load_config
-from exact_core.data.batches import BatchLoader
-from exact_core.data.dataset import WindowDataset
-from exact_core.data.maskset import MaskSet
+from exact_core.data.windows.batches import BatchLoader
+from exact_core.data.windows.dataset import WindowDataset
+from exact_core.data.windows.mask_dataset import MaskSet
 from exact_core.metrics import Scores, confusion_matrix
 from exact_core.models.classifier import TagClassifier
 from exact_core.recipes import resolve
 from exact_core.stages.generate_masks import generate_masks
 from exact_core.stages.ingest import ingest
-from exact_core.stages.models import save_model
-from exact_core.tracking import NoTracker
+from exact_core.tracking.runs import NoTracker
 from exact_core.training.checkpoint import Checkpoints, Progress
 from exact_core.training.classifier import ClassifierTask
 from exact_core.training.loop import fit, seed_everything

@@ -22,6 +22,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from exact_kubeflow.pipelines.local import ALLOCATOR
 from torch import Tensor, nn
 
 from benchmarks import plain
@@ -29,14 +30,13 @@ from exact_core.clues.cams import clue_cams
 from exact_core.clues.masks import enlarge, strongest_class
 from exact_core.clues.sweep import sweep_confusions
 from exact_core.config import ClassifierConfig, EncoderConfig, SegmenterConfig
-from exact_core.data.batches import Batch, Series
+from exact_core.data.windows.batches import Batch, Series
 from exact_core.losses import segmentation_loss
 from exact_core.models.classifier import TagClassifier
 from exact_core.models.cpu_block import linear, weight_gradient
 from exact_core.models.segmenter import Segmenter
 from exact_core.models.sequences import group_sequences, part_size
 from exact_core.training.classifier import classifier_losses
-from pipelines.local import ALLOCATOR
 
 SHAPE = {"bands": 10, "classes": 18, "window": 24}
 DATES = 60

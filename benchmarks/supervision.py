@@ -34,7 +34,7 @@ NAMES = {
 
 def exact(*arguments: str | Path) -> None:
     """One command of ours."""
-    command = [sys.executable, "-m", "exact_core.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "exact_kubeflow.cli", *map(str, arguments)]
     subprocess.run(command, check=True, stdout=sys.stderr)  # noqa: S603 - our own command
 
 

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.ablation import PAPER_CLASSIFIER, PAPER_MASKS, Changes, Variant, measure, trained_folder
-from exact_core.stages.models import read_metrics
+from exact_core.artifacts.model_folders import read_metrics
 
 SHORT: Changes = (
     "classifier.training.batch=4",

@@ -1,4 +1,4 @@
-"""Which image a component runs in: read from `deploy/images.lock`, the one truth for image names.
+"""Which image a component runs in: read from `components/images.lock`, the one truth for image names.
 
 `EXACT_IMAGE` names one image for every component at compile time; `EXACT_REGISTRY` is put before the names of the lock,
 for a cluster that pulls from a registry of its own.
@@ -12,8 +12,7 @@ from pathlib import Path
 
 from exact_core.errors import ConfigError
 
-LOCK = Path(__file__).resolve().parent.parent / "deploy" / "images.lock"
-"""Lies beside `components` both in a checkout and where the package is installed."""
+LOCK = Path(__file__).parent / "images.lock"
 
 DATA = "exact-data"
 """Ingestion: no torch."""

@@ -1,4 +1,4 @@
-"""Build the images that deploy/images.lock names: `python docker/build.py [--push REGISTRY] [data] [train]`.
+"""Build the images that components/images.lock names: `python docker/build.py [--push REGISTRY] [data] [train]`.
 
 Needs nothing but Python and Docker. Tags: the version, as the lock has it, and the version with a digest of the
 sources; the digest is a label too.
@@ -47,15 +47,15 @@ def main() -> int:
 
 
 def _locked(name: str) -> str:
-    for line in (ROOT / "deploy" / "images.lock").read_text().splitlines():
+    for line in (ROOT / "components" / "images.lock").read_text().splitlines():
         words = line.split("#")[0].split()
         if words[:1] == [name]:
             return words[1]
-    raise SystemExit(f"deploy/images.lock has no image {name}")
+    raise SystemExit(f"components/images.lock has no image {name}")
 
 
 def _revision() -> str:
-    """What `exact_core.stages.frame.code_version` says of these sources."""
+    """What `exact_core.artifacts.folders.code_version` says of these sources."""
     digest = hashlib.sha256()
     package = ROOT / "exact_core"
     for path in sorted(package.rglob("*.py")):

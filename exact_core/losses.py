@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
-from exact_core.data.dataset import VOID
+from exact_core.data.windows.dataset import VOID
 
 __all__ = ["ClassifierLosses", "affinity_loss", "segmentation_loss", "tag_loss"]
 

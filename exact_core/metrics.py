@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from exact_core.data.dataset import VOID
+from exact_core.data.windows.dataset import VOID
 
 __all__ = ["Scores", "average_precision", "confusion_matrix"]
 

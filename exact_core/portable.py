@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from exact_core.config import RunConfig
-from exact_core.data.batches import make_series
+from exact_core.data.windows.batches import make_series
 from exact_core.models.segmenter import build_segmenter
 
 

@@ -7,12 +7,13 @@ import re
 import sys
 from typing import Any
 
+from exact_kubeflow.pipelines.cluster import Cluster
+from exact_kubeflow.pipelines.package import Package
+from exact_kubeflow.pipelines.schedule_file import RULE, ScheduleFile
+from exact_kubeflow.pipelines.submit import start, upload
+
 from exact_core.errors import ConfigError
 from exact_core.stages.resolve_season import AUTO, SeasonRule
-from pipelines.cluster import Cluster
-from pipelines.package import Package
-from pipelines.schedule_file import RULE, ScheduleFile
-from pipelines.submit import start, upload
 
 __all__ = ["seasons_of", "submit_seasons"]
 

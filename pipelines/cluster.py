@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import kfp_server_api as api
+from exact_kubeflow.pipelines.connection import ATTEMPTS, PAGE, TIMEOUT, Connection, MissingError
+from exact_kubeflow.pipelines.package import Package
 
 from exact_core.errors import ServiceError
-from pipelines.connection import ATTEMPTS, PAGE, TIMEOUT, Connection, MissingError
-from pipelines.package import Package
 
 __all__ = ["Cluster"]
 

@@ -1,4 +1,4 @@
-"""Compile the pipelines: `python -m pipelines.compile [--check]`.
+"""Compile the pipelines: `python -m exact_kubeflow.pipelines.compile [--check]`.
 
 The compiled YAML is committed; --check compiles to a temporary folder and fails when a committed file is stale.
 """
@@ -11,12 +11,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+from exact_kubeflow.pipelines.leave_one_season_out import leave_one_season_out
+from exact_kubeflow.pipelines.map_area import map_area
+from exact_kubeflow.pipelines.new_season import new_season
+from exact_kubeflow.pipelines.train_exact import train_dense, train_exact
 from kfp import compiler
-
-from pipelines.leave_one_season_out import leave_one_season_out
-from pipelines.map_area import map_area
-from pipelines.new_season import new_season
-from pipelines.train_exact import train_dense, train_exact
 
 COMPILED = Path(__file__).parent / "compiled"
 PIPELINES = {

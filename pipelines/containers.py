@@ -10,11 +10,11 @@ from typing import Any
 
 import docker
 from docker.errors import DockerException
+from exact_kubeflow.components.images import DATA, TRAIN, image
 from kfp import local
 from kfp.local import docker_task_handler
 from requests.exceptions import RequestException
 
-from components.images import DATA, TRAIN, image
 from exact_core.errors import ServiceError
 
 __all__ = ["NOBODY", "docker_runner", "honest_exit_codes"]

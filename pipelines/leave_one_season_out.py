@@ -1,15 +1,14 @@
 """Several seasons, each left out once: what a model of the others is worth on a season that it has not seen."""
 
+from exact_kubeflow.components.gather_seasons import gather_seasons
+from exact_kubeflow.components.ingest import ingest
+from exact_kubeflow.components.leave_season_out import leave_season_out
+from exact_kubeflow.components.plan_seasons import plan_seasons
+from exact_kubeflow.components.preflight import preflight
+from exact_kubeflow.components.season_table import season_table
+from exact_kubeflow.pipelines.steps import configure
+from exact_kubeflow.pipelines.train_exact import SETTINGS, for_every_step, recorded
 from kfp import dsl
-
-from components.gather_seasons.component import gather_seasons
-from components.ingest.component import ingest
-from components.leave_season_out.component import leave_season_out
-from components.plan_seasons.component import plan_seasons
-from components.preflight.component import preflight
-from components.season_table.component import season_table
-from pipelines.steps import configure
-from pipelines.train_exact import SETTINGS, for_every_step, recorded
 
 
 @dsl.pipeline(

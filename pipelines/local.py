@@ -18,16 +18,17 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
+from exact_kubeflow.pipelines.containers import NOBODY, docker_runner, honest_exit_codes
+from exact_kubeflow.pipelines.steps import THREADS_VARIABLE
+from exact_kubeflow.pipelines.train_exact import train_dense, train_exact
 from kfp import local
 
+from exact_core.artifacts.folders import STATE_VARIABLE, code_version
 from exact_core.errors import ConfigError, ServiceError
 from exact_core.files import publish_text
-from exact_core.stages.frame import FAILURE_VARIABLE, RUNNER_VARIABLE, STATE_VARIABLE, code_version
+from exact_core.stages.lifecycle import FAILURE_VARIABLE, RUNNER_VARIABLE
 from exact_core.storage import fetch_folder
-from exact_core.tracking import PIPELINE_RUN_VARIABLE, finish_pipeline_run, tracking_uri
-from pipelines.containers import NOBODY, docker_runner, honest_exit_codes
-from pipelines.steps import THREADS_VARIABLE
-from pipelines.train_exact import train_dense, train_exact
+from exact_core.tracking.runs import PIPELINE_RUN_VARIABLE, finish_pipeline_run, tracking_uri
 
 __all__ = ["run"]
 
@@ -67,7 +68,7 @@ def run(
 
     Results of an earlier run there are replaced only when this one has succeeded. Checkpoints stay in `workdir/.state`
     until then, so a killed run, started again, continues its training. Stages are processes of this environment or,
-    `in_containers`, containers of the images that deploy/images.lock names.
+    `in_containers`, containers of the images that components/images.lock names.
 
     Returns:
         The report.

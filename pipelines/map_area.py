@@ -2,12 +2,11 @@
 
 from typing import Any
 
+from exact_kubeflow.components.champion import champion
+from exact_kubeflow.pipelines.new_season import by_champion, season_of
+from exact_kubeflow.pipelines.steps import configure
+from exact_kubeflow.pipelines.train_exact import SETTINGS, for_every_step, recorded
 from kfp import dsl
-
-from components.champion.component import champion
-from pipelines.new_season import by_champion, season_of
-from pipelines.steps import configure
-from pipelines.train_exact import SETTINGS, for_every_step, recorded
 
 
 def make_map_area(*, on_cluster: bool) -> Any:

@@ -2,16 +2,15 @@
 
 from typing import Any
 
+from exact_kubeflow.components.champion import champion
+from exact_kubeflow.components.evaluate import evaluate
+from exact_kubeflow.components.ingest import ingest
+from exact_kubeflow.components.preflight import preflight
+from exact_kubeflow.components.resolve_season import resolve_season
+from exact_kubeflow.components.transfer_report import transfer_report
+from exact_kubeflow.pipelines.steps import configure
+from exact_kubeflow.pipelines.train_exact import SETTINGS, for_every_step, from_tags, in_parts, recorded
 from kfp import dsl
-
-from components.champion.component import champion
-from components.evaluate.component import evaluate
-from components.ingest.component import ingest
-from components.preflight.component import preflight
-from components.resolve_season.component import resolve_season
-from components.transfer_report.component import transfer_report
-from pipelines.steps import configure
-from pipelines.train_exact import SETTINGS, for_every_step, from_tags, in_parts, recorded
 
 
 def season_of(source: Any, rule: dict[str, Any], *, on_cluster: bool, common: dict[str, Any]) -> tuple[Any, Any]:

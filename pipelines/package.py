@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from exact_kubeflow.pipelines.compile import PIPELINES
 from kfp import compiler, dsl
 
+from exact_core.artifacts.folders import code_version
 from exact_core.errors import ConfigError
 from exact_core.stages.champion import ALWAYS, IF_NO_CHAMPION
-from exact_core.stages.frame import code_version
 from exact_core.stages.plan_map import check_parts
 from exact_core.stages.plan_seasons import plan_seasons
 from exact_core.stages.resolve_season import AUTO, check_season, refuse_placeholders
-from pipelines.compile import PIPELINES
 
 __all__ = ["Package", "load_package"]
 

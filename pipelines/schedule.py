@@ -15,13 +15,13 @@ from typing import Any
 
 import kfp_server_api as api
 import yaml
+from exact_kubeflow.pipelines.cluster import Cluster
+from exact_kubeflow.pipelines.package import Package, load_package
+from exact_kubeflow.pipelines.schedule_file import FIXED, RULE, ScheduleFile, arguments_of, load_schedule, rule_of
+from exact_kubeflow.pipelines.submit import upload
 
 from exact_core.errors import ConfigError
 from exact_core.stages.resolve_season import AUTO, SeasonRule
-from pipelines.cluster import Cluster
-from pipelines.package import Package, load_package
-from pipelines.schedule_file import FIXED, RULE, ScheduleFile, arguments_of, load_schedule, rule_of
-from pipelines.submit import upload
 
 __all__ = ["apply", "delete", "show", "table"]
 
@@ -52,7 +52,7 @@ def apply(
         ConfigError: the file or the years are wrong; nothing has been changed then.
         ServiceError: the server cannot be reached, is too old or refuses.
     """
-    from pipelines.backfill import seasons_of, submit_seasons
+    from exact_kubeflow.pipelines.backfill import seasons_of, submit_seasons
 
     now = now or dt.datetime.now(dt.UTC)
     file = load_schedule(path)

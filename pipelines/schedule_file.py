@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from exact_kubeflow.pipelines.cron import Cron
+from exact_kubeflow.pipelines.package import Package
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from exact_core.config import Settings, describe
 from exact_core.errors import ConfigError
 from exact_core.stages.resolve_season import AUTO, SeasonRule, season_rule
-from pipelines.cron import Cron
-from pipelines.package import Package
 
 __all__ = ["FIXED", "RULE", "ScheduleFile", "arguments_of", "load_schedule", "rule_of"]
 

@@ -7,13 +7,13 @@ import time
 import uuid
 from typing import Any
 
+from exact_kubeflow.pipelines.cluster import Cluster
+from exact_kubeflow.pipelines.connection import UnansweredError
+from exact_kubeflow.pipelines.package import Package, load_package
 from tqdm import tqdm
 
 from exact_core.errors import ConfigError, ServiceError
 from exact_core.stages.resolve_season import AUTO
-from pipelines.cluster import Cluster
-from pipelines.connection import UnansweredError
-from pipelines.package import Package, load_package
 
 __all__ = ["EXIT_CODES", "follow", "start", "submit", "upload"]
 

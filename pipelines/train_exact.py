@@ -2,20 +2,19 @@
 
 from typing import Any
 
+from exact_kubeflow.components.evaluate import evaluate
+from exact_kubeflow.components.generate_masks import generate_masks
+from exact_kubeflow.components.ingest import ingest
+from exact_kubeflow.components.join_map import join_map
+from exact_kubeflow.components.map_season import map_season
+from exact_kubeflow.components.plan_map import plan_map
+from exact_kubeflow.components.preflight import preflight
+from exact_kubeflow.components.promote import promote
+from exact_kubeflow.components.record_status import record_status
+from exact_kubeflow.components.train_classifier import train_classifier
+from exact_kubeflow.components.train_segmenter import train_segmenter
+from exact_kubeflow.pipelines.steps import cluster_settings, configure
 from kfp import dsl
-
-from components.evaluate.component import evaluate
-from components.generate_masks.component import generate_masks
-from components.ingest.component import ingest
-from components.join_map.component import join_map
-from components.map_season.component import map_season
-from components.plan_map.component import plan_map
-from components.preflight.component import preflight
-from components.promote.component import promote
-from components.record_status.component import record_status
-from components.train_classifier.component import train_classifier
-from components.train_segmenter.component import train_segmenter
-from pipelines.steps import cluster_settings, configure
 
 __all__ = ["for_every_step", "from_tags", "in_parts", "recorded", "train_dense", "train_exact"]
 

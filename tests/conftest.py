@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from exact_core.data.dataset import WindowDataset
 from exact_core.data.synthetic import ingest_synthetic
+from exact_core.data.windows.dataset import WindowDataset
 from exact_core.recipes import resolve
 from tests.skipping import skip
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from exact_core.data.dataset import VOID
+from exact_core.data.windows.dataset import VOID
 from exact_core.losses import affinity_loss, segmentation_loss, tag_loss
 
 

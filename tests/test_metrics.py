@@ -4,7 +4,7 @@ from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn import metrics as oracle
 
-from exact_core.data.dataset import VOID
+from exact_core.data.windows.dataset import VOID
 from exact_core.metrics import Scores, average_precision, confusion_matrix
 
 

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from exact_core.clues.cams import STRETCH, clue_cams, fused_cam
-from exact_core.clues.fields import border_contrast, diffuse
+from exact_core.clues.field_borders import border_contrast, diffuse
 from exact_core.clues.masks import enlarge
 from exact_core.clues.shifts import mean_over_shifts
 from exact_core.config import ClassifierConfig, MasksConfig
-from exact_core.data.batches import Series
+from exact_core.data.windows.batches import Series
 from exact_core.models.classifier import ClassifierOutput, TagClassifier, TemporalClues
 
 __all__ = ["CamMaker", "Cams"]

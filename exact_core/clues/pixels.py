@@ -22,8 +22,8 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from exact_core.config import RelearnConfig
-from exact_core.data.calendar import calendar_of, pixel_features
-from exact_core.data.dataset import WindowDataset
+from exact_core.data.windows.dataset import WindowDataset
+from exact_core.data.windows.regular_series import calendar_of, pixel_features
 from exact_core.errors import TrainingError
 
 __all__ = ["FirstMask", "PixelModel", "fit_pixels", "sure_pixels"]

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from exact_core.clues.maps import CamMaker
 from exact_core.clues.masks import pseudo_masks
-from exact_core.data.batches import BatchLoader, Series
-from exact_core.data.maskset import MaskQuality
+from exact_core.data.windows.batches import BatchLoader, Series
+from exact_core.data.windows.mask_dataset import MaskQuality
 from exact_core.metrics import Scores, confusion_matrix
 
 __all__ = ["ClassSigns", "every_other_date", "expected_miou", "judge", "shares_shown", "tag_agreement"]

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from exact_core.clues.fields import OFFSETS
+from exact_core.clues.field_borders import OFFSETS
 
 __all__ = [
     "BINS",

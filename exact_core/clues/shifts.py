@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from exact_core.data.batches import Series
+from exact_core.data.windows.batches import Series
 
 __all__ = ["mean_over_shifts", "shift_series"]
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from exact_core.data.dataset import VOID
+from exact_core.data.windows.dataset import VOID
 from exact_core.errors import DataError
 from exact_core.metrics import Scores
 

@@ -31,9 +31,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exact_core.config import DataConfig, SyntheticConfig
-from exact_core.data.dataset import CLEAR_PATCH, VOID
-from exact_core.data.windows import Scene, add_scene, mark_self_scored, split_names
-from exact_core.data.writer import DatasetWriter
+from exact_core.data.windows.cutting import Scene, add_scene, mark_self_scored, split_names
+from exact_core.data.windows.dataset import CLEAR_PATCH, VOID
+from exact_core.data.windows.writer import DatasetWriter
 
 __all__ = ["BANDS", "CROPS", "Crop", "generate_scene", "ingest_synthetic", "wrong_tags"]
 

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from exact_core.clues.masks import pseudo_masks
-from exact_core.data.batches import BatchLoader
-from exact_core.data.dataset import VOID, WindowDataset
-from exact_core.data.maskset import MaskSet
+from exact_core.data.windows.batches import BatchLoader
+from exact_core.data.windows.dataset import VOID, WindowDataset
+from exact_core.data.windows.mask_dataset import MaskSet
 from exact_core.mapping.blend import SceneMosaic
 from exact_core.metrics import Scores, average_precision, confusion_matrix
 from exact_core.models.classifier import TagClassifier

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from exact_core.data.dataset import VOID, WindowRecord
+from exact_core.data.windows.dataset import VOID, WindowRecord
 
 __all__ = ["SceneMosaic"]
 

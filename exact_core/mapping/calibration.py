@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from exact_core.config import Settings
-from exact_core.data.dataset import VOID
+from exact_core.data.windows.dataset import VOID
 
 __all__ = ["NOT_FITTED", "Calibration", "calibrate", "calibration_error", "fit_temperature", "log_loss", "tempered"]
 

@@ -31,10 +31,10 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from exact_core.config import Settings
-from exact_core.data.dataset import VOID
+from exact_core.data.windows.dataset import VOID
 from exact_core.errors import ServiceError
 from exact_core.mapping.calibration import Calibration
-from exact_core.mapping.pieces import FinishedRows
+from exact_core.mapping.finished_rows import FinishedRows
 from exact_core.mapping.rows import MappedRows, Seams
 
 __all__ = ["CLASS", "CONFIDENCE", "PROBABILITIES", "MapRecord", "MapResult", "write_files"]

@@ -12,7 +12,7 @@ import pystac
 from rasterio.transform import Affine
 from rasterio.warp import transform_geom
 
-from exact_core.data.dataset import VOID
+from exact_core.data.windows.dataset import VOID
 from exact_core.files import publish_text
 from exact_core.mapping.cogs import CLASS, CONFIDENCE, PROBABILITIES, MapRecord
 

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from exact_core.config import EncoderConfig
-from exact_core.data.batches import BatchLoader, clear_patches, make_series, model_dates
-from exact_core.data.dataset import Statistics, WindowDataset
-from exact_core.data.season import SeasonImages
+from exact_core.data.season.folder import SeasonImages
+from exact_core.data.windows.batches import BatchLoader, clear_patches, make_series, model_dates
+from exact_core.data.windows.dataset import Statistics, WindowDataset
 from exact_core.mapping.blend import SceneMosaic
 from exact_core.mapping.rows import Predict
 from exact_core.models.segmenter import AnySegmenter

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exact_core.data.dataset import VOID
+from exact_core.data.windows.dataset import VOID
 
 __all__ = ["MappedRows", "Seams", "bands_of_part", "map_rows", "window_starts", "window_weights"]
 

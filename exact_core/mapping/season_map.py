@@ -16,15 +16,15 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from exact_core.config import Settings, describe
-from exact_core.data.archives import size_of
-from exact_core.data.dataset import VOID
-from exact_core.data.season import SeasonImages
-from exact_core.data.strips import Strips
+from exact_core.data.season.archives import size_of
+from exact_core.data.season.folder import SeasonImages
+from exact_core.data.season.strips import Strips
+from exact_core.data.windows.dataset import VOID
 from exact_core.errors import ConfigError, DataError, ServiceError
 from exact_core.files import publish_text
 from exact_core.mapping.calibration import Calibration, tempered
 from exact_core.mapping.cogs import MapRecord
-from exact_core.mapping.pieces import FinishedRows, Pieces
+from exact_core.mapping.finished_rows import FinishedRows, Pieces
 from exact_core.mapping.rows import MappedRows, Predict, bands_of_part, map_rows, window_starts
 
 __all__ = ["PART", "PartManifest", "extent_of_part", "map_part", "map_record", "open_part", "parse_part"]

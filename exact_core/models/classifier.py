@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from exact_core.config import ClassifierConfig
-from exact_core.data.batches import Series
+from exact_core.data.windows.batches import Series
 from exact_core.models.tsvit import PaddingToken, SpatialEncoder, TemporalEncoder
 
 __all__ = ["ClassifierOutput", "Prototypes", "TagClassifier", "TemporalClues"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from exact_core.config import SegmenterConfig
-from exact_core.data.batches import Series
+from exact_core.data.windows.batches import Series
 from exact_core.models.tsvit import SpatialEncoder, TemporalEncoder
 from exact_core.models.utae import Utae
 

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from exact_core.data.batches import Series
+from exact_core.data.windows.batches import Series
 
 __all__ = ["SequenceGroup", "group_sequences", "part_size"]
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from exact_core.config import EncoderConfig
-from exact_core.data.batches import Series
+from exact_core.data.windows.batches import Series
 from exact_core.models.attention import Transformer
 from exact_core.models.sequences import SequenceGroup, group_sequences, part_size
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from exact_core.config import UtaeConfig
-from exact_core.data.batches import Series
+from exact_core.data.windows.batches import Series
 from exact_core.errors import DataError
 
 __all__ = ["TemporalAttention", "Utae", "collapse", "enlarge_masks", "seen_by_cells", "seen_pixels"]

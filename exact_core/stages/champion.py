@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from exact_core.data.dataset import WindowDataset
+from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import ConfigError
-from exact_core.registry import CHAMPION, Registry, default_name
-from exact_core.tracking import Tracker
+from exact_core.tracking.registry import CHAMPION, Registry, default_name
+from exact_core.tracking.runs import Tracker
 
 __all__ = ["ALWAYS", "IF_NO_CHAMPION", "NEVER", "REUSE", "TRAIN", "champion"]
 
@@ -53,7 +53,7 @@ def champion(*, dataset: Path | None, training: str, model: str, out: Path, trac
         registry.download(name, version, out)
         if windows is not None:
             # Torch comes with it, and the commands that submit runs want but the words above.
-            from exact_core.stages.models import load_segmenter
+            from exact_core.artifacts.model_folders import load_segmenter
 
             load_segmenter(out, windows)  # refuses what does not fit
         decision, reason = REUSE, f"model {name} version {version} is the champion"

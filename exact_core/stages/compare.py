@@ -6,8 +6,8 @@ import json
 import tempfile
 from pathlib import Path
 
-from exact_core.evaluation.comparison import Candidate, write_comparison
-from exact_core.evaluations import Evaluations
+from exact_core.evaluation.run_report.comparison import Candidate, write_comparison
+from exact_core.tracking.lookups import Evaluations
 
 __all__ = ["compare_runs"]
 

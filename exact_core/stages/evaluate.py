@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 import torch
 
+from exact_core.artifacts.folders import code_version, fresh_folder
+from exact_core.artifacts.model_folders import load_classifier, load_segmenter, read_metrics
 from exact_core.config import RunConfig
-from exact_core.data.batches import BatchLoader
-from exact_core.data.dataset import VOID, WindowDataset
-from exact_core.data.maskset import MaskSet
+from exact_core.data.windows.batches import BatchLoader
+from exact_core.data.windows.dataset import VOID, WindowDataset
+from exact_core.data.windows.mask_dataset import MaskSet
 from exact_core.errors import ConfigError
-from exact_core.evaluation.pictures import panels, scene_image
-from exact_core.evaluation.report import MAX_SCENES, ReportData, SceneMap, figure_files, write_report
+from exact_core.evaluation.run_report.panels import panels, scene_image
+from exact_core.evaluation.run_report.report import MAX_SCENES, ReportData, SceneMap, figure_files, write_report
 from exact_core.evaluation.score import HEADLINE, majority_guess, score_masks, score_tags, summarise
 from exact_core.files import copy_file, publish_text
 from exact_core.mapping.predict import Predictor, map_scene
 from exact_core.metrics import Scores, confusion_matrix
-from exact_core.stages.frame import code_version, fresh_folder
-from exact_core.stages.models import load_classifier, load_segmenter, read_metrics
-from exact_core.tracking import Tracker
+from exact_core.tracking.runs import Tracker
 from exact_core.training.loop import choose_device
 
 __all__ = ["evaluate", "read_confusion"]

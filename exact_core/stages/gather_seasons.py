@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from exact_core.data.dataset import WindowDataset
-from exact_core.data.joined import check_alike
+from exact_core.artifacts.folders import fresh_folder
+from exact_core.data.windows.combined import check_alike
+from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import ConfigError, DataError
 from exact_core.files import link_or_copy, publish_text
-from exact_core.stages.frame import fresh_folder
-from exact_core.tracking import Tracker
+from exact_core.tracking.runs import Tracker
 
 __all__ = ["GATHERED", "Fold", "check_seasons", "gather_seasons", "open_fold"]
 

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from exact_core.artifacts.folders import code_version, fresh_folder
+from exact_core.artifacts.model_folders import load_classifier
 from exact_core.clues.maps import CamMaker
 from exact_core.clues.masks import pseudo_masks, strongest_class
 from exact_core.clues.pixels import FirstMask, PixelModel, sure_pixels
@@ -28,13 +30,11 @@ from exact_core.clues.selection import (
 )
 from exact_core.clues.sweep import sweep_confusions, sweep_figures
 from exact_core.config import MasksConfig, RunConfig
-from exact_core.data.batches import BatchLoader
-from exact_core.data.dataset import FileEntry, WindowDataset
-from exact_core.data.maskset import MaskManifest, MaskQuality, write_mask_shard
+from exact_core.data.windows.batches import BatchLoader
+from exact_core.data.windows.dataset import FileEntry, WindowDataset
+from exact_core.data.windows.mask_dataset import MaskManifest, MaskQuality, write_mask_shard
 from exact_core.errors import DataError, TrainingError
-from exact_core.stages.frame import code_version, fresh_folder
-from exact_core.stages.models import load_classifier
-from exact_core.tracking import Tracker
+from exact_core.tracking.runs import Tracker
 from exact_core.training.loop import choose_device
 
 __all__ = ["generate_masks"]

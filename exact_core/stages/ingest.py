@@ -9,13 +9,13 @@ import re
 from pathlib import Path
 
 from exact_core.config import RunConfig
-from exact_core.data.dataset import WindowDataset
-from exact_core.data.germany import ingest_germany
-from exact_core.data.pastis import ingest_pastis
-from exact_core.data.season import ingest_season
+from exact_core.data.germany.tiles import ingest_germany
+from exact_core.data.pastis.patches import ingest_pastis
+from exact_core.data.season.folder import ingest_season
 from exact_core.data.synthetic import ingest_synthetic
+from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import ConfigError
-from exact_core.tracking import Tracker
+from exact_core.tracking.runs import Tracker
 
 __all__ = ["KINDS", "ingest", "parse_season", "parse_source", "with_season"]
 

@@ -8,14 +8,14 @@ import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from exact_core.artifacts.folders import fresh_folder
 from exact_core.errors import DataError
 from exact_core.files import publish_text
 from exact_core.mapping.cogs import MapRecord, MapResult, write_files
+from exact_core.mapping.finished_rows import FinishedRows, read_rows
 from exact_core.mapping.item import write_item
-from exact_core.mapping.pieces import FinishedRows, read_rows
 from exact_core.mapping.season_map import PART, PartManifest, open_part
-from exact_core.stages.frame import fresh_folder
-from exact_core.tracking import Tracker
+from exact_core.tracking.runs import Tracker
 
 __all__ = ["MAP", "deliver", "join_map"]
 

@@ -8,20 +8,20 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from exact_core.artifacts.folders import code_version, fresh_folder
 from exact_core.config import RunConfig
-from exact_core.data.dataset import WindowDataset
-from exact_core.data.joined import join_datasets
+from exact_core.data.windows.combined import join_datasets
+from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import DataError
 from exact_core.evaluation.score import HEADLINE
 from exact_core.files import copy_file, publish_text
 from exact_core.stages.evaluate import evaluate
-from exact_core.stages.frame import code_version, fresh_folder
 from exact_core.stages.gather_seasons import Fold, check_seasons
 from exact_core.stages.generate_masks import generate_masks
 from exact_core.stages.season_table import RECORD, ROW, season_table
 from exact_core.stages.train_classifier import train_classifier
 from exact_core.stages.train_segmenter import train_segmenter
-from exact_core.tracking import NoTracker, Tracker
+from exact_core.tracking.runs import NoTracker, Tracker
 
 __all__ = ["leave_each_season_out", "leave_season_out"]
 

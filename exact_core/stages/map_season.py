@@ -13,21 +13,21 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from exact_core.artifacts.folders import STATE_VARIABLE, code_version, fresh_folder
+from exact_core.artifacts.model_folders import ModelManifest, open_segmenter
 from exact_core.config import EncoderConfig, RunConfig
-from exact_core.data.archives import modified
-from exact_core.data.season import SeasonImages, open_season
+from exact_core.data.season.archives import modified
+from exact_core.data.season.folder import SeasonImages, open_season
 from exact_core.errors import ConfigError
-from exact_core.evaluation.figures import colours_of
+from exact_core.evaluation.palette import colours_of
 from exact_core.mapping.capacity import Careful, choose_batch, window_bytes
 from exact_core.mapping.cogs import MapRecord
-from exact_core.mapping.pieces import Pieces, read_rows
+from exact_core.mapping.finished_rows import Pieces, read_rows
 from exact_core.mapping.predict import season_predictor
 from exact_core.mapping.season_map import PART, PartManifest, extent_of_part, map_part, map_record, parse_part
-from exact_core.stages.frame import STATE_VARIABLE, code_version, fresh_folder
 from exact_core.stages.ingest import parse_source, with_season
 from exact_core.stages.join_map import MAP, deliver
-from exact_core.stages.models import ModelManifest, open_segmenter
-from exact_core.tracking import Tracker
+from exact_core.tracking.runs import Tracker
 from exact_core.training.loop import choose_device
 from exact_core.training.memory import available_bytes
 

@@ -17,17 +17,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
+from exact_core.artifacts.folders import code_version
+from exact_core.artifacts.stage_files import STORE_VARIABLE
 from exact_core.config import RunConfig
-from exact_core.data.germany import survey_germany
-from exact_core.data.pastis import survey_pastis
-from exact_core.data.season import survey_season
+from exact_core.data.germany.tiles import survey_germany
+from exact_core.data.pastis.patches import survey_pastis
+from exact_core.data.season.folder import survey_season
 from exact_core.data.synthetic import BANDS
 from exact_core.errors import ConfigError, ExactError, ServiceError
-from exact_core.stages.frame import code_version
-from exact_core.stages.handover import STORE_VARIABLE
 from exact_core.stages.ingest import parse_source, with_season
 from exact_core.storage import open_store
-from exact_core.tracking import Tracker, server_answers, tracking_uri
+from exact_core.tracking.runs import Tracker, server_answers, tracking_uri
 
 __all__ = ["Check", "checks", "preflight"]
 

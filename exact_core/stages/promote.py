@@ -9,16 +9,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from exact_core.artifacts.folders import fresh_folder
+from exact_core.artifacts.model_folders import load_segmenter
 from exact_core.config import PromotionConfig, RunConfig
-from exact_core.data.dataset import WindowDataset
+from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import ConfigError
-from exact_core.evaluation.pairing import Comparison, UnitCounts, compare, unit_counts
+from exact_core.evaluation.paired_bootstrap import Comparison, UnitCounts, compare, unit_counts
 from exact_core.files import publish_text
 from exact_core.mapping.predict import Predictor
-from exact_core.registry import CHALLENGER, CHAMPION, Registry, default_name
-from exact_core.stages.frame import fresh_folder
-from exact_core.stages.models import load_segmenter
-from exact_core.tracking import Tracker
+from exact_core.tracking.registry import CHALLENGER, CHAMPION, Registry, default_name
+from exact_core.tracking.runs import Tracker
 from exact_core.training.loop import choose_device
 
 __all__ = ["decide", "promote", "read_decision"]

@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 
 from exact_core.errors import ConfigError
-from exact_core.tracking import finish_pipeline_run
+from exact_core.tracking.runs import finish_pipeline_run
 
 __all__ = ["record_status"]
 

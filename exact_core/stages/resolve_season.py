@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, field_validator
 from exact_core.config import Settings, describe
 from exact_core.errors import ConfigError
 from exact_core.stages.ingest import parse_season
-from exact_core.tracking import Tracker
+from exact_core.tracking.runs import Tracker
 
 __all__ = ["AUTO", "SeasonRule", "check_season", "refuse_placeholders", "resolve_season", "season_rule"]
 

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from exact_core.artifacts.folders import fresh_folder
 from exact_core.errors import DataError
+from exact_core.evaluation.run_report.seasons_page import season_names, write_seasons_page
 from exact_core.evaluation.score import HEADLINE
-from exact_core.evaluation.seasons_page import season_names, write_seasons_page
 from exact_core.files import copy_file, publish_text
-from exact_core.stages.frame import fresh_folder
-from exact_core.tracking import Tracker
+from exact_core.tracking.runs import Tracker
 
 __all__ = ["RECORD", "ROW", "season_table", "table"]
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from exact_core.artifacts.folders import fresh_folder
+from exact_core.artifacts.model_folders import checkpoints_for, save_model
 from exact_core.config import RunConfig
-from exact_core.data.batches import BatchLoader
-from exact_core.data.dataset import WindowDataset
+from exact_core.data.windows.batches import BatchLoader
+from exact_core.data.windows.dataset import WindowDataset
 from exact_core.models.classifier import TagClassifier
-from exact_core.stages.frame import fresh_folder
-from exact_core.stages.models import checkpoints_for, save_model
-from exact_core.tracking import Tracker
+from exact_core.tracking.runs import Tracker
 from exact_core.training.classifier import ClassifierTask
 from exact_core.training.distributed import join
 from exact_core.training.loop import choose_device, fit, seed_everything

@@ -8,17 +8,17 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from exact_core.artifacts.folders import fresh_folder
+from exact_core.artifacts.model_folders import checkpoints_for, save_model
 from exact_core.config import RunConfig
-from exact_core.data.batches import BatchLoader
-from exact_core.data.dataset import WindowDataset
-from exact_core.data.maskset import MaskSet
+from exact_core.data.windows.batches import BatchLoader
+from exact_core.data.windows.dataset import WindowDataset
+from exact_core.data.windows.mask_dataset import MaskSet
 from exact_core.mapping.calibration import Calibration, calibrate
+from exact_core.mapping.pixel_series import make_reference
 from exact_core.mapping.predict import Predictor
-from exact_core.mapping.sampling import make_reference
 from exact_core.models.segmenter import build_segmenter
-from exact_core.stages.frame import fresh_folder
-from exact_core.stages.models import checkpoints_for, save_model
-from exact_core.tracking import Tracker
+from exact_core.tracking.runs import Tracker
 from exact_core.training.distributed import join
 from exact_core.training.loop import choose_device, fit, seed_everything
 from exact_core.training.segmenter import SegmenterTask

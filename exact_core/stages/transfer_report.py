@@ -12,21 +12,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from exact_core.artifacts.folders import code_version, fresh_folder
+from exact_core.artifacts.model_folders import ModelManifest, load_segmenter, open_reference, open_segmenter
 from exact_core.config import RunConfig
-from exact_core.data.dataset import WindowDataset
-from exact_core.data.reference import Reference, SeriesSample
-from exact_core.data.season import open_season
+from exact_core.data.season.folder import open_season
+from exact_core.data.windows.dataset import WindowDataset
+from exact_core.data.windows.series_sample import SeasonSamples, SeriesSample
 from exact_core.errors import ConfigError, DataError
-from exact_core.evaluation.transfer import Level, Transfer, compare_seasons, compare_statistics
-from exact_core.evaluation.transfer_page import TransferPage, write_page
+from exact_core.evaluation.transfer.findings import Level, Transfer, compare_seasons, compare_statistics
+from exact_core.evaluation.transfer.page import TransferPage, write_page
 from exact_core.files import copy_file, publish_text
+from exact_core.mapping.pixel_series import label_by_tags, make_reference, sample_dataset, sample_season
 from exact_core.mapping.predict import Predictor, season_predictor
-from exact_core.mapping.sampling import label_by_tags, make_reference, sample_dataset, sample_season
 from exact_core.models.segmenter import AnySegmenter
-from exact_core.stages.frame import code_version, fresh_folder
 from exact_core.stages.ingest import parse_source, with_season
-from exact_core.stages.models import ModelManifest, load_segmenter, open_reference, open_segmenter
-from exact_core.tracking import Tracker
+from exact_core.tracking.runs import Tracker
 from exact_core.training.loop import choose_device
 
 __all__ = ["transfer_report"]
@@ -41,7 +41,7 @@ class _Model:
     segmenter: AnySegmenter | None
     manifest: ModelManifest | None
     trained: RunConfig
-    reference: Reference | None
+    reference: SeasonSamples | None
     window: int
 
     @property

@@ -12,7 +12,7 @@ from exact_core.clues.affinity import refine
 from exact_core.clues.cams import by_maximum, fused_cam, tagged_embedding
 from exact_core.clues.prototypes import PrototypeClues, SharedBatch, prototype_clues
 from exact_core.config import ClassifierConfig
-from exact_core.data.batches import Batch, BatchLoader
+from exact_core.data.windows.batches import Batch, BatchLoader
 from exact_core.losses import ClassifierLosses, affinity_loss, tag_loss
 from exact_core.metrics import average_precision
 from exact_core.models.classifier import ClassifierOutput, TagClassifier

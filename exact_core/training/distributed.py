@@ -4,7 +4,7 @@
 the joint batch, and adds its gradients to those of the others: the sum is the gradient that one process would have
 computed. Parameters and prototypes therefore move alike everywhere, and the first process alone writes.
 
-    torchrun --nproc-per-node 4 -m exact_core.cli train-classifier DATASET OUT
+    torchrun --nproc-per-node 4 -m exact_kubeflow.cli train-classifier DATASET OUT
 
 What does depend on the number of processes: rounding, and the draws of dropout where a model has any.
 """
@@ -24,7 +24,7 @@ from torch import Tensor, distributed as dist, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from exact_core.data.batches import Batch
+from exact_core.data.windows.batches import Batch
 from exact_core.errors import ConfigError, TrainingError
 from exact_core.training.ranks import rank_variable
 

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from exact_core.config import TrainingConfig
-from exact_core.data.batches import Augmentation, Batch, BatchLoader
+from exact_core.data.windows.batches import Augmentation, Batch, BatchLoader
 from exact_core.errors import ConfigError, TrainingError
 from exact_core.models.attention import compile_blocks
 from exact_core.training.checkpoint import Checkpoints, Progress
 from exact_core.training.distributed import Processes
-from exact_core.training.gauges import CostMeter, LossTally
+from exact_core.training.meters import CostMeter, LossTally
 from exact_core.training.schedule import learning_rate
 
 __all__ = ["MetricLog", "Task", "choose_device", "fit", "seed_everything"]

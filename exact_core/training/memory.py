@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from exact_core.config import ClassifierConfig, RunConfig, SegmenterConfig
-from exact_core.data.batches import Series
+from exact_core.data.windows.batches import Series
 from exact_core.models.classifier import TagClassifier
 from exact_core.models.segmenter import build_segmenter
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from exact_core.data.batches import Batch, BatchLoader
-from exact_core.data.dataset import VOID
+from exact_core.data.windows.batches import Batch, BatchLoader
+from exact_core.data.windows.dataset import VOID
 from exact_core.losses import segmentation_loss
 from exact_core.metrics import Scores, confusion_matrix
 from exact_core.models.segmenter import AnySegmenter

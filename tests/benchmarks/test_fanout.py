@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shapely
+from exact_kubeflow.pipelines.steps import ClusterSettings
 
 from benchmarks.fanout import (
     BACKOFF,
@@ -25,7 +26,6 @@ from benchmarks.fanout import (
     part_seconds,
     simulate,
 )
-from pipelines.steps import ClusterSettings
 
 NEVER = np.inf
 PAGE = (Path(__file__).parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")

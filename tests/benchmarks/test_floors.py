@@ -12,9 +12,9 @@ from benchmarks.floors import (
     score_split,
     tag_prior,
 )
-from exact_core.data.calendar import calendar_series
-from exact_core.data.dataset import VOID, Window, WindowDataset
 from exact_core.data.synthetic import ingest_synthetic
+from exact_core.data.windows.dataset import VOID, Window, WindowDataset
+from exact_core.data.windows.regular_series import calendar_series
 from exact_core.errors import DataError
 from exact_core.recipes import resolve
 from tests.conftest import TINY

@@ -9,7 +9,7 @@ from exact_core.clues.cams import clue_cams
 from exact_core.clues.masks import strongest_class
 from exact_core.clues.sweep import sweep_confusions
 from exact_core.config import ClassifierConfig, EncoderConfig, SegmenterConfig
-from exact_core.data.batches import Batch, Series
+from exact_core.data.windows.batches import Batch, Series
 from exact_core.losses import segmentation_loss
 from exact_core.models.classifier import TagClassifier
 from exact_core.models.segmenter import Segmenter

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from benchmarks.quadrants import QUADRANTS, hold_out, scored_classes
-from exact_core.data.dataset import WindowDataset
+from exact_core.data.windows.dataset import WindowDataset
 from exact_core.recipes import resolve
 from exact_core.stages.ingest import ingest
-from exact_core.tracking import NoTracker
+from exact_core.tracking.runs import NoTracker
 from tests.fakes import write_season
 
 

@@ -3,7 +3,7 @@ import torch
 
 from exact_core.clues.maps import CamMaker
 from exact_core.config import override
-from exact_core.data.batches import BatchLoader
+from exact_core.data.windows.batches import BatchLoader
 from exact_core.models.classifier import TagClassifier
 from exact_core.training.loop import seed_everything
 

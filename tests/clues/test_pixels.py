@@ -5,8 +5,8 @@ from sklearn.linear_model import LogisticRegression
 from exact_core.clues import pixels
 from exact_core.clues.pixels import FirstMask, PixelModel, fit_pixels, sure_pixels
 from exact_core.config import RelearnConfig
-from exact_core.data.dataset import WindowDataset
 from exact_core.data.synthetic import ingest_synthetic
+from exact_core.data.windows.dataset import WindowDataset
 from exact_core.recipes import resolve
 from tests.conftest import TINY
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from exact_core.clues.quality import ClassSigns, every_other_date, expected_miou, shares_shown, tag_agreement
-from exact_core.data.batches import Series
+from exact_core.data.windows.batches import Series
 
 
 def test_every_other_date_parts_the_series():

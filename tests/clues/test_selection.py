@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from exact_core.clues.fields import OFFSETS
+from exact_core.clues.field_borders import OFFSETS
 from exact_core.clues.selection import (
     BINS,
     ENOUGH,

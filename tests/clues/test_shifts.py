@@ -1,7 +1,7 @@
 import torch
 
 from exact_core.clues.shifts import mean_over_shifts, shift_series
-from exact_core.data.batches import Series
+from exact_core.data.windows.batches import Series
 
 
 def series(pixels, seen=None):

@@ -4,7 +4,7 @@ import torch
 
 from exact_core.clues.masks import pseudo_masks, strongest_class
 from exact_core.clues.sweep import sweep_confusions, sweep_counts, sweep_figures
-from exact_core.data.dataset import VOID
+from exact_core.data.windows.dataset import VOID
 from exact_core.errors import DataError
 from exact_core.metrics import Scores, confusion_matrix
 

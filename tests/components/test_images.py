@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
+from exact_kubeflow.components.images import DATA, TRAIN, check_pinned, image, locked_images
 
-from components.images import DATA, TRAIN, check_pinned, image, locked_images
 from exact_core import __version__
 from exact_core.errors import ConfigError
 

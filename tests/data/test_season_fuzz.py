@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from exact_core.config import DataConfig
-from exact_core.data.season import ingest_season, open_season
+from exact_core.data.season.folder import ingest_season, open_season
 from exact_core.errors import ExactError
 from tests.fakes import write_raster, write_season
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from exact_core.config import SyntheticConfig
-from exact_core.data.dataset import VOID
 from exact_core.data.synthetic import BANDS, CROPS, generate_scene
+from exact_core.data.windows.dataset import VOID
 
 SMALL = SyntheticConfig(scene_size=96, dates=20)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from exact_core.config import DataConfig, SyntheticConfig
-from exact_core.data.dataset import WindowDataset
 from exact_core.data.synthetic import ingest_synthetic
+from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import ConfigError
 
 SMALL = SyntheticConfig(scenes=3, scene_size=48, dates=4)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from components.images import check_pinned
+from exact_kubeflow.components.images import check_pinned
+
 from exact_core.errors import ConfigError
 
 WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "Job")

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 import yaml
+from exact_kubeflow.components.images import locked_images
 
-from components.images import locked_images
 from tests.deploy.conftest import DEPLOY
 
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from exact_kubeflow.pipelines.compile import COMPILED, PIPELINES
 
-from pipelines.compile import COMPILED, PIPELINES
 from tests.deploy import rules
 from tests.deploy.conftest import DEPLOY, deployment
 from tests.pipelines.compiled import compile_with, load

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
+from exact_kubeflow.components.images import locked_images
+from exact_kubeflow.pipelines.steps import STORE_KEYS
 
-from components.images import locked_images
-from pipelines.steps import STORE_KEYS
 from tests.deploy import rules
 from tests.deploy.conftest import DEPLOY, OVERLAYS, SECRETS, deployment, render
 from tests.deploy.networking import Pod, connects

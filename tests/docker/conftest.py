@@ -9,10 +9,10 @@ from pathlib import Path
 import docker
 import pytest
 from docker.errors import DockerException, ImageNotFound
+from exact_kubeflow.components.images import DATA, TRAIN, image
 from minio import Minio
 
-from components.images import DATA, TRAIN, image
-from exact_core.stages.frame import code_version
+from exact_core.artifacts.folders import code_version
 from tests.services.servers import ACCESS_KEY, SECRET_KEY, JuiceFS, Mlflow, SeaweedFS
 from tests.skipping import skip
 

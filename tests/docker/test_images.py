@@ -4,8 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-
-from components.images import DATA, TRAIN
+from exact_kubeflow.components.images import DATA, TRAIN
 
 pytestmark = pytest.mark.docker
 ROOT = Path(__file__).parents[2]

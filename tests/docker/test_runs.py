@@ -6,15 +6,15 @@ import shutil
 import sys
 
 import pytest
+from exact_kubeflow.components.images import DATA, TRAIN, image
+from exact_kubeflow.pipelines import local
 from minio import Minio
 from mlflow import MlflowClient
 
-from components.images import DATA, TRAIN, image
 from exact_core.errors import ServiceError
 from exact_core.files import sha256_of
 from exact_core.storage import content_key, read_pointer
-from exact_core.tracking import EXPERIMENT
-from pipelines import local
+from exact_core.tracking.runs import EXPERIMENT
 from tests.conftest import TINY
 from tests.docker.conftest import USER, run_in
 from tests.services.servers import ACCESS_KEY, SECRET_KEY
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.docker
 
 SETTINGS = [part for setting in TINY for part in ("--set", setting)]
 HOW = ("processes", "containers")
-EXACT = [sys.executable, "-c", "from exact_core.cli import main; main()"]
+EXACT = [sys.executable, "-c", "from exact_kubeflow.cli.app import main; main()"]
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import torch
 from scipy.optimize import minimize_scalar
 
 from exact_core.config import override
-from exact_core.data.dataset import VOID
+from exact_core.data.windows.dataset import VOID
 from exact_core.mapping.calibration import (
     BINS,
     COLDEST,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from exact_core.data.dataset import VOID
+from exact_core.data.windows.dataset import VOID
 from exact_core.mapping.rows import MappedRows, Seams, bands_of_part, map_rows, window_starts, window_weights
 
 SIDE, CLASSES = 8, 2

@@ -18,22 +18,22 @@ import rasterio
 from PIL import Image
 from rio_cogeo.cogeo import cog_validate
 
-from exact_core.cli import main
 from exact_core.config import override
-from exact_core.data.dataset import VOID
-from exact_core.data.season import open_season
+from exact_core.data.season.folder import open_season
+from exact_core.data.windows.dataset import VOID
 from exact_core.errors import ConfigError, DataError
-from exact_core.evaluation.figures import class_colours
+from exact_core.evaluation.palette import class_colours
 from exact_core.mapping.calibration import NOT_FITTED
 from exact_core.mapping.cogs import CACHE, MapRecord, write_files
-from exact_core.mapping.pieces import FinishedRows, Pieces
+from exact_core.mapping.finished_rows import FinishedRows, Pieces
 from exact_core.mapping.season_map import parse_part
 from exact_core.recipes import resolve
 from exact_core.stages.ingest import ingest
 from exact_core.stages.join_map import join_map
 from exact_core.stages.map_season import map_season
 from exact_core.stages.train_segmenter import train_segmenter
-from exact_core.tracking import NoTracker
+from exact_core.tracking.runs import NoTracker
+from exact_kubeflow.cli.app import main
 from tests.conftest import TINY
 from tests.fakes import write_season
 
@@ -400,7 +400,7 @@ import sys, time
 from pathlib import Path
 import exact_core.stages.map_season as stage
 from exact_core.config import load_config
-from exact_core.tracking import NoTracker
+from exact_core.tracking.runs import NoTracker
 made = stage.season_predictor
 def slow(*args, **kwargs):
     predict = made(*args, **kwargs)

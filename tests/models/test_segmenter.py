@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from exact_core.config import EncoderConfig, SegmenterConfig
-from exact_core.data.batches import Series
+from exact_core.data.windows.batches import Series
 from exact_core.models.segmenter import Segmenter
 from exact_core.models.tsvit import TemporalTokens
 

@@ -6,7 +6,7 @@ import torch
 from exact_core.clues.affinity import time_weights, weighted_embedding
 from exact_core.clues.cams import clue_cams, tagged_embedding
 from exact_core.config import ClassifierConfig, EncoderConfig, SegmenterConfig
-from exact_core.data.batches import Series
+from exact_core.data.windows.batches import Series
 from exact_core.models import sequences
 from exact_core.models.attention import Attention, Block, compile_blocks
 from exact_core.models.classifier import TagClassifier

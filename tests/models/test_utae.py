@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from exact_core.config import EncoderConfig, SegmenterConfig, UtaeConfig
-from exact_core.data.batches import Series
+from exact_core.data.windows.batches import Series
 from exact_core.errors import ConfigError, DataError
 from exact_core.models.segmenter import Segmenter, build_segmenter
 from exact_core.models.utae import (

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from exact_core.data.batches import Series
+from exact_core.data.windows.batches import Series
 from exact_core.models.classifier import TagClassifier
 from exact_core.models.segmenter import Segmenter
 from exact_core.recipes import resolve

@@ -8,7 +8,7 @@ import torch
 
 from exact_core.clues.affinity import refine, time_weights, weighted_embedding
 from exact_core.clues.cams import by_maximum, clue_cams, fused_cam, prototype_similarity, tagged_embedding
-from exact_core.data.batches import Batch, Series
+from exact_core.data.windows.batches import Batch, Series
 from exact_core.training.classifier import classifier_losses
 from tests.parity.conftest import published_name
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from exact_core.data.batches import BatchLoader
-from exact_core.data.dataset import VOID, Statistics, WindowDataset
-from exact_core.data.pastis import ingest_pastis
-from exact_core.data.pastis_dates import SCALE, limit_dates, read_dates
-from exact_core.data.windows import tags_from_labels
+from exact_core.data.pastis.dates import SCALE, limit_dates, read_dates
+from exact_core.data.pastis.patches import ingest_pastis
+from exact_core.data.windows.batches import BatchLoader
+from exact_core.data.windows.cutting import tags_from_labels
+from exact_core.data.windows.dataset import VOID, Statistics, WindowDataset
 from tests.fakes import write_pastis
 
 

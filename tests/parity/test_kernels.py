@@ -11,7 +11,7 @@ from exact_core.clues.affinity import _neighbours, neighbour_affinity, propagate
 from exact_core.clues.masks import enlarge, pseudo_masks, strongest_class
 from exact_core.clues.prototypes import prototype_clues, sinkhorn
 from exact_core.clues.sweep import sweep_confusions
-from exact_core.data.dataset import VOID
+from exact_core.data.windows.dataset import VOID
 from exact_core.losses import segmentation_loss
 from exact_core.metrics import Scores, average_precision, confusion_matrix
 from exact_core.models.classifier import Prototypes

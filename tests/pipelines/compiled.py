@@ -27,7 +27,8 @@ def load(path: Path) -> dict[str, tuple[dict, dict, dict]]:
 def compile_with(settings: Path, folder: Path) -> None:
     """Compile every pipeline to `folder` with EXACT_CLUSTER; in a process of its own, as settings are read once."""
     code = (
-        "import sys; from pathlib import Path; from pipelines.compile import compile_to; compile_to(Path(sys.argv[1]))"
+        "import sys; from pathlib import Path; from exact_kubeflow.pipelines.compile import compile_to; "
+        "compile_to(Path(sys.argv[1]))"
     )
     environment = {"EXACT_CLUSTER": str(settings), "PATH": "/usr/bin:/bin"}
     subprocess.run([sys.executable, "-c", code, str(folder)], check=True, cwd=ROOT, env=environment)

@@ -6,9 +6,9 @@ import sys
 
 import kfp
 import pytest
+from exact_kubeflow.pipelines import connection, submit as submitting
 
-from exact_core.cli import main
-from pipelines import connection, submit as submitting
+from exact_kubeflow.cli.app import main
 from tests.services.kfp_server import KfpServer
 
 

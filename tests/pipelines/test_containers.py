@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from exact_kubeflow.pipelines import local
+from exact_kubeflow.pipelines.containers import honest_exit_codes
 from kfp import local as kfp_local
 from kfp.local import docker_task_handler, status
 
 from exact_core.errors import ServiceError
-from pipelines import local
-from pipelines.containers import honest_exit_codes
 
 
 class Container:

@@ -3,10 +3,10 @@
 import datetime as dt
 
 import pytest
+from exact_kubeflow.pipelines.cron import Cron
 from hypothesis import given, strategies as st
 
 from exact_core.errors import ConfigError
-from pipelines.cron import Cron
 
 # A Sunday.
 AFTER = dt.datetime(2026, 11, 22, 12, 0, 0, tzinfo=dt.UTC)

@@ -4,13 +4,13 @@ import json
 
 import pytest
 import yaml
+from exact_kubeflow.pipelines import compile as compiler, local
+from exact_kubeflow.pipelines.leave_one_season_out import leave_one_season_out
+from exact_kubeflow.pipelines.package import load_package
 from mlflow import MlflowClient
 
 from exact_core.errors import ConfigError
-from exact_core.tracking import EXPERIMENT, tracking_uri
-from pipelines import compile as compiler, local
-from pipelines.leave_one_season_out import leave_one_season_out
-from pipelines.package import load_package
+from exact_core.tracking.runs import EXPERIMENT, tracking_uri
 from tests.conftest import TINY
 from tests.fakes import write_season
 from tests.pipelines.compiled import load

@@ -5,11 +5,11 @@ import json
 
 import pytest
 import yaml
+from exact_kubeflow.pipelines import compile as compiler, local
+from exact_kubeflow.pipelines.new_season import make_new_season
 from kfp import dsl
 
-from exact_core.data.dataset import WindowDataset
-from pipelines import compile as compiler, local
-from pipelines.new_season import make_new_season
+from exact_core.data.windows.dataset import WindowDataset
 from tests.conftest import TINY
 from tests.fakes import write_season
 

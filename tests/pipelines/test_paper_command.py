@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
-from exact_core.data.dataset import WindowDataset
+from exact_core.data.windows.dataset import WindowDataset
 from exact_core.recipes import resolve
 from tests.fake_germany import write_germany
 from tests.fakes import write_pastis
@@ -89,7 +89,7 @@ def ran(recipe, tmp_path_factory):
     assert program == "exact"
     sizes = [part for size in SIZES for part in ("--set", size)]
     done = subprocess.run(
-        [sys.executable, "-c", "from exact_core.cli import main; main()", *arguments, *sizes],
+        [sys.executable, "-c", "from exact_kubeflow.cli.app import main; main()", *arguments, *sizes],
         cwd=folder,
         capture_output=True,
         text=True,

@@ -5,11 +5,11 @@ import functools
 
 import pytest
 import yaml
+from exact_kubeflow.pipelines import schedule
+from exact_kubeflow.pipelines.package import load_package
+from exact_kubeflow.pipelines.schedule_file import load_schedule
 
 from exact_core.errors import ConfigError
-from pipelines import schedule
-from pipelines.package import load_package
-from pipelines.schedule_file import load_schedule
 from tests.pipelines.conftest import exact
 
 FILE = {

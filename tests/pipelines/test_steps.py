@@ -2,11 +2,8 @@
 
 import pytest
 import yaml
-from kfp import dsl
-
-from exact_core.errors import ConfigError
-from pipelines import compile as compiler, local
-from pipelines.steps import (
+from exact_kubeflow.pipelines import compile as compiler, local
+from exact_kubeflow.pipelines.steps import (
     OPTIONAL_STORE_KEYS,
     OPTIONAL_TRACKING_KEYS,
     STORE_KEYS,
@@ -15,7 +12,10 @@ from pipelines.steps import (
     cluster_settings,
     configure,
 )
-from pipelines.train_exact import train_exact
+from exact_kubeflow.pipelines.train_exact import train_exact
+from kfp import dsl
+
+from exact_core.errors import ConfigError
 from tests.pipelines.compiled import compile_with, load
 
 GPU_STEPS = {

@@ -11,11 +11,11 @@ import urllib.error
 import urllib.request
 
 import pytest
+from exact_kubeflow.pipelines import submit as submitting
+from exact_kubeflow.pipelines.cluster import Cluster
+from exact_kubeflow.pipelines.package import load_package
 
 from exact_core.errors import ConfigError, ServiceError
-from pipelines import submit as submitting
-from pipelines.cluster import Cluster
-from pipelines.package import load_package
 from tests.pipelines.compiled import ROOT
 from tests.pipelines.conftest import exact
 

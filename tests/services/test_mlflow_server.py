@@ -8,16 +8,16 @@ import sys
 import pytest
 from mlflow import MlflowClient
 
-from exact_core.cli import main
 from exact_core.config import override
 from exact_core.errors import ConfigError, DataError
-from exact_core.registry import CHALLENGER, CHAMPION
 from exact_core.stages.compare import compare_runs
 from exact_core.stages.evaluate import evaluate
-from exact_core.stages.frame import open_stage
+from exact_core.stages.lifecycle import open_stage
 from exact_core.stages.promote import promote
 from exact_core.stages.train_segmenter import train_segmenter
-from exact_core.tracking import EXPERIMENT, finish_pipeline_run
+from exact_core.tracking.registry import CHALLENGER, CHAMPION
+from exact_core.tracking.runs import EXPERIMENT, finish_pipeline_run
+from exact_kubeflow.cli.app import main
 from tests.services.servers import Mlflow, Postgres
 
 pytestmark = pytest.mark.services

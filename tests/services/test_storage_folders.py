@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exact_core.data.dataset import WindowDataset
+from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import ConfigError, CorruptError, DataError, ServiceError
 from exact_core.storage import (
     Cache,
@@ -305,7 +305,13 @@ def test_the_commands(place, dataset_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("EXACT_CACHE_DIR", str(tmp_path / "cache"))
 
     def exact(*arguments):
-        command = [sys.executable, "-c", "from exact_core.cli import main; main()", "store", *map(str, arguments)]
+        command = [
+            sys.executable,
+            "-c",
+            "from exact_kubeflow.cli.app import main; main()",
+            "store",
+            *map(str, arguments),
+        ]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     put = exact("put", dataset_folder, place.uri, "--pointer", tmp_path / "pointer.json")

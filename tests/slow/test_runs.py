@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from exact_kubeflow.pipelines import local
+from exact_kubeflow.pipelines.compile import COMPILED
+from exact_kubeflow.pipelines.map_area import make_map_area
+from exact_kubeflow.pipelines.new_season import make_new_season
 from kfp import components, local as kfp_local
 
 from exact_core.files import sha256_of
-from pipelines import local
-from pipelines.compile import COMPILED
-from pipelines.map_area import make_map_area
-from pipelines.new_season import make_new_season
 from tests.conftest import TINY
 from tests.fakes import write_season
 
@@ -25,7 +25,9 @@ pytestmark = pytest.mark.slow
 
 def run(*arguments: str, cwd: Path) -> None:
     subprocess.run(
-        [sys.executable, "-c", "from exact_core.cli import main; main()", "run", *arguments], cwd=cwd, check=True
+        [sys.executable, "-c", "from exact_kubeflow.cli.app import main; main()", "run", *arguments],
+        cwd=cwd,
+        check=True,
     )
 
 

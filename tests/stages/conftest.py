@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from exact_core.stages.frame import open_stage
+from exact_core.stages.lifecycle import open_stage
 
 
 @pytest.fixture

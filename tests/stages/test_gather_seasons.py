@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from exact_core.data.dataset import WindowDataset
 from exact_core.data.synthetic import ingest_synthetic
+from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import ConfigError, DataError
 from exact_core.stages.gather_seasons import gather_seasons, open_fold
-from exact_core.tracking import NoTracker
+from exact_core.tracking.runs import NoTracker
 
 
 @pytest.fixture

@@ -6,15 +6,15 @@ import logging
 import pytest
 
 from exact_core.config import override
-from exact_core.data.dataset import WindowDataset
 from exact_core.data.synthetic import ingest_synthetic
+from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import ConfigError, DataError
 from exact_core.files import sha256_of
 from exact_core.stages import evaluate as evaluating, leave_season_out as leaving
 from exact_core.stages.leave_season_out import leave_each_season_out
 from exact_core.stages.season_table import table
 from exact_core.stages.train_segmenter import train_segmenter
-from exact_core.tracking import NoTracker
+from exact_core.tracking.runs import NoTracker
 
 
 def test_every_season_is_left_out_once(dataset_folder, config, tmp_path, monkeypatch):

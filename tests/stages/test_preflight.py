@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from exact_core.cli import main
 from exact_core.config import override
 from exact_core.errors import ServiceError
 from exact_core.recipes import resolve
 from exact_core.stages.preflight import checks, preflight
-from exact_core.tracking import NoTracker
+from exact_core.tracking.runs import NoTracker
 from exact_core.training import memory
+from exact_kubeflow.cli.app import main
 from tests.fake_germany import write_germany
 from tests.fakes import write_season
 
@@ -98,12 +98,12 @@ STEP = """
 import re, sys
 import torch
 from exact_core.config import override
-from exact_core.data.dataset import WindowDataset
+from exact_core.data.windows.dataset import WindowDataset
 from exact_core.data.synthetic import ingest_synthetic
 from exact_core.recipes import resolve
 from exact_core.stages.train_classifier import train_classifier
 from exact_core.stages.train_segmenter import train_segmenter
-from exact_core.tracking import NoTracker
+from exact_core.tracking.runs import NoTracker
 from pathlib import Path
 
 kind, root, settings = sys.argv[1], Path(sys.argv[2]), sys.argv[3:]

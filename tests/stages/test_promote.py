@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
+from exact_core.artifacts.model_folders import load_segmenter
 from exact_core.config import override
-from exact_core.data.dataset import WindowDataset
 from exact_core.data.synthetic import ingest_synthetic
+from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import ConfigError
 from exact_core.mapping.predict import Predictor
-from exact_core.registry import CHALLENGER, CHAMPION, Registry
 from exact_core.stages import promote as promoting
 from exact_core.stages.champion import REUSE, TRAIN, champion
-from exact_core.stages.models import load_segmenter
 from exact_core.stages.promote import promote, read_decision
 from exact_core.stages.train_segmenter import train_segmenter
-from exact_core.tracking import NoTracker, tracking_uri
+from exact_core.tracking.registry import CHALLENGER, CHAMPION, Registry
+from exact_core.tracking.runs import NoTracker, tracking_uri
 from exact_core.training.loop import choose_device
 
 NAME = "exact-synthetic"

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 
 from exact_core.errors import ConfigError, DataError
 from exact_core.stages.record_status import record_status
-from exact_core.tracking import tracking_uri
+from exact_core.tracking.runs import tracking_uri
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from exact_core.errors import ConfigError
 from exact_core.recipes import resolve
 from exact_core.stages.ingest import parse_season, with_season
 from exact_core.stages.resolve_season import SeasonRule, resolve_season, season_rule
-from exact_core.tracking import NoTracker
+from exact_core.tracking.runs import NoTracker
 
 
 def at(season="auto", *, schedule_time="", starts="04-01", days=214, source="season:/data", now=None):

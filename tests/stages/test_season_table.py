@@ -6,7 +6,7 @@ import pytest
 
 from exact_core.errors import DataError
 from exact_core.stages.season_table import season_table, table
-from exact_core.tracking import NoTracker
+from exact_core.tracking.runs import NoTracker
 
 
 def rows(folder, *figures, **changes):

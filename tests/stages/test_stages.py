@@ -10,8 +10,8 @@ import torch
 from exact_core.clues.masks import pseudo_masks
 from exact_core.clues.selection import BINS
 from exact_core.config import override
-from exact_core.data.dataset import VOID, WindowDataset, sha256_of
-from exact_core.data.maskset import MaskSet
+from exact_core.data.windows.dataset import VOID, WindowDataset, sha256_of
+from exact_core.data.windows.mask_dataset import MaskSet
 from exact_core.errors import ConfigError, CorruptError, DataError, ExactError, TrainingError
 from exact_core.metrics import Scores, confusion_matrix
 from exact_core.recipes import resolve
@@ -21,7 +21,7 @@ from exact_core.stages.ingest import ingest, with_season
 from exact_core.stages.map_season import map_season
 from exact_core.stages.train_classifier import train_classifier
 from exact_core.stages.train_segmenter import train_segmenter
-from exact_core.tracking import NoTracker
+from exact_core.tracking.runs import NoTracker
 from tests.conftest import TINY
 from tests.fakes import SEASON_LEFT, SEASON_TOP, write_season
 

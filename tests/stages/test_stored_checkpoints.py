@@ -6,11 +6,11 @@ import json
 
 import pytest
 
+from exact_core.artifacts import model_folders as models
 from exact_core.files import sha256_of
-from exact_core.stages import models
 from exact_core.stages.train_classifier import train_classifier
 from exact_core.storage import open_store
-from exact_core.tracking import NoTracker
+from exact_core.tracking.runs import NoTracker
 
 
 class Lost(NoTracker):

@@ -10,21 +10,21 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from exact_core.cli import main
 from exact_core.config import SyntheticConfig, override
-from exact_core.data.dataset import WindowDataset
 from exact_core.data.synthetic import BANDS, generate_scene
+from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import ConfigError, CorruptError
-from exact_core.evaluation.transfer import compare_seasons
-from exact_core.mapping.sampling import make_reference
+from exact_core.evaluation.transfer.findings import compare_seasons
+from exact_core.mapping.pixel_series import make_reference
 from exact_core.recipes import resolve
-from exact_core.registry import CHAMPION
 from exact_core.stages.champion import REUSE, champion
 from exact_core.stages.ingest import ingest
 from exact_core.stages.promote import promote
 from exact_core.stages.train_segmenter import train_segmenter
 from exact_core.stages.transfer_report import _calendar, transfer_report
-from exact_core.tracking import NoTracker
+from exact_core.tracking.registry import CHAMPION
+from exact_core.tracking.runs import NoTracker
+from exact_kubeflow.cli.app import main
 from tests.conftest import TINY
 from tests.fakes import write_raster
 

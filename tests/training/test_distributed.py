@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from exact_core.data.batches import Augmentation
+from exact_core.data.windows.batches import Augmentation
 from exact_core.errors import ConfigError, TrainingError
-from exact_core.stages.frame import open_stage
-from exact_core.tracking import NoTracker
+from exact_core.stages.lifecycle import open_stage
+from exact_core.tracking.runs import NoTracker
 from exact_core.training.checkpoint import Checkpoints
 from exact_core.training.distributed import ALONE, Processes, join
 from exact_core.training.ranks import is_first_process
@@ -139,9 +139,9 @@ def test_no_process_waits_for_ever(dataset_folder, tmp_path):
 def test_torchrun_trains_by_the_command_line(dataset_folder, tmp_path):
     settings = [part for setting in worker.SETTINGS for part in ("--set", setting)]
     short = ["--set", "segmenter.training.epochs=1", "--recipe", "demo", "--seed", "1", "--no-tracking"]
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "exact_core.cli"]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "exact_kubeflow.cli"]
     results = []
-    for name, command in (("two", launch), ("one", ["-m", "exact_core.cli"])):
+    for name, command in (("two", launch), ("one", ["-m", "exact_kubeflow.cli"])):
         done = subprocess.run(
             [sys.executable, *command, "train-segmenter", dataset_folder, tmp_path / name, *settings, *short],
             capture_output=True,

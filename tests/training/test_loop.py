@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from exact_core.data.batches import BatchLoader
+from exact_core.data.windows.batches import BatchLoader
 from exact_core.errors import ConfigError, CorruptError, TrainingError
 from exact_core.models.attention import Block
 from exact_core.models.classifier import TagClassifier

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from exact_core.data.batches import Augmentation, BatchLoader
-from exact_core.data.dataset import WindowDataset
+from exact_core.data.windows.batches import Augmentation, BatchLoader
+from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import TrainingError
 from exact_core.models.classifier import TagClassifier
 from exact_core.models.segmenter import Segmenter

@@ -1,1 +1,0 @@
-"""KFP component of the stage `train_classifier`."""

@@ -1,0 +1,260 @@
+"""Trained models as folders, and the checkpoints of their training."""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field, ValidationError
+from torch import nn
+
+from exact_core.artifacts.folders import STATE_VARIABLE, code_version
+from exact_core.artifacts.stage_files import STORE_VARIABLE
+from exact_core.config import RunConfig, Settings, describe, load_config
+from exact_core.data.windows.dataset import FileEntry, Statistics, WindowDataset, sha256_of, verify
+from exact_core.data.windows.series_sample import REFERENCE, SeasonSamples, load_season_samples, save_season_samples
+from exact_core.errors import ConfigError, DataError
+from exact_core.files import publish_text
+from exact_core.mapping.calibration import NOT_FITTED, Calibration
+from exact_core.models.classifier import TagClassifier
+from exact_core.models.segmenter import AnySegmenter, build_segmenter
+from exact_core.storage import Pointer, Store, content_key, fetch_folder, open_store, publish_folder, read_pointer
+from exact_core.training.checkpoint import Checkpoints, Progress, load_weights, save_weights
+
+__all__ = [
+    "ModelManifest",
+    "StoredCheckpoints",
+    "checkpoints_for",
+    "load_classifier",
+    "load_segmenter",
+    "open_reference",
+    "open_segmenter",
+    "read_manifest",
+    "read_metrics",
+    "save_model",
+]
+
+log = logging.getLogger(__name__)
+
+WEIGHTS = "weights.safetensors"
+LATEST = "latest.json"
+"""Pointer to the newest checkpoint of a training in the store."""
+
+
+UPLOAD_SECONDS = 300.0
+"""Checkpoints go to a store at most this often: what a lost machine may cost beside its last epoch."""
+
+
+class StoredCheckpoints(Checkpoints):
+    """Checkpoints that also lie in a store: a retry on another machine, with another disk, goes on from them.
+
+    Args:
+        folder: where they are written; empty at first.
+        store: what belongs to this training alone.
+    """
+
+    def __init__(self, folder: Path, store: Store) -> None:
+        super().__init__(folder)
+        self._local, self._store = folder, store
+        self._sent: Pointer | None = None
+        self._sent_at = time.monotonic()
+
+    def save(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, *, best: bool, write: bool = True
+    ) -> None:
+        """See `Checkpoints`."""
+        super().save(model, optimizer, progress, best=best, write=write)
+        if write and time.monotonic() - self._sent_at >= UPLOAD_SECONDS:
+            self._send()
+
+    def resume(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+        """See `Checkpoints`."""
+        try:
+            if self._store.head(LATEST) is not None:
+                self._sent = read_pointer(self._store.uri_of(LATEST))
+                fetch_folder(self._sent, self._local)
+        except DataError as error:
+            # Parts of it have expired there, or another run of the same training has moved on.
+            log.warning("no checkpoint can be used of %s, so training starts anew: %s", self._store.uri, error)
+            self._sent = None
+            shutil.rmtree(self._local, ignore_errors=True)
+        return super().resume(model, optimizer)
+
+    def _send(self) -> None:
+        before = self._sent
+        self._sent = publish_folder(self._local, "state.json", self._store.uri)
+        self._store.write(LATEST, self._sent.model_dump_json(indent=2).encode())
+        self._sent_at = time.monotonic()
+        if before is not None and before.digest != self._sent.digest:
+            kept = {file.sha256 for file in (*self._sent.files, self._sent.manifest)}
+            gone = {file.sha256 for file in (*before.files, before.manifest)} - kept
+            for key in [f"folders/{before.digest}.json", *map(content_key, gone)]:
+                self._store.delete(key)
+
+
+def checkpoints_for(stage: str, *digests: str) -> Checkpoints:
+    """Checkpoints of the training that these digests and this code identify.
+
+    They lie under EXACT_STATE_DIR; without it, under EXACT_STORE, by way of a folder of this process's own; with
+    neither, nowhere.
+    """
+    key = hashlib.sha256("\0".join([stage, code_version(), *digests]).encode()).hexdigest()[:16]
+    if root := os.environ.get(STATE_VARIABLE):
+        return Checkpoints(Path(root) / f"{stage}-{key}")
+    if store := os.environ.get(STORE_VARIABLE):
+        folder = tempfile.TemporaryDirectory(prefix="exact-state-")
+        atexit.register(folder.cleanup)
+        return StoredCheckpoints(Path(folder.name), open_store(store).below(f"state/{stage}-{key}"))
+    return Checkpoints(None)
+
+
+class ModelManifest(Settings):
+    """`model.json`, written last: what is needed beside the weights to use a model, and where it comes from."""
+
+    schema_version: Literal[1] = 1
+    kind: Literal["classifier", "segmenter"]
+    bands: tuple[str, ...]
+    classes: tuple[str, ...]
+    window: int
+    statistics: Statistics
+    dataset_digest: str
+    colours: dict[str, str] = Field({}, description="#rrggbb of the classes that were given one")
+    supervision: Literal["tags", "dense"]
+    code_version: str
+    weights: FileEntry
+    calibration: Calibration = Field(NOT_FITTED, description="of a segmenter's confidence")
+    reference: FileEntry | None = Field(None, description="sample of the training season; segmenters have one")
+
+
+def save_model(
+    out: Path,
+    model: TagClassifier | AnySegmenter,
+    *,
+    config: RunConfig,
+    dataset: WindowDataset,
+    progress: Progress,
+    supervision: Literal["tags", "dense"] = "tags",
+    calibration: Calibration = NOT_FITTED,
+    reference: SeasonSamples | None = None,
+) -> None:
+    """Write a model folder: weights, configuration, metrics, the season's sample, and last the manifest."""
+    manifest = dataset.manifest
+    if reference is not None:
+        save_season_samples(out / REFERENCE, reference)
+    save_weights(model, out / WEIGHTS)
+    config.save(out / "config.yaml")
+    metrics = {"best_epoch": progress.best_epoch, "best": progress.best, "history": progress.history}
+    (out / "metrics.json").write_text(json.dumps(metrics, indent=2), encoding="utf-8")
+    record = ModelManifest(
+        kind="classifier" if isinstance(model, TagClassifier) else "segmenter",
+        bands=manifest.bands,
+        classes=manifest.classes,
+        window=manifest.window,
+        statistics=manifest.statistics,
+        dataset_digest=manifest.digest,
+        colours=manifest.colours,
+        supervision=supervision,
+        code_version=code_version(),
+        weights=_entry(out / WEIGHTS, manifest.splits["train"]),
+        calibration=calibration,
+        reference=None if reference is None else _entry(out / REFERENCE, manifest.splits["train"]),
+    )
+    publish_text(out / "model.json", record.model_dump_json(indent=2))
+
+
+def _entry(path: Path, windows: int) -> FileEntry:
+    return FileEntry(name=path.name, sha256=sha256_of(path), bytes=path.stat().st_size, windows=windows)
+
+
+def load_classifier(folder: Path, dataset: WindowDataset) -> tuple[TagClassifier, ModelManifest, RunConfig]:
+    """A trained classifier for this dataset, with the configuration it was trained under.
+
+    Raises:
+        DataError, CorruptError: no such model there, or it does not fit the dataset.
+    """
+    manifest, config = _open_model(folder, "classifier")
+    _check_fit(manifest, folder, dataset)
+    model = TagClassifier(
+        config.classifier, bands=len(manifest.bands), classes=len(manifest.classes), window=manifest.window
+    )
+    load_weights(model, folder / WEIGHTS)
+    return model.eval(), manifest, config
+
+
+def load_segmenter(folder: Path, dataset: WindowDataset) -> tuple[AnySegmenter, ModelManifest, RunConfig]:
+    """A trained segmenter for this dataset; see `load_classifier`."""
+    manifest, config = _open_model(folder, "segmenter")
+    _check_fit(manifest, folder, dataset)
+    return _segmenter(folder, manifest, config), manifest, config
+
+
+def open_segmenter(folder: Path) -> tuple[AnySegmenter, ModelManifest, RunConfig]:
+    """A trained segmenter, for whatever it is to be used on; see `load_classifier`."""
+    manifest, config = _open_model(folder, "segmenter")
+    return _segmenter(folder, manifest, config), manifest, config
+
+
+def open_reference(folder: Path, manifest: ModelManifest) -> SeasonSamples | None:
+    """The sample of the season that a model was trained on; None: it carries none.
+
+    Raises:
+        CorruptError: it is not what was written.
+    """
+    if manifest.reference is None:
+        return None
+    verify(folder, manifest.reference)
+    return load_season_samples(folder / manifest.reference.name)
+
+
+def read_metrics(folder: Path) -> list[dict[str, float]]:
+    """The rows, one an epoch, of a model's training."""
+    history: list[dict[str, float]] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["history"]
+    return history
+
+
+def _segmenter(folder: Path, manifest: ModelManifest, config: RunConfig) -> AnySegmenter:
+    model = build_segmenter(
+        config.segmenter, bands=len(manifest.bands), classes=len(manifest.classes), window=manifest.window
+    )
+    load_weights(model, folder / WEIGHTS)
+    return model.eval()
+
+
+def read_manifest(folder: Path, kind: str) -> ModelManifest:
+    """What a model's folder says of it; the weights are left alone.
+
+    Raises:
+        DataError: no model of this kind there.
+    """
+    path = folder / "model.json"
+    if not path.is_file():
+        raise DataError(f"{path}: no {kind} here; train one with `exact train-{kind}`")
+    try:
+        manifest = ModelManifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise DataError(describe(error, where=str(path), model=ModelManifest)) from error
+    if manifest.kind != kind:
+        raise DataError(f"{path}: this is a {manifest.kind}, expected a {kind}")
+    return manifest
+
+
+def _open_model(folder: Path, kind: str) -> tuple[ModelManifest, RunConfig]:
+    manifest = read_manifest(folder, kind)
+    verify(folder, manifest.weights)
+    return manifest, load_config(folder / "config.yaml")
+
+
+def _check_fit(manifest: ModelManifest, folder: Path, dataset: WindowDataset) -> None:
+    for name in ("bands", "classes", "window"):
+        has, wants = getattr(dataset.manifest, name), getattr(manifest, name)
+        if has != wants:
+            raise ConfigError(f"{folder}: the model wants {name} {wants}, the dataset {dataset.root} has {has}")

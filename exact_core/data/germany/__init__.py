@@ -1,0 +1,1 @@
+"""Germany (MTLCC), the paper's second dataset."""

@@ -1,0 +1,1 @@
+"""PASTIS, the paper's first dataset."""

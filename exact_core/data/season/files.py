@@ -1,0 +1,259 @@
+"""The acquisitions of a season on disk: which files they are, and what their metadata state.
+
+    a STAC catalogue    collection.json or catalog.json; items with an asset a band, by asset key or band name
+    a folder a date     S2_xxx_20180401/B02.tif
+    flat files          S2_20180401_B02.tif, S2_2018-04-01_B8A_20m.tif
+    .zip archives       of any of these, as S2A_MSIL2A_20180401T….SAFE.zip: read in place
+
+In the order of use: `find_acquisitions`, `clip_to_season`, `check_files`; then `exact_core.data.season.images`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+import pystac
+
+from exact_core.config import SeasonConfig
+from exact_core.data.season.archives import list_archive
+from exact_core.data.season.radiometry import NOTHING_STATED, Stated, stated_offset
+from exact_core.data.season.rasters import RASTERS
+from exact_core.errors import DataError
+
+__all__ = ["SCL", "Acquisition", "asset_bands", "band_of", "check_files", "clip_to_season", "find_acquisitions"]
+
+SCL = "SCL"
+_DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)[-_]?(0[1-9]|1[0-2])[-_]?(0[1-9]|[12]\d|3[01])(?!\d)")
+_RESOLUTION = re.compile(r"[_-](\d+)m$", re.IGNORECASE)
+_SENTINEL_BAND = re.compile(r"B(0[1-9]|8A|1[0-2])|SCL", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Acquisition:
+    """One date.
+
+    name: in messages. files: one a band. stated: the offset by the metadata. offset: what is taken off the values.
+    others: further acquisitions of the same day, whose pixels serve where this one has none that is clear.
+    """
+
+    name: str
+    date: dt.date
+    files: dict[str, Path]
+    stated: Stated = NOTHING_STATED
+    offset: int = 0
+    others: tuple[Acquisition, ...] = ()
+
+
+def find_acquisitions(source: Path, bands: tuple[str, ...]) -> tuple[str, list[Acquisition]]:
+    """Name of the scene and its acquisitions in the order of the calendar; a day may have several."""
+    if not source.exists():
+        raise DataError(f"{source}: no such folder; give the folder of a season")
+    catalogues = [source] if source.is_file() else [source / name for name in ("collection.json", "catalog.json")]
+    catalogue = next((path for path in catalogues if path.is_file()), None)
+    if catalogue is None and (source / "fetched.json").exists():
+        raise DataError(f"{source}: a fetch that has not come to its end; repeat `exact fetch`: it goes on from here")
+    if catalogue is None and (source / "cells.json").exists():
+        raise DataError(f"{source}: a folder of cells; name one of them, which {source / 'cells.json'} lists")
+    if catalogue is None:
+        name, found = "scene", _from_files(source, bands)
+    else:
+        name, found = _from_stac(catalogue, bands)
+    if not found:
+        raise DataError(
+            f"{catalogue or source}: no acquisition with bands; expected a STAC collection.json, folders such as "
+            f"S2_20180401/B02.tif, files such as S2_20180401_B02.tif, or .zip archives of them"
+        )
+    found.sort(key=lambda acquisition: (acquisition.date, acquisition.name))
+    return name, found
+
+
+def _from_stac(path: Path, bands: tuple[str, ...]) -> tuple[str, list[Acquisition]]:
+    try:
+        catalogue = pystac.read_file(str(path.resolve()))
+        if not isinstance(catalogue, pystac.Catalog):
+            raise DataError(f"{path}: a STAC {type(catalogue).__name__}; expected a Collection or Catalog")
+        items = list(catalogue.get_items(recursive=True))
+    except (
+        pystac.errors.STACError,
+        pystac.errors.STACTypeError,
+        AttributeError,
+        KeyError,
+        OSError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise DataError(
+            f"{path}: not a readable STAC catalogue: {error}; repair it or the item it names, or remove it to use "
+            f"the dates in the names of the files"
+        ) from error
+    return catalogue.id.replace("/", "-"), [_from_item(item, path, bands) for item in items]
+
+
+def _from_item(item: pystac.Item, catalogue: Path, bands: tuple[str, ...]) -> Acquisition:
+    moment = item.datetime or item.common_metadata.start_datetime
+    if moment is None:
+        raise DataError(f"{catalogue}: item {item.id} has no datetime; every item needs one")
+    files: list[tuple[str, int, Path]] = []
+    described: list[Mapping[str, Any]] = []
+    for key, asset in item.assets.items():
+        if matches := asset_bands(key, asset.extra_fields, bands):
+            files.append((*matches[0], _local(asset, item.id, catalogue)))
+            if matches[0][0] != SCL:
+                described += [band for band in _described_bands(asset) if isinstance(band, dict)]
+    where = f"{catalogue}, item {item.id}"
+    stated = stated_offset(item.properties, described, [str(item.id)])
+    return Acquisition(name=item.id, date=moment.date(), files=_finest(files, where), stated=stated)
+
+
+def asset_bands(key: str, fields: Mapping[str, Any], bands: tuple[str, ...]) -> list[tuple[str, int]]:
+    """What an asset's key and its band's name, in this order, say by `band_of`; an asset of several bands is none."""
+    listed = fields.get("bands") or fields.get("eo:bands") or []
+    named = [band for band in (listed if isinstance(listed, list) else []) if isinstance(band, dict)]
+    own = [key, *(str(band.get("name")) for band in named)]
+    return [match for match in (band_of(text, bands) for text in own if len(own) <= 2) if match]
+
+
+def _described_bands(asset: pystac.Asset) -> list[Any]:
+    listed = asset.extra_fields.get("raster:bands") or asset.extra_fields.get("bands") or []
+    return listed if isinstance(listed, list) else []
+
+
+def _local(asset: pystac.Asset, item: str, catalogue: Path) -> Path:
+    href = asset.get_absolute_href() or asset.href
+    parts = urlparse(href)
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    if "://" in href:
+        raise DataError(f"{catalogue}: item {item}: {href} is not on this disk; download the assets first")
+    return Path(href)
+
+
+def _from_files(folder: Path, bands: tuple[str, ...]) -> list[Acquisition]:
+    """Files whose name ends in a band; the date is in the file's name or in that of a folder above it."""
+    groups: dict[tuple[str, dt.date], list[tuple[str, int, Path]]] = {}
+    named: dict[Path, str] = {}
+    for path, inside in _rasters(folder):
+        match = band_of(path.stem, bands)
+        # Quality masks of a product are named by its bands too: MSK_DETFOO_B02.jp2.
+        if match is None or inside.parts[0] == "labels" or "QI_DATA" in inside.parts:
+            continue
+        named[path] = str(inside)
+        dated = [part for part in inside.parts[:-1] if _date_of(part)]
+        date = next((date for date in map(_date_of, (path.stem, *reversed(dated))) if date), None)
+        if date is None:
+            raise DataError(
+                f"{path}: neither the file's name nor a folder's has a date; expected YYYYMMDD or YYYY-MM-DD in it"
+            )
+        name = dated[0] if dated else _stem_without_band(path.stem)
+        groups.setdefault((name, date), []).append((*match, path))
+    return [
+        Acquisition(
+            name=name,
+            date=date,
+            files=_finest(files, f"{folder}, {name}"),
+            stated=stated_offset({}, [], [named[path] for _, _, path in files]),
+        )
+        for (name, date), files in groups.items()
+    ]
+
+
+def _rasters(folder: Path) -> Iterator[tuple[Path, PurePath]]:
+    """Rasters below a folder and in archives below it, and where they lie in the folder, unpacked or not.
+
+    An archive whose product lies unpacked beside it is not looked into.
+    """
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        if path.suffix.lower() in RASTERS:
+            yield path, inside
+        if path.suffix.lower() != ".zip" or not path.is_file() or inside.parts[0] == "labels":
+            continue
+        for entry in list_archive(path):
+            if entry.suffix.lower() not in RASTERS or (path.parent / entry.parts[0]).is_dir():
+                continue
+            # As unpacked: a product's archive holds its folder; of loose files, the archive's name says the date.
+            dated = any(_date_of(part) for part in entry.parts[:-1])
+            yield path / entry, inside.parent / entry if dated else inside.parent / path.stem / entry
+
+
+def _finest(files: Iterable[tuple[str, int, Path]], where: str) -> dict[str, Path]:
+    """One file a band: that of the finest resolution in its name."""
+    chosen: dict[str, tuple[int, Path]] = {}
+    for band, resolution, path in files:
+        known = chosen.get(band)
+        if known and known[0] == resolution:
+            raise DataError(f"{where}: {known[1]} and {path} are both band {band}; keep one of them")
+        if not known or resolution < known[0]:
+            chosen[band] = (resolution, path)
+    return {band: path for band, (_, path) in chosen.items()}
+
+
+def band_of(text: str, bands: tuple[str, ...]) -> tuple[str, int] | None:
+    """(band, metres in the name or 0) if `text` ends in a band's name: B02, S2_20180401_B8A_20m."""
+    resolution = _RESOLUTION.search(text)
+    rest = text[: resolution.start()] if resolution else text
+    metres = int(resolution[1]) if resolution else 0
+    for band in bands:
+        if rest == band or rest.endswith(("_" + band, "-" + band, "." + band)):
+            return band, metres
+    last = re.split(r"[_.-]", rest)[-1]
+    return (last.upper(), metres) if _SENTINEL_BAND.fullmatch(last) else None
+
+
+def _stem_without_band(stem: str) -> str:
+    rest = _RESOLUTION.sub("", stem)
+    return re.sub(r"[_.-]?[^_.-]*$", "", rest) or rest
+
+
+def _date_of(text: str) -> dt.date | None:
+    """The first calendar date in a name (in a product's name, that of sensing)."""
+    for match in _DATE.finditer(text):
+        try:
+            return dt.date(int(match[1]), int(match[2]), int(match[3]))
+        except ValueError:
+            continue
+    return None
+
+
+def clip_to_season(
+    found: list[Acquisition], settings: SeasonConfig, source: Path, notes: list[str]
+) -> tuple[dt.date, int, list[Acquisition]]:
+    """First day and length of the season, and the acquisitions in it."""
+    start = settings.start or found[0].date
+    days = settings.days or (found[-1].date - start).days + 1
+    kept = [acquisition for acquisition in found if 0 <= (acquisition.date - start).days < days]
+    if len(kept) < 2:
+        raise DataError(
+            f"{source}: {len(kept)} date in the season of {days} days from {start}, of {len(found)} from "
+            f"{found[0].date} to {found[-1].date}; a time series needs at least 2: add acquisitions, or set "
+            f"data.season.start and data.season.days"
+        )
+    if len(kept) < len(found):
+        notes.append(f"{len(found) - len(kept)} of {len(found)} dates lie outside the season and were left out")
+    return start, days, kept
+
+
+def check_files(acquisitions: list[Acquisition], bands: tuple[str, ...]) -> None:
+    """Raise DataError unless every date has all bands, and SCL is there for all dates or for none."""
+    for acquisition in acquisitions:
+        missing = [band for band in bands if band not in acquisition.files]
+        if missing:
+            raise DataError(
+                f"{acquisition.name} ({acquisition.date}): band {', '.join(missing)} is missing; it has "
+                f"{', '.join(sorted(acquisition.files)) or 'none'}; add the file, or name the bands to use in "
+                f"data.season.bands"
+            )
+    with_scl = [SCL in acquisition.files for acquisition in acquisitions]
+    if any(with_scl) and not all(with_scl):
+        first = acquisitions[with_scl.index(False)]
+        raise DataError(
+            f"{first.name} ({first.date}): SCL is missing (on {with_scl.count(False)} of {len(acquisitions)} dates); "
+            f"add it, or leave these dates out: clouds must be known for all dates or for none"
+        )

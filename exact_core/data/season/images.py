@@ -1,0 +1,440 @@
+"""The pixels of a season on disk: which dates are read, what was done to their values, and where they are clear.
+
+Every band of every date is brought to one grid, that of the finest band of the first date: coarser bands bilinear, the
+scene classification (SCL) nearest. Axes: T dates, C bands, H W pixels.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+import math
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError
+from rasterio.transform import Affine
+from rasterio.vrt import WarpedVRT
+from rasterio.warp import Resampling
+
+from exact_core.config import SeasonConfig
+from exact_core.data.season.files import SCL, Acquisition
+from exact_core.data.season.radiometry import SHORTWAVE, VISIBLE, Look, check_scales, settle, stated_offset
+from exact_core.data.season.rasters import Grid, fit_to_grid, open_raster, own_rows, read_raster
+from exact_core.data.windows.clear_looks import all_of_patches, check_gaps, shows_ground
+from exact_core.data.windows.cutting import thin_dates
+from exact_core.data.windows.dataset import CLEAR_PATCH
+from exact_core.errors import DataError
+
+__all__ = ["SeasonImages", "choose_dates", "choose_grid", "describe_counts", "merge_days", "settle_offsets"]
+
+SAMPLE = 4_000_000
+"""Pixels looked at to tell a raster's scale."""
+LOOK = 200
+"""Side of the sample of a date that its offset is checked on."""
+ROWS_LOOKED_AT = 1024
+"""Rows in memory at a time where a whole band is looked at: those of the tallest common blocks, which would otherwise
+be decompressed twice."""
+INFRARED = ("B08", "B8A", "B07")
+NO_REFLECTANCE = -2000
+"""Values from here down are marks of missing data that the file does not declare: noise goes to some -500."""
+LIMITS = np.iinfo(np.int16)
+UINT16_SATURATED = 65535
+
+
+@dataclass(frozen=True)
+class SeasonImages:
+    """The images of a season on disk, read as they are asked for; nothing of them is kept in memory.
+
+    name: of the scene. start, length: first day and days of the season. settings: of the season, as they were resolved.
+    shares: clear share of each date, of 1.
+    """
+
+    name: str
+    start: dt.date
+    length: int
+    settings: SeasonConfig
+    grid: Grid
+    acquisitions: list[Acquisition]
+    shares: tuple[float, ...]
+    notes: list[str]
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Names of the bands."""
+        return self.settings.bands
+
+    @property
+    def days(self) -> NDArray[np.int64]:
+        """Days since the season's start, (T,)."""
+        return np.array([(acquisition.date - self.start).days for acquisition in self.acquisitions], np.int64)
+
+    def read(self, first: int, last: int) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
+        """Rows `first` to before `last`, both even: pixels (T, C, h, W) and clear patches (T, h/2, W/2).
+
+        A patch is clear where all of it was measured, no band is saturated and, if clouds are known, none lies over it.
+        """
+        pixels, clear, _ = self.read_counted(first, last)
+        return pixels, clear
+
+    def read_counted(self, first: int, last: int) -> tuple[NDArray[np.int16], NDArray[np.bool_], Counter[str]]:
+        """As `read`, and how many values were changed, by what was done to them.
+
+        Parts that follow each other have together the counts of the whole; but fractions are rasters, in each part.
+        """
+        part = self.grid.rows(first, last)
+        counts: Counter[str] = Counter()
+        shape = (len(self.acquisitions), len(self.bands), part.height, part.width)
+        pixels = np.empty(shape, np.int16)
+        clear = np.empty((shape[0], part.height // CLEAR_PATCH, part.width // CLEAR_PATCH), np.bool_)
+        for place, acquisition in enumerate(self.acquisitions):
+            usable = _read_date(
+                acquisition, self.bands, self.grid, first, last, self.settings, counts, out=pixels[place]
+            )
+            usable &= _measured(pixels[place])
+            for band in pixels[place]:
+                # Rarely, and a maximum costs a fraction of a comparison.
+                if band.max(initial=0) == LIMITS.max:
+                    usable &= band != LIMITS.max
+            clear[place] = all_of_patches(usable)
+        return pixels, clear, counts
+
+
+def describe_counts(counts: Counter[str]) -> list[str]:
+    """What was done to the values, in words."""
+    words = {
+        "fractions": "rasters hold reflectance as fractions and were multiplied by 10,000",
+        "missing": f"values at or below {NO_REFLECTANCE} are no reflectance and count as not measured",
+        "saturated": f"values are saturated or above {LIMITS.max}; their patches do not count as clear",
+    }
+    return [f"{counts[key]} {text}" for key, text in words.items() if counts[key]]
+
+
+# Which dates
+
+
+def settle_offsets(
+    acquisitions: list[Acquisition], grid: Grid, settings: SeasonConfig, source: Path, notes: list[str]
+) -> list[Acquisition]:
+    """The acquisitions with the offset that is to be taken off each (`exact_core.data.season.radiometry`).
+
+    Raises:
+        DataError: an offset that cannot be settled under the rule, or a date of another scale than the others.
+    """
+    looks = [_look(acquisition, grid, settings) for acquisition in acquisitions]
+    check_scales(looks, source=source)
+    offsets = settle(looks, settings.offset, source=source, notes=notes)
+    return [replace(each, offset=offset) for each, offset in zip(acquisitions, offsets, strict=True)]
+
+
+def _look(acquisition: Acquisition, grid: Grid, settings: SeasonConfig) -> Look:
+    """A sample of a date, on places that are the same for all dates of the grid."""
+    step = max(1, math.ceil(max(grid.height, grid.width) / LOOK))
+    coarse = replace(
+        grid,
+        transform=grid.transform @ Affine.scale(step),
+        height=max(1, grid.height // step),
+        width=max(1, grid.width // step),
+    )
+    files = acquisition.files
+    clear: NDArray[np.bool_] | None = None
+    if SCL in files:
+        clear = np.isin(_sample(files[SCL], coarse), settings.clear_classes)
+
+    def reflectance(band: str) -> NDArray[np.float32]:
+        values = _sample(files[band], coarse)
+        measured = np.isfinite(values) & (values > NO_REFLECTANCE) & (values != 0)
+        if clear is not None:
+            measured &= clear
+        scale = 10_000 if values.dtype.kind == "f" and _holds_fractions(files[band]) else 1
+        return np.where(measured, values.astype(np.float32) * np.float32(scale), np.float32(np.nan)).ravel()
+
+    stated = acquisition.stated
+    band = next(band for band in settings.bands if band in files)
+    if stated.offset is None:
+        with open_raster(files[band]) as file:
+            described = [{"scale": file.scales[0], "offset": file.offsets[0]}]
+            try:
+                tags = file.tags()
+            except UnicodeDecodeError as error:
+                raise DataError(f"{files[band]}: damaged tags: {error}; download it again") from error
+            stated = stated_offset(tags, described, [])
+    visible, shortwave = (
+        np.stack([reflectance(each) for each in bands]) if all(each in files for each in bands) else None
+        for bands in (VISIBLE, SHORTWAVE)
+    )
+    infrared = next((reflectance(each) for each in INFRARED if each in files), None)
+    return Look(acquisition.name, acquisition.date, stated, visible, shortwave, infrared)
+
+
+def _sample(path: Path, coarse: Grid) -> NDArray[Any]:
+    """Single pixels of a file at the places of a coarse grid (H, W), 0 where it has none."""
+    with open_raster(path) as file:
+        try:
+            with WarpedVRT(
+                file,
+                src_crs=file.crs or coarse.crs,
+                crs=coarse.crs,
+                transform=coarse.transform,
+                height=coarse.height,
+                width=coarse.width,
+                resampling=Resampling.nearest,
+                nodata=0,
+            ) as places:
+                return np.asarray(places.read(1))
+        except (RasterioError, CPLE_BaseError) as error:
+            raise DataError(f"{path}: damaged: {error}; download it again or leave its date out") from error
+
+
+def merge_days(acquisitions: list[Acquisition], notes: list[str]) -> list[Acquisition]:
+    """One acquisition a day: tiles of one overpass, overlapping orbits and products processed twice are merged.
+
+    Of a product that was processed twice, the later processing comes first (by name, where the baseline stands).
+    """
+    days: dict[dt.date, list[Acquisition]] = {}
+    for acquisition in acquisitions:
+        days.setdefault(acquisition.date, []).append(acquisition)
+    merged = [each for each in days.values() if len(each) > 1]
+    if merged:
+        several = merged[0]
+        notes.append(
+            f"{len(merged)} days have more than one acquisition (the first {several[0].date}: "
+            f"{', '.join(each.name for each in several)}) and were merged: each pixel is of the first that is clear"
+        )
+    chosen = []
+    for group in days.values():
+        first, *others = sorted(group, key=lambda each: each.name, reverse=True)
+        chosen.append(replace(first, others=tuple(others)))
+    return chosen
+
+
+def choose_dates(
+    acquisitions: list[Acquisition],
+    grid: Grid,
+    settings: SeasonConfig,
+    *,
+    start: dt.date,
+    length: int,
+    limit: int,
+    source: Path,
+    notes: list[str],
+) -> tuple[list[Acquisition], tuple[float, ...]]:
+    """Dates to read, with the clear share of each: useless ones dropped, and long series thinned.
+
+    The best date of a run shows most of the scene: a pixel without data or under cloud does not count, so that a
+    clear corner of a swath is no better than a whole scene. Without SCL, every measured patch counts as clear.
+
+    Raises:
+        DataError: fewer than two dates remain, or too long a part of the season is not seen.
+    """
+    kept, shares = [], []
+    hidden = 0
+    for acquisition in acquisitions:
+        seen, clear = _seen(acquisition, grid, settings)
+        if not seen:
+            notes.append(f"{acquisition.name} ({acquisition.date}) is 0 (nodata) everywhere and was dropped")
+        elif clear < settings.min_clear:
+            hidden += 1
+        else:
+            kept.append(acquisition)
+            shares.append(clear)
+    if hidden:
+        notes.append(f"{hidden} dates are clear on less than {settings.min_clear:.0%} of the scene and were dropped")
+    if len(kept) < 2:
+        raise DataError(
+            f"{source}: {len(kept)} of {len(acquisitions)} dates has a measured pixel on the grid of {grid.file}"
+            f"{f' and is clear enough (data.season.min_clear {settings.min_clear:g})' if hidden else ''}; "
+            f"a time series needs at least 2, add acquisitions"
+        )
+    days = np.array([(acquisition.date - start).days for acquisition in kept])
+    check_gaps(days, np.array(shares), start=start, length=length, limit=settings.longest_gap, source=source)
+    chosen = thin_dates(np.array(shares), limit)
+    if len(chosen) < len(kept):
+        notes.append(
+            f"{len(kept)} dates were thinned to {len(chosen)}: the one of each of {len(chosen)} runs that shows most"
+        )
+    return [kept[place] for place in chosen], tuple(float(shares[place]) for place in chosen)
+
+
+def _seen(acquisition: Acquisition, grid: Grid, settings: SeasonConfig) -> tuple[bool, float]:
+    """Whether a date has a measured pixel, and the share of its patches that are clear.
+
+    By the first band that has any value: reading all of them here would double the time.
+    """
+    patches = grid.height // CLEAR_PATCH * (grid.width // CLEAR_PATCH)
+    for band in settings.bands:
+        any_measured, clear = False, 0
+        for first in range(0, grid.height, ROWS_LOOKED_AT):
+            last = min(first + ROWS_LOOKED_AT, grid.height)
+            pixels = np.empty((1, last - first, grid.width), np.int16)
+            ground = _read_date(acquisition, (band,), grid, first, last, settings, Counter(), out=pixels)
+            measured = pixels[0] != 0
+            any_measured |= bool(measured.any())
+            clear += int(all_of_patches(measured & ground).sum())
+        if any_measured:
+            return True, clear / patches
+    return False, 0.0
+
+
+# Grid and values
+
+
+def choose_grid(first: Acquisition, bands: tuple[str, ...]) -> Grid:
+    """Grid of the finest band, cut to an even number of pixels."""
+    grids = []
+    for band in bands:
+        path = first.files[band]
+        with open_raster(path) as file:
+            if file.crs is None:
+                raise DataError(f"{path}: no CRS; georeference it, for example with gdal_edit -a_srs EPSG:32631")
+            grids.append(Grid(file.crs, file.transform, file.height, file.width, path))
+    grid = min(grids, key=lambda grid: abs(grid.transform.determinant))
+    even = [side - side % CLEAR_PATCH for side in (grid.height, grid.width)]
+    return replace(grid, height=even[0], width=even[1])
+
+
+def _read_date(
+    acquisition: Acquisition,
+    bands: tuple[str, ...],
+    grid: Grid,
+    first: int,
+    last: int,
+    settings: SeasonConfig,
+    counts: Counter[str],
+    *,
+    out: NDArray[np.int16],
+) -> NDArray[np.bool_]:
+    """Rows `first` to `last` of a date into `out` (C, h, W); where the ground shows, as far as clouds are known (h, W).
+
+    Where several acquisitions of the day overlap, a pixel is of the first that measured it clearly, else of the first
+    that measured it at all.
+    """
+    part = grid.rows(first, last)
+    for row, band in zip(out, bands, strict=True):
+        row[:] = _read_band(acquisition.files[band], part, acquisition.offset, counts)
+    ground = _read_ground(acquisition, grid, first, last, settings)
+    if not acquisition.others:
+        return ground
+    measured = _measured(out)
+    for each in acquisition.others:
+        found = np.stack([_read_band(each.files[band], part, each.offset, counts) for band in bands])
+        clear = _read_ground(each, grid, first, last, settings)
+        here = _measured(found)
+        better = here & (~measured | (clear & ~ground))
+        out[:, better] = found[:, better]
+        ground[better] = clear[better]
+        measured |= here
+    return ground
+
+
+def _measured(pixels: NDArray[np.int16]) -> NDArray[np.bool_]:
+    """Where any band of (C, h, W) has a value (h, W); band by band, as all at once would take as much memory again."""
+    measured: NDArray[np.bool_] = pixels[0] != 0
+    for band in pixels[1:]:
+        measured |= band != 0
+    return measured
+
+
+def _read_ground(
+    acquisition: Acquisition, grid: Grid, first: int, last: int, settings: SeasonConfig
+) -> NDArray[np.bool_]:
+    """Where the scene classification shows the ground (h, W); everywhere if there is none."""
+    if SCL not in acquisition.files:
+        return np.ones((last - first, grid.width), np.bool_)
+    path = acquisition.files[SCL]
+    # What clouds beside the rows do to them.
+    reach = 2 * settings.cloud_erosion + settings.cloud_dilation
+    top, bottom = max(0, first - reach), min(grid.height, last + reach)
+    part = grid.rows(top, bottom)
+    values, crs, transform, _ = read_raster(path, around=part)
+    if values.dtype.kind == "f":
+        # No number is no class.
+        values = np.where(np.isnan(values), values.dtype.type(0), values)
+    if values.dtype != np.uint8 and (values.min() < 0 or values.max() > 255):
+        raise DataError(f"{path}: SCL values from {values.min()} to {values.max()}; expected classes 0..11")
+    classes = fit_to_grid(values.astype(np.uint8), crs or grid.crs, transform, part, nearest=True, fill=0)
+    ground = shows_ground(
+        classes, clear=settings.clear_classes, erosion=settings.cloud_erosion, dilation=settings.cloud_dilation
+    )
+    return ground[first - top : last - top]
+
+
+def _read_band(path: Path, grid: Grid, offset: int, counts: Counter[str]) -> NDArray[np.int16]:
+    """A band on the grid, int16 reflectance x 10,000, 0 where not measured. `counts` gathers what was done."""
+    values, crs, transform, nodata = read_raster(path, around=grid)
+    if crs != grid.crs:
+        raise DataError(
+            f"{path}: its CRS is {crs.to_string() if crs else 'missing'}, that of {grid.file} is "
+            f"{grid.crs.to_string()}; all dates must share one CRS, reproject this one (gdalwarp -t_srs)"
+        )
+    if values.dtype.itemsize == 1:
+        raise DataError(
+            f"{path}: 8-bit values are a picture, not reflectance; give the product's own bands (uint16, x 10,000)"
+        )
+    whole = _plain(values, nodata, offset)
+    if whole is None:
+        whole = _checked(values, nodata, offset, path, counts, own_rows(transform, grid))
+    fitted: NDArray[np.int16] = fit_to_grid(whole, crs, transform, grid, nearest=False, fill=0)
+    return fitted
+
+
+def _plain(values: NDArray[Any], nodata: float | None, offset: int) -> NDArray[np.int16] | None:
+    """As `_checked`, of what nearly all rasters hold: values that are whole, not negative, and fit as they are."""
+    if values.dtype != np.uint16 or not values.size or not LIMITS.min <= -offset <= LIMITS.max:
+        return None
+    brightest = int(values.max())
+    if max(brightest, brightest - offset) >= LIMITS.max:
+        return None
+    whole = values.astype(np.int16)
+    if offset:
+        whole -= np.int16(offset)
+        whole += whole == 0
+        whole *= values != 0
+    if nodata:
+        whole *= values != nodata
+    return whole
+
+
+def _checked(
+    values: NDArray[Any], nodata: float | None, offset: int, path: Path, counts: Counter[str], own: slice
+) -> NDArray[np.int16]:
+    """Values of any type as int16 reflectance x 10,000, 0 where not measured; `counts` is about `own` rows alone."""
+    measured = values != 0
+    if nodata is not None:
+        measured &= values != nodata
+    scaled = values.astype(np.float32)
+    if values.dtype.kind == "f":
+        measured &= np.isfinite(values)
+        if _holds_fractions(path):
+            scaled = scaled * 10_000
+            counts["fractions"] += 1
+    missing = measured & (scaled <= NO_REFLECTANCE)
+    saturated = measured & ((scaled > LIMITS.max) | (scaled == UINT16_SATURATED))
+    counts["missing"] += int(missing[own].sum())
+    counts["saturated"] += int(saturated[own].sum())
+    with np.errstate(invalid="ignore"):
+        whole = np.clip(np.rint(scaled - offset), LIMITS.min, LIMITS.max - 1).astype(np.int16)
+    whole[saturated] = LIMITS.max
+    # 0 says not measured: a measured pixel that reflects nothing is 1.
+    whole[whole == 0] = 1
+    whole[~measured | missing] = 0
+    return whole
+
+
+@functools.lru_cache(maxsize=4096)
+def _holds_fractions(path: Path) -> bool:
+    """Whether a float raster holds reflectance as fractions of 1; told by all of it, whatever part is read."""
+    with open_raster(path) as file:
+        step = max(1, math.isqrt(file.height * file.width // SAMPLE))
+        try:
+            values = file.read(1, out_shape=(max(1, file.height // step), max(1, file.width // step)))
+        except RasterioError as error:
+            raise DataError(f"{path}: damaged: {error}; download it again or leave its date out") from error
+        measured = values[np.isfinite(values) & (values > NO_REFLECTANCE) & (values != 0) & (values != file.nodata)]
+    # A quantile, not the maximum: a few glints are brighter than any reflecting surface.
+    return bool(measured.size and np.quantile(measured, 0.99) <= 2)

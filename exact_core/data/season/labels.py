@@ -1,0 +1,272 @@
+"""The labels of a season: a raster of crop codes or a layer of parcels, and a legend that names the codes.
+
+    labels/crop_type.tif    crop codes, 0 = no declared parcel; or labels/parcels.geojson with an attribute crop_code
+    labels/legend.csv       what the codes mean: exact_core.data.season.class_map
+
+Codes are brought to the grid of the images, nearest (parcels: those that contain a pixel's centre), and numbered by the
+legend: 0 background, 1..K crops, VOID. Axes: H W pixels, K crop classes.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyogrio
+import rasterio
+import shapely
+from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import CRSError, RasterioError
+from rasterio.features import rasterize
+from rasterio.transform import array_bounds
+from rasterio.warp import transform_bounds, transform_geom
+
+from exact_core.config import SeasonConfig
+from exact_core.data.season.class_map import ClassMap, read_class_map
+from exact_core.data.season.rasters import RASTERS, Grid, fit_to_grid, read_raster
+from exact_core.data.season.tags import TagTable, read_tag_table
+from exact_core.data.windows.dataset import VOID
+from exact_core.errors import DataError
+
+__all__ = ["ClassNumbers", "LabelLayer", "open_labels"]
+
+VECTORS = (".geojson", ".gpkg", ".fgb", ".shp", ".parquet")
+OUTSIDE = np.iinfo(np.int32).min
+"""Code of a pixel that the label layer does not cover."""
+ROWS = 512
+"""Rows of labels looked at together."""
+
+
+@dataclass(frozen=True)
+class LabelLayer:
+    """The labels of a season, before they are numbered: a raster or parcels, and what its codes mean."""
+
+    path: Path
+    class_map: ClassMap
+    settings: SeasonConfig
+
+    def codes(self, grid: Grid, notes: list[str]) -> NDArray[np.int32]:
+        """Codes (H, W) on a grid, 0 background, OUTSIDE where the layer ends; text codes by `ClassMap.number`.
+
+        Raises:
+            DataError: the layer cannot be read, or holds what is no code.
+        """
+        if self.path.suffix.lower() not in RASTERS:
+            return _codes_from_parcels(self, grid, notes)
+        if self.class_map.is_text:
+            text = next(code for code in self.class_map.names if not re.fullmatch(r"[+-]?\d+", str(code)))
+            raise DataError(
+                f"{self.class_map.where}: code {text!r} is not a whole number, and {self.path} is a raster, which "
+                f"holds no other; name its numbers"
+            )
+        return _codes_from_raster(self.path, grid)
+
+    def present(self, grid: Grid) -> set[int]:
+        """Codes that occur on a grid."""
+        codes = self.codes(grid, [])
+        return {
+            code for first in range(0, len(codes), ROWS) for code in np.unique(codes[first : first + ROWS]).tolist()
+        }
+
+    def labels(self, classes: ClassNumbers, grid: Grid, notes: list[str]) -> NDArray[np.uint8]:
+        """Labels uint8 (H, W) of a scene: 0 background, 1..K, VOID."""
+        codes = self.codes(grid, notes)
+        if (codes == OUTSIDE).any():
+            share = (codes == OUTSIDE).mean()
+            notes.append(f"{self.path.name} does not cover {share:.1%} of the scene: void there")
+        return classes.label(codes)
+
+    def classes(self, present: Iterable[int], notes: list[str]) -> ClassNumbers:
+        """The classes of a dataset in whose scenes these codes occur.
+
+        Raises:
+            DataError: no class, a class without a name of its own, a code that is not named, or too many classes.
+        """
+        where, settings = self.class_map.where, self.settings
+        named, void = self.class_map.numbered(settings.void_codes)
+        occurring = set(present)
+        if 0 in named:
+            notes.append(f"{where}: code 0 is background, its name {named[0]!r} is not used")
+        named = {code: name for code, name in sorted(named.items()) if code and code not in void}
+        if not named:
+            raise DataError(f"{where}: no class; give a name for at least one crop code of {self.path}")
+        for code, name in named.items():
+            if name.strip() in ("", "background"):
+                raise DataError(
+                    f"{where}: crop code {self._shown(code)} has the name {name!r}, but 'background' is the name of "
+                    f"label 0 and a crop needs one of its own; rename it, or add {self._shown(code)} to "
+                    f"data.season.void_codes if its truth is unknown"
+                )
+        if settings.classes is None:
+            # A legend may be a whole country's. Classes named in the configuration stay: seasons can share them.
+            absent = [code for code in named if code not in occurring]
+            if absent and len(absent) < len(named):
+                notes.append(f"{where}: {len(absent)} of {len(named)} crops do not occur in the scene and are left out")
+                named = {code: name for code, name in named.items() if code in occurring}
+        # Codes that share a name are one class; it takes the place of its lowest code.
+        names = tuple(dict.fromkeys(named.values()))
+        numbers = {code: names.index(name) + 1 for code, name in named.items()}
+        numbers |= {0: 0, int(OUTSIDE): VOID, **dict.fromkeys(void, VOID)}
+        unknown = sorted(code for code in occurring if code not in numbers)
+        if unknown:
+            raise DataError(
+                f"{self.path}: crop codes {', '.join(map(str, unknown))} are in neither {where} nor "
+                f"data.season.void_codes; name them there, or add them to void_codes if their truth is unknown"
+            )
+        if len(names) >= VOID:
+            raise DataError(f"{where}: {len(names)} classes; at most {VOID - 1}, give codes of one crop the same name")
+        given = self.class_map.colours
+        return ClassNumbers(names, numbers, {name: given[name] for name in names if name in given})
+
+    def _shown(self, code: int) -> str:
+        return str(list(self.class_map.names)[code - 1]) if self.class_map.is_text else str(code)
+
+
+@dataclass(frozen=True)
+class ClassNumbers:
+    """Labels of codes.
+
+    classes: names of crops 1..K. labels: code -> label. colours: name -> #rrggbb, of those that have one.
+    """
+
+    classes: tuple[str, ...]
+    labels: dict[int, int]
+    colours: dict[str, str]
+
+    def label(self, codes: NDArray[np.int32]) -> NDArray[np.uint8]:
+        """Labels uint8 (H, W) of codes: 0 background, 1..K, VOID."""
+        labels = np.empty(codes.shape, np.uint8)
+        # Some rows at a time: the places of all codes would take eight times the memory of these.
+        for first in range(0, len(codes), ROWS):
+            part = codes[first : first + ROWS]
+            present, inverse = np.unique(part, return_inverse=True)
+            known = np.array([self.labels[int(code)] for code in present], np.uint8)
+            labels[first : first + ROWS] = known[inverse.reshape(part.shape)]
+        return labels
+
+
+def open_labels(folder: Path, settings: SeasonConfig) -> LabelLayer | TagTable:
+    """The labels of a source: a raster or parcels, or a table of tags.
+
+    Raises:
+        DataError: no labels, no readable class map (which a table can do without), or a wrong table.
+    """
+    path = _find_labels(folder, settings.labels)
+    if path.suffix.lower() != ".csv":
+        return LabelLayer(path, read_class_map(folder, settings), settings)
+    named = settings.classes is not None or (folder / "labels" / "legend.csv").is_file()
+    return read_tag_table(path, read_class_map(folder, settings) if named else None)
+
+
+def _find_labels(folder: Path, labels: str | None) -> Path:
+    usual = ["labels/crop_type.tif", *(f"labels/parcels{suffix}" for suffix in VECTORS), "labels/tags.csv"]
+    path = next((path for path in (folder / name for name in ([labels] if labels else usual)) if path.is_file()), None)
+    if path is None:
+        sought = labels or ", ".join(usual)
+        raise DataError(
+            f"{folder}: no labels, looked for {sought}; name a label raster, a parcel layer or a table of tags by "
+            f"data.season.labels"
+        )
+    return path
+
+
+def _codes_from_raster(path: Path, grid: Grid) -> NDArray[np.int32]:
+    """Codes int32 (H, W) on the grid, nearest; OUTSIDE where the raster has nodata (other than 0) or ends."""
+    values, crs, transform, nodata = read_raster(path)
+    if crs is None:
+        raise DataError(f"{path}: no CRS; georeference it, for example with gdal_edit -a_srs EPSG:32631")
+    # NaN is no code: it counts as nodata whatever the header says.
+    outside = ~np.isfinite(values) if values.dtype.kind == "f" else np.zeros(values.shape, bool)
+    if nodata is not None and nodata != 0:
+        outside |= values == nodata
+    values = np.where(outside, values.dtype.type(0), values)
+    wrong = values[(values != np.rint(values)) | (values <= OUTSIDE) | (values > np.iinfo(np.int32).max)]
+    if wrong.size:
+        raise DataError(f"{path}: code {wrong[0]} is not a whole number of 32 bits; store crop codes as integers")
+    codes = values.astype(np.int32)
+    codes[outside] = OUTSIDE
+    fitted: NDArray[np.int32] = fit_to_grid(codes, crs, transform, grid, nearest=True, fill=int(OUTSIDE))
+    return fitted
+
+
+def _codes_from_parcels(layer: LabelLayer, grid: Grid, notes: list[str]) -> NDArray[np.int32]:
+    """Codes int32 (H, W) of the parcels that contain a pixel's centre; 0 where there is none."""
+    path, attribute, void = layer.path, layer.settings.attribute or "crop_code", layer.settings.void_codes
+    try:
+        info = pyogrio.read_info(path)
+        if info["crs"] is None:
+            raise DataError(f"{path}: no CRS; name one in the file")
+        # Drivers that cannot count say -1.
+        if info["features"] == 0:
+            raise DataError(f"{path}: the layer is empty; add parcels, or name another layer by data.season.labels")
+        if attribute not in info["fields"]:
+            raise DataError(
+                f"{path}: no attribute {attribute!r}, it has {', '.join(info['fields']) or 'none'}; "
+                f"name the one with the crop code by data.season.attribute"
+            )
+        crs = rasterio.crs.CRS.from_user_input(info["crs"])
+        bounds = array_bounds(grid.height, grid.width, grid.transform)
+        # A national layer has millions of parcels; only those on the scene are read.
+        near = bounds if crs == grid.crs else transform_bounds(grid.crs, crs, *bounds)
+        try:
+            _, fids, outlines, (values,) = pyogrio.raw.read(path, columns=[attribute], bbox=near, return_fids=True)
+        except pyogrio.errors.FeatureError:
+            # A broken outline stops the search by place; read one by one, it is found below.
+            _, fids, outlines, (values,) = pyogrio.raw.read(path, columns=[attribute], return_fids=True)
+    except (
+        pyogrio.errors.DataSourceError,
+        pyogrio.errors.DataLayerError,
+        CPLE_BaseError,
+        CRSError,
+        RasterioError,
+    ) as error:
+        raise DataError(f"{path}: not a readable parcel layer: {error}; repair it or export it again") from error
+    unplaced = 0
+    parcels = []
+    for fid, outline, value in zip(fids, outlines, values, strict=True):
+        where = f"{path}, parcel {fid}"
+        polygon = _outline(outline, where)
+        if polygon is None or polygon.is_empty:
+            continue
+        if not np.isfinite(shapely.get_coordinates(polygon)).all():
+            unplaced += 1
+            continue
+        geometry = shapely.geometry.mapping(polygon)
+        if crs != grid.crs:
+            try:
+                geometry = transform_geom(crs, grid.crs, geometry)
+            except CPLE_BaseError as error:
+                raise DataError(
+                    f"{where}: its coordinates {polygon.bounds} cannot be brought to {grid.crs.to_string()}: {error}; "
+                    f"correct them or the CRS of the layer, or take this parcel out"
+                ) from error
+        parcels.append((geometry, layer.class_map.number(value, where=f"{where}: {attribute}", void=void)))
+    if unplaced:
+        notes.append(f"{unplaced} parcels of {path.name} have NaN or infinite coordinates and were left out")
+    if not parcels:
+        return np.zeros((grid.height, grid.width), np.int32)
+    codes: NDArray[np.int32] = rasterize(
+        parcels, out_shape=(grid.height, grid.width), transform=grid.transform, fill=0, dtype="int32"
+    )
+    return codes
+
+
+def _outline(data: bytes | None, where: str) -> Any:
+    """Geometry from WKB; one of NaN if its ring has NaN for both ends, which GEOS calls unclosed."""
+    with np.errstate(invalid="ignore"):
+        try:
+            return shapely.from_wkb(data)
+        except shapely.errors.GEOSException as error:
+            # Any other unclosed ring can be closed.
+            if "closed" in str(error) and shapely.from_wkb(data, on_invalid="fix") is None:
+                return shapely.Point(math.nan, 0)
+            raise DataError(
+                f"{where}: invalid outline: {error}; close its rings and give each at least 4 points "
+                f"(ogr2ogr -makevalid), or take this parcel out"
+            ) from error

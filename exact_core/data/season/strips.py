@@ -1,0 +1,167 @@
+"""Images of an area, each compressed block of them read once.
+
+Files are compressed in blocks, 512 or 1,024 rows high, and a few rows of them cost as much as all: of a strip of such a
+height, every date is read once and put, decompressed, into a file on disk; what is wanted of it then comes from there.
+The next strip is read while the last one is in use. In memory is one date of a strip.
+
+Axes: T dates, C bands, h W pixels.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exact_core.data.season.images import SeasonImages
+from exact_core.data.season.rasters import open_raster
+from exact_core.data.windows.dataset import CLEAR_PATCH
+
+__all__ = ["Strips", "strip_height"]
+
+TALLEST = 1024
+"""Rows of a strip: of 30 dates of a Sentinel-2 tile, 6.8 GB on disk."""
+
+
+@dataclass(frozen=True)
+class _Strip:
+    """Rows on disk: file of int16 (T, C, h, W); clear patches (T, h/2, W/2) are few enough for memory.
+
+    changed: what was done to the values of each date.
+    """
+
+    first: int
+    last: int
+    file: IO[bytes]
+    clear: NDArray[np.bool_]
+    changed: list[Counter[str]]
+
+
+def strip_height(images: SeasonImages, chunk: int) -> int:
+    """Rows of a strip: a multiple of `chunk` that spares reading blocks again."""
+    tallest = chunk
+    first = images.acquisitions[0]
+    for band in images.bands:
+        with open_raster(first.files[band]) as file:
+            rows = file.block_shapes[0][0] * max(1, round(images.grid.height / file.height))
+        tallest = max(tallest, min(rows, TALLEST))
+    return -(-tallest // chunk) * chunk
+
+
+class Strips:
+    """Rows of a season's images, to be asked for from top to bottom.
+
+    Two strips are on disk at a time: the next one is read as soon as all that is asked for lies in one.
+
+    Args:
+        images: the season.
+        folder: where there is room for two strips; files there have no name and end with the process.
+        chunk: rows, even, that a strip has a multiple of: what is asked for at their multiples lies in one strip.
+        spans: first row, and one past the last, of what will be asked for; only strips with some of it are read.
+    """
+
+    def __init__(self, images: SeasonImages, folder: Path, *, chunk: int, spans: Sequence[tuple[int, int]]) -> None:
+        self._images, self._folder = images, folder
+        self._edges = _strips(spans, strip_height(images, chunk), chunk, images.grid.height)
+        self._pool = ThreadPoolExecutor(1)
+        self._stop = False
+        self._held: list[_Strip] = []
+        self._next: Future[_Strip] | None = None
+        self._changed = [Counter[str]() for _ in images.acquisitions]
+
+    def __enter__(self) -> Strips:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop = True
+        self._pool.shutdown()
+
+    @property
+    def changed(self) -> Counter[str]:
+        """What was done to the values of the strips so far, as `SeasonImages.read_counted` says of all of them."""
+        return sum(self._changed, Counter())
+
+    def read(self, first: int, last: int) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
+        """Pixels (T, C, h, W) and clear patches (T, h/2, W/2) of rows `first`, even, to before `last`."""
+        self._held = [strip for strip in self._held if strip.last > first]
+        while not self._held or self._held[-1].last < last:
+            self._take(first)
+        if len(self._held) == 1 and self._next is None and self._edges:
+            self._next = self._pool.submit(self._fill, *self._edges.pop(0))
+        dates, bands, width = len(self._images.acquisitions), len(self._images.bands), self._images.grid.width
+        pixels = np.empty((dates, bands, last - first, width), np.int16)
+        clear = np.empty((dates, (last - first) // CLEAR_PATCH, width // CLEAR_PATCH), np.bool_)
+        for strip in self._held:
+            top, end = max(first, strip.first), min(last, strip.last)
+            _read_rows(strip, pixels[:, :, top - first : end - first], top)
+            here, there = (
+                slice((top - start) // CLEAR_PATCH, (end - start) // CLEAR_PATCH) for start in (first, strip.first)
+            )
+            clear[:, here] = strip.clear[:, there]
+        return pixels, clear
+
+    def _take(self, first: int) -> None:
+        """Hold the next strip that reaches beyond row `first`."""
+        waiting, self._next = self._next, None
+        while waiting is None and self._edges[0][1] <= first:
+            self._edges.pop(0)
+        if waiting is None:
+            top, end = self._edges.pop(0)
+            strip = self._fill(max(top, first), end)
+        else:
+            strip = waiting.result()
+        for known, found in zip(self._changed, strip.changed, strict=True):
+            # Fractions are counted by raster, and each strip has its rows of the same ones.
+            fractions = max(known["fractions"], found["fractions"])
+            known.update(found)
+            known["fractions"] = fractions
+        if strip.last > first:
+            self._held.append(strip)
+
+    def _fill(self, first: int, last: int) -> _Strip:
+        """Read a strip, a date in memory at a time; in vain once nobody waits for it any more."""
+        file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - it lives as long as the strip
+        clear, changed = [], []
+        for acquisition in self._images.acquisitions:
+            if self._stop:
+                break
+            pixels, seen, counts = replace(self._images, acquisitions=[acquisition]).read_counted(first, last)
+            file.write(np.ascontiguousarray(pixels).data.cast("B"))
+            clear.append(seen)
+            changed.append(counts)
+        file.flush()
+        return _Strip(first, last, file, np.concatenate(clear) if clear else np.empty((0, 0, 0), np.bool_), changed)
+
+
+def _strips(spans: Sequence[tuple[int, int]], height: int, chunk: int, rows: int) -> list[tuple[int, int]]:
+    """First row, and one past the last, of the strips of an area of so many rows, cut to what the spans want of each.
+
+    A rest lower than a chunk belongs to the strip above it.
+    """
+    edges = [*range(0, max(rows - chunk + 1, 1), height), rows]
+    strips = []
+    for top, end in itertools.pairwise(edges):
+        wanted = [(max(first, top), min(last, end)) for first, last in spans if first < end and last > top]
+        if wanted:
+            last = max(last for _, last in wanted)
+            strips.append((min(first for first, _ in wanted), last + last % CLEAR_PATCH))
+    return strips
+
+
+def _read_rows(strip: _Strip, out: NDArray[np.int16], first: int) -> None:
+    """Rows of a strip from row `first` of the area on, into `out` (T, C, h, W)."""
+    row = out.shape[-1] * out.itemsize
+    for number, plane in enumerate(plane for date in out for plane in date):
+        strip.file.seek((number * (strip.last - strip.first) + first - strip.first) * row)
+        strip.file.readinto(plane.data.cast("B"))  # type: ignore[attr-defined]

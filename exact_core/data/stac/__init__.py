@@ -1,0 +1,1 @@
+"""Images of a STAC API, fetched into a season folder."""

@@ -1,0 +1,172 @@
+"""Which images of a search are read, and on which pixels: nothing of an image is read here but, at most, its head."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import defaultdict
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import shapely
+
+from exact_core.data.stac.grid import Bounds, bounds_in, choose_crs, crop, projected
+from exact_core.data.stac.items import RemoteItem, parse_item
+from exact_core.data.stac.search import Wanted
+from exact_core.data.stac.web import Web
+from exact_core.data.stac.window_copy import Place, place_of
+from exact_core.errors import DataError
+
+__all__ = ["NothingFoundError", "Plan", "make_plan"]
+
+SHOWN = 5
+"""Broken items that a message tells of."""
+
+
+class NothingFoundError(DataError):
+    """No image of the collection is over the area in these days."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is read: the images by date, their common CRS, the bounds of the window in it."""
+
+    crs: str
+    bounds: Bounds
+    items: tuple[RemoteItem, ...]
+    notes: tuple[str, ...]
+
+
+def make_plan(
+    web: Web,
+    found: Iterable[tuple[dict[str, Any], str]],
+    wanted: Wanted,
+    *,
+    bands: tuple[str, ...],
+    crs: str | None = None,
+    bounds: Bounds | None = None,
+    skip: frozenset[str] = frozenset(),
+    workers: int = 4,
+) -> Plan:
+    """Choose images and window.
+
+    Args:
+        web: asks for the heads of files where items do not say where they lie.
+        found: items as they came, with what their links are relative to.
+        wanted: area, days and clouds.
+        bands: to be read.
+        crs: None: that of the images that cover most of the area.
+        bounds: in this CRS; None: those of the area.
+        skip: identities of items to leave out.
+        workers: files asked for at once.
+
+    Raises:
+        NothingFoundError: no image. DataError: items that are not what they should be.
+    """
+    notes: list[str] = []
+    items = _choose(found, wanted, bands, skip, notes)
+    if not items:
+        raise NothingFoundError(
+            f"no image over the area from {wanted.start} to {wanted.end}"
+            + (f" with at most {wanted.max_cloud:g} % clouds" if wanted.max_cloud is not None else "")
+            + f"; check area, dates and collection{''.join('; ' + note for note in notes)}"
+        )
+    with ThreadPoolExecutor(workers) as pool:
+        places = dict(zip((item.id for item in items), pool.map(lambda item: _place(web, item), items), strict=True))
+    if crs is None:
+        crs, note = choose_crs([(item, places[item.id].crs) for item in items], wanted.geometry)
+        notes += [note] if note else []
+    items = [item for item in items if places[item.id].crs == crs]
+    projected(crs, items[0].id if items else "--crs")
+    window = bounds_in(wanted.geometry, crs) if bounds is None else bounds
+    items = [item for item in items if not _is_empty(crop(window, [places[item.id].extent]))]
+    if not items:
+        raise NothingFoundError(f"no image in {crs} over the area from {wanted.start} to {wanted.end}; check --crs")
+    window = crop(window, [places[item.id].extent for item in items])
+    items = _once(items, {name: _covers(place.extent, window) for name, place in places.items()}, notes)
+    return Plan(crs, window, tuple(sorted(items, key=lambda item: (item.moment, item.id))), tuple(notes))
+
+
+def _choose(
+    found: Iterable[tuple[dict[str, Any], str]],
+    wanted: Wanted,
+    bands: tuple[str, ...],
+    skip: frozenset[str],
+    notes: list[str],
+) -> list[RemoteItem]:
+    """Items that are wanted; the server was told so, but some do not listen."""
+    items: dict[str, RemoteItem] = {}
+    broken: list[str] = []
+    cloudy = 0
+    for raw, base in found:
+        if isinstance(raw, dict) and str(raw.get("id")) in skip:
+            continue
+        try:
+            item = parse_item(raw, base=base, bands=bands)
+        except DataError as error:
+            broken.append(str(error))
+            continue
+        if not (
+            wanted.start <= item.moment.astimezone(dt.UTC).date() <= wanted.end
+            and shapely.intersects(item.geometry, wanted.geometry)
+        ):
+            continue
+        if wanted.max_cloud is not None and item.cloud is not None and item.cloud > wanted.max_cloud:
+            cloudy += 1
+            continue
+        items[item.id] = item
+    if broken:
+        more = f"\n... and {len(broken) - SHOWN} more" if len(broken) > SHOWN else ""
+        raise DataError("\n".join(broken[:SHOWN]) + more)
+    if cloudy:
+        notes.append(f"{cloudy} images with more than {wanted.max_cloud:g} % clouds were left out")
+    return list(items.values())
+
+
+def _place(web: Web, item: RemoteItem) -> Place:
+    """CRS and extent of an image, by what the item says or by the head of one of its files."""
+    if item.crs is not None and item.extent is not None:
+        return Place(item.crs, item.extent)
+    first = next(iter(item.assets.values()))
+    return place_of(web, first, where=f"item {item.id}, asset {first.key}")
+
+
+def _once(items: list[RemoteItem], whole: dict[str, bool], notes: list[str]) -> list[RemoteItem]:
+    """Each look once: tiles overlap, and what was processed anew stays beside what it replaces.
+
+    Of one tile and time, the newest processing. Of the tiles of one platform and day, which are cut from one image, the
+    first that shows all of the window, if one does; else all of them.
+    """
+    newest: dict[tuple[str, str], RemoteItem] = {}
+    for item in items:
+        key = (item.tile or item.id, item.moment.isoformat())
+        if key not in newest or _age(item) > _age(newest[key]):
+            newest[key] = item
+    if len(newest) < len(items):
+        notes.append(
+            f"{len(items) - len(newest)} images were left out for others of their tile and time, processed later"
+        )
+    days: dict[tuple[str, str], list[RemoteItem]] = defaultdict(list)
+    for item in newest.values():
+        platform = str(item.raw["properties"].get("platform"))
+        days[item.moment.astimezone(dt.UTC).date().isoformat(), platform].append(item)
+    kept = []
+    for looks in days.values():
+        tiles = sorted({item.tile for item in looks if whole[item.id] and item.tile})
+        kept += [item for item in looks if not tiles or item.tile in ("", tiles[0])]
+    if len(kept) < len(newest):
+        notes.append(f"{len(newest) - len(kept)} images were left out for others of that day that show all of the area")
+    return kept
+
+
+def _age(item: RemoteItem) -> tuple[str, str, str]:
+    return item.baseline, item.updated, item.id
+
+
+def _covers(extent: Bounds, window: Bounds) -> bool:
+    return extent[0] <= window[0] and extent[1] <= window[1] and extent[2] >= window[2] and extent[3] >= window[3]
+
+
+def _is_empty(bounds: Bounds) -> bool:
+    return bounds[0] >= bounds[2] or bounds[1] >= bounds[3]

@@ -1,0 +1,1 @@
+"""The window dataset: written, read, cut, combined and batched."""

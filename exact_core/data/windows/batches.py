@@ -1,0 +1,345 @@
+"""From windows to batches on the device: ragged dates padded and masked, int16 normalised there, augmentation.
+
+Axes: B batch, T dates, C bands, H W pixels, P patches, K crop classes.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from exact_core.config import EncoderConfig
+from exact_core.data.windows.dataset import CLEAR_PATCH, Statistics, Window, WindowDataset
+
+__all__ = ["Augmentation", "Batch", "BatchLoader", "Series", "clear_patches", "make_series", "model_dates"]
+
+Targets = Callable[[int], NDArray[np.uint8]]
+FEWEST_DATES = 2
+PREFETCH = 2
+
+
+@dataclass(frozen=True)
+class Series:
+    """What a model sees of a batch.
+
+    pixels: float (B, T, C, H, W), normalised, 0 on padding.
+    dates: int64 (B, T), days since season start or day of year, as the encoder's configuration asks.
+    seen: bool (B, P, T) or (B, 1, T), True where a patch has a usable look on that date; None: all are.
+    padding: int64 (B,), how many rows of zeros and day 0 follow each window's dates and are attended to, as published;
+        they are not stored. None: no padding is attended to.
+    """
+
+    pixels: Tensor
+    dates: Tensor
+    seen: Tensor | None
+    padding: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch on the device: tags float (B, K); target int64 (B, H, W) or None; index (B,) positions in the dataset.
+
+    tagged: how many (window, class) pairs are tagged, known without asking the device; None: ask it.
+    shares: of a batch that several processes share, how many windows each has; this one holds its own, or one of
+        another's where it has none.
+    """
+
+    series: Series
+    tags: Tensor
+    target: Tensor | None
+    index: NDArray[np.int64]
+    tagged: int | None = None
+    shares: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What may change from epoch to epoch: one of the 8 orientations of a window, and dates left out at random."""
+
+    flips: bool = False
+    keep_dates: float = 1.0
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """Arrays of a batch on their way to the device; ready once the event has passed.
+
+    whole: no date is padding. tagged: number of tags.
+    """
+
+    tensors: dict[str, Tensor]
+    whole: bool
+    tagged: int
+    ready: torch.cuda.Event | None
+
+
+class BatchLoader:
+    """Batches of chosen windows of a dataset.
+
+    The next batch is read and collated by a thread while the present one is used. Order and augmentation depend on
+    (seed, epoch) alone, so a resumed run sees what an unbroken one would have seen.
+
+    Args:
+        dataset: where windows come from.
+        indices: positions in it.
+        batch: windows a batch; the last may be smaller.
+        encoder: which dates the model wants, and what it masks.
+        device: where batches end up.
+        targets: dense targets (H, W) by position; None: no targets.
+        statistics: normalisation constants; None: the dataset's own. A trained model brings those it was trained with.
+    """
+
+    def __init__(
+        self,
+        dataset: WindowDataset,
+        indices: NDArray[np.int64],
+        *,
+        batch: int,
+        encoder: EncoderConfig,
+        device: torch.device,
+        targets: Targets | None = None,
+        statistics: Statistics | None = None,
+    ) -> None:
+        self.dataset, self.indices, self.batch, self.encoder = dataset, indices, batch, encoder
+        self.device, self.targets = device, targets
+        self._stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        statistics = statistics or dataset.manifest.statistics
+        self._mean = torch.tensor(statistics.mean, device=device)
+        self._std = torch.tensor(statistics.std, device=device)
+        self._calendar = dataset.manifest.season_start, dataset.manifest.season_days
+
+    def __len__(self) -> int:
+        return -(-len(self.indices) // self.batch)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """All windows once, in order, unchanged."""
+        yield from self._run(self.indices, Augmentation(), np.random.default_rng(0))
+
+    def epoch(
+        self, number: int, *, seed: int, augmentation: Augmentation, part: tuple[int, int] = (0, 1)
+    ) -> Iterator[Batch]:
+        """All windows once, shuffled and augmented for this epoch; of every batch share part[0] of part[1]."""
+        rng = np.random.default_rng((seed, number))
+        yield from self._run(rng.permutation(self.indices), augmentation, rng, part)
+
+    def _run(
+        self,
+        order: NDArray[np.int64],
+        augmentation: Augmentation,
+        rng: np.random.Generator,
+        part: tuple[int, int] = (0, 1),
+    ) -> Iterator[Batch]:
+        chunks = [order[start : start + self.batch] for start in range(0, len(order), self.batch)]
+
+        def prepare(chunk: NDArray[np.int64]) -> _Sent:
+            return self._send(self._collate(chunk, augmentation, rng, part))
+
+        with ThreadPoolExecutor(1) as pool:
+            waiting = [pool.submit(prepare, chunk) for chunk in chunks[:PREFETCH]]
+            for position, chunk in enumerate(chunks):
+                sent = waiting.pop(0).result()
+                if position + PREFETCH < len(chunks):
+                    waiting.append(pool.submit(prepare, chunks[position + PREFETCH]))
+                batch = self._batch(sent, chunk[_own(len(chunk), part)])
+                yield replace(batch, shares=_shares(len(chunk), part[1]))
+
+    def _collate(
+        self, chunk: NDArray[np.int64], augmentation: Augmentation, rng: np.random.Generator, part: tuple[int, int]
+    ) -> dict[str, NDArray[np.generic]]:
+        """Arrays of this part of a batch, dates padded to its longest series; valid (B, T) marks real dates."""
+        windows = []
+        targets = []
+        own = range(len(chunk))[_own(len(chunk), part)]
+        for position, index in enumerate(chunk):
+            # Drawn for the whole batch: every process takes the same numbers from the one random stream.
+            kept = _kept_dates(self.dataset.records[int(index)].dates, augmentation.keep_dates, rng)
+            turn = int(rng.integers(8)) if augmentation.flips else 0
+            if position not in own:
+                continue
+            windows.append(_orient_window(_take_dates(self.dataset.window(int(index)), kept), turn))
+            if self.targets is not None:
+                targets.append(_orient(self.targets(int(index)), turn))
+        longest = max(len(window.days) for window in windows)
+        size, side = len(windows), windows[0].pixels.shape[-1]
+        pixels = np.zeros((size, longest, *windows[0].pixels.shape[1:]), np.int16)
+        days = np.zeros((size, longest), np.int64)
+        valid = np.zeros((size, longest), bool)
+        token = side // CLEAR_PATCH
+        clear = np.zeros((size, longest, token, token), bool)
+        for row, window in enumerate(windows):
+            dates = len(window.days)
+            pixels[row, :dates] = window.pixels
+            days[row, :dates] = window.days
+            valid[row, :dates] = True
+            clear[row, :dates] = True if window.clear is None else window.clear
+        arrays: dict[str, NDArray[np.generic]] = {
+            "pixels": pixels,
+            "dates": model_dates(days, self.encoder, *self._calendar) * valid,
+            "valid": valid,
+            "tags": np.stack([window.tags for window in windows]).astype(np.float32),
+        }
+        if self.dataset.manifest.has_clear and self.encoder.mask_clouds:
+            arrays["clear"] = clear
+        if targets:
+            arrays["target"] = np.stack(targets).astype(np.int64)
+        return arrays
+
+    def _send(self, arrays: dict[str, NDArray[np.generic]]) -> _Sent:
+        """Start moving a batch's arrays, pixels still int16, to the device; runs in the reading thread.
+
+        To CUDA they go from pinned memory on a stream of their own, while the model computes on its. torch keeps the
+        pinned memory until the copy is done.
+        """
+        whole, tagged = bool(arrays["valid"].all()), int(arrays["tags"].sum())
+        if self._stream is None:
+            return _Sent({name: torch.from_numpy(array) for name, array in arrays.items()}, whole, tagged, None)
+        with torch.cuda.stream(self._stream):
+            tensors = {
+                name: torch.from_numpy(array).pin_memory().to(self.device, non_blocking=True)
+                for name, array in arrays.items()
+            }
+            return _Sent(tensors, whole, tagged, self._stream.record_event())
+
+    def _batch(self, sent: _Sent, chunk: NDArray[np.int64]) -> Batch:
+        """Normalise and mask on the device, once the arrays are there."""
+        tensors = sent.tensors
+        if sent.ready is not None:
+            stream = torch.cuda.current_stream(self.device)
+            stream.wait_event(sent.ready)
+            for tensor in tensors.values():
+                tensor.record_stream(stream)
+        series = make_series(
+            tensors["pixels"],
+            tensors["dates"],
+            None if sent.whole else tensors["valid"],
+            clear=clear_patches(tensors["clear"], self.encoder) if "clear" in tensors else None,
+            mean=self._mean,
+            std=self._std,
+            encoder=self.encoder,
+        )
+        return Batch(
+            series=series,
+            tags=tensors["tags"],
+            target=tensors.get("target"),
+            index=chunk,
+            tagged=sent.tagged,
+        )
+
+
+def clear_patches(clear: Tensor, encoder: EncoderConfig) -> Tensor:
+    """Clear patches (B, T, H/2, W/2) as an encoder's (B, P, T): one of its patches is clear where all of it is."""
+    if encoder.patch == 1:
+        clear = clear.repeat_interleave(CLEAR_PATCH, 2).repeat_interleave(CLEAR_PATCH, 3)
+    elif encoder.patch > CLEAR_PATCH:
+        factor = encoder.patch // CLEAR_PATCH
+        rows, cols = clear.shape[2] // factor, clear.shape[3] // factor
+        clear = clear.view(*clear.shape[:2], rows, factor, cols, factor).all(5).all(3)
+    return clear.flatten(2).transpose(1, 2)
+
+
+def model_dates(days: NDArray[np.int64], encoder: EncoderConfig, start: dt.date, length: int) -> NDArray[np.int64]:
+    """Days since the season's start as an encoder wants them: as they are, or as days of the year from 1.
+
+    Args:
+        days: any shape, 0..length.
+        encoder: `dates` applies.
+        start: first day of the season.
+        length: days of the season.
+    """
+    if encoder.dates == "season_day":
+        return days
+    calendar = np.datetime64(start) + np.arange(length + 1)
+    day_of_year: NDArray[np.int64] = (calendar - calendar.astype("datetime64[Y]")).astype(np.int64) + 1
+    return day_of_year[days]
+
+
+def make_series(
+    pixels: Tensor,
+    dates: Tensor,
+    valid: Tensor | None,
+    *,
+    clear: Tensor | None = None,
+    mean: Tensor,
+    std: Tensor,
+    encoder: EncoderConfig,
+) -> Series:
+    """What a model sees of measured pixels: normalised, with what it must not look at marked.
+
+    Args:
+        pixels: int16 (B, T, C, H, W), reflectance x 10,000.
+        dates: int64 (B, T), as the encoder wants them.
+        valid: bool (B, T), True on real dates; None: all are.
+        clear: bool (B, P, T), True where a patch is clear; None: not known.
+        mean: float (C,), of the training split.
+        std: float (C,), of the training split.
+        encoder: whether padding is masked.
+    """
+    normalised = pixels.float().sub_(mean[:, None, None]).div_(std[:, None, None])
+    seen = clear
+    if valid is not None:
+        normalised *= valid[:, :, None, None, None]
+        seen = valid[:, None] if clear is None else clear & valid[:, None]
+    padding = None
+    if not encoder.mask_padding:
+        count = torch.full_like(dates[:, 0], dates.shape[1]) if valid is None else valid.sum(1)
+        padding = (encoder.pad_dates - count).clamp(min=0)
+    return Series(pixels=normalised, dates=dates, seen=seen, padding=padding)
+
+
+def _shares(windows: int, parts: int) -> tuple[int, ...]:
+    """How many windows of a batch each part has: equal numbers, the first ones one more where they do not divide."""
+    return tuple(windows // parts + (part < windows % parts) for part in range(parts))
+
+
+def _own(windows: int, part: tuple[int, int]) -> slice:
+    """This part's windows of a batch; the last window where there is none, for a pass has to run on something."""
+    shares = _shares(windows, part[1])
+    start = min(sum(shares[: part[0]]), windows - 1)
+    return slice(start, start + max(shares[part[0]], 1))
+
+
+def _kept_dates(dates: int, keep: float, rng: np.random.Generator) -> NDArray[np.int64] | None:
+    """Which of a window's dates stay: a random share of them between `keep` and 1; None: all."""
+    if keep >= 1 or dates <= FEWEST_DATES:
+        return None
+    count = max(FEWEST_DATES, round(dates * rng.uniform(keep, 1)))
+    return np.sort(rng.choice(dates, count, replace=False))
+
+
+def _take_dates(window: Window, chosen: NDArray[np.int64] | None) -> Window:
+    if chosen is None:
+        return window
+    return Window(
+        pixels=window.pixels[chosen],
+        days=window.days[chosen],
+        tags=window.tags,
+        labels=None,
+        clear=None if window.clear is None else window.clear[chosen],
+    )
+
+
+def _orient(array: NDArray[np.uint8], turn: int) -> NDArray[np.uint8]:
+    """One of the 8 orientations of the last two axes."""
+    turned = np.rot90(array, turn % 4, axes=(-2, -1))
+    return turned[..., ::-1] if turn >= 4 else turned
+
+
+def _orient_window(window: Window, turn: int) -> Window:
+    if not turn:
+        return window
+    return Window(
+        pixels=_orient(window.pixels, turn),  # type: ignore[arg-type]
+        days=window.days,
+        tags=window.tags,
+        labels=None,
+        clear=None if window.clear is None else _orient(window.clear, turn),
+    )

@@ -1,0 +1,288 @@
+"""Cutting scenes into windows, and windows into splits that share no pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exact_core.config import DataConfig
+from exact_core.data.windows.dataset import CLEAR_PATCH, VOID, Window, WindowRecord
+from exact_core.data.windows.writer import DatasetWriter
+from exact_core.errors import ConfigError, DataError
+
+__all__ = [
+    "MIN_DATES",
+    "Area",
+    "Scene",
+    "TagNoise",
+    "add_scene",
+    "add_window",
+    "check_shares",
+    "has_window",
+    "mark_self_scored",
+    "origins",
+    "seen_dates",
+    "split_names",
+    "tags_from_labels",
+    "thin_dates",
+    "window_transform",
+]
+
+MIN_DATES = 2
+"""Dates with a measured pixel that make a window a time series; the writer refuses fewer."""
+Area = tuple[int, int, int, int]
+"""A part of a scene in pixels: row0, col0, row1, col1."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A scene's series on one grid, or some rows of it.
+
+    pixels int16 (T, C, h, W), reflectance x 10,000; days int16 (T,); labels uint8 (H, W) of the whole scene or None;
+    clear uint8 (T, h/2, W/2) or None; transform of the scene's upper left corner in units of crs; first: the row of the
+    scene, even, that pixels and clear begin with.
+    """
+
+    name: str
+    pixels: NDArray[np.int16]
+    days: NDArray[np.int16]
+    labels: NDArray[np.uint8] | None
+    clear: NDArray[np.uint8] | None
+    crs: str
+    transform: tuple[float, ...]
+    origin: str
+    fold: int = 0
+    first: int = 0
+
+
+def origins(height: int, width: int, *, window: int, stride: int) -> list[tuple[int, int]]:
+    """Upper left corners of the windows that fit, row-major; what does not fill a window is dropped."""
+    return [(row, col) for row in range(0, height - window + 1, stride) for col in range(0, width - window + 1, stride)]
+
+
+def tags_from_labels(labels: NDArray[np.uint8], *, classes: int, share: float) -> NDArray[np.uint8]:
+    """Image-level tags (K,): 1 where a crop covers more than `share` of the window (paper: 1 %).
+
+    Background and void never count as a tag but count as area.
+    """
+    counts = np.bincount(labels.reshape(-1), minlength=VOID + 1)[1 : classes + 1]
+    return (counts > share * labels.size).astype(np.uint8)
+
+
+def window_transform(transform: tuple[float, ...], row: int, col: int) -> tuple[float, ...]:
+    """Affine transform of a window whose upper left pixel is (row, col)."""
+    a, b, c, d, e, f = transform
+    return (a, b, c + col * a + row * b, d, e, f + col * d + row * e)
+
+
+def thin_dates(clear_share: NDArray[np.float64], limit: int) -> NDArray[np.int64]:
+    """Positions of at most `limit` of T dates, spread over the whole series: the clearest of each of `limit` runs."""
+    if len(clear_share) <= limit:
+        return np.arange(len(clear_share))
+    return np.array([run[np.argmax(clear_share[run])] for run in np.array_split(np.arange(len(clear_share)), limit)])
+
+
+def check_shares(*, validation: float, test: float) -> None:
+    """Raise ConfigError if there is a validation split but no test split: final figures would have no windows."""
+    if test == 0 and validation > 0:
+        raise ConfigError(
+            f"data.test_share is 0 but data.validation_share is {validation:g}: no window is left for the final "
+            f"figures; set data.test_share above 0, or both to 0 to train and score on everything"
+        )
+
+
+def mark_self_scored(writer: DatasetWriter, reason: str) -> None:
+    """Have the dataset scored on its training windows, and note why."""
+    writer.self_scored = True
+    writer.notes.append(
+        f"{reason}: every window is used for training, and figures are computed on the same pixels; they say how well "
+        f"the map fits here, not how it will do elsewhere"
+    )
+
+
+def split_names(count: int, *, validation: float, test: float, seed: int, what: str) -> list[str]:
+    """A split for each of `count` scenes or blocks, at random by `seed`.
+
+    Every split with a share above 0 gets at least one; if both shares are 0, all is train.
+
+    Raises:
+        ConfigError: a share for validation, but none for test.
+        DataError: too few to give every split one.
+    """
+    check_shares(validation=validation, test=test)
+    sizes = {"validation": validation, "test": test}
+    numbers = {name: max(1, round(share * count)) if share > 0 else 0 for name, share in sizes.items()}
+    if count - sum(numbers.values()) < 1:
+        raise DataError(
+            f"{count} {what} cannot fill train, validation ({validation:g}) and test ({test:g}); "
+            f"give more {what}, or set data.validation_share to 0, or both shares to train and score on everything"
+        )
+    names = ["train"] * count
+    order = np.random.default_rng(seed).permutation(count)
+    for name in ("test", "validation"):
+        for _ in range(numbers[name]):
+            names[order[0]] = name
+            order = order[1:]
+    return names
+
+
+def _corners(scene: Scene, area: Area | None, *, window: int, stride: int) -> list[tuple[int, int]]:
+    """Upper left corners, in the scene, of the windows of an area; None: of all that is here."""
+    height, width = scene.pixels.shape[-2:]
+    row0, col0, row1, col1 = area or (scene.first, 0, scene.first + height, width)
+    return [(row0 + row, col0 + col) for row, col in origins(row1 - row0, col1 - col0, window=window, stride=stride)]
+
+
+def seen_dates(scene: Scene, row: int, col: int, *, window: int) -> NDArray[np.bool_]:
+    """Dates (T,) with a measured pixel in a window; without one (nodata 0) a date says nothing about it."""
+    row -= scene.first
+    return np.asarray(scene.pixels[:, :, row : row + window, col : col + window].any(axis=(1, 2, 3)))
+
+
+def has_window(scene: Scene, area: Area, *, window: int, stride: int) -> bool:
+    """Whether any window of an area is measured on at least MIN_DATES dates."""
+    corners = _corners(scene, area, window=window, stride=stride)
+    return any(seen_dates(scene, row, col, window=window).sum() >= MIN_DATES for row, col in corners)
+
+
+class TagNoise:
+    """How sure tags are that were taken from labels, counted over windows.
+
+    A tag is narrow if its crop covers between half and twice the least share: a field at the edge makes or unmakes it.
+    It is loose if it would go, or another come, were the labels shifted by one pixel, which is what images and parcels
+    are commonly off by.
+    """
+
+    def __init__(self) -> None:
+        self.tags = self.narrow = self.loose = 0
+
+    def add(self, labels: NDArray[np.uint8], row: int, col: int, *, window: int, classes: int, share: float) -> None:
+        """Count the tags of a window of a scene's labels (H, W)."""
+        height, width = labels.shape
+
+        def tags(step_row: int, step_col: int, least: float) -> NDArray[np.bool_]:
+            top = min(max(row + step_row, 0), height - window)
+            left = min(max(col + step_col, 0), width - window)
+            part = labels[top : top + window, left : left + window]
+            return tags_from_labels(part, classes=classes, share=least) > 0
+
+        here = tags(0, 0, share)
+        self.tags += int(here.sum())
+        self.narrow += int((tags(0, 0, share / 2) & ~tags(0, 0, 2 * share)).sum())
+        steps = ((-1, 0), (1, 0), (0, -1), (0, 1))
+        self.loose += int(np.any([tags(*step, share) != here for step in steps], axis=0).sum())
+
+    def note(self, share: float) -> str | None:
+        """What a reader should know of it."""
+        if not self.tags:
+            return None
+        return (
+            f"of {self.tags} tags, {self.narrow} rest on an area between half and twice {share:.2%} of the window "
+            f"(data.tag_share), and {self.loose} would differ with labels shifted by one pixel"
+        )
+
+
+def add_window(
+    writer: DatasetWriter,
+    scene: Scene,
+    row: int,
+    col: int,
+    *,
+    seen: NDArray[np.bool_],
+    tags: NDArray[np.uint8],
+    split: str,
+) -> None:
+    """Cut one window of a scene, with the dates that measured any of it (`seen_dates`)."""
+    window = writer.window
+    here = np.s_[row : row + window, col : col + window]
+    top = row - scene.first
+    inside = np.s_[top : top + window, col : col + window]
+    patches = np.s_[top // 2 : (top + window) // 2, col // 2 : (col + window) // 2]
+    writer.add(
+        WindowRecord(
+            id=f"{scene.name}/{row:05d}-{col:05d}",
+            scene=scene.name,
+            row=row,
+            col=col,
+            crs=scene.crs,
+            transform=window_transform(scene.transform, row, col),
+            split=split,
+            fold=scene.fold,
+            dates=int(seen.sum()),
+            tags=tuple(int(tag) for tag in tags),
+        ),
+        Window(
+            pixels=np.ascontiguousarray(scene.pixels[(seen, slice(None), *inside)]),
+            days=scene.days[seen],
+            tags=tags,
+            labels=None if scene.labels is None else np.ascontiguousarray(scene.labels[here]),
+            clear=None if scene.clear is None else scene.clear[(seen, *patches)],
+        ),
+        origin=scene.origin,
+    )
+
+
+def add_scene(
+    writer: DatasetWriter,
+    scene: Scene,
+    config: DataConfig,
+    *,
+    split: str,
+    area: Area | None = None,
+    stride: int | None = None,
+    skip_unseen: bool = False,
+    report: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None = None,
+    noise: TagNoise | None = None,
+) -> int:
+    """Cut a scene, or a part of it, into windows of one split.
+
+    Args:
+        writer: gets the windows.
+        scene: the series; labels must be known.
+        config: window, stride and tag_share.
+        split: train, validation or test, or a name of its own for `DatasetWriter.name_splits`.
+        area: the part, in pixels of the whole scene; None: all that is here of it.
+        stride: step between windows, pixels; None: config.stride, or a window.
+        skip_unseen: leave out windows that are measured on fewer than MIN_DATES dates, such as those beyond the edge
+            of a swath, instead of refusing the scene.
+        report: what is reported of a window's true tags (K,), for generated data with wrong tags; None: the truth.
+        noise: counts the tags that rest on little.
+
+    Returns:
+        Number of windows left out.
+
+    Raises:
+        ConfigError: a stride that cuts the patches of `clear`.
+        DataError: no labels, or, without skip_unseen, a window measured on fewer than MIN_DATES dates.
+    """
+    if scene.labels is None:
+        raise DataError(f"{scene.origin}: no labels to take image-level tags from; name them by data.season.labels")
+    window, classes = config.window, len(writer.classes)
+    step = stride or config.stride or window
+    if scene.clear is not None and step % CLEAR_PATCH:
+        raise ConfigError(
+            f"data.stride is {step}, but clouds are known at {CLEAR_PATCH}x{CLEAR_PATCH} patches; "
+            f"give a multiple of {CLEAR_PATCH}"
+        )
+    skipped = 0
+    for row, col in _corners(scene, area, window=window, stride=step):
+        seen = seen_dates(scene, row, col, window=window)
+        if skip_unseen and seen.sum() < MIN_DATES:
+            skipped += 1
+            continue
+        if not seen.any():
+            raise DataError(
+                f"{scene.origin}: the window at row {row}, column {col} is 0 (nodata) on all {len(seen)} dates; "
+                f"leave this area out or add acquisitions that cover it"
+            )
+        labels = scene.labels[row : row + window, col : col + window]
+        tags = tags_from_labels(labels, classes=classes, share=config.tag_share)
+        if noise is not None:
+            noise.add(scene.labels, row, col, window=window, classes=classes, share=config.tag_share)
+        if report is not None:
+            tags = report(tags)
+        add_window(writer, scene, row, col, seen=seen, tags=tags, split=split)
+    return skipped

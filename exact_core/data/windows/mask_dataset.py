@@ -1,0 +1,142 @@
+"""Pseudo masks and CAMs on disk (docs/data-format.md specifies the files).
+
+masks.json               MaskManifest, written last
+NNNNN.safetensors        one file a shard of the dataset
+index   int64 (n,)             positions in the dataset
+masks   uint8 (n, H, W)        0 background, 1..K crops
+cams    float16 (n, K, H, W)   the CAMs that the masks were made from, 0 where a class is not tagged
+fused   float16, as cams       the fused CAMs of the same forward passes, for comparison
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from exact_core.config import Settings, describe
+from exact_core.data.windows.dataset import FileEntry, WindowDataset, sha256_of, verify
+from exact_core.errors import DataError
+from exact_core.files import publish_text
+
+__all__ = ["MaskManifest", "MaskQuality", "MaskSet", "write_mask_shard"]
+
+
+class MaskQuality(Settings):
+    """What can be said of pseudo masks without any truth (`exact_core.clues.quality`); null where it is unknown."""
+
+    border_contrast: float | None = Field(
+        description="mean contrast, natural logarithm above the window's mean, of the images along the masks' outlines"
+    )
+    stability: float = Field(description="mIoU between the masks of every other date and those of the dates between")
+    stability_by_class: dict[str, float | None] = Field(
+        {}, description="the same, class by class, background among them; null where neither shows it"
+    )
+    sharpness: float = Field(description="mIoU between the masks a little below and a little above the threshold")
+    relearn_agreement: float | None = Field(
+        description="share of pixels that kept their label when the masks were learned again; null where they were not"
+    )
+    tag_agreement: float = Field(
+        description="share of the tags whose crop is in the mask that the CAMs give, macro over crops"
+    )
+    tag_agreement_by_class: dict[str, float | None] = Field(description="the same, crop by crop; null without tags")
+    shown_by_class: dict[str, float | None] = Field(
+        {}, description="share of a crop's training windows whose mask, as it is delivered, shows it; null without tags"
+    )
+    lost: tuple[str, ...] = Field((), description="crops that fewer than half of those masks show")
+    rare: tuple[str, ...] = Field(
+        (), description="crops tagged in fewer training windows than any that the expectation was fitted to"
+    )
+    expected_miou: float = Field(
+        description="mIoU of the masks to be expected, from the figures above; rare crops count for less"
+    )
+    expected_error: float = Field(
+        description="by how much that expectation was off on seasons that it was not fitted to"
+    )
+
+
+class MaskManifest(Settings):
+    """`masks.json`."""
+
+    schema_version: Literal[1] = 1
+    dataset_digest: str
+    classes: tuple[str, ...]
+    cam: str = Field(description="which CAM the masks were made from")
+    threshold: float = Field(description="background plane, CAM units in [0, 1]")
+    rule: str = Field(description="how the threshold was chosen; 'given' when it was set by hand")
+    fused_threshold: float = Field(description="threshold of the fused CAM by the same rule, for comparison")
+    splits: tuple[str, ...]
+    windows: int
+    coverage: dict[str, float] = Field(description="share of pixels given to background and to each crop")
+    histogram: tuple[int, ...] = Field(description="pixels by strongest CAM, equal bins over [0, 1]")
+    quality: MaskQuality = Field(description="what is known of the masks without any truth")
+    code_version: str
+    shards: tuple[FileEntry, ...]
+
+    def publish(self, folder: Path) -> None:
+        """Write the manifest; with it the folder is complete."""
+        publish_text(folder / "masks.json", self.model_dump_json(indent=2))
+
+
+def write_mask_shard(folder: Path, number: int, arrays: dict[str, NDArray[np.generic]]) -> FileEntry:
+    """Write the arrays of one shard by way of a temporary name."""
+    name = f"{number:05d}.safetensors"
+    partial = folder / f"{name}.partial"
+    save_file(dict(arrays), partial)
+    entry = FileEntry(name=name, sha256=sha256_of(partial), bytes=partial.stat().st_size, windows=len(arrays["index"]))
+    os.replace(partial, folder / name)
+    return entry
+
+
+class MaskSet:
+    """Read access to the masks made for a dataset; shards are checked against their SHA-256 when first read.
+
+    Raises:
+        DataError: no mask set there, or one made for another dataset.
+    """
+
+    def __init__(self, folder: Path, dataset: WindowDataset) -> None:
+        path = folder / "masks.json"
+        if not path.is_file():
+            raise DataError(f"{path}: no masks here; make them with `exact generate-masks`")
+        try:
+            self.manifest = MaskManifest.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise DataError(describe(error, where=str(path), model=MaskManifest)) from error
+        if self.manifest.dataset_digest != dataset.manifest.digest:
+            raise DataError(
+                f"{path}: these masks were made for dataset {self.manifest.dataset_digest[:12]}…, "
+                f"not for {dataset.manifest.digest[:12]}… in {dataset.root}; generate masks for this dataset"
+            )
+        self._places: dict[int, tuple[int, int]] = {}
+        self._shards: list[Any] = []
+        for number, entry in enumerate(self.manifest.shards):
+            verify(folder, entry)
+            shard: Any = safe_open(str(folder / entry.name), framework="numpy")
+            self._shards.append(shard)
+            self._places |= {int(i): (number, row) for row, i in enumerate(shard.get_tensor("index"))}
+
+    def __contains__(self, index: int) -> bool:
+        return index in self._places
+
+    def mask(self, index: int) -> NDArray[np.uint8]:
+        """Pseudo mask (H, W) of the window at a position in the dataset."""
+        mask: NDArray[np.uint8] = self._read("masks", index)
+        return mask
+
+    def cam(self, index: int, *, fused: bool = False) -> NDArray[np.float16]:
+        """The window's CAMs (K, H, W)."""
+        cam: NDArray[np.float16] = self._read("fused" if fused else "cams", index)
+        return cam
+
+    def _read(self, name: str, index: int) -> Any:
+        if index not in self._places:
+            raise DataError(f"there is no mask for window {index}; masks cover the splits {self.manifest.splits}")
+        shard, row = self._places[index]
+        return self._shards[shard].get_slice(name)[row]

@@ -1,0 +1,251 @@
+"""A sample of a season's pixel series on a regular calendar: what a model has seen, small enough to travel with it.
+
+    reference.safetensors, beside a segmenter's weights; of each sample (train_, held_out_)
+        series      int16 (N, G, C)    reflectance x 10,000 on the calendar, linear between clear looks
+        gap         int16 (N, G)       days from the calendar's day to the nearest clear look
+        label       uint8 (N,)         class that the segmenter gave, VOID: none
+        confidence  float32 (N,)       its probability, NaN: not known
+        window      int32 (N,)         which of the sampled windows the pixel comes from
+    and the season (`ReferenceSeason`) as JSON in the file's metadata
+
+Axes: N pixels, T dates, C bands, H W pixels of a window, G days of the calendar.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from exact_core.config import Settings, describe
+from exact_core.data.windows.clear_looks import all_of_patches
+from exact_core.data.windows.dataset import CLEAR_PATCH, VOID, Window
+from exact_core.data.windows.regular_series import calendar_series
+from exact_core.errors import CorruptError
+
+__all__ = [
+    "NEVER",
+    "REFERENCE",
+    "ReferenceSeason",
+    "SampleBuilder",
+    "SeasonSamples",
+    "SeriesSample",
+    "clear_looks",
+    "load_season_samples",
+    "look_gaps",
+    "save_season_samples",
+    "some_dates",
+]
+
+REFERENCE = "reference.safetensors"
+NEVER = 9999
+"""Gap of a pixel without any clear look, days."""
+FEWEST_LOOKS = 2
+"""Clear looks that make a pixel's series; pixels with fewer are not sampled."""
+
+
+class ReferenceSeason(Settings):
+    """The season that a reference was sampled from."""
+
+    start: dt.date
+    days: int = Field(description="length of the season, days")
+    bands: tuple[str, ...]
+    classes: tuple[str, ...] = Field(description="names of crops 1..K; 0 is background")
+    calendar: tuple[float, ...] = Field(description="days of the calendar, since season start")
+    held_out: str = Field(description="which windows the held-out sample is of")
+    held_out_dates: float = Field(
+        1.0, description="share of their dates that the series of the held-out sample are made of; 1 in older files"
+    )
+    labelled: str = Field(description="where labels and confidence come from")
+
+
+@dataclass(frozen=True)
+class SeriesSample:
+    """Pixels of a season; arrays as in the module's docstring, series in float32."""
+
+    series: NDArray[np.float32]
+    gap: NDArray[np.int16]
+    label: NDArray[np.uint8]
+    confidence: NDArray[np.float32]
+    window: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.series)
+
+    def take(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> SeriesSample:
+        """Some of the pixels."""
+        return SeriesSample(**{each.name: getattr(self, each.name)[chosen] for each in fields(self)})
+
+    def supported(self, reach: int) -> NDArray[np.float32]:
+        """The series (N, G, C) with NaN on days that have no clear look within `reach` days."""
+        return np.where((self.gap <= reach)[:, :, None], self.series, np.float32(np.nan))
+
+
+@dataclass(frozen=True)
+class SeasonSamples:
+    """What a model learned from (`train`), and pixels of the same season that lie elsewhere (`held_out`)."""
+
+    season: ReferenceSeason
+    train: SeriesSample
+    held_out: SeriesSample
+
+    @property
+    def calendar(self) -> NDArray[np.float64]:
+        """Days since the season's start (G,)."""
+        return np.array(self.season.calendar)
+
+
+class SampleBuilder:
+    """Collects pixels of windows.
+
+    Args:
+        calendar: days since season start (G,).
+        per_window: pixels taken of a window, at random, of those with at least two clear looks.
+        seed: of the draw.
+    """
+
+    def __init__(self, calendar: NDArray[np.float64], *, per_window: int, seed: int) -> None:
+        self._calendar, self._per_window, self._seed = calendar, per_window, seed
+        self._parts: list[SeriesSample] = []
+        self._windows = 0
+        self._moments: NDArray[np.float64] | None = None
+
+    def add(self, window: Window, probabilities: NDArray[np.float32] | None = None) -> None:
+        """Take pixels of a window; `probabilities` (K + 1, H, W) give them a class and its confidence."""
+        clear = clear_looks(window)
+        measured = window.pixels.any(1)
+        values = window.pixels.transpose(1, 0, 2, 3)[:, measured].astype(np.float64)
+        moments = np.stack([np.full(len(values), values.shape[1], np.float64), values.sum(1), np.square(values).sum(1)])
+        self._moments = moments if self._moments is None else self._moments + moments
+        number, self._windows = self._windows, self._windows + 1
+        usable = np.flatnonzero(_per_pixel(clear.sum(0) >= FEWEST_LOOKS))
+        if not len(usable):
+            return
+        rng = np.random.default_rng((self._seed, number))
+        chosen = np.sort(rng.permutation(usable)[: self._per_window])
+        series = calendar_series(replace(window, clear=clear.astype(np.uint8)), self._calendar)[chosen]
+        gap = look_gaps(window.days, clear, self._calendar)
+        label, confidence = np.full(len(chosen), VOID, np.uint8), np.full(len(chosen), np.nan, np.float32)
+        if probabilities is not None:
+            flat = probabilities.reshape(len(probabilities), -1)[:, chosen]
+            label, confidence = flat.argmax(0).astype(np.uint8), flat.max(0).astype(np.float32)
+        # Rounded as it is stored: a sample compares alike before and after it was saved.
+        self._parts.append(
+            SeriesSample(
+                np.rint(series), _per_pixel(gap)[chosen], label, confidence, np.full(len(chosen), number, np.int32)
+            )
+        )
+
+    def finish(self) -> SeriesSample:
+        """All pixels taken so far; the sample may be empty."""
+        if not self._parts:
+            days, bands = len(self._calendar), 0 if self._moments is None else self._moments.shape[1]
+            return SeriesSample(
+                np.zeros((0, days, bands), np.float32),
+                np.zeros((0, days), np.int16),
+                np.zeros(0, np.uint8),
+                np.zeros(0, np.float32),
+                np.zeros(0, np.int32),
+            )
+        return SeriesSample(
+            **{
+                each.name: np.concatenate([getattr(part, each.name) for part in self._parts])
+                for each in fields(SeriesSample)
+            }
+        )
+
+    def measured(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and standard deviation of each band (C,) over all measured pixel-dates, clouds included."""
+        if self._moments is None:
+            return np.zeros(0), np.zeros(0)
+        count, total, squares = self._moments
+        mean = total / np.maximum(count, 1)
+        return mean, np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 0))
+
+
+def clear_looks(window: Window) -> NDArray[np.bool_]:
+    """Where a patch was measured whole and, if clouds are known, none lies over it: (T, H/2, W/2)."""
+    clear = all_of_patches(np.asarray(window.pixels.any(1)))
+    return clear if window.clear is None else np.asarray(clear & (window.clear > 0))
+
+
+def some_dates(window: Window, share: float, rng: np.random.Generator) -> Window:
+    """A window as another list of dates would show it: a random share of its own, in order.
+
+    Args:
+        window: of T dates.
+        share: of the dates, of 1; at least two remain, as a series needs.
+        rng: draws them.
+    """
+    dates = len(window.days)
+    count = min(dates, max(FEWEST_LOOKS, round(share * dates)))
+    chosen = np.sort(rng.permutation(dates)[:count])
+    return replace(
+        window,
+        pixels=window.pixels[chosen],
+        days=window.days[chosen],
+        clear=None if window.clear is None else window.clear[chosen],
+    )
+
+
+def look_gaps(days: NDArray[np.int16], clear: NDArray[np.bool_], calendar: NDArray[np.float64]) -> NDArray[np.int16]:
+    """Days from each day of the calendar to a patch's nearest clear look: (H/2, W/2, G); NEVER where it has none."""
+    apart = np.abs(days.astype(np.float64)[:, None] - calendar)
+    gaps = np.where(clear[..., None], apart[:, None, None, :], NEVER).min(0)
+    return np.asarray(np.rint(gaps), np.int16)
+
+
+def _per_pixel(patches: NDArray[Any]) -> NDArray[Any]:
+    """Values of patches (h, w, ...) for each of their pixels, row-major (H * W, ...)."""
+    pixels = patches.repeat(CLEAR_PATCH, 0).repeat(CLEAR_PATCH, 1)
+    return pixels.reshape(-1, *pixels.shape[2:])
+
+
+def save_season_samples(path: Path, reference: SeasonSamples) -> None:
+    """Write a reference, all of it or nothing."""
+    tensors = {}
+    for name in ("train", "held_out"):
+        sample = getattr(reference, name)
+        for each in fields(SeriesSample):
+            values = getattr(sample, each.name)
+            stored = np.clip(values, -(2**15), 2**15 - 1).astype(np.int16) if each.name == "series" else values
+            tensors[f"{name}_{each.name}"] = np.ascontiguousarray(stored)
+    partial = path.with_name(f"{path.name}.partial")
+    save_file(tensors, partial, metadata={"reference": reference.season.model_dump_json()})
+    os.replace(partial, path)
+
+
+def load_season_samples(path: Path) -> SeasonSamples:
+    """Read a reference.
+
+    Raises:
+        CorruptError: no such file, or one of another kind.
+    """
+    try:
+        with safe_open(path, "numpy") as file:
+            season = ReferenceSeason.model_validate(json.loads((file.metadata() or {})["reference"]))
+            samples = [
+                SeriesSample(
+                    **{
+                        each.name: file.get_tensor(f"{name}_{each.name}").astype(
+                            np.float32 if each.name == "series" else file.get_tensor(f"{name}_{each.name}").dtype
+                        )
+                        for each in fields(SeriesSample)
+                    }
+                )
+                for name in ("train", "held_out")
+            ]
+    except ValidationError as error:
+        raise CorruptError(describe(error, where=str(path), model=ReferenceSeason)) from error
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise CorruptError(f"{path}: not a readable reference sample: {error}; train the segmenter again") from error
+    return SeasonSamples(season, *samples)

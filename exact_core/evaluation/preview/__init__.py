@@ -1,0 +1,1 @@
+"""A page that shows data before it is trained on."""

@@ -1,0 +1,124 @@
+"""What stands out in data before it is trained on: shifted bands, gaps between dates, tags that teach little."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from exact_core.evaluation.preview.content import ALL, GAP_WEEKS, USABLE, Preview, TagFigures
+
+__all__ = ["ALWAYS", "FEW_WINDOWS", "LARGE_SHIFT", "few", "findings"]
+
+FEW_WINDOWS = 20
+"""A crop tagged in fewer training windows is flagged."""
+ALWAYS = 0.95
+"""A crop that is tagged in more than this share of windows, or of another crop's windows, cannot be told by tags."""
+LARGE_SHIFT = 1.0
+"""Difference of means, in standard deviations of training, from which a band is flagged."""
+
+
+def findings(preview: Preview) -> list[str]:
+    """What stands out, a sentence or two each, with the way out."""
+    return [*_shifted(preview), *_gaps(preview), *([] if preview.tags is None else _tags(preview.tags))]
+
+
+def few(tags: TagFigures) -> list[int]:
+    """Positions of crops with little support in training: fewer than FEW_WINDOWS windows."""
+    return np.flatnonzero(tags.counts.get("train", np.zeros(len(tags.classes))) < FEW_WINDOWS).tolist()
+
+
+def _shifted(preview: Preview) -> list[str]:
+    found: dict[str, dict[str, float]] = {}
+    for figures in preview.bands:
+        for group, shift in figures.shifts.items():
+            if abs(shift) > LARGE_SHIFT:
+                found.setdefault(group, {})[figures.band] = shift
+    return [
+        f"In {_place(group)}, {_bands(shifts)} {'lie' if len(shifts) > 1 else 'lies'} more than {LARGE_SHIFT:g} "
+        f"standard deviation from training. Check the scaling and offset of the reflectances and the dates; if both "
+        f"are right, train on data that looks like this."
+        for group, shifts in found.items()
+    ]
+
+
+def _bands(shifts: dict[str, float]) -> str:
+    """The shifted bands, each with its shift; of many, the farthest alone."""
+    if len(shifts) > 4:
+        farthest = max(shifts, key=lambda band: abs(shifts[band]))
+        return f"{len(shifts)} bands ({farthest} {shifts[farthest]:+.1f} the farthest)"
+    return _listed([f"{band} ({shift:+.1f})" for band, shift in shifts.items()])
+
+
+def _place(group: str) -> str:
+    return "this data" if group == ALL else f"the {group} split"
+
+
+def _gaps(preview: Preview) -> list[str]:
+    if preview.kind == "season":
+        return _season_gaps(preview)
+    if not preview.gaps:
+        return []
+    longest = preview.gaps[0]
+    where = f" in {longest.scene}" if preview.scenes > 1 else ""
+    shown, with_gaps = len(preview.calendar), len({gap.scene for gap in preview.gaps})
+    share = f"All {shown}" if with_gaps == shown else f"{with_gaps} of the {shown}"
+    many = f"{share} scenes shown have" if preview.scenes > 1 else ""
+    counted = f"{many} a gap of more than {GAP_WEEKS:g} weeks; the longest:" if many else "The longest gap:"
+    usable = f"with {100 * USABLE:.0f} % of the scene {'clear' if preview.clouds_known else 'measured'}"
+    return [
+        f"{counted} {longest.first} to {longest.last}{where}, {longest.weeks:.1f} weeks without a date {usable}. Add "
+        f"acquisitions, raise data.max_dates if ingest thinned them out, or shorten the season; what happens to a crop "
+        f"in that time cannot be seen."
+    ]
+
+
+def _season_gaps(preview: Preview) -> list[str]:
+    """Of images, the gaps that thinning makes are told apart from those without acquisitions."""
+    usable = f"with {100 * USABLE:.0f} % of it {'clear' if preview.clouds_known else 'measured'}"
+    real = [gap for gap in preview.gaps if gap.scene == preview.calendar[0].name]
+    made = [gap for gap in preview.gaps if gap.scene != preview.calendar[0].name]
+    made = [gap for gap in made if not any(each.first <= gap.first and gap.last <= each.last for each in real)]
+    said = [
+        f"No acquisition shows the area {usable} from {gap.first} to {gap.last} ({gap.weeks:.1f} weeks). Add "
+        f"acquisitions, or shorten the season; what happens to a crop in that time cannot be seen."
+        for gap in real[:1]
+    ]
+    said += [
+        f"Thinning to {len(preview.calendar[-1].days)} dates leaves {gap.weeks:.1f} weeks, {gap.first} to {gap.last}, "
+        f"without a usable date where there are acquisitions. Raise data.max_dates, or shorten the season."
+        for gap in made[:1]
+    ]
+    return said
+
+
+def _tags(tags: TagFigures) -> list[str]:
+    said = []
+    scarce = [f"{tags.classes[number]} ({tags.counts['train'][number]})" for number in few(tags)]
+    if scarce:
+        said.append(
+            f"Fewer than {FEW_WINDOWS} training windows are tagged with {_listed(scarce)}. Add scenes where "
+            f"{'they grow' if len(scarce) > 1 else 'it grows'}, give like crops one name in the class map, or leave "
+            f"{'them' if len(scarce) > 1 else 'it'} out as void."
+        )
+    own, windows = tags.together.diagonal(), int(tags.density.sum())
+    always = np.flatnonzero(own > ALWAYS * windows).tolist()
+    if always:
+        names = [f"{tags.classes[number]} ({100 * own[number] / windows:.0f} %)" for number in always]
+        said.append(
+            f"Nearly every window is tagged with {_listed(names)}: a tag that is always there teaches nothing. Cut "
+            f"smaller windows (data.window), or add scenes without it."
+        )
+    for first, second in np.argwhere(tags.together > ALWAYS * np.maximum(own[:, None], 1)).tolist():
+        if first != second and second not in always and own[first] >= FEW_WINDOWS:
+            said.append(
+                f"{tags.classes[first]} is nearly always tagged together with {tags.classes[second]} "
+                f"({tags.together[first, second]} of {own[first]} windows): tags alone hardly tell the two apart. Cut "
+                f"smaller windows, or add scenes where only one of them grows."
+            )
+    return said
+
+
+def _listed(words: Sequence[str]) -> str:
+    *rest, last = words
+    return f"{', '.join(rest)} and {last}" if rest else last

@@ -1,0 +1,159 @@
+"""Gathering a preview from a season of images that nothing was cut from yet: its dates, and a few cut-outs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.transform import Affine
+
+from exact_core.data.season.files import SCL
+from exact_core.data.season.folder import SeasonImages
+from exact_core.data.windows.cutting import thin_dates
+from exact_core.data.windows.dataset import Statistics, Window
+from exact_core.errors import DataError
+from exact_core.evaluation.palette import colours_of
+from exact_core.evaluation.preview.content import ALL, BandSums, Footprint, Preview, SceneDates, Strip, find_gaps
+from exact_core.evaluation.preview.footprints import corners_of
+from exact_core.evaluation.preview.from_dataset import STRIPS, Reference, counted, longest_first, strip_of
+
+__all__ = ["preview_season"]
+
+CUTOUTS = 12
+"""Cut-outs whose pixels are read."""
+CUTOUT = (16, 48)
+"""Smallest and largest side of a cut-out, pixels; a third of a small scene in between."""
+
+
+def preview_season(
+    images: SeasonImages, *, source: str, limit: int, seed: int, reference: Reference | None = None
+) -> Preview:
+    """A preview of a season of images; a few cut-outs are in memory.
+
+    Args:
+        images: all dates of the season.
+        source: what it is called.
+        limit: dates that ingest would keep.
+        seed: draws the cut-outs.
+        reference: statistics of training to compare with; None: no comparison.
+
+    Raises:
+        DataError: no cut-out was measured on two dates.
+    """
+    shares = np.array(images.shares)
+    kept = thin_dates(shares, limit)
+    thinned = replace(images, acquisitions=[images.acquisitions[position] for position in kept])
+    cuts = _cut_outs(thinned, seed)
+    if not cuts:
+        raise DataError(f"{source}: no part that was looked at is measured on two dates; give more acquisitions")
+    side = cuts[0][2].shape[-1]
+    known = reference or Reference(_own_statistics([pixels for _, _, pixels, _ in cuts]), "")
+    sums = BandSums(images.bands, known.statistics)
+    for _, _, pixels, _ in cuts:
+        sums.add(ALL, pixels)
+    every = SceneDates(f"{len(shares)} dates", images.days, shares)
+    rows = (
+        [every]
+        if len(kept) == len(shares)
+        else [every, SceneDates(f"{len(kept)} kept", images.days[kept], shares[kept])]
+    )
+    gaps = [gap for row in rows for gap in find_gaps(row, start=images.start, length=images.length)]
+    clouds = SCL in images.acquisitions[0].files
+    return Preview(
+        title=images.name,
+        kind="season",
+        classes=(),
+        colours=tuple(colours_of((), {})),
+        season_start=images.start,
+        season_days=images.length,
+        footprints=[_season_footprint(images, [(row, col, pixels.shape[-1]) for row, col, pixels, _ in cuts])],
+        calendar=rows,
+        scenes=1,
+        clouds_known=clouds,
+        gaps=longest_first(gaps),
+        bands=sums.figures(compare=reference is not None),
+        reference=known.name,
+        tags=None,
+        strips=[_strip_at(thinned, *cut) for cut in sorted(cuts, key=lambda cut: -cut[3].mean())[:STRIPS]],
+        sampled=f"{len(cuts)} cut-outs of {side} × {side} pixels, on {counted(len(kept), len(shares), 'dates')}",
+        facts={
+            "Source": source,
+            "Size": f"{images.grid.width} × {images.grid.height} pixels of {abs(images.grid.transform.a):g}",
+            "Dates": f"{len(shares)}, of which ingest keeps {len(kept)} (data.max_dates)",
+            "Clear": f"{100 * shares.mean():.0f} % on average, {100 * shares[kept].mean():.0f} % on the dates kept",
+            "CRS": images.grid.crs.to_string(),
+            "Bands": ", ".join(images.bands),
+            "Clouds": "known (SCL)" if clouds else "not known",
+        },
+        notes=tuple(images.notes),
+    )
+
+
+def _cut_outs(images: SeasonImages, seed: int) -> list[tuple[int, int, NDArray[np.int16], NDArray[np.bool_]]]:
+    """Row, column, pixels and clear patches of cut-outs, drawn by seed, that two dates measured."""
+    shorter = min(images.grid.height, images.grid.width)
+    side = min(max(CUTOUT[0], shorter // 6 * 2), CUTOUT[1], shorter)
+    places = [(row, col) for row in _starts(images.grid.height, side) for col in _starts(images.grid.width, side)]
+    order = np.random.default_rng(seed).permutation(len(places)).tolist()
+    found = []
+    # Beyond the edge of a swath there is nothing; a few more are tried.
+    for place in order[: 3 * CUTOUTS]:
+        row, col = places[place]
+        part = images.grid.rows(row, row + side)
+        part = replace(part, transform=part.transform @ Affine.translation(col, 0), width=side)
+        pixels, clear = replace(images, grid=part).read(0, side)
+        if (pixels != 0).any((1, 2, 3)).sum() >= 2:
+            found.append((row, col, pixels, clear))
+        if len(found) == CUTOUTS:
+            break
+    return found
+
+
+def _starts(length: int, side: int) -> list[int]:
+    """Even first pixels of parts of `side`; those that fit, at least one."""
+    return [start - start % 2 for start in range(0, length - side + 1, side)]
+
+
+def _own_statistics(parts: Sequence[NDArray[np.int16]]) -> Statistics:
+    columns = [part.transpose(1, 0, 2, 3).reshape(part.shape[1], -1) for part in parts]
+    values = np.concatenate([column[:, column.any(0)] for column in columns], 1).astype(np.float64)
+    std = values.std(1)
+    std[std < 1e-6] = 1.0
+    mean = tuple(values.mean(1).tolist())
+    return Statistics(mean=mean, std=tuple(std.tolist()), pixels=values.shape[1], origin="this data")
+
+
+def _season_footprint(images: SeasonImages, cuts: Sequence[tuple[int, int, int]]) -> Footprint:
+    grid = images.grid
+    areas = [(0, 0, grid.height, grid.width), *((row, col, row + side, col + side) for row, col, side in cuts)]
+    outlines = np.array(
+        [
+            [grid.transform @ corner for corner in ((left, top), (right, top), (right, bottom), (left, bottom))]
+            for top, left, bottom, right in areas
+        ],
+        np.float64,
+    )
+    crs = grid.crs.to_string()
+    return Footprint(
+        crs=crs,
+        outlines=outlines,
+        groups=("area", *("cut-outs read" for _ in cuts)),
+        scenes=(images.name,) * len(areas),
+        apart=False,
+        corners=corners_of(crs, outlines),
+    )
+
+
+def _strip_at(images: SeasonImages, row: int, col: int, pixels: NDArray[np.int16], clear: NDArray[np.bool_]) -> Strip:
+    window = Window(
+        pixels=pixels,
+        days=images.days.astype(np.int16),
+        tags=np.zeros(0, np.uint8),
+        labels=None,
+        clear=clear.astype(np.uint8),
+    )
+    place = f"row {row}, column {col}"
+    start, bands = images.start, images.bands
+    return strip_of(title=images.name, place=place, tags=(), start=start, bands=bands, window=window, labels=None)

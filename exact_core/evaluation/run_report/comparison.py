@@ -1,0 +1,110 @@
+"""Evaluated maps side by side: one HTML file that needs no network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from exact_core.errors import DataError
+from exact_core.evaluation.html_page import data_uri, png_of, render
+from exact_core.evaluation.run_report.figures import confusion_figure
+from exact_core.files import publish_text
+
+__all__ = ["Candidate", "write_comparison"]
+
+FIGURES = {
+    "oa_micro": "Overall accuracy",
+    "miou_macro": "mIoU",
+    "f1_macro": "F1, macro",
+}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One evaluated map.
+
+    Args:
+        title: what it is called.
+        metrics: content of its metrics.json (docs/data-format.md).
+        facts: what it was made of, as label -> value.
+        map_png: picture of its map; None: there is none.
+    """
+
+    title: str
+    metrics: dict[str, Any]
+    facts: dict[str, str] = field(default_factory=dict)
+    map_png: bytes | None = None
+
+
+def write_comparison(path: Path, candidates: Sequence[Candidate]) -> None:
+    """Write the comparison of two or more maps to `path`, complete or not at all.
+
+    Raises:
+        DataError: fewer than two, or they have no class in common.
+    """
+    if len(candidates) < 2:
+        raise DataError(f"a comparison wants two maps or more, got {len(candidates)}; name another run or model")
+    names = [name for name in _classes(candidates[0]) if all(name in _classes(each) for each in candidates)]
+    if not names:
+        raise DataError(f"{' and '.join(each.title for each in candidates)} have no class in common")
+    rows = [(label, [each.metrics.get(key) for each in candidates]) for key, label in FIGURES.items()]
+    rows.append(
+        ("Pseudo masks, mIoU", [(each.metrics.get("pseudo_masks") or {}).get("miou_macro") for each in candidates])
+    )
+    labels = list(dict.fromkeys(label for each in candidates for label in each.facts))
+    content = {
+        "columns": [{"title": each.title} for each in candidates],
+        "notes": _notes(candidates),
+        "figures": [_row(label, values) for label, values in rows if any(value is not None for value in values)],
+        "facts": [{"label": label, "cells": [each.facts.get(label, "–") for each in candidates]} for label in labels],
+        "classes": [_row(name, [each.metrics["per_class"][name]["iou"] for each in candidates]) for name in names],
+        "pictures": _pictures(candidates),
+    }
+    publish_text(path, render("run_report/comparison.html.j2", content))
+
+
+def _classes(candidate: Candidate) -> list[str]:
+    return list(candidate.metrics.get("per_class") or {})
+
+
+def _row(label: str, values: list[float | None]) -> dict[str, Any]:
+    known = [value for value in values if value is not None]
+    best = max(known) if len(set(known)) > 1 else None
+    first = values[0]
+    cells = []
+    for number, value in enumerate(values):
+        difference = "" if number == 0 or value is None or first is None else f"{100 * (value - first):+.1f}"
+        cells.append({"value": value, "difference": difference, "best": value is not None and value == best})
+    return {"label": label, "cells": cells}
+
+
+def _notes(candidates: Sequence[Candidate]) -> list[str]:
+    """What stands in the way of a fair comparison."""
+    notes = []
+    for label, what in (("dataset", "datasets"), ("split", "splits")):
+        values = {each.facts.get(label) for each in candidates}
+        if len(values) > 1:
+            notes.append(f"These maps were scored on different {what}: their figures do not compare.")
+    if len({tuple(_classes(each)) for each in candidates}) > 1:
+        notes.append("They do not have the same classes; the table shows those in common.")
+    return notes
+
+
+def _pictures(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
+    sections = []
+    maps = [(each.title, data_uri(each.map_png)) for each in candidates if each.map_png is not None]
+    if maps:
+        sections.append({"title": "Maps", "narrow": False, "figures": maps})
+    matrices = []
+    for each in candidates:
+        confusion = each.metrics.get("confusion") or {}
+        counts = np.array(confusion.get("counts") or [], np.int64)
+        if counts.sum():
+            matrices.append((each.title, data_uri(png_of(confusion_figure(confusion["classes"], counts)))))
+    if matrices:
+        sections.append({"title": "Confusion", "narrow": True, "figures": matrices})
+    return sections

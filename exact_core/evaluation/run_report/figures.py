@@ -1,0 +1,306 @@
+"""The pictures of a run: painted labels, CAMs over images, and charts, drawn without global matplotlib state.
+
+Axes: C bands, K crop classes, H W pixels; an image is (H, W, 3) in [0, 1]. Label 0 is background, 1..K crops, VOID
+unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from exact_core.data.windows.dataset import VOID
+from exact_core.evaluation.chart_style import (
+    INK,
+    MUTED,
+    RULE,
+    SERIES,
+    SHARES,
+    abbreviate,
+    class_labels,
+    matrix_axes,
+    new_figure,
+    plain,
+    shorten,
+)
+from exact_core.evaluation.palette import (
+    CONFIDENCE,
+    Image,
+    overlay_cam,
+    paint,
+)
+
+__all__ = [
+    "Panel",
+    "SceneMap",
+    "confusion_figure",
+    "curves_figure",
+    "histogram_figure",
+    "map_figure",
+    "paint_confidence",
+    "panels_figure",
+    "per_class_figure",
+]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One window on its way from tags to map.
+
+    Args:
+        title: the window's name.
+        tags: names of the crops tagged in it.
+        image: true colour (H, W, 3).
+        cam: CAM of each class at pixel resolution (K, H, W), 0..1, 0 for untagged classes; None with dense supervision.
+        mask: pseudo mask (H, W).
+        prediction: labels of the segmenter (H, W).
+        truth: dense labels (H, W), None where unknown.
+    """
+
+    title: str
+    tags: tuple[str, ...]
+    image: Image
+    cam: NDArray[np.float32] | None
+    mask: NDArray[np.uint8] | None
+    prediction: NDArray[np.uint8]
+    truth: NDArray[np.uint8] | None
+
+
+@dataclass(frozen=True)
+class SceneMap:
+    """One mapped scene of the evaluation split.
+
+    Args:
+        name: the scene's name.
+        image: true colour (H, W, 3).
+        prediction: labels (H, W), VOID where no window covered.
+        confidence: probability of the predicted label (H, W), 0..1.
+        truth: dense labels (H, W), None where unknown.
+    """
+
+    name: str
+    image: Image
+    prediction: NDArray[np.uint8]
+    confidence: NDArray[np.float32]
+    truth: NDArray[np.uint8] | None
+
+
+def paint_confidence(scene: SceneMap) -> Image:
+    """Confidence as an image, dark = unsure, bright = sure; white where no window covered."""
+    # 32 steps: the eye sees no difference, and the PNG is a fifth of the size.
+    steps = np.rint(np.clip(scene.confidence, 0, 1) * 31) / 31
+    image = np.asarray(colormaps[CONFIDENCE](steps)[..., :3], np.float64)
+    image[scene.prediction == VOID] = 1.0
+    return image
+
+
+def columns_of_map(scene: SceneMap, colours: Sequence[str]) -> list[tuple[str, Image]]:
+    """Captions and images of a mapped scene, left to right."""
+    columns = [("Sentinel-2, true colour", scene.image), ("Crop map", paint(scene.prediction, colours))]
+    if scene.truth is not None:
+        columns.append(("Reference", paint(scene.truth, colours)))
+    return [*columns, ("Confidence", paint_confidence(scene))]
+
+
+def columns_of_panel(panel: Panel, colours: Sequence[str]) -> list[tuple[str, Image]]:
+    """Captions and images of a window, in the order of the method."""
+    columns = [("Sentinel-2", panel.image)]
+    if panel.cam is not None:
+        columns.append(("CAM", overlay_cam(panel.image, panel.cam, colours)))
+    if panel.mask is not None:
+        columns.append(("Pseudo mask", paint(panel.mask, colours)))
+    columns.append(("Prediction", paint(panel.prediction, colours)))
+    if panel.truth is not None:
+        columns.append(("Reference", paint(panel.truth, colours)))
+    return columns
+
+
+def map_figure(scenes: Sequence[SceneMap], classes: Sequence[str], colours: Sequence[str]) -> Figure:
+    """Scenes as rows with a legend; `classes` are the names of crops 1..K, `colours` of background and them."""
+    rows = [(shorten(scene.name), columns_of_map(scene, colours)) for scene in scenes]
+    return _image_grid(rows, classes, colours, side=3.2)
+
+
+def panels_figure(panels: Sequence[Panel], classes: Sequence[str], colours: Sequence[str]) -> Figure:
+    """Windows as rows with a legend; `classes` are the names of crops 1..K, `colours` of background and them."""
+    rows = [
+        (
+            "\n".join([shorten(panel.title, 28), *(shorten(tag) for tag in panel.tags)]),
+            columns_of_panel(panel, colours),
+        )
+        for panel in panels
+    ]
+    return _image_grid(rows, classes, colours, side=1.9)
+
+
+def confusion_figure(names: Sequence[str], counts: NDArray[np.int64]) -> Figure:
+    """Shares of each reference class (rows) that were predicted as each class, with pixel counts.
+
+    Args:
+        names: background and crops.
+        counts: (K + 1, K + 1), rows = reference.
+    """
+    size = len(names)
+    cell = 0.78 if size <= 10 else 0.6
+    figure = new_figure(cell * size + 2.0, cell * size + 1.4)
+    axes = figure.add_subplot()
+    total = counts.sum(1, keepdims=True)
+    shares = np.divide(counts, total, out=np.zeros(counts.shape), where=total > 0)
+    axes.imshow(shares, cmap=SHARES, vmin=0, vmax=1, interpolation="nearest")
+    for row, column in np.argwhere(counts > 0):
+        share = shares[row, column]
+        text = f"{100 * share:.0f} %\n{abbreviate(int(counts[row, column]))}" if share >= 0.005 else "<1 %"
+        colour = "white" if share > 0.5 else INK if share >= 0.005 else MUTED
+        axes.text(column, row, text, ha="center", va="center", fontsize=10, color=colour, linespacing=1.25)
+    axes.set_xlabel("Predicted")
+    axes.set_ylabel("Reference")
+    matrix_axes(axes, names)
+    return figure
+
+
+def per_class_figure(names: Sequence[str], series: Mapping[str, Sequence[float | None]]) -> Figure:
+    """IoU of each class, one bar a series; an undefined value has no bar.
+
+    Args:
+        names: background and crops.
+        series: caption -> IoU of each name.
+    """
+    figure = new_figure(5.4, 1.1 + 0.118 * len(names) * (len(series) + 0.7))
+    axes = figure.add_subplot()
+    height = 0.8 / max(len(series), 1)
+    for number, (caption, values) in enumerate(series.items()):
+        place = np.arange(len(names)) + (number - (len(series) - 1) / 2) * height
+        lengths = [0.0 if value is None else value for value in values]
+        axes.barh(place, lengths, height * 0.88, color=SERIES[number], label=caption)
+        for y, value in zip(place, values, strict=True):
+            text = "–" if value is None else f"{100 * value:.0f}"
+            axes.text((value or 0.0) + 0.008, y, text, va="center", fontsize=8.5, color=MUTED)
+    axes.set_yticks(range(len(names)))
+    class_labels(axes.set_yticklabels([shorten(name) for name in names]))
+    axes.invert_yaxis()
+    axes.set_ylim(len(names) - 0.45, -0.55)
+    axes.set_xlim(0, 1.05)
+    axes.set_xticks(np.linspace(0, 1, 6), [f"{percent}" for percent in range(0, 101, 20)])
+    axes.set_xlabel("IoU, %")
+    axes.grid(axis="x", color=RULE, linewidth=0.8)
+    axes.tick_params(length=0)
+    plain(axes)
+    if series:
+        figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=10, columnspacing=1.2)
+    return figure
+
+
+CURVES = {
+    "loss": "loss (total)",
+    "loss_tags": "tags",
+    "loss_auxiliary": "auxiliary tags",
+    "loss_affinity": "affinity",
+    "loss_contrast": "contrast",
+    "validation_loss_tags": "tags, validation",
+    "validation_tag_map": "tag mAP",
+    "validation_miou": "mIoU",
+    "validation_oa": "overall accuracy",
+}
+
+
+def curves_figure(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
+    """Losses (left) and validation figures (right) by epoch, a row for each training that has epochs."""
+    rows = {name: history for name, history in histories.items() if history}
+    figure = new_figure(11.5, 3.4 * max(len(rows), 1))
+    for number, (name, history) in enumerate(rows.items()):
+        keys = list(dict.fromkeys(key for row in history for key in row))
+        left = figure.add_subplot(len(rows), 2, 2 * number + 1)
+        right = figure.add_subplot(len(rows), 2, 2 * number + 2)
+        _curves(left, history, [key for key in keys if "loss" in key])
+        _curves(right, history, [key for key in keys if key.startswith("validation_") and "loss" not in key])
+        left.set_title(f"{name}: losses", loc="left")
+        right.set_title(f"{name}: validation", loc="left")
+        if right.lines:
+            right.set_ylim(0, 1.02)
+    if not rows:
+        figure.text(0.5, 0.5, "no epochs recorded", ha="center", va="center", color=MUTED)
+    return figure
+
+
+def histogram_figure(masks: Mapping[str, Any]) -> Figure:
+    """How many tagged pixels have which strongest CAM, and where the threshold cuts."""
+    counts = np.asarray(masks["histogram"], np.float64)
+    threshold = float(masks["threshold"])
+    figure = new_figure(5.6, 3.0)
+    axes = figure.add_subplot()
+    edges = np.linspace(0, 1, len(counts) + 1)
+    kept = edges[:-1] >= threshold
+    shares = 100 * counts / max(counts.sum(), 1.0)
+    axes.bar(edges[:-1], shares, np.diff(edges), align="edge", color=np.where(kept, SERIES[0], "#cbc6b8"))
+    axes.axvline(threshold, color=INK, linewidth=1.4)
+    left = threshold > 0.6
+    note = f" threshold {threshold:.3f} "
+    axes.text(threshold, 1.02, note, transform=axes.get_xaxis_transform(), ha="right" if left else "left", color=INK)
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("Strongest CAM of a pixel")
+    axes.set_ylabel("Share of pixels, %")
+    plain(axes)
+    return figure
+
+
+def _image_grid(
+    rows: Sequence[tuple[str, list[tuple[str, Image]]]],
+    classes: Sequence[str],
+    colours: Sequence[str],
+    *,
+    side: float,
+) -> Figure:
+    names = ["background", *classes]
+    columns = max((len(images) for _, images in rows), default=1)
+    lines = -(-len(names) // max(2, int((side + 0.1) * columns / 1.9)))
+    legend_height = 0.3 * lines + 0.2
+    heights = [side * images[0][1].shape[0] / images[0][1].shape[1] for _, images in rows]
+    figure = new_figure((side + 0.1) * columns + 1.2, sum(heights) + 0.4 + legend_height)
+    grid = figure.subplots(max(len(rows), 1), columns, squeeze=False, height_ratios=heights or None)
+    for axes in grid.flat:
+        axes.axis("off")
+    for row, (title, images) in enumerate(rows):
+        for column, (caption, image) in enumerate(images):
+            axes = grid[row, column]
+            axes.axis("on")
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_color(RULE)
+            axes.imshow(image, interpolation="nearest")
+            if row == 0:
+                axes.set_title(caption, fontsize=11, color=INK)
+            if column == 0:
+                axes.text(-0.05, 0.5, title, transform=axes.transAxes, ha="right", va="center", parse_math=False)
+    patches = [Patch(facecolor=colour, edgecolor=RULE, label=" ") for colour in colours]
+    legend = figure.legend(handles=patches, loc="outside lower center", ncols=-(-len(names) // lines), frameon=False)
+    # Texts are set afterwards: a name that starts with "_" would be left out, one with "$" read as a formula.
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_parse_math(False)
+        text.set_text(shorten(name))
+    return figure
+
+
+def _curves(axes: Axes, history: Sequence[Mapping[str, float]], keys: Sequence[str]) -> None:
+    epochs = np.arange(1, len(history) + 1)
+    for number, key in enumerate(keys):
+        values = [row.get(key, np.nan) for row in history]
+        style = "--" if key.startswith("validation_loss") else "-"
+        label = CURVES.get(key, key.replace("_", " "))
+        width, colour = 2.4 if number == 0 else 1.7, SERIES[number % len(SERIES)]
+        axes.plot(epochs, values, style, label=label, color=colour, linewidth=width, marker="o", markersize=4)
+    axes.set_xlabel("Epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(axis="y", color=RULE, linewidth=0.8)
+    plain(axes)
+    if keys:
+        axes.legend(framealpha=0.8, edgecolor="none", fontsize=9, ncols=2)
+    else:
+        axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color=MUTED)

@@ -1,0 +1,1 @@
+"""Whether a model trained on one season holds on another."""

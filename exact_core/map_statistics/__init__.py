@@ -1,0 +1,1 @@
+"""What a finished map says: areas, samples, references and parcels."""

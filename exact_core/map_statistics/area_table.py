@@ -1,0 +1,136 @@
+"""Areas as a person reads them, as JSON and as a table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exact_core.map_statistics.areas import AreaEstimates, Estimate, ProbabilitySample
+from exact_core.map_statistics.map_folder import CropMap
+
+__all__ = ["as_csv", "as_json", "as_record", "as_text"]
+
+
+def as_text(crop_map: CropMap, counts: NDArray[np.int64], found: AreaEstimates | None) -> str:
+    """A table for a terminal: a line a class, hectares where they are known, else shares of the mapped area."""
+    mapped = int(counts[:-1].sum())
+    unit = "ha" if crop_map.hectares else "%"
+    scale = mapped * crop_map.hectares if crop_map.hectares else 100.0
+    rows = [["class", f"counted {unit}"]]
+    if found is not None:
+        rows[0] += [f"estimated {unit} ({found.confidence:.0%})", "user's %", "producer's %"]
+    for label, name in enumerate(crop_map.classes):
+        row = [name, f"{scale * counts[label] / max(1, mapped):,.1f}"]
+        if found is not None:
+            each = found.classes[label]
+            low, high = scale * each.share.low, scale * each.share.high
+            row.append(f"{scale * each.share.value:,.1f} ({low:,.1f} to {high:,.1f})")
+            row += [_percent(each.users), _percent(each.producers)]
+        rows.append(row)
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in rows
+    ]
+    if counts[-1]:
+        lines.append(f"{counts[-1]:,} of {counts.sum():,} pixels are not mapped and count in none of this")
+    if found is None:
+        lines.append(
+            "counted areas are wrong by whatever the map confuses; a probability sample tells by how much: exact sample"
+        )
+    else:
+        lines.append(f"overall accuracy {_percent(found.overall)} %; ± are standard errors")
+        lines += [f"note: {note}" for note in found.notes]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _percent(estimate: Estimate | None) -> str:
+    return "-" if estimate is None else f"{100 * estimate.value:.1f} ± {100 * estimate.error:.1f}"
+
+
+def as_record(
+    crop_map: CropMap,
+    counts: NDArray[np.int64],
+    found: AreaEstimates | None,
+    sample: ProbabilitySample | None,
+    *,
+    design: str,
+) -> dict[str, Any]:
+    """All figures: `counted`, and `estimated` where there is a sample; shares 0..1, None where undefined."""
+    record: dict[str, Any] = {
+        "map": str(crop_map.folder),
+        "hectares_per_pixel": crop_map.hectares,
+        "unmapped_pixels": int(counts[-1]),
+        "counted": {
+            name: {"pixels": int(count), "hectares": _scaled(int(count), crop_map.hectares)}
+            for name, count in zip(crop_map.classes, counts, strict=False)
+        },
+    }
+    if found is None or sample is None:
+        return record
+    hectares = crop_map.hectares and int(counts[:-1].sum()) * crop_map.hectares
+    record["estimated"] = {
+        "design": design,
+        "confidence": found.confidence,
+        "samples": len(sample.reference),
+        "strata": {
+            name: {"pixels": size, "samples": count}
+            for name, size, count in zip(sample.strata, sample.sizes, sample.counts().tolist(), strict=True)
+        },
+        "overall_accuracy": asdict(found.overall),
+        "classes": {
+            each.name: {
+                "references": each.references,
+                "share": asdict(each.share),
+                "hectares": hectares and {name: value * hectares for name, value in asdict(each.share).items()},
+                "users_accuracy": each.users and asdict(each.users),
+                "producers_accuracy": each.producers and asdict(each.producers),
+            }
+            for each in found.classes
+        },
+        "error_matrix": {
+            name: dict(zip(crop_map.classes, row, strict=True))
+            for name, row in zip(crop_map.classes, found.matrix.tolist(), strict=True)
+        },
+        "notes": list(found.notes),
+    }
+    return record
+
+
+def _scaled(count: int, hectares: float | None) -> float | None:
+    return None if hectares is None else count * hectares
+
+
+def as_json(record: dict[str, Any]) -> str:
+    """The record as JSON."""
+    return json.dumps(record, indent=2, allow_nan=False)
+
+
+def as_csv(record: dict[str, Any]) -> str:
+    """A row a class; estimates have the columns NAME, NAME_error, NAME_low and NAME_high, empty where undefined."""
+    estimated = record.get("estimated", {}).get("classes", {})
+    rows = []
+    for name, counted in record["counted"].items():
+        row = {"class": name, "counted_pixels": counted["pixels"], "counted_hectares": counted["hectares"]}
+        if estimated:
+            row["references"] = estimated[name]["references"]
+            for figure in ("share", "hectares", "users_accuracy", "producers_accuracy"):
+                given = estimated[name][figure] or {}
+                row |= {
+                    figure if part == "value" else f"{figure}_{part}": given.get(part)
+                    for part in ("value", "error", "low", "high")
+                }
+        rows.append(row)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

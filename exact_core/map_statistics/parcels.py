@@ -1,0 +1,311 @@
+"""What a map says of each parcel of a layer: majority class, its share, coverage and mean confidence, as GeoParquet.
+
+Pixels that an outline cuts count by the part inside (exactextract). The layer is read and written in chunks, so memory
+depends on neither the number of parcels nor the size of the map.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyogrio
+import rasterio
+import shapely
+from exactextract import Operation, exact_extract
+from exactextract.feature import Feature, FeatureSource
+from exactextract.raster import RasterioRasterSource
+from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import CRSError, RasterioError
+
+from exact_core.errors import ConfigError, CorruptError, DataError, ServiceError
+from exact_core.map_statistics.map_folder import CLASS, CONFIDENCE, CropMap
+from exact_core.map_statistics.outlines import Placed, place_outlines
+
+__all__ = ["ParcelSummary", "summarise_parcels"]
+
+CHUNK = 20_000
+"""Parcels in memory at a time."""
+CELLS = 4_000_000
+"""Pixels of one parcel in memory at a time."""
+FIGURES: dict[str, Any] = {
+    "majority": pa.string(),
+    "majority_share": pa.float64(),
+    "coverage": pa.float64(),
+    "confidence": pa.float64(),
+    "pixels": pa.float64(),
+}
+UNREADABLE = (
+    pyogrio.errors.DataSourceError,
+    pyogrio.errors.DataLayerError,
+    pyogrio.errors.FeatureError,
+    pyogrio.errors.GeometryError,
+    pyogrio.errors.CRSError,
+    pa.ArrowException,
+    OSError,
+    CPLE_BaseError,
+    CRSError,
+)
+
+
+@dataclass
+class ParcelSummary:
+    """What became of a layer's parcels.
+
+    written: rows. majority: parcels of each class. unmapped: written, but nothing is mapped inside. repaired: written,
+    though the outline crossed itself. empty, broken, other, outside: left out, see `Placed`.
+    """
+
+    written: int = 0
+    majority: Counter[str] = field(default_factory=Counter)
+    unmapped: int = 0
+    repaired: int = 0
+    empty: int = 0
+    broken: int = 0
+    other: int = 0
+    outside: int = 0
+
+    def add(self, placed: Placed, majorities: list[str | None]) -> None:
+        """Take in a chunk."""
+        for name in ("repaired", "empty", "broken", "other", "outside"):
+            setattr(self, name, getattr(self, name) + getattr(placed, name))
+        self.written += len(majorities)
+        self.majority.update(name for name in majorities if name is not None)
+        self.unmapped += majorities.count(None)
+
+    def notes(self) -> list[str]:
+        """What a reader of the file must know, a sentence each."""
+        said = {
+            "empty": "without an outline, left out",
+            "broken": "with a broken outline or coordinates that are no place, left out",
+            "other": "that are points or lines, left out",
+            "outside": "beside the map, left out",
+            "repaired": "whose outline crosses itself, repaired",
+            "unmapped": "in which nothing is mapped, without a majority",
+        }
+        return [f"parcels {text}: {getattr(self, name)}" for name, text in said.items() if getattr(self, name)]
+
+
+def summarise_parcels(
+    crop_map: CropMap, layer: Path, out: Path, *, attributes: tuple[str, ...] = (), chunk: int = CHUNK
+) -> ParcelSummary:
+    """Summarise a map within the parcels of a layer.
+
+    Args:
+        crop_map: the map.
+        layer: any vector file that GDAL reads; its parcels are brought to the CRS of the map.
+        out: GeoParquet file to write (1.1.0, WKB): `parcel` (identity in the layer), `majority` (class),
+            `majority_share` (of the mapped part), `coverage` (mapped share of the parcel), `confidence` (mean over the
+            mapped part, percent), `pixels` (mapped, with parts), the attributes, and the outline in the CRS of the map.
+        attributes: of the layer, to be taken along.
+        chunk: parcels in memory at a time.
+
+    Raises:
+        ConfigError: an attribute that the layer has not, or whose name is taken.
+        DataError: the layer cannot be read.
+        CorruptError: the map cannot be read.
+        ServiceError: the file cannot be written.
+    """
+    crs = _check_layer(layer, attributes)
+    summary = ParcelSummary()
+    frame = _Frame(crs_json=crop_map.crs.to_dict(projjson=True))
+    partial = out.with_name(f"{out.name}.partial")
+    writer = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with rasterio.open(crop_map.folder / CLASS) as labels, rasterio.open(crop_map.folder / CONFIDENCE) as percent:
+            if (percent.shape, percent.transform) != (labels.shape, labels.transform):
+                raise CorruptError(f"{crop_map.folder}: {CONFIDENCE} has other pixels than {CLASS}; make the map again")
+            # Sources are told apart by name: two without one are taken for the same.
+            sources = RasterioRasterSource(labels, name="class"), RasterioRasterSource(percent, name="confidence")
+            zones = _Zones(crop_map, *sources)
+            for rows, placed in _parcels(layer, crs, crop_map, attributes, chunk):
+                figures = zones.figures(placed.outlines)
+                table = _table(rows.take(pa.array(placed.kept)), figures, placed.outlines)
+                if writer is None:
+                    writer = pq.ParquetWriter(partial, table.schema, compression="zstd")
+                writer.write_table(table)
+                summary.add(placed, figures["majority"])
+                frame.add(placed.outlines)
+        if writer is None:
+            raise DataError(f"{layer}: the layer is empty; give one with parcels")
+        writer.add_key_value_metadata({"geo": frame.text()})
+        writer.close()
+        partial.replace(out)
+    except RasterioError as error:
+        raise CorruptError(
+            f"{crop_map.folder}: cannot be read: {error}; make the map again with `exact map`"
+        ) from error
+    except OSError as error:
+        raise ServiceError(
+            f"{out}: cannot be written: {error.strerror or error}; make room, or choose another place"
+        ) from error
+    finally:
+        if writer is not None and writer.is_open:
+            writer.close()
+        with contextlib.suppress(OSError):
+            partial.unlink()
+    return summary
+
+
+def _check_layer(layer: Path, attributes: tuple[str, ...]) -> Any:
+    """CRS of a layer that can be read and has the attributes."""
+    if not layer.exists():
+        raise DataError(f"{layer}: no such file; give a layer of parcels, as .gpkg or .geojson")
+    try:
+        info = pyogrio.read_info(layer)
+        crs = None if info["crs"] is None else rasterio.crs.CRS.from_user_input(info["crs"])
+    except UNREADABLE as error:
+        raise DataError(f"{layer}: not a readable parcel layer: {error}; repair it or export it again") from error
+    if crs is None:
+        raise DataError(f"{layer}: no CRS; name one in the file (ogr2ogr -a_srs)")
+    if info["geometry_type"] is None:
+        raise DataError(f"{layer}: a table without outlines; give a layer of parcels")
+    taken = {*FIGURES, "parcel", "geometry"}
+    for name in attributes:
+        if name not in info["fields"]:
+            raise ConfigError(
+                f"{layer}: no attribute {name!r}, it has {', '.join(info['fields']) or 'none'}; name one of these"
+            )
+        if name in taken:
+            raise ConfigError(
+                f"{layer}: the attribute {name!r} has the name of another column; rename it, or name it once"
+            )
+        taken.add(name)
+    return crs
+
+
+def _parcels(
+    layer: Path, crs: Any, crop_map: CropMap, attributes: tuple[str, ...], chunk: int
+) -> Iterator[tuple[Any, Placed]]:
+    """Chunks of a layer: identities and attributes (Arrow), and the outlines."""
+    try:
+        with pyogrio.raw.open_arrow(
+            layer, columns=list(attributes), batch_size=chunk, use_pyarrow=True, return_fids=True
+        ) as (meta, reader):
+            for batch in reader:
+                data = batch.column(meta["geometry_name"] or "wkb_geometry").to_numpy(zero_copy_only=False)
+                identities = batch.column(meta["fid_column"] or "OGC_FID").cast(pa.int64())
+                columns = {"parcel": identities, **{name: batch.column(name) for name in attributes}}
+                yield pa.table(columns), place_outlines(data, crs, crop_map)
+    except UNREADABLE as error:
+        raise DataError(f"{layer}: not a readable parcel layer: {error}; repair it or export it again") from error
+
+
+class _Outline(Feature):  # type: ignore[misc]  # exactextract has no types
+    """An outline as exactextract wants it."""
+
+    def __init__(self, number: int, outline: bytes) -> None:
+        super().__init__()
+        self._number, self._outline = number, outline
+
+    def geometry(self) -> bytes:
+        """WKB."""
+        return self._outline
+
+    def get(self, _name: str) -> int:
+        """Its position, the only column."""
+        return self._number
+
+    def fields(self) -> list[str]:
+        """Names of the columns."""
+        return ["id"]
+
+
+class _Outlines(FeatureSource):  # type: ignore[misc]  # as above
+    """Outlines of a chunk, in the CRS of the map."""
+
+    def __init__(self, outlines: NDArray[np.object_], wkt: str) -> None:
+        super().__init__()
+        self._outlines, self._wkt = shapely.to_wkb(outlines), wkt
+
+    def __iter__(self) -> Iterator[_Outline]:
+        return (_Outline(number, outline) for number, outline in enumerate(self._outlines))
+
+    def count(self) -> int:
+        """Number of outlines."""
+        return len(self._outlines)
+
+    def srs_wkt(self) -> str:
+        """The CRS, in the words of the raster, as it is the raster's."""
+        return self._wkt
+
+
+class _Zones:
+    """The map, asked about outlines."""
+
+    def __init__(self, crop_map: CropMap, labels: Any, percent: Any) -> None:
+        self._map, self._sources = crop_map, [labels, percent]
+        self._operations = [
+            Operation("unique", "labels", labels),
+            Operation("frac", "shares", labels),
+            Operation("count", "pixels", labels),
+            Operation("mean", "confidence", percent),
+        ]
+
+    def figures(self, outlines: NDArray[np.object_]) -> dict[str, list[Any]]:
+        """The columns of figures, a value an outline."""
+        found: list[Any] = []
+        if len(outlines):
+            zones = _Outlines(outlines, self._sources[0].srs_wkt())
+            found = exact_extract(self._sources, zones, self._operations, max_cells_in_memory=CELLS, output="geojson")
+        pixel = abs(self._map.transform.determinant)
+        columns: dict[str, list[Any]] = {name: [] for name in FIGURES}
+        for each, area in zip(found, shapely.area(outlines), strict=True):
+            figures = each["properties"]
+            mapped = figures["pixels"] > 0
+            label, share = _majority(figures["labels"], figures["shares"]) if mapped else (None, None)
+            columns["majority"].append(None if label is None else self._map.name_of(label))
+            columns["majority_share"].append(share)
+            # Parts of pixels are summed in single precision.
+            columns["coverage"].append(min(1.0, figures["pixels"] * pixel / area))
+            columns["confidence"].append(figures["confidence"] if mapped else None)
+            columns["pixels"].append(figures["pixels"])
+        return columns
+
+
+def _table(rows: Any, figures: dict[str, list[Any]], outlines: NDArray[np.object_]) -> Any:
+    """A chunk as it is written (Arrow): identity, figures, attributes, outline."""
+    columns = {"parcel": rows.column("parcel")}
+    columns |= {name: pa.array(figures[name], kind) for name, kind in FIGURES.items()}
+    columns |= {name: rows.column(name) for name in rows.column_names[1:]}
+    return pa.table(columns | {"geometry": pa.array(shapely.to_wkb(outlines), pa.binary())})
+
+
+def _majority(labels: NDArray[np.int32], shares: NDArray[np.float64]) -> tuple[int, float]:
+    """The label of the largest share and that share; of equal ones, the lowest label."""
+    best = min(zip(-shares, labels, strict=True))
+    return int(best[1]), float(-best[0])
+
+
+class _Frame:
+    """The `geo` metadata of a GeoParquet file (geoparquet.org, 1.1.0), gathered while it is written."""
+
+    def __init__(self, crs_json: dict[str, Any]) -> None:
+        self._crs = crs_json
+        self._types: set[str] = set()
+        self._bounds = np.array([np.inf, np.inf, -np.inf, -np.inf])
+
+    def add(self, outlines: NDArray[np.object_]) -> None:
+        """Take in outlines that were written."""
+        if len(outlines):
+            self._types |= {outline.geom_type for outline in outlines}
+            low, high = np.split(self._bounds, 2)
+            found = shapely.bounds(outlines)
+            self._bounds = np.concatenate([np.minimum(low, found[:, :2].min(0)), np.maximum(high, found[:, 2:].max(0))])
+
+    def text(self) -> str:
+        """JSON."""
+        column: dict[str, Any] = {"encoding": "WKB", "geometry_types": sorted(self._types), "crs": self._crs}
+        if np.isfinite(self._bounds).all():
+            column["bbox"] = self._bounds.tolist()
+        return json.dumps({"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}})

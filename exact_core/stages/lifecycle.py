@@ -1,0 +1,86 @@
+"""How every stage begins and ends: log lines, a tracked run, its settings, its failure. Without torch."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from exact_core.artifacts.folders import code_version
+from exact_core.config import RunConfig, SegmenterConfig
+from exact_core.errors import ExactError
+from exact_core.tracking.runs import NoTracker, Tracker, tracked_stage
+from exact_core.training.ranks import is_first_process
+
+__all__ = [
+    "FAILURE_VARIABLE",
+    "RUNNER_VARIABLE",
+    "open_stage",
+]
+
+log = logging.getLogger(__name__)
+
+IMAGE_VARIABLE = "EXACT_CONTAINER"
+"""The image's own name, set in it; a stage that runs in no container of ours has none."""
+RUNNER_VARIABLE = "EXACT_RUNNER_PID"
+"""Process that runs the pipeline on this machine; a stage whose runner has died ends itself. May be unset."""
+
+
+FAILURE_VARIABLE = "EXACT_FAILURE_FILE"
+"""File that receives the message of an ExactError, for a runner to repeat after its own output; may be unset."""
+
+
+FOLLOW_SECONDS = 1.0
+
+
+@contextmanager
+def open_stage(name: str, config: RunConfig, *, pipeline_run: str = "", tracking: bool = True) -> Iterator[Tracker]:
+    """Open a stage: log lines on stdout, a tracked run, its settings and its duration.
+
+    Args:
+        name: the stage, as in its component.
+        config: the whole configuration; it becomes the run's parameters.
+        pipeline_run: identity of the pipeline run that this stage belongs to; empty for a stage run alone.
+        tracking: False records nothing.
+    """
+    # Of the processes that torchrun starts, one speaks and is tracked.
+    level = logging.INFO if is_first_process() else logging.WARNING
+    tracking = tracking and is_first_process()
+    # Not at import: only a process that runs stages wants its lines there. Harmless where logging is set up already.
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stdout)
+    if runner := os.environ.get(RUNNER_VARIABLE):
+        threading.Thread(target=_follow, args=(int(runner),), daemon=True).start()
+        log.info("%s: stage process %d", name, os.getpid())
+    started = time.perf_counter()
+    try:
+        if not tracking:
+            yield NoTracker()
+            return
+        title = f"{config.recipe} seed {config.seed}"
+        if config.segmenter.model != SegmenterConfig().model:
+            title += f", {config.segmenter.title}"
+        with tracked_stage(name, pipeline_run=pipeline_run, name=title) as tracker:
+            tracker.log_params({**config.model_dump(mode="json"), "code_version": code_version()})
+            tracker.set_tags({"exact.image": os.environ.get(IMAGE_VARIABLE, "none")})
+            yield tracker
+            tracker.log_summary({"seconds": time.perf_counter() - started})
+    except Exception as error:
+        if failure := os.environ.get(FAILURE_VARIABLE):
+            said = str(error) if isinstance(error, ExactError) else f"{type(error).__name__}: {error}"
+            Path(failure).write_text(f"{name}: {said}", encoding="utf-8")
+        raise
+
+
+def _follow(runner: int) -> None:
+    """End this process when the runner has: a killed run must not go on writing checkpoints beside the next one."""
+    while True:
+        time.sleep(FOLLOW_SECONDS)
+        try:
+            os.kill(runner, 0)
+        except ProcessLookupError:
+            os._exit(1)

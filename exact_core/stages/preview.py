@@ -1,0 +1,112 @@
+"""A look at data before it is trained on: a dataset or a source -> a page. No stage of a pipeline, and not tracked."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from exact_core.artifacts.model_folders import ModelManifest, read_manifest
+from exact_core.config import RunConfig
+from exact_core.data.season.folder import open_season
+from exact_core.data.synthetic import ingest_synthetic
+from exact_core.data.windows.dataset import WindowDataset
+from exact_core.errors import ConfigError, DataError
+from exact_core.evaluation.preview.content import Preview
+from exact_core.evaluation.preview.from_dataset import Reference, preview_dataset
+from exact_core.evaluation.preview.from_season import preview_season
+from exact_core.evaluation.preview.page import write_preview
+from exact_core.stages.ingest import parse_source, with_season
+
+__all__ = ["inspect", "is_source"]
+
+EVERY_DAY = 3660
+"""The longest season there is."""
+EVERY_DATE = 1_000_000
+"""More dates than a season has: none is thinned out."""
+NAMES = {"pastis": "PASTIS", "germany": "Germany"}
+"""Sources that are files of arrays, not images of a season."""
+
+
+def is_source(text: str) -> bool:
+    """Whether a text names a source, as for ingest, rather than the place of a dataset."""
+    return text == "synthetic" or text.startswith(("season:", "pastis:", "germany:"))
+
+
+def inspect(config: RunConfig, what: Path | str, *, season: str, model: Path | None, out: Path) -> Preview:
+    """Write the preview of a dataset or source to `out`.
+
+    Args:
+        config: of a source, `config.data`; the seed draws what is shown.
+        what: a dataset's folder; or a source: season:PATH or synthetic.
+        season: for a season, a year or START/DAYS; empty: what the source says.
+        model: segmenter whose training the bands are held against; None: the dataset's own training split, or nothing.
+        out: HTML file.
+
+    Returns:
+        What the page shows.
+
+    Raises:
+        ConfigError: PASTIS or Germany, which are to be ingested first; a model for other bands; a season for a dataset.
+        DataError, CorruptError: no such data or model.
+    """
+    manifest = None if model is None else read_manifest(model, "segmenter")
+    if isinstance(what, Path):
+        preview = _of_dataset(what, config, season, model, manifest)
+    else:
+        preview = _of_source(what, config, season, model, manifest)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_preview(out, preview)
+    except OSError as error:
+        raise DataError(f"{out}: cannot write there: {error}; choose another file by --out") from error
+    return preview
+
+
+def _of_dataset(
+    folder: Path, config: RunConfig, season: str, model: Path | None, manifest: ModelManifest | None
+) -> Preview:
+    if season:
+        raise ConfigError(f"season = {season!r}: {folder} is a dataset, which has its own season; leave it out")
+    if folder.is_dir() and not (folder / "dataset.json").is_file():
+        raise DataError(
+            f"{folder}: no dataset here (dataset.json); name the folder that `exact ingest` wrote, or season:{folder} "
+            f"for a folder of images"
+        )
+    dataset = WindowDataset(folder)
+    reference = _reference(model, manifest, dataset.manifest.bands, str(folder))
+    return preview_dataset(dataset, seed=config.seed, reference=reference)
+
+
+def _of_source(
+    source: str, config: RunConfig, season: str, model: Path | None, manifest: ModelManifest | None
+) -> Preview:
+    kind, place = parse_source(source)
+    config = with_season(config, season, kind=kind)
+    if kind in NAMES:
+        raise ConfigError(
+            f"{source}: {NAMES[kind]} is looked at as a dataset: `exact ingest {kind} {place} DATASET`, then "
+            f"`exact inspect DATASET`"
+        )
+    if kind == "synthetic":
+        with tempfile.TemporaryDirectory(prefix="exact-inspect-") as folder:
+            ingest_synthetic(config.data, Path(folder) / "dataset", seed=config.seed)
+            dataset = WindowDataset(Path(folder) / "dataset")
+            reference = _reference(model, manifest, dataset.manifest.bands, source)
+            return preview_dataset(dataset, seed=config.seed, reference=reference)
+    # A season that ingest refuses for its gaps is looked at all the same.
+    seen = config.data.season.model_copy(update={"longest_gap": EVERY_DAY})
+    images = open_season(Path(place), config.data.model_copy(update={"max_dates": EVERY_DATE, "season": seen}))
+    reference = _reference(model, manifest, images.bands, source)
+    return preview_season(images, source=source, limit=config.data.max_dates, seed=config.seed, reference=reference)
+
+
+def _reference(
+    model: Path | None, manifest: ModelManifest | None, bands: tuple[str, ...], what: str
+) -> Reference | None:
+    if manifest is None:
+        return None
+    if manifest.bands != bands:
+        raise ConfigError(
+            f"{model}: the model wants bands {manifest.bands}, {what} has {bands}; name another by --model"
+        )
+    return Reference(manifest.statistics, f"the training of {model}")

@@ -1,0 +1,1 @@
+"""Runs, registered models and evaluated maps in MLflow."""

@@ -1,0 +1,1 @@
+"""Exact on Kubeflow: the components, the pipelines and the command line."""

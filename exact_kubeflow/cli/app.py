@@ -1,0 +1,371 @@
+"""The command line: `exact <stage>` runs one stage, `exact run` the whole pipeline on this machine."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from exact_core import __version__
+from exact_core.config import RunConfig
+from exact_core.errors import ConfigError, ExactError, ServiceError
+from exact_core.recipes import RECIPES, resolve
+from exact_kubeflow.cli import (
+    areas as areas_cli,
+    cluster as cluster_cli,
+    fetch as fetch_cli,
+    preview as inspect_cli,
+    transfer as transfer_cli,
+)
+from exact_kubeflow.cli.options import Set, Tracking, config_of
+from exact_kubeflow.cli.store import store_app
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="From image-level crop tags and a Sentinel-2 season to a crop map (Exact, CVPR 2025).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+ingest_app = typer.Typer(help="Read a source and cut it into a window dataset.", no_args_is_help=True)
+app.add_typer(ingest_app, name="ingest")
+app.add_typer(store_app, name="store")
+app.command()(inspect_cli.inspect)
+app.command()(cluster_cli.submit)
+app.command()(cluster_cli.follow)
+app.command()(areas_cli.areas)
+app.command()(areas_cli.sample)
+app.command()(areas_cli.parcels)
+app.command()(fetch_cli.fetch)
+app.add_typer(cluster_cli.schedule_app, name="schedule")
+transfer_cli.register(app)
+
+
+class Supervision(StrEnum):
+    """What the segmenter learns from."""
+
+    tags = "tags"
+    dense = "dense"
+
+
+Recipe = Annotated[
+    str,
+    typer.Option(help=f"One of {', '.join(RECIPES)}, a saved configuration (.yaml); default: what fits the data."),
+]
+Seed = Annotated[
+    int | None, typer.Option(min=0, help="Seed of generation, initialisation, order and augmentation; default 0.")
+]
+Dataset = Annotated[str, typer.Argument(help="The window dataset: a folder, or where it lies in a store.")]
+Out = Annotated[Path, typer.Argument(help="Folder to write; refused if it holds a finished result.")]
+
+
+def _recipe_for(dataset: str) -> str:
+    """The recipe that fits a dataset's source, where none is named."""
+    from exact_core.artifacts.stage_files import stage_files
+    from exact_core.data.windows.dataset import WindowDataset
+    from exact_core.tracking.runs import NoTracker
+
+    with stage_files(NoTracker()) as files:
+        return _recipe_of(WindowDataset(files.read(dataset)).manifest.source)
+
+
+def _recipe_of(source: str) -> str:
+    return {"pastis": "pastis24", "germany": "germany", "season": "season"}.get(source.partition(":")[0], "demo")
+
+
+def _ingest(source: str, out: Path, *, season: str, config: RunConfig, tracking: bool) -> None:
+    from exact_core.stages.ingest import ingest as run_stage
+    from exact_core.stages.lifecycle import open_stage
+
+    with open_stage("ingest", config, tracking=tracking) as tracker:
+        run_stage(config, source=source, season=season, out=out, tracker=tracker)
+
+
+@ingest_app.command()
+def synthetic(
+    out: Out,
+    recipe: Recipe = "demo",
+    seed: Seed = None,
+    changes: Set = [],
+    tracking: Tracking = True,
+) -> None:
+    """Generate a season whose answer is known."""
+    _ingest("synthetic", out, season="", config=config_of(recipe, seed, changes), tracking=tracking)
+
+
+@ingest_app.command()
+def pastis(
+    root: Annotated[Path, typer.Argument(help="Folder with metadata.geojson, DATA_S2 and ANNOTATIONS.")],
+    out: Out,
+    recipe: Recipe = "pastis24",
+    seed: Seed = None,
+    changes: Set = [],
+    tracking: Tracking = True,
+) -> None:
+    """Read PASTIS in its public layout."""
+    _ingest(f"pastis:{root}", out, season="", config=config_of(recipe, seed, changes), tracking=tracking)
+
+
+@ingest_app.command()
+def germany(
+    root: Annotated[Path, typer.Argument(help="Folder with classes.txt, geotransforms.csv, tileids, data16, data17.")],
+    out: Out,
+    recipe: Recipe = "germany",
+    seed: Seed = None,
+    changes: Set = [],
+    tracking: Tracking = True,
+) -> None:
+    """Read the Germany dataset (MTLCC) as published, from its TFRecord tiles."""
+    _ingest(f"germany:{root}", out, season="", config=config_of(recipe, seed, changes), tracking=tracking)
+
+
+@ingest_app.command()
+def season(
+    source: Annotated[
+        Path, typer.Argument(help="Folder with a STAC collection, GeoTIFFs or .SAFE or .zip products, and labels.")
+    ],
+    out: Out,
+    season: Annotated[str, typer.Option(help="A year, or START/DAYS; default: what the source says.")] = "",
+    recipe: Recipe = "season",
+    seed: Seed = None,
+    changes: Set = [],
+    tracking: Tracking = True,
+) -> None:
+    """Read a season of Sentinel-2 L2A from disk."""
+    _ingest(f"season:{source}", out, season=season, config=config_of(recipe, seed, changes), tracking=tracking)
+
+
+@app.command()
+def train_classifier(
+    dataset: Dataset,
+    out: Out,
+    recipe: Recipe = "",
+    seed: Seed = None,
+    changes: Set = [],
+    tracking: Tracking = True,
+) -> None:
+    """Train the tag classifier with both clues."""
+    from exact_core.artifacts.stage_files import stage_files
+    from exact_core.stages.lifecycle import open_stage
+    from exact_core.stages.train_classifier import train_classifier as run_stage
+
+    config = config_of(recipe or _recipe_for(dataset), seed, changes)
+    with open_stage("train_classifier", config, tracking=tracking) as tracker, stage_files(tracker) as files:
+        run_stage(config, dataset=files.read(dataset), out=out, tracker=tracker)
+
+
+@app.command()
+def generate_masks(
+    dataset: Dataset,
+    classifier: Annotated[str, typer.Argument(help="The classifier, as DATASET.")],
+    out: Out,
+    recipe: Recipe = "",
+    seed: Seed = None,
+    changes: Set = [],
+    tracking: Tracking = True,
+) -> None:
+    """Make CAMs and pseudo masks."""
+    from exact_core.artifacts.stage_files import stage_files
+    from exact_core.stages.generate_masks import generate_masks as run_stage
+    from exact_core.stages.lifecycle import open_stage
+
+    config = config_of(recipe or _recipe_for(dataset), seed, changes)
+    with open_stage("generate_masks", config, tracking=tracking) as tracker, stage_files(tracker) as files:
+        run_stage(config, dataset=files.read(dataset), classifier=files.read(classifier), out=out, tracker=tracker)
+
+
+@app.command()
+def train_segmenter(
+    dataset: Dataset,
+    out: Out,
+    masks: Annotated[str, typer.Option(help="The pseudo masks, as DATASET; without: dense labels.")] = "",
+    recipe: Recipe = "",
+    seed: Seed = None,
+    changes: Set = [],
+    tracking: Tracking = True,
+) -> None:
+    """Train the segmenter on pseudo masks."""
+    from exact_core.artifacts.stage_files import stage_files
+    from exact_core.stages.lifecycle import open_stage
+    from exact_core.stages.train_segmenter import train_segmenter as run_stage
+
+    config = config_of(recipe or _recipe_for(dataset), seed, changes)
+    with open_stage("train_segmenter", config, tracking=tracking) as tracker, stage_files(tracker) as files:
+        run_stage(
+            config, dataset=files.read(dataset), masks=files.read(masks) if masks else None, out=out, tracker=tracker
+        )
+
+
+@app.command()
+def evaluate(
+    dataset: Dataset,
+    segmenter: Annotated[str, typer.Argument(help="The segmenter, as DATASET.")],
+    out: Out,
+    report: Annotated[Path, typer.Option(help="Report to write.")] = Path("report.html"),
+    classifier: Annotated[str, typer.Option(help="The classifier, as DATASET.")] = "",
+    masks: Annotated[str, typer.Option(help="The pseudo masks, as DATASET.")] = "",
+    recipe: Recipe = "",
+    seed: Seed = None,
+    changes: Set = [],
+    tracking: Tracking = True,
+) -> None:
+    """Score map and masks, and write the report."""
+    from exact_core.artifacts.stage_files import stage_files
+    from exact_core.stages.evaluate import evaluate as run_stage
+    from exact_core.stages.lifecycle import open_stage
+
+    config = config_of(recipe or _recipe_for(dataset), seed, changes)
+    with open_stage("evaluate", config, tracking=tracking) as tracker, stage_files(tracker) as files:
+        run_stage(
+            config,
+            dataset=files.read(dataset),
+            segmenter=files.read(segmenter),
+            classifier=files.read(classifier) if classifier else None,
+            masks=files.read(masks) if masks else None,
+            out=out,
+            report=report,
+            tracker=tracker,
+        )
+
+
+@app.command("map")
+def map_area(
+    source: Annotated[str, typer.Argument(help="season:PATH, the images to be mapped.")],
+    segmenter: Annotated[str, typer.Argument(help="The segmenter: a folder, or where it lies in a store.")],
+    out: Out,
+    season: Annotated[str, typer.Option(help="A year, or START/DAYS; default: what the source says.")] = "",
+    part: Annotated[str, typer.Option(help="I/N: only the I-th of N parts, for `exact join-map`.")] = "",
+    recipe: Recipe = "season",
+    changes: Set = [],
+    tracking: Tracking = True,
+) -> None:
+    """Map all of an area: cloud-optimised GeoTIFFs of class and confidence, a STAC item, areas."""
+    from exact_core.artifacts.stage_files import stage_files
+    from exact_core.stages.lifecycle import open_stage
+    from exact_core.stages.map_season import map_season as run_stage
+
+    config = config_of(recipe, None, changes)
+    if not source.startswith("season:"):
+        raise ConfigError(f"{source!r}: only a season of images can be mapped; expected season:PATH")
+    with open_stage("map_season", config, tracking=tracking) as tracker, stage_files(tracker) as files:
+        found = files.read(segmenter)
+        run_stage(config, source=source, season=season, segmenter=found, out=out, tracker=tracker, part=part)
+
+
+@app.command()
+def join_map(
+    parts: Annotated[list[str], typer.Argument(metavar="PART...", help="Folders of `exact map --part`, or URIs.")],
+    out: Out,
+    tracking: Tracking = True,
+) -> None:
+    """Make one map of its parts."""
+    from exact_core.artifacts.stage_files import stage_files
+    from exact_core.stages.join_map import join_map as run_stage
+    from exact_core.stages.lifecycle import open_stage
+    from exact_core.tracking.runs import NoTracker
+
+    with open_stage("join_map", resolve("season"), tracking=tracking) as tracker, stage_files(NoTracker()) as files:
+        run_stage(parts=[files.read(each) for each in parts], out=out, tracker=tracker)
+
+
+@app.command()
+def run(
+    workdir: Annotated[
+        Path | None, typer.Option(help="Folder for the results; default: one with the recipe's name, here.")
+    ] = None,
+    source: Annotated[str, typer.Option(help="synthetic, pastis:PATH, germany:PATH or season:PATH.")] = "synthetic",
+    recipe: Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}; default: what fits the source.")] = "",
+    season: Annotated[str, typer.Option(help="For a season source: a year, or START/DAYS.")] = "",
+    seed: Seed = None,
+    supervision: Annotated[
+        Supervision, typer.Option(help="dense: learn from true masks, to compare.")
+    ] = Supervision.tags,
+    containers: Annotated[
+        bool, typer.Option("--containers", help="Run each stage in its container; wants Docker and `make images`.")
+    ] = False,
+    changes: Set = [],
+) -> None:
+    """Run the whole pipeline on this machine, through KFP's local runner."""
+    recipe = recipe or _recipe_of(source)
+    # Checked before anything starts: a misspelt key should not cost an ingest.
+    resolve(recipe, seed=seed or 0, overrides=changes)
+    try:
+        from exact_kubeflow.pipelines import local
+    except ImportError as error:
+        raise ServiceError(f"{error}: `exact run` needs kfp: pip install 'exact-kubeflow[local,pipelines]'") from error
+    report = local.run(
+        workdir or Path(recipe),
+        source=source,
+        recipe=recipe,
+        season=season,
+        seed=seed or 0,
+        overrides=changes,
+        supervision=supervision.value,
+        in_containers=containers,
+    )
+    typer.echo(f"report: {report}")
+
+
+@app.command()
+def compare(
+    references: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN_OR_MODEL...", help="MLflow runs by identity; models: NAME@ALIAS, NAME/VERSION."),
+    ],
+    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("comparison.html"),
+) -> None:
+    """Compare evaluated maps side by side, the first being the one that others are held against."""
+    from exact_core.stages.compare import compare_runs
+
+    run = compare_runs(references, out=out)
+    typer.echo(f"comparison: {out} (MLflow run {run})")
+
+
+@app.command()
+def doctor(
+    require: Annotated[
+        list[str], typer.Option(help="A check that must not be left unset, as GPU or MLflow; may be repeated.")
+    ] = [],
+) -> None:
+    """Try what runs need on this machine: code, store, MLflow, GPU. Exit code 1 if something fails."""
+    from exact_core.stages.preflight import checks
+
+    found = checks()
+    if unknown := set(require) - {check.name for check in found}:
+        known = ", ".join(check.name for check in found)
+        raise ConfigError(f"--require {', '.join(sorted(unknown))}: no such check; there are {known}")
+    for check in found:
+        typer.echo(f"{check.state:8} {check.name}: {check.detail}")
+    if any(check.state == "failed" or (check.state == "not set" and check.name in require) for check in found):
+        raise typer.Exit(1)
+
+
+@app.command("config")
+def show_config(
+    recipe: Annotated[str, typer.Argument(help=f"One of {', '.join(RECIPES)}.")],
+    seed: Seed = None,
+    changes: Set = [],
+) -> None:
+    """Print every setting of a recipe as YAML."""
+    config = resolve(recipe, seed=seed or 0, overrides=changes)
+    typer.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+def main() -> None:
+    """Entry point: an ExactError or a file that cannot be used becomes a line on stderr, exit code 1."""
+    try:
+        app()
+    except (ExactError, OSError) as error:
+        sys.stderr.write(f"exact: {error}\n")
+        sys.exit(1)

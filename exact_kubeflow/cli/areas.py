@@ -1,0 +1,112 @@
+"""`exact areas`, `exact sample`, `exact parcels`: what a finished map says, and how sure that is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from exact_core.errors import ConfigError
+
+__all__ = ["areas", "parcels", "sample"]
+
+Map = Annotated[Path, typer.Argument(metavar="MAP", help="Folder that `exact map` wrote.")]
+
+
+def areas(
+    folder: Map,
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="Places with their true class: .csv or any point layer, as `exact sample` writes."),
+    ] = None,
+    design: Annotated[str, typer.Option(help="How the places were chosen: simple or stratified.")] = "",
+    confidence: Annotated[float, typer.Option(help="Of the intervals.")] = 0.95,
+    out: Annotated[Path | None, typer.Option(help="File to write: .json, or .csv with a row a class.")] = None,
+) -> None:
+    """Areas of a map's classes: by counting pixels, and estimated with errors from a probability sample."""
+    from exact_core.files import publish_text
+    from exact_core.map_statistics import area_table
+    from exact_core.map_statistics.areas import estimate_areas
+    from exact_core.map_statistics.map_folder import open_map
+    from exact_core.map_statistics.reference_points import DESIGNS, read_sample
+
+    if out is not None and out.suffix.lower() not in (".json", ".csv"):
+        raise ConfigError(f"{out}: expected a name that ends in .json or .csv")
+    if reference is not None and not design:
+        raise ConfigError(
+            f"--reference {reference}: say how the places were chosen, --design {' or --design '.join(DESIGNS)}; "
+            f"errors are known only where chance chose them"
+        )
+    if design and reference is None:
+        raise ConfigError(f"--design {design}: of which places? name their file by --reference")
+    crop_map = open_map(folder)
+    counts = crop_map.count()
+    found = taken = None
+    if reference is not None:
+        taken = read_sample(reference, crop_map, counts, design=design)
+        found = estimate_areas(taken, crop_map.classes, confidence=confidence)
+    typer.echo(area_table.as_text(crop_map, counts, found))
+    if out is not None:
+        record = area_table.as_record(crop_map, counts, found, taken, design=design)
+        publish_text(out, area_table.as_csv(record) if out.suffix.lower() == ".csv" else area_table.as_json(record))
+
+
+def sample(
+    folder: Map,
+    out: Annotated[Path, typer.Option(help="File to write: .geojson or .gpkg, with a .csv beside it, or .csv.")],
+    standard_error: Annotated[float, typer.Option(help="Target for overall accuracy; decides how many.")] = 0.01,
+    accuracy: Annotated[float, typer.Option(help="User's accuracy that is expected of a class.")] = 0.8,
+    expected: Annotated[
+        list[str], typer.Option(metavar="CLASS=VALUE", help="The same for one class; may be repeated.")
+    ] = [],
+    minimum: Annotated[int, typer.Option(help="Fewest samples of a class.")] = 50,
+    size: Annotated[int | None, typer.Option(help="Number of samples, in the place of --standard-error.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same places.")] = 0,
+) -> None:
+    """Draw places to visit: a random sample of a map, stratified by its classes."""
+    from exact_core.map_statistics.map_folder import open_map
+    from exact_core.map_statistics.sample_design import (
+        allocate,
+        check_out,
+        draw,
+        expected_accuracies,
+        sample_size,
+        write_sample,
+    )
+
+    check_out(out)
+    crop_map = open_map(folder)
+    counts = crop_map.count()
+    if size is None:
+        pixels = {name: int(count) for name, count in zip(crop_map.classes, counts, strict=False)}
+        guesses = expected_accuracies(expected, crop_map.classes, otherwise=accuracy)
+        size = sample_size(pixels, guesses, standard_error=standard_error)
+    allocations = allocate(counts, crop_map.classes, size=size, minimum=minimum)
+    files = write_sample(draw(crop_map, allocations, seed=seed), out)
+    width = max(len(each.name) for each in allocations)
+    for each in allocations:
+        typer.echo(f"{each.name:{width}}  {each.samples:7} of {each.pixels} pixels")
+    total = sum(each.samples for each in allocations)
+    typer.echo(
+        f"{total} places in {', '.join(map(str, files))}; fill in `reference`, then: exact areas {folder} --design "
+        f"stratified --reference {out}"
+    )
+
+
+def parcels(
+    folder: Map,
+    layer: Annotated[Path, typer.Argument(metavar="LAYER", help="Parcels: any vector file that GDAL reads.")],
+    out: Annotated[Path, typer.Option(help="GeoParquet file to write.")] = Path("parcels.parquet"),
+    attribute: Annotated[list[str], typer.Option(help="Attribute to take along; may be repeated.")] = [],
+) -> None:
+    """Majority class, its share, coverage and confidence of each parcel."""
+    from exact_core.map_statistics.map_folder import open_map
+    from exact_core.map_statistics.parcels import summarise_parcels
+
+    summary = summarise_parcels(open_map(folder), layer, out, attributes=tuple(attribute))
+    for name, count in summary.majority.most_common():
+        typer.echo(f"{count:9} {name}")
+    for note in summary.notes():
+        typer.echo(f"note: {note}")
+    typer.echo(f"{summary.written} parcels in {out}")

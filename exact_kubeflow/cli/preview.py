@@ -1,0 +1,55 @@
+"""The command `exact inspect`: a page that shows data before it is trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from exact_core.errors import ConfigError
+from exact_core.recipes import RECIPES, resolve
+
+__all__ = ["inspect"]
+
+
+def inspect(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATASET|SOURCE", help="A dataset: folder or place in a store; or season:PATH, synthetic."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("preview.html"),
+    model: Annotated[
+        str, typer.Option(help="Segmenter whose training the bands are held against: folder or place in a store.")
+    ] = "",
+    season: Annotated[str, typer.Option(help="For a season source: a year, or START/DAYS.")] = "",
+    recipe: Annotated[
+        str, typer.Option(help=f"For a source, one of {', '.join(RECIPES)}; default: what fits it.")
+    ] = "",
+    seed: Annotated[int, typer.Option(min=0, help="Draws what is shown, and generated data.")] = 0,
+    changes: Annotated[
+        list[str], typer.Option("--set", metavar="KEY=VALUE", help="For a source, change a setting; may be repeated.")
+    ] = [],
+) -> None:
+    """Look at data before training: place, dates, bands against training, tags, windows over time, on one page."""
+    from exact_core.artifacts.stage_files import stage_files
+    from exact_core.evaluation.preview.page import summary
+    from exact_core.stages.preview import inspect as write_page, is_source
+    from exact_core.tracking.runs import NoTracker
+
+    source = is_source(what)
+    if not source and (recipe or changes):
+        raise ConfigError(f"{what}: a dataset is shown as it was ingested; --recipe and --set are for sources")
+    config = resolve(recipe or ("demo" if what == "synthetic" else "season"), seed=seed, overrides=changes)
+    with stage_files(NoTracker()) as files:
+        preview = write_page(
+            config,
+            what if source else files.read(what),
+            season=season,
+            model=files.read(model) if model else None,
+            out=out,
+        )
+    typer.echo(summary(preview))
+    typer.echo(f"preview: {out}")

@@ -1,0 +1,72 @@
+"""`exact transfer` and `exact leave-one-season-out`: how a model holds on a season that it has not seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from exact_core.recipes import RECIPES
+from exact_kubeflow.cli.options import Set, Tracking, config_of
+
+__all__ = ["register"]
+
+Recipe = Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}, or a saved configuration (.yaml).")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `exact`."""
+    app.command()(transfer)
+    app.command("leave-one-season-out")(leave_out)
+
+
+def transfer(
+    source: Annotated[str, typer.Argument(help="season:PATH, the new season; or a window dataset of it.")],
+    dataset: Annotated[
+        str, typer.Argument(help="The training dataset; default: the sample of it that the segmenter carries.")
+    ] = "",
+    segmenter: Annotated[str, typer.Option(help="The segmenter; default: classes are told by tags.")] = "",
+    out: Annotated[Path, typer.Option(help="Folder for report.html and transfer.json.")] = Path("transfer"),
+    season: Annotated[str, typer.Option(help="A year, or START/DAYS; default: what the source says.")] = "",
+    recipe: Recipe = "season",
+    changes: Set = [],
+    tracking: Tracking = True,
+) -> None:
+    """Tell, without labels of a new season, whether a model will hold on it."""
+    from exact_core.artifacts.stage_files import stage_files
+    from exact_core.stages.lifecycle import open_stage
+    from exact_core.stages.transfer_report import transfer_report
+
+    config = config_of(recipe, None, changes)
+    with open_stage("transfer_report", config, tracking=tracking) as tracker, stage_files(tracker) as files:
+        transfer_report(
+            config,
+            source=source,
+            season=season,
+            segmenter=files.read(segmenter) if segmenter else None,
+            dataset=files.read(dataset) if dataset else None,
+            out=out,
+            tracker=tracker,
+        )
+    typer.echo(f"report: {out / 'report.html'}")
+
+
+def leave_out(
+    datasets: Annotated[list[Path], typer.Argument(help="Window datasets, one a season; two or more.")],
+    out: Annotated[Path, typer.Option(help="Folder for the models, their evaluations and the table.")],
+    dense: Annotated[bool, typer.Option("--dense", help="Learn from dense labels instead of tags.")] = False,
+    recipe: Recipe = "season",
+    changes: Set = [],
+    tracking: Tracking = True,
+) -> None:
+    """Train on all seasons but one, score on that one, for each in turn."""
+    from exact_core.stages.leave_season_out import leave_each_season_out
+    from exact_core.stages.lifecycle import open_stage
+    from exact_core.stages.season_table import table
+
+    config = config_of(recipe, None, changes)
+    with open_stage("leave_season_out", config, tracking=tracking) as tracker:
+        leave_each_season_out(config, datasets=datasets, dense=dense, out=out, tracker=tracker)
+    typer.echo(table(out))
+    typer.echo(f"report: {out / 'report.html'}")

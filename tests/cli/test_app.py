@@ -1,0 +1,106 @@
+"""The commands as a person types them."""
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from exact_core import __version__
+from tests.conftest import TINY
+from tests.fakes import write_pastis, write_season
+
+SETTINGS = [part for setting in TINY for part in ("--set", setting)]
+
+
+def exact(*arguments, cwd=None):
+    return subprocess.run(
+        [sys.executable, "-c", "from exact_kubeflow.cli.app import main; main()", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+    )
+
+
+def test_help_names_the_commands():
+    said = exact("--help")
+    assert said.returncode == 0
+    for command in ("ingest", "train-classifier", "generate-masks", "train-segmenter", "evaluate", "run", "config"):
+        assert command in said.stdout
+    assert exact("version").stdout.strip() == __version__
+
+
+def test_the_old_address_of_the_command_line_still_answers():
+    said = subprocess.run(
+        [sys.executable, "-m", "exact_core.cli", "version"], capture_output=True, text=True, check=True
+    )
+    assert said.stdout.strip() == __version__
+
+
+def test_config_prints_a_recipe_that_can_be_read_again(tmp_path):
+    said = exact("config", "demo", "--set", "seed=4")
+    assert yaml.safe_load(said.stdout)["seed"] == 4
+
+
+def test_a_saved_configuration_keeps_its_seed(tmp_path):
+    (tmp_path / "mine.yaml").write_text(exact("config", "demo", *SETTINGS, "--seed", "7").stdout)
+    ran = ["--recipe", "mine.yaml", "--no-tracking"]
+    digests = []
+    for out, seed in (("a", []), ("b", ["--seed", "7"]), ("c", ["--seed", "8"])):
+        done = exact("ingest", "synthetic", out, *ran, *seed, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        digests.append(done.stdout.split("digest ")[1])
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_stage_takes_the_recipe_that_fits_its_data(tmp_path):
+    write_season(tmp_path / "s")
+    assert exact("ingest", "season", "s", "d", "--no-tracking", cwd=tmp_path).returncode == 0
+    short = [part for text in ("epochs=1", "batch=64") for part in ("--set", f"classifier.training.{text}")]
+    done = exact("train-classifier", "d", "c", "--no-tracking", *short, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert yaml.safe_load((tmp_path / "c" / "config.yaml").read_text())["recipe"] == "season"
+
+
+def test_each_stage_alone(tmp_path):
+    quiet = [*SETTINGS, "--seed", "1", "--no-tracking"]
+    steps = [
+        ["ingest", "synthetic", "d"],
+        ["train-classifier", "d", "c"],
+        ["generate-masks", "d", "c", "m"],
+        ["train-segmenter", "d", "s", "--masks", "m"],
+        ["evaluate", "d", "s", "e", "--classifier", "c", "--masks", "m"],
+    ]
+    for step in steps:
+        done = exact(*step, *quiet, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "report.html").is_file()
+    assert "classifier: epoch 3/3" in exact("train-classifier", "d", "c2", *quiet, cwd=tmp_path).stdout
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "--workdir", "w", "--recipe", "corn"], ["unknown recipe 'corn'", "demo"]),
+        (["run", "--workdir", "w", "--set", "data.windo=24"], ["data.windo", "did you mean"]),
+        (["ingest", "pastis", "nothing", "out", "--no-tracking"], ["nothing", "metadata.geojson"]),
+        (["ingest", "germany", "nothing", "out", "--no-tracking"], ["nothing", "classes.txt"]),
+        (["ingest", "season", "nothing", "out", "--no-tracking"], ["nothing"]),
+        (["train-classifier", "nothing", "out", "--no-tracking"], ["no dataset here", "exact ingest"]),
+    ],
+)
+def test_bad_input_is_one_clear_line(tmp_path, arguments, words):
+    done = exact(*arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("exact: ")
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+def test_a_pastis_folder(tmp_path):
+    write_pastis(tmp_path / "pastis")
+    done = exact("ingest", "pastis", tmp_path / "pastis", tmp_path / "d", "--no-tracking")
+    assert done.returncode == 0, done.stderr

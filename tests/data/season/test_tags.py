@@ -1,0 +1,326 @@
+"""Tags without labels: tables of squares and crops, class maps, how sure tags are, and areas of several cells."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+from rasterio.transform import Affine
+from rasterio.warp import transform
+
+from exact_core.config import DataConfig, SeasonConfig
+from exact_core.data.season.class_map import read_class_map
+from exact_core.data.season.folder import ingest_season, survey_season
+from exact_core.data.season.rasters import Grid
+from exact_core.data.season.tags import TagTable, groups, read_tag_table
+from exact_core.data.windows.cutting import TagNoise
+from exact_core.data.windows.dataset import WindowDataset
+from exact_core.errors import DataError, ExactError
+from tests.fakes import SEASON_LEFT, SEASON_TOP, write_parcels, write_season
+
+WHOLE = DataConfig(validation_share=0, test_share=0)
+
+
+def table(tmp_path: Path, text: str, legend: str | None = None) -> TagTable:
+    path = tmp_path / "labels" / "tags.csv"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    class_map = None
+    if legend is not None:
+        (path.parent / "legend.csv").write_text(legend, encoding="utf-8")
+        class_map = read_class_map(tmp_path, SeasonConfig())
+    return read_tag_table(path, class_map)
+
+
+def grid(size: int = 100) -> Grid:
+    from rasterio.crs import CRS
+
+    place = Affine(10, 0, SEASON_LEFT, 0, -10, SEASON_TOP)
+    return Grid(CRS.from_epsg(32631), place, size, size, Path("x.tif"))
+
+
+def season(root: Path, tags: str, **kwargs: Any) -> Path:
+    write_season(root, labels=False, legend=None, **kwargs)
+    (root / "labels").mkdir()
+    (root / "labels/tags.csv").write_text(tags, encoding="utf-8")
+    return root
+
+
+def ingest(root: Path, config: DataConfig = WHOLE, seed: int = 0) -> WindowDataset:
+    ingest_season(root, config, root.parent / f"{root.name}-out", seed=seed)
+    return WindowDataset(root.parent / f"{root.name}-out")
+
+
+def test_a_square_by_hand(tmp_path: Path) -> None:
+    # The centre lies 305 m right of and 195 m below the corner: pixel 30.5, 19.5. A window of 8 begins 4 before, even.
+    found = table(tmp_path, f"x,y,crops\n{SEASON_LEFT + 305},{SEASON_TOP - 195},maize;grass\n")
+    assert found.classes == ("grass", "maize")
+    placed, outside = found.place("s", grid(), window=8)
+    assert outside == 0
+    assert [(each.row, each.col, each.tags.tolist()) for each in placed] == [(16, 26, [1, 1])]
+
+
+def test_degrees_and_metres_are_one_place(tmp_path: Path) -> None:
+    x, y = SEASON_LEFT + 505.0, SEASON_TOP - 405.0
+    (lon,), (lat,) = transform("EPSG:32631", "EPSG:4326", [x], [y])
+    by_metres, _ = table(tmp_path, f"x,y,crops\n{x},{y},maize\n").place("s", grid(), window=8)
+    by_degrees, _ = table(tmp_path, f"lon,lat,crops\n{lon:.8f},{lat:.8f},maize\n").place("s", grid(), window=8)
+    assert [(each.row, each.col) for each in by_degrees] == [(each.row, each.col) for each in by_metres]
+
+
+def test_a_large_square_is_cut_and_a_scene_is_tiled(tmp_path: Path) -> None:
+    centre = f"{SEASON_LEFT + 500},{SEASON_TOP - 500}"
+    placed, _ = table(tmp_path, f"x,y,size,crops\n{centre},250,maize\n").place("s", grid(), window=8)
+    # 25 pixels hold 3 windows of 8 a side, around pixel 50.
+    assert [(each.row, each.col) for each in placed] == list(itertools.product((38, 46, 54), (38, 46, 54)))
+    placed, _ = table(tmp_path, "scene,crops\ns,maize\nother,grass\n").place("s", grid(20), window=8)
+    assert [(each.row, each.col) for each in placed] == list(itertools.product((0, 8), (0, 8)))
+    assert all(each.tags.tolist() == [0, 1] for each in placed)
+
+
+def test_rows_of_one_square_are_joined_and_rows_elsewhere_counted(tmp_path: Path) -> None:
+    here = f"{SEASON_LEFT + 500},{SEASON_TOP - 500}"
+    found = table(tmp_path, f"x,y,crops\n{here},maize\n{here},grass\n{here},\n0,0,maize\n")
+    placed, outside = found.place("s", grid(), window=8)
+    assert [each.tags.tolist() for each in placed] == [[1, 1]]
+    assert outside == 1
+
+
+def test_names_and_codes_of_a_class_map(tmp_path: Path) -> None:
+    legend = "code,name,group,colour\n3,fodder maize,maize,#E0A030\n1,grain maize,maize,\n2,grass,,#00ff00\n4,beet,,\n"
+    here = f"{SEASON_LEFT + 500},{SEASON_TOP - 500}"
+    found = table(tmp_path, f"x,y,crops\n{here},3;grass\n", legend)
+    assert found.classes == ("fodder maize", "grass")
+    assert found.colours == {"fodder maize": "#e0a030", "grass": "#00ff00"}
+    with pytest.raises(
+        DataError, match=r"tags\.csv, line 2: crop 'Gras' is not in the class map \(did you mean 'grass'"
+    ):
+        table(tmp_path, f"x,y,crops\n{here},Gras\n", legend)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("x,y\n1,2\n", "line 1: columns ['x', 'y']; expected crops and scene"),
+        ("crops\nmaize\n", "line 1: columns ['crops']"),
+        ("x,y,crops\n", "no rows"),
+        ("x,y,crops\n1,2,\n", "no row names a crop"),
+        ("x,y,crops\n1,two,maize\n", "line 2: y 'two' is not a number"),
+        ("x,y,crops\n1,nan,maize\n", "line 2: y 'nan' is not a number"),
+        (
+            "x,y,crops\n1,2,maize,grass\n",
+            "line 2: another number of values than the header has; several crops",
+        ),
+        ("lon,lat,crops\n501440,5629400,maize\n", "are no degrees; name the columns x,y"),
+        ("x,y,size,crops\n1,2,-3,maize\n", "line 2: size -3; expected the side of the square"),
+        ("scene,crops\n,maize\n", "line 2: no scene"),
+        ("x,y,crops\n1,2,background\n", "'background' is the name of what is no crop"),
+    ],
+)
+def test_wrong_tables(tmp_path: Path, text: str, expected: str) -> None:
+    with pytest.raises(DataError) as caught:
+        table(tmp_path, text)
+    assert expected in str(caught.value)
+
+
+def test_a_dataset_of_tags_alone(tmp_path: Path) -> None:
+    rows = "".join(
+        f"{SEASON_LEFT + 40 + 80 * j},{SEASON_TOP - 40 - 80 * i},crop{(i + j) % 2}\n"
+        for i in range(4)
+        for j in range(4)
+    )
+    root = season(tmp_path / "s", f"x,y,crops\n{rows}")
+    config = DataConfig(window=8)
+    dataset = ingest(root, config)
+    assert not dataset.manifest.has_labels
+    assert not dataset.manifest.self_scored
+    assert dataset.manifest.classes == ("crop0", "crop1")
+    assert sum(dataset.manifest.splits.values()) == 16
+    assert all(dataset.manifest.splits.values())
+    for index, record in enumerate(dataset.records):
+        assert dataset.window(index).tags.tolist() == ([1, 0] if (record.row + record.col) // 8 % 2 == 0 else [0, 1])
+    with pytest.raises(DataError, match="image-level tags only"):
+        dataset.labels(0)
+
+
+def test_squares_that_share_pixels_stay_in_one_split(tmp_path: Path) -> None:
+    # Ten pairs of windows that overlap by half.
+    rows = "".join(
+        f"{SEASON_LEFT + 40 + 160 * (pair % 4) + 40 * half},{SEASON_TOP - 40 - 160 * (pair // 4)},crop{pair % 2}\n"
+        for pair in range(12)
+        for half in (0, 1)
+    )
+    dataset = ingest(season(tmp_path / "s", f"x,y,crops\n{rows}", size=(64, 64)), DataConfig(window=8), seed=3)
+    covered = {}
+    for split in ("train", "validation", "test"):
+        mask = np.zeros((64, 64), bool)
+        for index in dataset.indices(split):
+            record = dataset.records[int(index)]
+            mask[record.row : record.row + 8, record.col : record.col + 8] = True
+        assert mask.any()
+        covered[split] = mask
+    for first, second in itertools.combinations(covered.values(), 2):
+        assert not (first & second).any()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), max_size=14, unique=True))
+def test_groups_as_by_comparing_all(corners: list[tuple[int, int]]) -> None:
+    found = groups(corners, window=6)
+    reach = np.array([[abs(a[0] - b[0]) < 6 and abs(a[1] - b[1]) < 6 for b in corners] for a in corners], bool).reshape(
+        len(corners), len(corners)
+    )
+    for _ in corners:
+        reach = reach @ reach
+    for i, j in itertools.product(range(len(corners)), repeat=2):
+        assert (found[i] == found[j]) == reach[i, j]
+
+
+def test_tags_outside_the_images(tmp_path: Path) -> None:
+    root = season(tmp_path / "s", "x,y,crops\n0,0,maize\n")
+    with pytest.raises(DataError, match=r"none of its 1 squares lies in the images"):
+        ingest(root)
+
+
+def test_few_squares_are_used_whole(tmp_path: Path) -> None:
+    root = season(tmp_path / "s", f"x,y,crops\n{SEASON_LEFT + 160},{SEASON_TOP - 160},maize\n0,0,maize\n")
+    dataset = ingest(root, DataConfig(window=8))
+    assert dataset.manifest.self_scored
+    assert "1 of 2 squares of tags.csv do not lie in the images" in dataset.manifest.notes
+
+
+def test_text_codes_of_parcels_groups_and_colours(tmp_path: Path) -> None:
+    box = (SEASON_LEFT, SEASON_TOP - 320, SEASON_LEFT + 160, SEASON_TOP)
+    other = (SEASON_LEFT + 160, SEASON_TOP - 320, SEASON_LEFT + 320, SEASON_TOP)
+    legend = "code,name,group,colour\nZM,grain maize,maize,#e0a030\nSM,silage maize,maize,\nGR,grass,,\n"
+    root = write_season(tmp_path / "s", labels=False, legend=legend)
+    write_parcels(root / "labels/parcels.geojson", [("ZM", box), ("GR", other)])
+    plain = ingest(root)
+    assert plain.manifest.classes == ("grain maize", "grass")
+    assert plain.manifest.colours == {"grain maize": "#e0a030"}
+    shutil.rmtree(tmp_path / "s-out")
+    write_parcels(root / "labels/parcels.geojson", [("ZM", box), ("SM", other)])
+    grouped = ingest(root, WHOLE.model_copy(update={"season": SeasonConfig(level="group")}))
+    assert grouped.manifest.classes == ("maize",)
+    assert (grouped.labels(0) == 1).all()
+    write_parcels(root / "labels/parcels.geojson", [("ZM", box), ("zm", other)])
+    shutil.rmtree(tmp_path / "s-out")
+    with pytest.raises(DataError, match=r"parcel 1: crop_code is 'zm', which is in neither .*did you mean 'ZM'"):
+        ingest(root)
+
+
+def test_colours_change_no_digest(tmp_path: Path) -> None:
+    root = write_season(tmp_path / "s")
+    plain = ingest(root).manifest
+    (root / "labels/legend.csv").write_text("code,name,colour\n100,wheat,#112233\n200,maize,\n")
+    shutil.rmtree(tmp_path / "s-out")
+    coloured = ingest(root).manifest
+    assert coloured.colours == {"wheat": "#112233"}
+    assert coloured.digest == plain.digest
+    (root / "labels/legend.csv").write_text("code,name,colour\n100,wheat,red\n200,maize,\n")
+    with pytest.raises(DataError, match="line 2: colour 'red'; expected #rrggbb"):
+        ingest_season(root, WHOLE, tmp_path / "x", seed=0)
+
+
+def test_too_little_support_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    root = write_season(tmp_path / "s")
+    with pytest.raises(DataError, match=r"'wheat' is tagged in 1 training windows, fewer than data\.min_support = 2"):
+        ingest(root, DataConfig(window=24, stride=24, validation_share=0, test_share=0, min_support=2))
+
+
+def test_how_sure_tags_are_by_hand() -> None:
+    labels = np.zeros((12, 12), np.uint8)
+    # 3 of 16 pixels of the window at 4, 4: 19 %; its neighbour to the right begins one pixel beyond the window.
+    labels[4:7, 4] = 1
+    labels[4:8, 8] = 2
+    noise = TagNoise()
+    noise.add(labels, 4, 4, window=4, classes=2, share=0.1)
+    # Crop 1 covers between 5 and 20 %; shifted to the right it goes, and crop 2 comes.
+    assert (noise.tags, noise.narrow, noise.loose) == (1, 1, 2)
+    note = noise.note(0.1)
+    assert note is not None
+    assert note.startswith("of 1 tags, 1 rest on an area between half and twice 10.00% of the window")
+    sure = TagNoise()
+    sure.add(np.ones((12, 12), np.uint8), 4, 4, window=4, classes=2, share=0.1)
+    assert (sure.tags, sure.narrow, sure.loose) == (1, 0, 0)
+
+
+# Several cells
+
+
+def cells(root: Path, count: int = 10) -> Path:
+    """A row of cells, beside each other, as `exact fetch --cell` leaves them."""
+    for number in range(count):
+        write_season(root / f"E{number}", layout="stac", labels=False, legend=None)
+        path = root / f"E{number}/collection.json"
+        path.write_text(path.read_text().replace('"fake"', f'"E{number}"'))
+    (root / "cells.json").write_text(json.dumps({"cells": [{"name": f"E{number}"} for number in range(count)]}))
+    (root / "labels").mkdir()
+    (root / "labels/legend.csv").write_text("code,name\n100,wheat\n200,maize\n300,never\n")
+    return root
+
+
+def test_cells_become_one_dataset_split_by_cells(tmp_path: Path) -> None:
+    root = cells(tmp_path / "s")
+    half = (SEASON_LEFT, SEASON_TOP - 320, SEASON_LEFT + 160, SEASON_TOP)
+    write_parcels(root / "labels/parcels.geojson", [(100, half), (200, (half[2], half[1], half[2] + 160, half[3]))])
+    dataset = ingest(root, DataConfig(window=16))
+    assert dataset.manifest.classes == ("wheat", "maize")
+    assert len(dataset) == 40
+    scenes = {
+        split: {dataset.records[int(i)].scene for i in dataset.indices(split)} for split in dataset.manifest.splits
+    }
+    assert set.union(*scenes.values()) == {f"E{number}" for number in range(10)}
+    for first, second in itertools.combinations(scenes.values(), 2):
+        assert first
+        assert not first & second
+    assert survey_season(root, DataConfig()) == (4, 10)
+    with pytest.raises(DataError, match="3 cells with images; a split by cells needs 9"):
+        ingest_season(cells(tmp_path / "few", 3), DataConfig(), tmp_path / "x", seed=0)
+
+
+def test_a_table_tags_scenes_by_name(tmp_path: Path) -> None:
+    root = cells(tmp_path / "s")
+    rows = "".join(f"E{number},{'wheat' if number % 2 else 'maize'}\n" for number in range(9))
+    (root / "labels/tags.csv").write_text(f"scene,crops\n{rows}")
+    dataset = ingest(root, DataConfig(window=16))
+    # E9 is in no row: nothing is known of it.
+    assert {record.scene for record in dataset.records} == {f"E{number}" for number in range(9)}
+    for index, record in enumerate(dataset.records):
+        assert dataset.window(index).tags.tolist() == ([1, 0] if int(record.scene[1:]) % 2 else [0, 1])
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    text=st.one_of(
+        st.text(max_size=80),
+        st.lists(st.text(alphabet='xylonatcrps;,.0123456789-e\n" ', max_size=20), max_size=5).map(
+            lambda lines: "\n".join(["lon,lat,crops", *lines])
+        ),
+    )
+)
+def test_any_table_is_read_or_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "tags.csv"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    try:
+        read_tag_table(path, None).place("s", grid(), window=8)
+    except ExactError as error:
+        assert str(path) in str(error)  # noqa: PT017 - it may also be read
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text(alphabet='code,name,group,colour\n"0123456789#abcdef;- ', max_size=120))
+def test_any_legend_is_read_or_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "labels" / "legend.csv"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"code,name,group,colour\n{text}", encoding="utf-8")
+    try:
+        read_class_map(tmp_path, SeasonConfig(level="group")).numbered()
+    except ExactError as error:
+        assert "legend.csv" in str(error)  # noqa: PT017 - it may also be read

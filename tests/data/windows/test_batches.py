@@ -1,0 +1,124 @@
+import numpy as np
+import torch
+
+from exact_core.config import EncoderConfig
+from exact_core.data.windows.batches import Augmentation, BatchLoader
+from exact_core.models.classifier import TagClassifier
+
+CPU = torch.device("cpu")
+ENCODER = EncoderConfig()
+
+
+def loader(dataset, **changes):
+    settings = {"batch": 3, "encoder": ENCODER, "device": CPU, "targets": dataset.labels}
+    return BatchLoader(dataset, dataset.indices("train"), **{**settings, **changes})
+
+
+def test_values_by_hand(dataset):
+    batch = next(iter(loader(dataset)))
+    statistics = dataset.manifest.statistics
+    dates = batch.series.dates.shape[1]
+    assert dates == max(dataset.records[i].dates for i in batch.index)
+    for row, index in enumerate(batch.index):
+        window = dataset.window(index)
+        count = len(window.days)
+        for band in range(10):
+            expected = (window.pixels[:, band] - statistics.mean[band]) / statistics.std[band]
+            np.testing.assert_allclose(batch.series.pixels[row, :count, band], expected, rtol=1e-5, atol=1e-5)
+        assert batch.series.pixels[row, count:].abs().sum() == 0
+        np.testing.assert_array_equal(batch.series.dates[row, :count], window.days)
+        np.testing.assert_array_equal(batch.tags[row], window.tags)
+        np.testing.assert_array_equal(batch.target[row], dataset.labels(index))
+        seen = batch.series.seen[row].t().reshape(dates, 12, 12)
+        np.testing.assert_array_equal(seen[:count], window.clear.astype(bool))
+        assert not seen[count:].any()
+
+
+def test_day_of_year_is_the_calendars(dataset):
+    batch = next(iter(loader(dataset, encoder=EncoderConfig(dates="day_of_year"))))
+    window = dataset.window(batch.index[0])
+    dates = np.datetime64(dataset.manifest.season_start) + window.days.astype(int)
+    expected = [date.item().timetuple().tm_yday for date in dates]
+    np.testing.assert_array_equal(batch.series.dates[0, : len(expected)], expected)
+
+
+def test_padding_alone_is_masked_where_clouds_are_not(dataset):
+    """A batch of all training windows, whose scenes have different numbers of dates."""
+    batch = next(iter(loader(dataset, batch=8, encoder=EncoderConfig(mask_clouds=False))))
+    counts = [dataset.records[i].dates for i in batch.index]
+    assert min(counts) < max(counts)
+    np.testing.assert_array_equal(batch.series.seen[:, 0].sum(1), counts)
+    for row, count in enumerate(counts):
+        assert batch.series.pixels[row, count:].abs().sum() == 0
+    assert batch.series.padding is None
+
+
+def test_attended_padding_is_counted_up_to_the_published_length(dataset):
+    """The rows that follow a series are not stored; how many there are is said, and clouds do not touch them."""
+    for clouds in (False, True):
+        encoder = EncoderConfig(mask_clouds=clouds, mask_padding=False, pad_dates=12)
+        series = next(iter(loader(dataset, batch=8, encoder=encoder))).series
+        counts = np.array([dataset.records[i].dates for i in dataset.indices("train")[:8]])
+        np.testing.assert_array_equal(series.padding, 12 - counts)
+        assert series.dates.shape[1] == counts.max()
+        assert not any(series.seen[row, :, count:].any() for row, count in enumerate(counts))
+    short = EncoderConfig(mask_padding=False, pad_dates=3)
+    assert not next(iter(loader(dataset, batch=8, encoder=short))).series.padding.any()
+
+
+def test_a_windows_results_do_not_depend_on_its_batch(dataset, config):
+    """Padded with longer series or alone: the same logits."""
+    torch.manual_seed(0)
+    model = TagClassifier(config.classifier, bands=10, classes=dataset.classes, window=24).eval()
+    encoder = config.classifier.encoder
+    with torch.no_grad():
+        together = torch.cat([model(b.series).logits for b in loader(dataset, batch=8, encoder=encoder)])
+        alone = torch.cat([model(b.series).logits for b in loader(dataset, batch=1, encoder=encoder)])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
+
+
+def test_larger_patches_are_clear_where_all_of_them_is(dataset):
+    fine = next(iter(loader(dataset)))
+    coarse = next(iter(loader(dataset, encoder=EncoderConfig(patch=4))))
+    single = next(iter(loader(dataset, encoder=EncoderConfig(patch=1))))
+    tokens = fine.series.seen.transpose(1, 2).unflatten(2, (12, 12))
+    expected = -torch.nn.functional.max_pool2d(-tokens.float(), 2)
+    np.testing.assert_array_equal(coarse.series.seen.transpose(1, 2).unflatten(2, (6, 6)), expected.bool())
+    np.testing.assert_array_equal(single.series.seen.transpose(1, 2).unflatten(2, (24, 24))[..., ::2, ::2], tokens)
+
+
+def test_an_epoch_depends_on_seed_and_number_alone(dataset):
+    augmentation = Augmentation(flips=True, keep_dates=0.5)
+
+    def epoch(number, seed=0):
+        return list(loader(dataset).epoch(number, seed=seed, augmentation=augmentation))
+
+    one, again, other, reseeded = epoch(2), epoch(2), epoch(3), epoch(2, seed=1)
+    for a, b in zip(one, again, strict=True):
+        assert torch.equal(a.series.pixels, b.series.pixels)
+        np.testing.assert_array_equal(a.index, b.index)
+    order = np.concatenate([batch.index for batch in one])
+    assert sorted(order) == sorted(dataset.indices("train"))
+    for different in (other, reseeded):
+        assert order.tolist() != np.concatenate([batch.index for batch in different]).tolist()
+
+
+def test_augmentation_keeps_pixels_labels_and_clouds_together(dataset):
+    """Whatever the turn, the pairs (pixel values on all kept dates, label) are pairs of the window as it was."""
+    for batch in loader(dataset, batch=1).epoch(0, seed=5, augmentation=Augmentation(flips=True, keep_dates=0.6)):
+        window = dataset.window(batch.index[0])
+        kept = np.isin(window.days, batch.series.dates[0])
+        assert 2 <= kept.sum() <= len(window.days)
+        statistics = dataset.manifest.statistics
+        mean, std = (np.array(v)[:, None, None] for v in (statistics.mean, statistics.std))
+        pixels = np.rint(batch.series.pixels[0].numpy() * std + mean).astype(int)
+
+        def pairs(images, labels):
+            values = images.transpose(2, 3, 0, 1).reshape(labels.size, -1)
+            return sorted(map(tuple, np.column_stack([values, labels.reshape(-1)]).tolist()))
+
+        assert pairs(pixels, batch.target[0].numpy()) == pairs(
+            window.pixels[kept].astype(int), dataset.labels(batch.index[0])
+        )
+        seen = batch.series.seen[0].sum().item()
+        assert seen == window.clear[kept].sum()

@@ -1,0 +1,147 @@
+"""Windows of a scene whose dates each cover a part of it, and the shares of the splits."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from exact_core.config import DataConfig
+from exact_core.data.windows.cutting import Scene, add_scene, check_shares, has_window, split_names
+from exact_core.data.windows.dataset import WindowDataset
+from exact_core.data.windows.writer import DatasetWriter
+from exact_core.errors import ConfigError, DataError
+
+CONFIG = DataConfig(window=8)
+
+
+def swath(*, clear: bool = False) -> Scene:
+    """Three dates of 16 x 24 pixels, that is 2 x 3 windows of 8: the number of dates that measure each is
+    3 2 1
+    3 0 2
+    """
+    pixels = np.full((3, 1, 16, 24), 500, np.int16)
+    pixels[2, :, :8, 8:16] = 0
+    pixels[:2, :, :8, 16:] = 0
+    pixels[:, :, 8:, 8:16] = 0
+    pixels[1, :, 8:, 16:] = 0
+    return Scene(
+        name="swath",
+        pixels=pixels,
+        days=np.array([0, 10, 20], np.int16),
+        labels=np.ones((16, 24), np.uint8),
+        clear=np.ones((3, 8, 12), np.uint8) if clear else None,
+        crs="EPSG:32631",
+        transform=(10.0, 0.0, 0.0, 0.0, -10.0, 0.0),
+        origin="swath.tif",
+    )
+
+
+def writer(out: Path) -> DatasetWriter:
+    start = dt.date(2018, 4, 1)
+    return DatasetWriter(
+        out, name="t", source="t", bands=("B02",), classes=("wheat",), window=8, season_start=start, season_days=30
+    )
+
+
+@pytest.mark.parametrize("clear", [False, True])
+def test_windows_that_fewer_than_two_dates_measured_are_skipped_and_counted(tmp_path: Path, clear: bool) -> None:
+    with writer(tmp_path) as out:
+        assert add_scene(out, swath(clear=clear), CONFIG, split="train", skip_unseen=True) == 2
+    dataset = WindowDataset(tmp_path)
+    assert [(r.row, r.col, r.dates) for r in dataset.records] == [(0, 0, 3), (0, 8, 2), (8, 0, 3), (8, 16, 2)]
+    # The last window was measured on the first and third date.
+    window = dataset.window(3)
+    assert window.days.tolist() == [0, 20]
+    assert window.pixels.all()
+    assert (window.clear is not None) == clear
+
+
+@pytest.mark.parametrize(
+    ("area", "expected"),
+    [
+        ((8, 8, 16, 16), "swath.tif: the window at row 8, column 8 is 0 (nodata) on all 3 dates"),
+        ((0, 16, 8, 24), "1 date; a time series needs at least 2"),
+    ],
+)
+def test_without_the_option_such_a_window_is_refused(
+    tmp_path: Path, area: tuple[int, int, int, int], expected: str
+) -> None:
+    with pytest.raises(DataError) as caught, writer(tmp_path) as out:
+        add_scene(out, swath(), CONFIG, split="train", area=area)
+    assert expected in str(caught.value)
+    assert not (tmp_path / "dataset.json").exists()
+
+
+def test_a_whole_scene_is_unseen(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no training window"), writer(tmp_path) as out:
+        assert add_scene(out, swath(), CONFIG, split="train", area=(8, 8, 16, 16), skip_unseen=True) == 1
+
+
+@pytest.mark.parametrize(
+    ("area", "expected"),
+    [
+        ((0, 0, 16, 24), True),
+        ((8, 8, 16, 16), False),
+        ((0, 16, 8, 24), False),
+        ((0, 16, 16, 24), True),
+        ((0, 0, 4, 4), False),
+    ],
+)
+def test_has_window(area: tuple[int, int, int, int], expected: bool) -> None:
+    assert has_window(swath(), area, window=8, stride=8) == expected
+
+
+@pytest.mark.parametrize("clear", [False, True])
+def test_rows_of_a_scene_give_its_windows(tmp_path: Path, clear: bool) -> None:
+    whole = swath(clear=clear)
+    with writer(tmp_path / "whole") as out:
+        add_scene(out, whole, CONFIG, split="train", skip_unseen=True)
+    with writer(tmp_path / "rows") as out:
+        for first in (0, 8):
+            patches = None if whole.clear is None else whole.clear[:, first // 2 : first // 2 + 4]
+            rows = replace(whole, pixels=whole.pixels[:, :, first : first + 8], clear=patches, first=first)
+            assert has_window(rows, (first, 0, first + 8, 8), window=8, stride=8)
+            add_scene(out, rows, CONFIG, split="train", skip_unseen=True)
+    assert WindowDataset(tmp_path / "rows").manifest.digest == WindowDataset(tmp_path / "whole").manifest.digest
+
+
+def test_splits_that_are_named_at_last(tmp_path: Path) -> None:
+    """The same dataset, statistics of its training windows included, as with the splits known before."""
+    upper, lower = (0, 0, 8, 24), (8, 0, 16, 24)
+    with writer(tmp_path / "before") as out:
+        add_scene(out, swath(), CONFIG, split="test", area=upper, skip_unseen=True)
+        add_scene(out, swath(), CONFIG, split="train", area=lower, skip_unseen=True)
+    with writer(tmp_path / "after") as out:
+        add_scene(out, swath(), CONFIG, split="block 0", area=upper, skip_unseen=True)
+        add_scene(out, swath(), CONFIG, split="block 1", area=lower, skip_unseen=True)
+        out.name_splits({"block 0": "test", "block 1": "train"})
+    assert WindowDataset(tmp_path / "after").manifest.digest == WindowDataset(tmp_path / "before").manifest.digest
+    with (
+        pytest.raises(DataError, match=r"\(window swath/00000-00000\): unknown split 'block 0'; expected one of"),
+        writer(tmp_path / "never") as out,
+    ):
+        add_scene(out, swath(), CONFIG, split="block 0", area=upper, skip_unseen=True)
+
+
+def test_shares_of_the_splits() -> None:
+    names = split_names(10, validation=0.2, test=0.3, seed=0, what="scenes")
+    assert [names.count(split) for split in ("train", "validation", "test")] == [5, 2, 3]
+    assert split_names(3, validation=0.01, test=0.01, seed=0, what="scenes").count("test") == 1
+    assert split_names(4, validation=0, test=0, seed=0, what="scenes") == ["train"] * 4
+    assert split_names(4, validation=0, test=0.25, seed=0, what="scenes").count("validation") == 0
+
+
+def test_a_validation_share_needs_a_test_share() -> None:
+    with pytest.raises(ConfigError, match=r"data.test_share is 0 but data.validation_share is 0.15.*or both to 0"):
+        split_names(10, validation=0.15, test=0, seed=0, what="scenes")
+    check_shares(validation=0, test=0.25)
+    check_shares(validation=0, test=0)
+
+
+def test_too_few_scenes() -> None:
+    with pytest.raises(DataError, match="2 scenes cannot fill train, validation"):
+        split_names(2, validation=0.15, test=0.25, seed=0, what="scenes")
