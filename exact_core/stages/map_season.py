@@ -25,6 +25,7 @@ from exact_core.mapping.cogs import MapRecord
 from exact_core.mapping.finished_rows import Pieces, read_rows
 from exact_core.mapping.predict import season_predictor
 from exact_core.mapping.season_map import PART, PartManifest, extent_of_part, map_part, map_record, parse_part
+from exact_core.models.segmenter import AnySegmenter
 from exact_core.stages.ingest import parse_source, with_season
 from exact_core.stages.join_map import MAP, deliver
 from exact_core.tracking.runs import Tracker
@@ -87,13 +88,38 @@ def map_season(
         weights_sha256=manifest.weights.sha256,
         code_version=code_version(),
     )
+    first, end = extent_of_part(record, number, parts)
+    pieces, seconds = _map(config, images, record, model, manifest, trained, out=out, rows=(first, end))
+    summary = {"megapixels": (end - first) * record.width / 1e6, "map_seconds": seconds}
+    if part:
+        extent = {"part": number, "parts": parts, "first": first, "end": end}
+        made = PartManifest(**extent, batch=pieces.batch, seconds=seconds, record=record)
+        return _deliver_part(made, pieces.folder, out, summary, tracker)
+    summary |= deliver(record, read_rows(pieces.folder, first=first, end=end), out, tracker)
+    shutil.rmtree(pieces.folder)
+    tracker.log_summary(summary)
+    return summary
+
+
+def _map(
+    config: RunConfig,
+    images: SeasonImages,
+    record: MapRecord,
+    model: AnySegmenter,
+    manifest: ModelManifest,
+    trained: RunConfig,
+    *,
+    out: Path,
+    rows: tuple[int, int],
+) -> tuple[Pieces, float]:
+    """Map some rows of the area, first and one past the last; the finished rows, and the seconds that they took."""
+    first, end = rows
     device = choose_device(config.device)
     predict = Careful(
         season_predictor(
             model.to(device), images, statistics=manifest.statistics, encoder=trained.segmenter.reading, device=device
         )
     )
-    first, end = extent_of_part(record, number, parts)
     key = _key(config, record, images, device, first, end)
     state = os.environ.get(STATE_VARIABLE)
     folder = Path(state) / f"map-{key[:16]}" if state else out / ROWS
@@ -120,21 +146,21 @@ def map_season(
         pieces.batch,
         seconds,
     )
-    summary = {"megapixels": (end - first) * record.width / 1e6, "map_seconds": seconds}
-    if part:
-        if folder != out / ROWS:
-            shutil.rmtree(out / ROWS, ignore_errors=True)
-            shutil.copytree(folder, out / ROWS)
-        PartManifest(
-            part=number, parts=parts, first=first, end=end, batch=pieces.batch, seconds=seconds, record=record
-        ).publish(out)
-        tracker.log_summary(summary)
-        if folder != out / ROWS:
-            shutil.rmtree(folder)
-        return summary
-    summary |= deliver(record, read_rows(folder, first=first, end=end), out, tracker)
-    shutil.rmtree(folder)
+    return pieces, seconds
+
+
+def _deliver_part(
+    part: PartManifest, rows: Path, out: Path, summary: dict[str, float], tracker: Tracker
+) -> dict[str, float]:
+    """Put the finished rows of a part beside its manifest, wherever they were kept until now."""
+    if rows != out / ROWS:
+        shutil.rmtree(out / ROWS, ignore_errors=True)
+        shutil.copytree(rows, out / ROWS)
+    part.publish(out)
     tracker.log_summary(summary)
+    # Last, and only now: until the manifest is there, a killed stage goes on from these.
+    if rows != out / ROWS:
+        shutil.rmtree(rows)
     return summary
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from exact_core.artifacts.folders import code_version, fresh_folder
 from exact_core.artifacts.model_folders import ModelManifest, load_segmenter, open_reference, open_segmenter
-from exact_core.config import RunConfig
+from exact_core.config import RunConfig, TransferConfig
 from exact_core.data.season.folder import open_season
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.data.windows.series_sample import SeasonSamples, SeriesSample
@@ -114,6 +114,26 @@ def transfer_report(
         # Before anything is drawn or compared: the page's curves are of these classes too.
         found = replace(found, sample=label_by_tags(found.sample, model.reference.train))
     transfer = _compare(config, model, found)
+    _publish(config, source, model, found, transfer, out=out, report=report, tracker=tracker)
+    summary = {"verdict": float(list(Level).index(transfer.verdict))}
+    summary |= {f"transfer_{each.name}": each.value for each in transfer.findings if each.value is not None}
+    tracker.log_summary(summary)
+    _refuse(config.transfer, source, transfer)
+    return summary
+
+
+def _publish(
+    config: RunConfig,
+    source: str,
+    model: _Model,
+    found: _Season,
+    transfer: Transfer,
+    *,
+    out: Path,
+    report: Path | None,
+    tracker: Tracker,
+) -> None:
+    """Write and track report and record, and say what was found."""
     record = _record(config, source, model, found, transfer)
     write_page(
         out / "report.html",
@@ -136,19 +156,17 @@ def transfer_report(
     tracker.set_tags({"exact.transfer": transfer.verdict.words})
     for finding in transfer.findings:
         log.info("transfer_report: %s: %s: %s", finding.title, finding.level.words, finding.reason)
+
+
+def _refuse(settings: TransferConfig, source: str, transfer: Transfer) -> None:
+    """Raise DataError where the verdict is one that forbids the map."""
     levels = list(Level)
-    summary = {"verdict": float(levels.index(transfer.verdict))}
-    summary |= {f"transfer_{each.name}": each.value for each in transfer.findings if each.value is not None}
-    tracker.log_summary(summary)
-    if config.transfer.refuse != "never" and levels.index(transfer.verdict) >= levels.index(
-        Level(config.transfer.refuse)
-    ):
+    if settings.refuse != "never" and levels.index(transfer.verdict) >= levels.index(Level(settings.refuse)):
         bad = [each for each in transfer.findings if each.level != Level.fine]
         raise DataError(
             f"{source}: {transfer.verdict.words}: {'; '.join(f'{each.title}: {each.reason}' for each in bad)}; see the "
             f"report, mend the source, or train on this season; transfer.refuse=never maps it all the same"
         )
-    return summary
 
 
 def _is_dataset(source: str) -> bool:
