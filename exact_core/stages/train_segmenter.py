@@ -22,6 +22,7 @@ from exact_core.tracking.runs import Tracker
 from exact_core.training.distributed import join
 from exact_core.training.loop import choose_device, fit, seed_everything
 from exact_core.training.segmenter import SegmenterTask
+from exact_core.undefined import defined
 
 __all__ = ["train_segmenter"]
 
@@ -111,8 +112,9 @@ def train_segmenter(
             reference=make_reference(windows, teller, config.transfer, seed=config.seed),
         )
         figures = {"temperature": calibration.temperature, "calibration_error": calibration.error_after}
-        tracker.log_summary({name: value for name, value in figures.items() if value is not None})
+        tracker.log_summary(defined(figures))
         tracker.set_tags({"exact.calibrated_on": calibration.fitted_on})
+    summary = defined(summary)
     tracker.log_summary({f"final_{name}": value for name, value in summary.items()})
     return summary
 
