@@ -16,10 +16,11 @@ from kfp import compiler, dsl
 
 from exact_core.artifacts.folders import code_version
 from exact_core.errors import ConfigError
-from exact_core.stages.champion import ALWAYS, IF_NO_CHAMPION
+from exact_core.stages.parameters import check_parameters
 from exact_core.stages.plan_map import check_parts
 from exact_core.stages.plan_seasons import plan_seasons
 from exact_core.stages.resolve_season import AUTO, check_season, refuse_placeholders
+from exact_core.yaml_values import read_yaml
 
 __all__ = ["Package", "load_package"]
 
@@ -65,8 +66,8 @@ class Package:
         for name, spec in self.inputs.items():
             if name not in given and "defaultValue" not in spec and not spec.get("isOptional"):
                 raise ConfigError(f"pipeline {self.name}: parameter {name} has no default; give it a value")
-        if checked.get("training", ALWAYS) not in (ALWAYS, IF_NO_CHAMPION):
-            raise ConfigError(f"training = {checked['training']!r}: expected {ALWAYS} or {IF_NO_CHAMPION}")
+        defaults = {name: spec["defaultValue"] for name, spec in self.inputs.items() if "defaultValue" in spec}
+        check_parameters(defaults | checked)
         if "map_parts" in checked:
             check_parts(checked["map_parts"])
         if set(SEASONS) <= set(self.inputs):
@@ -93,7 +94,7 @@ class Package:
             if not equals:
                 raise ConfigError(f"parameter {assignment!r}: expected NAME=VALUE, for example seed=1")
             try:
-                arguments[name] = text if self._spec(name)["parameterType"] == "STRING" else yaml.safe_load(text)
+                arguments[name] = text if self._spec(name)["parameterType"] == "STRING" else read_yaml(text)
             except yaml.YAMLError as error:
                 raise ConfigError(f"parameter {assignment!r}: the value is not valid YAML: {error}") from error
         return arguments
@@ -111,6 +112,9 @@ class Package:
         if kind == "STRING" and isinstance(value, int) and not isinstance(value, bool):
             # YAML reads season: 2025 as a number.
             return str(value)
+        if kind == "NUMBER_INTEGER" and isinstance(value, float) and value.is_integer():
+            # 1e3 and 2.0 are whole numbers.
+            return int(value)
         if not isinstance(value, TYPES[kind]) or (isinstance(value, bool) and kind != "BOOLEAN"):
             raise ConfigError(f"{name} = {value!r}: pipeline {self.name} wants {kind} here, not {type(value).__name__}")
         return value

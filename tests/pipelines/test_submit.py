@@ -27,11 +27,11 @@ def test_a_run_is_submitted_and_followed(server, capsys):
     server.steps = [{}, {"ingest": "RUNNING"}, {"ingest": "SUCCEEDED", "train-classifier": "RUNNING"}]
     server.steps.append(dict.fromkeys(STEPS, "SUCCEEDED"))
     code, out, _ = exact(
-        capsys, "submit", "train_exact", "-p", "seed=3", "-p", "source=season:/data/s", "--set", "a.b=1"
+        capsys, "submit", "train_exact", "-p", "seed=3", "-p", "source=season:/data/s", "--set", "device=cpu"
     )
     assert code == 0
     (run,) = server.runs.values()
-    assert run["runtime_config"] == {"parameters": {"seed": 3, "source": "season:/data/s", "overrides": ["a.b=1"]}}
+    assert run["runtime_config"] == {"parameters": {"seed": 3, "source": "season:/data/s", "overrides": ["device=cpu"]}}
     version = server.versions[run["pipeline_version_reference"]["pipeline_version_id"]]
     assert version["display_name"] == load_package("train_exact").version
     assert server.experiments[run["experiment_id"]]["display_name"] == "exact"
@@ -250,6 +250,16 @@ def test_a_server_without_a_release(server, capsys):
         (["train_exact", "-p", "seed"], "expected NAME=VALUE"),
         (["train_exact", "-p", "seed=one"], "wants NUMBER_INTEGER here, not str"),
         (["train_exact", "-p", "seed=true"], "wants NUMBER_INTEGER here, not bool"),
+        (["train_exact", "-p", "seed=-1"], "seed = -1: expected 0 or more"),
+        (["train_exact", "-p", "seed=9007199254740993"], "at most 2^53"),
+        (["train_exact", "-p", "minimum_quality=.nan"], "expected a number that is finite"),
+        (["train_exact", "-p", "minimum_quality=.inf"], "expected a number that is finite"),
+        (["train_exact", "-p", "minimum_quality=60"], "a share from 0 to 1"),
+        (["train_exact", "-p", "recipe="], "unknown recipe ''"),
+        (["train_exact", "--set", "clasifier.training.epochs=1"], "unknown key 'clasifier'"),
+        (["train_exact", "-p", "source=sesaon:/data"], "unknown source 'sesaon:/data'"),
+        (["train_exact", "-p", "webhook=hooks.example.org/x"], "no URL that can be called"),
+        (["map_area", "-p", "season=2025", "-p", "model=exact:flanders"], "for example exact-flanders"),
         (["train_exact", "-p", "overrides=[]", "--set", "a=1"], "use one of them"),
         (["train_exact", "-p", "season=auto"], "does not follow a schedule"),
         (["map_area", "-p", "map_parts=17"], "map_parts = 17: expected 1 to 16"),
@@ -265,6 +275,23 @@ def test_what_is_wrong_is_said_before_anything_is_sent(server, capsys, arguments
     assert code == 1
     assert words in err
     assert server.log == []
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("minimum_quality=1e-2", 0.01),
+        ("minimum_quality=1", 1),
+        ("seed=1e3", 1000),
+        ("seed=010", 10),
+        ("map_parts=2.0", 2),
+    ],
+)
+def test_numbers_as_people_write_them(text, value):
+    package = load_package("train_exact")
+    (got,) = package.arguments(package.read([text])).values()
+    assert got == value
+    assert type(got) is type(value)
 
 
 def test_the_version_follows_code_and_image():
