@@ -69,7 +69,7 @@ class Cron:
         """The first slot after a moment, in UTC; None where no date of the coming years fits."""
         start = moment.astimezone(dt.UTC).replace(microsecond=0) + dt.timedelta(seconds=1)
         day = start.date()
-        for _ in range(366 * YEARS_AHEAD):
+        while day.year <= start.year + YEARS_AHEAD:
             if self._on(day):
                 earliest = start.time() if day == start.date() else dt.time()
                 for hour in sorted(self.hours):

@@ -106,12 +106,11 @@ def load_schedule(path: Path) -> ScheduleFile:
         file = ScheduleFile.model_validate(data)
     except ValidationError as error:
         raise ConfigError(describe(error, where=str(path), model=ScheduleFile)) from error
-    if file.cron is not None:
-        if Cron.parse(file.cron).next_after(file.start or dt.datetime.now(dt.UTC)) is None:
-            # KFP takes it, and then one of its two workers looks for the slot for ever, for everybody.
-            raise ConfigError(
-                f"{path}: cron = {file.cron!r}: no date within {YEARS_AHEAD} years fits; look at its day and month"
-            )
+    if file.cron is not None and Cron.parse(file.cron).next_after(file.start or dt.datetime.now(dt.UTC)) is None:
+        # KFP takes it, and then one of its two workers looks for the slot for ever, for everybody.
+        raise ConfigError(
+            f"{path}: cron = {file.cron!r}: no date within {YEARS_AHEAD} years fits; look at its day and month"
+        )
     return file
 
 

@@ -22,7 +22,7 @@ import exact_core
 from exact_core.errors import ConfigError, DataError, ServiceError
 from exact_core.tracking.runs import MlflowTracker, Tracker, tracking_uri
 
-__all__ = ["CHALLENGER", "CHAMPION", "Registry", "default_name"]
+__all__ = ["CHALLENGER", "CHAMPION", "Registry", "check_model_name", "default_name"]
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 DIGEST_TAG = "exact.weights_sha256"

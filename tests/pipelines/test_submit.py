@@ -284,7 +284,7 @@ def test_what_is_wrong_is_said_before_anything_is_sent(server, capsys, arguments
         ("minimum_quality=1", 1),
         ("seed=1e3", 1000),
         ("seed=010", 10),
-        ("map_parts=2.0", 2),
+        ("seed=2.0", 2),
     ],
 )
 def test_numbers_as_people_write_them(text, value):
