@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import json
 import re
 import tempfile
 from dataclasses import dataclass
@@ -50,6 +51,16 @@ class Package:
     """The compiled YAML."""
     inputs: dict[str, dict[str, Any]]
     """Parameter -> its type, default and description, as compiled."""
+
+    @property
+    def description(self) -> str:
+        """What the UI shows of an uploaded package, only what was given with it: its parameters, as a table."""
+        rows = [
+            f"| {name} | {_default(spec)} | {spec.get('description', '').strip()} |"
+            for name, spec in sorted(self.inputs.items())
+        ]
+        head = [self.version, "", "| parameter | default | meaning |", "| --- | --- | --- |"]
+        return "\n".join([*head, *rows])
 
     @property
     def resolves_seasons(self) -> bool:
@@ -118,6 +129,12 @@ class Package:
         if not isinstance(value, TYPES[kind]) or (isinstance(value, bool) and kind != "BOOLEAN"):
             raise ConfigError(f"{name} = {value!r}: pipeline {self.name} wants {kind} here, not {type(value).__name__}")
         return value
+
+
+def _default(spec: dict[str, Any]) -> str:
+    if "defaultValue" not in spec:
+        return "needed"
+    return json.dumps(spec["defaultValue"])
 
 
 def load_package(pipeline: str) -> Package:

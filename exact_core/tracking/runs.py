@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EXPERIMENT",
     "PIPELINE_RUN_VARIABLE",
+    "PIPELINE_TAG",
     "STAGE_TAG",
     "MlflowTracker",
     "NoTracker",
