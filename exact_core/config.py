@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from exact_core.errors import ConfigError
+from exact_core.yaml_values import read_yaml
 
 
 class Settings(BaseModel):
@@ -618,7 +619,7 @@ def load_config(path: Path) -> RunConfig:
         ConfigError: the file is missing, is no YAML mapping, or a key or value is wrong.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such configuration file; write one with `exact config RECIPE`") from None
     except OSError as error:
@@ -679,7 +680,7 @@ def override(config: RunConfig, assignments: list[str]) -> RunConfig:
             raise ConfigError(f"override {assignment!r}: expected key=value, for example classifier.training.epochs=5")
         parts = key.strip().split(".")
         try:
-            value = yaml.safe_load(text)
+            value = read_yaml(text)
         except (yaml.YAMLError, ValueError) as error:
             raise ConfigError(f"override {assignment!r}: the value is not valid YAML: {error}") from error
         node = data

@@ -29,6 +29,7 @@ from exact_core.models.classifier import TagClassifier
 from exact_core.models.segmenter import AnySegmenter, build_segmenter
 from exact_core.storage import Pointer, Store, content_key, fetch_folder, open_store, publish_folder, read_pointer
 from exact_core.training.checkpoint import Checkpoints, Progress, load_weights, save_weights
+from exact_core.undefined import defined, to_json
 
 __all__ = [
     "ModelManifest",
@@ -153,7 +154,7 @@ def save_model(
     save_weights(model, out / WEIGHTS)
     config.save(out / "config.yaml")
     metrics = {"best_epoch": progress.best_epoch, "best": progress.best, "history": progress.history}
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=2), encoding="utf-8")
+    (out / "metrics.json").write_text(to_json(metrics), encoding="utf-8")
     record = ModelManifest(
         kind="classifier" if isinstance(model, TagClassifier) else "segmenter",
         bands=manifest.bands,
@@ -217,8 +218,8 @@ def open_reference(folder: Path, manifest: ModelManifest) -> SeasonSamples | Non
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
     """The rows, one an epoch, of a model's training."""
-    history: list[dict[str, float]] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["history"]
-    return history
+    history = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["history"]
+    return [defined(epoch) for epoch in history]
 
 
 def _segmenter(folder: Path, manifest: ModelManifest, config: RunConfig) -> AnySegmenter:

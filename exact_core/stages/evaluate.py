@@ -26,6 +26,7 @@ from exact_core.mapping.predict import Predictor, map_scene
 from exact_core.metrics import Scores, confusion_matrix
 from exact_core.tracking.runs import Tracker
 from exact_core.training.loop import choose_device
+from exact_core.undefined import defined, to_json
 
 __all__ = ["evaluate", "read_confusion"]
 
@@ -156,10 +157,10 @@ def _publish(
         tracker.log_file(figure, folder="figures")
     # Under a name that a browser knows, whatever the runner calls its output.
     tracker.log_file(out / "report.html", folder="report")
-    publish_text(out / "metrics.json", json.dumps(data.metrics, indent=2))
+    publish_text(out / "metrics.json", to_json(data.metrics))
     for name in ("metrics.json", "config.yaml"):
         tracker.log_file(out / name)
-    summary = _headline(data.metrics)
+    summary = defined(_headline(data.metrics))
     tracker.log_summary(summary)
     told = ", ".join(f"{name} {value:.3f}" for name, value in summary.items())
     log.info("evaluate: %s split, %s", manifest.evaluation_split, told)

@@ -52,10 +52,11 @@ def ingest(config: RunConfig, *, source: str, season: str, out: Path, tracker: T
         ingest_germany(Path(place), config.data, out)
     else:
         ingest_season(Path(place), config.data, out, seed=config.seed)
-    manifest = WindowDataset(out).manifest
+    dataset = WindowDataset(out)
+    manifest = dataset.manifest
     tracker.log_dataset(out, name=manifest.name, digest=manifest.digest, source=source)
     tracker.log_file(out / "dataset.json")
-    for note in manifest.notes:
+    for note in (*manifest.notes, *_untagged(dataset)):
         log.info("ingest: note: %s", note)
     log.info(
         "ingest: %s windows (train %d, validation %d, test %d), %d crops, digest %s",
@@ -71,6 +72,16 @@ def ingest(config: RunConfig, *, source: str, season: str, out: Path, tracker: T
     }
     tracker.log_summary(summary)
     return summary
+
+
+def _untagged(dataset: WindowDataset) -> list[str]:
+    """Splits in whose windows no crop is tagged (a town, a forest): scores of tags are not defined there."""
+    return [
+        f"no window of the {split} split has a tag: its scores of tags are not defined and are left out; give it other "
+        f"scenes, or more of them"
+        for split in ("train", "validation", "test")
+        if len(indices := dataset.indices(split)) and not dataset.tags[indices].any()
+    ]
 
 
 def parse_source(source: str) -> tuple[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from exact_core.mapping.finished_rows import FinishedRows, read_rows
 from exact_core.mapping.item import write_item
 from exact_core.mapping.season_map import PART, PartManifest, open_part
 from exact_core.tracking.runs import Tracker
+from exact_core.undefined import defined, to_json
 
 __all__ = ["MAP", "deliver", "join_map"]
 
@@ -57,7 +57,7 @@ def join_map(*, parts: Sequence[Path], out: Path, tracker: Tracker) -> dict[str,
         **deliver(record, rows, out, tracker),
     }
     tracker.log_summary(summary)
-    return summary
+    return defined(summary)
 
 
 def deliver(record: MapRecord, rows: Iterable[FinishedRows], out: Path, tracker: Tracker) -> dict[str, float]:
@@ -68,7 +68,7 @@ def deliver(record: MapRecord, rows: Iterable[FinishedRows], out: Path, tracker:
     """
     result = write_files(record, rows, out)
     write_item(record, out)
-    publish_text(out / MAP, json.dumps(_described(record, result), indent=2))
+    publish_text(out / MAP, to_json(_described(record, result)))
     for name in (MAP, "quicklook.png", "item.json"):
         tracker.log_file(out / name, folder="map")
     log.info(

@@ -22,6 +22,7 @@ from exact_core.stages.season_table import RECORD, ROW, season_table
 from exact_core.stages.train_classifier import train_classifier
 from exact_core.stages.train_segmenter import train_segmenter
 from exact_core.tracking.runs import NoTracker, Tracker
+from exact_core.undefined import defined, to_json
 
 __all__ = ["leave_each_season_out", "leave_season_out"]
 
@@ -79,7 +80,7 @@ def leave_season_out(
     if not keep_models:
         for name in MODELS:
             shutil.rmtree(out / name, ignore_errors=True)
-    publish_text(out / ROW, json.dumps(row, indent=2))
+    publish_text(out / ROW, to_json(row))
     tracker.log_file(out / ROW)
     summary = {
         prefix + name: row[kind][name]
@@ -88,7 +89,7 @@ def leave_season_out(
         if row[kind][name] is not None
     }
     tracker.log_summary(summary)
-    return summary
+    return defined(summary)
 
 
 def _row(config: RunConfig, windows: list[WindowDataset], *, dense: bool) -> dict[str, Any]:
@@ -154,7 +155,7 @@ def _same_task(out: Path, task: dict[str, Any]) -> None:
     path = out / TASK
     if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != task:
         raise DataError(f"{out}: begun with other settings or datasets; choose another folder, or delete this one")
-    publish_text(path, json.dumps(task, indent=2))
+    publish_text(path, to_json(task))
 
 
 def _train(config: RunConfig, fold: Fold, *, dense: bool, out: Path) -> None:

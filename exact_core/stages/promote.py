@@ -20,6 +20,7 @@ from exact_core.mapping.predict import Predictor
 from exact_core.tracking.registry import CHALLENGER, CHAMPION, Registry, default_name
 from exact_core.tracking.runs import Tracker
 from exact_core.training.loop import choose_device
+from exact_core.undefined import defined, to_json
 
 __all__ = ["decide", "promote", "read_decision"]
 
@@ -69,10 +70,10 @@ def promote(
         keys = ("champion", "challenger", "difference", "low", "high")
         summary |= {f"promotion_{key}": record["comparison"][key] for key in keys}
     tracker.log_summary(summary)
-    publish_text(out / "metrics.json", json.dumps(record, indent=2))
+    publish_text(out / "metrics.json", to_json(record))
     tracker.log_file(out / "metrics.json", folder="promotion")
     log.info("promote: %s version %s: %s", name, record["version"], record["reason"])
-    return summary
+    return defined(summary)
 
 
 def decide(comparison: Comparison, config: PromotionConfig) -> tuple[bool, str]:

@@ -14,6 +14,7 @@ from exact_core.evaluation.run_report.seasons_page import season_names, write_se
 from exact_core.evaluation.score import HEADLINE
 from exact_core.files import copy_file, publish_text
 from exact_core.tracking.runs import Tracker
+from exact_core.undefined import defined, to_json
 
 __all__ = ["RECORD", "ROW", "season_table", "table"]
 
@@ -50,10 +51,10 @@ def season_table(*, rows: Sequence[Path], out: Path, tracker: Tracker, report: P
     write_seasons_page(out / "report.html", record)
     if report is not None:
         copy_file(out / "report.html", report)
-    publish_text(out / RECORD, json.dumps(record, indent=2))
+    publish_text(out / RECORD, to_json(record))
     tracker.log_file(out / RECORD)
     tracker.log_file(out / "report.html", folder="report")
-    summary = {f"{kind}_{name}": value for kind, values in figures.items() for name, value in values.items()}
+    summary = defined({f"{kind}_{name}": value for kind, values in figures.items() for name, value in values.items()})
     tracker.log_summary(summary)
     for line in table(out).splitlines():
         log.info("season_table: %s", line)

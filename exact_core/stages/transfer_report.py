@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import logging
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from exact_core.models.segmenter import AnySegmenter
 from exact_core.stages.ingest import parse_source, with_season
 from exact_core.tracking.runs import Tracker
 from exact_core.training.loop import choose_device
+from exact_core.undefined import to_json
 
 __all__ = ["transfer_report"]
 
@@ -116,7 +116,7 @@ def transfer_report(
     transfer = _compare(config, model, found)
     _publish(config, source, model, found, transfer, out=out, report=report, tracker=tracker)
     summary = {"verdict": float(list(Level).index(transfer.verdict))}
-    summary |= {f"transfer_{each.name}": each.value for each in transfer.findings if each.value is not None}
+    summary |= defined({f"transfer_{each.name}": each.value for each in transfer.findings})
     tracker.log_summary(summary)
     _refuse(config.transfer, source, transfer)
     return summary
@@ -150,7 +150,7 @@ def _publish(
     )
     if report is not None:
         copy_file(out / "report.html", report)
-    publish_text(out / "transfer.json", json.dumps(record, indent=2))
+    publish_text(out / "transfer.json", to_json(record))
     for name in ("transfer.json", "report.html"):
         tracker.log_file(out / name, folder="transfer")
     tracker.set_tags({"exact.transfer": transfer.verdict.words})
@@ -285,7 +285,7 @@ def _record(config: RunConfig, source: str, model: _Model, found: _Season, trans
         "dates": [str(date) for date in found.dates],
         "verdict": transfer.verdict.value,
         "findings": [{**asdict(each), "level": each.level.value} for each in transfer.findings],
-        "bands": [_plain(asdict(each)) for each in transfer.bands],
+        "bands": [asdict(each) for each in transfer.bands],
         "classes": [{**asdict(each), "level": each.level.value} for each in transfer.classes],
         "days": [
             {"day": float(day), "importance": float(weight), "seen_in_training": float(ours), "seen": float(theirs)}
@@ -299,8 +299,3 @@ def _record(config: RunConfig, source: str, model: _Model, found: _Season, trans
         "code_version": code_version(),
         "notes": notes,
     }
-
-
-def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    """JSON knows no NaN."""
-    return {name: None if isinstance(value, float) and np.isnan(value) else value for name, value in row.items()}

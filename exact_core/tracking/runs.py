@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from exact_core.errors import ServiceError
 from exact_core.tracking.kfp_plugin import PARENT_TAG, given_run, outermost
+from exact_core.undefined import defined
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EXPERIMENT",
     "PIPELINE_RUN_VARIABLE",
+    "PIPELINE_TAG",
     "STAGE_TAG",
     "MlflowTracker",
     "NoTracker",
@@ -45,16 +47,23 @@ PIPELINE_TAG = "exact.pipeline_run"
 STAGE_TAG = "exact.stage"
 FAILURE_TAG = "exact.failure"
 DATASET_TAG = "exact.dataset"
+ENDED_TAG = "exact.ended"
+"""On a pipeline run whose end has been recorded: the status that it got. A stage that starts after it re-opens it."""
 PIPELINE_RUN_VARIABLE = "EXACT_PIPELINE_RUN"
 """Identity of the pipeline run, where the runner knows a better one than KFP's job id."""
 PARAMS_PER_CALL = 100
+KILLED = (
+    "was killed before it could say why: most likely out of memory (signal 9, exit code 137), else evicted, out of "
+    "time, or its node was lost"
+)
+KILLED_BY_TERMINATION = "was killed when the run was terminated"
 
 
 class Tracker(Protocol):
     """What a stage may record."""
 
     def log_metrics(self, metrics: dict[str, float], *, step: int) -> None:
-        """Figures of an epoch."""
+        """Figures of an epoch; one that is not finite is left out."""
 
     def log_summary(self, metrics: dict[str, float]) -> None:
         """Final figures."""
@@ -113,7 +122,8 @@ class MlflowTracker:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        self.client.log_batch(self.run_id, metrics=[Metric(key, value, now, step) for key, value in metrics.items()])
+        known = [Metric(key, value, now, step) for key, value in defined(metrics).items()]
+        self.client.log_batch(self.run_id, metrics=known)
 
     def log_summary(self, metrics: dict[str, float]) -> None:
         """See `Tracker`."""
@@ -189,20 +199,28 @@ def tracked_stage(stage: str, *, pipeline_run: str, name: str) -> Iterator[Mlflo
     pipeline_run = os.environ.get(PIPELINE_RUN_VARIABLE) or pipeline_run
     given = given_run(client)
     tags = {STAGE_TAG: stage}
+    reopened = False
     if given is not None:
         run_id = str(given.info.run_id)
-        _tell(client, given, {**tags, PIPELINE_TAG: pipeline_run})
+        _tell(client, run_id, {**tags, PIPELINE_TAG: pipeline_run})
     else:
         if pipeline_run:
             tags |= {PIPELINE_TAG: pipeline_run, PARENT_TAG: _parent(client, experiment, pipeline_run, name)}
+            reopened = _reopen(client, tags[PARENT_TAG])
         run_id = _find_or_create(client, experiment, tags, name=stage, reuse=bool(pipeline_run))
     client.update_run(run_id, status="RUNNING")
+    _forget(client, run_id, FAILURE_TAG)
     try:
         yield MlflowTracker(client, run_id)
-    except BaseException:
+    except BaseException as error:
+        _tell(client, run_id, {FAILURE_TAG: f"{error or type(error).__name__}"})
         client.set_terminated(run_id, "FAILED")
+        if reopened:
+            _close(client, tags[PARENT_TAG])
         raise
     client.set_terminated(run_id, "FINISHED")
+    if reopened:
+        _close(client, tags[PARENT_TAG])
 
 
 def open_client() -> tuple[MlflowClient, str]:
@@ -226,8 +244,19 @@ def server_answers() -> str:
     return f"{tracking_uri()} answers"
 
 
-def finish_pipeline_run(pipeline_run: str, *, succeeded: bool, reason: str = "") -> None:
+def finish_pipeline_run(pipeline_run: str, *, succeeded: bool, reason: str = "", status: str = "") -> str:
     """Record how a pipeline run ended, and why; nothing to do if no stage had started.
+
+    A stage whose run is still open was killed: it could not say so itself. Its run becomes KILLED.
+
+    Args:
+        pipeline_run: its identity.
+        succeeded: whether it succeeded.
+        reason: why not; empty: what its stages say.
+        status: MLflow's word for the end where it is neither FINISHED nor FAILED: KILLED.
+
+    Returns:
+        The reason; empty where it succeeded, or nobody knows.
 
     On a cluster with KFP's MLflow plugin, its run of the whole pipeline gets the reason too. The plugin ends that run
     when KFP has: it gets a status here only while it has none, and KFP's word comes later.
@@ -236,21 +265,79 @@ def finish_pipeline_run(pipeline_run: str, *, succeeded: bool, reason: str = "")
 
     here = os.environ.get(PIPELINE_RUN_VARIABLE)
     client = _client()
-    status = "FINISHED" if succeeded else "FAILED"
+    status = status or ("FINISHED" if succeeded else "FAILED")
     try:
         for run in _pipeline_runs(client, here or pipeline_run):
-            _tell(client, run, {FAILURE_TAG: reason})
+            stages = _end_stages(client, run, status)
+            reason = reason or _reason(stages, status)
+            _tell(client, run.info.run_id, {FAILURE_TAG: reason, ENDED_TAG: status})
             client.set_terminated(run.info.run_id, status)
         # Of a run on this machine no plugin knows: what is given is a person's own, and so is what it is nested in.
         given = None if here else given_run(client)
         if given is not None:
             whole = outermost(client, given)
-            _tell(client, whole, {FAILURE_TAG: reason, PIPELINE_TAG: pipeline_run})
+            _tell(client, whole.info.run_id, {FAILURE_TAG: reason, PIPELINE_TAG: pipeline_run})
             if whole.info.status == "RUNNING":
                 client.set_terminated(whole.info.run_id, status)
     except (MlflowException, ServiceError) as error:
         # The run itself is over; how it ended must not be hidden by a server that has gone.
         log.warning("MLflow at %s did not take the end of the run: %s", tracking_uri(), error)
+    return reason
+
+
+def _stages(client: MlflowClient, parent: Run) -> list[Run]:
+    """The runs of a pipeline run's stages, in the order in which they began."""
+    children = client.search_runs(
+        [parent.info.experiment_id], _having({PARENT_TAG: parent.info.run_id}), order_by=["attributes.start_time"]
+    )
+    return [run for run in children if STAGE_TAG in run.data.tags]
+
+
+def _end_stages(client: MlflowClient, parent: Run, status: str) -> list[Run]:
+    """Close the runs of stages that were killed; those of all stages, as they are then."""
+    said = KILLED_BY_TERMINATION if status == "KILLED" else KILLED
+    for run in _stages(client, parent):
+        if run.info.status == "RUNNING":
+            _tell(client, run.info.run_id, {FAILURE_TAG: f"{run.info.run_name} {said}"})
+            client.set_terminated(run.info.run_id, "KILLED")
+    return _stages(client, parent)
+
+
+def _reason(stages: list[Run], status: str) -> str:
+    """What the stages that did not end well say."""
+    if status == "FINISHED":
+        return ""
+    bad = [run for run in stages if run.info.status in ("FAILED", "KILLED")]
+    return "\n".join(_said(run.info.run_name, run.data.tags.get(FAILURE_TAG, "failed")) for run in bad)
+
+
+def _said(stage: str, words: str) -> str:
+    return words if words.startswith(stage) else f"{stage}: {words}"
+
+
+def _reopen(client: MlflowClient, parent: str) -> bool:
+    """Open a pipeline run whose end was recorded before: KFP's Retry repeats a step, and then no exit task."""
+    if ENDED_TAG not in client.get_run(parent).data.tags:
+        return False
+    client.update_run(parent, status="RUNNING")
+    return True
+
+
+def _close(client: MlflowClient, parent: str) -> None:
+    """End a pipeline run that was opened again, if none of its stages is at work: which is the last nobody knows."""
+    run = client.get_run(parent)
+    stages = _stages(client, run)
+    if any(stage.info.status == "RUNNING" for stage in stages):
+        return
+    status = "FINISHED" if all(stage.info.status == "FINISHED" for stage in stages) else "FAILED"
+    _forget(client, parent, FAILURE_TAG)
+    _tell(client, parent, {FAILURE_TAG: _reason(stages, status), ENDED_TAG: status})
+    client.set_terminated(parent, status)
+
+
+def _forget(client: MlflowClient, run_id: str, tag: str) -> None:
+    if tag in client.get_run(run_id).data.tags:
+        client.delete_tag(run_id, tag)
 
 
 def _pipeline_runs(client: MlflowClient, pipeline_run: str) -> list[Run]:
@@ -262,11 +349,11 @@ def _pipeline_runs(client: MlflowClient, pipeline_run: str) -> list[Run]:
     return [run for run in found if STAGE_TAG not in run.data.tags]
 
 
-def _tell(client: MlflowClient, run: Run, tags: dict[str, str]) -> None:
+def _tell(client: MlflowClient, run_id: str, tags: dict[str, str]) -> None:
     """Set the tags that say something."""
     for key, value in tags.items():
         if value:
-            client.set_tag(run.info.run_id, key, value[:5000])
+            client.set_tag(run_id, key, value[:5000])
 
 
 def _client() -> MlflowClient:

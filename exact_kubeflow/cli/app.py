@@ -36,6 +36,7 @@ ingest_app = typer.Typer(help="Read a source and cut it into a window dataset.",
 app.add_typer(ingest_app, name="ingest")
 app.add_typer(store_app, name="store")
 app.command()(inspect_cli.inspect)
+app.command()(cluster_cli.upload)
 app.command()(cluster_cli.submit)
 app.command()(cluster_cli.follow)
 app.command()(areas_cli.areas)
