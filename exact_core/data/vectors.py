@@ -264,7 +264,7 @@ def _open_parquet(path: Path, what: str) -> VectorLayer:
 
 def _geometry_of(file: Any, path: Path) -> dict[str, Any]:
     """What the file says of its column of outlines, its name beside it."""
-    text = (file.schema_arrow.metadata or {}).get(b"geo")
+    text = (file.metadata.metadata or {}).get(b"geo")
     if text is None:
         raise DataError(
             f"{path}: a Parquet table, but no GeoParquet: nothing in it says which column holds outlines (the metadata "
