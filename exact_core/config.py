@@ -142,6 +142,11 @@ class SeasonConfig(Settings):
         "name", description="column of labels/legend.csv that makes the classes: each name one, or each group"
     )
     void_codes: tuple[int | str, ...] = Field((), description="codes of the label layer whose truth is unknown")
+    missing_code: Literal["void", "background", "refuse"] = Field(
+        "void",
+        description="what a parcel without a code (null or empty, whether codes are numbers or text) is: void, its "
+        "truth unknown; background, no crop; or a reason to refuse the layer",
+    )
     offset: OffsetRule = Field(
         "correct",
         description="where metadata and pixels disagree whether a date holds the offset of 1000 of baseline 04.00: the "
