@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import logging
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,7 +20,8 @@ from exact_core.data.windows.series_sample import SeasonSamples, SeriesSample
 from exact_core.errors import ConfigError, DataError
 from exact_core.evaluation.transfer.findings import Level, Transfer, compare_seasons, compare_statistics
 from exact_core.evaluation.transfer.page import TransferPage, write_page
-from exact_core.files import copy_file, publish_text
+from exact_core.files import copy_file
+from exact_core.manifest import publish_record
 from exact_core.mapping.pixel_series import label_by_tags, make_reference, sample_dataset, sample_season
 from exact_core.mapping.predict import Predictor, season_predictor
 from exact_core.models.segmenter import AnySegmenter
@@ -130,7 +130,7 @@ def transfer_report(
     )
     if report is not None:
         copy_file(out / "report.html", report)
-    publish_text(out / "transfer.json", json.dumps(record, indent=2))
+    publish_record(out / "transfer.json", record)
     for name in ("transfer.json", "report.html"):
         tracker.log_file(out / name, folder="transfer")
     tracker.set_tags({"exact.transfer": transfer.verdict.words})

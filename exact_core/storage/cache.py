@@ -24,10 +24,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from exact_core.errors import ConfigError, ServiceError
-from exact_core.files import sha256_of
+from exact_core.files import DISK_FULL, sha256_of
 from exact_core.storage.base import PARTIAL, Progress, Store, content_key, free_bytes
 from exact_core.storage.download import fill, journal_of
-from exact_core.storage.locks import DISK_FULL, exclusive, open_locked, same_file
+from exact_core.storage.locks import exclusive, open_locked, same_file
 
 __all__ = ["Cache", "default_cache"]
 

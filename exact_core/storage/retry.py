@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import time
@@ -64,8 +65,8 @@ class Requests:
             ServiceError, DataError: it failed for good.
             LostUploadError: the upload it belongs to is no longer there.
         """
-        options = self.options
-        for attempt in range(1, options.attempts + 1):
+        options, began = self.options, time.monotonic()
+        for attempt in itertools.count(1):
             try:
                 return request()
             except (MinioException, urllib3.exceptions.HTTPError, ParseError) as error:
@@ -73,14 +74,16 @@ class Requests:
                 if code in LOST:
                     raise LostUploadError(code) from error
                 said = f"{code}: {error.message}" if isinstance(error, S3Error) else f"{type(error).__name__}: {error}"
-                if not _may_pass(error) or attempt == options.attempts:
+                left = options.patience - (time.monotonic() - began)
+                if not _may_pass(error) or (attempt >= options.attempts and left <= 0):
                     raise self.failure(action, key, said, code, attempt) from error
                 pause = min(options.longest_pause, options.first_pause * 2 ** (attempt - 1))
                 pause *= random.uniform(0.5, 1)  # noqa: S311 - parts that wait for one server should not all wake at once
                 what = f"{action} {key or self.bucket}" + (f", part {part}," if part else "")
+                more = f"of {options.attempts}" if attempt < options.attempts else f"within {left:.0f} s more"
                 log.warning(
-                    "cannot %s at %s: %s; try %d of %d in %.1f s",
-                    *(what, self.endpoint, said, attempt + 1, options.attempts, pause),
+                    "cannot %s at %s: %s; try %d %s in %.1f s",
+                    *(what, self.endpoint, said, attempt + 1, more, pause),
                 )
                 time.sleep(pause)
         raise AssertionError("a store makes one attempt at least")
