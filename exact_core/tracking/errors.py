@@ -121,7 +121,7 @@ def _check_file(path: Path, said: str) -> None:
         # Pages of the file by its own word (https://www.sqlite.org/fileformat.html#the_database_header).
         page = int.from_bytes(head[16:18], "big")
         wanted = int.from_bytes(head[28:32], "big") * (2**16 if page == 1 else page)
-        if path.stat().st_size < wanted:
+        if head.startswith(b"SQLite format 3") and path.stat().st_size < wanted:
             raise ServiceError(
                 f"{said} truncated: {path.stat().st_size:,} bytes of {wanted:,}; put a copy back, or {way_out}"
             )

@@ -17,7 +17,7 @@ from exact_core.models.segmenter import build_segmenter
 
 __all__ = ["available_bytes", "training_bytes"]
 
-CGROUPS = Path("/sys/fs/cgroup")
+CGROUPS, OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 PROBE = 2
 """Windows of the trial: what batch normalisation wants at least."""
 COPIES = 5
@@ -85,7 +85,7 @@ def _own_groups() -> Iterator[Path]:
     stands for the container's own.
     """
     try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = OWN_CGROUP.read_text().splitlines()
     except OSError:
         lines = []
     for line in lines:
