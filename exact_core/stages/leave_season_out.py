@@ -71,17 +71,7 @@ def leave_season_out(
     tracker.set_tags({"exact.left_out": str(manifest.season_start)})
     log.info("leave_season_out: %s (from %s), learned from %d", manifest.source, manifest.season_start, len(fold.seen))
     _train(config, fold, dense=dense, out=out)
-    row: dict[str, Any] = {
-        "season_start": str(manifest.season_start),
-        "season_days": manifest.season_days,
-        "source": manifest.source,
-        "digest": manifest.digest,
-        "split": manifest.evaluation_split,
-        "self_scored": manifest.self_scored,
-        "learned_from": [each.manifest.digest for each in windows[1:]],
-        "supervision": "dense" if dense else "tags",
-        "settings": config.digest("classifier", "masks", "segmenter", "seed"),
-        "code_version": code_version(),
+    row = _row(config, windows, dense=dense) | {
         "new": _scored(config, fold.left_out, "new", out=out, tracker=tracker),
         "seen": _scored(config, out / "dataset", "seen", out=out, tracker=NoTracker()),
     }
@@ -100,6 +90,23 @@ def leave_season_out(
     }
     tracker.log_summary(summary)
     return defined(summary)
+
+
+def _row(config: RunConfig, windows: list[WindowDataset], *, dense: bool) -> dict[str, Any]:
+    """What season_row.json says beside the figures; the season left out is the first of `windows`."""
+    manifest = windows[0].manifest
+    return {
+        "season_start": str(manifest.season_start),
+        "season_days": manifest.season_days,
+        "source": manifest.source,
+        "digest": manifest.digest,
+        "split": manifest.evaluation_split,
+        "self_scored": manifest.self_scored,
+        "learned_from": [each.manifest.digest for each in windows[1:]],
+        "supervision": "dense" if dense else "tags",
+        "settings": config.digest("classifier", "masks", "segmenter", "seed"),
+        "code_version": code_version(),
+    }
 
 
 def leave_each_season_out(
