@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from exact_core.data.sources import parse_source
 from exact_core.errors import ConfigError
 from exact_core.recipes import resolve
 from exact_core.stages.champion import ALWAYS, IF_NO_CHAMPION, NEVER
-from exact_core.stages.ingest import parse_source
 from exact_core.stages.record_status import check_webhook
 from exact_core.tracking.registry import check_model_name
 
