@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ from exact_core.config import EncoderConfig, RunConfig
 from exact_core.data.season.archives import modified
 from exact_core.data.season.folder import SeasonImages
 from exact_core.data.sources import parse_source, source_of, with_season
+from exact_core.environment import variable
 from exact_core.errors import ConfigError
 from exact_core.evaluation.palette import colours_of
 from exact_core.mapping.capacity import Careful, choose_batch, window_bytes
@@ -121,7 +121,7 @@ def _map(
         )
     )
     key = _key(config, record, images, device, first, end)
-    state = os.environ.get(STATE_VARIABLE)
+    state = variable(STATE_VARIABLE)
     folder = Path(state) / f"map-{key[:16]}" if state else out / ROWS
     started = time.perf_counter()
     batch = config.mapping.batch or _fitting(predict, images, manifest, trained.segmenter.reading, device)

@@ -21,8 +21,10 @@ from exact_core.artifacts.folders import code_version
 from exact_core.artifacts.stage_files import STORE_VARIABLE
 from exact_core.config import RunConfig
 from exact_core.data.sources import Survey, parse_source, source_of, with_season
+from exact_core.environment import shown, variable
 from exact_core.errors import ConfigError, ExactError, ServiceError
 from exact_core.storage import open_store
+from exact_core.tracking.errors import check_address
 from exact_core.tracking.runs import Tracker, server_answers, tracking_uri
 
 __all__ = ["Check", "checks", "preflight"]
@@ -130,7 +132,7 @@ def _temporary() -> str:
 
 
 def _store() -> str:
-    uri = os.environ.get(STORE_VARIABLE)
+    uri = variable(STORE_VARIABLE)
     if not uri:
         raise NotSetError(f"{STORE_VARIABLE}: folders pass from step to step as the runner's own artifacts")
     store, key, content = open_store(uri).below("preflight"), f"check-{uuid.uuid4().hex}", os.urandom(64)
@@ -140,12 +142,13 @@ def _store() -> str:
             raise ServiceError(f"{store.uri_of(key)}: what was written is not what was read")
     finally:
         store.delete(key)
-    return f"{uri} can be written, read and deleted from"
+    return f"{shown(uri)} can be written, read and deleted from"
 
 
 def _tracking() -> str:
-    if not os.environ.get("MLFLOW_TRACKING_URI"):
-        # Asking would make the file.
+    if not variable("MLFLOW_TRACKING_URI"):
+        check_address(tracking_uri())
+        # Asking further would make the file.
         raise NotSetError(f"MLFLOW_TRACKING_URI: runs go to {tracking_uri()}")
     return server_answers()
 

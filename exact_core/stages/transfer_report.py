@@ -20,13 +20,14 @@ from exact_core.data.windows.series_sample import SeasonSamples, SeriesSample
 from exact_core.errors import ConfigError, DataError
 from exact_core.evaluation.transfer.findings import Level, Transfer, compare_seasons, compare_statistics
 from exact_core.evaluation.transfer.page import TransferPage, write_page
-from exact_core.files import copy_file, publish_text
+from exact_core.files import copy_file
+from exact_core.manifest import publish_record
 from exact_core.mapping.pixel_series import label_by_tags, make_reference, sample_dataset, sample_season
 from exact_core.mapping.predict import Predictor, season_predictor
 from exact_core.models.segmenter import AnySegmenter
 from exact_core.tracking.runs import Tracker
 from exact_core.training.loop import choose_device
-from exact_core.undefined import defined, to_json
+from exact_core.undefined import defined
 
 __all__ = ["transfer_report"]
 
@@ -150,7 +151,7 @@ def _publish(
     )
     if report is not None:
         copy_file(out / "report.html", report)
-    publish_text(out / "transfer.json", to_json(record))
+    publish_record(out / "transfer.json", record)
     for name in ("transfer.json", "report.html"):
         tracker.log_file(out / name, folder="transfer")
     tracker.set_tags({"exact.transfer": transfer.verdict.words})
