@@ -96,12 +96,18 @@ class Cluster(Connection):
 
     def steps(self, run: Any) -> list[str]:
         """Names of the steps of a run's pipeline; none where its version is gone."""
-        if run.pipeline_spec:
-            # Started without an uploaded version.
-            return _steps(run.pipeline_spec)
-        reference = run.pipeline_version_reference
+        # A run may have been started without an uploaded version.
+        spec = _pipeline_spec(run.pipeline_spec or self._spec(run.pipeline_version_reference))
+        return _leaves(spec, spec.get("root", {}))
+
+    def package_name(self, reference: Any) -> str:
+        """The pipeline's own name, under whatever name it was uploaded; empty where its version is gone."""
+        return str(_pipeline_spec(self._spec(reference)).get("pipelineInfo", {}).get("name", ""))
+
+    def _spec(self, reference: Any) -> dict[str, Any]:
+        """The package of a version; empty where it is gone."""
         if reference is None:
-            return []
+            return {}
         try:
             version = self._call(
                 "pipelines",
@@ -110,8 +116,8 @@ class Cluster(Connection):
                 pipeline_version_id=reference.pipeline_version_id,
             )
         except MissingError:
-            return []
-        return _steps(version.pipeline_spec or {})
+            return {}
+        return version.pipeline_spec or {}
 
     def start(
         self,
@@ -214,10 +220,9 @@ class Cluster(Connection):
         return self._pages(what, filter=_named_filter(name), **settings)
 
 
-def _steps(spec: dict[str, Any]) -> list[str]:
-    """Names of the steps of a package, which has two parts where it asks Kubernetes for something."""
-    spec = spec.get("pipeline_spec", spec)
-    return _leaves(spec, spec.get("root", {}))
+def _pipeline_spec(package: dict[str, Any]) -> dict[str, Any]:
+    """The pipeline of a package, which has two parts where it asks Kubernetes for something."""
+    return package.get("pipeline_spec", package)  # type: ignore[no-any-return]
 
 
 def _leaves(spec: dict[str, Any], component: dict[str, Any]) -> list[str]:

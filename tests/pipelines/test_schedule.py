@@ -192,6 +192,20 @@ def test_show_prints_the_file_that_would_declare_it(server, capsys, file, tmp_pa
     assert "unchanged" in exact(capsys, "schedule", "apply", again)[1]
 
 
+def test_show_of_a_pipeline_that_was_put_up_under_another_name(server, capsys, file, tmp_path):
+    """As in the UI, where its user names it: what is printed can be applied."""
+    exact(capsys, "schedule", "apply", file())
+    for pipeline in server.pipelines.values():
+        pipeline["display_name"] = "mine-from-the-ui"
+    out = exact(capsys, "schedule", "show", "flanders")[1]
+    assert "# uploaded as mine-from-the-ui" in out
+    again = tmp_path / "again.yaml"
+    again.write_text(out)
+    code, out, _ = exact(capsys, "schedule", "apply", again)
+    assert code == 0
+    assert "pipeline: 'mine-from-the-ui' -> 'new-season'" in out
+
+
 def test_the_service_account_of_its_runs(server, capsys, file):
     """Without one the server fills in its own, which is not taken for a change."""
     exact(capsys, "schedule", "apply", file())
