@@ -257,7 +257,7 @@ def _find(source: Path, settings: SeasonConfig, notes: list[str]) -> _Season:
     name, found = find_acquisitions(source, settings.bands)
     start, length, acquisitions = clip_to_season(found, settings, source, notes)
     check_files(acquisitions, settings.bands)
-    return _Season(source, name, start, length, acquisitions, choose_grid(acquisitions[0], settings.bands))
+    return _Season(source, name, start, length, acquisitions, choose_grid(acquisitions, settings.bands))
 
 
 def survey_season(source: Path, config: DataConfig) -> tuple[int, int]:
