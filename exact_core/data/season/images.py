@@ -1,7 +1,9 @@
 """The pixels of a season on disk: which dates are read, what was done to their values, and where they are clear.
 
 Every band of every date is brought to one grid, that of the finest band of the first date and as large as the images
-of all dates together: coarser bands bilinear, the scene classification (SCL) nearest. Axes: T dates, C bands, H W pixels.
+of all dates together: coarser bands bilinear, the scene classification (SCL) nearest.
+
+Axes: T dates, C bands, H W pixels.
 """
 
 from __future__ import annotations
