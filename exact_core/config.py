@@ -142,6 +142,11 @@ class SeasonConfig(Settings):
     level: Literal["name", "group"] = Field(
         "name", description="column of labels/legend.csv that makes the classes: each name one, or each group"
     )
+    overlap_order: str | None = Field(
+        None,
+        description="parcel attribute that puts overlapping parcels of different crops in order, the lowest number "
+        "first; None: void where they overlap",
+    )
     void_codes: tuple[int | str, ...] = Field((), description="codes of the label layer whose truth is unknown")
     missing_code: Literal["void", "background", "refuse"] = Field(
         "void",

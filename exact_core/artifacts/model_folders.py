@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import datetime as dt
 import hashlib
 import logging
 import shutil
@@ -17,8 +18,9 @@ from torch import nn
 
 from exact_core.artifacts.folders import STATE_VARIABLE, code_version
 from exact_core.artifacts.stage_files import STORE_VARIABLE
-from exact_core.config import RunConfig, load_config
+from exact_core.config import EncoderConfig, RunConfig, load_config
 from exact_core.data.windows.dataset import FileEntry, Statistics, WindowDataset, sha256_of, verify
+from exact_core.data.windows.day_zero import check_day_zero
 from exact_core.data.windows.series_sample import REFERENCE, SeasonSamples, load_season_samples, save_season_samples
 from exact_core.environment import variable
 from exact_core.errors import ConfigError, DataError, ServiceError
@@ -159,6 +161,8 @@ class ModelManifest(Manifest):
     window: int
     statistics: Statistics
     dataset_digest: str
+    season_start: dt.date | None = Field(None, description="day 0 of the season it was trained on")
+    season_days: int | None = Field(None, description="length of that season, days")
     colours: dict[str, str] = Field({}, description="#rrggbb of the classes that were given one")
     supervision: Literal["tags", "dense"]
     code_version: str
@@ -166,6 +170,12 @@ class ModelManifest(Manifest):
     config: FileEntry | None = Field(None, description="config.yaml; null in models of older versions")
     calibration: Calibration = Field(NOT_FITTED, description="of a segmenter's confidence")
     reference: FileEntry | None = Field(None, description="sample of the training season; segmenters have one")
+
+    def day_zero(self, encoder: EncoderConfig) -> tuple[dt.date, int] | None:
+        """First day and days of its season; None where it goes by the day of the year, or does not say."""
+        if encoder.dates != "season_day" or self.season_start is None or self.season_days is None:
+            return None
+        return self.season_start, self.season_days
 
 
 def save_model(
@@ -194,6 +204,8 @@ def save_model(
         window=manifest.window,
         statistics=manifest.statistics,
         dataset_digest=manifest.digest,
+        season_start=manifest.season_start,
+        season_days=manifest.season_days,
         colours=manifest.colours,
         supervision=supervision,
         code_version=code_version(),
@@ -216,7 +228,7 @@ def load_classifier(folder: Path, dataset: WindowDataset) -> tuple[TagClassifier
         DataError, CorruptError: no such model there, or it does not fit the dataset.
     """
     manifest, config = _open_model(folder, "classifier")
-    _check_fit(manifest, folder, dataset)
+    _check_fit(manifest, folder, dataset, config.classifier.encoder)
     model = TagClassifier(
         config.classifier, bands=len(manifest.bands), classes=len(manifest.classes), window=manifest.window
     )
@@ -227,7 +239,7 @@ def load_classifier(folder: Path, dataset: WindowDataset) -> tuple[TagClassifier
 def load_segmenter(folder: Path, dataset: WindowDataset) -> tuple[AnySegmenter, ModelManifest, RunConfig]:
     """A trained segmenter for this dataset; see `load_classifier`."""
     manifest, config = _open_model(folder, "segmenter")
-    _check_fit(manifest, folder, dataset)
+    _check_fit(manifest, folder, dataset, config.segmenter.reading)
     return _segmenter(folder, manifest, config), manifest, config
 
 
@@ -285,7 +297,9 @@ def _open_model(folder: Path, kind: str) -> tuple[ModelManifest, RunConfig]:
     return manifest, load_config(folder / CONFIG)
 
 
-def _check_fit(manifest: ModelManifest, folder: Path, dataset: WindowDataset) -> None:
+def _check_fit(manifest: ModelManifest, folder: Path, dataset: WindowDataset, encoder: EncoderConfig) -> None:
+    if season := manifest.day_zero(encoder):
+        check_day_zero(dataset.manifest.season_start, season[0], what=str(dataset.root), other=f"the model {folder}")
     for name in ("bands", "classes", "window"):
         has, wants = getattr(dataset.manifest, name), getattr(manifest, name)
         if has != wants:

@@ -62,7 +62,7 @@ class Source:
     place_help: str = ""
     """What that is, for the command line."""
     opens: str = ""
-    """(place, DataConfig) -> SeasonImages, where there are images of an area: it then takes a season and is mapped."""
+    """(place, DataConfig, *, trained) -> SeasonImages, where there are images of an area: it then takes a season and is mapped."""
     recipe: str = "demo"
     """The recipe that fits it where none is named."""
     quick: bool = False
@@ -85,13 +85,20 @@ class Source:
         """Look at what is there, without reading a pixel; errors as `ingest`."""
         return Survey(*pkgutil.resolve_name(self.surveys)(*self._where(place), config))
 
-    def open(self, place: str | Path, config: DataConfig) -> SeasonImages:
+    def open(
+        self, place: str | Path, config: DataConfig, *, trained: tuple[dt.date, int] | None = None
+    ) -> SeasonImages:
         """The images of an area, without labels.
+
+        Args:
+            place: where they are.
+            config: the season and how its images are read.
+            trained: first day and length of the season of the model that is to see them; None: no model.
 
         Raises:
             ConfigError, DataError: images that are not what they should be.
         """
-        images: SeasonImages = pkgutil.resolve_name(self.opens)(*self._where(place), config)
+        images: SeasonImages = pkgutil.resolve_name(self.opens)(*self._where(place), config, trained=trained)
         return images
 
     def _where(self, place: str | Path) -> tuple[Any, ...]:

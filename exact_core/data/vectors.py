@@ -24,7 +24,7 @@ from rasterio.errors import CRSError
 
 from exact_core.errors import DataError
 
-__all__ = ["CHUNK", "Features", "VectorLayer", "open_layer", "split_layer"]
+__all__ = ["CHUNK", "Features", "VectorLayer", "areas_of", "open_layer", "split_layer"]
 
 CHUNK = 20_000
 """Features in memory at a time."""
@@ -101,6 +101,21 @@ class VectorLayer:
         except UNREADABLE as error:
             raise _unreadable(self.path, self.what, error) from error
 
+    def extent(self) -> Box | None:
+        """Left, bottom, right, top of all outlines, in the layer's CRS; None where that is not to be had."""
+        try:
+            if self.path.suffix.lower() in PARQUET:
+                with pq.ParquetFile(self.path) as file:
+                    stated = _geometry_of(file, self.path).get("bbox") or ()
+                # With heights there are six.
+                flat = stated if len(stated) == 4 else (*stated[:2], *stated[3:5])
+            else:
+                flat = pyogrio.read_info(self.path, layer=self.name, force_total_bounds=True)["total_bounds"]
+        except UNREADABLE:
+            return None
+        edges = tuple(map(float, flat if flat is not None else ()))
+        return (edges[0], edges[1], edges[2], edges[3]) if len(edges) == 4 and np.isfinite(edges).all() else None
+
     def _check_text(self, columns: Any) -> None:
         for name, column in zip(columns.column_names, columns.columns, strict=True):
             try:
@@ -113,6 +128,16 @@ class VectorLayer:
                     else "which is what this format is read as; export the layer again as UTF-8"
                 )
                 raise DataError(f"{self.path}: attribute {name!r} is not UTF-8, {advice}") from error
+
+
+def areas_of(outline: Any) -> Any:
+    """What of an outline is an area, valid: holes are taken out, parts are put together, lines and points dropped."""
+    parts = [part for part in shapely.get_parts(outline) if part.geom_type in ("Polygon", "MultiPolygon")]
+    if len(parts) == 1 or outline.geom_type == "MultiPolygon":
+        whole = outline if outline.geom_type == "MultiPolygon" else parts[0]
+        # Not by its lines, shapely's default: a hole that sticks out would be an area, and an overlap a hole.
+        return whole if shapely.is_valid(whole) else shapely.make_valid(whole, method="structure", keep_collapsed=False)
+    return shapely.union_all([areas_of(part) for part in parts]) if parts else shapely.Polygon()
 
 
 def split_layer(text: str | Path) -> tuple[Path, str | None]:

@@ -13,6 +13,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from rasterio.warp import transform
 
+from exact_core.data.vectors import areas_of
 from exact_core.map_statistics.map_folder import CropMap
 
 __all__ = ["Placed", "place_outlines"]
@@ -53,7 +54,8 @@ def place_outlines(data: NDArray[np.object_], crs: Any, crop_map: CropMap) -> Pl
     lost = unread | (good & shapely.is_missing(outlines))
     good &= ~lost
     crossed = good & ~shapely.is_valid(outlines)
-    outlines[crossed] = _areas(shapely.make_valid(outlines[crossed]))
+    for place in np.flatnonzero(crossed):
+        outlines[place] = areas_of(outlines[place])
     # Nothing is left of an outline that enclosed nothing.
     hollow = good & ~(shapely.area(outlines) > 0)
     good &= ~hollow
@@ -94,17 +96,6 @@ def _moved_alone(outline: Any, moved: Callable[[NDArray[np.float64]], NDArray[np
         return shapely.transform(outline, moved)
     except NO_PLACE:
         return None
-
-
-def _areas(outlines: NDArray[np.object_]) -> NDArray[np.object_]:
-    """What of repaired outlines is an area: the lines and points that a repair leaves are dropped."""
-    kept = []
-    for outline in outlines:
-        parts = [part for part in shapely.get_parts(outline) if part.geom_type in ("Polygon", "MultiPolygon")]
-        kept.append(shapely.union_all(parts) if parts else shapely.Polygon())
-    found = np.empty(len(kept), object)
-    found[:] = kept
-    return found
 
 
 def _frame_of(crop_map: CropMap) -> Any:

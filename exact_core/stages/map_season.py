@@ -74,7 +74,11 @@ def map_season(
     fresh_folder(out, PART if part else MAP)
     model, manifest, trained = open_segmenter(segmenter)
     asked = with_season(config, season, kind=kind).data
-    images = source_of(kind).open(place, asked.model_copy(update={"max_dates": trained.data.max_dates}))
+    images = source_of(kind).open(
+        place,
+        asked.model_copy(update={"max_dates": trained.data.max_dates}),
+        trained=manifest.day_zero(trained.segmenter.reading),
+    )
     if images.bands != manifest.bands:
         raise ConfigError(f"{segmenter}: the model wants bands {manifest.bands}, {source} has {images.bands}")
     record = map_record(

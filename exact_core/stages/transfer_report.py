@@ -16,6 +16,7 @@ from exact_core.artifacts.model_folders import ModelManifest, load_segmenter, op
 from exact_core.config import RunConfig, TransferConfig
 from exact_core.data.sources import parse_source, source_of, with_season
 from exact_core.data.windows.dataset import WindowDataset
+from exact_core.data.windows.day_zero import check_day_zero
 from exact_core.data.windows.series_sample import SeasonSamples, SeriesSample
 from exact_core.errors import ConfigError, DataError
 from exact_core.evaluation.transfer.findings import Level, Transfer, compare_seasons, compare_statistics
@@ -50,6 +51,16 @@ class _Model:
             return self.reference.season.bands
         assert self.manifest is not None
         return self.manifest.bands
+
+    @property
+    def season(self) -> tuple[dt.date, int] | None:
+        """First day and days of the season it was trained on; None where it goes by the day of the year."""
+        encoder = self.trained.segmenter.reading
+        if self.manifest is not None and (known := self.manifest.day_zero(encoder)):
+            return known
+        if self.reference is None or encoder.dates != "season_day":
+            return None
+        return self.reference.season.start, self.reference.season.days
 
 
 @dataclass(frozen=True)
@@ -216,7 +227,7 @@ def _sample_images(config: RunConfig, source: str, season: str, model: _Model) -
     kind, place = parse_source(source)
     asked = with_season(config, season, kind=kind).data
     asked = asked.model_copy(update={"max_dates": model.trained.data.max_dates})
-    images = source_of(kind).open(place, asked)
+    images = source_of(kind).open(place, asked, trained=model.season)
     if images.bands != model.bands:
         raise ConfigError(f"the model wants bands {model.bands}, {source} has {images.bands}")
     predict = None
@@ -247,6 +258,8 @@ def _sample_dataset(config: RunConfig, folder: Path, model: _Model) -> _Season:
     manifest = windows.manifest
     if manifest.bands != model.bands:
         raise ConfigError(f"the model wants bands {model.bands}, {folder} has {manifest.bands}")
+    if model.season is not None:
+        check_day_zero(manifest.season_start, model.season[0], what=str(folder), other="the model")
     predictor = None
     if model.segmenter is not None and model.manifest is not None:
         predictor = _predictor(config, model.segmenter, model.manifest, model.trained, windows)

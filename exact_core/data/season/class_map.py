@@ -98,10 +98,10 @@ class ClassMap:
             text = value.strip()
             value = int(text) if _WHOLE.fullmatch(text) else _float(text)
         whole = int(value) if isinstance(value, int) or math.isfinite(value) else LARGEST
-        fits = whole == value and (self.by_place or abs(whole) < LARGEST - 1)
+        fits = whole == value and (self.by_place or abs(whole) < LARGEST - 2)
         if not fits:
             raise DataError(
-                f"{where} is {value}; expected a whole number, as {self.where} has them (up to {LARGEST - 1:,} unless "
+                f"{where} is {value}; expected a whole number, as {self.where} has them (up to {LARGEST - 3:,} unless "
                 f"one of those is larger); name text codes there, or give such parcels a code of their own"
             )
         return whole

@@ -242,8 +242,12 @@ def _date_of(text: str) -> dt.date | None:
 def clip_to_season(
     found: list[Acquisition], settings: SeasonConfig, source: Path, notes: list[str]
 ) -> tuple[dt.date, int, list[Acquisition]]:
-    """First day and length of the season, and the acquisitions in it."""
-    start = settings.start or found[0].date
+    """First day and length of the season, and the acquisitions in it.
+
+    Where no first day is set, it is that of the quarter of the year in which the first image lies: days count from one
+    day of the year, whichever image a season happens to begin with.
+    """
+    start = settings.start or _quarter(found[0].date)
     days = settings.days or (found[-1].date - start).days + 1
     kept = [acquisition for acquisition in found if 0 <= (acquisition.date - start).days < days]
     if len(kept) < 2:
@@ -255,6 +259,10 @@ def clip_to_season(
     if len(kept) < len(found):
         notes.append(f"{len(found) - len(kept)} of {len(found)} dates lie outside the season and were left out")
     return start, days, kept
+
+
+def _quarter(date: dt.date) -> dt.date:
+    return date.replace(month=date.month - (date.month - 1) % 3, day=1)
 
 
 def check_files(acquisitions: list[Acquisition], bands: tuple[str, ...]) -> None:

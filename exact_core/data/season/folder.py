@@ -37,6 +37,7 @@ from exact_core.data.season.scene import SeasonScene
 from exact_core.data.season.tags import Placed, TagTable
 from exact_core.data.season.windows import FEWEST_BLOCKS, write_labelled, write_scene_of, write_tagged
 from exact_core.data.windows.cutting import TagNoise, check_shares, mark_self_scored, split_names
+from exact_core.data.windows.day_zero import nearest_start
 from exact_core.data.windows.writer import DatasetWriter
 from exact_core.errors import ConfigError, DataError
 
@@ -213,15 +214,48 @@ def _check_splits(writer: DatasetWriter, config: DataConfig) -> None:
         mark_self_scored(writer, "data.validation_share and data.test_share are 0")
 
 
-def open_season(source: Path, config: DataConfig) -> SeasonImages:
+def open_season(source: Path, config: DataConfig, *, trained: tuple[dt.date, int] | None = None) -> SeasonImages:
     """The season as `ingest_season` would read it, without its labels.
 
+    Args:
+        source: as for `ingest_season`.
+        config: as for `ingest_season`.
+        trained: first day and days of the season that a model was trained on: days count from the same day of the year,
+            and dates before it, which the model never saw, are left out. None: as the season itself says.
+
     Raises:
-        ConfigError, DataError: as `ingest_season`.
+        ConfigError: fewer than two dates of the season are of a time of the year that the model was trained on; else as
+            `ingest_season`. DataError: as `ingest_season`.
     """
     settings = _settings(_folder(source), config)
     notes: list[str] = []
-    return _open(_find(source, settings, notes), settings, config, notes)
+    season = _find(source, settings, notes)
+    if trained is not None:
+        season = _as_trained(season, *trained, notes)
+    return _open(season, settings, config, notes)
+
+
+def _as_trained(season: _Season, start: dt.date, days: int, notes: list[str]) -> _Season:
+    """The season with its days counted as in a model's."""
+    dates = [each.date for each in season.acquisitions]
+    first = nearest_start(start, days, dates, season.start)
+    if sum(0 <= (date - first).days < days for date in dates) < 2:
+        raise ConfigError(
+            f"{season.source}: images from {dates[0]} to {dates[-1]}, but the model was trained on the {days} days "
+            f"from {start:%d %B} on and knows no other time of the year; add images of that time, or train on this one"
+        )
+    if first == season.start:
+        return season
+    kept = [each for each in season.acquisitions if each.date >= first]
+    notes.append(
+        f"days count from {first}, as in the model's season ({start}), not from {season.start}"
+        + (
+            f"; {len(dates) - len(kept)} dates before it, which the model never saw, were left out"
+            * (len(kept) < len(dates))
+        )
+    )
+    end = season.start + dt.timedelta(days=season.length)
+    return replace(season, start=first, length=(end - first).days, asked=max(first, season.asked), acquisitions=kept)
 
 
 def _open(season: _Season, settings: SeasonConfig, config: DataConfig, notes: list[str]) -> SeasonImages:
@@ -231,8 +265,8 @@ def _open(season: _Season, settings: SeasonConfig, config: DataConfig, notes: li
         merge_days(settled, notes),
         season.grid,
         settings,
-        start=season.start,
-        length=season.length,
+        start=season.asked,
+        length=season.length - (season.asked - season.start).days,
         limit=config.max_dates,
         source=season.source,
         notes=notes,
@@ -242,12 +276,16 @@ def _open(season: _Season, settings: SeasonConfig, config: DataConfig, notes: li
 
 @dataclass(frozen=True)
 class _Season:
-    """What lies in a season's folder: name of the scene, first day and days, all its acquisitions, and their grid."""
+    """What lies in a season's folder: name of the scene, first day and days, all its acquisitions, and their grid.
+
+    asked: the day from which on it should be seen: the first that is set or, where none is, the first image's.
+    """
 
     source: Path
     name: str
     start: dt.date
     length: int
+    asked: dt.date
     acquisitions: list[Acquisition]
     grid: Grid
 
@@ -257,7 +295,8 @@ def _find(source: Path, settings: SeasonConfig, notes: list[str]) -> _Season:
     name, found = find_acquisitions(source, settings.bands)
     start, length, acquisitions = clip_to_season(found, settings, source, notes)
     check_files(acquisitions, settings.bands)
-    return _Season(source, name, start, length, acquisitions, choose_grid(acquisitions[0], settings.bands))
+    asked = settings.start or acquisitions[0].date
+    return _Season(source, name, start, length, asked, acquisitions, choose_grid(acquisitions, settings.bands))
 
 
 def survey_season(source: Path, config: DataConfig) -> tuple[int, int]:

@@ -1,7 +1,9 @@
 """The pixels of a season on disk: which dates are read, what was done to their values, and where they are clear.
 
-Every band of every date is brought to one grid, that of the finest band of the first date: coarser bands bilinear, the
-scene classification (SCL) nearest. Axes: T dates, C bands, H W pixels.
+Every band of every date is brought to one grid, that of the finest band of the first date and as large as the images
+of all dates together: coarser bands bilinear, the scene classification (SCL) nearest.
+
+Axes: T dates, C bands, H W pixels.
 """
 
 from __future__ import annotations
@@ -10,11 +12,13 @@ import datetime as dt
 import functools
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
@@ -49,6 +53,10 @@ ROWS_LOOKED_AT = 1024
 """Rows in memory at a time where a whole band is looked at: those of the tallest common blocks, which would otherwise
 be decompressed twice."""
 INFRARED = ("B08", "B8A", "B07")
+SLIVER = 0.01
+"""Pixels by which images of one extent may differ."""
+SPARSE = 4.0
+"""How many times larger than what images show their common grid may be."""
 EDGE = 2
 """Sampled places beside what was not measured that show nothing of the offset: products have artifacts there."""
 MARK = -2000
@@ -360,18 +368,56 @@ def _seen(acquisition: Acquisition, grid: Grid, settings: SeasonConfig) -> tuple
 # Grid and values
 
 
-def choose_grid(first: Acquisition, bands: tuple[str, ...]) -> Grid:
-    """Grid of the finest band, cut to an even number of pixels."""
-    grids = []
-    for band in bands:
-        path = first.files[band]
-        with open_raster(path) as file:
-            if file.crs is None:
-                raise DataError(f"{path}: no CRS; georeference it, for example with gdal_edit -a_srs EPSG:32631")
-            grids.append(Grid(file.crs, file.transform, file.height, file.width, path))
-    grid = min(grids, key=lambda grid: abs(grid.transform.determinant))
-    even = [side - side % CLEAR_PATCH for side in (grid.height, grid.width)]
-    return replace(grid, height=even[0], width=even[1])
+def choose_grid(acquisitions: Sequence[Acquisition], bands: tuple[str, ...]) -> Grid:
+    """Grid of the finest band of the first date, grown to all dates' images, and cut to an even number of pixels.
+
+    Raises:
+        DataError: images of several CRS, or so far apart that most of the grid would be in none.
+    """
+    grid = _finest_grid(acquisitions[0], bands)
+    frames: dict[tuple[float, float, float, float], Path] = {}
+    for acquisition in acquisitions:
+        # A band's footprint is that of all: no more than one file a date is opened.
+        own = grid if acquisition is acquisitions[0] else _grid_of(acquisition.files[bands[0]])
+        if own.crs != grid.crs:
+            raise DataError(
+                f"{own.file}: its CRS is {own.crs.to_string()}, that of {grid.file} is {grid.crs.to_string()}; all "
+                f"dates must share one CRS, reproject this one (gdalwarp -t_srs)"
+            )
+        corners = [
+            ~grid.transform @ (own.transform @ corner)
+            for corner in ((0, 0), (own.width, 0), (0, own.height), (own.width, own.height))
+        ]
+        cols, rows = zip(*corners, strict=True)
+        frames.setdefault((min(cols), min(rows), max(cols), max(rows)), own.file)
+    # A coarse pixel's edge may lie between those of fine ones; what sticks out by less than one is nothing.
+    left, top = (math.ceil(min(frame[side] for frame in frames) - SLIVER) for side in (0, 1))
+    right, bottom = (math.floor(max(frame[side] for frame in frames) + SLIVER) for side in (2, 3))
+    shown = shapely.union_all([shapely.box(*frame) for frame in frames]).area
+    if (right - left) * (bottom - top) > SPARSE * shown:
+        first, *others = frames.items()
+        middle = shapely.box(*first[0]).centroid
+        _, farthest = max(others, key=lambda each: shapely.distance(shapely.box(*each[0]), middle))
+        raise DataError(
+            f"{farthest} and {first[1]} show land apart from each other, and most of what lies between is in no image; "
+            f"make a season of each"
+        )
+    whole = replace(
+        grid, transform=grid.transform @ Affine.translation(left, top), height=bottom - top, width=right - left
+    )
+    even = [side - side % CLEAR_PATCH for side in (whole.height, whole.width)]
+    return replace(whole, height=even[0], width=even[1])
+
+
+def _finest_grid(acquisition: Acquisition, bands: tuple[str, ...]) -> Grid:
+    return min((_grid_of(acquisition.files[band]) for band in bands), key=lambda grid: abs(grid.transform.determinant))
+
+
+def _grid_of(path: Path) -> Grid:
+    with open_raster(path) as file:
+        if file.crs is None:
+            raise DataError(f"{path}: no CRS; georeference it, for example with gdal_edit -a_srs EPSG:32631")
+        return Grid(file.crs, file.transform, file.height, file.width, path)
 
 
 def _read_date(

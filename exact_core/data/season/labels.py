@@ -10,7 +10,7 @@ legend: 0 background, 1..K crops, VOID. Axes: H W pixels, K crop classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,15 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
-from rasterio.features import rasterize
 from rasterio.transform import array_bounds
 from rasterio.warp import transform_bounds, transform_geom
 
 from exact_core.config import SeasonConfig
 from exact_core.data.season.class_map import ClassMap, is_missing, read_class_map
+from exact_core.data.season.parcel_raster import Parcel, burn_parcels
 from exact_core.data.season.rasters import RASTERS, Grid, fit_to_grid, read_raster
 from exact_core.data.season.tags import TagTable, read_tag_table
-from exact_core.data.vectors import BY_NAME, open_layer, split_layer
+from exact_core.data.vectors import BY_NAME, VectorLayer, areas_of, open_layer, split_layer
 from exact_core.data.windows.dataset import VOID
 from exact_core.errors import DataError
 
@@ -38,6 +38,10 @@ OUTSIDE = np.iinfo(np.int32).min
 """Code of a pixel that the label layer does not cover."""
 UNCODED = OUTSIDE + 1
 """Code of a parcel that has none, if its truth is unknown."""
+OVERLAP = OUTSIDE + 2
+"""Code of pixels in parcels of different crops."""
+BEYOND = 0.05
+"""Share of a scene beyond the bounds of a layer that is worth a word: outlines seldom end at the images' edges."""
 ROWS = 512
 """Rows of labels looked at together."""
 
@@ -113,7 +117,7 @@ class LabelLayer:
         # Codes that share a name are one class; it takes the place of its lowest code.
         names = tuple(dict.fromkeys(named.values()))
         numbers = {code: names.index(name) + 1 for code, name in named.items()}
-        numbers |= {0: 0, int(OUTSIDE): VOID, int(UNCODED): VOID, **dict.fromkeys(void, VOID)}
+        numbers |= {0: 0, int(OUTSIDE): VOID, int(UNCODED): VOID, int(OVERLAP): VOID, **dict.fromkeys(void, VOID)}
         unknown = sorted(code for code in occurring if code not in numbers)
         if unknown:
             raise DataError(
@@ -193,7 +197,7 @@ def _codes_from_raster(layer: LabelLayer, grid: Grid) -> NDArray[np.int32]:
         void = layer.settings.void_codes
         known = [layer.class_map.number(value, where=f"{path}: a code", void=void) for value in present.tolist()]
         values = np.array(known, np.int32)[places.reshape(values.shape)]
-    wrong = values[(values != np.rint(values)) | (values <= UNCODED) | (values > np.iinfo(np.int32).max)]
+    wrong = values[(values != np.rint(values)) | (values <= OVERLAP) | (values > np.iinfo(np.int32).max)]
     if wrong.size:
         raise DataError(
             f"{path}: code {wrong[0]} is not a whole number of 32 bits; store crop codes as integers, or name all of "
@@ -206,19 +210,31 @@ def _codes_from_raster(layer: LabelLayer, grid: Grid) -> NDArray[np.int32]:
 
 
 def _codes_from_parcels(layer: LabelLayer, grid: Grid, notes: list[str]) -> NDArray[np.int32]:
-    """Codes int32 (H, W) of the parcels that contain a pixel's centre; 0 where there is none."""
+    """Codes (H, W) of the parcels that contain a pixel's centre; 0 where there is none, OVERLAP where crops do."""
+    names, void = layer.class_map.numbered(layer.settings.void_codes)
+    unknown = ("void",)
+    crops: dict[int, Hashable] = {**names, 0: ("background",), int(UNCODED): unknown, **dict.fromkeys(void, unknown)}
     parcels = list(_parcels(layer, grid, notes))
-    if not parcels:
-        return np.zeros((grid.height, grid.width), np.int32)
-    codes: NDArray[np.int32] = rasterize(
-        parcels, out_shape=(grid.height, grid.width), transform=grid.transform, fill=0, dtype="int32"
-    )
-    return codes
+    burnt = burn_parcels(parcels, grid, crops=crops, overlap=int(OVERLAP))
+    if burnt.overlaps:
+        area = burnt.overlaps * abs(grid.transform.determinant) / 10_000
+        ordered = "of one rank " if layer.settings.overlap_order else ""
+        message = (
+            f"{burnt.parcels} parcels of different crops {ordered}overlap on {burnt.overlaps} pixels"
+            f"{f' ({area:,.1f} ha)' if grid.crs.is_projected else ''}: void there; name an attribute that puts them in "
+            f"order, the lowest value first, by data.season.overlap_order"
+        )
+        if not np.isin(burnt.codes, [int(OVERLAP), int(UNCODED), 0, *void]).all():
+            notes.append(message)
+        else:
+            raise DataError(f"{layer.path}: {message}. No pixel of a single crop is left")
+    return burnt.codes
 
 
-def _parcels(layer: LabelLayer, grid: Grid, notes: list[str]) -> Iterator[tuple[Any, int]]:
-    """Outlines of the parcels on a grid, in its CRS, in the order of the layer, each with its code."""
+def _parcels(layer: LabelLayer, grid: Grid, notes: list[str]) -> Iterator[Parcel]:
+    """The parcels on a grid, in its CRS, in the order of the layer."""
     attribute, settings = layer.settings.attribute or "crop_code", layer.settings
+    order = settings.overlap_order
     file = open_layer(layer.path, what="parcel layer")
     path, crs = file.path, file.crs
     if file.name is not None:
@@ -235,22 +251,32 @@ def _parcels(layer: LabelLayer, grid: Grid, notes: list[str]) -> Iterator[tuple[
             f"{path}: no attribute {attribute!r}, it has {', '.join(file.fields) or 'none'}; "
             f"name the one with the crop code by data.season.attribute"
         )
+    if order is not None and order not in file.fields:
+        raise DataError(
+            f"{path}: no attribute {order!r}, it has {', '.join(file.fields)}; name the one that puts overlapping "
+            f"parcels in order by data.season.overlap_order, or none"
+        )
     bounds = array_bounds(grid.height, grid.width, grid.transform)
     # A national layer has millions of parcels; only those on the scene are read.
     try:
         near = bounds if crs == grid.crs else transform_bounds(grid.crs, crs, *bounds)
     except CPLE_BaseError as error:
         raise DataError(f"{path}: its CRS does not reach the images: {error}; correct it") from error
-    unplaced = uncoded = 0
-    for part in file.read([attribute], near=near):
+    unplaced = uncoded = flat = found = 0
+    for part in file.read(list(dict.fromkeys([attribute, *([order] if order else [])])), near=near):
         values = part.columns.column(attribute).to_pylist()
-        for fid, outline, value in zip(part.identities.to_pylist(), part.outlines, values, strict=True):
+        ranks = part.columns.column(order).to_pylist() if order else [0.0] * len(values)
+        for fid, outline, value, rank in zip(part.identities.to_pylist(), part.outlines, values, ranks, strict=True):
             where = f"{path}, parcel {fid}"
             polygon = _outline(outline, where)
             if polygon is None or polygon.is_empty:
                 continue
             if not np.isfinite(shapely.get_coordinates(polygon)).all():
                 unplaced += 1
+                continue
+            polygon = areas_of(polygon)
+            if polygon.is_empty:
+                flat += 1
                 continue
             geometry = shapely.geometry.mapping(polygon)
             if crs != grid.crs:
@@ -263,15 +289,56 @@ def _parcels(layer: LabelLayer, grid: Grid, notes: list[str]) -> Iterator[tuple[
                     ) from error
             if is_missing(value) and settings.missing_code != "refuse":
                 uncoded += 1
-                yield geometry, int(UNCODED) if settings.missing_code == "void" else 0
+                number = int(UNCODED) if settings.missing_code == "void" else 0
             else:
                 number = layer.class_map.number(value, where=f"{where}: {attribute}", void=settings.void_codes)
-                yield geometry, number
+            found += 1
+            yield Parcel(shapely.geometry.shape(geometry), number, _rank(rank, where=f"{where}: {order}"))
     if unplaced:
         notes.append(f"{unplaced} parcels of {path.name} have NaN or infinite coordinates and were left out")
+    if flat:
+        notes.append(f"{flat} outlines of {path.name} are points or lines, or enclose nothing: no parcels, left out")
+        if not found:
+            raise DataError(
+                f"{path}: {flat} points or lines over the images and not one polygon; give the outlines of parcels, or "
+                f"name another file or layer by data.season.labels"
+            )
+    _note_extent(file, grid, found, notes)
     if uncoded:
         meaning = "their truth is unknown (void)" if settings.missing_code == "void" else "they are background"
         notes.append(f"{uncoded} parcels of {path.name} have no {attribute}: {meaning} (data.season.missing_code)")
+
+
+def _rank(value: Any, *, where: str) -> float:
+    """Where a parcel stands in the order of overlapping ones; without a value, last."""
+    if is_missing(value):
+        return math.inf
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{where} is {value!r}; expected a number, the lowest of which holds where parcels overlap"
+        ) from error
+
+
+def _note_extent(file: VectorLayer, grid: Grid, found: int, notes: list[str]) -> None:
+    """Say that land beyond the layer, of which it knows nothing, is background."""
+    if not found:
+        notes.append(f"no parcel of {file.path.name} lies in the images: all of them is background")
+        return
+    extent = file.extent()
+    if extent is None:
+        return
+    frame = shapely.Polygon(
+        [grid.transform @ corner for corner in ((0, 0), (grid.width, 0), (grid.width, grid.height), (0, grid.height))]
+    )
+    edges = extent if file.crs == grid.crs else transform_bounds(file.crs, grid.crs, *extent)
+    share = 1 - shapely.intersection(frame, shapely.box(*edges)).area / frame.area
+    if np.isfinite(share) and share >= BEYOND:
+        notes.append(
+            f"{share:.0%} of the scene lies beyond the extent of {file.path.name} and is background, though nothing is "
+            f"known of it: cut the images to the layer, or add a parcel there with one of data.season.void_codes"
+        )
 
 
 def _outline(data: bytes | None, where: str) -> Any:

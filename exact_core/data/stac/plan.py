@@ -82,6 +82,7 @@ def make_plan(
             + (f" with at most {wanted.max_cloud:g} % clouds" if wanted.max_cloud is not None else "")
             + f"; check area, dates and collection{''.join('; ' + note for note in notes)}"
         )
+    items = _with_files(web, items, notes)
     with ThreadPoolExecutor(workers) as pool:
         places = dict(zip((item.id for item in items), pool.map(lambda item: _place(web, item), items), strict=True))
     if crs is None:
@@ -95,7 +96,7 @@ def make_plan(
         raise NothingFoundError(f"no image in {crs} over the area from {wanted.start} to {wanted.end}; check --crs")
     window = crop(window, [places[item.id].extent for item in items])
     items = _once(
-        web, items, {name: _covers(place.extent, window) for name, place in places.items()}, wanted.geometry, notes
+        items, {name: _covers(place.extent, window) for name, place in places.items()}, wanted.geometry, notes
     )
     return Plan(crs, window, tuple(sorted(items, key=lambda item: (item.moment, item.id))), tuple(notes))
 
@@ -145,7 +146,7 @@ def _place(web: Web, item: RemoteItem) -> Place:
 
 
 def _once(
-    web: Web, items: list[RemoteItem], whole: dict[str, bool], area: shapely.Geometry, notes: list[str]
+    items: list[RemoteItem], whole: dict[str, bool], area: shapely.Geometry, notes: list[str]
 ) -> list[RemoteItem]:
     """Each look once: tiles overlap, and what was processed anew stays beside what it replaces.
 
@@ -153,10 +154,7 @@ def _once(
     tiles of one overpass, which are cut from one image, the first that shows all of the window that they show together,
     if one does; else all of them.
     """
-    twins: dict[tuple[str, str], list[RemoteItem]] = defaultdict(list)
-    for item in items:
-        twins[item.tile or item.id, item.moment.isoformat()].append(item)
-    newest = [item for group in twins.values() for item in _newest(web, group, notes)]
+    newest = [item for group in _twins(items) for item in _newest(group)]
     if len(newest) < len(items):
         notes.append(
             f"{len(items) - len(newest)} images were left out for others of their tile and time, processed later"
@@ -172,23 +170,37 @@ def _once(
     return kept
 
 
-def _newest(web: Web, group: list[RemoteItem], notes: list[str]) -> list[RemoteItem]:
+def _twins(items: list[RemoteItem]) -> list[list[RemoteItem]]:
+    """Images by tile and time."""
+    groups: dict[tuple[str, str], list[RemoteItem]] = defaultdict(list)
+    for item in items:
+        groups[item.tile or item.id, item.moment.isoformat()].append(item)
+    return list(groups.values())
+
+
+def _with_files(web: Web, items: list[RemoteItem], notes: list[str]) -> list[RemoteItem]:
+    """Without those whose files are not on the server, if another image of their tile and time is."""
+    kept = []
+    for group in _twins(items):
+        missing = {item.id: _missing(web, item) for item in group} if len(group) > 1 else {}
+        whole = [item for item in group if not missing.get(item.id)]
+        # Where all are broken, reading one says what is wrong.
+        kept += whole or group
+        if whole:
+            notes += [
+                f"{name}: its file of {band} cannot be had: another image of its tile and time was taken"
+                for name, band in missing.items()
+                if band
+            ]
+    return kept
+
+
+def _newest(group: list[RemoteItem]) -> list[RemoteItem]:
     """Of images of one tile and time, the latest processed, and those that are no earlier version of it."""
-    if len(group) == 1:
-        return group
     kept: list[RemoteItem] = []
-    broken: list[str] = []
     for item in sorted(group, key=_age, reverse=True):
-        if any(_replaces(other, item) for other in kept):
-            continue
-        if missing := _missing(web, item):
-            broken.append(f"{item.id}: its file of {missing} cannot be had: another processing of that time was taken")
-            continue
-        kept.append(item)
-    if not kept:
-        # Reading it says what is wrong.
-        return [max(group, key=_age)]
-    notes += broken
+        if not any(_replaces(other, item) for other in kept):
+            kept.append(item)
     return kept
 
 

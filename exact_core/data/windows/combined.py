@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from exact_core.data.windows.dataset import DatasetManifest, FileEntry, Statistics, WindowDataset, sha256_of
+from exact_core.data.windows.day_zero import check_day_zero
 from exact_core.data.windows.writer import manifest_digest
 from exact_core.errors import ConfigError, DataError
 from exact_core.files import link_or_copy
@@ -24,6 +25,9 @@ def check_alike(datasets: Sequence[WindowDataset]) -> None:
     """Raise ConfigError unless the datasets have the same bands, classes, window and kinds of arrays."""
     first = datasets[0]
     for other in datasets[1:]:
+        check_day_zero(
+            other.manifest.season_start, first.manifest.season_start, what=str(other.root), other=str(first.root)
+        )
         for name in ALIKE:
             ours, theirs = getattr(first.manifest, name), getattr(other.manifest, name)
             if ours != theirs:

@@ -608,3 +608,82 @@ def test_a_cell_that_fails_leaves_the_others(season: Path, serve: Serve, tmp_pat
 def test_a_size_that_pixels_do_not_fit(season: Path, serve: Serve, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--cell 250: expected metres, a multiple of 20"):
         fetch_cells(asked(serve(season)), tmp_path / "out", 250)
+
+
+# Two images of one tile and time
+
+NORTH, SOUTH = (2.9999, 50.55, 3.01, 50.56), (2.9999, 50.54, 3.01, 50.55)
+BOTH = (2.9999, 50.54, 3.01, 50.56)
+
+
+def twins(**second: Any) -> Callable[[dict[str, Any]], None]:
+    """The first two dates as two images of one tile and time, each with `bbox` and properties; the rest as it is."""
+
+    def edit(item: dict[str, Any]) -> None:
+        item["properties"] |= {"platform": "a", "grid:code": "MGRS-31UES", "s2:processing_baseline": "04.00"}
+        if item["id"] == "S2_20180411":
+            item["properties"] |= {"datetime": "2018-04-01T10:50:00Z", "updated": "2024-01-01T00:00:00Z"}
+            item["bbox"] = list(second.get("bbox", BOTH))
+            item["properties"] |= {key: value for key, value in second.items() if ":" in key}
+        elif item["id"] == "S2_20180401":
+            item["bbox"] = list(second.get("other", BOTH))
+            item["properties"] |= {f"s2:{key}": value for key, value in second.items() if key in ("datastrip_id",)}
+            if "empty" in second:
+                item["properties"]["s2:nodata_pixel_percentage"] = second["empty"]
+
+    return edit
+
+
+STRIPS = [f"S2A_OPER_MSI_L2A_DS_VGS2_20180401T145200_S20180401T{time}_N04.00" for time in ("104631", "105012")]
+
+
+@pytest.mark.parametrize(
+    ("second", "names"),
+    [
+        # Of one footprint: the later processing.
+        ({}, ["S2_20180411"]),
+        # Parts of a tile, beside each other.
+        ({"bbox": SOUTH, "other": NORTH}, ["S2_20180401", "S2_20180411"]),
+        # A part that was processed later does not stand for the whole, but the whole for a part.
+        ({"bbox": SOUTH}, ["S2_20180401", "S2_20180411"]),
+        ({"other": SOUTH}, ["S2_20180411"]),
+        # Footprints of the whole tile, but parts by datastrip or by what holds no data.
+        ({"s2:datastrip_id": STRIPS[1], "datastrip_id": STRIPS[0]}, ["S2_20180401", "S2_20180411"]),
+        ({"s2:datastrip_id": STRIPS[0], "datastrip_id": STRIPS[0]}, ["S2_20180411"]),
+        ({"s2:nodata_pixel_percentage": 38.2, "empty": 62.1}, ["S2_20180401", "S2_20180411"]),
+        ({"s2:nodata_pixel_percentage": 38.2, "empty": 38.3}, ["S2_20180411"]),
+        # A test of the processing comes last, and numbers are no text.
+        ({"s2:processing_baseline": "99.99"}, ["S2_20180401"]),
+        ({"s2:processing_baseline": "05.00"}, ["S2_20180411"]),
+        ({"s2:processing_baseline": "02.14"}, ["S2_20180401"]),
+    ],
+)
+def test_of_two_images_of_one_tile_and_time(
+    season: Path, serve: Serve, tmp_path: Path, second: dict[str, Any], names: list[str]
+) -> None:
+    area = (3.0001, 50.5475, 3.0040, 50.5503)
+    summary = fetch_season(asked(serve(season, edit=twins(**second)), bands=("B02",), area=area), tmp_path / "out")
+    found = [each.name for each in find_acquisitions(tmp_path / "out", ("B02",))[1]]
+    assert [name for name in found if name in ("S2_20180401", "S2_20180411")] == names
+    left_out = "1 images were left out for others of their tile and time, processed later"
+    assert (left_out in summary.notes) == (len(names) == 1)
+
+
+def test_the_other_of_two_images_where_files_of_one_are_missing(season: Path, serve: Serve, tmp_path: Path) -> None:
+    server = serve(season, edit=twins(), faults=[Fault("S2_20180411/B02.tif", 404)])
+    summary = fetch_season(asked(server, bands=("B02",)), tmp_path / "out")
+    found = [each.name for each in find_acquisitions(tmp_path / "out", ("B02",))[1]]
+    assert found == ["S2_20180401", "S2_20180421", "S2_20180501"]
+    assert any("S2_20180411: its file of B02 cannot be had" in note for note in summary.notes)
+
+
+def test_overpasses_of_one_day_are_looks_of_their_own(season: Path, serve: Serve, tmp_path: Path) -> None:
+    """In the north a satellite passes twice a day: the second, of another tile, is no copy of the first."""
+
+    def edit(item: dict[str, Any]) -> None:
+        item["properties"] |= {"platform": "a", "grid:code": "MGRS-34VEN"}
+        if item["id"] == "S2_20180411":
+            item["properties"] |= {"datetime": "2018-04-01T12:30:00Z", "grid:code": "MGRS-34VFN"}
+
+    summary = fetch_season(asked(serve(season, edit=edit), bands=("B02",)), tmp_path / "out")
+    assert (summary.images, summary.notes) == (4, [])
