@@ -16,6 +16,7 @@ from exact_core.errors import CorruptError, DataError, ServiceError
 
 __all__ = [
     "DISK_FULL",
+    "checked",
     "checked_text",
     "copy_file",
     "file_facts",
@@ -25,6 +26,7 @@ __all__ = [
     "publishing",
     "read_table_text",
     "sha256_of",
+    "with_checksum",
 ]
 
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -91,9 +93,14 @@ def publish_checked(path: Path, text: str) -> None:
 
     The sum is that of the file with 64 zeros in its place.
     """
+    publish_text(path, with_checksum(text))
+
+
+def with_checksum(text: str) -> str:
+    """The text that `publish_checked` writes."""
     zeroed = text.replace('"checksum": ""', f'"checksum": "{ZEROS}"', 1)
     assert ZEROS in zeroed
-    publish_text(path, zeroed.replace(ZEROS, hashlib.sha256(zeroed.encode()).hexdigest(), 1))
+    return zeroed.replace(ZEROS, hashlib.sha256(zeroed.encode()).hexdigest(), 1)
 
 
 def checked_text(path: Path) -> str:
@@ -103,16 +110,20 @@ def checked_text(path: Path) -> str:
         CorruptError: it is not what was written.
         OSError: it cannot be read.
     """
-    content = path.read_bytes()
+    return checked(path.read_bytes(), where=str(path))
+
+
+def checked(content: bytes, *, where: str) -> str:
+    """The text in what `with_checksum` made; see `checked_text`."""
     found = CHECKSUM.search(content)
     if found:
         start, end = found.span(1)
         if hashlib.sha256(content[:start] + ZEROS.encode() + content[end:]).hexdigest().encode() != found[1]:
-            raise CorruptError(f"{path}: corrupt: it is not what was written; put a copy back, or make it again")
+            raise CorruptError(f"{where}: corrupt: it is not what was written; put a copy back, or make it again")
     try:
         return content.decode()
     except UnicodeDecodeError as error:
-        raise CorruptError(f"{path}: corrupt: {error}; put a copy back, or make it again") from error
+        raise CorruptError(f"{where}: corrupt: {error}; put a copy back, or make it again") from error
 
 
 def copy_file(source: Path, target: Path) -> None:

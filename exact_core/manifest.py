@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from exact_core.config import Settings, describe
 from exact_core.errors import CorruptError, DataError
-from exact_core.files import checked_text, publish_checked
+from exact_core.files import checked, checked_text, publish_checked, publish_text, with_checksum
 from exact_core.undefined import to_json
 
 __all__ = ["Manifest", "publish_record", "read_record"]
@@ -31,7 +31,11 @@ class Manifest(Settings):
         Raises:
             ServiceError: it cannot be written.
         """
-        publish_checked(path, self.model_copy(update={"checksum": ""}).model_dump_json(indent=2))
+        publish_text(path, self.text())
+
+    def text(self) -> str:
+        """What `write` writes."""
+        return with_checksum(self.model_copy(update={"checksum": ""}).model_dump_json(indent=2))
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -42,11 +46,17 @@ class Manifest(Settings):
             DataError: this version does not read it.
         """
         try:
-            return cls.model_validate_json(checked_text(path))
-        except ValidationError as error:
-            raise DataError(describe(error, where=str(path), model=cls)) from error
+            return cls.parse(path.read_bytes(), where=str(path))
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+
+    @classmethod
+    def parse(cls, content: bytes, *, where: str) -> Self:
+        """What is in the bytes of a file; see `read`."""
+        try:
+            return cls.model_validate_json(checked(content, where=where))
+        except ValidationError as error:
+            raise DataError(describe(error, where=where, model=cls)) from error
 
 
 def publish_record(path: Path, record: dict[str, Any]) -> None:

@@ -114,7 +114,7 @@ def _run(
         **{name: value for name, value in ALLOCATOR.items() if name not in os.environ},
     }
     runner = _runner(workdir, root, arguments["source"], settings, in_containers=in_containers)
-    succeeded = False
+    succeeded, reason = False, ""
     try:
         with (
             (workdir / "run.log").open("a", encoding="utf-8") as everything,
@@ -135,7 +135,7 @@ def _run(
     finally:
         shutil.rmtree(root, ignore_errors=True)
         with _environment(settings):
-            finish_pipeline_run(identity, succeeded=succeeded)
+            finish_pipeline_run(identity, succeeded=succeeded, reason=reason)
     shutil.rmtree(state, ignore_errors=True)
 
 
@@ -145,6 +145,10 @@ def _runner(
     """The runner of the steps; `settings` gets what depends on it."""
     if not in_containers:
         settings[RUNNER_VARIABLE] = str(os.getpid())
+        # KFP's steps make folders there and leave them. This process keeps to its own, which outlasts the run.
+        tempfile.gettempdir()
+        settings["TMPDIR"] = str(root / "tmp")
+        (root / "tmp").mkdir()
         return local.SubprocessRunner(use_venv=False)
     # Steps see the work folder and nothing else of this machine's disks.
     settings["EXACT_CACHE_DIR"] = str(root / "cache")

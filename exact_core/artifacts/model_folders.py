@@ -124,7 +124,7 @@ class StoredCheckpoints(Checkpoints):
             return
         before = self._sent
         self._sent = publish_folder(self._local, "state.json", self._store.uri)
-        self._store.write(LATEST, self._sent.model_dump_json(indent=2).encode())
+        self._store.write(LATEST, self._sent.text().encode())
         self._newer, self._next = False, time.monotonic() + UPLOAD_SECONDS
         if before is not None and before.digest != self._sent.digest:
             kept = {file.sha256 for file in (*self._sent.files, self._sent.manifest)}

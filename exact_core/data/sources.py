@@ -62,7 +62,7 @@ class Source:
     place_help: str = ""
     """What that is, for the command line."""
     opens: str = ""
-    """(place, DataConfig, *, trained) -> SeasonImages, where there are images of an area: it then takes a season and is mapped."""
+    """(place, DataConfig, *, trained) -> SeasonImages, where there are images of an area: it takes a season and is mapped."""
     recipe: str = "demo"
     """The recipe that fits it where none is named."""
     quick: bool = False

@@ -15,11 +15,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
-from exact_core.config import Settings, describe
+from exact_core.config import Settings
 from exact_core.errors import CorruptError, DataError, ServiceError
-from exact_core.files import publish_text, sha256_of
+from exact_core.files import sha256_of
+from exact_core.manifest import Manifest
 from exact_core.storage.base import (
     PARTIAL,
     FileDigest,
@@ -71,7 +72,7 @@ class StoredFile(Settings):
         return name
 
 
-class Pointer(Settings):
+class Pointer(Manifest):
     """Where the files of a published folder lie."""
 
     schema_version: Literal[1] = 1
@@ -87,7 +88,7 @@ class Pointer(Settings):
 
     def save(self, path: Path) -> None:
         """Write the pointer to a file, all of it or nothing."""
-        publish_text(path, self.model_dump_json(indent=2))
+        self.write(path)
 
 
 def manifest_of(folder: Path) -> str:
@@ -142,7 +143,7 @@ def publish_folder(
     digest = _digest(manifest, files)
     key = f"folders/{digest}.json"
     pointer = Pointer(digest=digest, uri=store.uri_of(key), manifest=manifest, files=files)
-    store.write(key, pointer.model_dump_json(indent=2).encode())
+    store.write(key, pointer.text().encode())
     return pointer
 
 
@@ -157,10 +158,12 @@ def read_pointer(source: str | Path, *, options: StoreOptions | None = None) -> 
     store, key = open_object(str(source), options=options)
     content, where = store.read(key), str(source)
     try:
-        pointer = Pointer.model_validate_json(content)
-    except ValidationError as error:
+        pointer = Pointer.parse(content, where=where)
+    except CorruptError:
+        raise
+    except DataError as error:
         raise DataError(
-            f"{describe(error, where=where, model=Pointer)}\n{where}: this is not a pointer to a published folder; "
+            f"{error}\n{where}: this is not a pointer to a published folder; "
             f"give the URI that `exact store put` printed"
         ) from error
     if pointer.digest != _digest(pointer.manifest, pointer.files):
