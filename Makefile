@@ -58,6 +58,7 @@ check: $(READY) $(TREE) package ## lint, format, types, import contracts, packag
 	$(BIN)/mypy
 	cd $(TREE) && $(abspath $(BIN))/lint-imports --config $(CURDIR)/.importlinter
 	$(BIN)/python -m exact_kubeflow.pipelines.compile --check
+	$(BIN)/python -m exact_core.settings_page docs/settings.md --check
 	$(BIN)/python docker/lock.py --check
 
 .PHONY: package
@@ -73,8 +74,9 @@ format: $(READY) ## format the code
 	$(BIN)/ruff format -q .
 
 .PHONY: compile
-compile: $(READY) ## compile the pipelines to pipelines/compiled
+compile: $(READY) ## compile the pipelines to pipelines/compiled, and the page of settings
 	$(BIN)/python -m exact_kubeflow.pipelines.compile
+	$(BIN)/python -m exact_core.settings_page docs/settings.md
 
 .PHONY: lock
 lock: $(READY) ## write the images' locked dependencies

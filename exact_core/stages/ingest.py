@@ -11,7 +11,7 @@ from pathlib import Path
 from exact_core.config import RunConfig
 from exact_core.data.germany.tiles import ingest_germany
 from exact_core.data.pastis.patches import ingest_pastis
-from exact_core.data.season.folder import ingest_season
+from exact_core.data.season.folder import ingest_season, merged
 from exact_core.data.synthetic import ingest_synthetic
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import ConfigError
@@ -32,7 +32,7 @@ def ingest(config: RunConfig, *, source: str, season: str, out: Path, tracker: T
         config: `config.data` says how windows, tags and splits are made.
         source: `synthetic`, `pastis:PATH`, `germany:PATH` or `season:PATH`.
         season: for a `season:` source, a year or START/DAYS; empty: what the source or the configuration says.
-        out: folder of the dataset.
+        out: folder of the dataset; its config.yaml has the settings as they were used, season.yaml's among them.
         tracker: gets the dataset's name and digest.
 
     Returns:
@@ -44,6 +44,8 @@ def ingest(config: RunConfig, *, source: str, season: str, out: Path, tracker: T
     """
     kind, place = parse_source(source)
     config = with_season(config, season, kind=kind)
+    if kind == "season":
+        config = config.model_copy(update={"data": merged(Path(place), config.data)})
     if kind == "synthetic":
         ingest_synthetic(config.data, out, seed=config.seed)
     elif kind == "pastis":
@@ -52,6 +54,7 @@ def ingest(config: RunConfig, *, source: str, season: str, out: Path, tracker: T
         ingest_germany(Path(place), config.data, out)
     else:
         ingest_season(Path(place), config.data, out, seed=config.seed)
+    config.save(out / "config.yaml")
     manifest = WindowDataset(out).manifest
     tracker.log_dataset(out, name=manifest.name, digest=manifest.digest, source=source)
     tracker.log_file(out / "dataset.json")
@@ -102,7 +105,10 @@ def with_season(config: RunConfig, season: str, *, kind: str) -> RunConfig:
     if kind != "season":
         raise ConfigError(f"season = {season!r}: a {kind} source has its own season; leave the parameter empty")
     start, days = parse_season(season)
-    chosen = config.data.season.model_copy(update={"start": start, "days": days})
+    # What was set key by key goes before a parameter.
+    by_key = config.data.season.model_fields_set
+    update = {key: value for key, value in (("start", start), ("days", days)) if key not in by_key}
+    chosen = config.data.season.model_copy(update=update)
     return config.model_copy(update={"data": config.data.model_copy(update={"season": chosen})})
 
 
