@@ -59,6 +59,7 @@ check: $(READY) $(TREE) package ## lint, format, types, import contracts, struct
 	cd $(TREE) && $(abspath $(BIN))/lint-imports --config $(CURDIR)/.importlinter
 	$(BIN)/python tools/structure.py --check
 	$(BIN)/python -m exact_kubeflow.pipelines.compile --check
+	$(BIN)/python -m exact_core.settings_page docs/settings.md --check
 	$(BIN)/python docker/lock.py --check
 
 .PHONY: package
@@ -74,8 +75,9 @@ format: $(READY) ## format the code
 	$(BIN)/ruff format -q .
 
 .PHONY: compile
-compile: $(READY) ## compile the pipelines to pipelines/compiled
+compile: $(READY) ## compile the pipelines to pipelines/compiled, and the page of settings
 	$(BIN)/python -m exact_kubeflow.pipelines.compile
+	$(BIN)/python -m exact_core.settings_page docs/settings.md
 
 .PHONY: lock
 lock: $(READY) ## write the images' locked dependencies

@@ -36,7 +36,7 @@ def generate_masks(
     from exact_core.stages.lifecycle import open_stage
 
     gate = [f"masks.minimum_quality={minimum_quality}"] if minimum_quality else []
-    config = resolve(recipe, seed=int(seed), overrides=[*overrides, *gate])
+    config = resolve(recipe, seed=int(seed), overrides=[*gate, *overrides])
     with open_stage("generate_masks", config, pipeline_run=pipeline_run) as tracker, stage_files(tracker) as files:
         summary = run_stage(
             config,

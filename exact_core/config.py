@@ -635,6 +635,15 @@ def load_config(path: Path) -> RunConfig:
     Raises:
         ConfigError: the file is missing, is no YAML mapping, or a key or value is wrong.
     """
+    return build(read_settings(path), where=str(path))
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """A mapping of settings as a file has it.
+
+    Raises:
+        ConfigError: the file is missing, or is no YAML mapping.
+    """
     try:
         data = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -645,7 +654,7 @@ def load_config(path: Path) -> RunConfig:
         raise ConfigError(f"{path}: not valid YAML in UTF-8: {error}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: expected a mapping of settings, got {type(data).__name__}")
-    return build(data, where=str(path))
+    return data
 
 
 def build(data: dict[str, Any], *, where: str) -> RunConfig:
@@ -684,13 +693,33 @@ def _nearest(path: list[str], model: type[BaseModel]) -> str:
     return f" (did you mean {'.'.join([*path[:-1], close[0]])!r}?)" if close else ""
 
 
+def as_recipe(config: RunConfig) -> RunConfig:
+    """The same values as those of a recipe: what a region's `season.yaml` says goes before them."""
+    return _with_set(config, frozenset(), stride=False)
+
+
+def _with_set(config: RunConfig, names: frozenset[str], *, stride: bool) -> RunConfig:
+    """The same values; of `data.season` these are set by the run, and so is `data.stride` or not.
+
+    What is set goes before `season.yaml`, whether or not it is the default (`model_fields_set`).
+    """
+    data = config.data
+    season = SeasonConfig.model_construct(_fields_set=set(names), **dict(data.season))
+    fields = (data.model_fields_set | {"season"}) - {"stride"} | ({"stride"} if stride else set())
+    values = {**dict(data), "season": season}
+    return config.model_copy(update={"data": DataConfig.model_construct(_fields_set=fields, **values)})
+
+
 def override(config: RunConfig, assignments: list[str]) -> RunConfig:
     """A copy with single keys changed; each assignment is `dotted.key=value`, the value in YAML.
+
+    Changed keys of `data.season`, and `data.stride`, go before a region's `season.yaml`, whatever their value.
 
     Raises:
         ConfigError: an assignment without `=`, an unknown key, or a value that does not fit.
     """
     data = config.model_dump(mode="json")
+    names, stride = set(config.data.season.model_fields_set), "stride" in config.data.model_fields_set
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not key.strip():
@@ -707,4 +736,15 @@ def override(config: RunConfig, assignments: list[str]) -> RunConfig:
                 raise ConfigError(f"override {assignment!r}: unknown key {'.'.join(parts[: depth + 1])!r}{near}")
             node = node[part]
         node[parts[-1]] = value
-    return build(data, where="override")
+        names |= set(_below(parts, value, ["data", "season"]))
+        stride |= "stride" in _below(parts, value, ["data"])
+    return _with_set(build(data, where="override"), frozenset(names), stride=stride)
+
+
+def _below(parts: list[str], value: Any, above: list[str]) -> list[str]:
+    """Keys right below a part of the configuration that an assignment changes."""
+    if len(parts) > len(above):
+        return [parts[len(above)]] if parts[: len(above)] == above else []
+    for part in above[len(parts) :] if above[: len(parts)] == parts else ["a key of no mapping"]:
+        value = value.get(part) if isinstance(value, dict) else None
+    return list(value) if isinstance(value, dict) else []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from exact_core.config import (
@@ -21,11 +23,14 @@ from exact_core.config import (
     SyntheticConfig,
     TrainingConfig,
     UtaeConfig,
+    as_recipe,
+    build,
     override,
+    read_settings,
 )
 from exact_core.errors import ConfigError
 
-__all__ = ["RECIPES", "demo", "germany", "pastis24", "resolve", "season"]
+__all__ = ["RECIPES", "demo", "germany", "pastis24", "portable", "resolve", "season"]
 
 
 def demo() -> RunConfig:
@@ -145,17 +150,75 @@ def _small_utae() -> UtaeConfig:
     )
 
 
+FILES = (".yaml", ".yml")
+"""Endings of a recipe that is a file."""
 RECIPES: dict[str, Callable[[], RunConfig]] = {"demo": demo, "season": season, "pastis24": pastis24, "germany": germany}
 
 
-def resolve(recipe: str, *, seed: int = 0, overrides: list[str] | None = None) -> RunConfig:
-    """The configuration of a run: a recipe by name, its seed, and single keys changed.
+def resolve(recipe: str, *, seed: int | None = None, overrides: list[str] | None = None) -> RunConfig:
+    """The configuration of a run: a recipe, its seed, and single keys changed.
+
+    Args:
+        recipe: a name; a file (.yaml), saved or of some keys and the `recipe` that has the others; or the text that
+            `portable` makes of one.
+        seed: None: that of the file, or 0.
+        overrides: as `exact_core.config.override` takes them.
 
     Raises:
         ConfigError: unknown recipe, key or value.
     """
-    if recipe not in RECIPES:
-        raise ConfigError(f"unknown recipe {recipe!r}; choose one of {', '.join(RECIPES)}")
-    changes: dict[str, Any] = {"seed": seed}
-    config = RECIPES[recipe]().model_copy(update=changes)
+    config = as_recipe(_started_from(recipe))
+    if seed is not None:
+        config = config.model_copy(update={"seed": seed})
     return override(config, overrides or [])
+
+
+def portable(recipe: str) -> str:
+    """A recipe as every step of a pipeline understands it, on whichever machine: a file as what it changes, in JSON.
+
+    Raises:
+        ConfigError: as `resolve`.
+    """
+    if not recipe.endswith(FILES):
+        return recipe
+    config = _started_from(recipe)
+    known = RECIPES[config.recipe]().model_dump(mode="json")
+    return json.dumps({"recipe": config.recipe, **_changes(known, config.model_dump(mode="json"))})
+
+
+def _started_from(recipe: str) -> RunConfig:
+    if recipe in RECIPES:
+        return RECIPES[recipe]()
+    if recipe.endswith(FILES):
+        return _completed(read_settings(Path(recipe)), recipe)
+    if recipe.startswith("{"):
+        try:
+            return _completed(json.loads(recipe), "recipe")
+        except ValueError as error:
+            raise ConfigError(f"recipe {recipe[:80]!r}: not valid JSON: {error}") from error
+    raise ConfigError(f"unknown recipe {recipe!r}; choose one of {', '.join(RECIPES)}, or a file (.yaml)")
+
+
+def _completed(given: dict[str, Any], where: str) -> RunConfig:
+    """What a file says, over the recipe that it names."""
+    name = given.get("recipe")
+    if name not in RECIPES:
+        raise ConfigError(
+            f"{where}: recipe is {name!r}; name the one that has all other settings: {', '.join(RECIPES)}"
+        )
+    return build(_updated(RECIPES[name]().model_dump(mode="json"), given), where=where)
+
+
+def _updated(known: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    both = {key: value for key, value in given.items() if isinstance(value, dict) and isinstance(known.get(key), dict)}
+    return {**known, **given, **{key: _updated(known[key], value) for key, value in both.items()}}
+
+
+def _changes(known: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """The part of a configuration in which it differs from another."""
+    changed: dict[str, Any] = {}
+    for key, value in found.items():
+        if value != known[key]:
+            whole = not (isinstance(value, dict) and isinstance(known[key], dict))
+            changed[key] = value if whole else _changes(known[key], value)
+    return changed

@@ -62,7 +62,9 @@ class Source:
     place_help: str = ""
     """What that is, for the command line."""
     opens: str = ""
-    """(place, DataConfig, *, trained) -> SeasonImages, where there are images of an area: it takes a season and is mapped."""
+    """(place, DataConfig, *, trained) -> SeasonImages, where there are images of an area, which can be mapped."""
+    merges: str = ""
+    """(place, DataConfig) -> DataConfig with what the source says of itself; empty: it says nothing."""
     recipe: str = "demo"
     """The recipe that fits it where none is named."""
     quick: bool = False
@@ -72,6 +74,13 @@ class Source:
     def form(self) -> str:
         """How it is written: NAME or NAME:PATH."""
         return f"{self.name}:{self.place}" if self.place else self.name
+
+    def settings(self, place: str | Path, config: DataConfig) -> DataConfig:
+        """The settings as they apply: those that the run sets, then what the source says of itself."""
+        if not self.merges:
+            return config
+        merged: DataConfig = pkgutil.resolve_name(self.merges)(*self._where(place), config)
+        return merged
 
     def ingest(self, place: str | Path, config: DataConfig, out: Path, *, seed: int) -> None:
         """Write the source's windows to a folder.
@@ -139,6 +148,7 @@ SOURCES: tuple[Source, ...] = (
         place="PATH",
         place_help="Folder with a STAC collection, GeoTIFFs or .SAFE or .zip products, and labels.",
         opens="exact_core.data.season.folder:open_season",
+        merges="exact_core.data.season.folder:merged",
         recipe="season",
     ),
 )
@@ -231,7 +241,10 @@ def with_season(config: RunConfig, season: str, *, kind: str) -> RunConfig:
     if not source_of(kind).opens:
         raise ConfigError(f"season = {season!r}: a {kind} source has its own season; leave the parameter empty")
     start, days = parse_season(season)
-    chosen = config.data.season.model_copy(update={"start": start, "days": days})
+    # What was set key by key goes before a parameter.
+    by_key = config.data.season.model_fields_set
+    update = {key: value for key, value in (("start", start), ("days", days)) if key not in by_key}
+    chosen = config.data.season.model_copy(update=update)
     return config.model_copy(update={"data": config.data.model_copy(update={"season": chosen})})
 
 

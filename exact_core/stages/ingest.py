@@ -22,7 +22,7 @@ def ingest(config: RunConfig, *, source: str, season: str, out: Path, tracker: T
         config: `config.data` says how windows, tags and splits are made.
         source: one of `exact_core.data.sources`.
         season: of a source with images of an area, a year or START/DAYS; empty: what the source or `config` says.
-        out: folder of the dataset.
+        out: folder of the dataset; its config.yaml has the settings as they were used, the source's own among them.
         tracker: gets the dataset's name and digest.
 
     Returns:
@@ -34,7 +34,10 @@ def ingest(config: RunConfig, *, source: str, season: str, out: Path, tracker: T
     """
     kind, place = parse_source(source)
     config = with_season(config, season, kind=kind)
-    source_of(kind).ingest(place, config.data, out, seed=config.seed)
+    origin = source_of(kind)
+    config = config.model_copy(update={"data": origin.settings(place, config.data)})
+    origin.ingest(place, config.data, out, seed=config.seed)
+    config.save(out / "config.yaml")
     dataset = WindowDataset(out)
     manifest = dataset.manifest
     tracker.log_dataset(out, name=manifest.name, digest=manifest.digest, source=source)

@@ -13,7 +13,7 @@ import yaml
 from exact_core import __version__
 from exact_core.data.sources import SOURCES, check_mapped, default_recipe, known_sources
 from exact_core.errors import ConfigError, ExactError, ServiceError
-from exact_core.recipes import RECIPES, resolve
+from exact_core.recipes import RECIPES, portable, resolve
 from exact_kubeflow.cli import (
     areas as areas_cli,
     cluster as cluster_cli,
@@ -205,7 +205,7 @@ def run(
         Path | None, typer.Option(help="Folder for the results; default: one with the recipe's name, here.")
     ] = None,
     source: Annotated[str, typer.Option(help=f"{known_sources()}.")] = "synthetic",
-    recipe: Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}; default: what fits the source.")] = "",
+    recipe: Recipe = "",
     season: Annotated[str, typer.Option(help="For a season source: a year, or START/DAYS.")] = "",
     seed: Seed = None,
     supervision: Annotated[
@@ -219,17 +219,17 @@ def run(
     """Run the whole pipeline on this machine, through KFP's local runner."""
     recipe = recipe or default_recipe(source)
     # Checked before anything starts: a misspelt key should not cost an ingest.
-    resolve(recipe, seed=seed or 0, overrides=changes)
+    config = config_of(recipe, seed, changes)
     try:
         from exact_kubeflow.pipelines import local
     except ImportError as error:
         raise ServiceError(f"{error}: `exact run` needs kfp: pip install 'exact-kubeflow[local,pipelines]'") from error
     report = local.run(
-        workdir or Path(recipe),
+        workdir or Path(Path(recipe).stem),
         source=source,
-        recipe=recipe,
+        recipe=portable(recipe),
         season=season,
-        seed=seed or 0,
+        seed=config.seed,
         overrides=changes,
         supervision=supervision.value,
         in_containers=containers,
@@ -273,13 +273,19 @@ def doctor(
 
 @app.command("config")
 def show_config(
-    recipe: Annotated[str, typer.Argument(help=f"One of {', '.join(RECIPES)}.")],
+    recipe: Annotated[str, typer.Argument(help=f"One of {', '.join(RECIPES)}, or a file (.yaml).")],
+    explain: Annotated[bool, typer.Option("--explain", help="With what each setting means.")] = False,
     seed: Seed = None,
     changes: Set = [],
 ) -> None:
     """Print every setting of a recipe as YAML."""
-    config = resolve(recipe, seed=seed or 0, overrides=changes)
-    typer.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    config = config_of(recipe, seed, changes)
+    if explain:
+        from exact_core.settings_page import explained
+
+        typer.echo(explained(config), nl=False)
+    else:
+        typer.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
 
 @app.command()

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from exact_core.errors import ServiceError
+from exact_core.recipes import portable, resolve
 
 __all__ = ["follow", "schedule_app", "submit", "upload"]
 
@@ -54,7 +55,7 @@ def submit(
     """
     code = _pipelines("submit").submit(
         pipeline,
-        parameters=parameters,
+        parameters=_portable(parameters),
         overrides=changes,
         experiment=experiment,
         name=name,
@@ -77,6 +78,17 @@ def follow(
 ) -> None:
     """Follow a run on a KFP cluster to its end. Exit codes as for `submit`."""
     raise typer.Exit(_pipelines("follow").follow(run_id, host=host, namespace=namespace))
+
+
+def _portable(parameters: list[str]) -> list[str]:
+    """Parameters in which no recipe is a file of this machine, and its seed is the file's unless another is given."""
+    named = dict(parameter.split("=", 1) for parameter in parameters if "=" in parameter)
+    recipe = named.get("recipe", "")
+    text = portable(recipe)
+    if text == recipe:
+        return parameters
+    changed = {**named, "recipe": text, "seed": named.get("seed", str(resolve(recipe).seed))}
+    return [*(f"{key}={value}" for key, value in changed.items()), *(each for each in parameters if "=" not in each)]
 
 
 @schedule_app.command("apply")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from exact_core.config import RunConfig, load_config, override
+from exact_core.config import RunConfig
 from exact_core.recipes import RECIPES, resolve
 
 __all__ = ["Out", "Recipe", "Season", "Seed", "Set", "Tracking", "config_of"]
@@ -15,7 +14,9 @@ __all__ = ["Out", "Recipe", "Season", "Seed", "Set", "Tracking", "config_of"]
 Out = Annotated[Path, typer.Argument(help="Folder to write; refused if it holds a finished result.")]
 Recipe = Annotated[
     str,
-    typer.Option(help=f"One of {', '.join(RECIPES)}, a saved configuration (.yaml); default: what fits the data."),
+    typer.Option(
+        help=f"One of {', '.join(RECIPES)}, or a file (.yaml), saved or of some keys; default: what fits the data."
+    ),
 ]
 Season = Annotated[str, typer.Option(help="A year, or START/DAYS; default: what the source says.")]
 Seed = Annotated[
@@ -26,8 +27,5 @@ Tracking = Annotated[bool, typer.Option("--tracking/--no-tracking", help="Record
 
 
 def config_of(recipe: str, seed: int | None, changes: list[str]) -> RunConfig:
-    """A recipe by name, or a saved configuration with its own seed unless another is given."""
-    if recipe.endswith((".yaml", ".yml")):
-        given = [] if seed is None else [f"seed={seed}"]
-        return override(load_config(Path(recipe)), [*given, *changes])
-    return resolve(recipe, seed=seed or 0, overrides=changes)
+    """A recipe by name, or a file with its own seed unless another is given."""
+    return resolve(recipe, seed=seed, overrides=changes)

@@ -27,7 +27,7 @@ def inspect(
     ] = "",
     season: Annotated[str, typer.Option(help="For a season source: a year, or START/DAYS.")] = "",
     recipe: Annotated[
-        str, typer.Option(help=f"For a source, one of {', '.join(RECIPES)}; default: what fits it.")
+        str, typer.Option(help=f"For a source, one of {', '.join(RECIPES)}, or a file (.yaml); default: what fits it.")
     ] = "",
     seed: Annotated[int, typer.Option(min=0, help="Draws what is shown, and generated data.")] = 0,
     changes: Annotated[

@@ -104,3 +104,9 @@ def test_a_pastis_folder(tmp_path):
     write_pastis(tmp_path / "pastis")
     done = exact("ingest", "pastis", tmp_path / "pastis", tmp_path / "d", "--no-tracking")
     assert done.returncode == 0, done.stderr
+
+
+def test_config_explains_every_setting():
+    said = exact("config", "season", "--explain").stdout
+    assert yaml.safe_load(said) == yaml.safe_load(exact("config", "season").stdout)
+    assert "\n  # window side, pixels (paper)\n  window: 12\n" in said

@@ -26,12 +26,41 @@ from exact_core.data.season.radiometry import NOTHING_STATED, Stated, stated_off
 from exact_core.data.season.rasters import RASTERS
 from exact_core.errors import DataError
 
-__all__ = ["SCL", "Acquisition", "asset_bands", "band_of", "check_files", "clip_to_season", "find_acquisitions"]
+__all__ = [
+    "COMMON_NAMES",
+    "SCL",
+    "Acquisition",
+    "asset_bands",
+    "band_of",
+    "check_files",
+    "clip_to_season",
+    "find_acquisitions",
+]
 
 SCL = "SCL"
 _DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)[-_]?(0[1-9]|1[0-2])[-_]?(0[1-9]|[12]\d|3[01])(?!\d)")
 _RESOLUTION = re.compile(r"[_-](\d+)m$", re.IGNORECASE)
 _SENTINEL_BAND = re.compile(r"B(0[1-9]|8A|1[0-2])|SCL", re.IGNORECASE)
+
+
+COMMON_NAMES = {
+    "coastal": "B01",
+    "blue": "B02",
+    "green": "B03",
+    "red": "B04",
+    "rededge1": "B05",
+    "rededge2": "B06",
+    "rededge3": "B07",
+    "nir": "B08",
+    "nir08": "B8A",
+    "nir09": "B09",
+    "swir16": "B11",
+    "swir22": "B12",
+    "scl": "SCL",
+}
+"""Keys of assets in catalogues that name bands by colour (Earth Search, v1)."""
+FINEST = 10
+"""Metres of the finest pixels of Sentinel-2."""
 
 
 @dataclass(frozen=True)
@@ -115,11 +144,41 @@ def _from_item(item: pystac.Item, catalogue: Path, bands: tuple[str, ...]) -> Ac
 
 
 def asset_bands(key: str, fields: Mapping[str, Any], bands: tuple[str, ...]) -> list[tuple[str, int]]:
-    """What an asset's key and its band's name, in this order, say by `band_of`; an asset of several bands is none."""
+    """What an asset's key and its band's name, in this order, say by `band_of`, and else by COMMON_NAMES.
+
+    Metres are those of the name, or else of what the asset says of its pixels, or FINEST. An asset of several bands is none.
+    """
     listed = fields.get("bands") or fields.get("eo:bands") or []
     named = [band for band in (listed if isinstance(listed, list) else []) if isinstance(band, dict)]
     own = [key, *(str(band.get("name")) for band in named)]
-    return [match for match in (band_of(text, bands) for text in own if len(own) <= 2) if match]
+    if len(own) > 2:
+        return []
+    found = [match for match in (band_of(text, bands) for text in own) if match]
+    found = found or [match for match in map(_common_band, own) if match]
+    stated = _without_resolution(key)[1] or _pixel_of(fields) or FINEST
+    return [(band, metres or stated) for band, metres in found]
+
+
+def _common_band(text: str) -> tuple[str, int] | None:
+    """(band, metres in the name or 0) of a common name: blue, nir08_60m."""
+    rest, metres = _without_resolution(text)
+    band = COMMON_NAMES.get(rest.lower())
+    return (band, metres) if band else None
+
+
+def _pixel_of(fields: Mapping[str, Any]) -> int:
+    """Metres of an asset's pixels by projection, raster or item assets' fields; 0 where none says so."""
+    described = fields.get("raster:bands") or fields.get("bands") or []
+    first = described[0] if isinstance(described, list) and described and isinstance(described[0], dict) else {}
+    transform = fields.get("proj:transform")
+    candidates = [
+        transform[0] if isinstance(transform, list) and transform else None,
+        *(each.get(name) for each in (fields, first) for name in ("raster:spatial_resolution", "spatial_resolution")),
+        *(each.get("gsd") for each in (fields, first)),
+    ]
+    # A ground sampling distance is often the sensor's, whatever the pixels of the file: it comes last.
+    numbers = (each for each in candidates if isinstance(each, (int, float)) and not isinstance(each, bool))
+    return next((round(number) for number in numbers if 1 <= number < 10_000), 0)
 
 
 def _described_bands(asset: pystac.Asset, properties: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -214,14 +273,17 @@ def _finest(files: Iterable[tuple[str, int, Path]], where: str) -> dict[str, Pat
 
 def band_of(text: str, bands: tuple[str, ...]) -> tuple[str, int] | None:
     """(band, metres in the name or 0) if `text` ends in a band's name: B02, S2_20180401_B8A_20m."""
-    resolution = _RESOLUTION.search(text)
-    rest = text[: resolution.start()] if resolution else text
-    metres = int(resolution[1]) if resolution else 0
+    rest, metres = _without_resolution(text)
     for band in bands:
         if rest == band or rest.endswith(("_" + band, "-" + band, "." + band)):
             return band, metres
     last = re.split(r"[_.-]", rest)[-1]
     return (last.upper(), metres) if _SENTINEL_BAND.fullmatch(last) else None
+
+
+def _without_resolution(text: str) -> tuple[str, int]:
+    resolution = _RESOLUTION.search(text)
+    return (text[: resolution.start()], int(resolution[1])) if resolution else (text, 0)
 
 
 def _stem_without_band(stem: str) -> str:

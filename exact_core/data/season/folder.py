@@ -41,7 +41,7 @@ from exact_core.data.windows.day_zero import nearest_start
 from exact_core.data.windows.writer import DatasetWriter
 from exact_core.errors import ConfigError, DataError
 
-__all__ = ["SeasonFile", "SeasonImages", "ingest_season", "open_season", "survey_season"]
+__all__ = ["SeasonFile", "SeasonImages", "ingest_season", "merged", "open_season", "survey_season"]
 
 
 class SeasonFile(SeasonConfig):
@@ -60,8 +60,8 @@ def ingest_season(source: Path, config: DataConfig, out: Path, *, seed: int) -> 
 
     Args:
         source: the folder, the collection.json in it, or a folder of cells (`exact fetch --cell`).
-        config: window, stride, max_dates, shares and the `season` part; a value that is not the default wins over
-            season.yaml.
+        config: window, stride, max_dates, shares and the `season` part; what is set there (`model_fields_set`) goes
+            before season.yaml.
         out: folder of the dataset.
         seed: draws the splits.
 
@@ -72,8 +72,7 @@ def ingest_season(source: Path, config: DataConfig, out: Path, *, seed: int) -> 
     """
     check_shares(validation=config.validation_share, test=config.test_share)
     folder = _folder(source)
-    settings = _settings(folder, config)
-    config = config.model_copy(update={"stride": config.stride or settings.stride})
+    settings, config = _settings(folder, config), merged(source, config)
     cells = _cells(folder)
     splits = _splits_of(cells, config, seed) if cells else [None]
     notes: list[str] = []
@@ -319,8 +318,23 @@ def _folder(source: Path) -> Path:
     return source.parent if source.is_file() else source
 
 
+def merged(source: Path, config: DataConfig) -> DataConfig:
+    """The configuration of a run on a source: a recipe's values, over them season.yaml, over it what the run set.
+
+    Raises:
+        ConfigError: season.yaml has an unknown key or a wrong value.
+    """
+    settings = _settings(_folder(source), config)
+    season = SeasonConfig.model_construct(
+        _fields_set=set(SeasonConfig.model_fields),
+        **{key: getattr(settings, key) for key in SeasonConfig.model_fields},
+    )
+    stride = config.stride if "stride" in config.model_fields_set else settings.stride or config.stride
+    return config.model_copy(update={"season": season, "stride": stride})
+
+
 def _settings(folder: Path, config: DataConfig) -> SeasonFile:
-    """`season.yaml` under the values of the run that are not the default."""
+    """`season.yaml` over the values of the recipe, and under those that the run set."""
     path = folder / "season.yaml"
     data: Any = {}
     if path.exists():
@@ -343,9 +357,9 @@ def _settings(folder: Path, config: DataConfig) -> SeasonFile:
         settings = SeasonFile.model_validate(data)
     except ValidationError as error:
         raise ConfigError(describe(error, where=str(path), model=SeasonFile)) from error
-    changed = {
+    before = {
         key: getattr(config.season, key)
-        for key, field in SeasonConfig.model_fields.items()
-        if getattr(config.season, key) != field.default
+        for key in SeasonConfig.model_fields
+        if key in config.season.model_fields_set or key not in settings.model_fields_set
     }
-    return settings.model_copy(update=changed)
+    return settings.model_copy(update=before)

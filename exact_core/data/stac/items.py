@@ -1,7 +1,6 @@
 """An item as a server sends it -> what is to be read of it: checked, one file a band, each with its address.
 
-Bands are found by the rules of `season_files` (an asset's key or band name ends in B02, B8A_20m, SCL), and by the
-common names that some catalogues of Sentinel-2 use for keys (`red`, `nir08`, `scl`).
+Bands are found by the rules of `exact_core.data.season.files`.
 """
 
 from __future__ import annotations
@@ -27,22 +26,6 @@ from exact_core.errors import DataError
 
 __all__ = ["RemoteAsset", "RemoteItem", "parse_item"]
 
-COMMON_NAMES = {
-    "coastal": "B01",
-    "blue": "B02",
-    "green": "B03",
-    "red": "B04",
-    "rededge1": "B05",
-    "rededge2": "B06",
-    "rededge3": "B07",
-    "nir": "B08",
-    "nir08": "B8A",
-    "nir09": "B09",
-    "swir16": "B11",
-    "swir22": "B12",
-    "scl": "SCL",
-}
-"""Keys of assets in catalogues that name bands by colour (Earth Search, v1)."""
 KEPT = ("title", "roles", "gsd", "eo:bands", "bands", "raster:bands", "raster:scale", "raster:offset", "nodata", "unit")
 """Fields of an asset that stay true of a part of it."""
 
@@ -139,7 +122,7 @@ def _assets(found: Any, *, base: str, where: str, bands: tuple[str, ...]) -> dic
     for key, fields in (found if isinstance(found, dict) else {}).items():
         if not isinstance(fields, dict) or not isinstance(fields.get("href"), str):
             continue
-        for band, metres in _bands(key, fields, bands)[:1]:
+        for band, metres in asset_bands(key, fields, bands)[:1]:
             if band in (*bands, SCL):
                 jpeg = "jp2" in str(fields.get("type", "")).lower() or fields["href"].lower().endswith(".jp2")
                 candidates.setdefault(band, []).append(((metres, jpeg), key, fields))
@@ -160,14 +143,6 @@ def _assets(found: Any, *, base: str, where: str, bands: tuple[str, ...]) -> dic
             f"{where}: no asset for band {', '.join(missing)}; it has {keys[:300]}; name the bands to read by --bands"
         )
     return chosen
-
-
-def _bands(key: str, fields: Mapping[str, Any], bands: tuple[str, ...]) -> list[tuple[str, int]]:
-    listed = fields.get("bands") or fields.get("eo:bands")
-    named = [band.get("name") for band in listed if isinstance(band, dict)] if isinstance(listed, list) else []
-    common = [COMMON_NAMES[str(text).lower()] for text in (key, *named) if str(text).lower() in COMMON_NAMES]
-    # Several bands in one file, as in a preview, are none of them.
-    return asset_bands(key, fields, bands) or [(band, 0) for band in common if len(named) <= 1]
 
 
 def _asset(band: str, key: str, fields: Mapping[str, Any], *, base: str, where: str) -> RemoteAsset:

@@ -250,3 +250,51 @@ def test_a_broken_item_in_a_folder_is_read_or_refused(rasters: Path, raw: dict[s
         open_season(rasters, config)
     except ExactError:
         pass
+
+
+def three_resolutions(named: bool, said: str) -> dict[str, Any]:
+    """Keys of three resolutions, the coarsest first; of each, what says how large its pixels are."""
+    assets = {}
+    for metres in (60, 20, 10):
+        own = {
+            "key": {},
+            "gsd": {"gsd": metres},
+            "transform": {"proj:transform": [metres, 0, 5e5, 0, -metres, 5.6e6]},
+            "resolution": {"raster:bands": [{"spatial_resolution": metres}]},
+        }[said]
+        key = "blue" if metres == 10 else f"blue_{metres}m" if said == "key" else f"blue{metres}"
+        assets[key if named or said == "key" else f"a{metres}"] = {
+            "href": f"./{metres}.tif",
+            "eo:bands": [{"name": "B02"}],
+            **own,
+        }
+    return assets
+
+
+@pytest.mark.parametrize("said", ["key", "gsd", "transform", "resolution"])
+@pytest.mark.parametrize("named", [True, False])
+def test_of_three_resolutions_the_finest_is_read(said: str, named: bool) -> None:
+    found = parse_item({**item(), "assets": three_resolutions(named, said)}, base=URL, bands=("B02",))
+    assert found.assets["B02"].href == URL + "10.tif"
+
+
+def test_a_local_catalogue_knows_common_names_and_resolutions(tmp_path: Path) -> None:
+    names = {"blue": 10, "blue_20m": 20, "blue_60m": 60, "rededge1": 20, "rededge1_60m": 60, "scl": 20}
+    assets = {key: {"href": f"./{key}.tif", "raster:bands": [{"spatial_resolution": m}]} for key, m in names.items()}
+    folder = tmp_path / "a"
+    folder.mkdir()
+    collection = {
+        "type": "Catalog",
+        "stac_version": "1.0.0",
+        "id": "c",
+        "description": "x",
+        "links": [{"rel": "item", "href": "./a/a.json"}],
+    }
+    (tmp_path / "catalog.json").write_text(json.dumps(collection))
+    (folder / "a.json").write_text(json.dumps({**item(), "assets": assets, "links": []}))
+    _, (found,) = find_acquisitions(tmp_path, BANDS)
+    assert {band: path.name for band, path in found.files.items()} == {
+        "B02": "blue.tif",
+        "B05": "rededge1.tif",
+        "SCL": "scl.tif",
+    }
