@@ -25,7 +25,7 @@ from exact_core.files import publish_text
 from exact_core.mapping.calibration import Calibration, tempered
 from exact_core.mapping.cogs import MapRecord
 from exact_core.mapping.pieces import FinishedRows, Pieces
-from exact_core.mapping.rows import MappedRows, Predict, bands_of_part, map_rows, window_starts
+from exact_core.mapping.rows import MappedRows, Mapper, bands_of_part, map_rows, window_starts
 
 __all__ = ["PART", "PartManifest", "extent_of_part", "map_part", "map_record", "open_part", "parse_part"]
 
@@ -148,7 +148,7 @@ def extent_of_part(record: MapRecord, part: int, parts: int) -> tuple[int, int]:
 
 def map_part(
     images: SeasonImages,
-    predict: Predict,
+    mapper: Mapper,
     record: MapRecord,
     pieces: Pieces,
     *,
@@ -160,7 +160,7 @@ def map_part(
 
     Args:
         images: the season.
-        predict: the segmenter.
+        mapper: the segmenter.
         record: of the map.
         pieces: what is finished, to which the rest is added; its batch applies.
         end: one past the last row of the part.
@@ -179,7 +179,7 @@ def map_part(
         with Strips(images, pieces.folder, chunk=chunk, spans=[(0, reach)]) as strips:
             rows = map_rows(
                 strips.read,
-                predict,
+                mapper,
                 height=record.height,
                 width=record.width,
                 side=record.window,

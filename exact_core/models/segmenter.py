@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from exact_core.config import SegmenterConfig
 from exact_core.data.batches import Series
+from exact_core.models.cpu_block import project
 from exact_core.models.tsvit import SpatialEncoder, TemporalEncoder
 from exact_core.models.utae import Utae
 
@@ -25,8 +26,13 @@ class Segmenter(nn.Module):
 
     def forward(self, series: Series) -> Tensor:
         """Logits (B, K + 1, H, W); class 0 is background."""
-        tokens_BPKD = self.temporal(series, only_classes=True).classes
-        pixels: Tensor = self.head(self.spatial(tokens_BPKD.transpose(1, 2)))
+        return self.decode(self.temporal(series, only_classes=True).classes)
+
+    def decode(self, tokens_BPKD: Tensor) -> Tensor:
+        """Logits (B, K + 1, H, W) from the class tokens of a window's patches, which know nothing of each other."""
+        norm, last = self.head
+        assert isinstance(last, nn.Linear)
+        pixels = project(last, norm(self.spatial(tokens_BPKD.transpose(1, 2))))
         batch, classes = pixels.shape[:2]
         side, patch = self.side, self.patch
         if self.layout == "published":

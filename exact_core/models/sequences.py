@@ -44,33 +44,38 @@ class SequenceGroup:
     bias: Tensor | None
 
 
-def group_sequences(series: Series, *, patches: int, tokens: int) -> list[SequenceGroup]:
+def group_sequences(series: Series, *, patches: int, tokens: int, even: bool = False) -> list[SequenceGroup]:
     """The sequences of a batch in groups.
 
     Args:
         series: the batch.
         patches: patches P of a window.
         tokens: tokens a sequence has beside its dates.
+        even: group only sequences of the very same length. Then none is filled up, and what is computed of one does not
+            depend on which others there are, to the last bit.
     """
-    windows, dates = series.dates.shape
+    windows, dates = len(series.pixels), series.dates.shape[1]
     device = series.dates.device
     seen = series.seen
     if seen is None:
-        seen = torch.ones(windows, 1, dates, dtype=torch.bool, device=device)
+        seen = torch.ones(1, 1, dates, dtype=torch.bool, device=device)
     # Seen dates first, in their order.
     slots = torch.argsort(seen.long(), dim=-1, descending=True, stable=True)
     counts = seen.sum(-1)
     slots = torch.where(torch.arange(dates, device=device) < counts[..., None], slots, dates + 1)
     if series.padding is not None:
         slots = torch.cat([slots, torch.full_like(slots[..., :1], dates + 1)], -1)
+        counts = counts.expand(windows, -1)
+        slots = slots.expand(windows, -1, -1)
         padded = (series.padding > 0)[:, None].expand_as(counts)
         stack = torch.where(padded, dates, dates + 1)
         slots = slots.scatter(-1, counts[..., None], stack[..., None])
         counts = counts + padded
-    slots = slots.expand(-1, patches, -1).flatten(0, 1)
-    lengths = counts.expand(-1, patches).flatten()
+    slots = slots.expand(windows, patches, -1).flatten(0, 1)
+    lengths = counts.expand(windows, patches).flatten()
     groups = []
-    for chosen, longest in _plan(lengths.cpu().numpy(), tokens, TOKENS.get(device.type, TOKENS_ELSEWHERE)):
+    budget = TOKENS.get(device.type, TOKENS_ELSEWHERE)
+    for chosen, longest in _plan(lengths.cpu().numpy(), tokens, budget, even=even):
         index = torch.from_numpy(chosen).to(device)
         window, date = index // patches, slots[index, :longest]
         groups.append(SequenceGroup(window, index % patches, date, _bias(date, window, dates, series.padding)))
@@ -87,7 +92,7 @@ def _bias(date_NS: Tensor, window_N: Tensor, dates: int, padding_B: Tensor | Non
     return torch.where(date_NS == dates, padding_B[window_N].log()[:, None], bias)
 
 
-def _plan(lengths: NDArray[np.int64], tokens: int, budget: int) -> list[tuple[NDArray[np.int64], int]]:
+def _plan(lengths: NDArray[np.int64], tokens: int, budget: int, *, even: bool) -> list[tuple[NDArray[np.int64], int]]:
     """Groups as (sequences, longest length): what `budget` allows, of one length where there are enough of it."""
     order = np.argsort(lengths, kind="stable")
     ascending = lengths[order]
@@ -96,7 +101,7 @@ def _plan(lengths: NDArray[np.int64], tokens: int, budget: int) -> list[tuple[ND
     while start < len(order):
         alike = int(np.searchsorted(ascending, ascending[start], side="right"))
         room = max(1, budget // int(tokens + ascending[start]))
-        if 2 * (alike - start) >= room:
+        if even or 2 * (alike - start) >= room:
             # Enough of one length: they need no mask. In equal parts, so that none is left with a few.
             stop = start + math.ceil((alike - start) / math.ceil((alike - start) / room))
         else:

@@ -21,7 +21,7 @@ from exact_core.evaluation.figures import colours_of
 from exact_core.mapping.capacity import Careful, choose_batch, window_bytes
 from exact_core.mapping.cogs import MapRecord
 from exact_core.mapping.pieces import Pieces, read_rows
-from exact_core.mapping.predict import season_predictor
+from exact_core.mapping.predict import SeasonMapper, season_mapper
 from exact_core.mapping.season_map import PART, PartManifest, extent_of_part, map_part, map_record, parse_part
 from exact_core.stages.frame import STATE_VARIABLE, code_version, fresh_folder
 from exact_core.stages.ingest import parse_source, with_season
@@ -88,17 +88,15 @@ def map_season(
         code_version=code_version(),
     )
     device = choose_device(config.device)
-    predict = Careful(
-        season_predictor(
-            model.to(device), images, statistics=manifest.statistics, encoder=trained.segmenter.reading, device=device
-        )
-    )
+    encoder = trained.segmenter.reading
+    mapper = season_mapper(model.to(device), images, statistics=manifest.statistics, encoder=encoder, device=device)
+    careful = Careful(mapper)
     first, end = extent_of_part(record, number, parts)
     key = _key(config, record, images, device, first, end)
     state = os.environ.get(STATE_VARIABLE)
     folder = Path(state) / f"map-{key[:16]}" if state else out / ROWS
     started = time.perf_counter()
-    batch = config.mapping.batch or _fitting(predict, images, manifest, trained.segmenter.reading, device)
+    batch = config.mapping.batch or _fitting(mapper, images, manifest, encoder, device)
     pieces = Pieces(folder, first=first, key=key, batch=batch)
     if pieces.end > first:
         log.info("map_season: continuing at row %d of %d to %d", pieces.end, first, end)
@@ -107,7 +105,7 @@ def map_season(
         def progress(count: int) -> None:
             bar.update(count)
 
-        map_part(images, predict, record, pieces, end=end, chunk=config.mapping.rows, progress=progress)
+        map_part(images, careful, record, pieces, end=end, chunk=config.mapping.rows, progress=progress)
     seconds = time.perf_counter() - started
     log.info(
         "map_season: rows %d to %d of %d x %d pixels, %d dates, %d windows, %d at a time, %.1f s",
@@ -116,7 +114,7 @@ def map_season(
         record.height,
         record.width,
         len(record.dates),
-        predict.windows,
+        careful.windows,
         pieces.batch,
         seconds,
     )
@@ -146,16 +144,15 @@ def _key(config: RunConfig, record: MapRecord, images: SeasonImages, device: tor
 
 
 def _fitting(
-    predict: Careful, images: SeasonImages, manifest: ModelManifest, encoder: EncoderConfig, device: torch.device
+    mapper: SeasonMapper, images: SeasonImages, manifest: ModelManifest, encoder: EncoderConfig, device: torch.device
 ) -> int:
     """Windows a forward pass, by the free memory."""
     size = window_bytes(
-        predict,
+        mapper,
         dates=len(images.acquisitions),
         bands=len(images.bands),
         side=manifest.window,
         clear=encoder.mask_clouds,
         device=device,
     )
-    predict.windows = 0
     return choose_batch(size, available_bytes(device), device)

@@ -20,7 +20,7 @@ from exact_core.errors import ConfigError, DataError
 from exact_core.evaluation.transfer import Level, Transfer, compare_seasons, compare_statistics
 from exact_core.evaluation.transfer_page import TransferPage, write_page
 from exact_core.files import copy_file, publish_text
-from exact_core.mapping.predict import Predictor, season_predictor
+from exact_core.mapping.predict import Predictor, season_mapper
 from exact_core.mapping.sampling import label_by_tags, make_reference, sample_dataset, sample_season
 from exact_core.models.segmenter import AnySegmenter
 from exact_core.stages.frame import code_version, fresh_folder
@@ -201,7 +201,7 @@ def _sample_images(config: RunConfig, source: str, season: str, model: _Model) -
         raise ConfigError(f"the model wants bands {model.bands}, {source} has {images.bands}")
     predict = None
     if model.segmenter is not None and model.manifest is not None:
-        predict = season_predictor(
+        predict = season_mapper(
             model.segmenter,
             images,
             statistics=model.manifest.statistics,

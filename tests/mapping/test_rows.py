@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from exact_core.data.dataset import VOID
+from exact_core.mapping.predict import WindowMapper
 from exact_core.mapping.rows import MappedRows, Seams, bands_of_part, map_rows, window_starts, window_weights
 
 SIDE, CLASSES = 8, 2
@@ -33,7 +34,7 @@ def mapped(pixels, *, clear=None, chunk=16, batch=3, read=None, bands=None, side
 
     height, width = pixels.shape[2:]
     sizes = {"height": height, "width": width, "side": side, "classes": CLASSES}
-    parts = list(map_rows(read or rows, predict, batch=batch, chunk=chunk, bands=bands, **sizes))
+    parts = list(map_rows(read or rows, WindowMapper(predict), batch=batch, chunk=chunk, bands=bands, **sizes))
     above = 0 if bands is None else parts[0].first
     assert [part.first for part in parts] == list(np.cumsum([above, *(len(part.label) for part in parts)])[:-1])
     return np.concatenate([part.label for part in parts]), np.concatenate([part.probabilities for part in parts], 1)

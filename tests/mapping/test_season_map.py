@@ -401,11 +401,13 @@ from pathlib import Path
 import exact_core.stages.map_season as stage
 from exact_core.config import load_config
 from exact_core.tracking import NoTracker
-made = stage.season_predictor
+made = stage.season_mapper
 def slow(*args, **kwargs):
-    predict = made(*args, **kwargs)
-    return lambda *each: (time.sleep(0.1), predict(*each))[1]
-stage.season_predictor = slow
+    mapper = made(*args, **kwargs)
+    decode = mapper.decode
+    mapper.decode = lambda windows: (time.sleep(0.1), decode(windows))[1]
+    return mapper
+stage.season_mapper = slow
 config, source, segmenter, out = sys.argv[1:]
 stage.map_season(load_config(Path(config)), source=source, season="", segmenter=Path(segmenter), out=Path(out),
                  tracker=NoTracker())
