@@ -19,6 +19,7 @@ from exact_core.data.season import SeasonImages
 from exact_core.mapping.blend import SceneMosaic
 from exact_core.mapping.rows import Mapper, Predict
 from exact_core.models.segmenter import AnySegmenter, Segmenter
+from exact_core.models.threads import each_part, equal_parts
 
 __all__ = ["MappedScene", "PatchMapper", "Predictor", "SeasonMapper", "WindowMapper", "map_scene", "season_mapper"]
 
@@ -144,6 +145,17 @@ class PatchMapper:
 
     def encode(self, pixels: NDArray[np.int16], clear: NDArray[np.bool_] | None) -> Tensor:
         """Class tokens of each cell's patches, (h/cell, w/cell, q, q, K + 1, D)."""
+        device, step = self._reading.dates.device, self.cell // CLEAR_PATCH
+
+        def some(cells: slice) -> Tensor:
+            columns = slice(cells.start * self.cell, cells.stop * self.cell)
+            seen = None if clear is None else clear[..., cells.start * step : cells.stop * step]
+            return self._encode(pixels[..., columns], seen)
+
+        with torch.inference_mode():
+            return torch.cat(each_part(some, equal_parts(pixels.shape[-1] // self.cell, device), device), 1)
+
+    def _encode(self, pixels: NDArray[np.int16], clear: NDArray[np.bool_] | None) -> Tensor:
         encoder, patch = self._reading.encoder, self._model.patch
         device = self._reading.dates.device
         dates, bands, height, width = pixels.shape
@@ -154,19 +166,23 @@ class PatchMapper:
         seen = None
         if clear is not None and encoder.mask_clouds:
             seen = clear_patches(torch.from_numpy(clear).to(device)[None], encoder).transpose(0, 1)
-        with torch.inference_mode():
-            # Days stay those of the season: what is not measured is not looked at.
-            series = self._reading.series(each.permute(0, 1, 4, 2, 3), self._reading.dates, measured, seen)
-            tokens: Tensor = self._model.temporal(series, only_classes=True).classes
+        # Days stay those of the season: what is not measured is not looked at.
+        series = self._reading.series(each.permute(0, 1, 4, 2, 3), self._reading.dates, measured, seen)
+        tokens: Tensor = self._model.temporal(series, only_classes=True).classes
         side = self.cell // patch
         grid = tokens.view(height // self.cell, side, width // self.cell, side, *tokens.shape[2:])
         return grid.transpose(1, 2)
 
     def decode(self, windows: list[Tensor]) -> NDArray[np.float32]:
         """See `exact_core.mapping.rows.Mapper`."""
+        device = self._reading.dates.device
+
+        def some(part: slice) -> NDArray[np.float32]:
+            tokens = torch.stack(windows[part]).transpose(2, 3)
+            return _probabilities(self._model.decode(tokens.reshape(len(tokens), -1, *tokens.shape[-2:])))
+
         with torch.inference_mode():
-            tokens = torch.stack(windows).transpose(2, 3)
-            return _probabilities(self._model.decode(tokens.reshape(len(windows), -1, *tokens.shape[-2:])))
+            return np.concatenate(each_part(some, equal_parts(len(windows), device), device))
 
     def __call__(self, pixels: list[NDArray[np.int16]], clear: list[NDArray[np.bool_] | None]) -> NDArray[np.float32]:
         """See `exact_core.mapping.rows.Predict`."""

@@ -6,7 +6,6 @@ from torch import Tensor, nn
 
 from exact_core.config import SegmenterConfig
 from exact_core.data.batches import Series
-from exact_core.models.cpu_block import project
 from exact_core.models.tsvit import SpatialEncoder, TemporalEncoder
 from exact_core.models.utae import Utae
 
@@ -30,9 +29,7 @@ class Segmenter(nn.Module):
 
     def decode(self, tokens_BPKD: Tensor) -> Tensor:
         """Logits (B, K + 1, H, W) from the class tokens of a window's patches, which know nothing of each other."""
-        norm, last = self.head
-        assert isinstance(last, nn.Linear)
-        pixels = project(last, norm(self.spatial(tokens_BPKD.transpose(1, 2))))
+        pixels: Tensor = self.head(self.spatial(tokens_BPKD.transpose(1, 2)))
         batch, classes = pixels.shape[:2]
         side, patch = self.side, self.patch
         if self.layout == "published":

@@ -1,8 +1,8 @@
-"""Parts of a batch on several threads, each part on one: threads that share an operator wait for each other.
+"""Parts of a batch side by side, each on one thread: threads that share an operator wait for each other.
 
 An operator here takes a fraction of a millisecond, too little to be divided, and every division ends with all threads
-waiting for the slowest. Parts of some thousand tokens are worth a thread; and what one thread computes does not depend
-on how many there are.
+waiting for the slowest. A share of a batch is worth a thread; and what one thread computes does not depend on how many
+there are.
 """
 
 from __future__ import annotations
@@ -13,10 +13,16 @@ from typing import TypeVar
 
 import torch
 
-__all__ = ["each_part"]
+__all__ = ["each_part", "equal_parts"]
 
 Part = TypeVar("Part")
 Found = TypeVar("Found")
+
+
+def equal_parts(count: int, device: torch.device) -> list[slice]:
+    """Things 0 to before `count` in as many runs as there are threads for them; in one on any other device."""
+    parts = min(count, torch.get_num_threads()) if device.type == "cpu" else 1
+    return [slice(count * part // parts, count * (part + 1) // parts) for part in range(parts)]
 
 
 def each_part(work: Callable[[Part], Found], parts: Sequence[Part], device: torch.device) -> list[Found]:

@@ -18,7 +18,6 @@ from exact_core.data.batches import Series
 from exact_core.models.attention import Transformer
 from exact_core.models.cpu_block import project
 from exact_core.models.sequences import SequenceGroup, group_sequences, part_size
-from exact_core.models.threads import each_part
 
 __all__ = ["PaddingToken", "SpatialEncoder", "TemporalEncoder", "TemporalTokens"]
 
@@ -127,7 +126,8 @@ class TemporalEncoder(nn.Module):
 
         attention = days.new_zeros(windows, self.tokens, columns, dtype=torch.float32)
         classes, dates, sequences, places = [], [], [], []
-        for group, (tokens, rows) in zip(groups, each_part(encode, groups, patches.device), strict=True):
+        for group in groups:
+            tokens, rows = encode(group)
             sequence = group.window * count + group.patch
             classes.append(tokens[:, : self.tokens])
             sequences.append(sequence)
@@ -177,7 +177,7 @@ class SpatialEncoder(nn.Module):
         if self.global_token is not None:
             x = torch.cat([self.global_token.expand(len(x), 1, -1), x], 1)
         parts = torch.split(x, part_size(len(x), x.shape[1], x.device))
-        encoded = torch.cat(each_part(lambda part: self.transformer(part)[0], parts, x.device))
+        encoded = torch.cat([self.transformer(part)[0] for part in parts])
         return encoded.view(batch, classes, -1, dim)
 
 
