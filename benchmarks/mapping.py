@@ -41,7 +41,7 @@ from exact_core.mapping.capacity import choose_batch, window_bytes
 from exact_core.mapping.cogs import write_files
 from exact_core.mapping.pieces import Pieces, read_rows
 from exact_core.mapping.predict import season_mapper
-from exact_core.mapping.rows import Mapper
+from exact_core.mapping.rows import Mapper, usual_stride
 from exact_core.mapping.season_map import map_part, map_record
 from exact_core.models.segmenter import build_segmenter
 from exact_core.recipes import season
@@ -75,6 +75,7 @@ def measure(folder: Path, out: Path, *, ask: int) -> dict[str, float]:
         images,
         source=str(folder),
         side=SIDE,
+        stride=usual_stride(SIDE),
         classes=CROPS,
         colours=class_colours(len(CROPS)),
         probabilities=False,

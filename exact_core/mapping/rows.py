@@ -3,8 +3,8 @@
 What a segmenter makes of each place by itself (`Mapper.encode`) is computed once, and handed to every window that holds
 the place; what it makes of a window, where they meet (`Mapper.decode`), once a window.
 
-Windows overlap by half. Each counts most in its middle and nothing at its very edge, where it knows least of its
-surroundings: weights of a squared sine, divided by their sum.
+Windows overlap by a quarter, or as asked. Each counts most in its middle and nothing at its very edge, where it knows
+least of its surroundings: weights of a squared sine, divided by their sum.
 
 Axes: C bands, H W pixels of the area, K crops, S window side.
 """
@@ -22,7 +22,16 @@ from torch import Tensor
 
 from exact_core.data.dataset import VOID
 
-__all__ = ["MappedRows", "Mapper", "Seams", "bands_of_part", "map_rows", "window_starts", "window_weights"]
+__all__ = [
+    "MappedRows",
+    "Mapper",
+    "Seams",
+    "bands_of_part",
+    "map_rows",
+    "usual_stride",
+    "window_starts",
+    "window_weights",
+]
 
 Predict = Callable[[list[NDArray[np.int16]], list[NDArray[np.bool_] | None]], NDArray[np.float32]]
 """Pixels (T, C, S, S) and clear patches (T, S/2, S/2) of windows -> class probabilities (n, K + 1, S, S)."""
@@ -60,17 +69,20 @@ class MappedRows:
     probabilities: NDArray[np.float32]
 
 
-def window_starts(length: int, side: int) -> list[int]:
-    """Where windows begin along an axis: every half window, and a last one that ends with the axis; all even."""
-    starts = list(range(0, length - side + 1, _step(side)))
+def usual_stride(side: int) -> int:
+    """Three quarters of a window, an even number of pixels: of the wide ones, none made a map measurably worse."""
+    return max(2, 3 * side // 8 * 2)
+
+
+def window_starts(length: int, side: int, stride: int) -> list[int]:
+    """Where windows begin along an axis: every `stride`, and a last one that ends with the axis.
+
+    All are even where length and stride are, as clouds are known per 2 x 2 pixels.
+    """
+    starts = list(range(0, length - side + 1, stride))
     if starts[-1] != length - side:
         starts.append(length - side)
     return starts
-
-
-def _step(side: int) -> int:
-    """Half a window; an even number of pixels, as clouds are known per 2 x 2."""
-    return max(2, side // 4 * 2)
 
 
 def window_weights(side: int) -> NDArray[np.float32]:
@@ -79,9 +91,9 @@ def window_weights(side: int) -> NDArray[np.float32]:
     return np.outer(along, along).astype(np.float32)
 
 
-def bands_of_part(height: int, side: int, part: int, parts: int) -> tuple[int, int]:
+def bands_of_part(height: int, side: int, stride: int, part: int, parts: int) -> tuple[int, int]:
     """Which bands, of those that begin at `window_starts`, part 1..n of n parts maps: first, and one past the last."""
-    bands = len(window_starts(height, side))
+    bands = len(window_starts(height, side, stride))
     return bands * (part - 1) // parts, bands * part // parts
 
 
@@ -92,6 +104,7 @@ def map_rows(
     height: int,
     width: int,
     side: int,
+    stride: int,
     classes: int,
     batch: int,
     chunk: int,
@@ -108,19 +121,20 @@ def map_rows(
         height: rows of the area, at least `side`.
         width: columns, at least `side`.
         side: S, even.
+        stride: from a window to the next, pixels, even, at most S.
         classes: K.
         batch: windows that are decoded at a time.
         chunk: rows read at a time; more of them spare reading the same blocks of compressed files again.
         bands: first band and one past the last, in the order of `window_starts`; None: all. The windows above that
             reach into the first one are predicted too.
     """
-    starts = window_starts(height, side)
+    starts = window_starts(height, side, stride)
     first_band, end_band = (0, len(starts)) if bands is None else bands
     if first_band >= end_band:
         return
     top = starts[first_band]
     begin = next(number for number, start in enumerate(starts) if start + side > top)
-    weights, columns = window_weights(side), window_starts(width, side)
+    weights, columns = window_weights(side), window_starts(width, side, stride)
     rows = _Rows(read, height, max(chunk, side), first=starts[begin])
     ground = _Ground(mapper, side, width)
     total = np.zeros((classes + 1, side, width), np.float32)
@@ -297,11 +311,12 @@ def _joined(parts: list[NDArray[np.int16]] | list[NDArray[np.bool_]], axis: int)
 class Seams:
     """Whether window borders show: how often the class changes there, against how often it does elsewhere.
 
-    Borders lie every half window. A ratio of 1 says that nothing shows; a map of separate windows has far more.
+    Borders lie where windows begin and end. A ratio of 1 says that nothing shows; a map of separate windows has
+    far more.
     """
 
-    def __init__(self, side: int) -> None:
-        self._step = _step(side)
+    def __init__(self, side: int, stride: int) -> None:
+        self._side, self._stride = side, stride
         self._changes = np.zeros(2, np.int64)
         self._pairs = np.zeros(2, np.int64)
         self._above: NDArray[np.uint8] | None = None
@@ -309,12 +324,12 @@ class Seams:
     def add(self, rows: MappedRows) -> None:
         """Take in the next rows."""
         label = rows.label
-        borders = np.arange(1, label.shape[1]) % self._step == 0
+        borders = self._borders(np.arange(1, label.shape[1]))
         self._count(label[:, 1:], label[:, :-1], borders[None])
         stacked = label if self._above is None else np.concatenate([self._above, label])
         first = rows.first + (0 if self._above is not None else 1)
         below = np.arange(first, first + len(stacked) - 1)
-        self._count(stacked[1:], stacked[:-1], (below % self._step == 0)[:, None])
+        self._count(stacked[1:], stacked[:-1], self._borders(below)[:, None])
         self._above = label[-1:]
 
     def ratio(self) -> float | None:
@@ -322,6 +337,11 @@ class Seams:
         if not self._changes[0] or not self._pairs[1]:
             return None
         return float((self._changes[1] / self._pairs[1]) / (self._changes[0] / self._pairs[0]))
+
+    def _borders(self, places: NDArray[np.int64]) -> NDArray[np.bool_]:
+        begins = places % self._stride == 0
+        ends = (places >= self._side) & ((places - self._side) % self._stride == 0)
+        return np.asarray(begins | ends)
 
     def _count(self, one: NDArray[np.uint8], other: NDArray[np.uint8], borders: NDArray[np.bool_]) -> None:
         known = (one != VOID) & (other != VOID)

@@ -81,6 +81,7 @@ def map_record(
     *,
     source: str,
     side: int,
+    stride: int,
     classes: tuple[str, ...],
     colours: list[str],
     probabilities: bool,
@@ -94,6 +95,7 @@ def map_record(
         images: the season.
         source: as given.
         side: window side, pixels.
+        stride: step between windows, pixels.
         classes: names of crops 1..K.
         colours: of labels 0..K, #rrggbb.
         probabilities: whether those of all classes are delivered.
@@ -129,6 +131,7 @@ def map_record(
         height=grid.height,
         width=grid.width,
         window=side,
+        stride=stride,
         classes=classes,
         colours=tuple(colours),
         probabilities=probabilities,
@@ -141,8 +144,8 @@ def map_record(
 
 def extent_of_part(record: MapRecord, part: int, parts: int) -> tuple[int, int]:
     """First row of a part, and one past its last."""
-    edges = [*window_starts(record.height, record.window), record.height]
-    first, end = bands_of_part(record.height, record.window, part, parts)
+    edges = [*window_starts(record.height, record.window, record.step), record.height]
+    first, end = bands_of_part(record.height, record.window, record.step, part, parts)
     return edges[first], edges[end]
 
 
@@ -171,7 +174,7 @@ def map_part(
         DataError: an image cannot be read.
         ServiceError: rows cannot be kept.
     """
-    starts = [*window_starts(record.height, record.window), record.height]
+    starts = [*window_starts(record.height, record.window, record.step), record.height]
     chunk = max(chunk - chunk % 2, record.window)
     try:
         # The last windows reach beyond the rows of the part; what is read at a time, beyond these.
@@ -183,6 +186,7 @@ def map_part(
                 height=record.height,
                 width=record.width,
                 side=record.window,
+                stride=record.step,
                 classes=len(record.classes),
                 batch=pieces.batch,
                 chunk=chunk,

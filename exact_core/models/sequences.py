@@ -22,7 +22,7 @@ from torch import Tensor
 
 from exact_core.data.batches import Series
 
-__all__ = ["SequenceGroup", "group_sequences", "part_size"]
+__all__ = ["SequenceGroup", "group_sequences", "part_size", "shared_patches"]
 
 TOKENS = {"cpu": 2**13}
 """Tokens of a group: on the CPU few enough for its arrays to stay in cache, and to be served from freed memory."""
@@ -44,7 +44,54 @@ class SequenceGroup:
     bias: Tensor | None
 
 
-def group_sequences(series: Series, *, patches: int, tokens: int, even: bool = False) -> list[SequenceGroup]:
+def shared_patches(series: Series, patches_BPTC: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Patches that several windows of a batch hold, because they overlap: equal in all that is seen of them.
+
+    They are told by a key of 128 bits, two sums of all values and days with random factors: unlike patches of a million
+    have the same one by a chance of 1e-26.
+
+    Args:
+        series: the batch; dates, seen and padding apply.
+        patches_BPTC: its patches' values, float32.
+
+    Returns:
+        One of each kind, positions among B * P (U,), and of which kind each patch is (B, P); None where all differ.
+    """
+    windows, count, dates, values = patches_BPTC.shape
+    if windows * count == 1 or count == 1 or patches_BPTC.dtype != torch.float32:
+        return None
+    # Of the whole range of 64 bits; odd, so that no bit of a value is lost.
+    generator = torch.Generator().manual_seed(0)
+    factors = torch.randint(-(2**62), 2**62, (2, dates + 3, values + 1), generator=generator) * 2 + 1
+    factors = factors.to(patches_BPTC.device)
+    keys = []
+    for number in range(windows):
+        bits = patches_BPTC[number].contiguous().view(torch.int32).long()
+        day = series.dates[number % len(series.dates)].long()
+        seen = None if series.seen is None else series.seen[number]
+        for factor in factors:
+            look = (bits * factor[0, :values]).sum(-1) + day * factor[0, values]
+            # Stirred, so that looks do not add up as values do; each date by a factor of its own.
+            look = (look ^ (look >> 31)) * factor[1, 0]
+            look = (look ^ (look >> 29)) * factor[2 : dates + 2, 0]
+            if seen is not None:
+                look = look * seen
+            key = look.sum(-1)
+            if series.padding is not None:
+                key = key + series.padding[number] * factor[dates + 2, 0]
+            keys.append(key)
+    pairs = torch.stack(keys).view(windows, 2, count).transpose(1, 2).reshape(-1, 2)
+    kinds, place = torch.unique(pairs, dim=0, return_inverse=True)
+    if len(kinds) == len(pairs):
+        return None
+    every = torch.arange(len(pairs), device=pairs.device)
+    first = every.new_full((len(kinds),), len(pairs)).scatter_reduce_(0, place, every, "amin")
+    return first, place.view(windows, count)
+
+
+def group_sequences(
+    series: Series, *, patches: int, tokens: int, even: bool = False, windows: int | None = None
+) -> list[SequenceGroup]:
     """The sequences of a batch in groups.
 
     Args:
@@ -53,8 +100,9 @@ def group_sequences(series: Series, *, patches: int, tokens: int, even: bool = F
         tokens: tokens a sequence has beside its dates.
         even: group only sequences of the very same length. Then none is filled up, and what is computed of one does not
             depend on which others there are, to the last bit.
+        windows: of the batch; None: as many as the series has pixels for.
     """
-    windows, dates = len(series.pixels), series.dates.shape[1]
+    windows, dates = len(series.pixels) if windows is None else windows, series.dates.shape[1]
     device = series.dates.device
     seen = series.seen
     if seen is None:

@@ -22,6 +22,7 @@ from exact_core.mapping.capacity import Careful, choose_batch, window_bytes
 from exact_core.mapping.cogs import MapRecord
 from exact_core.mapping.pieces import Pieces, read_rows
 from exact_core.mapping.predict import SeasonMapper, season_mapper
+from exact_core.mapping.rows import usual_stride
 from exact_core.mapping.season_map import PART, PartManifest, extent_of_part, map_part, map_record, parse_part
 from exact_core.stages.frame import STATE_VARIABLE, code_version, fresh_folder
 from exact_core.stages.ingest import parse_source, with_season
@@ -76,10 +77,17 @@ def map_season(
     images = open_season(Path(place), asked.model_copy(update={"max_dates": trained.data.max_dates}))
     if images.bands != manifest.bands:
         raise ConfigError(f"{segmenter}: the model wants bands {manifest.bands}, {source} has {images.bands}")
+    stride = config.mapping.stride or usual_stride(manifest.window)
+    if stride > manifest.window:
+        raise ConfigError(
+            f"mapping.stride {stride}: {segmenter} has windows of {manifest.window} pixels, and land between them "
+            f"would stay unmapped; lower it"
+        )
     record = map_record(
         images,
         source=source,
         side=manifest.window,
+        stride=stride,
         classes=manifest.classes,
         colours=colours_of(manifest.classes, manifest.colours),
         probabilities=config.mapping.probabilities,

@@ -60,7 +60,7 @@ def season(tmp_path_factory):
     root = tmp_path_factory.mktemp("season")
     write_season(root / "source", size=SIZE, scl=clouds, change=without_a_corner)
     sizes = [setting for setting in TINY if not setting.startswith(("data.synthetic", "device"))]
-    config = resolve("season", seed=1, overrides=[*sizes, "device=cpu", "data.window=8"])
+    config = resolve("season", seed=1, overrides=[*sizes, "device=cpu", "data.window=8", "mapping.stride=4"])
     source = f"season:{root / 'source'}"
     ingest(config, source=source, season="", out=root / "dataset", tracker=TRACKER)
     train_segmenter(config, dataset=root / "dataset", masks=None, out=root / "segmenter", tracker=TRACKER)
