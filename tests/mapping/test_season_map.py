@@ -200,7 +200,8 @@ def test_what_cannot_be_mapped_is_refused(season, tmp_path):
 
 def test_the_command(season, mapped, tmp_path, monkeypatch):
     root, source, _ = season
-    monkeypatch.setattr(sys, "argv", ["exact", "map", source, str(root / "segmenter"), str(tmp_path / "m")])
+    stride = ["--set", "mapping.stride=4"]
+    monkeypatch.setattr(sys, "argv", ["exact", "map", source, str(root / "segmenter"), str(tmp_path / "m"), *stride])
     monkeypatch.setenv("EXACT_CACHE_DIR", str(tmp_path / "cache"))
     with pytest.raises(SystemExit) as ended:
         main()
@@ -478,7 +479,7 @@ def _stop_after(count, add):
 def test_the_commands_of_parts(full, season, tmp_path, monkeypatch):
     root, source, _ = season
     monkeypatch.setenv("EXACT_CACHE_DIR", str(tmp_path / "cache"))
-    settings = [part for each in ("mapping.rows=8", "mapping.batch=64") for part in ("--set", each)]
+    settings = [part for each in ("mapping.rows=8", "mapping.batch=64", "mapping.stride=4") for part in ("--set", each)]
     commands = [
         ["map", source, root / "segmenter", tmp_path / f"p{part}", "--part", f"{part}/2", *settings] for part in (1, 2)
     ]
