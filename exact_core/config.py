@@ -502,6 +502,11 @@ class MappingConfig(Settings):
         description="windows a forward pass; None: as many as a share of the free memory holds. Another number rounds "
         "otherwise in the last bits",
     )
+    stride: Annotated[int, Field(ge=2, multiple_of=2)] | None = Field(
+        None,
+        description="step between windows, pixels; None: three quarters of a window, the widest that loses nothing "
+        "(docs/results.md). A window itself leaves no overlap",
+    )
     probabilities: bool = Field(False, description="write the probability of every class too, a byte a pixel and class")
     rows: int = Field(64, ge=2, description="rows in memory, and kept as finished, at a time")
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from exact_core.data.windows.batches import Series
+from exact_core.models.threads import each_part
 
 __all__ = ["mean_over_shifts", "shift_series"]
 
@@ -29,15 +29,17 @@ def mean_over_shifts(cams_of: Callable[[Series], Tensor], series: Series, *, pat
         patch: patch side p, pixels.
     """
     side = series.pixels.shape[-1]
-    total = torch.zeros(())
-    for down in range(patch):
-        for right in range(patch):
-            cams = cams_of(shift_series(series, down, right, patch=patch))
-            large = cams.repeat_interleave(patch, -2).repeat_interleave(patch, -1)
-            # What the shift pushed out at the top and left is taken from the nearest patch that remained.
-            placed = F.pad(large, (right, 0, down, 0), mode="replicate")[..., :side, :side]
-            total = total.to(placed) + placed
-    return total / patch**2
+
+    def placed(shift: tuple[int, int]) -> Tensor:
+        down, right = shift
+        cams = cams_of(shift_series(series, down, right, patch=patch))
+        large = cams.repeat_interleave(patch, -2).repeat_interleave(patch, -1)
+        # What the shift pushed out at the top and left is taken from the nearest patch that remained.
+        return F.pad(large, (right, 0, down, 0), mode="replicate")[..., :side, :side]
+
+    shifts = [(down, right) for down in range(patch) for right in range(patch)]
+    first, *others = each_part(placed, shifts, series.pixels.device)
+    return sum(others, first) / patch**2
 
 
 def shift_series(series: Series, down: int, right: int, *, patch: int) -> Series:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,11 +14,13 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from exact_core.mapping.rows import Predict
+from exact_core.mapping.rows import Mapper, Predict
 
 __all__ = ["Careful", "choose_batch", "window_bytes"]
 
 log = logging.getLogger(__name__)
+
+Found = TypeVar("Found")
 
 SHARE = {"cpu": 0.25, "cuda": 0.8}
 """Of the free memory: on a CPU the images and other processes want theirs."""
@@ -63,9 +66,14 @@ def window_bytes(predict: Predict, *, dates: int, bands: int, side: int, clear: 
         torch.cuda.reset_peak_memory_stats(device)
         predict(pixels, seen)
         return int((torch.cuda.max_memory_allocated(device) - before) // PROBE)
-    living = _Living()
-    with living:
-        predict(pixels, seen)
+    # On one thread: what others make is not seen.
+    living, threads = _Living(), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with living:
+            predict(pixels, seen)
+    finally:
+        torch.set_num_threads(threads)
     return living.peak // PROBE
 
 
@@ -91,37 +99,58 @@ class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class Careful:
-    """A segmenter that takes fewer windows at a time once the GPU's memory has not sufficed.
+    """A segmenter that takes less at a time once the GPU's memory has not sufficed.
 
-    windows: how many were predicted.
+    windows: how many were decoded.
     """
 
-    def __init__(self, predict: Predict) -> None:
-        self._predict = predict
-        self._limit: int | None = None
+    def __init__(self, mapper: Mapper) -> None:
+        self._mapper = mapper
+        self._limits: dict[str, int] = {}
+        self.cell = mapper.cell
         self.windows = 0
 
-    def __call__(self, pixels: list[NDArray[np.int16]], clear: list[NDArray[np.bool_] | None]) -> NDArray[np.float32]:
-        """See `exact_core.mapping.rows.Predict`.
+    def encode(self, pixels: NDArray[np.int16], clear: NDArray[np.bool_] | None) -> Tensor:
+        """See `exact_core.mapping.rows.Mapper`.
+
+        Raises:
+            torch.OutOfMemoryError: a single column of places does not fit.
+        """
+
+        def some(first: int, last: int) -> Tensor:
+            left, right = first * self.cell, last * self.cell
+            return self._mapper.encode(
+                pixels[..., left:right], None if clear is None else clear[..., left // 2 : right // 2]
+            )
+
+        return torch.cat(self._parts(some, pixels.shape[-1] // self.cell, "columns of places"), 1)
+
+    def decode(self, windows: list[Tensor]) -> NDArray[np.float32]:
+        """See `exact_core.mapping.rows.Mapper`.
 
         Raises:
             torch.OutOfMemoryError: a single window does not fit.
         """
-        found: list[NDArray[np.float32]] = []
+        found = self._parts(lambda first, last: self._mapper.decode(windows[first:last]), len(windows), "windows")
+        self.windows += len(windows)
+        return np.concatenate(found)
+
+    def _parts(self, work: Callable[[int, int], Found], count: int, what: str) -> list[Found]:
+        """`work` from one place to before another, for all of `count`, as many at a time as have fitted."""
+        found: list[Found] = []
         done = 0
-        while done < len(pixels):
-            size = min(self._limit or len(pixels), len(pixels) - done)
+        while done < count:
+            size = min(self._limits.get(what, count), count - done)
             try:
-                found.append(self._predict(pixels[done : done + size], clear[done : done + size]))
+                found.append(work(done, done + size))
             except torch.OutOfMemoryError:
                 if size == 1:
                     raise
-                self._limit = size // 2
-                log.warning("the GPU's memory does not hold %d windows at a time: %d from here", size, self._limit)
+                self._limits[what] = size // 2
+                log.warning("the GPU's memory does not hold %d %s at a time: %d from here", size, what, size // 2)
             else:
                 done += size
                 continue
             # Not in the handler: there the error still holds the failed call's arrays.
             torch.cuda.empty_cache()
-        self.windows += len(pixels)
-        return found[0] if len(found) == 1 else np.concatenate(found)
+        return found

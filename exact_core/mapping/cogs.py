@@ -65,6 +65,7 @@ class MapRecord(Settings):
     height: int
     width: int
     window: int = Field(description="window side, pixels")
+    stride: int | None = Field(None, description="step between windows, pixels; null: half a window, in older maps")
     classes: tuple[str, ...] = Field(description="names of crops 1..K")
     colours: tuple[str, ...] = Field(description="of background and crops, #rrggbb")
     probabilities: bool = Field(description="whether those of all classes are delivered")
@@ -72,6 +73,11 @@ class MapRecord(Settings):
     model_weights_sha256: str
     code_version: str
     notes: tuple[str, ...]
+
+    @property
+    def step(self) -> int:
+        """Step between windows, pixels."""
+        return self.stride or max(2, self.window // 4 * 2)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -116,7 +122,7 @@ def write_files(record: MapRecord, rows: Iterable[FinishedRows], out: Path) -> M
     Raises:
         ServiceError: the files cannot be written.
     """
-    seams = Seams(record.window)
+    seams = Seams(record.window, record.step)
     pixels = np.zeros(VOID + 1, np.int64)
     names = (CLASS, CONFIDENCE, PROBABILITIES)[: 3 if record.probabilities else 2]
     partial = {name: out / f"{name}.partial" for name in names}

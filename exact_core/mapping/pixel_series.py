@@ -239,7 +239,7 @@ def _window(pixels: NDArray[np.int16], days: NDArray[np.int64], clear: NDArray[n
 
 def _places(height: int, width: int, side: int, count: int) -> dict[int, list[int]]:
     """First rows of bands, and the first columns of windows in each: about `count` windows, evenly over the area."""
-    rows, columns = window_starts(height, side), window_starts(width, side)
+    rows, columns = (window_starts(length, side, max(2, side // 4 * 2)) for length in (height, width))
     bands = int(np.clip(round(np.sqrt(count * height / width)), 1, len(rows)))
     across = int(np.clip(-(-count // bands), 1, len(columns)))
     return {

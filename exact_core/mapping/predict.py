@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from exact_core.config import EncoderConfig
 from exact_core.data.season.folder import SeasonImages
-from exact_core.data.windows.batches import BatchLoader, clear_patches, make_series, model_dates
-from exact_core.data.windows.dataset import Statistics, WindowDataset
+from exact_core.data.windows.batches import BatchLoader, Series, clear_patches, make_series, model_dates
+from exact_core.data.windows.dataset import CLEAR_PATCH, Statistics, WindowDataset
 from exact_core.mapping.blend import SceneMosaic
-from exact_core.mapping.rows import Predict
-from exact_core.models.segmenter import AnySegmenter
+from exact_core.mapping.rows import Mapper, Predict
+from exact_core.models.segmenter import AnySegmenter, Segmenter
+from exact_core.models.threads import each_part, equal_parts
 
-__all__ = ["MappedScene", "Predictor", "map_scene", "season_predictor"]
+__all__ = ["MappedScene", "PatchMapper", "Predictor", "SeasonMapper", "WindowMapper", "map_scene", "season_mapper"]
 
 
 @dataclass(frozen=True)
@@ -73,10 +77,10 @@ def map_scene(predictor: Predictor, indices: list[int]) -> MappedScene:
     return MappedScene(mosaic, *mosaic.labels())
 
 
-def season_predictor(
+def season_mapper(
     model: AnySegmenter, images: SeasonImages, *, statistics: Statistics, encoder: EncoderConfig, device: torch.device
-) -> Predict:
-    """The segmenter as a function of a window's pixels and clear patches.
+) -> SeasonMapper:
+    """The segmenter as what maps the season's area, and as a function of windows.
 
     Args:
         model: on the device, for evaluation.
@@ -85,25 +89,140 @@ def season_predictor(
         encoder: how the model wants its batches.
         device: where it computes.
     """
-    mean = torch.tensor(statistics.mean, device=device)
-    std = torch.tensor(statistics.std, device=device)
-    dates = torch.from_numpy(model_dates(images.days, encoder, images.start, images.length)).to(device)
+    days = model_dates(images.days, encoder, images.start, images.length)
+    reading = _Reading(
+        dates=torch.from_numpy(days).to(device)[None],
+        mean=torch.tensor(statistics.mean, device=device),
+        std=torch.tensor(statistics.std, device=device),
+        encoder=encoder,
+    )
+    if isinstance(model, Segmenter):
+        return PatchMapper(model, reading)
 
     def predict(pixels: list[NDArray[np.int16]], clear: list[NDArray[np.bool_] | None]) -> NDArray[np.float32]:
         batch = torch.from_numpy(np.stack(pixels)).to(device)
         known = [each for each in clear if each is not None] if encoder.mask_clouds else []
+        seen = clear_patches(torch.from_numpy(np.stack(known)).to(device), encoder) if known else None
         # As windows are cut for training: a date that measured nothing of a window is none of its dates.
-        valid = (batch != 0).flatten(2).any(2)
-        series = make_series(
-            batch,
-            dates.expand(len(batch), -1) * valid,
-            valid,
-            clear=clear_patches(torch.from_numpy(np.stack(known)).to(device), encoder) if known else None,
-            mean=mean,
-            std=std,
-            encoder=encoder,
-        )
+        measured = (batch != 0).flatten(2).any(2)
         with torch.inference_mode():
-            return np.asarray(model(series).float().softmax(1).cpu().numpy(), np.float32)
+            return _probabilities(model(reading.series(batch, reading.dates * measured, measured, seen)))
 
-    return predict
+    return WindowMapper(predict)
+
+
+class SeasonMapper(Mapper, Protocol):
+    """Maps an area (`exact_core.mapping.rows`), and is a `Predict` of windows wherever they lie."""
+
+    def __call__(self, pixels: list[NDArray[np.int16]], clear: list[NDArray[np.bool_] | None]) -> NDArray[np.float32]:
+        """See `exact_core.mapping.rows.Predict`."""
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """How a model reads pixels: dates (1, T) as it wants them, and the statistics that it was trained with."""
+
+    dates: Tensor
+    mean: Tensor
+    std: Tensor
+    encoder: EncoderConfig
+
+    def series(self, pixels: Tensor, dates: Tensor, measured_BT: Tensor, clear: Tensor | None) -> Series:
+        valid = None if bool(measured_BT.all()) else measured_BT
+        return make_series(pixels, dates, valid, clear=clear, mean=self.mean, std=self.std, encoder=self.encoder)
+
+
+class PatchMapper:
+    """A TSViT segmenter: over time each patch is encoded by itself, over space patches meet in their window.
+
+    A date that measured nothing of a patch is none of its dates, as one on which it is under cloud; so a patch is the
+    same in every window.
+    """
+
+    def __init__(self, model: Segmenter, reading: _Reading) -> None:
+        self._model, self._reading = model, reading
+        self.cell = math.lcm(CLEAR_PATCH, model.patch)
+
+    def encode(self, pixels: NDArray[np.int16], clear: NDArray[np.bool_] | None) -> Tensor:
+        """Class tokens of each cell's patches, (h/cell, w/cell, q, q, K + 1, D)."""
+        device, step = self._reading.dates.device, self.cell // CLEAR_PATCH
+
+        def some(cells: slice) -> Tensor:
+            columns = slice(cells.start * self.cell, cells.stop * self.cell)
+            seen = None if clear is None else clear[..., cells.start * step : cells.stop * step]
+            return self._encode(pixels[..., columns], seen)
+
+        with torch.inference_mode():
+            return torch.cat(each_part(some, equal_parts(pixels.shape[-1] // self.cell, device), device), 1)
+
+    def _encode(self, pixels: NDArray[np.int16], clear: NDArray[np.bool_] | None) -> Tensor:
+        encoder, patch = self._reading.encoder, self._model.patch
+        device = self._reading.dates.device
+        dates, bands, height, width = pixels.shape
+        # As the encoder wants a patch's values in the end, so that they are laid out but once, and as integers.
+        each = torch.from_numpy(pixels).to(device).view(dates, bands, height // patch, patch, width // patch, patch)
+        each = each.permute(2, 4, 0, 3, 5, 1).contiguous().flatten(0, 1)
+        measured = (each != 0).flatten(2).any(2)
+        seen = None
+        if clear is not None and encoder.mask_clouds:
+            seen = clear_patches(torch.from_numpy(clear).to(device)[None], encoder).transpose(0, 1)
+        # Days stay those of the season: what is not measured is not looked at.
+        series = self._reading.series(each.permute(0, 1, 4, 2, 3), self._reading.dates, measured, seen)
+        tokens: Tensor = self._model.temporal(series, only_classes=True).classes
+        side = self.cell // patch
+        grid = tokens.view(height // self.cell, side, width // self.cell, side, *tokens.shape[2:])
+        return grid.transpose(1, 2)
+
+    def decode(self, windows: list[Tensor]) -> NDArray[np.float32]:
+        """See `exact_core.mapping.rows.Mapper`."""
+        device = self._reading.dates.device
+
+        def some(part: slice) -> NDArray[np.float32]:
+            tokens = torch.stack(windows[part]).transpose(2, 3)
+            return _probabilities(self._model.decode(tokens.reshape(len(tokens), -1, *tokens.shape[-2:])))
+
+        with torch.inference_mode():
+            return np.concatenate(each_part(some, equal_parts(len(windows), device), device))
+
+    def __call__(self, pixels: list[NDArray[np.int16]], clear: list[NDArray[np.bool_] | None]) -> NDArray[np.float32]:
+        """See `exact_core.mapping.rows.Predict`."""
+        known = [each for each in clear if each is not None]
+        strip = self.encode(np.concatenate(pixels, 3), np.concatenate(known, 2) if known else None)
+        return self.decode(list(strip.chunk(len(pixels), 1)))
+
+
+class WindowMapper:
+    """A segmenter that looks at whole windows, as U-TAE does: of a place by itself it knows the pixels and no more."""
+
+    cell = CLEAR_PATCH
+
+    def __init__(self, predict: Predict) -> None:
+        self._predict = predict
+
+    def encode(self, pixels: NDArray[np.int16], clear: NDArray[np.bool_] | None) -> Tensor:
+        """Pixels, and whether they are clear (1, 0; -1 where it is not known), int16 (h/2, w/2, T, 4 C + 1)."""
+        dates, bands, height, width = pixels.shape
+        cells = height // self.cell, width // self.cell
+        each = torch.from_numpy(pixels).view(dates, bands, cells[0], self.cell, cells[1], self.cell)
+        each = each.permute(2, 4, 0, 3, 5, 1).reshape(*cells, dates, -1)
+        seen = each.new_full((dates, *cells), -1) if clear is None else torch.from_numpy(clear).to(each.dtype)
+        return torch.cat([each, seen.permute(1, 2, 0)[..., None]], -1)
+
+    def decode(self, windows: list[Tensor]) -> NDArray[np.float32]:
+        """See `exact_core.mapping.rows.Mapper`."""
+        together = torch.stack(windows)
+        count, rows, cols, dates, values = together.shape
+        shape = (count, rows, cols, dates, self.cell, self.cell, values // self.cell**2)
+        pixels = together[..., :-1].reshape(shape).permute(0, 3, 6, 1, 4, 2, 5)
+        clear = together[..., -1].permute(0, 3, 1, 2)
+        side = rows * self.cell, cols * self.cell
+        known = [None if bool((each < 0).any()) else each.bool().numpy() for each in clear]
+        return self._predict(list(pixels.reshape(count, dates, -1, *side).numpy()), known)
+
+    def __call__(self, pixels: list[NDArray[np.int16]], clear: list[NDArray[np.bool_] | None]) -> NDArray[np.float32]:
+        """See `exact_core.mapping.rows.Predict`."""
+        return self._predict(pixels, clear)
+
+
+def _probabilities(logits: Tensor) -> NDArray[np.float32]:
+    return np.asarray(logits.float().softmax(1).cpu().numpy(), np.float32)

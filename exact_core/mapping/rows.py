@@ -1,7 +1,10 @@
 """A map of any area, a band of rows after the other: memory follows the width of the area, not its size.
 
-Windows overlap by half. Each counts most in its middle and nothing at its very edge, where it knows least of its
-surroundings: weights of a squared sine, divided by their sum.
+What a segmenter makes of each place by itself (`Mapper.encode`) is computed once, and handed to every window that holds
+the place; what it makes of a window, where they meet (`Mapper.decode`), once a window.
+
+Windows overlap by a quarter, or as asked. Each counts most in its middle and nothing at its very edge, where it knows
+least of its surroundings: weights of a squared sine, divided by their sum.
 
 Axes: C bands, H W pixels of the area, K crops, S window side.
 """
@@ -10,17 +13,45 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from exact_core.data.windows.dataset import VOID
 
-__all__ = ["MappedRows", "Seams", "bands_of_part", "map_rows", "window_starts", "window_weights"]
+__all__ = [
+    "MappedRows",
+    "Mapper",
+    "Seams",
+    "bands_of_part",
+    "map_rows",
+    "usual_stride",
+    "window_starts",
+    "window_weights",
+]
 
 Predict = Callable[[list[NDArray[np.int16]], list[NDArray[np.bool_] | None]], NDArray[np.float32]]
 """Pixels (T, C, S, S) and clear patches (T, S/2, S/2) of windows -> class probabilities (n, K + 1, S, S)."""
+
+
+class Mapper(Protocol):
+    """A segmenter in two steps: over each place by itself, and over a window.
+
+    cell: side of a place, pixels; even, as clouds are known per 2 x 2.
+    """
+
+    cell: int
+
+    def encode(self, pixels: NDArray[np.int16], clear: NDArray[np.bool_] | None) -> Tensor:
+        """Pixels (T, C, h, w) and clear patches (T, h/2, w/2) -> what is known of each place, (h/cell, w/cell, ...)."""
+
+    def decode(self, windows: list[Tensor]) -> NDArray[np.float32]:
+        """The places of windows, (S/cell, S/cell, ...) each -> class probabilities (n, K + 1, S, S)."""
+
+
 Read = Callable[[int, int], tuple[NDArray[np.int16], NDArray[np.bool_] | None]]
 """First and last row -> pixels (T, C, h, W) and clear patches (T, h/2, W/2), if known."""
 FEWEST_DATES = 2
@@ -38,17 +69,20 @@ class MappedRows:
     probabilities: NDArray[np.float32]
 
 
-def window_starts(length: int, side: int) -> list[int]:
-    """Where windows begin along an axis: every half window, and a last one that ends with the axis; all even."""
-    starts = list(range(0, length - side + 1, _step(side)))
+def usual_stride(side: int) -> int:
+    """Three quarters of a window, an even number of pixels: of the wide ones, none made a map measurably worse."""
+    return max(2, 3 * side // 8 * 2)
+
+
+def window_starts(length: int, side: int, stride: int) -> list[int]:
+    """Where windows begin along an axis: every `stride`, and a last one that ends with the axis.
+
+    All are even where length and stride are, as clouds are known per 2 x 2 pixels.
+    """
+    starts = list(range(0, length - side + 1, stride))
     if starts[-1] != length - side:
         starts.append(length - side)
     return starts
-
-
-def _step(side: int) -> int:
-    """Half a window; an even number of pixels, as clouds are known per 2 x 2."""
-    return max(2, side // 4 * 2)
 
 
 def window_weights(side: int) -> NDArray[np.float32]:
@@ -57,19 +91,20 @@ def window_weights(side: int) -> NDArray[np.float32]:
     return np.outer(along, along).astype(np.float32)
 
 
-def bands_of_part(height: int, side: int, part: int, parts: int) -> tuple[int, int]:
+def bands_of_part(height: int, side: int, stride: int, part: int, parts: int) -> tuple[int, int]:
     """Which bands, of those that begin at `window_starts`, part 1..n of n parts maps: first, and one past the last."""
-    bands = len(window_starts(height, side))
+    bands = len(window_starts(height, side, stride))
     return bands * (part - 1) // parts, bands * part // parts
 
 
 def map_rows(
     read: Read,
-    predict: Predict,
+    mapper: Mapper,
     *,
     height: int,
     width: int,
     side: int,
+    stride: int,
     classes: int,
     batch: int,
     chunk: int,
@@ -82,36 +117,36 @@ def map_rows(
 
     Args:
         read: gives rows of the area.
-        predict: a segmenter.
+        mapper: a segmenter.
         height: rows of the area, at least `side`.
         width: columns, at least `side`.
         side: S, even.
+        stride: from a window to the next, pixels, even, at most S.
         classes: K.
-        batch: windows a call of `predict`.
+        batch: windows that are decoded at a time.
         chunk: rows read at a time; more of them spare reading the same blocks of compressed files again.
         bands: first band and one past the last, in the order of `window_starts`; None: all. The windows above that
             reach into the first one are predicted too.
     """
-    starts = window_starts(height, side)
+    starts = window_starts(height, side, stride)
     first_band, end_band = (0, len(starts)) if bands is None else bands
     if first_band >= end_band:
         return
     top = starts[first_band]
     begin = next(number for number, start in enumerate(starts) if start + side > top)
-    weights, columns = window_weights(side), window_starts(width, side)
+    weights, columns = window_weights(side), window_starts(width, side, stride)
     rows = _Rows(read, height, max(chunk, side), first=starts[begin])
+    ground = _Ground(mapper, side, width)
     total = np.zeros((classes + 1, side, width), np.float32)
     weight = np.zeros((side, width), np.float32)
     for number in range(begin, end_band):
         start = starts[number]
         pixels, clear, measured = rows.get(start, start + side)
+        ground.move(start, starts[number + 1] if number + 1 < end_band else None)
         wanted = [col for col in columns if (measured[:, col : col + side] >= FEWEST_DATES).any()]
         for first in range(0, len(wanted), batch):
             chosen = wanted[first : first + batch]
-            found = predict(
-                [pixels[..., col : col + side] for col in chosen],
-                [None if clear is None else clear[..., col // 2 : (col + side) // 2] for col in chosen],
-            )
+            found = mapper.decode(ground.windows(pixels, clear, chosen))
             for col, values in zip(chosen, found, strict=True):
                 total[:, :, col : col + side] += values * weights
                 weight[:, col : col + side] += weights
@@ -124,6 +159,102 @@ def map_rows(
             yield MappedRows(start, label, probabilities)
         total = np.concatenate([total[:, done:], np.zeros_like(total[:, :done])], 1)
         weight = np.concatenate([weight[done:], np.zeros_like(weight[:done])])
+
+
+class _Ground:
+    """What is known of each place of the present band, computed once where windows share it.
+
+    Kept from a band to the next is what both hold: memory follows the overlap. Places lie on one grid from the area's
+    corner; a window off that grid, as the last one of an axis may be, is computed by itself.
+    """
+
+    def __init__(self, mapper: Mapper, side: int, width: int) -> None:
+        self._mapper, self._side, self._cell = mapper, side // mapper.cell, mapper.cell
+        self._columns = width // mapper.cell
+        self._row = 0
+        self._kept: Tensor | None = None
+        self._known = np.zeros(self._columns, bool)
+        self._next: tuple[int, Tensor | None] = (0, None)
+        self._next_known = self._known
+        self._left, self._block = 0, torch.empty(0)
+
+    def move(self, row: int, following: int | None) -> None:
+        """Begin the band at a row; `following` is that of the next one, None after the last."""
+        on_grid = row % self._cell == 0
+        # Rows of places that the band above has left here, and how many are to be left for the next.
+        (shared, kept), known = self._next, self._next_known
+        self._kept, self._known = (kept, known) if on_grid else (None, np.zeros_like(known))
+        self._shared = shared if self._kept is not None else 0
+        leave = 0
+        if on_grid and following is not None and following % self._cell == 0:
+            leave = max(0, self._side - (following - row) // self._cell)
+        self._next, self._next_known = (leave, None), np.zeros(self._columns, bool)
+        self._row, self._left, self._block = row, 0, torch.empty(0)
+
+    def windows(self, pixels: NDArray[np.int16], clear: NDArray[np.bool_] | None, columns: list[int]) -> list[Tensor]:
+        """The places of the windows of this band that begin at ascending columns.
+
+        Args:
+            pixels: of the band (T, C, S, W).
+            clear: of the band.
+            columns: first columns.
+        """
+        found = []
+        for col in columns:
+            if self._row % self._cell or col % self._cell:
+                found.append(self._encode(pixels, clear, slice(0, self._side * self._cell), col, self._side))
+                continue
+            first = col // self._cell
+            if first + self._side > self._left + len(self._block):
+                ahead = [each // self._cell for each in columns if each >= col and each % self._cell == 0]
+                self._extend(pixels, clear, first, ahead)
+            found.append(self._block[first - self._left :][: self._side].transpose(0, 1))
+        return found
+
+    def _extend(self, pixels: NDArray[np.int16], clear: NDArray[np.bool_] | None, first: int, ahead: list[int]) -> None:
+        """Have the block begin at a column of places and reach to the end of the windows ahead, up to a gap."""
+        end = first
+        for each in ahead:
+            if each > end and end > first:
+                break
+            end = each + self._side
+        had = self._left + len(self._block)
+        rest = self._block[first - self._left :] if first < had else None
+        start = max(first, had)
+        new = self._places(pixels, clear, start, end)
+        self._keep(new, start, end)
+        self._left, self._block = first, new if rest is None else torch.cat([rest, new])
+
+    def _places(self, pixels: NDArray[np.int16], clear: NDArray[np.bool_] | None, start: int, end: int) -> Tensor:
+        """Columns of places, (end - start, S/cell, ...), of which the band above may have left the first rows."""
+        above = self._shared if self._known[start:end].all() else 0
+        rows = slice(above * self._cell, self._side * self._cell)
+        new = self._encode(pixels, clear, rows, start * self._cell, end - start).transpose(0, 1)
+        if not above or self._kept is None:
+            return new
+        return torch.cat([self._kept[start:end], new], 1)
+
+    def _keep(self, places: Tensor, start: int, end: int) -> None:
+        """Leave the last rows of these columns for the next band."""
+        leave, kept = self._next
+        if not leave:
+            return
+        if kept is None:
+            # What was left here has been taken, column by column: where both are as high, its memory serves again.
+            kept = self._kept if self._kept is not None and self._shared == leave else None
+            if kept is None:
+                kept = places.new_empty(self._columns, leave, *places.shape[2:])
+            self._next = leave, kept
+        kept[start:end] = places[:, -leave:]
+        self._next_known[start:end] = True
+
+    def _encode(
+        self, pixels: NDArray[np.int16], clear: NDArray[np.bool_] | None, rows: slice, col: int, columns: int
+    ) -> Tensor:
+        """Places of some rows of the band, from a column of pixels on, (rows, columns, ...)."""
+        end = col + columns * self._cell
+        seen = None if clear is None else clear[:, rows.start // 2 : rows.stop // 2, col // 2 : end // 2]
+        return self._mapper.encode(pixels[:, :, rows, col:end], seen)
 
 
 class _Rows:
@@ -180,11 +311,12 @@ def _joined(parts: list[NDArray[np.int16]] | list[NDArray[np.bool_]], axis: int)
 class Seams:
     """Whether window borders show: how often the class changes there, against how often it does elsewhere.
 
-    Borders lie every half window. A ratio of 1 says that nothing shows; a map of separate windows has far more.
+    Borders lie where windows begin and end. A ratio of 1 says that nothing shows; a map of separate windows has
+    far more.
     """
 
-    def __init__(self, side: int) -> None:
-        self._step = _step(side)
+    def __init__(self, side: int, stride: int) -> None:
+        self._side, self._stride = side, stride
         self._changes = np.zeros(2, np.int64)
         self._pairs = np.zeros(2, np.int64)
         self._above: NDArray[np.uint8] | None = None
@@ -192,12 +324,12 @@ class Seams:
     def add(self, rows: MappedRows) -> None:
         """Take in the next rows."""
         label = rows.label
-        borders = np.arange(1, label.shape[1]) % self._step == 0
+        borders = self._borders(np.arange(1, label.shape[1]))
         self._count(label[:, 1:], label[:, :-1], borders[None])
         stacked = label if self._above is None else np.concatenate([self._above, label])
         first = rows.first + (0 if self._above is not None else 1)
         below = np.arange(first, first + len(stacked) - 1)
-        self._count(stacked[1:], stacked[:-1], (below % self._step == 0)[:, None])
+        self._count(stacked[1:], stacked[:-1], self._borders(below)[:, None])
         self._above = label[-1:]
 
     def ratio(self) -> float | None:
@@ -205,6 +337,11 @@ class Seams:
         if not self._changes[0] or not self._pairs[1]:
             return None
         return float((self._changes[1] / self._pairs[1]) / (self._changes[0] / self._pairs[0]))
+
+    def _borders(self, places: NDArray[np.int64]) -> NDArray[np.bool_]:
+        begins = places % self._stride == 0
+        ends = (places >= self._side) & ((places - self._side) % self._stride == 0)
+        return np.asarray(begins | ends)
 
     def _count(self, one: NDArray[np.uint8], other: NDArray[np.uint8], borders: NDArray[np.bool_]) -> None:
         known = (one != VOID) & (other != VOID)

@@ -24,7 +24,7 @@ from exact_core.manifest import Manifest
 from exact_core.mapping.calibration import Calibration, tempered
 from exact_core.mapping.cogs import MapRecord
 from exact_core.mapping.finished_rows import FinishedRows, Pieces
-from exact_core.mapping.rows import MappedRows, Predict, bands_of_part, map_rows, window_starts
+from exact_core.mapping.rows import MappedRows, Mapper, bands_of_part, map_rows, window_starts
 
 __all__ = ["PART", "PartManifest", "extent_of_part", "map_part", "map_record", "open_part", "parse_part"]
 
@@ -77,6 +77,7 @@ def map_record(
     *,
     source: str,
     side: int,
+    stride: int,
     classes: tuple[str, ...],
     colours: list[str],
     probabilities: bool,
@@ -90,6 +91,7 @@ def map_record(
         images: the season.
         source: as given.
         side: window side, pixels.
+        stride: step between windows, pixels.
         classes: names of crops 1..K.
         colours: of labels 0..K, #rrggbb.
         probabilities: whether those of all classes are delivered.
@@ -125,6 +127,7 @@ def map_record(
         height=grid.height,
         width=grid.width,
         window=side,
+        stride=stride,
         classes=classes,
         colours=tuple(colours),
         probabilities=probabilities,
@@ -137,14 +140,14 @@ def map_record(
 
 def extent_of_part(record: MapRecord, part: int, parts: int) -> tuple[int, int]:
     """First row of a part, and one past its last."""
-    edges = [*window_starts(record.height, record.window), record.height]
-    first, end = bands_of_part(record.height, record.window, part, parts)
+    edges = [*window_starts(record.height, record.window, record.step), record.height]
+    first, end = bands_of_part(record.height, record.window, record.step, part, parts)
     return edges[first], edges[end]
 
 
 def map_part(
     images: SeasonImages,
-    predict: Predict,
+    mapper: Mapper,
     record: MapRecord,
     pieces: Pieces,
     *,
@@ -156,7 +159,7 @@ def map_part(
 
     Args:
         images: the season.
-        predict: the segmenter.
+        mapper: the segmenter.
         record: of the map.
         pieces: what is finished, to which the rest is added; its batch applies.
         end: one past the last row of the part.
@@ -167,7 +170,7 @@ def map_part(
         DataError: an image cannot be read.
         ServiceError: rows cannot be kept.
     """
-    starts = [*window_starts(record.height, record.window), record.height]
+    starts = [*window_starts(record.height, record.window, record.step), record.height]
     chunk = max(chunk - chunk % 2, record.window)
     try:
         # The last windows reach beyond the rows of the part; what is read at a time, beyond these.
@@ -175,10 +178,11 @@ def map_part(
         with Strips(images, pieces.folder, chunk=chunk, spans=[(0, reach)]) as strips:
             rows = map_rows(
                 strips.read,
-                predict,
+                mapper,
                 height=record.height,
                 width=record.width,
                 side=record.window,
+                stride=record.step,
                 classes=len(record.classes),
                 batch=pieces.batch,
                 chunk=chunk,

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-__all__ = ["BlockShape", "cpu_block", "linear", "runs_on", "weight_gradient"]
+__all__ = ["BlockShape", "cpu_block", "linear", "project", "runs_on", "weight_gradient"]
 
 Residual = Literal["pre_norm", "normed", "double"]
 
@@ -38,6 +38,9 @@ def runs_on(x: Tensor) -> bool:
 
 def linear(x_MI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None, *, gelu: bool = False) -> Tensor:
     """The product x @ weight.T + bias, or GELU of it, (M, I) -> (M, O); it records no gradient."""
+    if len(x_MI) == 1:
+        # A single row is added up in another order than one among many.
+        return linear(x_MI.expand(2, -1), weight_OI, bias_O, gelu=gelu)[:1]
     if _ONEDNN and x_MI.dtype == torch.float32 and len(x_MI):
         # The last argument is GELU's approximation.
         then: tuple[str, list[Any], str] = ("gelu", [], "none") if gelu else ("none", [], "")
@@ -45,6 +48,14 @@ def linear(x_MI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None, *, gel
         return product
     plain = F.linear(x_MI, weight_OI, bias_O)
     return F.gelu(plain) if gelu else plain
+
+
+def project(layer: nn.Linear, x: Tensor) -> Tensor:
+    """The layer (..., I) -> (..., O); where nothing is learned on a CPU, a row's does not depend on the others."""
+    if torch.is_grad_enabled() or not runs_on(x):
+        learned: Tensor = layer(x)
+        return learned
+    return linear(x.reshape(-1, x.shape[-1]), layer.weight, layer.bias).view(*x.shape[:-1], len(layer.weight))
 
 
 @dataclass(frozen=True)

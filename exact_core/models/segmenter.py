@@ -25,7 +25,10 @@ class Segmenter(nn.Module):
 
     def forward(self, series: Series) -> Tensor:
         """Logits (B, K + 1, H, W); class 0 is background."""
-        tokens_BPKD = self.temporal(series, only_classes=True).classes
+        return self.decode(self.temporal(series, only_classes=True).classes)
+
+    def decode(self, tokens_BPKD: Tensor) -> Tensor:
+        """Logits (B, K + 1, H, W) from the class tokens of a window's patches, which know nothing of each other."""
         pixels: Tensor = self.head(self.spatial(tokens_BPKD.transpose(1, 2)))
         batch, classes = pixels.shape[:2]
         side, patch = self.side, self.patch

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from exact_core.data.windows.batches import Series
 
-__all__ = ["SequenceGroup", "group_sequences", "part_size"]
+__all__ = ["SequenceGroup", "group_sequences", "part_size", "shared_patches"]
 
 TOKENS = {"cpu": 2**13}
 """Tokens of a group: on the CPU few enough for its arrays to stay in cache, and to be served from freed memory."""
@@ -44,33 +44,86 @@ class SequenceGroup:
     bias: Tensor | None
 
 
-def group_sequences(series: Series, *, patches: int, tokens: int) -> list[SequenceGroup]:
+def shared_patches(series: Series, patches_BPTC: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Patches that several windows of a batch hold, because they overlap: equal in all that is seen of them.
+
+    They are told by a key of 128 bits, two sums of all values and days with random factors: unlike patches of a million
+    have the same one by a chance of 1e-26.
+
+    Args:
+        series: the batch; dates, seen and padding apply.
+        patches_BPTC: its patches' values, float32.
+
+    Returns:
+        One of each kind, positions among B * P (U,), and of which kind each patch is (B, P); None where all differ.
+    """
+    windows, count, dates, values = patches_BPTC.shape
+    if windows * count == 1 or count == 1 or patches_BPTC.dtype != torch.float32:
+        return None
+    # Of the whole range of 64 bits; odd, so that no bit of a value is lost.
+    generator = torch.Generator().manual_seed(0)
+    factors = torch.randint(-(2**62), 2**62, (2, dates + 3, values + 1), generator=generator) * 2 + 1
+    factors = factors.to(patches_BPTC.device)
+    keys = []
+    for number in range(windows):
+        bits = patches_BPTC[number].contiguous().view(torch.int32).long()
+        day = series.dates[number % len(series.dates)].long()
+        seen = None if series.seen is None else series.seen[number]
+        for factor in factors:
+            look = (bits * factor[0, :values]).sum(-1) + day * factor[0, values]
+            # Stirred, so that looks do not add up as values do; each date by a factor of its own.
+            look = (look ^ (look >> 31)) * factor[1, 0]
+            look = (look ^ (look >> 29)) * factor[2 : dates + 2, 0]
+            if seen is not None:
+                look = look * seen
+            key = look.sum(-1)
+            if series.padding is not None:
+                key = key + series.padding[number] * factor[dates + 2, 0]
+            keys.append(key)
+    pairs = torch.stack(keys).view(windows, 2, count).transpose(1, 2).reshape(-1, 2)
+    kinds, place = torch.unique(pairs, dim=0, return_inverse=True)
+    if len(kinds) == len(pairs):
+        return None
+    every = torch.arange(len(pairs), device=pairs.device)
+    first = every.new_full((len(kinds),), len(pairs)).scatter_reduce_(0, place, every, "amin")
+    return first, place.view(windows, count)
+
+
+def group_sequences(
+    series: Series, *, patches: int, tokens: int, even: bool = False, windows: int | None = None
+) -> list[SequenceGroup]:
     """The sequences of a batch in groups.
 
     Args:
         series: the batch.
         patches: patches P of a window.
         tokens: tokens a sequence has beside its dates.
+        even: group only sequences of the very same length. Then none is filled up, and what is computed of one does not
+            depend on which others there are, to the last bit.
+        windows: of the batch; None: as many as the series has pixels for.
     """
-    windows, dates = series.dates.shape
+    windows, dates = len(series.pixels) if windows is None else windows, series.dates.shape[1]
     device = series.dates.device
     seen = series.seen
     if seen is None:
-        seen = torch.ones(windows, 1, dates, dtype=torch.bool, device=device)
+        seen = torch.ones(1, 1, dates, dtype=torch.bool, device=device)
     # Seen dates first, in their order.
     slots = torch.argsort(seen.long(), dim=-1, descending=True, stable=True)
     counts = seen.sum(-1)
     slots = torch.where(torch.arange(dates, device=device) < counts[..., None], slots, dates + 1)
     if series.padding is not None:
         slots = torch.cat([slots, torch.full_like(slots[..., :1], dates + 1)], -1)
+        counts = counts.expand(windows, -1)
+        slots = slots.expand(windows, -1, -1)
         padded = (series.padding > 0)[:, None].expand_as(counts)
         stack = torch.where(padded, dates, dates + 1)
         slots = slots.scatter(-1, counts[..., None], stack[..., None])
         counts = counts + padded
-    slots = slots.expand(-1, patches, -1).flatten(0, 1)
-    lengths = counts.expand(-1, patches).flatten()
+    slots = slots.expand(windows, patches, -1).flatten(0, 1)
+    lengths = counts.expand(windows, patches).flatten()
     groups = []
-    for chosen, longest in _plan(lengths.cpu().numpy(), tokens, TOKENS.get(device.type, TOKENS_ELSEWHERE)):
+    budget = TOKENS.get(device.type, TOKENS_ELSEWHERE)
+    for chosen, longest in _plan(lengths.cpu().numpy(), tokens, budget, even=even):
         index = torch.from_numpy(chosen).to(device)
         window, date = index // patches, slots[index, :longest]
         groups.append(SequenceGroup(window, index % patches, date, _bias(date, window, dates, series.padding)))
@@ -87,7 +140,7 @@ def _bias(date_NS: Tensor, window_N: Tensor, dates: int, padding_B: Tensor | Non
     return torch.where(date_NS == dates, padding_B[window_N].log()[:, None], bias)
 
 
-def _plan(lengths: NDArray[np.int64], tokens: int, budget: int) -> list[tuple[NDArray[np.int64], int]]:
+def _plan(lengths: NDArray[np.int64], tokens: int, budget: int, *, even: bool) -> list[tuple[NDArray[np.int64], int]]:
     """Groups as (sequences, longest length): what `budget` allows, of one length where there are enough of it."""
     order = np.argsort(lengths, kind="stable")
     ascending = lengths[order]
@@ -96,7 +149,7 @@ def _plan(lengths: NDArray[np.int64], tokens: int, budget: int) -> list[tuple[ND
     while start < len(order):
         alike = int(np.searchsorted(ascending, ascending[start], side="right"))
         room = max(1, budget // int(tokens + ascending[start]))
-        if 2 * (alike - start) >= room:
+        if even or 2 * (alike - start) >= room:
             # Enough of one length: they need no mask. In equal parts, so that none is left with a few.
             stop = start + math.ceil((alike - start) / math.ceil((alike - start) / room))
         else:

@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from exact_core.config import EncoderConfig
 from exact_core.data.windows.batches import Series
 from exact_core.models.attention import Transformer
-from exact_core.models.sequences import SequenceGroup, group_sequences, part_size
+from exact_core.models.cpu_block import project
+from exact_core.models.sequences import SequenceGroup, group_sequences, part_size, shared_patches
 
 __all__ = ["PaddingToken", "SpatialEncoder", "TemporalEncoder", "TemporalTokens"]
 
@@ -42,8 +43,7 @@ class FourierDates(nn.Module):
     def forward(self, dates: Tensor) -> Tensor:
         """(B, T) days -> (B, T, D)."""
         angle = dates[..., None].float() * self.frequencies
-        projected: Tensor = self.project(torch.cat([angle.sin(), angle.cos()], -1))
-        return projected
+        return project(self.project, torch.cat([angle.sin(), angle.cos()], -1))
 
 
 class DayTable(nn.Module):
@@ -92,6 +92,19 @@ class TemporalTokens:
     attention: Tensor | None
     padding: PaddingToken | None
 
+    def spread(self, place_BP: Tensor) -> TemporalTokens:
+        """These tokens, of windows of one patch each, at the places (B, P) of the patches of other windows."""
+        padding = None
+        if self.padding is not None:
+            tokens, single = self.padding.tokens[:, 0][place_BP], self.padding.attention[place_BP].mean(1)
+            padding = PaddingToken(tokens, single, self.padding.count[place_BP[:, 0]])
+        return TemporalTokens(
+            self.classes[:, 0][place_BP],
+            None if self.dates is None else self.dates[:, 0][place_BP],
+            None if self.attention is None else self.attention[place_BP].mean(1),
+            padding,
+        )
+
 
 class TemporalEncoder(nn.Module):
     """Per patch: K class tokens and the tokens of the dates on which it is seen, through a transformer over time."""
@@ -106,26 +119,56 @@ class TemporalEncoder(nn.Module):
         self.transformer = _transformer(config, depth=config.temporal_depth)
 
     def forward(self, series: Series, *, only_classes: bool = False) -> TemporalTokens:
-        """Encode a series, group by group."""
+        """Encode a series; where nothing is learned, each of the patches that windows share once."""
+        patches = to_patches(series.pixels, self.config.patch)
+        same = None if torch.is_grad_enabled() else shared_patches(series, patches)
+        if same is None:
+            return self._encode(series, patches, only_classes=only_classes)
+        first, place = same
+        window, patch = first // patches.shape[1], first % patches.shape[1]
+        once = Series(
+            pixels=series.pixels,
+            dates=series.dates if len(series.dates) == 1 else series.dates[window],
+            seen=None if series.seen is None else series.seen[window, patch % series.seen.shape[1]][:, None],
+            padding=None if series.padding is None else series.padding[window],
+        )
+        found = self._encode(once, patches.flatten(0, 1)[first][:, None], only_classes=only_classes)
+        return found.spread(place)
+
+    def _encode(self, series: Series, patches: Tensor, *, only_classes: bool) -> TemporalTokens:
+        """Encode patches (B, P, T, p * p * C), group by group; of the series all but its pixels applies."""
+        windows, count, columns = *patches.shape[:2], patches.shape[2] + 2
         # Two more dates, all 0 and of day 0: what padding looks like, and what fills up a group.
-        patches = F.pad(to_patches(series.pixels, self.config.patch), (0, 0, 0, 2))
         days = self.date_embedding(F.pad(series.dates, (0, 2)))
-        windows, count, columns, _ = patches.shape
+        # Where nothing is learned a sequence must not depend on its neighbours: a window's map does not change with
+        # the windows beside it.
+        groups = group_sequences(
+            series, windows=windows, patches=count, tokens=self.tokens, even=not torch.is_grad_enabled()
+        )
+
+        def encode(group: SequenceGroup) -> tuple[Tensor, Tensor | None]:
+            embedded = self._embed(group, patches, days)
+            tokens = torch.cat([self.class_tokens.expand(len(embedded), -1, -1), embedded], 1)
+            bias = None if group.bias is None else F.pad(group.bias, (self.tokens, 0))
+            found: tuple[Tensor, Tensor | None] = self.transformer(
+                tokens, bias=bias, rows=self.tokens, only_rows=only_classes
+            )
+            return found
+
         attention = days.new_zeros(windows, self.tokens, columns, dtype=torch.float32)
         classes, dates, sequences, places = [], [], [], []
-        for group in group_sequences(series, patches=count, tokens=self.tokens):
+        for group in groups:
+            tokens, rows = encode(group)
             sequence = group.window * count + group.patch
-            place = (sequence[:, None] * columns + group.date).flatten()
-            embedded = self._embed(group, patches.flatten(0, 2)[place], days)
-            tokens = torch.cat([self.class_tokens.expand(len(sequence), -1, -1), embedded], 1)
-            bias = None if group.bias is None else F.pad(group.bias, (self.tokens, 0))
-            tokens, rows = self.transformer(tokens, bias=bias, rows=self.tokens, only_rows=only_classes)
             classes.append(tokens[:, : self.tokens])
             sequences.append(sequence)
             if rows is not None:
                 dates.append(tokens[:, self.tokens :].flatten(0, 1))
-                places.append(place)
-                attention += _by_window(rows[:, :, self.tokens :], group, windows, columns)
+                places.append((sequence[:, None] * columns + group.date).flatten())
+                if count == 1:
+                    attention.index_copy_(0, group.window, _by_date(rows[:, :, self.tokens :], group, columns))
+                else:
+                    attention += _by_window(rows[:, :, self.tokens :], group, windows, columns)
         class_tokens = _restored(classes, sequences, (windows, count))
         if only_classes:
             return TemporalTokens(class_tokens, None, None, None)
@@ -137,10 +180,16 @@ class TemporalEncoder(nn.Module):
             padding = PaddingToken(date_tokens[:, :, -2], single, series.padding)
         return TemporalTokens(class_tokens, date_tokens[:, :, :-2], attention[..., :-2], padding)
 
-    def _embed(self, group: SequenceGroup, patches: Tensor, days_BTD: Tensor) -> Tensor:
-        """Date tokens (N, S, D) of a group, from its patches' values (N * S, p * p * C) and the days' embeddings."""
-        day = group.window[:, None] * days_BTD.shape[1] + group.date
-        values = self.patch_embedding(patches).view(*day.shape, self.config.dim)
+    def _embed(self, group: SequenceGroup, patches_BPTC: Tensor, days_BTD: Tensor) -> Tensor:
+        """Date tokens (N, S, D) of a group, from all patches' values and the embeddings of the days and two more."""
+        count, dates = patches_BPTC.shape[1:3]
+        row = (group.window * count + group.patch)[:, None] * dates + group.date.clamp(max=dates - 1)
+        chosen = patches_BPTC.flatten(0, 2)[row]
+        if group.bias is not None:
+            chosen = chosen.masked_fill((group.date >= dates)[..., None], 0)
+        # A day's embedding serves all windows where they share their dates.
+        day = (group.window % len(days_BTD))[:, None] * days_BTD.shape[1] + group.date
+        values = project(self.patch_embedding, chosen)
         # In float32 also under autocast, so that the residual stream of every block keeps its precision.
         embedded: Tensor = (values + F.embedding(day, days_BTD.flatten(0, 1))).float()
         return embedded
@@ -161,8 +210,8 @@ class SpatialEncoder(nn.Module):
         x = (tokens_BKPD + self.position).reshape(batch * classes, patches, dim)
         if self.global_token is not None:
             x = torch.cat([self.global_token.expand(len(x), 1, -1), x], 1)
-        size = part_size(len(x), x.shape[1], x.device)
-        encoded = torch.cat([self.transformer(part)[0] for part in torch.split(x, size)])
+        parts = torch.split(x, part_size(len(x), x.shape[1], x.device))
+        encoded = torch.cat([self.transformer(part)[0] for part in parts])
         return encoded.view(batch, classes, -1, dim)
 
 
@@ -174,10 +223,15 @@ def to_patches(pixels: Tensor, patch: int) -> Tensor:
     return split.permute(0, 3, 5, 1, 4, 6, 2).reshape(batch, rows * cols, dates, patch * patch * bands)
 
 
+def _by_date(rows_NKS: Tensor, group: SequenceGroup, columns: int) -> Tensor:
+    """Attention of a group's sequences to their slots -> to all dates, (N, K, columns)."""
+    date = group.date[:, None].expand(-1, rows_NKS.shape[1], -1)
+    return rows_NKS.new_zeros(*rows_NKS.shape[:2], columns).scatter_add_(2, date, rows_NKS)
+
+
 def _by_window(rows_NKS: Tensor, group: SequenceGroup, windows: int, columns: int) -> Tensor:
     """Attention of a group's sequences to their slots -> its sum over each window's, (B, K, columns)."""
-    date = group.date[:, None].expand(-1, rows_NKS.shape[1], -1)
-    dense = rows_NKS.new_zeros(*rows_NKS.shape[:2], columns).scatter_add_(2, date, rows_NKS)
+    dense = _by_date(rows_NKS, group, columns)
     # A product instead of an indexed sum: that adds in any order on CUDA.
     owner = F.one_hot(group.window, windows).to(dense.dtype)
     return torch.einsum("nb,nkt->bkt", owner, dense)

@@ -24,7 +24,8 @@ from exact_core.evaluation.palette import colours_of
 from exact_core.mapping.capacity import Careful, choose_batch, window_bytes
 from exact_core.mapping.cogs import MapRecord
 from exact_core.mapping.finished_rows import Pieces, read_rows
-from exact_core.mapping.predict import season_predictor
+from exact_core.mapping.predict import SeasonMapper, season_mapper
+from exact_core.mapping.rows import usual_stride
 from exact_core.mapping.season_map import PART, PartManifest, extent_of_part, map_part, map_record, parse_part
 from exact_core.models.segmenter import AnySegmenter
 from exact_core.stages.join_map import MAP, deliver
@@ -81,10 +82,17 @@ def map_season(
     )
     if images.bands != manifest.bands:
         raise ConfigError(f"{segmenter}: the model wants bands {manifest.bands}, {source} has {images.bands}")
+    stride = config.mapping.stride or usual_stride(manifest.window)
+    if stride > manifest.window:
+        raise ConfigError(
+            f"mapping.stride {stride}: {segmenter} has windows of {manifest.window} pixels, and land between them "
+            f"would stay unmapped; lower it"
+        )
     record = map_record(
         images,
         source=source,
         side=manifest.window,
+        stride=stride,
         classes=manifest.classes,
         colours=colours_of(manifest.classes, manifest.colours),
         probabilities=config.mapping.probabilities,
@@ -119,16 +127,14 @@ def _map(
     """Map some rows of the area, first and one past the last; the finished rows, and the seconds that they took."""
     first, end = rows
     device = choose_device(config.device)
-    predict = Careful(
-        season_predictor(
-            model.to(device), images, statistics=manifest.statistics, encoder=trained.segmenter.reading, device=device
-        )
-    )
+    encoder = trained.segmenter.reading
+    mapper = season_mapper(model.to(device), images, statistics=manifest.statistics, encoder=encoder, device=device)
+    careful = Careful(mapper)
     key = _key(config, record, images, device, first, end)
     state = variable(STATE_VARIABLE)
     folder = Path(state) / f"map-{key[:16]}" if state else out / ROWS
     started = time.perf_counter()
-    batch = config.mapping.batch or _fitting(predict, images, manifest, trained.segmenter.reading, device)
+    batch = config.mapping.batch or _fitting(mapper, images, manifest, encoder, device)
     pieces = Pieces(folder, first=first, key=key, batch=batch)
     if pieces.end > first:
         log.info("map_season: continuing at row %d of %d to %d", pieces.end, first, end)
@@ -137,7 +143,7 @@ def _map(
         def progress(count: int) -> None:
             bar.update(count)
 
-        map_part(images, predict, record, pieces, end=end, chunk=config.mapping.rows, progress=progress)
+        map_part(images, careful, record, pieces, end=end, chunk=config.mapping.rows, progress=progress)
     seconds = time.perf_counter() - started
     log.info(
         "map_season: rows %d to %d of %d x %d pixels, %d dates, %d windows, %d at a time, %.1f s",
@@ -146,7 +152,7 @@ def _map(
         record.height,
         record.width,
         len(record.dates),
-        predict.windows,
+        careful.windows,
         pieces.batch,
         seconds,
     )
@@ -176,16 +182,15 @@ def _key(config: RunConfig, record: MapRecord, images: SeasonImages, device: tor
 
 
 def _fitting(
-    predict: Careful, images: SeasonImages, manifest: ModelManifest, encoder: EncoderConfig, device: torch.device
+    mapper: SeasonMapper, images: SeasonImages, manifest: ModelManifest, encoder: EncoderConfig, device: torch.device
 ) -> int:
     """Windows a forward pass, by the free memory."""
     size = window_bytes(
-        predict,
+        mapper,
         dates=len(images.acquisitions),
         bands=len(images.bands),
         side=manifest.window,
         clear=encoder.mask_clouds,
         device=device,
     )
-    predict.windows = 0
     return choose_batch(size, available_bytes(device), device)

@@ -24,7 +24,7 @@ from exact_core.evaluation.transfer.page import TransferPage, write_page
 from exact_core.files import copy_file
 from exact_core.manifest import publish_record
 from exact_core.mapping.pixel_series import label_by_tags, make_reference, sample_dataset, sample_season
-from exact_core.mapping.predict import Predictor, season_predictor
+from exact_core.mapping.predict import Predictor, season_mapper
 from exact_core.models.segmenter import AnySegmenter
 from exact_core.tracking.runs import Tracker
 from exact_core.training.loop import choose_device
@@ -232,7 +232,7 @@ def _sample_images(config: RunConfig, source: str, season: str, model: _Model) -
         raise ConfigError(f"the model wants bands {model.bands}, {source} has {images.bands}")
     predict = None
     if model.segmenter is not None and model.manifest is not None:
-        predict = season_predictor(
+        predict = season_mapper(
             model.segmenter,
             images,
             statistics=model.manifest.statistics,

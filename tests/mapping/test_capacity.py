@@ -38,29 +38,44 @@ def test_a_window_takes_what_its_tensors_take():
     assert MARGIN > 1
 
 
-def short_of_memory(limit, calls):
-    def predict(pixels, clear):
-        calls.append(len(pixels))
-        if len(pixels) > limit:
+class ShortOfMemory:
+    """Decodes a window to its sum, and encodes a place to its pixels' sum over dates and bands, a few at a time."""
+
+    cell = 2
+
+    def __init__(self, limit, calls):
+        self.limit, self.calls = limit, calls
+
+    def encode(self, pixels, clear):
+        self._ask(pixels.shape[-1] // self.cell)
+        assert clear.shape[-1] == pixels.shape[-1] // self.cell
+        return torch.from_numpy(pixels).sum((0, 1))[::2, ::2]
+
+    def decode(self, windows):
+        self._ask(len(windows))
+        return np.array([float(window.sum()) for window in windows])
+
+    def _ask(self, count):
+        self.calls.append(count)
+        if count > self.limit:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return np.array(
-            [window.sum() + (0 if seen is None else seen.sum()) for window, seen in zip(pixels, clear, strict=True)]
-        )
-
-    return predict
 
 
-def test_fewer_windows_at_a_time_once_memory_was_short(caplog):
-    windows = [np.full((1, 2), number, np.int16) for number in range(11)]
-    clear = [np.ones((1, number), bool) for number in range(11)]
+def test_less_at_a_time_once_memory_was_short(caplog):
+    windows = [torch.full((1, 2), number) for number in range(11)]
     calls = []
-    careful = Careful(short_of_memory(3, calls))
-    expected = [3 * number for number in range(11)]
-    assert careful(windows, clear).tolist() == expected
+    careful = Careful(ShortOfMemory(3, calls))
+    expected = [2 * number for number in range(11)]
+    assert careful.decode(windows).tolist() == expected
     assert calls == [11, 5, 2, 2, 2, 2, 2, 1]
-    assert careful(windows, clear).tolist() == expected
+    assert careful.decode(windows).tolist() == expected
     assert calls[8:] == [2, 2, 2, 2, 2, 1]
     assert careful.windows == 22
     assert "does not hold 11 windows" in caplog.text
+    # Places have a limit of their own.
+    calls.clear()
+    pixels = np.arange(10, dtype=np.int16).reshape(1, 1, 1, 10).repeat(2, 2)
+    assert careful.encode(pixels, np.ones((1, 1, 5), bool)).tolist() == [[0, 2, 4, 6, 8]]
+    assert calls == [5, 2, 2, 1]
     with pytest.raises(torch.OutOfMemoryError):
-        Careful(short_of_memory(0, calls))(windows, clear)
+        Careful(ShortOfMemory(0, calls)).decode(windows)

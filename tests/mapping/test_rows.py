@@ -5,7 +5,16 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from exact_core.data.windows.dataset import VOID
-from exact_core.mapping.rows import MappedRows, Seams, bands_of_part, map_rows, window_starts, window_weights
+from exact_core.mapping.predict import WindowMapper
+from exact_core.mapping.rows import (
+    MappedRows,
+    Seams,
+    bands_of_part,
+    map_rows,
+    usual_stride,
+    window_starts,
+    window_weights,
+)
 
 SIDE, CLASSES = 8, 2
 
@@ -32,8 +41,8 @@ def mapped(pixels, *, clear=None, chunk=16, batch=3, read=None, bands=None, side
         return pixels[:, :, first:last], seen
 
     height, width = pixels.shape[2:]
-    sizes = {"height": height, "width": width, "side": side, "classes": CLASSES}
-    parts = list(map_rows(read or rows, predict, batch=batch, chunk=chunk, bands=bands, **sizes))
+    sizes = {"height": height, "width": width, "side": side, "stride": max(2, side // 4 * 2), "classes": CLASSES}
+    parts = list(map_rows(read or rows, WindowMapper(predict), batch=batch, chunk=chunk, bands=bands, **sizes))
     above = 0 if bands is None else parts[0].first
     assert [part.first for part in parts] == list(np.cumsum([above, *(len(part.label) for part in parts)])[:-1])
     return np.concatenate([part.label for part in parts]), np.concatenate([part.probabilities for part in parts], 1)
@@ -43,8 +52,8 @@ def plain(pixels, clear=None):
     """Every window at once, summed over the whole area."""
     height, width = pixels.shape[2:]
     total, weight = np.zeros((CLASSES + 1, height, width)), np.zeros((height, width))
-    for row in window_starts(height, SIDE):
-        for col in window_starts(width, SIDE):
+    for row in window_starts(height, SIDE, SIDE // 2):
+        for col in window_starts(width, SIDE, SIDE // 2):
             cut = np.s_[row : row + SIDE, col : col + SIDE]
             seen = None if clear is None else clear[:, row // 2 : (row + SIDE) // 2, col // 2 : (col + SIDE) // 2]
             total[(slice(None), *cut)] += predict([pixels[(..., *cut)]], [seen])[0] * window_weights(SIDE)
@@ -61,9 +70,11 @@ def test_weights_worked_by_hand():
 
 
 def test_windows_worked_by_hand():
-    assert window_starts(8, 8) == [0]
-    assert window_starts(12, 8) == [0, 4]
-    assert window_starts(14, 8) == [0, 4, 6]
+    assert window_starts(8, 8, 4) == [0]
+    assert window_starts(12, 8, 4) == [0, 4]
+    assert window_starts(14, 8, 4) == [0, 4, 6]
+    assert window_starts(24, 8, 6) == [0, 6, 12, 16]
+    assert [usual_stride(side) for side in (2, 4, 8, 12, 24)] == [2, 2, 6, 8, 18]
 
 
 @settings(max_examples=25, deadline=None)
@@ -95,9 +106,9 @@ def test_parts_are_to_the_bit_what_the_whole_is(height, chunk, parts, side):
     pixels = area(height, 20, seed=height)
     clear = np.random.default_rng(1).random((3, height // 2, 10)) > 0.3
     whole = mapped(pixels, clear=clear, chunk=chunk, side=side)
-    ranges = [bands_of_part(height, side, part, parts) for part in range(1, parts + 1)]
+    ranges = [bands_of_part(height, side, max(2, side // 4 * 2), part, parts) for part in range(1, parts + 1)]
     assert [first for first, _ in ranges] == [0, *(last for _, last in ranges)][:-1]
-    assert ranges[-1][1] == len(window_starts(height, side))
+    assert ranges[-1][1] == len(window_starts(height, side, max(2, side // 4 * 2)))
     found = [mapped(pixels, clear=clear, chunk=chunk, side=side, bands=each) for each in ranges if each[0] < each[1]]
     np.testing.assert_array_equal(np.concatenate([label for label, _ in found]), whole[0])
     np.testing.assert_array_equal(np.concatenate([values for _, values in found], 1), whole[1])
@@ -105,8 +116,8 @@ def test_parts_are_to_the_bit_what_the_whole_is(height, chunk, parts, side):
 
 def test_parts_worked_by_hand():
     """Windows of 8 begin at 0, 4, .. 32 of 40 rows: nine bands."""
-    assert [bands_of_part(40, 8, part, 2) for part in (1, 2)] == [(0, 4), (4, 9)]
-    assert [bands_of_part(8, 8, part, 3) for part in (1, 2, 3)] == [(0, 0), (0, 0), (0, 1)]
+    assert [bands_of_part(40, 8, 4, part, 2) for part in (1, 2)] == [(0, 4), (4, 9)]
+    assert [bands_of_part(8, 8, 4, part, 3) for part in (1, 2, 3)] == [(0, 0), (0, 0), (0, 1)]
 
 
 def test_what_no_series_shows_stays_unknown():
@@ -139,7 +150,7 @@ def rows_of(label, *heights):
 
 
 def ratio(label, *heights):
-    seams = Seams(SIDE)
+    seams = Seams(SIDE, SIDE // 2)
     for rows in rows_of(label, *(heights or (len(label),))):
         seams.add(rows)
     return seams.ratio()
@@ -159,3 +170,18 @@ def test_seams():
     assert ratio(mixed) > 3
     assert ratio(mixed, 4, 12, 8, 40) == ratio(mixed)
     assert ratio(np.full((16, 16), VOID, np.uint8)) is None
+
+
+def test_seams_where_windows_begin_and_end():
+    """Windows of 8 every 6: they begin at 6, 12, 18 and end at 8, 14, 20."""
+    label = np.zeros((2, 24), np.uint8)
+    label[:, 6:8] = label[:, 14:18] = 1
+    seams = Seams(8, 6)
+    seams.add(MappedRows(0, label, np.zeros((1, 2, 24))))
+    label = label.copy()
+    label[:, 10] = 1 - label[:, 10]
+    assert seams.ratio() is None
+    seams.add(MappedRows(2, label, np.zeros((1, 2, 24))))
+    # Of the 23 neighbours in each of four rows six are borders, four of which change; elsewhere two change in two rows,
+    # and one of the 3 x 24 neighbours below each other.
+    assert seams.ratio() == pytest.approx((4 * 4 / (4 * 6)) / ((2 * 2 + 1) / (4 * 17 + 3 * 24)))

@@ -60,7 +60,7 @@ def season(tmp_path_factory):
     root = tmp_path_factory.mktemp("season")
     write_season(root / "source", size=SIZE, scl=clouds, change=without_a_corner)
     sizes = [setting for setting in TINY if not setting.startswith(("data.synthetic", "device"))]
-    config = resolve("season", seed=1, overrides=[*sizes, "device=cpu", "data.window=8"])
+    config = resolve("season", seed=1, overrides=[*sizes, "device=cpu", "data.window=8", "mapping.stride=4"])
     source = f"season:{root / 'source'}"
     ingest(config, source=source, season="", out=root / "dataset", tracker=TRACKER)
     train_segmenter(config, dataset=root / "dataset", masks=None, out=root / "segmenter", tracker=TRACKER)
@@ -200,7 +200,8 @@ def test_what_cannot_be_mapped_is_refused(season, tmp_path):
 
 def test_the_command(season, mapped, tmp_path, monkeypatch):
     root, source, _ = season
-    monkeypatch.setattr(sys, "argv", ["exact", "map", source, str(root / "segmenter"), str(tmp_path / "m")])
+    stride = ["--set", "mapping.stride=4"]
+    monkeypatch.setattr(sys, "argv", ["exact", "map", source, str(root / "segmenter"), str(tmp_path / "m"), *stride])
     monkeypatch.setenv("EXACT_CACHE_DIR", str(tmp_path / "cache"))
     with pytest.raises(SystemExit) as ended:
         main()
@@ -401,11 +402,13 @@ from pathlib import Path
 import exact_core.stages.map_season as stage
 from exact_core.config import load_config
 from exact_core.tracking.runs import NoTracker
-made = stage.season_predictor
+made = stage.season_mapper
 def slow(*args, **kwargs):
-    predict = made(*args, **kwargs)
-    return lambda *each: (time.sleep(0.1), predict(*each))[1]
-stage.season_predictor = slow
+    mapper = made(*args, **kwargs)
+    decode = mapper.decode
+    mapper.decode = lambda windows: (time.sleep(0.1), decode(windows))[1]
+    return mapper
+stage.season_mapper = slow
 config, source, segmenter, out = sys.argv[1:]
 stage.map_season(load_config(Path(config)), source=source, season="", segmenter=Path(segmenter), out=Path(out),
                  tracker=NoTracker())
@@ -476,7 +479,7 @@ def _stop_after(count, add):
 def test_the_commands_of_parts(full, season, tmp_path, monkeypatch):
     root, source, _ = season
     monkeypatch.setenv("EXACT_CACHE_DIR", str(tmp_path / "cache"))
-    settings = [part for each in ("mapping.rows=8", "mapping.batch=64") for part in ("--set", each)]
+    settings = [part for each in ("mapping.rows=8", "mapping.batch=64", "mapping.stride=4") for part in ("--set", each)]
     commands = [
         ["map", source, root / "segmenter", tmp_path / f"p{part}", "--part", f"{part}/2", *settings] for part in (1, 2)
     ]

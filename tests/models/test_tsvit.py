@@ -1,5 +1,7 @@
 """What the encoder must not depend on, and what it computes, against plain loops."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,11 +9,12 @@ from exact_core.clues.affinity import time_weights, weighted_embedding
 from exact_core.clues.cams import clue_cams, tagged_embedding
 from exact_core.config import ClassifierConfig, EncoderConfig, SegmenterConfig
 from exact_core.data.windows.batches import Series
-from exact_core.models import sequences
+from exact_core.models import sequences, tsvit
 from exact_core.models.attention import Attention, Block, compile_blocks
 from exact_core.models.classifier import TagClassifier
 from exact_core.models.segmenter import Segmenter
-from exact_core.models.tsvit import to_patches
+from exact_core.models.sequences import shared_patches
+from exact_core.models.tsvit import TemporalEncoder, to_patches
 
 WINDOW, BANDS, CLASSES = 8, 3, 2
 SMALL = {"dim": 12, "temporal_depth": 2, "spatial_depth": 2, "heads": 2, "head_dim": 6, "mlp_ratio": 2}
@@ -294,3 +297,69 @@ def test_compiled_blocks_give_the_same():
     for parameter, gradient in zip(model.temporal.parameters(), gradients, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, atol=1e-5, rtol=1e-3)
     assert list(model.state_dict()) == names
+
+
+def overlapping(*, padding=False, clouds=True):
+    """Windows of 8 pixels every 4 of a strip: half of a window's patches are those of the next one."""
+    generator = torch.Generator().manual_seed(0)
+    strip = torch.randn(5, BANDS, WINDOW, 20, generator=generator)
+    seen = torch.rand(5, 4, 10, generator=generator) < 0.7
+    places = (0, 4, 8, 12)
+    return Series(
+        torch.stack([strip[..., place : place + WINDOW] for place in places]),
+        torch.arange(0, 100, 20).expand(4, -1),
+        torch.stack([seen[..., place // 2 : place // 2 + 4].flatten(1).T for place in places]) if clouds else None,
+        torch.full((4,), 3) if padding else None,
+    )
+
+
+def test_patches_that_windows_share_by_hand():
+    """Ten columns of four patches, of which four windows hold 4 x 16: the second half of one, the first of the next."""
+    for batch in (overlapping(), overlapping(clouds=False), overlapping(padding=True)):
+        first, place = shared_patches(batch, to_patches(batch.pixels, 2))
+        assert len(first) == 40
+        grid = place.view(4, 4, 4)
+        assert torch.equal(grid[:-1, :, 2:], grid[1:, :, :2])
+        assert torch.equal(place.flatten()[first], torch.arange(40))
+    batch = overlapping()
+    patches = to_patches(batch.pixels, 2)
+    # What is not seen does not tell patches apart, and what is seen does: a value, a day, a look.
+    window, patch, date = (~batch.seen.transpose(1, 2)).transpose(1, 2).nonzero()[0].tolist()
+    hidden = patches.clone()
+    hidden[window, patch, date] += 1
+    assert len(shared_patches(batch, hidden)[0]) == 40
+    days = batch.dates.clone()
+    days[1, 0] += 1
+    assert len(shared_patches(replace(batch, dates=days), patches)[0]) > 40
+    unlike = patches.clone()
+    unlike[1, 0, batch.seen[1, 0].nonzero()[0, 0], 0] += 1e-6
+    assert len(shared_patches(batch, unlike)[0]) == 41
+    assert shared_patches(series(), to_patches(series().pixels, 2)) is None
+
+
+@pytest.mark.parametrize("encoder", [{}, {"mask_padding": False}], ids=["masked", "padding attended to"])
+@pytest.mark.parametrize("which", [0, 1], ids=["classifier", "segmenter"])
+def test_patches_that_windows_share_are_encoded_once_and_nothing_changes(which, encoder, monkeypatch):
+    model, batch = models(**encoder)[which], overlapping(padding=bool(encoder))
+    encoded = []
+    encode = TemporalEncoder._encode
+
+    def counted(self, series, patches, **how):
+        encoded.append(patches.shape[0] * patches.shape[1])
+        return encode(self, series, patches, **how)
+
+    monkeypatch.setattr(TemporalEncoder, "_encode", counted)
+    with torch.no_grad():
+        found = model(batch)
+        monkeypatch.setattr(tsvit, "shared_patches", lambda *_: None)
+        expected = model(batch)
+    assert encoded == [40, 64]
+    if which:
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
+        return
+    for name, value in vars(expected.float()).items():
+        if isinstance(value, torch.Tensor):
+            torch.testing.assert_close(getattr(found, name), value, atol=1e-6, rtol=1e-5, msg=name)
+        elif value is not None:
+            for part in ("tokens", "attention", "count"):
+                torch.testing.assert_close(getattr(found.padding, part), getattr(value, part), atol=1e-6, rtol=1e-5)

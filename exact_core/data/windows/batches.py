@@ -31,7 +31,8 @@ class Series:
     """What a model sees of a batch.
 
     pixels: float (B, T, C, H, W), normalised, 0 on padding.
-    dates: int64 (B, T), days since season start or day of year, as the encoder's configuration asks.
+    dates: int64 (B, T), days since season start or day of year, as the encoder's configuration asks; (1, T) where all
+        windows share them.
     seen: bool (B, P, T) or (B, 1, T), True where a patch has a usable look on that date; None: all are.
     padding: int64 (B,), how many rows of zeros and day 0 follow each window's dates and are attended to, as published;
         they are not stored. None: no padding is attended to.
@@ -291,7 +292,7 @@ def make_series(
         seen = valid[:, None] if clear is None else clear & valid[:, None]
     padding = None
     if not encoder.mask_padding:
-        count = torch.full_like(dates[:, 0], dates.shape[1]) if valid is None else valid.sum(1)
+        count = dates.new_full((len(pixels),), dates.shape[1]) if valid is None else valid.sum(1)
         padding = (encoder.pad_dates - count).clamp(min=0)
     return Series(pixels=normalised, dates=dates, seen=seen, padding=padding)
 
