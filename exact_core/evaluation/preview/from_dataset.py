@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from exact_core.data.windows.choice import evenly_chosen
 from exact_core.data.windows.cutting import thin_dates
 from exact_core.data.windows.dataset import SPLITS, Statistics, Window, WindowDataset
 from exact_core.evaluation.palette import colours_of, true_colour
@@ -205,9 +206,7 @@ def _dataset_facts(dataset: WindowDataset) -> dict[str, str]:
 
 def _spread(items: Sequence[T], count: int) -> list[T]:
     """At most `count` of the items, evenly spaced."""
-    if len(items) <= count:
-        return list(items)
-    return [items[round(place)] for place in np.linspace(0, len(items) - 1, count).tolist()]
+    return [items[place] for place in evenly_chosen(len(items), count)]
 
 
 def counted(some: int, every: int, what: str) -> str:

@@ -13,6 +13,7 @@ from exact_core.data.season.files import SCL
 from exact_core.data.season.folder import SeasonImages
 from exact_core.data.windows.cutting import thin_dates
 from exact_core.data.windows.dataset import Statistics, Window
+from exact_core.data.windows.dates import MIN_DATES, measured_dates
 from exact_core.errors import DataError
 from exact_core.evaluation.palette import colours_of
 from exact_core.evaluation.preview.content import ALL, BandSums, Footprint, Preview, SceneDates, Strip, find_gaps
@@ -104,7 +105,7 @@ def _cut_outs(images: SeasonImages, seed: int) -> list[tuple[int, int, NDArray[n
         part = images.grid.rows(row, row + side)
         part = replace(part, transform=part.transform @ Affine.translation(col, 0), width=side)
         pixels, clear = replace(images, grid=part).read(0, side)
-        if (pixels != 0).any((1, 2, 3)).sum() >= 2:
+        if measured_dates(pixels).sum() >= MIN_DATES:
             found.append((row, col, pixels, clear))
         if len(found) == CUTOUTS:
             break
