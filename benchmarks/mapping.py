@@ -38,7 +38,7 @@ from exact_core.evaluation.palette import class_colours
 from exact_core.mapping.calibration import NOT_FITTED
 from exact_core.mapping.capacity import choose_batch, window_bytes
 from exact_core.mapping.cogs import write_files
-from exact_core.mapping.finished_rows import Pieces, read_rows
+from exact_core.mapping.finished_rows import RowFiles, read_rows
 from exact_core.mapping.predict import season_predictor
 from exact_core.mapping.season_map import map_part, map_record
 from exact_core.models.segmenter import build_segmenter
@@ -93,7 +93,7 @@ def measure(folder: Path, out: Path, *, ask: int) -> dict[str, float]:
             spent["model"] += time.thread_time() - began
         return last[: len(pixels)]
 
-    pieces = Pieces(out / "rows", first=0, key="", batch=batch)
+    pieces = RowFiles(out / "rows", first=0, key="", batch=batch)
     map_part(_Timed(**vars(images)), timed, record, pieces, end=record.height, chunk=config.mapping.rows)
     spent["reading"] = sum(_Timed.seconds)
     peaks["peak_mapping"] = peak_gib()

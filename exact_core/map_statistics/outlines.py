@@ -57,7 +57,7 @@ def place_outlines(data: NDArray[np.object_], crs: Any, crop_map: CropMap) -> Pl
     # Nothing is left of an outline that enclosed nothing.
     hollow = good & ~(shapely.area(outlines) > 0)
     good &= ~hollow
-    on_map = good & shapely.intersects(outlines, _frame_of(crop_map))
+    on_map = good & shapely.intersects(outlines, _outline_of(crop_map))
     return Placed(
         kept=np.flatnonzero(on_map),
         outlines=outlines[on_map],
@@ -107,6 +107,6 @@ def _areas(outlines: NDArray[np.object_]) -> NDArray[np.object_]:
     return found
 
 
-def _frame_of(crop_map: CropMap) -> Any:
+def _outline_of(crop_map: CropMap) -> Any:
     corners = ((0, 0), (crop_map.width, 0), (crop_map.width, crop_map.height), (0, crop_map.height))
     return shapely.Polygon([crop_map.transform @ corner for corner in corners])

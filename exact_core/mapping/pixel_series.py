@@ -27,13 +27,13 @@ from exact_core.errors import DataError
 from exact_core.mapping.predict import Predictor
 from exact_core.mapping.rows import Predict, window_starts
 
-__all__ = ["label_by_tags", "make_reference", "sample_dataset", "sample_season"]
+__all__ = ["label_by_tags", "sample_dataset", "sample_season", "sample_training_season"]
 
 VOTES = 9
 """Neighbours that vote on a pixel's class where there is no segmenter."""
 
 
-def make_reference(
+def sample_training_season(
     windows: WindowDataset, predictor: Predictor | None, settings: TransferConfig, *, seed: int
 ) -> SeasonSamples:
     """A sample of a dataset's training windows, and one of windows that were held out.

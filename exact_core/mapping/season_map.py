@@ -24,7 +24,7 @@ from exact_core.errors import ConfigError, DataError, ServiceError
 from exact_core.files import publish_text
 from exact_core.mapping.calibration import Calibration, tempered
 from exact_core.mapping.cogs import MapRecord
-from exact_core.mapping.finished_rows import FinishedRows, Pieces
+from exact_core.mapping.finished_rows import FinishedRows, RowFiles
 from exact_core.mapping.rows import MappedRows, Predict, bands_of_part, map_rows, window_starts
 
 __all__ = ["PART", "PartManifest", "extent_of_part", "map_part", "map_record", "open_part", "parse_part"]
@@ -150,7 +150,7 @@ def map_part(
     images: SeasonImages,
     predict: Predict,
     record: MapRecord,
-    pieces: Pieces,
+    pieces: RowFiles,
     *,
     end: int,
     chunk: int,

@@ -35,7 +35,7 @@ from exact_core.errors import CorruptError
 
 __all__ = [
     "NEVER",
-    "REFERENCE",
+    "SAMPLES_FILE",
     "ReferenceSeason",
     "SampleBuilder",
     "SeasonSamples",
@@ -47,7 +47,7 @@ __all__ = [
     "some_dates",
 ]
 
-REFERENCE = "reference.safetensors"
+SAMPLES_FILE = "reference.safetensors"
 NEVER = 9999
 """Gap of a pixel without any clear look, days."""
 

@@ -28,7 +28,7 @@ from exact_core.evaluation.preview.content import (
 )
 from exact_core.evaluation.preview.footprints import footprints, read_index
 
-__all__ = ["Reference", "counted", "longest_first", "preview_dataset", "strip_dates", "strip_of"]
+__all__ = ["NamedStatistics", "counted", "longest_first", "preview_dataset", "strip_dates", "strip_of"]
 
 T = TypeVar("T")
 
@@ -44,14 +44,14 @@ CLOUD_FREE = 0.95
 
 
 @dataclass(frozen=True)
-class Reference:
+class NamedStatistics:
     """Statistics of training to compare with, and what they are called."""
 
     statistics: Statistics
     name: str
 
 
-def preview_dataset(dataset: WindowDataset, *, seed: int, reference: Reference | None = None) -> Preview:
+def preview_dataset(dataset: WindowDataset, *, seed: int, reference: NamedStatistics | None = None) -> Preview:
     """A preview of a window dataset.
 
     Args:
@@ -64,7 +64,7 @@ def preview_dataset(dataset: WindowDataset, *, seed: int, reference: Reference |
     for position, scene in enumerate(index.scenes):
         groups.setdefault(scene, []).append(position)
     shown = _spread(sorted(groups), SCENES)
-    known = reference or Reference(manifest.statistics, "the training split of this dataset")
+    known = reference or NamedStatistics(manifest.statistics, "the training split of this dataset")
     sums = BandSums(manifest.bands, known.statistics)
     calendar, looked = [], []
     for scene in shown:

@@ -18,7 +18,7 @@ from exact_core.errors import DataError
 from exact_core.evaluation.palette import colours_of
 from exact_core.evaluation.preview.content import ALL, BandSums, Footprint, Preview, SceneDates, Strip, find_gaps
 from exact_core.evaluation.preview.footprints import corners_of
-from exact_core.evaluation.preview.from_dataset import STRIPS, Reference, counted, longest_first, strip_of
+from exact_core.evaluation.preview.from_dataset import STRIPS, NamedStatistics, counted, longest_first, strip_of
 
 __all__ = ["preview_season"]
 
@@ -29,7 +29,7 @@ CUTOUT = (16, 48)
 
 
 def preview_season(
-    images: SeasonImages, *, source: str, limit: int, seed: int, reference: Reference | None = None
+    images: SeasonImages, *, source: str, limit: int, seed: int, reference: NamedStatistics | None = None
 ) -> Preview:
     """A preview of a season of images; a few cut-outs are in memory.
 
@@ -50,7 +50,7 @@ def preview_season(
     if not cuts:
         raise DataError(f"{source}: no part that was looked at is measured on two dates; give more acquisitions")
     side = cuts[0][2].shape[-1]
-    known = reference or Reference(_own_statistics([pixels for _, _, pixels, _ in cuts]), "")
+    known = reference or NamedStatistics(_own_statistics([pixels for _, _, pixels, _ in cuts]), "")
     sums = BandSums(images.bands, known.statistics)
     for _, _, pixels, _ in cuts:
         sums.add(ALL, pixels)
