@@ -6,4 +6,6 @@
     pastis/       PASTIS
     germany/      the Germany dataset (MTLCC)
     synthetic.py  a generated season, whose right answer is known
+
+Sources write windows; what reads windows knows no source.
 """
