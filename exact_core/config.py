@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from exact_core.errors import ConfigError
+from exact_core.yaml_values import read_yaml
 
 
 class Settings(BaseModel):
@@ -116,7 +117,7 @@ class GermanyConfig(Settings):
         return self
 
 
-OffsetRule = Literal["correct", "refuse", "stated"]
+OffsetRule = Literal["correct", "refuse", "stated", 0, 1000]
 
 
 class SeasonConfig(Settings):
@@ -142,10 +143,22 @@ class SeasonConfig(Settings):
         "name", description="column of labels/legend.csv that makes the classes: each name one, or each group"
     )
     void_codes: tuple[int | str, ...] = Field((), description="codes of the label layer whose truth is unknown")
+    missing_code: Literal["void", "background", "refuse"] = Field(
+        "void",
+        description="what a parcel without a code (null or empty, whether codes are numbers or text) is: void, its "
+        "truth unknown; background, no crop; or a reason to refuse the layer",
+    )
     offset: OffsetRule = Field(
         "correct",
         description="where metadata and pixels disagree whether a date holds the offset of 1000 of baseline 04.00: the "
-        "pixels win, and it is noted; the season is refused; or metadata are believed, unchecked",
+        "pixels win, and it is noted; the season is refused; or metadata are believed, unchecked. A number: the offset "
+        "of all dates, whatever metadata and pixels say",
+    )
+    scale: float | None = Field(
+        None,
+        gt=0,
+        description="reflectance of a stored 1, of all dates, as 0.0001; None: as metadata state, else 0.0001 for "
+        "whole numbers and 1 for fractions, within bounds that reflectance of land has",
     )
     clear_classes: tuple[int, ...] = Field(
         (4, 5, 6, 7, 11),
@@ -618,7 +631,7 @@ def load_config(path: Path) -> RunConfig:
         ConfigError: the file is missing, is no YAML mapping, or a key or value is wrong.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such configuration file; write one with `exact config RECIPE`") from None
     except OSError as error:
@@ -679,7 +692,7 @@ def override(config: RunConfig, assignments: list[str]) -> RunConfig:
             raise ConfigError(f"override {assignment!r}: expected key=value, for example classifier.training.epochs=5")
         parts = key.strip().split(".")
         try:
-            value = yaml.safe_load(text)
+            value = read_yaml(text)
         except (yaml.YAMLError, ValueError) as error:
             raise ConfigError(f"override {assignment!r}: the value is not valid YAML: {error}") from error
         node = data

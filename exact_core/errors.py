@@ -17,11 +17,17 @@ __all__ = [
     "ExactError",
     "ServiceError",
     "TrainingError",
+    "in_a_line",
 ]
 
 
 class ExactError(Exception):
     """Base class: catch this to catch everything that the package reports to a user."""
+
+
+def in_a_line(error: BaseException) -> str:
+    """What an error says: ours as they are, others with their kind."""
+    return str(error) if isinstance(error, ExactError) else f"{type(error).__name__}: {error}"
 
 
 class ConfigError(ExactError):

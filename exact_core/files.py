@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from exact_core.errors import DataError
+from exact_core.errors import CorruptError, DataError, ServiceError
 
-__all__ = ["copy_file", "link_or_copy", "publish_text", "read_table_text", "sha256_of"]
+__all__ = [
+    "DISK_FULL",
+    "checked_text",
+    "copy_file",
+    "file_facts",
+    "link_or_copy",
+    "publish_checked",
+    "publish_text",
+    "publishing",
+    "read_table_text",
+    "sha256_of",
+]
+
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""What a full disk, a used-up quota and a limit on file sizes say."""
+CHECKSUM = re.compile(rb'"checksum":\s*"([0-9a-f]{64})"')
+ZEROS = 64 * "0"
 
 
 def read_table_text(path: Path) -> str:
@@ -27,11 +48,71 @@ def read_table_text(path: Path) -> str:
         ) from error
 
 
-def publish_text(path: Path, text: str) -> None:
-    """Write UTF-8 text to `path`, all of it or nothing."""
+@contextmanager
+def publishing(path: Path, *, size: int) -> Iterator[Path]:
+    """A name to write a file under, which becomes `path` when all is there; of a failure nothing stays.
+
+    Args:
+        path: the file.
+        size: bytes that it will have, about.
+
+    Raises:
+        ServiceError: it cannot be written.
+    """
     partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    try:
+        yield partial
+        os.replace(partial, path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        if error.errno not in DISK_FULL:
+            raise ServiceError(f"{path}: cannot be written: {error}; choose another folder, then repeat") from error
+        free = shutil.disk_usage(path.parent).free
+        raise ServiceError(
+            f"{path}: the disk is full: {size / 1e6:,.1f} MB are needed, {free / 1e6:,.1f} MB are free; make room, "
+            f"then repeat"
+        ) from error
+
+
+def publish_text(path: Path, text: str) -> None:
+    """Write UTF-8 text to `path`, all of it or nothing.
+
+    Raises:
+        ServiceError: it cannot be written.
+    """
+    content = text.encode()
+    with publishing(path, size=len(content)) as partial:
+        partial.write_bytes(content)
+
+
+def publish_checked(path: Path, text: str) -> None:
+    """Write JSON that has a key `checksum` in its outermost object, with an empty value, which gets its SHA-256.
+
+    The sum is that of the file with 64 zeros in its place.
+    """
+    zeroed = text.replace('"checksum": ""', f'"checksum": "{ZEROS}"', 1)
+    assert ZEROS in zeroed
+    publish_text(path, zeroed.replace(ZEROS, hashlib.sha256(zeroed.encode()).hexdigest(), 1))
+
+
+def checked_text(path: Path) -> str:
+    """The text of such a file; of one without a checksum, as older versions wrote, what is there.
+
+    Raises:
+        CorruptError: it is not what was written.
+        OSError: it cannot be read.
+    """
+    content = path.read_bytes()
+    found = CHECKSUM.search(content)
+    if found:
+        start, end = found.span(1)
+        if hashlib.sha256(content[:start] + ZEROS.encode() + content[end:]).hexdigest().encode() != found[1]:
+            raise CorruptError(f"{path}: corrupt: it is not what was written; put a copy back, or make it again")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise CorruptError(f"{path}: corrupt: {error}; put a copy back, or make it again") from error
 
 
 def copy_file(source: Path, target: Path) -> None:
@@ -47,6 +128,11 @@ def link_or_copy(source: str | Path, target: str | Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
+
+
+def file_facts(path: Path) -> dict[str, Any]:
+    """Size and SHA-256 of a file, as records of ours keep them."""
+    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
 
 
 def sha256_of(path: Path) -> str:

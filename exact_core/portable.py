@@ -12,7 +12,6 @@ trained on.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,9 @@ from safetensors.torch import load_file
 
 from exact_core.config import RunConfig
 from exact_core.data.windows.batches import make_series
+from exact_core.errors import CorruptError
+from exact_core.files import sha256_of
+from exact_core.manifest import read_record
 from exact_core.models.segmenter import build_segmenter
 
 
@@ -34,7 +36,10 @@ class CropSegmenter(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     def load_context(self, context: Any) -> None:
         """Build the model and load its weights, on a GPU where there is one."""
         folder = Path(context.artifacts["segmenter"])
-        manifest = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        manifest = read_record(folder / "model.json")
+        for entry in (manifest["weights"], manifest.get("config")):
+            if entry and sha256_of(folder / entry["name"]) != entry["sha256"]:
+                raise CorruptError(f"{folder / entry['name']}: corrupt: it is not what was logged; log the model again")
         config = RunConfig.model_validate(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model = build_segmenter(

@@ -78,7 +78,7 @@ class Cluster(Connection):
                 "upload_pipeline_version",
                 name=package.version,
                 pipelineid=pipeline.pipeline_id,
-                description=f"code of {package.version}",
+                description=package.description,
             )
 
         return self._create(f"version {package.version}", find, make), True
@@ -96,6 +96,9 @@ class Cluster(Connection):
 
     def steps(self, run: Any) -> list[str]:
         """Names of the steps of a run's pipeline; none where its version is gone."""
+        if run.pipeline_spec:
+            # Started without an uploaded version.
+            return _steps(run.pipeline_spec)
         reference = run.pipeline_version_reference
         if reference is None:
             return []
@@ -108,9 +111,7 @@ class Cluster(Connection):
             )
         except MissingError:
             return []
-        spec = version.pipeline_spec or {}
-        spec = spec.get("pipeline_spec", spec)
-        return _leaves(spec, spec.get("root", {}))
+        return _steps(version.pipeline_spec or {})
 
     def start(
         self,
@@ -120,10 +121,12 @@ class Cluster(Connection):
         version: Any,
         arguments: dict[str, Any],
         service_account: str | None = None,
+        description: str = "",
     ) -> Any:
         """Create a run. `name` must be new: it tells whether an attempt without an answer has created the run."""
         wanted = api.V2beta1Run(
             display_name=name,
+            description=description or None,
             experiment_id=experiment_id,
             pipeline_version_reference=_reference(version),
             runtime_config=api.V2beta1RuntimeConfig(parameters=arguments),
@@ -190,7 +193,9 @@ class Cluster(Connection):
             return next(self._named("pipelines", package.name, **place), None)
 
         def make() -> Any:
-            return self._upload(package.text, "upload_pipeline", name=package.name, **place)
+            return self._upload(
+                package.text, "upload_pipeline", name=package.name, description=package.description, **place
+            )
 
         return self._create(f"pipeline {package.name}", find, make)
 
@@ -207,6 +212,12 @@ class Cluster(Connection):
 
     def _named(self, what: str, name: str, **settings: Any) -> Iterator[Any]:
         return self._pages(what, filter=_named_filter(name), **settings)
+
+
+def _steps(spec: dict[str, Any]) -> list[str]:
+    """Names of the steps of a package, which has two parts where it asks Kubernetes for something."""
+    spec = spec.get("pipeline_spec", spec)
+    return _leaves(spec, spec.get("root", {}))
 
 
 def _leaves(spec: dict[str, Any], component: dict[str, Any]) -> list[str]:

@@ -7,12 +7,10 @@ import hashlib
 from pathlib import Path
 
 import exact_core
+from exact_core.environment import STATE_VARIABLE
 from exact_core.errors import DataError
 
 __all__ = ["STATE_VARIABLE", "code_version", "fresh_folder"]
-
-STATE_VARIABLE = "EXACT_STATE_DIR"
-"""Folder in which training keeps checkpoints, so that a killed run continues; unset: it starts again."""
 
 
 @functools.cache

@@ -4,31 +4,42 @@ from __future__ import annotations
 
 import atexit
 import hashlib
-import json
 import logging
-import os
 import shutil
-import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field
 from torch import nn
 
 from exact_core.artifacts.folders import STATE_VARIABLE, code_version
 from exact_core.artifacts.stage_files import STORE_VARIABLE
-from exact_core.config import RunConfig, Settings, describe, load_config
+from exact_core.config import RunConfig, load_config
 from exact_core.data.windows.dataset import FileEntry, Statistics, WindowDataset, sha256_of, verify
 from exact_core.data.windows.series_sample import SAMPLES_FILE, SeasonSamples, load_season_samples, save_season_samples
-from exact_core.errors import ConfigError, DataError
-from exact_core.files import publish_text
+from exact_core.environment import variable
+from exact_core.errors import ConfigError, DataError, ServiceError
+from exact_core.manifest import Manifest, publish_record, read_record
 from exact_core.mapping.calibration import NOT_FITTED, Calibration
 from exact_core.models.classifier import TagClassifier
 from exact_core.models.segmenter import AnySegmenter, build_segmenter
-from exact_core.storage import Pointer, Store, content_key, fetch_folder, open_store, publish_folder, read_pointer
+from exact_core.storage import (
+    Pointer,
+    Store,
+    StoreOptions,
+    content_key,
+    default_cache,
+    fetch_folder,
+    open_store,
+    publish_folder,
+    read_pointer,
+)
+from exact_core.termination import at_failure
 from exact_core.training.checkpoint import Checkpoints, Progress, load_weights, save_weights
+from exact_core.undefined import defined
 
 __all__ = [
     "ModelManifest",
@@ -45,13 +56,18 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-WEIGHTS = "weights.safetensors"
+WEIGHTS, CONFIG = "weights.safetensors", "config.yaml"
 LATEST = "latest.json"
 """Pointer to the newest checkpoint of a training in the store."""
 
 
 UPLOAD_SECONDS = 300.0
-"""Checkpoints go to a store at most this often: what a lost machine may cost beside its last epoch."""
+"""Checkpoints go to a store at most this often: what a lost machine may cost beside its last epoch. The first goes at
+once, and so does the newest when the process is asked to end."""
+AGAIN_SECONDS = 60.0
+"""Pause after an upload that failed, or `UPLOAD_SECONDS` if that is shorter."""
+FEW_TRIES = StoreOptions(attempts=3, timeout=20.0)
+"""An upload holds up the training, and the next is not far."""
 
 
 class StoredCheckpoints(Checkpoints):
@@ -66,15 +82,26 @@ class StoredCheckpoints(Checkpoints):
         super().__init__(folder)
         self._local, self._store = folder, store
         self._sent: Pointer | None = None
-        self._sent_at = time.monotonic()
+        self._next = 0.0
+        self._newer = False
+        at_failure(self._send)
 
     def save(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, *, best: bool, write: bool = True
     ) -> None:
         """See `Checkpoints`."""
         super().save(model, optimizer, progress, best=best, write=write)
-        if write and time.monotonic() - self._sent_at >= UPLOAD_SECONDS:
+        if not write:
+            return
+        self._newer = True
+        if time.monotonic() < self._next:
+            return
+        try:
             self._send()
+        except ServiceError as error:
+            # The one on this machine is good.
+            self._next = time.monotonic() + min(AGAIN_SECONDS, UPLOAD_SECONDS)
+            log.warning("the checkpoint of epoch %d is not in the store: %s", progress.epoch, error)
 
     def resume(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
         """See `Checkpoints`."""
@@ -90,10 +117,13 @@ class StoredCheckpoints(Checkpoints):
         return super().resume(model, optimizer)
 
     def _send(self) -> None:
+        """Put the newest checkpoint into the store, if it is not there."""
+        if not self._newer:
+            return
         before = self._sent
         self._sent = publish_folder(self._local, "state.json", self._store.uri)
         self._store.write(LATEST, self._sent.model_dump_json(indent=2).encode())
-        self._sent_at = time.monotonic()
+        self._newer, self._next = False, time.monotonic() + UPLOAD_SECONDS
         if before is not None and before.digest != self._sent.digest:
             kept = {file.sha256 for file in (*self._sent.files, self._sent.manifest)}
             gone = {file.sha256 for file in (*before.files, before.manifest)} - kept
@@ -108,16 +138,18 @@ def checkpoints_for(stage: str, *digests: str) -> Checkpoints:
     neither, nowhere.
     """
     key = hashlib.sha256("\0".join([stage, code_version(), *digests]).encode()).hexdigest()[:16]
-    if root := os.environ.get(STATE_VARIABLE):
+    if root := variable(STATE_VARIABLE):
         return Checkpoints(Path(root) / f"{stage}-{key}")
-    if store := os.environ.get(STORE_VARIABLE):
-        folder = tempfile.TemporaryDirectory(prefix="exact-state-")
-        atexit.register(folder.cleanup)
-        return StoredCheckpoints(Path(folder.name), open_store(store).below(f"state/{stage}-{key}"))
+    if store := variable(STORE_VARIABLE):
+        # In the cache, which clears away what killed processes left.
+        held = ExitStack()
+        folder = held.enter_context(default_cache().scratch())
+        atexit.register(held.close)
+        return StoredCheckpoints(folder, open_store(store, options=FEW_TRIES).below(f"state/{stage}-{key}"))
     return Checkpoints(None)
 
 
-class ModelManifest(Settings):
+class ModelManifest(Manifest):
     """`model.json`, written last: what is needed beside the weights to use a model, and where it comes from."""
 
     schema_version: Literal[1] = 1
@@ -131,6 +163,7 @@ class ModelManifest(Settings):
     supervision: Literal["tags", "dense"]
     code_version: str
     weights: FileEntry
+    config: FileEntry | None = Field(None, description="config.yaml; null in models of older versions")
     calibration: Calibration = Field(NOT_FITTED, description="of a segmenter's confidence")
     reference: FileEntry | None = Field(None, description="sample of the training season; segmenters have one")
 
@@ -151,9 +184,9 @@ def save_model(
     if reference is not None:
         save_season_samples(out / SAMPLES_FILE, reference)
     save_weights(model, out / WEIGHTS)
-    config.save(out / "config.yaml")
+    config.save(out / CONFIG)
     metrics = {"best_epoch": progress.best_epoch, "best": progress.best, "history": progress.history}
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=2), encoding="utf-8")
+    publish_record(out / "metrics.json", metrics)
     record = ModelManifest(
         kind="classifier" if isinstance(model, TagClassifier) else "segmenter",
         bands=manifest.bands,
@@ -165,10 +198,11 @@ def save_model(
         supervision=supervision,
         code_version=code_version(),
         weights=_entry(out / WEIGHTS, manifest.splits["train"]),
+        config=_entry(out / CONFIG, manifest.splits["train"]),
         calibration=calibration,
         reference=None if reference is None else _entry(out / SAMPLES_FILE, manifest.splits["train"]),
     )
-    publish_text(out / "model.json", record.model_dump_json(indent=2))
+    record.write(out / "model.json")
 
 
 def _entry(path: Path, windows: int) -> FileEntry:
@@ -217,8 +251,7 @@ def open_season_samples(folder: Path, manifest: ModelManifest) -> SeasonSamples 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
     """The rows, one an epoch, of a model's training."""
-    history: list[dict[str, float]] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["history"]
-    return history
+    return [defined(epoch) for epoch in read_record(folder / "metrics.json")["history"]]
 
 
 def _segmenter(folder: Path, manifest: ModelManifest, config: RunConfig) -> AnySegmenter:
@@ -238,10 +271,7 @@ def read_manifest(folder: Path, kind: str) -> ModelManifest:
     path = folder / "model.json"
     if not path.is_file():
         raise DataError(f"{path}: no {kind} here; train one with `exact train-{kind}`")
-    try:
-        manifest = ModelManifest.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise DataError(describe(error, where=str(path), model=ModelManifest)) from error
+    manifest = ModelManifest.read(path)
     if manifest.kind != kind:
         raise DataError(f"{path}: this is a {manifest.kind}, expected a {kind}")
     return manifest
@@ -250,7 +280,9 @@ def read_manifest(folder: Path, kind: str) -> ModelManifest:
 def _open_model(folder: Path, kind: str) -> tuple[ModelManifest, RunConfig]:
     manifest = read_manifest(folder, kind)
     verify(folder, manifest.weights)
-    return manifest, load_config(folder / "config.yaml")
+    if manifest.config is not None:
+        verify(folder, manifest.config)
+    return manifest, load_config(folder / CONFIG)
 
 
 def _check_fit(manifest: ModelManifest, folder: Path, dataset: WindowDataset) -> None:

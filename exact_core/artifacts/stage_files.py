@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from exact_core.storage import default_cache, fetch_folder, manifest_of, publish_folder, read_pointer
+from exact_core.environment import patience, variable
+from exact_core.storage import StoreOptions, default_cache, fetch_folder, manifest_of, publish_folder, read_pointer
 from exact_core.tracking.runs import Tracker
 
 __all__ = ["STORE_VARIABLE", "Artifact", "StageFiles", "stage_files"]
@@ -69,7 +69,7 @@ class StageFiles:
         """The folder that a stage is to write for an output; `optional`: or not to write at all."""
         if optional:
             self._optional.add(artifact.path)
-        if not os.environ.get(STORE_VARIABLE):
+        if not variable(STORE_VARIABLE):
             return Path(artifact.path)
         name = Path(artifact.path).name
         folder = self._outputs.setdefault(name, (artifact, self._scratch / f"new-{name}"))[1]
@@ -82,10 +82,12 @@ class StageFiles:
 
     def publish(self) -> None:
         """Send what was written to the store, and put the pointers where the outputs are expected."""
+        # Here, at the end of a stage, all that it did is at stake.
+        options = StoreOptions(patience=patience())
         for name, (artifact, folder) in self._outputs.items():
             if artifact.path in self._optional and not folder.exists():
                 continue
-            pointer = publish_folder(folder, manifest_of(folder), os.environ[STORE_VARIABLE])
+            pointer = publish_folder(folder, manifest_of(folder), variable(STORE_VARIABLE), options=options)
             Path(artifact.path).parent.mkdir(parents=True, exist_ok=True)
             pointer.save(Path(artifact.path))
             artifact.metadata.update(store_uri=pointer.uri, digest=pointer.digest)

@@ -5,7 +5,6 @@ Rows are read in bands of full width, so memory does not follow the size of the 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,8 @@ from rasterio.windows import Window
 
 from exact_core.data.windows.dataset import VOID
 from exact_core.errors import CorruptError, DataError
+from exact_core.files import file_facts
+from exact_core.manifest import read_record
 from exact_core.mapping.cogs import BLOCK, CLASS, CONFIDENCE
 
 __all__ = ["CLASS", "CONFIDENCE", "CropMap", "open_map"]
@@ -117,15 +118,16 @@ def open_map(folder: Path) -> CropMap:
     manifest = folder / "map.json"
     if not manifest.is_file():
         raise DataError(f"{folder}: no map here, map.json is missing; make one with `exact map`")
-    try:
-        record = json.loads(manifest.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CorruptError(f"{manifest}: not JSON: {error}; make the map again with `exact map`") from error
-    classes = record.get("classes") if isinstance(record, dict) else None
+    record = read_record(manifest)
+    classes = record.get("classes")
     if not isinstance(classes, dict) or not 0 < len(classes) <= VOID:
         raise CorruptError(
             f"{manifest}: classes {classes!r:.80}; expected names and colours, as `exact map` writes them"
         )
+    # Maps of older versions name no files.
+    for name, facts in record.get("files", {}).items():
+        if name in (CLASS, CONFIDENCE) and (not (folder / name).is_file() or file_facts(folder / name) != facts):
+            raise CorruptError(f"{folder / name}: corrupt: it is not what was written; make or copy the map again")
     try:
         with rasterio.open(folder / CLASS) as file:
             if file.crs is None or file.dtypes[0] != "uint8" or file.nodata != VOID:

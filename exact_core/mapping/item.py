@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,14 @@ from rasterio.transform import Affine
 from rasterio.warp import transform_geom
 
 from exact_core.data.windows.dataset import VOID
-from exact_core.files import publish_text
+from exact_core.files import file_facts, publish_text
 from exact_core.mapping.cogs import CLASS, CONFIDENCE, PROBABILITIES, MapRecord
+from exact_core.undefined import to_json
 
 __all__ = ["write_item"]
 
 CLASSIFICATION = "https://stac-extensions.github.io/classification/v2.0.0/schema.json"
+FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
 PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 RASTER = "https://stac-extensions.github.io/raster/v2.0.0/schema.json"
 PERCENT = {"data_type": "uint8", "nodata": VOID, "unit": "%", "raster:scale": 1, "raster:offset": 0}
@@ -48,7 +49,7 @@ def write_item(record: MapRecord, out: Path) -> None:
             "proj:shape": [record.height, record.width],
             "proj:transform": list(transform)[:9],
         },
-        stac_extensions=[PROJECTION, RASTER, CLASSIFICATION],
+        stac_extensions=[PROJECTION, RASTER, CLASSIFICATION, FILE],
     )
     for name, title, bands in _assets(record):
         item.add_asset(
@@ -62,8 +63,12 @@ def write_item(record: MapRecord, out: Path) -> None:
             ),
         )
     item.add_asset("thumbnail", pystac.Asset("./quicklook.png", media_type=pystac.MediaType.PNG, roles=["thumbnail"]))
+    for asset in item.assets.values():
+        facts = file_facts(out / asset.href)
+        # A multihash: 0x12 is SHA-256, 0x20 its length (https://github.com/multiformats/multihash).
+        asset.extra_fields |= {"file:size": facts["bytes"], "file:checksum": f"1220{facts['sha256']}"}
     content: dict[str, Any] = item.to_dict(include_self_link=False)
-    publish_text(out / "item.json", json.dumps(content, indent=2))
+    publish_text(out / "item.json", to_json(content))
 
 
 def _assets(record: MapRecord) -> list[tuple[str, str, list[dict[str, Any]]]]:

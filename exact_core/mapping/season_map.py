@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from exact_core.config import Settings, describe
 from exact_core.data.season.archives import size_of
 from exact_core.data.season.folder import SeasonImages
 from exact_core.data.season.strips import Strips
 from exact_core.data.windows.dataset import VOID
 from exact_core.errors import ConfigError, DataError, ServiceError
-from exact_core.files import publish_text
+from exact_core.manifest import Manifest
 from exact_core.mapping.calibration import Calibration, tempered
 from exact_core.mapping.cogs import MapRecord
 from exact_core.mapping.finished_rows import FinishedRows, RowFiles
@@ -32,7 +31,7 @@ __all__ = ["PART", "PartManifest", "extent_of_part", "map_part", "map_record", "
 PART = "part.json"
 
 
-class PartManifest(Settings):
+class PartManifest(Manifest):
     """`part.json`, written last: some of the rows of a map, which `exact join-map` makes a map of."""
 
     schema_version: Literal[1] = 1
@@ -46,7 +45,7 @@ class PartManifest(Settings):
 
     def publish(self, folder: Path) -> None:
         """Write it; with it the part is complete."""
-        publish_text(folder / PART, self.model_dump_json(indent=2))
+        self.write(folder / PART)
 
 
 def open_part(folder: Path) -> PartManifest:
@@ -58,10 +57,7 @@ def open_part(folder: Path) -> PartManifest:
     path = folder / PART
     if not path.is_file():
         raise DataError(f"{path}: no part of a map here; make one with `exact map ... --part 1/2`")
-    try:
-        return PartManifest.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise DataError(describe(error, where=str(path), model=PartManifest)) from error
+    return PartManifest.read(path)
 
 
 def parse_part(text: str) -> tuple[int, int]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 
 from exact_core.evaluation.run_report.comparison import Candidate, write_comparison
+from exact_core.manifest import read_record
 from exact_core.tracking.lookups import Evaluations
 
 __all__ = ["compare_runs"]
@@ -35,7 +35,7 @@ def compare_runs(references: list[str], *, out: Path) -> str:
         with tempfile.TemporaryDirectory() as scratch:
             metrics = evaluations.fetch(run, "metrics.json", Path(scratch))
             picture = evaluations.fetch(run, "figures/map.png", Path(scratch), missing_ok=True)
-            content = json.loads(metrics.read_text(encoding="utf-8")) if metrics is not None else {}
+            content = read_record(metrics) if metrics is not None else {}
             candidates.append(
                 Candidate(
                     title=evaluations.title(run, reference),

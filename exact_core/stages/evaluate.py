@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,11 +20,13 @@ from exact_core.errors import ConfigError
 from exact_core.evaluation.run_report.panels import panels, scene_image
 from exact_core.evaluation.run_report.report import MAX_SCENES, ReportData, SceneMap, figure_files, write_report
 from exact_core.evaluation.score import HEADLINE, majority_guess, score_masks, score_tags, summarise
-from exact_core.files import copy_file, publish_text
+from exact_core.files import copy_file
+from exact_core.manifest import publish_record, read_record
 from exact_core.mapping.predict import Predictor, map_scene
 from exact_core.metrics import Scores, confusion_matrix
 from exact_core.tracking.runs import Tracker
 from exact_core.training.loop import choose_device
+from exact_core.undefined import defined
 
 __all__ = ["evaluate", "read_confusion"]
 
@@ -156,10 +157,10 @@ def _publish(
         tracker.log_file(figure, folder="figures")
     # Under a name that a browser knows, whatever the runner calls its output.
     tracker.log_file(out / "report.html", folder="report")
-    publish_text(out / "metrics.json", json.dumps(data.metrics, indent=2))
+    publish_record(out / "metrics.json", data.metrics)
     for name in ("metrics.json", "config.yaml"):
         tracker.log_file(out / name)
-    summary = _headline(data.metrics)
+    summary = defined(_headline(data.metrics))
     tracker.log_summary(summary)
     told = ", ".join(f"{name} {value:.3f}" for name, value in summary.items())
     log.info("evaluate: %s split, %s", manifest.evaluation_split, told)
@@ -168,7 +169,7 @@ def _publish(
 
 def read_confusion(folder: Path) -> tuple[list[str], list[list[int]]]:
     """Class names, background first, and the confusion matrix (rows = truth) of an evaluation folder."""
-    matrix = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["confusion"]
+    matrix = read_record(folder / "metrics.json")["confusion"]
     return matrix["classes"], matrix["counts"]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Sequence
@@ -13,7 +12,8 @@ from exact_core.artifacts.folders import fresh_folder
 from exact_core.data.windows.combined import check_alike
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import ConfigError, DataError
-from exact_core.files import link_or_copy, publish_text
+from exact_core.files import link_or_copy
+from exact_core.manifest import publish_record, read_record
 from exact_core.tracking.runs import Tracker
 
 __all__ = ["GATHERED", "Fold", "check_seasons", "gather_seasons", "open_fold"]
@@ -62,7 +62,7 @@ def gather_seasons(*, datasets: Sequence[Path], out: Path, tracker: Tracker) -> 
             | {"digest": manifest.digest, "windows": sum(manifest.splits.values())}
         )
         log.info("gather_seasons: %s: %s, starts %s", folder.name, manifest.source, manifest.season_start)
-    publish_text(out / GATHERED, json.dumps({"seasons": seasons}, indent=2))
+    publish_record(out / GATHERED, {"seasons": seasons})
     tracker.log_file(out / GATHERED)
     tracker.log_summary({"seasons": float(len(seasons))})
     return _names(len(seasons))
@@ -78,7 +78,7 @@ def open_fold(folder: Path, fold: str) -> Fold:
     path = folder / GATHERED
     if not path.is_file():
         raise DataError(f"{folder}: no {GATHERED} there, so no gathered seasons")
-    seasons = [folder / each["folder"] for each in json.loads(path.read_text(encoding="utf-8"))["seasons"]]
+    seasons = [folder / each["folder"] for each in read_record(path)["seasons"]]
     names = _names(len(seasons))
     if fold not in names:
         raise ConfigError(f"fold = {fold!r}: expected one of {', '.join(names)}")

@@ -36,6 +36,7 @@ from exact_core.data.windows.mask_dataset import MaskManifest, MaskQuality, writ
 from exact_core.errors import DataError, TrainingError
 from exact_core.tracking.runs import Tracker
 from exact_core.training.loop import choose_device
+from exact_core.undefined import defined
 
 __all__ = ["generate_masks"]
 
@@ -238,7 +239,7 @@ def _told(masks: MaskManifest, out: Path, tracker: Tracker) -> dict[str, float]:
             **{f"coverage.{_key(name)}": share for name, share in masks.coverage.items()},
         }
     )
-    return summary
+    return defined(summary)
 
 
 def _gate(quality: MaskQuality, settings: MasksConfig, out: Path) -> None:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from exact_core.artifacts.folders import fresh_folder
 from exact_core.errors import DataError
-from exact_core.files import publish_text
+from exact_core.files import file_facts
+from exact_core.manifest import publish_record
 from exact_core.mapping.cogs import MapRecord, MapResult, write_files
 from exact_core.mapping.finished_rows import FinishedRows, read_rows
 from exact_core.mapping.item import write_item
 from exact_core.mapping.season_map import PART, PartManifest, open_part
 from exact_core.tracking.runs import Tracker
+from exact_core.undefined import defined
 
 __all__ = ["MAP", "deliver", "join_map"]
 
@@ -57,7 +58,7 @@ def join_map(*, parts: Sequence[Path], out: Path, tracker: Tracker) -> dict[str,
         **deliver(record, rows, out, tracker),
     }
     tracker.log_summary(summary)
-    return summary
+    return defined(summary)
 
 
 def deliver(record: MapRecord, rows: Iterable[FinishedRows], out: Path, tracker: Tracker) -> dict[str, float]:
@@ -68,7 +69,8 @@ def deliver(record: MapRecord, rows: Iterable[FinishedRows], out: Path, tracker:
     """
     result = write_files(record, rows, out)
     write_item(record, out)
-    publish_text(out / MAP, json.dumps(_described(record, result), indent=2))
+    files = {path.name: file_facts(path) for path in sorted(out.iterdir()) if path.name != MAP and path.is_file()}
+    publish_record(out / MAP, {**_described(record, result), "files": files})
     for name in (MAP, "quicklook.png", "item.json"):
         tracker.log_file(out / name, folder="map")
     log.info(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from pathlib import Path
@@ -14,7 +13,8 @@ from exact_core.data.windows.combined import join_datasets
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import DataError
 from exact_core.evaluation.score import HEADLINE
-from exact_core.files import copy_file, publish_text
+from exact_core.files import copy_file
+from exact_core.manifest import publish_record, read_record
 from exact_core.stages.evaluate import evaluate
 from exact_core.stages.gather_seasons import Fold, check_seasons
 from exact_core.stages.generate_masks import generate_masks
@@ -22,6 +22,7 @@ from exact_core.stages.season_table import RECORD, ROW, season_table
 from exact_core.stages.train_classifier import train_classifier
 from exact_core.stages.train_segmenter import train_segmenter
 from exact_core.tracking.runs import NoTracker, Tracker
+from exact_core.undefined import defined
 
 __all__ = ["leave_each_season_out", "leave_season_out"]
 
@@ -79,7 +80,7 @@ def leave_season_out(
     if not keep_models:
         for name in MODELS:
             shutil.rmtree(out / name, ignore_errors=True)
-    publish_text(out / ROW, json.dumps(row, indent=2))
+    publish_record(out / ROW, row)
     tracker.log_file(out / ROW)
     summary = {
         prefix + name: row[kind][name]
@@ -88,7 +89,7 @@ def leave_season_out(
         if row[kind][name] is not None
     }
     tracker.log_summary(summary)
-    return summary
+    return defined(summary)
 
 
 def _row(config: RunConfig, windows: list[WindowDataset], *, dense: bool) -> dict[str, Any]:
@@ -152,9 +153,9 @@ def leave_each_season_out(
 def _same_task(out: Path, task: dict[str, Any]) -> None:
     """Raise DataError if what lies half done in `out` is of other settings or datasets, or these in another order."""
     path = out / TASK
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != task:
+    if path.is_file() and read_record(path) != task:
         raise DataError(f"{out}: begun with other settings or datasets; choose another folder, or delete this one")
-    publish_text(path, json.dumps(task, indent=2))
+    publish_record(path, task)
 
 
 def _train(config: RunConfig, fold: Fold, *, dense: bool, out: Path) -> None:
@@ -185,6 +186,6 @@ def _scored(config: RunConfig, dataset: Path, name: str, *, out: Path, tracker: 
             report=out / f"report_{name}.html",
             tracker=tracker,
         )
-    metrics = json.loads((place / "metrics.json").read_text(encoding="utf-8"))
+    metrics = read_record(place / "metrics.json")
     iou = {crop: figures["iou"] for crop, figures in metrics["per_class"].items()}
     return {**{key: metrics[key] for key in HEADLINE}, "iou": iou}

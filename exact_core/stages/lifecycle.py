@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -13,7 +14,9 @@ from pathlib import Path
 
 from exact_core.artifacts.folders import code_version
 from exact_core.config import RunConfig, SegmenterConfig
-from exact_core.errors import ExactError
+from exact_core.environment import variable
+from exact_core.errors import in_a_line
+from exact_core.termination import TerminatedError, ending_in_order
 from exact_core.tracking.runs import NoTracker, Tracker, tracked_stage
 from exact_core.training.ranks import is_first_process
 
@@ -35,7 +38,14 @@ FAILURE_VARIABLE = "EXACT_FAILURE_FILE"
 """File that receives the message of an ExactError, for a runner to repeat after its own output; may be unset."""
 
 
+FIRST = "preflight"
+KILLED = (
+    "was killed (signal 9): most likely out of memory; give it more, or lower classifier.training.batch and "
+    "segmenter.training.batch"
+)
 FOLLOW_SECONDS = 1.0
+GRACE_SECONDS = 10.0
+"""What a stage whose runner has died gets to end in order."""
 
 
 @contextmanager
@@ -56,24 +66,41 @@ def open_stage(name: str, config: RunConfig, *, pipeline_run: str = "", tracking
     if runner := os.environ.get(RUNNER_VARIABLE):
         threading.Thread(target=_follow, args=(int(runner),), daemon=True).start()
         log.info("%s: stage process %d", name, os.getpid())
-    started = time.perf_counter()
+    failure = variable(FAILURE_VARIABLE)
+    if failure:
+        # A process that the kernel ends says nothing more.
+        Path(failure).write_text(f"{name}: {KILLED}", encoding="utf-8")
     try:
-        if not tracking:
-            yield NoTracker()
-            return
-        title = f"{config.recipe} seed {config.seed}"
-        if config.segmenter.model != SegmenterConfig().model:
-            title += f", {config.segmenter.title}"
-        with tracked_stage(name, pipeline_run=pipeline_run, name=title) as tracker:
-            tracker.log_params({**config.model_dump(mode="json"), "code_version": code_version()})
-            tracker.set_tags({"exact.image": os.environ.get(IMAGE_VARIABLE, "none")})
+        with ending_in_order(), _tracked(name, config, pipeline_run=pipeline_run, tracking=tracking) as tracker:
             yield tracker
-            tracker.log_summary({"seconds": time.perf_counter() - started})
-    except Exception as error:
-        if failure := os.environ.get(FAILURE_VARIABLE):
-            said = str(error) if isinstance(error, ExactError) else f"{type(error).__name__}: {error}"
-            Path(failure).write_text(f"{name}: {said}", encoding="utf-8")
+    except BaseException as error:
+        if failure:
+            Path(failure).write_text(f"{name}: {in_a_line(error)}", encoding="utf-8")
+        if isinstance(error, TerminatedError):
+            # A line instead of a trace, and the exit status of a process that a signal has ended.
+            log.error("%s: %s", name, error)
+            raise SystemExit(128 + signal.SIGTERM) from None
         raise
+    if failure:
+        Path(failure).unlink(missing_ok=True)
+
+
+@contextmanager
+def _tracked(name: str, config: RunConfig, *, pipeline_run: str, tracking: bool) -> Iterator[Tracker]:
+    started = time.perf_counter()
+    if not tracking:
+        yield NoTracker()
+        return
+    title = f"{config.recipe} seed {config.seed}"
+    if config.segmenter.model != SegmenterConfig().model:
+        title += f", {config.segmenter.title}"
+    params = {**config.model_dump(mode="json"), "code_version": code_version()}
+    # The first stage of a run finds out what is there; the others know that MLflow was.
+    patient = bool(pipeline_run) and name != FIRST
+    with tracked_stage(name, pipeline_run=pipeline_run, name=title, params=params, patient=patient) as tracker:
+        tracker.set_tags({"exact.image": os.environ.get(IMAGE_VARIABLE, "none")})
+        yield tracker
+        tracker.log_summary({"seconds": time.perf_counter() - started})
 
 
 def _follow(runner: int) -> None:
@@ -83,4 +110,7 @@ def _follow(runner: int) -> None:
         try:
             os.kill(runner, 0)
         except ProcessLookupError:
+            # In order, so that MLflow hears of it and nothing is left in temporary folders.
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(GRACE_SECONDS)
             os._exit(1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 import time
 from pathlib import Path
@@ -17,7 +16,9 @@ from exact_core.artifacts.folders import STATE_VARIABLE, code_version, fresh_fol
 from exact_core.artifacts.model_folders import ModelManifest, open_segmenter
 from exact_core.config import EncoderConfig, RunConfig
 from exact_core.data.season.archives import modified
-from exact_core.data.season.folder import SeasonImages, open_season
+from exact_core.data.season.folder import SeasonImages
+from exact_core.data.sources import parse_source, source_of, with_season
+from exact_core.environment import variable
 from exact_core.errors import ConfigError
 from exact_core.evaluation.palette import colours_of
 from exact_core.mapping.capacity import Careful, choose_batch, window_bytes
@@ -26,7 +27,6 @@ from exact_core.mapping.finished_rows import RowFiles, read_rows
 from exact_core.mapping.predict import season_predictor
 from exact_core.mapping.season_map import PART, PartManifest, extent_of_part, map_part, map_record, parse_part
 from exact_core.models.segmenter import AnySegmenter
-from exact_core.stages.ingest import parse_source, with_season
 from exact_core.stages.join_map import MAP, deliver
 from exact_core.tracking.runs import Tracker
 from exact_core.training.loop import choose_device
@@ -50,7 +50,7 @@ def map_season(
 
     Args:
         config: `mapping` and `device` apply, and `data.season`; dates are thinned as for the segmenter's training.
-        source: season:PATH; any other has no images of an area, so there is nothing to map.
+        source: with images of an area; of any other there is nothing to map.
         season: a year or START/DAYS; empty: what the source says.
         segmenter: model folder.
         out: folder for the map's files and map.json; of a part, for its rows and part.json; the manifest comes last.
@@ -68,13 +68,13 @@ def map_season(
     """
     number, parts = parse_part(part or "1/1")
     kind, place = parse_source(source)
-    if kind != "season":
+    if not source_of(kind).opens:
         log.info("map_season: nothing to map: a %s source has windows, and no images of an area", kind)
         return {}
     fresh_folder(out, PART if part else MAP)
     model, manifest, trained = open_segmenter(segmenter)
     asked = with_season(config, season, kind=kind).data
-    images = open_season(Path(place), asked.model_copy(update={"max_dates": trained.data.max_dates}))
+    images = source_of(kind).open(place, asked.model_copy(update={"max_dates": trained.data.max_dates}))
     if images.bands != manifest.bands:
         raise ConfigError(f"{segmenter}: the model wants bands {manifest.bands}, {source} has {images.bands}")
     record = map_record(
@@ -121,7 +121,7 @@ def _map(
         )
     )
     key = _key(config, record, images, device, first, end)
-    state = os.environ.get(STATE_VARIABLE)
+    state = variable(STATE_VARIABLE)
     folder = Path(state) / f"map-{key[:16]}" if state else out / ROWS
     started = time.perf_counter()
     batch = config.mapping.batch or _fitting(predict, images, manifest, trained.segmenter.reading, device)

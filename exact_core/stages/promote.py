@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import tempfile
 from dataclasses import asdict
@@ -15,11 +14,12 @@ from exact_core.config import PromotionConfig, RunConfig
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import ConfigError
 from exact_core.evaluation.paired_bootstrap import Comparison, UnitCounts, compare, unit_counts
-from exact_core.files import publish_text
+from exact_core.manifest import publish_record, read_record
 from exact_core.mapping.predict import Predictor
 from exact_core.tracking.registry import CHALLENGER, CHAMPION, Registry, default_name
 from exact_core.tracking.runs import Tracker
 from exact_core.training.loop import choose_device
+from exact_core.undefined import defined
 
 __all__ = ["decide", "promote", "read_decision"]
 
@@ -69,10 +69,10 @@ def promote(
         keys = ("champion", "challenger", "difference", "low", "high")
         summary |= {f"promotion_{key}": record["comparison"][key] for key in keys}
     tracker.log_summary(summary)
-    publish_text(out / "metrics.json", json.dumps(record, indent=2))
+    publish_record(out / "metrics.json", record)
     tracker.log_file(out / "metrics.json", folder="promotion")
     log.info("promote: %s version %s: %s", name, record["version"], record["reason"])
-    return summary
+    return defined(summary)
 
 
 def decide(comparison: Comparison, config: PromotionConfig) -> tuple[bool, str]:
@@ -96,7 +96,7 @@ def decide(comparison: Comparison, config: PromotionConfig) -> tuple[bool, str]:
 
 def read_decision(folder: Path) -> str:
     """The decision of a finished stage as Markdown, for a person to read."""
-    record = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    record = read_record(folder / "metrics.json")
     verdict = "promoted to champion" if record["promoted"] else "not promoted"
     lines = [f"**{record['model']}** version {record['version']}: {verdict}", "", record["reason"]]
     if record["comparison"]:

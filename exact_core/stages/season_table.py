@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +11,10 @@ from exact_core.artifacts.folders import fresh_folder
 from exact_core.errors import DataError
 from exact_core.evaluation.run_report.seasons_page import season_names, write_seasons_page
 from exact_core.evaluation.score import HEADLINE
-from exact_core.files import copy_file, publish_text
+from exact_core.files import copy_file
+from exact_core.manifest import publish_record, read_record
 from exact_core.tracking.runs import Tracker
+from exact_core.undefined import defined
 
 __all__ = ["RECORD", "ROW", "season_table", "table"]
 
@@ -41,19 +42,17 @@ def season_table(*, rows: Sequence[Path], out: Path, tracker: Tracker, report: P
         DataError: rows of different runs, or not all of them.
     """
     fresh_folder(out, RECORD)
-    seasons = sorted(
-        (json.loads((folder / ROW).read_text(encoding="utf-8")) for folder in rows), key=lambda row: row["season_start"]
-    )
+    seasons = sorted((read_record(folder / ROW) for folder in rows), key=lambda row: row["season_start"])
     _check(seasons)
     figures = _summary(seasons)
     record = {"seasons": seasons, "supervision": seasons[0]["supervision"], **figures}
     write_seasons_page(out / "report.html", record)
     if report is not None:
         copy_file(out / "report.html", report)
-    publish_text(out / RECORD, json.dumps(record, indent=2))
+    publish_record(out / RECORD, record)
     tracker.log_file(out / RECORD)
     tracker.log_file(out / "report.html", folder="report")
-    summary = {f"{kind}_{name}": value for kind, values in figures.items() for name, value in values.items()}
+    summary = defined({f"{kind}_{name}": value for kind, values in figures.items() for name, value in values.items()})
     tracker.log_summary(summary)
     for line in table(out).splitlines():
         log.info("season_table: %s", line)
@@ -62,7 +61,7 @@ def season_table(*, rows: Sequence[Path], out: Path, tracker: Tracker, report: P
 
 def table(out: Path) -> str:
     """The result as Markdown, figures in percent."""
-    record = json.loads((out / RECORD).read_text(encoding="utf-8"))
+    record = read_record(out / RECORD)
     lines = ["| left out | OA | mIoU | F1 | mIoU, seasons seen |", "| --- | --- | --- | --- | --- |"]
     for name, row in zip(season_names(record["seasons"]), record["seasons"], strict=True):
         lines.append(_line(name, row["new"], row["seen"]))

@@ -24,6 +24,7 @@ from exact_core.training.checkpoint import Progress
 from exact_core.training.distributed import Processes, join
 from exact_core.training.loop import choose_device, fit, seed_everything
 from exact_core.training.segmenter import SegmenterTask
+from exact_core.undefined import defined
 
 __all__ = ["train_segmenter"]
 
@@ -68,6 +69,7 @@ def train_segmenter(
         summary["validation_miou"] = progress.best
     if processes.first:
         _save(config, windows, mask_set, model, progress, out=out, device=device, tracker=tracker)
+    summary = defined(summary)
     tracker.log_summary({f"final_{name}": value for name, value in summary.items()})
     return summary
 
@@ -142,7 +144,7 @@ def _save(
         reference=sample_training_season(windows, teller, config.transfer, seed=config.seed),
     )
     figures = {"temperature": calibration.temperature, "calibration_error": calibration.error_after}
-    tracker.log_summary({name: value for name, value in figures.items() if value is not None})
+    tracker.log_summary(defined(figures))
     tracker.set_tags({"exact.calibrated_on": calibration.fitted_on})
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import logging
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,19 +14,20 @@ from numpy.typing import NDArray
 from exact_core.artifacts.folders import code_version, fresh_folder
 from exact_core.artifacts.model_folders import ModelManifest, load_segmenter, open_season_samples, open_segmenter
 from exact_core.config import RunConfig, TransferConfig
-from exact_core.data.season.folder import open_season
+from exact_core.data.sources import parse_source, source_of, with_season
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.data.windows.series_sample import SeasonSamples, SeriesSample
 from exact_core.errors import ConfigError, DataError
 from exact_core.evaluation.transfer.findings import Level, Transfer, compare_seasons, compare_statistics
 from exact_core.evaluation.transfer.page import TransferPage, write_page
-from exact_core.files import copy_file, publish_text
+from exact_core.files import copy_file
+from exact_core.manifest import publish_record
 from exact_core.mapping.pixel_series import label_by_tags, sample_dataset, sample_season, sample_training_season
 from exact_core.mapping.predict import Predictor, season_predictor
 from exact_core.models.segmenter import AnySegmenter
-from exact_core.stages.ingest import parse_source, with_season
 from exact_core.tracking.runs import Tracker
 from exact_core.training.loop import choose_device
+from exact_core.undefined import defined
 
 __all__ = ["transfer_report"]
 
@@ -79,7 +79,8 @@ def transfer_report(
 
     Args:
         config: `transfer`, `evaluation.batch`, `seed` and `device` apply, and `data.season`.
-        source: season:PATH; or the folder of a window dataset of the new season; any other has nothing to compare.
+        source: with images of an area; or the folder of a window dataset of the new season; any other has nothing to
+            compare.
         season: a year or START/DAYS of a season source; empty: what the source says.
         segmenter: model folder; it carries a sample of its season. None: classes are told by tags.
         dataset: the training dataset, to sample it anew; None: the segmenter's own sample.
@@ -97,7 +98,7 @@ def transfer_report(
             report is then written and tracked all the same.
     """
     kind = "dataset" if _is_dataset(source) else parse_source(source)[0]
-    if kind not in ("season", "dataset"):
+    if kind != "dataset" and not source_of(kind).opens:
         log.info("transfer_report: nothing to compare: a %s source has windows, and no images of an area", kind)
         if report is not None:
             report.parent.mkdir(parents=True, exist_ok=True)
@@ -116,7 +117,7 @@ def transfer_report(
     transfer = _compare(config, model, found)
     _publish(config, source, model, found, transfer, out=out, report=report, tracker=tracker)
     summary = {"verdict": float(list(Level).index(transfer.verdict))}
-    summary |= {f"transfer_{each.name}": each.value for each in transfer.findings if each.value is not None}
+    summary |= defined({f"transfer_{each.name}": each.value for each in transfer.findings})
     tracker.log_summary(summary)
     _refuse(config.transfer, source, transfer)
     return summary
@@ -150,7 +151,7 @@ def _publish(
     )
     if report is not None:
         copy_file(out / "report.html", report)
-    publish_text(out / "transfer.json", json.dumps(record, indent=2))
+    publish_record(out / "transfer.json", record)
     for name in ("transfer.json", "report.html"):
         tracker.log_file(out / name, folder="transfer")
     tracker.set_tags({"exact.transfer": transfer.verdict.words})
@@ -212,9 +213,10 @@ def _calendar(model: _Model, start: dt.date, length: int) -> NDArray[np.float64]
 
 
 def _sample_images(config: RunConfig, source: str, season: str, model: _Model) -> _Season:
-    asked = with_season(config, season, kind="season").data
+    kind, place = parse_source(source)
+    asked = with_season(config, season, kind=kind).data
     asked = asked.model_copy(update={"max_dates": model.trained.data.max_dates})
-    images = open_season(Path(parse_source(source)[1]), asked)
+    images = source_of(kind).open(place, asked)
     if images.bands != model.bands:
         raise ConfigError(f"the model wants bands {model.bands}, {source} has {images.bands}")
     predict = None
@@ -285,7 +287,7 @@ def _record(config: RunConfig, source: str, model: _Model, found: _Season, trans
         "dates": [str(date) for date in found.dates],
         "verdict": transfer.verdict.value,
         "findings": [{**asdict(each), "level": each.level.value} for each in transfer.findings],
-        "bands": [_plain(asdict(each)) for each in transfer.bands],
+        "bands": [asdict(each) for each in transfer.bands],
         "classes": [{**asdict(each), "level": each.level.value} for each in transfer.classes],
         "days": [
             {"day": float(day), "importance": float(weight), "seen_in_training": float(ours), "seen": float(theirs)}
@@ -299,8 +301,3 @@ def _record(config: RunConfig, source: str, model: _Model, found: _Season, trans
         "code_version": code_version(),
         "notes": notes,
     }
-
-
-def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    """JSON knows no NaN."""
-    return {name: None if isinstance(value, float) and np.isnan(value) else value for name, value in row.items()}

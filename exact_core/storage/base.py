@@ -54,6 +54,8 @@ class StoreOptions:
     """Seconds before the second try; each further pause is twice as long, and shortened by chance by up to half."""
     longest_pause: float = 10.0
     """Seconds that no pause exceeds."""
+    patience: float = 0.0
+    """Seconds for which such a request is tried at least, however many tries that takes."""
     timeout: float = 60.0
     """Seconds without a byte after which a request has failed."""
 

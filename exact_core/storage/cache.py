@@ -23,11 +23,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from exact_core.environment import number, variable
 from exact_core.errors import ConfigError, ServiceError
-from exact_core.files import sha256_of
+from exact_core.files import DISK_FULL, sha256_of
 from exact_core.storage.base import PARTIAL, Progress, Store, content_key, free_bytes
 from exact_core.storage.download import fill, journal_of
-from exact_core.storage.locks import DISK_FULL, exclusive, open_locked, same_file
+from exact_core.storage.locks import exclusive, open_locked, same_file
 
 __all__ = ["Cache", "default_cache"]
 
@@ -265,12 +266,8 @@ def default_cache() -> Cache:
         ConfigError: the bound is no number.
         ServiceError: the folder cannot be used.
     """
-    given = os.environ.get("EXACT_CACHE_GB") or "20"
-    try:
-        bound = int(float(given) * GB)
-    except (ValueError, OverflowError) as error:
-        raise ConfigError(f"EXACT_CACHE_GB = {given!r}; give a number of gigabytes, such as 20 or 0.5") from error
-    return Cache(Path(os.environ.get("EXACT_CACHE_DIR") or "~/.cache/exact").expanduser(), bound=bound)
+    bound = int(number("EXACT_CACHE_GB", 20.0, unit="gigabytes") * GB)
+    return Cache(Path(variable("EXACT_CACHE_DIR", "~/.cache/exact")).expanduser(), bound=bound)
 
 
 def _allocate(descriptor: int, size: int) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from exact_core.errors import DataError, ServiceError
-from exact_core.files import sha256_of
+from exact_core.files import DISK_FULL, sha256_of
 from exact_core.storage.base import (
     MIB,
     PARTIAL,
@@ -21,7 +21,7 @@ from exact_core.storage.base import (
     check_key,
     one_at_a_time,
 )
-from exact_core.storage.locks import DISK_FULL, exclusive
+from exact_core.storage.locks import exclusive
 
 __all__ = ["FileStore"]
 

@@ -1,18 +1,14 @@
-"""File locks that travel with a file through a rename, and what a full disk looks like."""
+"""File locks that travel with a file through a rename."""
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["DISK_FULL", "exclusive", "open_locked"]
-
-DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""What a full disk, a used-up quota and a limit on file sizes say."""
+__all__ = ["exclusive", "open_locked"]
 
 
 def open_locked(path: Path, *, lock: int, create: bool = False) -> int | None:

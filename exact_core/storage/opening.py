@@ -18,8 +18,9 @@ BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 def open_store(uri: str, *, options: StoreOptions | None = None) -> Store:
     """The store at `s3://bucket/prefix`, `file:///folder` or a plain path.
 
-    An S3 server is reached by AWS_ENDPOINT_URL (unset: Amazon's), AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
-    AWS_SESSION_TOKEN (optional) and AWS_REGION (unset: us-east-1), as they are set at this moment.
+    An S3 server is reached by AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL (unset: Amazon's), AWS_ACCESS_KEY_ID,
+    AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN (optional) and AWS_REGION (unset: us-east-1), by way of http_proxy or
+    https_proxy unless no_proxy names it, as they are set at this moment.
 
     Raises:
         ConfigError: the URI or a variable is missing or wrong.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from xml.etree.ElementTree import ParseError
 import urllib3
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
 
+from exact_core.environment import shown
 from exact_core.errors import DataError, ExactError, ServiceError
 from exact_core.storage.base import StoreOptions
 
@@ -26,14 +29,33 @@ PASSING = frozenset(
 """Codes that may pass when a request is repeated, beside every answer of 429 or 500 and above."""
 LOST = frozenset({"InvalidPart", "InvalidPartOrder", "NoSuchUpload"})
 """Codes of an upload that another process has finished or aborted, or whose parts the server has lost."""
+RENEW = "renew AWS_SESSION_TOKEN with its two keys, which are read when a stage begins; then repeat the command"
+REGION = "set AWS_REGION to the region of this bucket"
+ROOM = "make room in the store, or have its quota raised; the same command goes on from here"
+KMS = "check the encryption key of the bucket (KMS): that it is enabled, and that these keys may use it"
+TRUST = "its certificate is not trusted here: set AWS_CA_BUNDLE to the file of its authority"
 HELP = {
     "AccessDenied": "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and what they may do with this bucket",
     "InvalidAccessKeyId": "check AWS_ACCESS_KEY_ID",
     "SignatureDoesNotMatch": "check AWS_SECRET_ACCESS_KEY",
     "NoSuchBucket": "make the bucket, or name one that exists",
     "RequestTimeTooSkewed": "set this machine's clock",
-    "AuthorizationHeaderMalformed": "check AWS_REGION",
-    "XMinioStorageFull": "make room in the store",
+    "XMinioStorageFull": ROOM,
+    "QuotaExceeded": ROOM,
+    "XMinioAdminBucketQuotaExceeded": ROOM,
+    "InsufficientStorage": ROOM,
+    "ExpiredToken": RENEW,
+    "InvalidToken": RENEW,
+    "TokenRefreshRequired": RENEW,
+    "AuthorizationHeaderMalformed": REGION,
+    "PermanentRedirect": REGION,
+    "TemporaryRedirect": REGION,
+    "MovedPermanently": REGION,
+    "IllegalLocationConstraintException": REGION,
+    "AllAccessDisabled": "its owner has closed this bucket: name another, or have it opened",
+    "InvalidRequest": "the server does not take such a request: check that AWS_ENDPOINT_URL names an S3 server",
+    "NotImplemented": "this server lacks what is needed: use one that takes multipart uploads and Content-MD5",
+    "MethodNotAllowed": "check that AWS_ENDPOINT_URL names an S3 server",
 }
 Result = TypeVar("Result")
 
@@ -64,23 +86,29 @@ class Requests:
             ServiceError, DataError: it failed for good.
             LostUploadError: the upload it belongs to is no longer there.
         """
-        options = self.options
-        for attempt in range(1, options.attempts + 1):
+        options, began = self.options, time.monotonic()
+        for attempt in itertools.count(1):
             try:
                 return request()
             except (MinioException, urllib3.exceptions.HTTPError, ParseError) as error:
                 code = (error.code or "") if isinstance(error, S3Error) else ""
                 if code in LOST:
                     raise LostUploadError(code) from error
-                said = f"{code}: {error.message}" if isinstance(error, S3Error) else f"{type(error).__name__}: {error}"
-                if not _may_pass(error) or attempt == options.attempts:
+                if isinstance(error, S3Error):
+                    region = _region(error)
+                    said = f"{code}: {error.message}" + (f" (its region: {region})" if region else "")
+                else:
+                    said = f"{type(error).__name__}: {shown(str(error))}"
+                left = options.patience - (time.monotonic() - began)
+                if not _may_pass(error) or (attempt >= options.attempts and left <= 0):
                     raise self.failure(action, key, said, code, attempt) from error
                 pause = min(options.longest_pause, options.first_pause * 2 ** (attempt - 1))
                 pause *= random.uniform(0.5, 1)  # noqa: S311 - parts that wait for one server should not all wake at once
                 what = f"{action} {key or self.bucket}" + (f", part {part}," if part else "")
+                more = f"of {options.attempts}" if attempt < options.attempts else f"within {left:.0f} s more"
                 log.warning(
-                    "cannot %s at %s: %s; try %d of %d in %.1f s",
-                    *(what, self.endpoint, said, attempt + 1, options.attempts, pause),
+                    "cannot %s at %s: %s; try %d %s in %.1f s",
+                    *(what, self.endpoint, said, attempt + 1, more, pause),
                 )
                 time.sleep(pause)
         raise AssertionError("a store makes one attempt at least")
@@ -93,15 +121,31 @@ class Requests:
         where = f"bucket {self.bucket}, key {key}" if key else f"bucket {self.bucket}"
         tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
         helps = HELP.get(code, "check AWS_ENDPOINT_URL and that the store is up; the same command goes on from here")
+        if code.startswith("KMS."):
+            helps = KMS
+        elif "CERTIFICATE_VERIFY_FAILED" in said:
+            helps = TRUST
+        elif "ProxyError" in said:
+            helps = "check the proxy's address, or name the store in no_proxy"
         return ServiceError(f"cannot {action} {uri} ({where}) at {self.endpoint} after {tries}: {said}; {helps}")
+
+
+def _region(error: S3Error) -> str:
+    """Where the server says that the bucket is."""
+    if HELP.get(error.code or "") != REGION:
+        return ""
+    found = re.search(rb"<Region>([\w-]+)</Region>", error.response.data or b"")
+    return found[1].decode() if found else str(error.response.headers.get("x-amz-bucket-region", ""))
 
 
 def _may_pass(error: Exception) -> bool:
     """Whether the same request may succeed later."""
     if isinstance(error, S3Error):
-        return error.code in PASSING or error.response.status == 429 or error.response.status >= 500
+        # 501 and 507, no such function and no room, are answers that stay.
+        status = error.response.status
+        return error.code in PASSING or status == 429 or (status >= 500 and status not in (501, 507))
     if isinstance(error, ServerError):
-        return error.status_code == 429 or error.status_code >= 500
+        return error.status_code == 429 or (error.status_code >= 500 and error.status_code not in (501, 507))
     if isinstance(error, urllib3.exceptions.SSLError):
         return False
     # No answer, half an answer, or what a proxy says in the place of a server that is starting.

@@ -9,12 +9,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
-import os
+import re
+import ssl
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import certifi
 import urllib3
@@ -22,6 +25,7 @@ from minio import Minio
 from minio.datatypes import Part
 from minio.error import S3Error
 
+from exact_core.environment import readable_file, shown, variable
 from exact_core.errors import ConfigError, DataError
 from exact_core.storage.base import (
     FileDigest,
@@ -76,32 +80,25 @@ class S3Store(Store):
         Raises:
             ConfigError: one is missing or wrong.
         """
-        endpoint = os.environ.get("AWS_ENDPOINT_URL") or AMAZON
-        url = urlsplit(endpoint)
-        if url.scheme not in ("http", "https") or not url.netloc or url.path.strip("/"):
-            raise ConfigError(f"AWS_ENDPOINT_URL = {endpoint!r}; give http://host:port or https://host, without a path")
+        endpoint, url = _endpoint()
         names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-        if missing := [name for name in names if not os.environ.get(name)]:
+        if missing := [name for name in names if not variable(name)]:
             raise ConfigError(f"s3://{bucket} at {endpoint} needs {' and '.join(missing)}; set what is missing")
-        # Our own retries, which say what they wait for: urllib3's stay silent.
-        pool = urllib3.PoolManager(
-            timeout=urllib3.Timeout(connect=min(10.0, options.timeout), read=options.timeout),
-            maxsize=2 * options.workers,
-            retries=False,
-            cert_reqs="CERT_REQUIRED",
-            ca_certs=os.environ.get("AWS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE") or certifi.where(),
-        )
-        client = Minio(
-            url.netloc,
-            access_key=os.environ[names[0]],
-            secret_key=os.environ[names[1]],
-            session_token=os.environ.get("AWS_SESSION_TOKEN") or None,
-            secure=url.scheme == "https",
-            # Named, the region need not be asked for, which a limited user may not do.
-            region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1",
-            http_client=pool,
-        )
-        return cls(bucket, prefix, client=client, endpoint=endpoint, options=options)
+        pool, way = _pool(url, options)
+        try:
+            client = Minio(
+                url.netloc,
+                access_key=variable(names[0]),
+                secret_key=variable(names[1]),
+                session_token=variable("AWS_SESSION_TOKEN") or None,
+                secure=url.scheme == "https",
+                # Named, the region need not be asked for, which a limited user may not do.
+                region=variable("AWS_REGION") or variable("AWS_DEFAULT_REGION") or "us-east-1",
+                http_client=pool,
+            )
+        except ValueError as error:
+            raise ConfigError(f"s3://{bucket} at {endpoint}: {error}; check AWS_ENDPOINT_URL and AWS_REGION") from error
+        return cls(bucket, prefix, client=client, endpoint=f"{endpoint}{way}", options=options)
 
     def below(self, name: str) -> S3Store:
         """See `Store`."""
@@ -122,6 +119,9 @@ class S3Store(Store):
                 found = self._client.stat_object(self.bucket, self._name(key))
             except S3Error as error:
                 if error.response.status == 404:
+                    return None
+                # Keys that may list below a prefix only are not told that an object is missing.
+                if error.response.status == 403 and not self._is_listed(key):
                     return None
                 raise
             # Servers change the case of metadata keys; these headers compare without it.
@@ -216,7 +216,13 @@ class S3Store(Store):
 
         def ask() -> list[str]:
             # With the whole name as the prefix: MinIO's own server lists nothing for a shorter one.
-            listed = self._client._list_multipart_uploads(self.bucket, prefix=name)
+            try:
+                listed = self._client._list_multipart_uploads(self.bucket, prefix=name)
+            except S3Error as error:
+                # Without this right an upload that was cut off is begun anew.
+                if error.code == "AccessDenied":
+                    return []
+                raise
             return sorted(str(upload.upload_id) for upload in listed.uploads if upload.object_name == name)
 
         return self._requests.ask("list uploads of", key, ask)
@@ -229,12 +235,26 @@ class S3Store(Store):
         """
         if self._bucket_seen:
             return
-        self._requests.ask(
-            "list", "", lambda: next(iter(self._client.list_objects(self.bucket, prefix=self.prefix)), None)
-        )
-        if not self._requests.ask("find", "", lambda: self._client.bucket_exists(self.bucket)):
+        base = f"{self.prefix}/" if self.prefix else ""
+        self._requests.ask("list", "", lambda: next(iter(self._client.list_objects(self.bucket, prefix=base)), None))
+
+        def exists() -> bool:
+            try:
+                return bool(self._client.bucket_exists(self.bucket))
+            except S3Error as error:
+                # Keys for a prefix may not ask about the bucket, and have just listed in it.
+                if error.code == "AccessDenied":
+                    return True
+                raise
+
+        if not self._requests.ask("find", "", exists):
             raise self._requests.failure("find", "", "NoSuchBucket: there is no such bucket", "NoSuchBucket", 1)
         self._bucket_seen = True
+
+    def _is_listed(self, key: str) -> bool:
+        name = self._name(key)
+        found = self._client.list_objects(self.bucket, prefix=name, recursive=True)
+        return any(item.object_name == name for item in found)
 
     def _put(self, key: str, content: Callable[[], bytes], sha256: str) -> None:
         def ask() -> None:
@@ -330,6 +350,70 @@ class S3Store(Store):
         """Key in the bucket."""
         check_key(key)
         return f"{self.prefix}/{key}" if self.prefix else key
+
+
+def _endpoint() -> tuple[str, SplitResult]:
+    """The server's address, whole and in parts.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    # The one for S3 goes before that for all of Amazon's services, as Amazon's own tools have it.
+    name = "AWS_ENDPOINT_URL_S3" if variable("AWS_ENDPOINT_URL_S3") else "AWS_ENDPOINT_URL"
+    endpoint = variable(name, AMAZON)
+    try:
+        url = urlsplit(endpoint)
+        valid = url.scheme in ("http", "https") and bool(url.hostname) and (url.port or 80) > 0
+    except ValueError:  # a port above 65535
+        valid = False
+    if not valid or url.path.strip("/") or url.query or url.fragment or re.search(r"[\s_]", url.netloc):
+        raise ConfigError(
+            f"{name} = {shown(endpoint)!r}: no address of a server; give http://host:port or https://host, without a "
+            f"path, the port up to 65535, the host without underscores"
+        )
+    if "@" in url.netloc:
+        raise ConfigError(
+            f"{name} = {shown(endpoint)!r}: has a login in it; give http://host:port, and the login in "
+            f"AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+    return endpoint, url
+
+
+def _pool(url: SplitResult, options: StoreOptions) -> tuple[urllib3.PoolManager, str]:
+    """Connections to a server, by way of a proxy where the environment names one, and the words for that way.
+
+    Raises:
+        ConfigError: a file of certificates or the proxy's address is none.
+    """
+    bundle = readable_file("AWS_CA_BUNDLE") or readable_file("SSL_CERT_FILE") or certifi.where()
+    try:
+        ssl.create_default_context(cafile=bundle)
+    except (ssl.SSLError, OSError) as error:
+        raise ConfigError(
+            f"AWS_CA_BUNDLE or SSL_CERT_FILE = {bundle}: holds no certificates: {error}; name a PEM file"
+        ) from error
+    settings: dict[str, Any] = {
+        "timeout": urllib3.Timeout(connect=min(10.0, options.timeout), read=options.timeout),
+        "maxsize": 2 * options.workers,
+        # Our own retries, which say what they wait for: urllib3's stay silent.
+        "retries": False,
+        "cert_reqs": "CERT_REQUIRED",
+        "ca_certs": bundle,
+    }
+    proxy = getproxies().get(url.scheme, "")
+    if not proxy or proxy_bypass(url.netloc):
+        return urllib3.PoolManager(**settings), ""
+    try:
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        login = unquote(f"{parts.username}:{parts.password or ''}") if parts.username else None
+        address = f"{parts.scheme}://{parts.hostname}:{parts.port or 80}"
+        headers = urllib3.make_headers(proxy_basic_auth=login) if login else None
+        return urllib3.ProxyManager(address, proxy_headers=headers, **settings), f" by the proxy {address}"
+    except (ValueError, urllib3.exceptions.HTTPError) as error:
+        raise ConfigError(
+            f"{url.scheme}_proxy = {shown(proxy)!r}: no address of a proxy: {error}; give http://host:port, or name "
+            f"{url.hostname} in no_proxy"
+        ) from error
 
 
 def _checksum(data: bytes) -> dict[str, str | list[str] | tuple[str]]:

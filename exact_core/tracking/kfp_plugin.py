@@ -10,6 +10,7 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
+from exact_core.environment import shown
 from exact_core.errors import ServiceError
 
 if TYPE_CHECKING:
@@ -47,15 +48,15 @@ def given_run(client: MlflowClient) -> Run | None:
     except MlflowException as error:
         if error.error_code not in UNKNOWN:
             raise ServiceError(
-                f"MLFLOW_RUN_ID = {run_id}: MLflow at MLFLOW_TRACKING_URI = {client.tracking_uri} does not hand out "
-                f"this run: {error}; give both variables of one server, or unset MLFLOW_RUN_ID"
+                f"MLFLOW_RUN_ID = {run_id}: MLflow at MLFLOW_TRACKING_URI = {shown(client.tracking_uri)} does not hand "
+                f"out this run: {error}; give both variables of one server, or unset MLFLOW_RUN_ID"
             ) from error
     log.warning(
         "MLFLOW_RUN_ID = %s: MLflow at MLFLOW_TRACKING_URI = %s has no such run, so what is recorded goes to a run of "
         "its own there; for one record, let KFP's MLflow plugin and the secret with MLFLOW_TRACKING_URI name the same "
         "server",
         run_id,
-        client.tracking_uri,
+        shown(client.tracking_uri),
     )
     return None
 

@@ -6,17 +6,33 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exact_core.errors import ConfigError, DataError, ServiceError
-from exact_core.tracking.runs import STAGE_TAG, open_client, tracking_uri
+from exact_core.environment import shown
+from exact_core.errors import ConfigError, DataError
+from exact_core.tracking.errors import explained, refused
+from exact_core.tracking.runs import PIPELINE_TAG, STAGE_TAG, open_client, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-__all__ = ["Evaluations"]
+__all__ = ["Evaluations", "stage_states"]
 
 EVALUATE = "evaluate"
 PARENT_TAG = "mlflow.parentRunId"
 MODELS = "models:/"
+
+
+def stage_states(pipeline_run: str) -> dict[str, str]:
+    """Stage -> state of its run (running, finished, failed, killed), in the order in which they began.
+
+    Raises:
+        ServiceError: MLflow does not answer.
+    """
+    client, experiment = open_client()
+    with explained("list the stages of a run"):
+        runs = client.search_runs(
+            [experiment], f"tags.`{PIPELINE_TAG}` = '{pipeline_run}'", order_by=["attributes.start_time"]
+        )
+    return {run.data.tags[STAGE_TAG]: run.info.status.lower() for run in runs if STAGE_TAG in run.data.tags}
 
 
 class Evaluations:
@@ -46,9 +62,12 @@ class Evaluations:
                 if child.data.tags.get(STAGE_TAG) == EVALUATE and child.info.status == "FINISHED":
                     return child
         except MlflowException as error:
+            if not refused(error):
+                with explained(f"look up {reference}"):
+                    raise
             raise ConfigError(
-                f"{reference}: MLflow at {tracking_uri()} knows no such run or model: {error}; give the identity of a "
-                f"run, or NAME@ALIAS or NAME/VERSION of a model"
+                f"{reference}: MLflow at {shown(tracking_uri())} knows no such run or model: {error}; give the "
+                f"identity of a run, or NAME@ALIAS or NAME/VERSION of a model"
             ) from error
         raise DataError(f"{reference}: no finished stage {EVALUATE} belongs to this run; let its pipeline end first")
 
@@ -59,17 +78,13 @@ class Evaluations:
             DataError: it has none.
             ServiceError: MLflow does not hand it out.
         """
-        from mlflow.exceptions import MlflowException
-
         parent = path.rpartition("/")[0]
-        try:
+        with explained(f"hand out {path}"):
             if path not in {item.path for item in self.client.list_artifacts(run.info.run_id, parent or None)}:
                 if missing_ok:
                     return None
                 raise DataError(f"MLflow run {run.info.run_id} has no {path}; evaluate the map again")
             return Path(self.client.download_artifacts(run.info.run_id, path, str(folder)))
-        except (MlflowException, OSError) as error:
-            raise ServiceError(f"MLflow at {tracking_uri()} does not hand out {path}: {error}") from error
 
     def title(self, run: Run, reference: str) -> str:
         """What a person would call it: a model as it was asked for; a run by its pipeline's name and its identity."""
@@ -95,9 +110,10 @@ class Evaluations:
         """Keep a comparison as a run of its own, which names those compared; its identity."""
         names = json.dumps([run.info.run_id for run in runs])
         tags = {STAGE_TAG: "compare", "exact.compared": names}
-        run_id = str(self.client.create_run(self.experiment, run_name="comparison", tags=tags).info.run_id)
-        self.client.log_artifact(run_id, str(report))
-        self.client.set_terminated(run_id, "FINISHED")
+        with explained("keep the comparison"):
+            run_id = str(self.client.create_run(self.experiment, run_name="comparison", tags=tags).info.run_id)
+            self.client.log_artifact(run_id, str(report))
+            self.client.set_terminated(run_id, "FINISHED")
         return run_id
 
     def _run_of(self, reference: str) -> str:

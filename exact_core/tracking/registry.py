@@ -7,7 +7,7 @@ place. Beside `tracking` the only module that imports mlflow.
 from __future__ import annotations
 
 import ast
-import json
+import re
 import shutil
 import tempfile
 from importlib.metadata import version
@@ -18,10 +18,14 @@ import numpy as np
 import yaml
 
 import exact_core
-from exact_core.errors import DataError, ServiceError
+from exact_core.environment import patience
+from exact_core.errors import ConfigError, CorruptError, DataError, ServiceError
+from exact_core.files import sha256_of
+from exact_core.manifest import read_record
+from exact_core.tracking.errors import explained, patiently
 from exact_core.tracking.runs import MlflowTracker, Tracker, tracking_uri
 
-__all__ = ["CHALLENGER", "CHAMPION", "Registry", "default_name"]
+__all__ = ["CHALLENGER", "CHAMPION", "Registry", "check_model_name", "default_name"]
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 DIGEST_TAG = "exact.weights_sha256"
@@ -33,6 +37,26 @@ EXAMPLE_DATES = 4
 def default_name(dataset: str) -> str:
     """The registered model of a dataset's name, where no other is given."""
     return f"exact-{dataset}"
+
+
+def check_model_name(name: str) -> None:
+    """Refuse a name that MLflow's registry does not take, before there is anything to register.
+
+    Raises:
+        ConfigError: it has / or : in it, which stand before a version and an alias, or both kinds of quotes.
+    """
+    if not name.strip() or any(character in name for character in "/:") or ("'" in name and '"' in name):
+        raise ConfigError(
+            f"model = {name!r}: MLflow takes no name of a model with / or : in it, and this project none with both "
+            f"kinds of quotes; take another, for example {re.sub('[^A-Za-z0-9._-]+', '-', name).strip('-') or 'exact'}"
+        )
+
+
+def _named(name: str) -> str:
+    """MLflow's filter for a name; in double quotes it may have an apostrophe."""
+    check_model_name(name)
+    quote = '"' if "'" in name else "'"
+    return f"name = {quote}{name}{quote}"
 
 
 class Registry:
@@ -67,54 +91,75 @@ class Registry:
         Raises:
             ServiceError: MLflow does not take it.
         """
-        import mlflow
-        from mlflow.exceptions import MlflowException
-
-        manifest = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        manifest = read_record(folder / "model.json")
+        for entry in (manifest["weights"], manifest.get("config")):
+            if entry and sha256_of(folder / entry["name"]) != entry["sha256"]:
+                raise CorruptError(f"{folder / entry['name']}: corrupt: it is not what was written; train again")
         digest = manifest["weights"]["sha256"]
-        try:
-            for each in self.client.search_model_versions(f"name = '{name}'"):
+
+        def ask() -> str:
+            for each in self.client.search_model_versions(_named(name)):
                 if each.tags.get(DIGEST_TAG) == digest and each.run_id == self.run_id:
                     return str(each.version)
-            with mlflow.start_run(run_id=self.run_id), tempfile.TemporaryDirectory() as scratch:
-                info = mlflow.pyfunc.log_model(
-                    name="segmenter",
-                    python_model=str(Path(exact_core.__file__).parent / "portable.py"),
-                    artifacts={"segmenter": str(_plain_copy(folder, Path(scratch) / "segmenter"))},
-                    code_paths=[str(_inference_code(Path(scratch)))],
-                    signature=_signature(manifest),
-                    input_example=_example(manifest),
-                    pip_requirements=[_pinned(package) for package in REQUIREMENTS],
-                    metadata=_metadata(manifest, folder),
-                )
-            status = self.client.get_logged_model(info.model_id).status
+            with tempfile.TemporaryDirectory() as scratch:
+                model_id, model_uri = self._log(folder, Path(scratch), manifest)
+            status = self.client.get_logged_model(model_id).status
             if status != "READY":
                 # MLflow would register it all the same.
-                raise ServiceError(f"MLflow left model {info.model_id} {status}; run the stage again")
-            if not self.client.search_registered_models(f"name = '{name}'"):
+                raise ServiceError(f"MLflow left model {model_id} {status}; run the stage again")
+            if not self.client.search_registered_models(_named(name)):
                 self.client.create_registered_model(name, description="Segmenters from crop tags (Exact)")
             made = self.client.create_model_version(
-                name, info.model_uri, self.run_id, tags={DIGEST_TAG: digest}, model_id=info.model_id
+                name, model_uri, self.run_id, tags={DIGEST_TAG: digest}, model_id=model_id
             )
             return str(made.version)
-        except MlflowException as error:
-            raise ServiceError(
-                f"MLflow at {tracking_uri()} does not take model {name!r}: {error}; check its artifact store"
-            ) from error
+
+        return patiently(ask, seconds=patience())
+
+    def _log(self, folder: Path, scratch: Path, manifest: dict[str, Any]) -> tuple[str, str]:
+        """Log the model to the run; its identity and address.
+
+        Not by `start_run`, which ends the run when it is left: it is the stage's, and goes on.
+        """
+        import mlflow
+        from mlflow.models import Model
+
+        info = Model.log(
+            artifact_path=None,
+            flavor=mlflow.pyfunc,
+            run_id=self.run_id,
+            name="segmenter",
+            python_model=str(Path(exact_core.__file__).parent / "portable.py"),
+            artifacts={"segmenter": str(_plain_copy(folder, scratch / "segmenter"))},
+            code_paths=[str(_inference_code(scratch))],
+            signature=_signature(manifest),
+            input_example=_example(manifest),
+            pip_requirements=[_pinned(package) for package in REQUIREMENTS],
+            metadata=_metadata(manifest, folder),
+        )
+        return str(info.model_id), str(info.model_uri)
 
     def alias_version(self, name: str, alias: str) -> str | None:
         """The version that an alias of a registered model names; None where there is no such model or alias."""
-        if not self.client.search_registered_models(f"name = '{name}'"):
-            return None
-        # search_model_versions() leaves out the aliases.
-        found = self.client.get_registered_model(name).aliases.get(alias)
-        return None if found is None else str(found)
+
+        def ask() -> str | None:
+            if not self.client.search_registered_models(_named(name)):
+                return None
+            # search_model_versions() leaves out the aliases.
+            found = self.client.get_registered_model(name).aliases.get(alias)
+            return None if found is None else str(found)
+
+        return patiently(ask, seconds=patience())
 
     def set_alias(self, name: str, alias: str, version: str, *, reason: str = "") -> None:
         """Let an alias name this version, and keep on the version why."""
-        if reason:
-            self.client.set_model_version_tag(name, version, f"exact.{alias}_reason", reason[:5000])
-        self.client.set_registered_model_alias(name, alias, version)
+
+        def ask() -> None:
+            if reason:
+                self.client.set_model_version_tag(name, version, f"exact.{alias}_reason", reason[:5000])
+            self.client.set_registered_model_alias(name, alias, version)
+
+        patiently(ask, seconds=patience())
 
     def download(self, name: str, version: str, out: Path) -> Path:
         """The model folder of a registered version, as stage `train_segmenter` wrote it, at `out`.
@@ -124,22 +169,19 @@ class Registry:
             ServiceError: MLflow does not hand it out.
         """
         import mlflow
-        from mlflow.exceptions import MlflowException
 
-        try:
+        def ask(scratch: str) -> Path:
             source = self.client.get_model_version(name, version).source
-            with tempfile.TemporaryDirectory() as scratch:
-                got = mlflow.artifacts.download_artifacts(
-                    artifact_uri=source, dst_path=scratch, tracking_uri=tracking_uri()
-                )
-                folder = Path(got) / "artifacts" / "segmenter"
-                if not (folder / "model.json").is_file():
-                    raise DataError(f"model {name} version {version} in MLflow is no segmenter of this package")
-                return Path(shutil.copytree(folder, out))
-        except (MlflowException, OSError) as error:
-            raise ServiceError(
-                f"MLflow at {tracking_uri()} does not hand out model {name} version {version}: {error}"
-            ) from error
+            got = mlflow.artifacts.download_artifacts(
+                artifact_uri=source, dst_path=scratch, tracking_uri=tracking_uri()
+            )
+            return Path(got) / "artifacts" / "segmenter"
+
+        with tempfile.TemporaryDirectory() as scratch, explained(f"hand out model {name} version {version}"):
+            folder = patiently(lambda: ask(scratch), seconds=patience())
+            if not (folder / "model.json").is_file():
+                raise DataError(f"model {name} version {version} in MLflow is no segmenter of this package")
+            return Path(shutil.copytree(folder, out))
 
 
 def _plain_copy(folder: Path, out: Path) -> Path:

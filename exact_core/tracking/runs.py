@@ -1,5 +1,8 @@
 """Runs, parameters and figures in MLflow.
 
+A stage needs MLflow when it begins and when it ends. What it records in between waits on disk while MLflow is away
+(`outbox`), and a stage that fails says why it did, whatever becomes of its record.
+
 A pipeline run is one MLflow run with the tag `exact.pipeline_run`; each stage is a run nested under it. Both are found
 again by their tags, so a repeated stage continues its run. `MLFLOW_TRACKING_URI` names the server; without it, runs go
 to `mlflow.db` in the current folder, where `mlflow ui` finds them. A run that `MLFLOW_RUN_ID` names is the stage's,
@@ -11,14 +14,19 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from exact_core.errors import ServiceError
+from exact_core.environment import STATE_VARIABLE, patience, shown, variable
+from exact_core.errors import ExactError, ServiceError, in_a_line
+from exact_core.tracking.errors import check_address, database_file, explained, patiently, refused, tracking_uri
 from exact_core.tracking.kfp_plugin import PARENT_TAG, given_run, outermost
+from exact_core.tracking.outbox import Outbox
+from exact_core.undefined import defined
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -45,16 +53,26 @@ PIPELINE_TAG = "exact.pipeline_run"
 STAGE_TAG = "exact.stage"
 FAILURE_TAG = "exact.failure"
 DATASET_TAG = "exact.dataset"
+ENDED_TAG = "exact.ended"
+"""On a pipeline run whose end has been recorded: the status that it got. A stage that starts after it re-opens it."""
 PIPELINE_RUN_VARIABLE = "EXACT_PIPELINE_RUN"
 """Identity of the pipeline run, where the runner knows a better one than KFP's job id."""
 PARAMS_PER_CALL = 100
+KILLED = (
+    "was killed before it could say why: most likely out of memory (signal 9, exit code 137), else evicted, out of "
+    "time, or its node was lost"
+)
+KILLED_BY_TERMINATION = "was killed when the run was terminated"
+LOGIN_VARIABLES = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+GRACE_SECONDS = 10.0
+"""What a stage that has failed waits for its record: a pod that is asked to end has 30 in all."""
 
 
 class Tracker(Protocol):
     """What a stage may record."""
 
     def log_metrics(self, metrics: dict[str, float], *, step: int) -> None:
-        """Figures of an epoch."""
+        """Figures of an epoch; one that is not finite is left out."""
 
     def log_summary(self, metrics: dict[str, float]) -> None:
         """Final figures."""
@@ -101,35 +119,40 @@ class NoTracker:
 
 
 class MlflowTracker:
-    """Records into one MLflow run."""
+    """Records into one MLflow run.
 
-    def __init__(self, client: MlflowClient, run_id: str) -> None:
+    Args:
+        client: of the server.
+        run_id: the run.
+        folder: where records wait while MLflow is away.
+    """
+
+    def __init__(self, client: MlflowClient, run_id: str, folder: Path) -> None:
         self.client, self.run_id = client, run_id
         self._places: dict[Path, str] = {}
         self._waiting: dict[Path, tuple[str, str]] = {}
+        self._outbox = Outbox(folder, self._send)
 
     def log_metrics(self, metrics: dict[str, float], *, step: int) -> None:
         """See `Tracker`."""
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        self.client.log_batch(self.run_id, metrics=[Metric(key, value, now, step) for key, value in metrics.items()])
+        self._outbox.add({"kind": "metrics", "values": defined(metrics), "time": int(time.time() * 1000), "step": step})
 
     def log_summary(self, metrics: dict[str, float]) -> None:
         """See `Tracker`."""
         self.log_metrics(metrics, step=0)
 
     def log_params(self, params: dict[str, Any]) -> None:
-        """See `Tracker`."""
+        """See `Tracker`. At once: settings that the run does not take end the stage before it costs anything."""
         from mlflow.entities import Param
-
-        flat = [Param(key, str(value)) for key, value in _flatten(params)]
         from mlflow.exceptions import MlflowException
 
+        flat = [Param(key, str(value)) for key, value in _flatten(params)]
         try:
             for start in range(0, len(flat), PARAMS_PER_CALL):
                 self.client.log_batch(self.run_id, params=flat[start : start + PARAMS_PER_CALL])
         except MlflowException as error:
+            if not refused(error):
+                raise
             raise ServiceError(
                 f"MLflow run {self.run_id} does not take these settings: {error}; a repeated stage must have the "
                 f"settings and code of its first try: start a new pipeline run for others"
@@ -137,9 +160,7 @@ class MlflowTracker:
 
     def set_tags(self, tags: dict[str, str]) -> None:
         """See `Tracker`."""
-        from mlflow.entities import RunTag
-
-        self.client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+        self._outbox.add({"kind": "tags", "values": {key: shown(value) for key, value in tags.items()}})
 
     def place(self, folder: Path, uri: str) -> None:
         """See `Tracker`."""
@@ -150,59 +171,111 @@ class MlflowTracker:
 
     def log_dataset(self, folder: Path, *, name: str, digest: str, source: str) -> None:
         """See `Tracker`."""
-        from mlflow.entities import Dataset, DatasetInput
-
         place = self._places.get(folder)
         if place == "":
             # MLflow keeps the first source that it hears of a digest, for all runs of an experiment.
             self._waiting[folder] = name, digest
             return
         # MLflow keeps at most 36 characters of a digest.
-        dataset = Dataset(name=name, digest=digest[:36], source_type="exact", source=place or source)
-        self.client.log_inputs(self.run_id, datasets=[DatasetInput(dataset)])
+        record = {"name": name, "digest": digest[:36], "source_type": "exact", "source": place or source}
+        self._outbox.add({"kind": "dataset", "values": record})
         if place:
             self.set_tags({DATASET_TAG: place})
 
     def log_file(self, path: Path, *, folder: str = "") -> None:
         """See `Tracker`."""
-        self.client.log_artifact(self.run_id, str(path), folder or None)
+        self._outbox.add({"kind": "file", "folder": folder}, file=path)
 
+    def end(self, status: str, *, seconds: float) -> None:
+        """Record how the stage ended, after all else.
 
-def tracking_uri() -> str:
-    """Where runs go: `MLFLOW_TRACKING_URI`, or a sqlite file in the current folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').resolve()}"
+        Raises:
+            AwayError: MLflow has not taken all of it after so many seconds.
+        """
+        self._outbox.add({"kind": "end", "status": status})
+        self._outbox.drain(seconds)
+
+    def close(self) -> None:
+        """Send nothing more."""
+        self._outbox.close()
+
+    def _send(self, record: dict[str, Any]) -> None:
+        from mlflow.entities import Dataset, DatasetInput, Metric, RunTag
+
+        kind, values = record["kind"], record.get("values", {})
+        if kind == "metrics":
+            metrics = [Metric(key, value, record["time"], record["step"]) for key, value in values.items()]
+            self.client.log_batch(self.run_id, metrics=metrics)
+        elif kind == "tags":
+            self.client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in values.items()])
+        elif kind == "dataset":
+            self.client.log_inputs(self.run_id, datasets=[DatasetInput(Dataset(**values))])
+        elif kind == "file":
+            self.client.log_artifact(self.run_id, record["path"], record["folder"] or None)
+        else:
+            self.client.set_terminated(self.run_id, record["status"])
 
 
 @contextmanager
-def tracked_stage(stage: str, *, pipeline_run: str, name: str) -> Iterator[MlflowTracker]:
+def tracked_stage(
+    stage: str, *, pipeline_run: str, name: str, params: dict[str, Any] | None = None, patient: bool = False
+) -> Iterator[MlflowTracker]:
     """The MLflow run of a stage, nested under its pipeline run unless `pipeline_run` is empty.
 
     Args:
         stage: name of the stage.
         pipeline_run: identity of the pipeline run, equal for all its stages.
         name: what the pipeline run is called in MLflow.
+        params: its settings.
+        patient: wait for an MLflow that is away when the stage begins; at its end that is always done.
 
     Raises:
-        ServiceError: MLflow is not installed or the server does not answer.
+        ServiceError: MLflow is not installed, does not answer, or has not taken everything at the end.
     """
+
+    def begin() -> tuple[MlflowClient, str, str]:
+        client, run_id, reopened = _begin(stage, os.environ.get(PIPELINE_RUN_VARIABLE) or pipeline_run, name)
+        client.update_run(run_id, status="RUNNING")
+        _forget(client, run_id, FAILURE_TAG)
+        return client, run_id, reopened
+
+    with ExitStack() as stack:
+        client, run_id, reopened = patiently(begin, seconds=patience() if patient else 0.0)
+        root = variable(STATE_VARIABLE) or stack.enter_context(tempfile.TemporaryDirectory(prefix="exact-mlflow-"))
+        tracker = MlflowTracker(client, run_id, Path(root) / f"mlflow-{run_id}")
+        stack.callback(tracker.close)
+        try:
+            patiently(lambda: tracker.log_params(params or {}), seconds=patience() if patient else 0.0)
+            yield tracker
+        except BaseException as error:
+            tracker.set_tags({FAILURE_TAG: in_a_line(error)[:5000]})
+            try:
+                tracker.end("FAILED", seconds=GRACE_SECONDS)
+                if reopened:
+                    patiently(lambda: _close(client, reopened), seconds=GRACE_SECONDS)
+            except ServiceError as problem:
+                # What ended the stage is what its user needs to read.
+                log.warning("how %s ended is not recorded: %s", stage, problem)
+            raise
+        tracker.end("FINISHED", seconds=patience())
+        if reopened:
+            patiently(lambda: _close(client, reopened), seconds=patience())
+
+
+def _begin(stage: str, pipeline_run: str, name: str) -> tuple[MlflowClient, str, str]:
+    """A client, the identity of the stage's run, found or made, and that of a parent that it opened again, or none."""
     client, experiment = open_client()
-    pipeline_run = os.environ.get(PIPELINE_RUN_VARIABLE) or pipeline_run
     given = given_run(client)
     tags = {STAGE_TAG: stage}
     if given is not None:
-        run_id = str(given.info.run_id)
-        _tell(client, given, {**tags, PIPELINE_TAG: pipeline_run})
-    else:
-        if pipeline_run:
-            tags |= {PIPELINE_TAG: pipeline_run, PARENT_TAG: _parent(client, experiment, pipeline_run, name)}
-        run_id = _find_or_create(client, experiment, tags, name=stage, reuse=bool(pipeline_run))
-    client.update_run(run_id, status="RUNNING")
-    try:
-        yield MlflowTracker(client, run_id)
-    except BaseException:
-        client.set_terminated(run_id, "FAILED")
-        raise
-    client.set_terminated(run_id, "FINISHED")
+        _tell(client, str(given.info.run_id), {**tags, PIPELINE_TAG: pipeline_run})
+        return client, str(given.info.run_id), ""
+    reopened = ""
+    if pipeline_run:
+        parent = _parent(client, experiment, pipeline_run, name)
+        tags |= {PIPELINE_TAG: pipeline_run, PARENT_TAG: parent}
+        reopened = parent if _reopen(client, parent) else ""
+    return client, _find_or_create(client, experiment, tags, name=stage, reuse=bool(pipeline_run)), reopened
 
 
 def open_client() -> tuple[MlflowClient, str]:
@@ -211,7 +284,8 @@ def open_client() -> tuple[MlflowClient, str]:
     Raises:
         ServiceError: MLflow is not installed or the server does not answer.
     """
-    with _one_at_a_time(_database_folder()):
+    check_address(tracking_uri())
+    with _one_at_a_time(_database_folder()), explained():
         client = _client()
         return client, _experiment(client)
 
@@ -223,34 +297,109 @@ def server_answers() -> str:
         ServiceError: it does not answer, or MLflow is not installed.
     """
     open_client()
-    return f"{tracking_uri()} answers"
+    return f"{shown(tracking_uri())} answers"
 
 
-def finish_pipeline_run(pipeline_run: str, *, succeeded: bool, reason: str = "") -> None:
+def finish_pipeline_run(pipeline_run: str, *, succeeded: bool, reason: str = "", status: str = "") -> str:
     """Record how a pipeline run ended, and why; nothing to do if no stage had started.
+
+    A stage whose run is still open was killed: it could not say so itself. Its run becomes FAILED, or KILLED
+    where a person ended the whole.
+
+    Args:
+        pipeline_run: its identity.
+        succeeded: whether it succeeded.
+        reason: why not; empty: what its stages say.
+        status: MLflow's word for the end where it is neither FINISHED nor FAILED: KILLED.
+
+    Returns:
+        The reason; empty where it succeeded, or nobody knows.
 
     On a cluster with KFP's MLflow plugin, its run of the whole pipeline gets the reason too. The plugin ends that run
     when KFP has: it gets a status here only while it has none, and KFP's word comes later.
     """
-    from mlflow.exceptions import MlflowException
-
     here = os.environ.get(PIPELINE_RUN_VARIABLE)
-    client = _client()
-    status = "FINISHED" if succeeded else "FAILED"
-    try:
+    status = status or ("FINISHED" if succeeded else "FAILED")
+
+    def finish() -> str:
+        check_address(tracking_uri())
+        client = _client()
+        why = reason
         for run in _pipeline_runs(client, here or pipeline_run):
-            _tell(client, run, {FAILURE_TAG: reason})
+            stages = _end_stages(client, run, status)
+            why = why or _reason(stages, status)
+            _tell(client, run.info.run_id, {FAILURE_TAG: why, ENDED_TAG: status})
             client.set_terminated(run.info.run_id, status)
         # Of a run on this machine no plugin knows: what is given is a person's own, and so is what it is nested in.
         given = None if here else given_run(client)
         if given is not None:
             whole = outermost(client, given)
-            _tell(client, whole, {FAILURE_TAG: reason, PIPELINE_TAG: pipeline_run})
+            _tell(client, whole.info.run_id, {FAILURE_TAG: why, PIPELINE_TAG: pipeline_run})
             if whole.info.status == "RUNNING":
                 client.set_terminated(whole.info.run_id, status)
-    except (MlflowException, ServiceError) as error:
+        return why
+
+    try:
+        return patiently(finish, seconds=0.0)
+    except ExactError as error:
         # The run itself is over; how it ended must not be hidden by a server that has gone.
-        log.warning("MLflow at %s did not take the end of the run: %s", tracking_uri(), error)
+        log.warning("MLflow at %s did not take the end of the run: %s", shown(tracking_uri()), error)
+    return reason
+
+
+def _stages(client: MlflowClient, parent: Run) -> list[Run]:
+    """The runs of a pipeline run's stages, in the order in which they began."""
+    children = client.search_runs(
+        [parent.info.experiment_id], _having({PARENT_TAG: parent.info.run_id}), order_by=["attributes.start_time"]
+    )
+    return [run for run in children if STAGE_TAG in run.data.tags]
+
+
+def _end_stages(client: MlflowClient, parent: Run, status: str) -> list[Run]:
+    """Close the runs of stages that were killed; those of all stages, as they are then."""
+    said = KILLED_BY_TERMINATION if status == "KILLED" else KILLED
+    for run in _stages(client, parent):
+        if run.info.status == "RUNNING":
+            _tell(client, run.info.run_id, {FAILURE_TAG: f"{run.info.run_name} {said}"})
+            client.set_terminated(run.info.run_id, "KILLED" if status == "KILLED" else "FAILED")
+    return _stages(client, parent)
+
+
+def _reason(stages: list[Run], status: str) -> str:
+    """What the stages that did not end well say."""
+    if status == "FINISHED":
+        return ""
+    bad = [run for run in stages if run.info.status in ("FAILED", "KILLED")]
+    return "\n".join(_said(run.info.run_name, run.data.tags.get(FAILURE_TAG, "failed")) for run in bad)
+
+
+def _said(stage: str, words: str) -> str:
+    return words if words.startswith(stage) else f"{stage}: {words}"
+
+
+def _reopen(client: MlflowClient, parent: str) -> bool:
+    """Open a pipeline run whose end was recorded before: KFP's Retry repeats a step, and then no exit task."""
+    if ENDED_TAG not in client.get_run(parent).data.tags:
+        return False
+    client.update_run(parent, status="RUNNING")
+    return True
+
+
+def _close(client: MlflowClient, parent: str) -> None:
+    """End a pipeline run that was opened again, if none of its stages is at work: which is the last nobody knows."""
+    run = client.get_run(parent)
+    stages = _stages(client, run)
+    if any(stage.info.status == "RUNNING" for stage in stages):
+        return
+    status = "FINISHED" if all(stage.info.status == "FINISHED" for stage in stages) else "FAILED"
+    _forget(client, parent, FAILURE_TAG)
+    _tell(client, parent, {FAILURE_TAG: _reason(stages, status), ENDED_TAG: status})
+    client.set_terminated(parent, status)
+
+
+def _forget(client: MlflowClient, run_id: str, tag: str) -> None:
+    if tag in client.get_run(run_id).data.tags:
+        client.delete_tag(run_id, tag)
 
 
 def _pipeline_runs(client: MlflowClient, pipeline_run: str) -> list[Run]:
@@ -262,17 +411,23 @@ def _pipeline_runs(client: MlflowClient, pipeline_run: str) -> list[Run]:
     return [run for run in found if STAGE_TAG not in run.data.tags]
 
 
-def _tell(client: MlflowClient, run: Run, tags: dict[str, str]) -> None:
+def _tell(client: MlflowClient, run_id: str, tags: dict[str, str]) -> None:
     """Set the tags that say something."""
     for key, value in tags.items():
         if value:
-            client.set_tag(run.info.run_id, key, value[:5000])
+            client.set_tag(run_id, key, value[:5000])
 
 
 def _client() -> MlflowClient:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     # MLflow's own 7 tries with growing pauses keep a user waiting for minutes before the reason shows.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    for name in LOGIN_VARIABLES:
+        # MLflow reads them itself, and sends a line break along.
+        if text := variable(name):
+            os.environ[name] = text
+    # It logs each error of its database with the whole trace; we say them in a line.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     try:
         from mlflow import MlflowClient
     except ImportError as error:
@@ -285,8 +440,8 @@ def _client() -> MlflowClient:
 
 def _database_folder() -> Path | None:
     """The folder of the database file that runs go to; None where a server has them."""
-    uri = tracking_uri()
-    return Path(uri.removeprefix("sqlite:///")).parent if uri.startswith("sqlite:") else None
+    file = database_file(tracking_uri())
+    return None if file is None else file.parent
 
 
 @contextmanager
@@ -306,21 +461,19 @@ def _one_at_a_time(folder: Path | None) -> Iterator[None]:
 
 
 def _experiment(client: MlflowClient) -> str:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        found = client.get_experiment_by_name(EXPERIMENT)
-        if found is not None:
-            return str(found.experiment_id)
+    """Our experiment, made if need be."""
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is None:
         # With a server the server decides where artifacts go; with a file they lie beside it.
         folder = _database_folder()
         local = None if folder is None else f"{folder}/mlartifacts"
         return str(client.create_experiment(EXPERIMENT, artifact_location=local))
-    except MlflowException as error:
+    if found.lifecycle_stage == "deleted":
         raise ServiceError(
-            f"MLflow at {tracking_uri()} does not answer: {error}; check MLFLOW_TRACKING_URI, or run the stage with "
-            f"--no-tracking"
-        ) from error
+            f"MLflow at {shown(tracking_uri())}: the experiment {EXPERIMENT!r} is deleted; bring it back with `mlflow "
+            f"experiments restore -x {found.experiment_id}`, or delete it for good with `mlflow gc`"
+        )
+    return str(found.experiment_id)
 
 
 def _parent(client: MlflowClient, experiment: str, pipeline_run: str, name: str) -> str:

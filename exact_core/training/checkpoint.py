@@ -3,9 +3,9 @@
 A state folder belongs to one training (its name holds a digest of configuration and data), so whatever complete
 checkpoint it holds may be continued:
 
-    state.json               names the files below; progress, best figure, history
+    state.json               names the files below with their SHA-256; progress, best figure, history; its own checksum
     NNNN.safetensors         model and optimiser after epoch NNNN
-    best.safetensors         model of the best epoch so far
+    best-NNNN.safetensors    model of the best epoch so far
 
 There is no random state to keep: every epoch draws from (seed, epoch). So a training may be continued by another number
 of processes than began it; all of them read the folder, the first alone writes.
@@ -13,8 +13,9 @@ of processes than began it; all of them read the folder, the first alone writes.
 
 from __future__ import annotations
 
+import errno
 import json
-import os
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -23,8 +24,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from exact_core.errors import CorruptError
-from exact_core.files import publish_text
+from exact_core.errors import CorruptError, ServiceError
+from exact_core.files import checked_text, publish_checked, publishing, sha256_of
+
+STATE, BEST, LAST = "state.json", "best", "last"
 
 __all__ = ["Checkpoints", "Progress", "load_weights", "save_weights"]
 
@@ -50,6 +53,7 @@ class Checkpoints:
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
         self._best: dict[str, Tensor] | None = None
+        self._files: dict[str, dict[str, str]] = {}
 
     def save(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, *, best: bool, write: bool = True
@@ -62,40 +66,56 @@ class Checkpoints:
             self._best = {name: value.detach().clone() for name, value in model.state_dict().items()}
         if self.folder is None or not write:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ServiceError(f"{self.folder}: no checkpoint can be kept there: {error.strerror}") from error
         if best:
-            _publish(model.state_dict(), self.folder / "best.safetensors")
+            name = f"best-{progress.epoch:04d}.safetensors"
+            self._files[BEST] = _publish(model.state_dict(), self.folder / name)
         name = f"{progress.epoch:04d}.safetensors"
         tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
         for number, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{number}.{key}": torch.as_tensor(value) for key, value in state.items()}
-        _publish(tensors, self.folder / name)
-        publish_text(self.folder / "state.json", json.dumps({"checkpoint": name, **asdict(progress)}))
-        for old in self.folder.glob("[0-9]*.safetensors"):
-            if old.name != name:
+        self._files[LAST] = _publish(tensors, self.folder / name)
+        state = {"checksum": "", "files": self._files, **asdict(progress)}
+        publish_checked(self.folder / STATE, json.dumps(state, indent=1))
+        kept = {file["name"] for file in self._files.values()}
+        for old in self.folder.glob("*.safetensors"):
+            if old.name not in kept:
                 old.unlink()
 
     def resume(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
         """Put model and optimiser where the last complete epoch left them; a new Progress if there is none."""
-        if self.folder is None or not (self.folder / "state.json").is_file():
+        if self.folder is None or not (self.folder / STATE).is_file():
             return Progress()
         try:
-            record = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
+            record = json.loads(checked_text(self.folder / STATE))
+            del record["checksum"]
+            self._files = record.pop("files")
+            progress = Progress(**record)
+            tensors = self._load(LAST)
+            best = None if progress.best_epoch is None else self._load(BEST)
+        except (CorruptError, KeyError, TypeError, ValueError) as error:
             raise CorruptError(
-                f"{self.folder}/state.json: {error}; delete {self.folder} to train from the start"
+                f"{self.folder}: this checkpoint is damaged: {error}; delete the folder to train from the start"
             ) from error
-        tensors = _load(self.folder / record.pop("checkpoint"))
         model.load_state_dict(_under("model.", tensors))
         state = optimizer.state_dict()
         for key, value in _under("optimizer.", tensors).items():
             number, _, name = key.partition(".")
             state["state"].setdefault(int(number), {})[name] = value
         optimizer.load_state_dict(state)
-        progress = Progress(**record)
-        if progress.best_epoch is not None:
-            self._best = _load(self.folder / "best.safetensors")
+        self._best = best
         return progress
+
+    def _load(self, which: str) -> dict[str, Tensor]:
+        assert self.folder is not None
+        file = self._files[which]
+        path = self.folder / file["name"]
+        if not path.is_file() or sha256_of(path) != file["sha256"]:
+            raise CorruptError(f"{path.name} is missing or not what was written")
+        return _load(path)
 
     def deliver(self, model: nn.Module) -> None:
         """Load the best model, if one was recorded, into `model`."""
@@ -120,10 +140,17 @@ def load_weights(model: nn.Module, path: Path) -> None:
         raise CorruptError(f"{path}: these weights belong to another model: {error}; train again") from error
 
 
-def _publish(tensors: dict[str, Tensor], path: Path) -> None:
-    partial = path.with_suffix(".partial")
-    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, partial)
-    os.replace(partial, path)
+def _publish(tensors: dict[str, Tensor], path: Path) -> dict[str, str]:
+    """Write tensors under a name once they are whole; the name and the SHA-256."""
+    size = sum(value.numel() * value.element_size() for value in tensors.values())
+    with publishing(path, size=size) as partial:
+        try:
+            save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, partial)
+        except SafetensorError as error:
+            # It gives the number of a full disk as text alone.
+            number = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
+        return {"name": path.name, "sha256": sha256_of(partial)}
 
 
 def _load(path: Path) -> dict[str, Tensor]:

@@ -113,10 +113,11 @@ def fit(
         progress.epoch += 1
         progress.history.append(row)
         progress.cost = meter.cost(row["windows_per_second"], processes)
+        best = deliverable and _is_best(row, task.figure, progress, keep=config.keep_best)
+        # Before anything is sent anywhere: what only records must not cost an epoch.
+        checkpoints.save(model, optimizer, progress, best=best, write=processes.first)
         if processes.first:
             metrics.log_metrics(row, step=progress.epoch)
-        best = deliverable and _is_best(row, task.figure, progress, keep=config.keep_best)
-        checkpoints.save(model, optimizer, progress, best=best, write=processes.first)
         _report(name, row, progress, config, task.figure)
     checkpoints.deliver(model)
     model.eval()

@@ -355,6 +355,11 @@ def test_a_pipeline_without_seasons_has_none_to_run(server, file):
         ({"season": None, "parameters": {"season": "[[ScheduledTime.2006]]"}}, "nobody fills in such a placeholder"),
         ({"season": None, "parameters": {"season": "{{$.scheduledTime}}"}}, "nobody fills in such a placeholder"),
         ({"season": None, "parameters": {"season_days": 0}}, "season rule"),
+        ({"cron": "0 0 3 30 2 *"}, "no date within 5 years fits"),
+        ({"parameters": {"recipe": "seasn"}}, "unknown recipe 'seasn'"),
+        ({"parameters": {"minimum_quality": float("nan")}}, "minimum_quality = nan: expected a number that is finite"),
+        ({"parameters": {"webhook": "hooks.example.org/x"}}, "no URL that can be called"),
+        ({"parameters": {"model": "exact/flanders"}}, "MLflow takes no name of a model with / or :"),
         ({"pipeline": "train_exact"}, "pipeline train-exact has no parameter 'season_start'"),
     ],
 )

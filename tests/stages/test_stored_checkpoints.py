@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 
 import pytest
 
 from exact_core.artifacts import model_folders as models
+from exact_core.errors import CorruptError
 from exact_core.files import sha256_of
+from exact_core.stages.lifecycle import open_stage
 from exact_core.stages.train_classifier import train_classifier
 from exact_core.storage import open_store
 from exact_core.tracking.runs import NoTracker
 
 
 class Lost(NoTracker):
-    """The machine goes when an epoch is over and before its checkpoint is written."""
+    """The machine goes when an epoch is over."""
 
     def __init__(self, epoch):
         self.epoch = epoch
@@ -41,7 +45,7 @@ def train(config, dataset_folder, tmp_path, monkeypatch):
 
 def test_a_retry_elsewhere_continues_to_the_same_bits(train, tmp_path, monkeypatch, caplog):
     with pytest.raises(KeyboardInterrupt):
-        train("lost", Lost(3))
+        train("lost", Lost(2))
     (state,) = (tmp_path / "store" / "state").iterdir()
     caplog.set_level("INFO")
     retried = train("retried", NoTracker())
@@ -60,7 +64,7 @@ def test_a_retry_elsewhere_continues_to_the_same_bits(train, tmp_path, monkeypat
 
 def test_checkpoints_that_have_expired_there_are_no_end(train, tmp_path, caplog):
     with pytest.raises(KeyboardInterrupt):
-        train("lost", Lost(3))
+        train("lost", Lost(2))
     (state,) = (tmp_path / "store" / "state").iterdir()
     for path in state.glob("sha256/*/*"):
         path.unlink()
@@ -69,7 +73,67 @@ def test_checkpoints_that_have_expired_there_are_no_end(train, tmp_path, caplog)
     assert (tmp_path / "anew" / "model.json").is_file()
 
 
-def test_uploads_are_not_more_frequent_than_asked_for(train, tmp_path, monkeypatch):
+def latest(tmp_path):
+    """The state that the store's newest pointer names."""
+    (state,) = (tmp_path / "store" / "state").iterdir()
+    store = open_store(state.as_uri())
+    pointer = models.read_pointer(store.uri_of(models.LATEST))
+    return json.loads(store.read(models.content_key(pointer.manifest.sha256)))
+
+
+def test_the_first_checkpoint_goes_up_at_once_and_the_others_not_more_often_than_asked_for(
+    train, tmp_path, monkeypatch
+):
     monkeypatch.setattr(models, "UPLOAD_SECONDS", 3600.0)
     train("quick", NoTracker())
-    assert not [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+    assert latest(tmp_path)["epoch"] == 1
+
+
+def test_the_newest_goes_up_when_the_process_is_asked_to_end(config, train, tmp_path, monkeypatch):
+    class AskedToEnd(NoTracker):
+        def log_metrics(self, metrics, *, step):
+            assert metrics
+            if step == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(models, "UPLOAD_SECONDS", 3600.0)
+    with pytest.raises(SystemExit) as ended, open_stage("train_classifier", config, tracking=False):
+        train("taken", AskedToEnd())
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert latest(tmp_path)["epoch"] == 2
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_store_that_is_away_costs_a_warning_and_gets_the_next_checkpoint(train, tmp_path, caplog):
+    class Away(NoTracker):
+        """The store is gone during the second epoch."""
+
+        def log_metrics(self, metrics, *, step):
+            assert metrics
+            if step == 1:
+                (tmp_path / "store").rename(tmp_path / "away")
+                (tmp_path / "store").write_text("not a folder")
+            if step == 2:
+                (tmp_path / "store").unlink()
+                (tmp_path / "away").rename(tmp_path / "store")
+
+    train("patient", Away())
+    assert "the checkpoint of epoch 2 is not in the store" in caplog.text
+    assert latest(tmp_path)["epoch"] == 3
+
+
+def test_a_damaged_checkpoint_is_noticed(config, dataset_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("EXACT_STATE_DIR", str(tmp_path / "state"))
+    with pytest.raises(KeyboardInterrupt):
+        train_classifier(config, dataset=dataset_folder, out=tmp_path / "out", tracker=Lost(2))
+    (state,) = (tmp_path / "state").iterdir()
+    files = sorted(path for path in state.iterdir())
+    assert "state.json" in {path.name for path in files}
+    for path in files:
+        content = path.read_bytes()
+        for place in (0, len(content) // 2, len(content) - 1):
+            path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+            with pytest.raises(CorruptError, match="damaged"):
+                train_classifier(config, dataset=dataset_folder, out=tmp_path / "out", tracker=NoTracker())
+        path.write_bytes(content)
+    train_classifier(config, dataset=dataset_folder, out=tmp_path / "out", tracker=NoTracker())

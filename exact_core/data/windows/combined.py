@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from exact_core.data.windows.dataset import DatasetManifest, FileEntry, Statistics, WindowDataset, sha256_of
 from exact_core.data.windows.writer import manifest_digest
 from exact_core.errors import ConfigError, DataError
-from exact_core.files import link_or_copy, publish_text
+from exact_core.files import link_or_copy
 
 __all__ = ["check_alike", "join_datasets"]
 
@@ -72,7 +72,7 @@ def join_datasets(folders: Sequence[Path], out: Path) -> None:
     manifests = [dataset.manifest for dataset in datasets]
     first = manifests[0]
     content = {
-        **first.model_dump(exclude={"digest", "notes"}),
+        **first.model_dump(exclude={"digest", "notes", "checksum"}),
         "source": f"joined:{','.join(str(folder) for folder in folders)}",
         "season_days": max(each.season_days for each in manifests),
         "self_scored": not any(each.splits["test"] for each in manifests),
@@ -89,7 +89,7 @@ def join_datasets(folders: Sequence[Path], out: Path) -> None:
     }
     notes = tuple(f"{folder}: {note}" for folder, each in zip(folders, manifests, strict=True) for note in each.notes)
     manifest = DatasetManifest.model_validate({**content, "notes": notes, "digest": manifest_digest(content)})
-    publish_text(out / "dataset.json", manifest.model_dump_json(indent=2))
+    manifest.write(out / "dataset.json")
 
 
 def _pooled(parts: Sequence[Statistics]) -> Statistics:

@@ -30,11 +30,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from exact_core.config import Settings, describe
+from exact_core.config import Settings
 from exact_core.errors import CorruptError, DataError
 from exact_core.files import sha256_of
+from exact_core.manifest import Manifest
 
 __all__ = [
     "CLEAR_PATCH",
@@ -76,7 +77,7 @@ class Statistics(Settings):
     origin: str = Field(description="what they were computed from")
 
 
-class DatasetManifest(Settings):
+class DatasetManifest(Manifest):
     """`dataset.json`."""
 
     schema_version: Literal[1] = 1
@@ -210,10 +211,7 @@ class WindowDataset:
         self.root = path.parent
         if not path.is_file():
             raise DataError(f"{path}: no dataset here; make one with `exact ingest ... {self.root}`")
-        try:
-            self.manifest = DatasetManifest.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            raise DataError(describe(error, where=str(path), model=DatasetManifest)) from error
+        self.manifest = DatasetManifest.read(path)
         verify(self.root, self.manifest.index)
         table = pq.read_table(self.root / "index.parquet")
         self.records = Records(table)

@@ -16,14 +16,14 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import Field
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from exact_core.config import Settings, describe
+from exact_core.config import Settings
 from exact_core.data.windows.dataset import FileEntry, WindowDataset, sha256_of, verify
 from exact_core.errors import DataError
-from exact_core.files import publish_text
+from exact_core.manifest import Manifest
 
 __all__ = ["MaskManifest", "MaskQuality", "MaskSet", "write_mask_shard"]
 
@@ -61,7 +61,7 @@ class MaskQuality(Settings):
     )
 
 
-class MaskManifest(Settings):
+class MaskManifest(Manifest):
     """`masks.json`."""
 
     schema_version: Literal[1] = 1
@@ -81,7 +81,7 @@ class MaskManifest(Settings):
 
     def publish(self, folder: Path) -> None:
         """Write the manifest; with it the folder is complete."""
-        publish_text(folder / "masks.json", self.model_dump_json(indent=2))
+        self.write(folder / "masks.json")
 
 
 def write_mask_shard(folder: Path, number: int, arrays: dict[str, NDArray[np.generic]]) -> FileEntry:
@@ -105,10 +105,7 @@ class MaskSet:
         path = folder / "masks.json"
         if not path.is_file():
             raise DataError(f"{path}: no masks here; make them with `exact generate-masks`")
-        try:
-            self.manifest = MaskManifest.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            raise DataError(describe(error, where=str(path), model=MaskManifest)) from error
+        self.manifest = MaskManifest.read(path)
         if self.manifest.dataset_digest != dataset.manifest.digest:
             raise DataError(
                 f"{path}: these masks were made for dataset {self.manifest.dataset_digest[:12]}…, "

@@ -31,7 +31,6 @@ from exact_core.data.windows.dataset import (
 )
 from exact_core.data.windows.dates import MIN_DATES, PAD_DAY, stack_dates
 from exact_core.errors import DataError
-from exact_core.files import publish_text
 
 __all__ = ["DatasetWriter", "check_labels", "manifest_digest"]
 
@@ -268,7 +267,7 @@ class DatasetWriter:
         }
         digest = manifest_digest(content)
         manifest = DatasetManifest.model_validate({**content, "notes": tuple(self.notes), "digest": digest})
-        publish_text(self.out / "dataset.json", manifest.model_dump_json(indent=2))
+        manifest.write(self.out / "dataset.json")
 
 
 _SHIFT = 2000.0
@@ -290,7 +289,7 @@ def _moments(pixels: NDArray[np.int16]) -> _Moments:
 def manifest_digest(content: Mapping[str, Any]) -> str:
     """Digest of a manifest's content. The path of the source and colours are left out: moved data is the same data."""
     manifest = DatasetManifest.model_validate({**content, "digest": ""})
-    data = manifest.model_dump(mode="json", exclude={"digest", "notes", "source", "colours"})
+    data = manifest.model_dump(mode="json", exclude={"digest", "notes", "source", "colours", "checksum"})
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 

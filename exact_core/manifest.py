@@ -1,0 +1,77 @@
+"""The JSON files that say what a folder holds: written last, with their own checksum, and checked when read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, ValidationError
+
+from exact_core.config import Settings, describe
+from exact_core.errors import CorruptError, DataError
+from exact_core.files import checked_text, publish_checked
+from exact_core.undefined import to_json
+
+__all__ = ["Manifest", "publish_record", "read_record"]
+
+
+class Manifest(Settings):
+    """A manifest whose keys are known; docs/data-format.md specifies `checksum`."""
+
+    checksum: str = Field(
+        "",
+        pattern=r"^([0-9a-f]{64})?$",
+        description="SHA-256 of this file with 64 zeros in its place; empty in files of older versions",
+    )
+
+    def write(self, path: Path) -> None:
+        """Write it, with its checksum.
+
+        Raises:
+            ServiceError: it cannot be written.
+        """
+        publish_checked(path, self.model_copy(update={"checksum": ""}).model_dump_json(indent=2))
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """What is in a file.
+
+        Raises:
+            CorruptError: it is not what was written.
+            DataError: this version does not read it.
+        """
+        try:
+            return cls.model_validate_json(checked_text(path))
+        except ValidationError as error:
+            raise DataError(describe(error, where=str(path), model=cls)) from error
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def publish_record(path: Path, record: dict[str, Any]) -> None:
+    """Write a mapping as JSON, with its checksum; a number that is not finite is null.
+
+    Raises:
+        ServiceError: it cannot be written.
+    """
+    publish_checked(path, to_json({**record, "checksum": ""}))
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A mapping that `publish_record`, or an older version without a checksum, wrote.
+
+    Raises:
+        CorruptError: it is not what was written.
+        DataError: it cannot be read.
+    """
+    try:
+        record = json.loads(checked_text(path))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise CorruptError(f"{path}: corrupt: not JSON: {error}; put a copy back, or make it again") from error
+    if not isinstance(record, dict):
+        raise CorruptError(f"{path}: corrupt: not a mapping; put a copy back, or make it again")
+    record.pop("checksum", None)
+    return record

@@ -1,0 +1,155 @@
+"""What a run records, on disk until MLflow has taken it: a stage never waits for MLflow, nor ends with it.
+
+    records.jsonl    one record a line, in order
+    0001/NAME        a file that a record names
+
+A thread sends the records one after another. All of them may be sent twice, as after a kill: figures keep their times,
+by which MLflow knows them again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from exact_core.errors import ServiceError
+from exact_core.tracking.errors import AwayError, explained, refused
+
+__all__ = ["Outbox"]
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
+HURRIED_PAUSE = 2.0
+"""Seconds at most, while somebody waits for the queue to be empty."""
+RECORDS = "records.jsonl"
+
+
+class Outbox:
+    """A queue of records in a folder.
+
+    Args:
+        folder: where they wait; what an earlier process of the same run left there is sent first.
+        send: sends one record, or raises.
+    """
+
+    def __init__(self, folder: Path, send: Callable[[dict[str, Any]], None]) -> None:
+        self._folder, self._send = folder, send
+        self._waiting: deque[dict[str, Any]] = deque()
+        self._changed = threading.Condition()
+        self._closed, self._hurry, self._count = False, False, 0
+        self._problem: Exception | None = None
+        self._load()
+        self._thread = threading.Thread(target=self._work, daemon=True, name="mlflow-outbox")
+        self._thread.start()
+
+    def add(self, record: dict[str, Any], *, file: Path | None = None) -> None:
+        """Keep a record, with a copy of the file that it is about, and have it sent."""
+        with self._changed:
+            self._count += 1
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                if file is not None:
+                    copy = self._folder / f"{self._count:04d}" / file.name
+                    copy.parent.mkdir(exist_ok=True)
+                    shutil.copyfile(file, copy)
+                    record = {**record, "path": str(copy)}
+                with (self._folder / RECORDS).open("a", encoding="utf-8") as lines:
+                    lines.write(json.dumps(record) + "\n")
+            except OSError as error:
+                # In memory, it is sent all the same; what is lost is lost only by a kill.
+                log.warning("%s: cannot keep what MLflow is to get: %s", self._folder, error)
+                if file is not None:
+                    record = {**record, "path": str(file)}
+            self._waiting.append(record)
+            self._changed.notify_all()
+
+    def drain(self, seconds: float) -> None:
+        """Wait until all is sent.
+
+        Raises:
+            AwayError: after so many seconds, some is not.
+        """
+        end = time.monotonic() + seconds
+        with self._changed:
+            self._hurry = True
+            self._changed.notify_all()
+            while self._waiting:
+                left = end - time.monotonic()
+                if left <= 0 or not self._thread.is_alive():
+                    raise AwayError(
+                        f"{self._problem or 'MLflow is slow'}; {len(self._waiting)} records are not there yet"
+                    )
+                self._changed.wait(left)
+
+    def close(self) -> None:
+        """End the thread, as soon as it is not sending."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _work(self) -> None:
+        pause = FIRST_PAUSE
+        while True:
+            with self._changed:
+                while not self._waiting and not self._closed:
+                    self._changed.wait()
+                if self._closed:
+                    return
+                record = self._waiting[0]
+            try:
+                self._deliver(record)
+            except Exception as error:  # noqa: BLE001 - kept for `drain`: a thread that dies says nothing
+                with self._changed:
+                    if self._problem is None:
+                        log.warning("%s; until it answers, figures are kept in %s", error, self._folder)
+                    self._problem = error
+                    if self._hurry:
+                        self._changed.wait_for(lambda: self._closed, min(pause, HURRIED_PAUSE))
+                    else:
+                        self._changed.wait_for(lambda: self._closed or self._hurry, pause)
+                    pause = min(2 * pause, LONGEST_PAUSE)
+                continue
+            with self._changed:
+                if self._problem is not None:
+                    log.info("MLflow answers again; %d records are being sent", len(self._waiting))
+                self._problem, pause = None, FIRST_PAUSE
+                self._waiting.popleft()
+                if not self._waiting:
+                    shutil.rmtree(self._folder, ignore_errors=True)
+                self._changed.notify_all()
+
+    def _deliver(self, record: dict[str, Any]) -> None:
+        try:
+            with explained("record"):
+                self._send(record)
+        except ServiceError as error:
+            if isinstance(error, AwayError) or not refused(error.__cause__ or error):
+                raise
+            # What it will never take must not keep back what follows.
+            log.warning("not recorded (%s): %s", record["kind"], error)
+
+    def _load(self) -> None:
+        try:
+            text = (self._folder / RECORDS).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return
+        except (OSError, UnicodeDecodeError) as error:
+            log.warning("%s: what an earlier try left for MLflow cannot be read: %s", self._folder, error)
+            return
+        for line in text.splitlines():
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:  # the line that a kill broke off
+                continue
+            # How that try ended is no news of this one.
+            if isinstance(record, dict) and record.get("kind") not in (None, "end"):
+                self._waiting.append(record)
+        self._count = len(self._waiting)
