@@ -39,7 +39,7 @@ from exact_core.evaluation.palette import class_colours
 from exact_core.mapping.calibration import NOT_FITTED
 from exact_core.mapping.capacity import choose_batch, window_bytes
 from exact_core.mapping.cogs import write_files
-from exact_core.mapping.finished_rows import Pieces, read_rows
+from exact_core.mapping.finished_rows import RowFiles, read_rows
 from exact_core.mapping.predict import season_mapper
 from exact_core.mapping.rows import Mapper, usual_stride
 from exact_core.mapping.season_map import map_part, map_record
@@ -87,7 +87,7 @@ def measure(folder: Path, out: Path, *, ask: int) -> dict[str, float]:
     batch = choose_batch(size, available_bytes(device), device)
 
     asked = _Asked(mapper, ask)
-    pieces = Pieces(out / "rows", first=0, key="", batch=batch)
+    pieces = RowFiles(out / "rows", first=0, key="", batch=batch)
     map_part(_Timed(**vars(images)), asked, record, pieces, end=record.height, chunk=config.mapping.rows)
     spent["reading"], spent["model"] = sum(_Timed.seconds), asked.seconds
     peaks["peak_mapping"] = peak_gib()

@@ -21,7 +21,7 @@ from exact_core.artifacts.stage_files import STORE_VARIABLE
 from exact_core.config import EncoderConfig, RunConfig, load_config
 from exact_core.data.windows.dataset import FileEntry, Statistics, WindowDataset, sha256_of, verify
 from exact_core.data.windows.day_zero import check_day_zero
-from exact_core.data.windows.series_sample import REFERENCE, SeasonSamples, load_season_samples, save_season_samples
+from exact_core.data.windows.series_sample import SAMPLES_FILE, SeasonSamples, load_season_samples, save_season_samples
 from exact_core.environment import variable
 from exact_core.errors import ConfigError, DataError, ServiceError
 from exact_core.manifest import Manifest, publish_record, read_record
@@ -49,7 +49,7 @@ __all__ = [
     "checkpoints_for",
     "load_classifier",
     "load_segmenter",
-    "open_reference",
+    "open_season_samples",
     "open_segmenter",
     "read_manifest",
     "read_metrics",
@@ -192,7 +192,7 @@ def save_model(
     """Write a model folder: weights, configuration, metrics, the season's sample, and last the manifest."""
     manifest = dataset.manifest
     if reference is not None:
-        save_season_samples(out / REFERENCE, reference)
+        save_season_samples(out / SAMPLES_FILE, reference)
     save_weights(model, out / WEIGHTS)
     config.save(out / CONFIG)
     metrics = {"best_epoch": progress.best_epoch, "best": progress.best, "history": progress.history}
@@ -212,7 +212,7 @@ def save_model(
         weights=_entry(out / WEIGHTS, manifest.splits["train"]),
         config=_entry(out / CONFIG, manifest.splits["train"]),
         calibration=calibration,
-        reference=None if reference is None else _entry(out / REFERENCE, manifest.splits["train"]),
+        reference=None if reference is None else _entry(out / SAMPLES_FILE, manifest.splits["train"]),
     )
     record.write(out / "model.json")
 
@@ -249,7 +249,7 @@ def open_segmenter(folder: Path) -> tuple[AnySegmenter, ModelManifest, RunConfig
     return _segmenter(folder, manifest, config), manifest, config
 
 
-def open_reference(folder: Path, manifest: ModelManifest) -> SeasonSamples | None:
+def open_season_samples(folder: Path, manifest: ModelManifest) -> SeasonSamples | None:
     """The sample of the season that a model was trained on; None: it carries none.
 
     Raises:

@@ -131,6 +131,7 @@ def prototype_clues(
     """
     classes, patches = features_BKPD.shape[1:3]
     features = F.normalize(features_BKPD.float(), dim=-1)
+    # Prototypes follow a running mean, no gradient: only the contrast of own rows teaches the features.
     joint, cams, tags, start = features.detach(), cams_BKP.detach().float(), tags_BK, 0
     if shared is not None:
         joint, cams, tags, start = shared.gather(joint), shared.gather(cams), shared.gather(tags), shared.start
@@ -140,6 +141,7 @@ def prototype_clues(
         position=slice(start * patches, (start + len(features)) * patches),
     )
     cams = cams.transpose(0, 1).flatten(1)
+    # A crop that is not tagged has no foreground in the window, whatever its CAM says.
     tagged = tags.bool().t().repeat_interleave(patches, 1)
     weight = cams if config.weights == "cam" else cams**2
     generator = None
@@ -200,10 +202,12 @@ def _pass(
         moved, moves = _move(features.joint, rows_KR, weight_KR, followed_KR, prototypes_KND, moves_KN, config)
 
     logits_KrM = features.own @ F.normalize(every, dim=-1).flatten(0, 1).t() / config.temperature
+    # `every` lists the foreground prototypes of all classes, then the background ones; `offset` says where ours begin.
     first_K = offset + torch.arange(classes, device=logits_KrM.device)
     target_Kr = first_K[:, None] * count + assigned_KR[:, features.position]
     per_row = F.cross_entropy(logits_KrM.flatten(0, 1), target_Kr.flatten(), reduction="none").view_as(target_Kr)
     pixels = rows_KR.sum(1)
+    # Mean of each class first: a crop of many pixels must not outweigh one of few.
     per_class = (per_row * rows_KR[:, features.position]).sum(1) / pixels.clamp(min=1)
     divisor = (pixels > 0).sum().clamp(min=1) if config.present_only else classes
     return Side(
@@ -229,9 +233,11 @@ def _move(
     numbers_N = torch.arange(prototypes_KND.shape[1], device=assigned_KR.device)
     share = (assigned_KR[..., None] == numbers_N) * (rows_KR * weight_KR)[..., None]
     direction = F.normalize(torch.einsum("krn,krd->knd", share, features_KRD), dim=-1)
+    # A prototype that no row follows has no direction to move in, and stays.
     moving = share.sum(1) > 0
     momentum = torch.full_like(moves_KN, config.momentum)
     if config.momentum_warmup:
+        # After n moves the next one weighs 1 / (n + 1): a plain mean, until `momentum` leaves it more than that.
         momentum = torch.minimum(momentum, moves_KN / (moves_KN + 1))
     stepped = momentum[..., None] * prototypes_KND + (1 - momentum[..., None]) * direction
     moved = F.normalize(torch.where(moving[..., None], stepped, prototypes_KND), dim=-1)

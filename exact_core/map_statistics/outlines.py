@@ -59,7 +59,7 @@ def place_outlines(data: NDArray[np.object_], crs: Any, crop_map: CropMap) -> Pl
     # Nothing is left of an outline that enclosed nothing.
     hollow = good & ~(shapely.area(outlines) > 0)
     good &= ~hollow
-    on_map = good & shapely.intersects(outlines, _frame_of(crop_map))
+    on_map = good & shapely.intersects(outlines, _outline_of(crop_map))
     return Placed(
         kept=np.flatnonzero(on_map),
         outlines=outlines[on_map],
@@ -98,6 +98,6 @@ def _moved_alone(outline: Any, moved: Callable[[NDArray[np.float64]], NDArray[np
         return None
 
 
-def _frame_of(crop_map: CropMap) -> Any:
+def _outline_of(crop_map: CropMap) -> Any:
     corners = ((0, 0), (crop_map.width, 0), (crop_map.width, crop_map.height), (0, crop_map.height))
     return shapely.Polygon([crop_map.transform @ corner for corner in corners])

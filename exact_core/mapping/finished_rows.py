@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from exact_core.errors import CorruptError
 from exact_core.files import publish_text
 
-__all__ = ["FinishedRows", "Pieces", "read_rows"]
+__all__ = ["FinishedRows", "RowFiles", "read_rows"]
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class FinishedRows:
         return self.first + len(self.label)
 
 
-class Pieces:
+class RowFiles:
     """The rows of a map that are finished, in the order of the map.
 
     Args:

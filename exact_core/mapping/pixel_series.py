@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from exact_core.config import TransferConfig
 from exact_core.data.season.folder import SeasonImages
+from exact_core.data.windows.choice import evenly_chosen
 from exact_core.data.windows.dataset import VOID, Window, WindowDataset
+from exact_core.data.windows.dates import MIN_DATES, measured_dates
 from exact_core.data.windows.regular_series import calendar_of
 from exact_core.data.windows.series_sample import (
     ReferenceSeason,
@@ -23,15 +25,15 @@ from exact_core.data.windows.series_sample import (
 )
 from exact_core.errors import DataError
 from exact_core.mapping.predict import Predictor
-from exact_core.mapping.rows import FEWEST_DATES, Predict, window_starts
+from exact_core.mapping.rows import Predict, window_starts
 
-__all__ = ["label_by_tags", "make_reference", "sample_dataset", "sample_season"]
+__all__ = ["label_by_tags", "sample_dataset", "sample_season", "sample_training_season"]
 
 VOTES = 9
 """Neighbours that vote on a pixel's class where there is no segmenter."""
 
 
-def make_reference(
+def sample_training_season(
     windows: WindowDataset, predictor: Predictor | None, settings: TransferConfig, *, seed: int
 ) -> SeasonSamples:
     """A sample of a dataset's training windows, and one of windows that were held out.
@@ -147,7 +149,7 @@ def sample_season(
         for column in columns:
             part = pixels[..., column : column + side]
             # As windows are cut for training: a date that measured nothing of a window is none of its dates.
-            if part.any((1, 2, 3)).sum() >= FEWEST_DATES:
+            if measured_dates(part).sum() >= MIN_DATES:
                 found.append((part, clear[..., column // 2 : (column + side) // 2]))
         for first in range(0, len(found), batch):
             chosen = found[first : first + batch]
@@ -227,7 +229,7 @@ def _divided(windows: WindowDataset) -> tuple[NDArray[np.int64], NDArray[np.int6
 
 
 def _window(pixels: NDArray[np.int16], days: NDArray[np.int64], clear: NDArray[np.bool_]) -> Window:
-    measured = pixels.any((1, 2, 3))
+    measured = measured_dates(pixels)
     return Window(
         pixels=pixels[measured],
         days=days[measured].astype(np.int16),
@@ -250,12 +252,9 @@ def _places(height: int, width: int, side: int, count: int) -> dict[int, list[in
 
 def _spread(values: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """At most `count` of the values, in even steps; the middle one where only one is asked for."""
-    if not len(values):
-        return values
-    if count == 1:
+    if len(values) and count == 1:
         return values[[len(values) // 2]]
-    places = np.linspace(0, len(values) - 1, min(count, len(values))).round().astype(int)
-    return np.asarray(values[np.unique(places)], np.int64)
+    return values[evenly_chosen(len(values), count)]
 
 
 def _per_window(settings: TransferConfig, windows: int) -> int:

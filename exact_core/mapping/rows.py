@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from exact_core.data.windows.dataset import VOID
+from exact_core.data.windows.dates import MIN_DATES
 
 __all__ = [
     "MappedRows",
@@ -54,7 +55,6 @@ class Mapper(Protocol):
 
 Read = Callable[[int, int], tuple[NDArray[np.int16], NDArray[np.bool_] | None]]
 """First and last row -> pixels (T, C, h, W) and clear patches (T, h/2, W/2), if known."""
-FEWEST_DATES = 2
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ def window_starts(length: int, side: int, stride: int) -> list[int]:
 
 def window_weights(side: int) -> NDArray[np.float32]:
     """Weights (S, S) of a window's pixels: squared sines of both positions, 1 in the middle."""
+    # Half a pixel in, so that no weight is 0: at the edge of the area a pixel may have one window only.
     along = np.sin(np.pi * (np.arange(side) + 0.5) / side) ** 2
     return np.outer(along, along).astype(np.float32)
 
@@ -94,6 +95,7 @@ def window_weights(side: int) -> NDArray[np.float32]:
 def bands_of_part(height: int, side: int, stride: int, part: int, parts: int) -> tuple[int, int]:
     """Which bands, of those that begin at `window_starts`, part 1..n of n parts maps: first, and one past the last."""
     bands = len(window_starts(height, side, stride))
+    # In whole numbers: the end of a part is the start of the next, to the band.
     return bands * (part - 1) // parts, bands * part // parts
 
 
@@ -133,6 +135,7 @@ def map_rows(
     if first_band >= end_band:
         return
     top = starts[first_band]
+    # Windows above reach into the first band; without them its pixels would differ from those of the whole map.
     begin = next(number for number, start in enumerate(starts) if start + side > top)
     weights, columns = window_weights(side), window_starts(width, side, stride)
     rows = _Rows(read, height, max(chunk, side), first=starts[begin])
@@ -143,20 +146,24 @@ def map_rows(
         start = starts[number]
         pixels, clear, measured = rows.get(start, start + side)
         ground.move(start, starts[number + 1] if number + 1 < end_band else None)
-        wanted = [col for col in columns if (measured[:, col : col + side] >= FEWEST_DATES).any()]
+        # Beyond the edge of a swath nothing is predicted: a segmenter would name a class there, too.
+        wanted = [col for col in columns if (measured[:, col : col + side] >= MIN_DATES).any()]
         for first in range(0, len(wanted), batch):
             chosen = wanted[first : first + batch]
             found = mapper.decode(ground.windows(pixels, clear, chosen))
             for col, values in zip(chosen, found, strict=True):
                 total[:, :, col : col + side] += values * weights
                 weight[:, col : col + side] += weights
+        # No later window reaches above the start of the next band: these rows are complete.
         done = (starts[number + 1] if number + 1 < len(starts) else start + side) - start
         if number >= first_band:
+            # Where no window was predicted the sum is 0 as well, and stays 0.
             divisor = np.maximum(weight[:done], np.finfo(np.float32).tiny)
             probabilities = np.asarray(total[:, :done] / divisor, np.float32)
-            seen = (measured[:done] >= FEWEST_DATES) & (weight[:done] > 0)
+            seen = (measured[:done] >= MIN_DATES) & (weight[:done] > 0)
             label = np.where(seen, probabilities.argmax(0), VOID).astype(np.uint8)
             yield MappedRows(start, label, probabilities)
+        # What is not complete yet moves up; the next band adds to it.
         total = np.concatenate([total[:, done:], np.zeros_like(total[:, :done])], 1)
         weight = np.concatenate([weight[done:], np.zeros_like(weight[:done])])
 
@@ -265,6 +272,7 @@ class _Rows:
 
     def __init__(self, read: Read, height: int, chunk: int, *, first: int) -> None:
         self._read, self._height, self._chunk = read, height, chunk - chunk % 2
+        # At a multiple from the top, wherever reading begins: parts read, and round, as the whole does.
         self._last = first // self._chunk * self._chunk
         self._parts: list[tuple[int, NDArray[np.int16], NDArray[np.bool_] | None]] = []
 
@@ -284,6 +292,7 @@ class _Rows:
         seen = [each for _, (_, each) in cuts if each is not None]
         measured = np.zeros(pixels.shape[2:], np.int64)
         for image in pixels:
+            # Band by band: all at once would need a mask for each.
             seen_here = image[0] != 0
             for band in image[1:]:
                 seen_here |= band != 0
@@ -300,11 +309,13 @@ def _cut(
     start: int, pixels: NDArray[np.int16], clear: NDArray[np.bool_] | None, first: int, last: int
 ) -> tuple[NDArray[np.int16], NDArray[np.bool_] | None]:
     """Rows `first` to before `last` of an array that begins at row `start`, as far as it has them."""
+    # A slice may end beyond its array, not begin before it: below 0 it would count from the end.
     rows = slice(max(first - start, 0), last - start)
     return pixels[:, :, rows], None if clear is None else clear[:, rows.start // 2 : rows.stop // 2]
 
 
 def _joined(parts: list[NDArray[np.int16]] | list[NDArray[np.bool_]], axis: int) -> Any:
+    # Mostly a single part, which need not be copied.
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis)
 
 
@@ -317,6 +328,7 @@ class Seams:
 
     def __init__(self, side: int, stride: int) -> None:
         self._side, self._stride = side, stride
+        # Elsewhere, and at borders.
         self._changes = np.zeros(2, np.int64)
         self._pairs = np.zeros(2, np.int64)
         self._above: NDArray[np.uint8] | None = None
@@ -324,8 +336,10 @@ class Seams:
     def add(self, rows: MappedRows) -> None:
         """Take in the next rows."""
         label = rows.label
+        # The pair of pixel i - 1 and i is at a border where a window begins or ends at i.
         borders = self._borders(np.arange(1, label.shape[1]))
         self._count(label[:, 1:], label[:, :-1], borders[None])
+        # The last row of the band before belongs to the first pair of this one.
         stacked = label if self._above is None else np.concatenate([self._above, label])
         first = rows.first + (0 if self._above is not None else 1)
         below = np.arange(first, first + len(stacked) - 1)
@@ -344,6 +358,7 @@ class Seams:
         return np.asarray(begins | ends)
 
     def _count(self, one: NDArray[np.uint8], other: NDArray[np.uint8], borders: NDArray[np.bool_]) -> None:
+        # Where nothing was measured there is no class to change.
         known = (one != VOID) & (other != VOID)
         changed = known & (one != other)
         for place, chosen in enumerate((~borders, borders)):

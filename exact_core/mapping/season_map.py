@@ -23,7 +23,7 @@ from exact_core.errors import ConfigError, DataError, ServiceError
 from exact_core.manifest import Manifest
 from exact_core.mapping.calibration import Calibration, tempered
 from exact_core.mapping.cogs import MapRecord
-from exact_core.mapping.finished_rows import FinishedRows, Pieces
+from exact_core.mapping.finished_rows import FinishedRows, RowFiles
 from exact_core.mapping.rows import MappedRows, Mapper, bands_of_part, map_rows, window_starts
 
 __all__ = ["PART", "PartManifest", "extent_of_part", "map_part", "map_record", "open_part", "parse_part"]
@@ -149,7 +149,7 @@ def map_part(
     images: SeasonImages,
     mapper: Mapper,
     record: MapRecord,
-    pieces: Pieces,
+    pieces: RowFiles,
     *,
     end: int,
     chunk: int,

@@ -97,6 +97,7 @@ class _CpuBlock(torch.autograd.Function):
         g1, b1, w_qkv, w_out, b_out, g2, b2, w_in, b_in, w_back, b_back = parameters
         sequences, length, dim = x.shape
         normed, mean1, scale1 = torch.native_layer_norm(x, [dim], g1, b1, shape.epsilon)
+        # Where only leading tokens are delivered, the others give keys and values, and are never asked as queries.
         queries = shape.rows if shape.only_rows else length
         kept: tuple[Tensor, ...]
         if shape.only_rows:
@@ -107,23 +108,29 @@ class _CpuBlock(torch.autograd.Function):
             k, v = kv.chunk(2, -1)
             kept = (q, kv)
         else:
+            # One wide product instead of three narrow ones.
             qkv = linear(normed.view(-1, dim), w_qkv).view(sequences, length, -1)
             q, k, v = qkv.chunk(3, -1)
             kept = (qkv,)
         values, probabilities = _attend(q, k, v, bias, shape)
         y = linear(values.view(sequences * queries, -1), w_out, b_out).view(sequences, queries, dim)
+        # What attention is added to: x, LN(x) or both (`EncoderConfig.residual`).
         if shape.residual != "normed":
             y += x[:, :queries]
         if shape.residual != "pre_norm":
             y += normed[:, :queries]
+        # Freed before the MLP makes arrays as large.
         del normed, values
         normed, mean2, scale2 = torch.native_layer_norm(y, [dim], g2, b2, shape.epsilon)
+        # The backward pass wants GELU's input; without one, product and GELU are a single step.
         hidden = linear(normed.view(-1, dim), w_in, b_in, gelu=not learning)
         out = linear(F.gelu(hidden) if learning else hidden, w_back, b_back).view_as(y)
         out += y
         ctx.shape = shape
         ctx.save_for_backward(x, bias, mean1, scale1, y, mean2, scale2, hidden, *parameters, *kept)
+        # Attention is read off for the clues, never learned from: the backward pass has no term for it.
         ctx.mark_non_differentiable(probabilities)
+        # An output that no loss uses comes back as None below, not as zeros to compute with.
         ctx.set_materialize_grads(False)
         return out, probabilities
 
@@ -136,26 +143,31 @@ class _CpuBlock(torch.autograd.Function):
         if grad_out is None:
             return (None,) * 15
         sequences, queries, dim = y.shape
+        # A gradient that was expanded or transposed on its way has no rows to view.
         grad_out = grad_out.contiguous()
         rows = grad_out.view(-1, dim)
 
         # out = y + MLP(LN(y))
         grad_w_back = weight_gradient(rows, F.gelu(hidden))
         grad_hidden = torch.ops.aten.gelu_backward(linear(rows, w_back.t()), hidden)
+        # Again instead of kept: a norm costs little beside the products, and its output is as large as its input.
         normed = torch.native_layer_norm(y, [dim], g2, b2, shape.epsilon)[0]
         grad_w_in, grad_b_in = weight_gradient(grad_hidden, normed.view(-1, dim)), grad_hidden.sum(0)
         grad_normed = linear(grad_hidden, w_in.t()).view_as(y)
         del grad_hidden, normed
         grad_y, grad_g2, grad_b2 = _norm_backward(grad_normed, y, mean2, scale2, g2, b2)
+        # The residual around the MLP.
         grad_y += grad_out
 
         # y = out(attention(LN(x))) + residual
         rows_y = grad_y.view(-1, dim)
         grad_values = linear(rows_y, w_out.t()).view(sequences, queries, -1)
         normed = torch.native_layer_norm(x, [dim], g1, b1, shape.epsilon)[0]
+        # Queries, keys and values are stacked in one weight, in this order.
         inner = len(w_qkv) // 3
         if shape.only_rows:
             q, kv = rest[11:]
+            # Every head writes into its slice of these: nothing is joined afterwards.
             grad_q, grad_kv = torch.empty_like(q), torch.empty_like(kv)
             inputs, grads = (q, *kv.chunk(2, -1)), (grad_q, *grad_kv.chunk(2, -1))
             values = _attend_backward(grad_values, inputs, bias, shape, into=grads)
@@ -166,6 +178,7 @@ class _CpuBlock(torch.autograd.Function):
                     weight_gradient(flat_kv, normed.view(-1, dim)),
                 ]
             )
+            # Keys and values came from all tokens, queries from the leading ones only.
             grad_normed = linear(flat_kv, w_qkv[inner:].t()).view_as(x)
             grad_normed[:, :queries] += linear(flat_q, w_qkv[:inner].t()).view(sequences, queries, dim)
         else:
@@ -179,6 +192,7 @@ class _CpuBlock(torch.autograd.Function):
         if shape.residual != "pre_norm":
             grad_normed[:, :queries] += grad_y
         grad_x, grad_g1, grad_b1 = _norm_backward(grad_normed, x, mean1, scale1, g1, b1)
+        # The residual around attention: x is reached past the norm, too.
         if shape.residual != "normed":
             grad_x[:, :queries] += grad_y
         grads = (grad_g1, grad_b1, grad_w_qkv, grad_w_out, rows_y.sum(0), grad_g2, grad_b2)
@@ -193,6 +207,7 @@ def _attend(
     values = torch.empty_like(q_NQI, memory_format=torch.contiguous_format)
     rows = 0 if shape.only_rows else shape.rows
     total = q_NQI.new_zeros(len(q_NQI), rows, k_NLI.shape[1])
+    # A head at a time: the probabilities of all heads are never in memory together.
     heads = zip(*(part.chunk(shape.heads, -1) for part in (q_NQI, k_NLI, v_NLI, values)), strict=True)
     for q, k, v, out in heads:
         probabilities = _probabilities(q, k, bias_NL)
@@ -218,6 +233,7 @@ def _attend_backward(
         out.copy_(torch.bmm(probabilities, v))
         into_v.copy_(torch.bmm(probabilities.transpose(1, 2), grad))
         grad_p = torch.bmm(grad, v.transpose(1, 2))
+        # Back through the softmax, then through the scale of its scores.
         grad_s = torch.ops.aten._softmax_backward_data(grad_p, probabilities, -1, grad_p.dtype).mul_(
             q.shape[-1] ** -0.5
         )
@@ -231,6 +247,7 @@ def _probabilities(q_NQd: Tensor, k_NLd: Tensor, bias_NL: Tensor | None) -> Tens
     if bias_NL is None:
         scores = torch.bmm(q_NQd, k_NLd.transpose(1, 2)).mul_(scale)
     else:
+        # Scale and mask within the product: two passes over the scores less.
         scores = torch.baddbmm(bias_NL[:, None], q_NQd, k_NLd.transpose(1, 2), alpha=scale)
     return scores.softmax(-1)
 

@@ -112,6 +112,7 @@ def group_sequences(
     counts = seen.sum(-1)
     slots = torch.where(torch.arange(dates, device=device) < counts[..., None], slots, dates + 1)
     if series.padding is not None:
+        # One slot more: where a patch is seen on every date, its padding token needs a place of its own.
         slots = torch.cat([slots, torch.full_like(slots[..., :1], dates + 1)], -1)
         counts = counts.expand(windows, -1)
         slots = slots.expand(windows, -1, -1)
@@ -125,6 +126,7 @@ def group_sequences(
     budget = TOKENS.get(device.type, TOKENS_ELSEWHERE)
     for chosen, longest in _plan(lengths.cpu().numpy(), tokens, budget, even=even):
         index = torch.from_numpy(chosen).to(device)
+        # Flattened, a sequence's number is window x patches + patch. Slots beyond the longest hold nothing.
         window, date = index // patches, slots[index, :longest]
         groups.append(SequenceGroup(window, index % patches, date, _bias(date, window, dates, series.padding)))
     return groups
@@ -132,27 +134,33 @@ def group_sequences(
 
 def _bias(date_NS: Tensor, window_N: Tensor, dates: int, padding_B: Tensor | None) -> Tensor | None:
     """What to add to each slot's score, None where it is nothing."""
+    # A group that needs no mask says so: attention has faster kernels without one.
     if bool((date_NS < dates).all()):
         return None
+    # exp(-inf) is 0: what fills up a sequence takes no part in the softmax.
     bias = torch.zeros(date_NS.shape, device=date_NS.device).masked_fill(date_NS > dates, -math.inf)
     if padding_B is None:
         return bias
+    # n equal tokens of score s hold n exp(s) = exp(s + log n) of the sum together.
     return torch.where(date_NS == dates, padding_B[window_N].log()[:, None], bias)
 
 
 def _plan(lengths: NDArray[np.int64], tokens: int, budget: int, *, even: bool) -> list[tuple[NDArray[np.int64], int]]:
     """Groups as (sequences, longest length): what `budget` allows, of one length where there are enough of it."""
+    # Stable, so that equal batches make equal groups, and with them the same rounding, on every run.
     order = np.argsort(lengths, kind="stable")
     ascending = lengths[order]
     groups = []
     start = 0
     while start < len(order):
         alike = int(np.searchsorted(ascending, ascending[start], side="right"))
+        # One at least: a sequence longer than the budget is computed all the same, alone.
         room = max(1, budget // int(tokens + ascending[start]))
         if even or 2 * (alike - start) >= room:
             # Enough of one length: they need no mask. In equal parts, so that none is left with a few.
             stop = start + math.ceil((alike - start) / math.ceil((alike - start) / room))
         else:
+            # Few of one length share a group with longer ones; it is as wide as its last, which is its longest.
             ends = np.arange(start + 1, min(start + room, len(order)) + 1)
             fitting = ends[(ends - start) * (tokens + ascending[ends - 1]) <= budget]
             stop = int(fitting[-1]) if len(fitting) else start + 1
@@ -163,5 +171,6 @@ def _plan(lengths: NDArray[np.int64], tokens: int, budget: int, *, even: bool) -
 
 def part_size(sequences: int, length: int, device: torch.device) -> int:
     """Sequences of one group, where all `sequences` have the same length: equal parts within the budget."""
+    # Equal parts, as in `_plan`: a small rest would cost a pass of its own.
     room = max(1, TOKENS.get(device.type, TOKENS_ELSEWHERE) // length)
     return math.ceil(sequences / math.ceil(sequences / room))

@@ -23,7 +23,7 @@ from exact_core.errors import ConfigError
 from exact_core.evaluation.palette import colours_of
 from exact_core.mapping.capacity import Careful, choose_batch, window_bytes
 from exact_core.mapping.cogs import MapRecord
-from exact_core.mapping.finished_rows import Pieces, read_rows
+from exact_core.mapping.finished_rows import RowFiles, read_rows
 from exact_core.mapping.predict import SeasonMapper, season_mapper
 from exact_core.mapping.rows import usual_stride
 from exact_core.mapping.season_map import PART, PartManifest, extent_of_part, map_part, map_record, parse_part
@@ -123,7 +123,7 @@ def _map(
     *,
     out: Path,
     rows: tuple[int, int],
-) -> tuple[Pieces, float]:
+) -> tuple[RowFiles, float]:
     """Map some rows of the area, first and one past the last; the finished rows, and the seconds that they took."""
     first, end = rows
     device = choose_device(config.device)
@@ -135,7 +135,7 @@ def _map(
     folder = Path(state) / f"map-{key[:16]}" if state else out / ROWS
     started = time.perf_counter()
     batch = config.mapping.batch or _fitting(mapper, images, manifest, encoder, device)
-    pieces = Pieces(folder, first=first, key=key, batch=batch)
+    pieces = RowFiles(folder, first=first, key=key, batch=batch)
     if pieces.end > first:
         log.info("map_season: continuing at row %d of %d to %d", pieces.end, first, end)
     with tqdm(total=end - pieces.end, desc="map", unit="row", disable=None) as bar:

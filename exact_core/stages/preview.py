@@ -11,7 +11,7 @@ from exact_core.data.sources import parse_source, source_of, with_season
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import ConfigError, DataError
 from exact_core.evaluation.preview.content import Preview
-from exact_core.evaluation.preview.from_dataset import Reference, preview_dataset
+from exact_core.evaluation.preview.from_dataset import NamedStatistics, preview_dataset
 from exact_core.evaluation.preview.from_season import preview_season
 from exact_core.evaluation.preview.page import write_preview
 
@@ -94,11 +94,11 @@ def _of_source(
 
 def _reference(
     model: Path | None, manifest: ModelManifest | None, bands: tuple[str, ...], what: str
-) -> Reference | None:
+) -> NamedStatistics | None:
     if manifest is None:
         return None
     if manifest.bands != bands:
         raise ConfigError(
             f"{model}: the model wants bands {manifest.bands}, {what} has {bands}; name another by --model"
         )
-    return Reference(manifest.statistics, f"the training of {model}")
+    return NamedStatistics(manifest.statistics, f"the training of {model}")

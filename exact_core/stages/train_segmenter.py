@@ -16,7 +16,7 @@ from exact_core.data.windows.batches import BatchLoader, Targets
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.data.windows.mask_dataset import MaskSet
 from exact_core.mapping.calibration import Calibration, calibrate
-from exact_core.mapping.pixel_series import make_reference
+from exact_core.mapping.pixel_series import sample_training_season
 from exact_core.mapping.predict import Predictor
 from exact_core.models.segmenter import AnySegmenter, build_segmenter
 from exact_core.tracking.runs import Tracker
@@ -28,7 +28,7 @@ from exact_core.undefined import defined
 
 __all__ = ["train_segmenter"]
 
-REFERENCE_BATCH = 4
+SAMPLING_BATCH = 4
 
 
 def train_segmenter(
@@ -130,7 +130,7 @@ def _save(
     supervision: Literal["dense", "tags"] = "dense" if masks is None else "tags"
     statistics = windows.manifest.statistics
     # Few windows at a time: this must not ask for more memory than the training did.
-    teller = Predictor(model.eval(), windows, settings.reading, statistics, device, REFERENCE_BATCH)
+    teller = Predictor(model.eval(), windows, settings.reading, statistics, device, SAMPLING_BATCH)
     calibration = _calibration(config, windows, masks, teller)
     save_model(
         out,
@@ -141,7 +141,7 @@ def _save(
         supervision=supervision,
         calibration=calibration,
         # What later seasons are held against travels with the model, wherever its dataset is by then.
-        reference=make_reference(windows, teller, config.transfer, seed=config.seed),
+        reference=sample_training_season(windows, teller, config.transfer, seed=config.seed),
     )
     figures = {"temperature": calibration.temperature, "calibration_error": calibration.error_after}
     tracker.log_summary(defined(figures))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exact_core.artifacts.folders import code_version, fresh_folder
-from exact_core.artifacts.model_folders import ModelManifest, load_segmenter, open_reference, open_segmenter
+from exact_core.artifacts.model_folders import ModelManifest, load_segmenter, open_season_samples, open_segmenter
 from exact_core.config import RunConfig, TransferConfig
 from exact_core.data.sources import parse_source, source_of, with_season
 from exact_core.data.windows.dataset import WindowDataset
@@ -23,7 +23,7 @@ from exact_core.evaluation.transfer.findings import Level, Transfer, compare_sea
 from exact_core.evaluation.transfer.page import TransferPage, write_page
 from exact_core.files import copy_file
 from exact_core.manifest import publish_record
-from exact_core.mapping.pixel_series import label_by_tags, make_reference, sample_dataset, sample_season
+from exact_core.mapping.pixel_series import label_by_tags, sample_dataset, sample_season, sample_training_season
 from exact_core.mapping.predict import Predictor, season_mapper
 from exact_core.models.segmenter import AnySegmenter
 from exact_core.tracking.runs import Tracker
@@ -191,16 +191,16 @@ def _open_model(config: RunConfig, segmenter: Path | None, dataset: Path | None)
     windows = None if dataset is None else WindowDataset(dataset)
     if segmenter is None:
         assert windows is not None
-        reference = make_reference(windows, None, config.transfer, seed=config.seed)
+        reference = sample_training_season(windows, None, config.transfer, seed=config.seed)
         return _Model(None, None, config, reference, windows.manifest.window)
     device = choose_device(config.device)
     if windows is None:
         model, manifest, trained = open_segmenter(segmenter)
-        return _Model(model.to(device), manifest, trained, open_reference(segmenter, manifest), manifest.window)
+        return _Model(model.to(device), manifest, trained, open_season_samples(segmenter, manifest), manifest.window)
     model, manifest, trained = load_segmenter(segmenter, windows)
     model = model.to(device)
     predictor = _predictor(config, model, manifest, trained, windows)
-    reference = make_reference(windows, predictor, config.transfer, seed=config.seed)
+    reference = sample_training_season(windows, predictor, config.transfer, seed=config.seed)
     return _Model(model, manifest, trained, reference, manifest.window)
 
 

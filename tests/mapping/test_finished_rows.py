@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from exact_core.errors import CorruptError
-from exact_core.mapping.finished_rows import FinishedRows, Pieces, read_rows
+from exact_core.mapping.finished_rows import FinishedRows, RowFiles, read_rows
 
 
 def rows(first, height, *, probabilities=True):
@@ -18,7 +18,7 @@ def rows(first, height, *, probabilities=True):
 
 @pytest.fixture
 def folder(tmp_path):
-    pieces = Pieces(tmp_path / "rows", first=4, key="k", batch=8)
+    pieces = RowFiles(tmp_path / "rows", first=4, key="k", batch=8)
     for first, height in ((4, 3), (7, 5), (12, 2)):
         pieces.add(rows(first, height))
     return tmp_path / "rows"
@@ -36,7 +36,7 @@ def test_what_was_written_is_read(folder):
 
 
 def test_it_goes_on_where_it_ended_with_the_batch_that_it_began_with(folder):
-    pieces = Pieces(folder, first=4, key="k", batch=64)
+    pieces = RowFiles(folder, first=4, key="k", batch=64)
     assert (pieces.end, pieces.batch) == (14, 8)
     pieces.add(rows(14, 1, probabilities=False))
     last = list(read_rows(folder, first=4, end=15))[-1]
@@ -45,7 +45,7 @@ def test_it_goes_on_where_it_ended_with_the_batch_that_it_began_with(folder):
 
 @pytest.mark.parametrize("change", [{"key": "other"}, {"first": 0}])
 def test_rows_of_something_else_are_forgotten(folder, change):
-    pieces = Pieces(folder, **{"first": 4, "key": "k", "batch": 2, **change})
+    pieces = RowFiles(folder, **{"first": 4, "key": "k", "batch": 2, **change})
     assert pieces.end == change.get("first", 4)
     assert pieces.batch == 2
     assert [path.name for path in folder.iterdir()] == ["journal.json"]
@@ -54,7 +54,7 @@ def test_rows_of_something_else_are_forgotten(folder, change):
 def test_an_unreadable_journal_is_none(folder):
     for text in ("", "[]", "{}"):
         (folder / "journal.json").write_text(text)
-        assert Pieces(folder, first=0, key="k", batch=2).end == 0
+        assert RowFiles(folder, first=0, key="k", batch=2).end == 0
         assert json.loads((folder / "journal.json").read_text())["batch"] == 2
 
 
@@ -72,7 +72,7 @@ def test_damaged_rows_and_all_below_are_made_again(folder, damage, caplog):
     with pytest.raises(CorruptError, match="rows-00000007.npz: no whole rows of a map"):
         list(read_rows(folder, first=4, end=14))
     (folder / "rows-00000014.partial").write_text("half")
-    assert Pieces(folder, first=4, key="k", batch=8).end == 7
+    assert RowFiles(folder, first=4, key="k", batch=8).end == 7
     assert sorted(each.name for each in folder.iterdir()) == ["journal.json", "rows-00000004.npz"]
 
 

@@ -25,7 +25,7 @@ from exact_core.errors import ConfigError, DataError
 from exact_core.evaluation.palette import class_colours
 from exact_core.mapping.calibration import NOT_FITTED
 from exact_core.mapping.cogs import CACHE, MapRecord, write_files
-from exact_core.mapping.finished_rows import FinishedRows, Pieces
+from exact_core.mapping.finished_rows import FinishedRows, RowFiles
 from exact_core.mapping.season_map import parse_part
 from exact_core.recipes import resolve
 from exact_core.stages.ingest import ingest
@@ -455,7 +455,7 @@ def test_finished_rows_are_kept_where_the_state_of_a_run_is(full, tmp_path, monk
     folder, settings, arguments = full
     monkeypatch.setenv("EXACT_STATE_DIR", str(tmp_path / "state"))
     with pytest.raises(KeyboardInterrupt), monkeypatch.context() as patch:
-        patch.setattr(Pieces, "add", _stop_after(3, Pieces.add))
+        patch.setattr(RowFiles, "add", _stop_after(3, RowFiles.add))
         map_season(settings, out=tmp_path / "lost", part="1/1", **arguments)
     assert len(list((tmp_path / "state").glob("map-*/rows-*.npz"))) == 3
     map_season(settings, out=tmp_path / "part", part="1/1", **arguments)

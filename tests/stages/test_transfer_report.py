@@ -15,7 +15,7 @@ from exact_core.data.synthetic import BANDS, generate_scene
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import ConfigError, CorruptError
 from exact_core.evaluation.transfer.findings import compare_seasons
-from exact_core.mapping.pixel_series import make_reference
+from exact_core.mapping.pixel_series import sample_training_season
 from exact_core.recipes import resolve
 from exact_core.stages.champion import REUSE, champion
 from exact_core.stages.ingest import ingest
@@ -94,7 +94,9 @@ def test_held_out_series_are_of_half_their_dates_and_set_the_limit(trained):
     root, config, _, _ = trained
     windows = WindowDataset(root / "dataset")
     references = {
-        share: make_reference(windows, None, override(config, [f"transfer.held_out_dates={share}"]).transfer, seed=1)
+        share: sample_training_season(
+            windows, None, override(config, [f"transfer.held_out_dates={share}"]).transfer, seed=1
+        )
         for share in (0.5, 1)
     }
     half, whole = references[0.5], references[1]

@@ -24,6 +24,7 @@ from exact_core.config import SeasonConfig
 from exact_core.data.season.archives import list_archive
 from exact_core.data.season.radiometry import NOTHING_STATED, Stated, stated_offset
 from exact_core.data.season.rasters import RASTERS
+from exact_core.data.windows.dates import MIN_DATES
 from exact_core.errors import DataError
 
 __all__ = [
@@ -313,10 +314,10 @@ def clip_to_season(
     start = settings.start or _quarter(found[0].date)
     days = settings.days or (found[-1].date - start).days + 1
     kept = [acquisition for acquisition in found if 0 <= (acquisition.date - start).days < days]
-    if len(kept) < 2:
+    if len(kept) < MIN_DATES:
         raise DataError(
             f"{source}: {len(kept)} date in the season of {days} days from {start}, of {len(found)} from "
-            f"{found[0].date} to {found[-1].date}; a time series needs at least 2: add acquisitions, or set "
+            f"{found[0].date} to {found[-1].date}; a time series needs at least {MIN_DATES}: add acquisitions, or set "
             f"data.season.start and data.season.days"
         )
     if len(kept) < len(found):

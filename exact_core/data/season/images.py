@@ -41,6 +41,7 @@ from exact_core.data.season.rasters import Grid, fit_to_grid, open_raster, own_r
 from exact_core.data.windows.clear_looks import all_of_patches, check_gaps, shows_ground
 from exact_core.data.windows.cutting import thin_dates
 from exact_core.data.windows.dataset import CLEAR_PATCH
+from exact_core.data.windows.dates import MIN_DATES
 from exact_core.errors import DataError
 
 __all__ = ["SeasonImages", "choose_dates", "choose_grid", "describe_counts", "merge_days", "settle_offsets"]
@@ -329,11 +330,11 @@ def choose_dates(
             shares.append(clear)
     if hidden:
         notes.append(f"{hidden} dates are clear on less than {settings.min_clear:.0%} of the scene and were dropped")
-    if len(kept) < 2:
+    if len(kept) < MIN_DATES:
         raise DataError(
             f"{source}: {len(kept)} of {len(acquisitions)} dates has a measured pixel on the grid of {grid.file}"
             f"{f' and is clear enough (data.season.min_clear {settings.min_clear:g})' if hidden else ''}; "
-            f"a time series needs at least 2, add acquisitions"
+            f"a time series needs at least {MIN_DATES}, add acquisitions"
         )
     days = np.array([(acquisition.date - start).days for acquisition in kept])
     check_gaps(days, np.array(shares), start=start, length=length, limit=settings.longest_gap, source=source)

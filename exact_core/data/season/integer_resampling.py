@@ -16,17 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.transform import Affine
 
-__all__ = ["fit_nested"]
+__all__ = ["resample_in_integers"]
 
 ROWS = 16
 """Coarse rows that are worked on at a time: few enough for what they take to stay in the processor's cache."""
 
-_Nesting = tuple[int, int, int]
+_Alignment = tuple[int, int, int]
 """How many pixels of a grid a coarse pixel is wide and high; the grid's first row and column, from the raster's, in
 pixels of the grid."""
 
 
-def fit_nested(
+def resample_in_integers(
     values: NDArray[Any], transform: Affine, onto: Affine, out: NDArray[Any], *, nearest: bool, fill: int
 ) -> bool:
     """Bring a raster to a grid in the same CRS, if its pixels nest in the grid's; say whether they do.
@@ -39,7 +39,7 @@ def fit_nested(
         nearest: the value of the coarse pixel around each fine one, instead of a bilinear one.
         fill: stands where nothing was measured.
     """
-    nest = _nesting(transform, onto, height=out.shape[0], width=out.shape[1])
+    nest = _alignment(transform, onto, height=out.shape[0], width=out.shape[1])
     if nest is None:
         return False
     if nearest or nest[0] == 1:
@@ -52,7 +52,7 @@ def fit_nested(
     return False
 
 
-def _nesting(transform: Affine, onto: Affine, *, height: int, width: int) -> _Nesting | None:
+def _alignment(transform: Affine, onto: Affine, *, height: int, width: int) -> _Alignment | None:
     """How a grid's pixels nest in a raster's; None if they do not, or not to the last bit.
 
     Exact is what counts: where coordinates are rounded, so may be a value that lies half way between two counts.
@@ -88,7 +88,7 @@ def _overlap(first: int, count: int, there: int) -> tuple[int, int]:
     return begin, max(begin, min(count, there - first))
 
 
-def _repeat(values: NDArray[Any], nest: _Nesting, out: NDArray[Any]) -> None:
+def _repeat(values: NDArray[Any], nest: _Alignment, out: NDArray[Any]) -> None:
     """The value of the coarse pixel around each fine one, into `out` (H, W), which keeps its own beside the raster."""
     factor, first_row, first_col = nest
     top, bottom = _overlap(first_row, out.shape[0], factor * values.shape[0])
@@ -100,7 +100,7 @@ def _repeat(values: NDArray[Any], nest: _Nesting, out: NDArray[Any]) -> None:
     out[top:bottom, left:right] = wide[rows]
 
 
-def _double(values: NDArray[np.int16], nest: _Nesting, out: NDArray[np.int16], *, fill: int) -> None:
+def _double(values: NDArray[np.int16], nest: _Alignment, out: NDArray[np.int16], *, fill: int) -> None:
     """Bilinear values at twice the resolution, into `out` (H, W), which keeps its own beside the raster.
 
     A fine pixel is `fill` where the coarse pixel around it is; other neighbours that are `fill`, or beyond the raster,

@@ -20,7 +20,7 @@ from rasterio.warp import Resampling, reproject
 from rasterio.windows import Window
 
 from exact_core.data.season.archives import for_gdal
-from exact_core.data.season.integer_resampling import fit_nested
+from exact_core.data.season.integer_resampling import resample_in_integers
 from exact_core.errors import DataError
 
 __all__ = ["RASTERS", "Grid", "fit_to_grid", "open_raster", "own_rows", "read_raster"]
@@ -133,7 +133,7 @@ def fit_to_grid(
     if crs == grid.crs and covers and transform.almost_equals(grid.transform, precision=1e-6):
         return values[: grid.height, : grid.width]
     fitted = np.full((grid.height, grid.width), fill, values.dtype)
-    if crs == grid.crs and fit_nested(values, transform, grid.transform, fitted, nearest=nearest, fill=fill):
+    if crs == grid.crs and resample_in_integers(values, transform, grid.transform, fitted, nearest=nearest, fill=fill):
         return fitted
     try:
         reproject(

@@ -49,11 +49,14 @@ class _Strip:
 def strip_height(images: SeasonImages, chunk: int) -> int:
     """Rows of a strip: a multiple of `chunk` that spares reading blocks again."""
     tallest = chunk
+    # One date speaks for all: an archive cuts its files alike. Were they not, blocks would be read twice, no more.
     first = images.acquisitions[0]
     for band in images.bands:
         with open_raster(first.files[band]) as file:
+            # In rows of the grid: a block of a band of 20 m is twice as high on a grid of 10 m.
             rows = file.block_shapes[0][0] * max(1, round(images.grid.height / file.height))
         tallest = max(tallest, min(rows, TALLEST))
+    # Rounded up, so that what is asked for at multiples of a chunk never straddles two strips.
     return -(-tallest // chunk) * chunk
 
 
@@ -72,6 +75,7 @@ class Strips:
     def __init__(self, images: SeasonImages, folder: Path, *, chunk: int, spans: Sequence[tuple[int, int]]) -> None:
         self._images, self._folder = images, folder
         self._edges = _strips(spans, strip_height(images, chunk), chunk, images.grid.height)
+        # One thread: strips are read in order, and two at once would need room on disk for a third.
         self._pool = ThreadPoolExecutor(1)
         self._stop = False
         self._held: list[_Strip] = []
@@ -84,6 +88,7 @@ class Strips:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # A strip may take minutes; what is left of it is of no use to anybody.
         self._stop = True
         self._pool.shutdown()
 
@@ -94,9 +99,11 @@ class Strips:
 
     def read(self, first: int, last: int) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
         """Pixels (T, C, h, W) and clear patches (T, h/2, W/2) of rows `first`, even, to before `last`."""
+        # Requests go down only: what lies above is never asked for again, and its file goes with it.
         self._held = [strip for strip in self._held if strip.last > first]
         while not self._held or self._held[-1].last < last:
             self._take(first)
+        # Begun only while one strip is held: with the next there are two on disk, never three.
         if len(self._held) == 1 and self._next is None and self._edges:
             self._next = self._pool.submit(self._fill, *self._edges.pop(0))
         dates, bands, width = len(self._images.acquisitions), len(self._images.bands), self._images.grid.width
@@ -105,6 +112,7 @@ class Strips:
         for strip in self._held:
             top, end = max(first, strip.first), min(last, strip.last)
             _read_rows(strip, pixels[:, :, top - first : end - first], top)
+            # Patches of 2 x 2: half as many rows, and the reason why strips begin at even ones.
             here, there = (
                 slice((top - start) // CLEAR_PATCH, (end - start) // CLEAR_PATCH) for start in (first, strip.first)
             )
@@ -114,10 +122,12 @@ class Strips:
     def _take(self, first: int) -> None:
         """Hold the next strip that reaches beyond row `first`."""
         waiting, self._next = self._next, None
+        # What was skipped is not read. A strip that is being read already is waited for, wherever it lies.
         while waiting is None and self._edges[0][1] <= first:
             self._edges.pop(0)
         if waiting is None:
             top, end = self._edges.pop(0)
+            # Nothing above the request will be wanted any more.
             strip = self._fill(max(top, first), end)
         else:
             strip = waiting.result()
@@ -137,6 +147,7 @@ class Strips:
             if self._stop:
                 break
             pixels, seen, counts = replace(self._images, acquisitions=[acquisition]).read_counted(first, last)
+            # Uncompressed, plane by plane: any row of any band is then one seek away.
             file.write(np.ascontiguousarray(pixels).data.cast("B"))
             clear.append(seen)
             changed.append(counts)
@@ -155,6 +166,7 @@ def _strips(spans: Sequence[tuple[int, int]], height: int, chunk: int, rows: int
         wanted = [(max(first, top), min(last, end)) for first, last in spans if first < end and last > top]
         if wanted:
             last = max(last for _, last in wanted)
+            # Even at the end, too: a row of clear patches is two rows of pixels.
             strips.append((min(first for first, _ in wanted), last + last % CLEAR_PATCH))
     return strips
 
@@ -162,6 +174,7 @@ def _strips(spans: Sequence[tuple[int, int]], height: int, chunk: int, rows: int
 def _read_rows(strip: _Strip, out: NDArray[np.int16], first: int) -> None:
     """Rows of a strip from row `first` of the area on, into `out` (T, C, h, W)."""
     row = out.shape[-1] * out.itemsize
+    # Planes lie in the file as in the array: date by date, and of each its bands.
     for number, plane in enumerate(plane for date in out for plane in date):
         strip.file.seek((number * (strip.last - strip.first) + first - strip.first) * row)
         strip.file.readinto(plane.data.cast("B"))  # type: ignore[attr-defined]

@@ -12,7 +12,6 @@ from exact_core.config import DataConfig
 from exact_core.data.season.scene import SeasonScene
 from exact_core.data.season.tags import Placed, groups
 from exact_core.data.windows.cutting import (
-    MIN_DATES,
     Area,
     TagNoise,
     add_scene,
@@ -24,6 +23,7 @@ from exact_core.data.windows.cutting import (
     split_names,
 )
 from exact_core.data.windows.dataset import CLEAR_PATCH
+from exact_core.data.windows.dates import MIN_DATES
 from exact_core.data.windows.writer import DatasetWriter
 from exact_core.errors import DataError
 

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from exact_core.config import EncoderConfig
 from exact_core.data.windows.dataset import CLEAR_PATCH, Statistics, Window, WindowDataset
+from exact_core.data.windows.dates import MIN_DATES, stack_dates
 
 __all__ = ["Augmentation", "Batch", "BatchLoader", "Series", "Targets", "clear_patches", "make_series", "model_dates"]
 
 Targets = Callable[[int], NDArray[np.uint8]]
 """Dense targets (H, W) of the window at a position of the dataset."""
-FEWEST_DATES = 2
 PREFETCH = 2
 
 
@@ -170,27 +170,17 @@ class BatchLoader:
             windows.append(_orient_window(_take_dates(self.dataset.window(int(index)), kept), turn))
             if self.targets is not None:
                 targets.append(_orient(self.targets(int(index)), turn))
-        longest = max(len(window.days) for window in windows)
-        size, side = len(windows), windows[0].pixels.shape[-1]
-        pixels = np.zeros((size, longest, *windows[0].pixels.shape[1:]), np.int16)
-        days = np.zeros((size, longest), np.int64)
-        valid = np.zeros((size, longest), bool)
-        token = side // CLEAR_PATCH
-        clear = np.zeros((size, longest, token, token), bool)
-        for row, window in enumerate(windows):
-            dates = len(window.days)
-            pixels[row, :dates] = window.pixels
-            days[row, :dates] = window.days
-            valid[row, :dates] = True
-            clear[row, :dates] = True if window.clear is None else window.clear
+        valid = stack_dates([np.ones(len(window.days), np.bool_) for window in windows], False)
+        days = stack_dates([window.days.astype(np.int64) for window in windows], 0)
         arrays: dict[str, NDArray[np.generic]] = {
-            "pixels": pixels,
+            "pixels": stack_dates([window.pixels for window in windows], 0),
             "dates": model_dates(days, self.encoder, *self._calendar) * valid,
             "valid": valid,
             "tags": np.stack([window.tags for window in windows]).astype(np.float32),
         }
         if self.dataset.manifest.has_clear and self.encoder.mask_clouds:
-            arrays["clear"] = clear
+            known = [window.clear for window in windows if window.clear is not None]
+            arrays["clear"] = stack_dates([clear.astype(np.bool_) for clear in known], False)
         if targets:
             arrays["target"] = np.stack(targets).astype(np.int64)
         return arrays
@@ -311,9 +301,9 @@ def _own(windows: int, part: tuple[int, int]) -> slice:
 
 def _kept_dates(dates: int, keep: float, rng: np.random.Generator) -> NDArray[np.int64] | None:
     """Which of a window's dates stay: a random share of them between `keep` and 1; None: all."""
-    if keep >= 1 or dates <= FEWEST_DATES:
+    if keep >= 1 or dates <= MIN_DATES:
         return None
-    count = max(FEWEST_DATES, round(dates * rng.uniform(keep, 1)))
+    count = max(MIN_DATES, round(dates * rng.uniform(keep, 1)))
     return np.sort(rng.choice(dates, count, replace=False))
 
 

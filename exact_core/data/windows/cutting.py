@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from exact_core.config import DataConfig
 from exact_core.data.windows.dataset import CLEAR_PATCH, VOID, Window, WindowRecord
+from exact_core.data.windows.dates import MIN_DATES, measured_dates
 from exact_core.data.windows.writer import DatasetWriter
 from exact_core.errors import ConfigError, DataError
 
 __all__ = [
-    "MIN_DATES",
     "Area",
     "Scene",
     "TagNoise",
@@ -31,8 +31,6 @@ __all__ = [
     "window_transform",
 ]
 
-MIN_DATES = 2
-"""Dates with a measured pixel that make a window a time series; the writer refuses fewer."""
 Area = tuple[int, int, int, int]
 """A part of a scene in pixels: row0, col0, row1, col1."""
 
@@ -68,8 +66,12 @@ def tags_from_labels(labels: NDArray[np.uint8], *, classes: int, share: float) -
 
     Background and void never count as a tag but count as area.
     """
-    counts = np.bincount(labels.reshape(-1), minlength=VOID + 1)[1 : classes + 1]
-    return (counts > share * labels.size).astype(np.uint8)
+    return (_crop_pixels(labels, classes) > share * labels.size).astype(np.uint8)
+
+
+def _crop_pixels(labels: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
+    """Pixels of each crop (K,)."""
+    return np.bincount(labels.reshape(-1), minlength=VOID + 1)[1 : classes + 1]
 
 
 def window_transform(transform: tuple[float, ...], row: int, col: int) -> tuple[float, ...]:
@@ -137,9 +139,9 @@ def _corners(scene: Scene, area: Area | None, *, window: int, stride: int) -> li
 
 
 def seen_dates(scene: Scene, row: int, col: int, *, window: int) -> NDArray[np.bool_]:
-    """Dates (T,) with a measured pixel in a window; without one (nodata 0) a date says nothing about it."""
+    """`measured_dates` of a window of a scene."""
     row -= scene.first
-    return np.asarray(scene.pixels[:, :, row : row + window, col : col + window].any(axis=(1, 2, 3)))
+    return measured_dates(scene.pixels[:, :, row : row + window, col : col + window])
 
 
 def has_window(scene: Scene, area: Area, *, window: int, stride: int) -> bool:
@@ -162,18 +164,19 @@ class TagNoise:
     def add(self, labels: NDArray[np.uint8], row: int, col: int, *, window: int, classes: int, share: float) -> None:
         """Count the tags of a window of a scene's labels (H, W)."""
         height, width = labels.shape
+        least = share * window**2
 
-        def tags(step_row: int, step_col: int, least: float) -> NDArray[np.bool_]:
+        def pixels(step_row: int, step_col: int) -> NDArray[np.int64]:
             top = min(max(row + step_row, 0), height - window)
             left = min(max(col + step_col, 0), width - window)
-            part = labels[top : top + window, left : left + window]
-            return tags_from_labels(part, classes=classes, share=least) > 0
+            return _crop_pixels(labels[top : top + window, left : left + window], classes)
 
-        here = tags(0, 0, share)
-        self.tags += int(here.sum())
-        self.narrow += int((tags(0, 0, share / 2) & ~tags(0, 0, 2 * share)).sum())
+        here = pixels(0, 0)
+        tags = here > least
+        self.tags += int(tags.sum())
+        self.narrow += int(((here > share / 2 * window**2) & ~(here > 2 * share * window**2)).sum())
         steps = ((-1, 0), (1, 0), (0, -1), (0, 1))
-        self.loose += int(np.any([tags(*step, share) != here for step in steps], axis=0).sum())
+        self.loose += int(np.any([(pixels(*step) > least) != tags for step in steps], axis=0).sum())
 
     def note(self, share: float) -> str | None:
         """What a reader should know of it."""

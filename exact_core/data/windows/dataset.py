@@ -39,7 +39,6 @@ from exact_core.manifest import Manifest
 
 __all__ = [
     "CLEAR_PATCH",
-    "PAD_DAY",
     "VOID",
     "DatasetManifest",
     "FileEntry",
@@ -53,8 +52,6 @@ __all__ = [
 
 VOID = 255
 """Label of a pixel whose truth is unknown: never trained on, never scored."""
-PAD_DAY = -1
-"""Day of a padding date."""
 CLEAR_PATCH = 2
 """Side, in pixels, of the patch that one value of `clear` describes."""
 SPLITS = ("train", "validation", "test")

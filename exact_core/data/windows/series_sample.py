@@ -29,12 +29,13 @@ from safetensors.numpy import save_file
 from exact_core.config import Settings, describe
 from exact_core.data.windows.clear_looks import all_of_patches
 from exact_core.data.windows.dataset import CLEAR_PATCH, VOID, Window
+from exact_core.data.windows.dates import MIN_DATES
 from exact_core.data.windows.regular_series import calendar_series
 from exact_core.errors import CorruptError
 
 __all__ = [
     "NEVER",
-    "REFERENCE",
+    "SAMPLES_FILE",
     "ReferenceSeason",
     "SampleBuilder",
     "SeasonSamples",
@@ -46,11 +47,9 @@ __all__ = [
     "some_dates",
 ]
 
-REFERENCE = "reference.safetensors"
+SAMPLES_FILE = "reference.safetensors"
 NEVER = 9999
 """Gap of a pixel without any clear look, days."""
-FEWEST_LOOKS = 2
-"""Clear looks that make a pixel's series; pixels with fewer are not sampled."""
 
 
 class ReferenceSeason(Settings):
@@ -127,7 +126,7 @@ class SampleBuilder:
         moments = np.stack([np.full(len(values), values.shape[1], np.float64), values.sum(1), np.square(values).sum(1)])
         self._moments = moments if self._moments is None else self._moments + moments
         number, self._windows = self._windows, self._windows + 1
-        usable = np.flatnonzero(_per_pixel(clear.sum(0) >= FEWEST_LOOKS))
+        usable = np.flatnonzero(_per_pixel(clear.sum(0) >= MIN_DATES))
         if not len(usable):
             return
         rng = np.random.default_rng((self._seed, number))
@@ -187,7 +186,7 @@ def some_dates(window: Window, share: float, rng: np.random.Generator) -> Window
         rng: draws them.
     """
     dates = len(window.days)
-    count = min(dates, max(FEWEST_LOOKS, round(share * dates)))
+    count = min(dates, max(MIN_DATES, round(share * dates)))
     chosen = np.sort(rng.permutation(dates)[:count])
     return replace(
         window,

@@ -20,7 +20,6 @@ from safetensors.numpy import save_file
 
 from exact_core.data.windows.dataset import (
     CLEAR_PATCH,
-    PAD_DAY,
     SPLITS,
     VOID,
     DatasetManifest,
@@ -30,6 +29,7 @@ from exact_core.data.windows.dataset import (
     WindowRecord,
     sha256_of,
 )
+from exact_core.data.windows.dates import MIN_DATES, PAD_DAY, stack_dates
 from exact_core.errors import DataError
 
 __all__ = ["DatasetWriter", "check_labels", "manifest_digest"]
@@ -135,8 +135,10 @@ class DatasetWriter:
                 f"{where}: pixels are {window.pixels.dtype} {window.pixels.shape}, expected int16 "
                 f"({dates}, {bands}, {side}, {side}): one image for each of the {dates} dates"
             )
-        if dates < 2:
-            raise DataError(f"{where}: {dates} date; a time series needs at least 2, add acquisitions or leave it out")
+        if dates < MIN_DATES:
+            raise DataError(
+                f"{where}: {dates} date; a time series needs at least {MIN_DATES}, add acquisitions or leave it out"
+            )
         if not window.pixels.any():
             raise DataError(f"{where}: every pixel is 0 (nodata) on all {dates} dates; leave this patch out")
         if (np.diff(window.days) < 0).any() or window.days.min() < 0:
@@ -155,24 +157,15 @@ class DatasetWriter:
 
     def _write_shard(self) -> None:
         windows, self._pending = self._pending, []
-        dates = max(len(window.days) for window in windows)
-
-        def stack(arrays: list[NDArray[Any]], fill: int) -> NDArray[Any]:
-            """(N, T, ...) with short series filled up."""
-            stacked = np.full((len(arrays), dates, *arrays[0].shape[1:]), fill, arrays[0].dtype)
-            for row, array in zip(stacked, arrays, strict=True):
-                row[: len(array)] = array
-            return stacked
-
-        tensors = {
-            "pixels": stack([window.pixels for window in windows], 0),
-            "days": stack([window.days for window in windows], PAD_DAY),
+        tensors: dict[str, NDArray[Any]] = {
+            "pixels": stack_dates([window.pixels for window in windows], 0),
+            "days": stack_dates([window.days for window in windows], PAD_DAY),
             "tags": np.stack([window.tags for window in windows]),
         }
         if windows[0].labels is not None:
             tensors["labels"] = np.stack([window.labels for window in windows if window.labels is not None])
         if windows[0].clear is not None:
-            tensors["clear"] = stack([window.clear for window in windows if window.clear is not None], 0)
+            tensors["clear"] = stack_dates([window.clear for window in windows if window.clear is not None], 0)
         name = f"shards/{len(self._shards):05d}.safetensors"
         path = self.out / name
         partial = path.with_suffix(".partial")

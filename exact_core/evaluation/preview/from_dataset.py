@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from exact_core.data.windows.choice import evenly_chosen
 from exact_core.data.windows.cutting import thin_dates
 from exact_core.data.windows.dataset import SPLITS, Statistics, Window, WindowDataset
 from exact_core.evaluation.palette import colours_of, true_colour
@@ -27,7 +28,7 @@ from exact_core.evaluation.preview.content import (
 )
 from exact_core.evaluation.preview.footprints import footprints, read_index
 
-__all__ = ["Reference", "counted", "longest_first", "preview_dataset", "strip_dates", "strip_of"]
+__all__ = ["NamedStatistics", "counted", "longest_first", "preview_dataset", "strip_dates", "strip_of"]
 
 T = TypeVar("T")
 
@@ -43,14 +44,14 @@ CLOUD_FREE = 0.95
 
 
 @dataclass(frozen=True)
-class Reference:
+class NamedStatistics:
     """Statistics of training to compare with, and what they are called."""
 
     statistics: Statistics
     name: str
 
 
-def preview_dataset(dataset: WindowDataset, *, seed: int, reference: Reference | None = None) -> Preview:
+def preview_dataset(dataset: WindowDataset, *, seed: int, reference: NamedStatistics | None = None) -> Preview:
     """A preview of a window dataset.
 
     Args:
@@ -63,7 +64,7 @@ def preview_dataset(dataset: WindowDataset, *, seed: int, reference: Reference |
     for position, scene in enumerate(index.scenes):
         groups.setdefault(scene, []).append(position)
     shown = _spread(sorted(groups), SCENES)
-    known = reference or Reference(manifest.statistics, "the training split of this dataset")
+    known = reference or NamedStatistics(manifest.statistics, "the training split of this dataset")
     sums = BandSums(manifest.bands, known.statistics)
     calendar, looked = [], []
     for scene in shown:
@@ -205,9 +206,7 @@ def _dataset_facts(dataset: WindowDataset) -> dict[str, str]:
 
 def _spread(items: Sequence[T], count: int) -> list[T]:
     """At most `count` of the items, evenly spaced."""
-    if len(items) <= count:
-        return list(items)
-    return [items[round(place)] for place in np.linspace(0, len(items) - 1, count).tolist()]
+    return [items[place] for place in evenly_chosen(len(items), count)]
 
 
 def counted(some: int, every: int, what: str) -> str:

@@ -13,11 +13,12 @@ from exact_core.data.season.files import SCL
 from exact_core.data.season.folder import SeasonImages
 from exact_core.data.windows.cutting import thin_dates
 from exact_core.data.windows.dataset import Statistics, Window
+from exact_core.data.windows.dates import MIN_DATES, measured_dates
 from exact_core.errors import DataError
 from exact_core.evaluation.palette import colours_of
 from exact_core.evaluation.preview.content import ALL, BandSums, Footprint, Preview, SceneDates, Strip, find_gaps
 from exact_core.evaluation.preview.footprints import corners_of
-from exact_core.evaluation.preview.from_dataset import STRIPS, Reference, counted, longest_first, strip_of
+from exact_core.evaluation.preview.from_dataset import STRIPS, NamedStatistics, counted, longest_first, strip_of
 
 __all__ = ["preview_season"]
 
@@ -28,7 +29,7 @@ CUTOUT = (16, 48)
 
 
 def preview_season(
-    images: SeasonImages, *, source: str, limit: int, seed: int, reference: Reference | None = None
+    images: SeasonImages, *, source: str, limit: int, seed: int, reference: NamedStatistics | None = None
 ) -> Preview:
     """A preview of a season of images; a few cut-outs are in memory.
 
@@ -49,7 +50,7 @@ def preview_season(
     if not cuts:
         raise DataError(f"{source}: no part that was looked at is measured on two dates; give more acquisitions")
     side = cuts[0][2].shape[-1]
-    known = reference or Reference(_own_statistics([pixels for _, _, pixels, _ in cuts]), "")
+    known = reference or NamedStatistics(_own_statistics([pixels for _, _, pixels, _ in cuts]), "")
     sums = BandSums(images.bands, known.statistics)
     for _, _, pixels, _ in cuts:
         sums.add(ALL, pixels)
@@ -104,7 +105,7 @@ def _cut_outs(images: SeasonImages, seed: int) -> list[tuple[int, int, NDArray[n
         part = images.grid.rows(row, row + side)
         part = replace(part, transform=part.transform @ Affine.translation(col, 0), width=side)
         pixels, clear = replace(images, grid=part).read(0, side)
-        if (pixels != 0).any((1, 2, 3)).sum() >= 2:
+        if measured_dates(pixels).sum() >= MIN_DATES:
             found.append((row, col, pixels, clear))
         if len(found) == CUTOUTS:
             break

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from exact_core.data.windows.choice import evenly_chosen
 from exact_core.data.windows.dataset import Window, WindowDataset
 from exact_core.data.windows.mask_dataset import MaskSet
 from exact_core.evaluation.palette import true_colour
@@ -41,8 +42,7 @@ def panels(predictor: Predictor, masks: MaskSet | None, count: int) -> list[Pane
         indices = windows.indices("train")
     # Windows with several crops show most; among those, spread over the split.
     several = [int(index) for index in indices if sum(windows.records[index].tags) >= 2] or indices.tolist()
-    places = np.linspace(0, len(several) - 1, min(count, len(several))).round().astype(int)
-    return [_panel(predictor, masks, several[place]) for place in np.unique(places)]
+    return [_panel(predictor, masks, several[place]) for place in evenly_chosen(len(several), count)]
 
 
 def _panel(predictor: Predictor, masks: MaskSet | None, index: int) -> Panel:

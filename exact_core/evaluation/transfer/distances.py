@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import wasserstein_distance
 
+from exact_core.data.windows.choice import evenly_chosen
 from exact_core.data.windows.dataset import VOID
 
 __all__ = [
@@ -128,8 +129,7 @@ def _smooth(series: Series) -> Series:
 
 
 def _thinned(series: Series, count: int) -> Series:
-    places = np.linspace(0, len(series) - 1, min(count, len(series))).round().astype(int)
-    return np.asarray(series[np.unique(places)], np.float32)
+    return np.asarray(series[evenly_chosen(len(series), count)], np.float32)
 
 
 def _shifted(series: Series, calendar: Floats, lag: int) -> Series:

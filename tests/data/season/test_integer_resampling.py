@@ -13,7 +13,7 @@ from rasterio.transform import Affine
 from rasterio.warp import Resampling, reproject
 
 from exact_core.data.season import rasters
-from exact_core.data.season.integer_resampling import fit_nested
+from exact_core.data.season.integer_resampling import resample_in_integers
 from exact_core.data.season.rasters import Grid, fit_to_grid
 
 UTM = CRS.from_epsg(32631)
@@ -48,7 +48,7 @@ def nested(
     values: NDArray[Any], transform: Affine, onto: Affine, shape: tuple[int, int], *, nearest: bool, fill: int
 ) -> NDArray[Any] | None:
     found = np.full(shape, fill, values.dtype)
-    return found if fit_nested(values, transform, onto, found, nearest=nearest, fill=fill) else None
+    return found if resample_in_integers(values, transform, onto, found, nearest=nearest, fill=fill) else None
 
 
 def scattered(rng: np.random.Generator, shape: tuple[int, int], fill: int) -> NDArray[np.int16]:
@@ -158,7 +158,7 @@ def test_parts_are_those_of_the_whole() -> None:
 def test_what_does_not_nest_to_the_last_bit_is_left_to_the_warper(transform: Affine, onto: Affine) -> None:
     values = np.ones((8, 8), np.int16)
     found = np.zeros((8, 8), np.int16)
-    assert not fit_nested(values, transform, onto, found, nearest=False, fill=0)
+    assert not resample_in_integers(values, transform, onto, found, nearest=False, fill=0)
     assert not found.any()
 
 

@@ -10,8 +10,17 @@ import numpy as np
 import pytest
 
 from exact_core.config import DataConfig
-from exact_core.data.windows.cutting import Scene, add_scene, check_shares, has_window, split_names
-from exact_core.data.windows.dataset import WindowDataset
+from exact_core.data.windows.cutting import (
+    Scene,
+    TagNoise,
+    add_scene,
+    check_shares,
+    has_window,
+    origins,
+    split_names,
+    tags_from_labels,
+)
+from exact_core.data.windows.dataset import VOID, WindowDataset
 from exact_core.data.windows.writer import DatasetWriter
 from exact_core.errors import ConfigError, DataError
 
@@ -145,3 +154,28 @@ def test_a_validation_share_needs_a_test_share() -> None:
 def test_too_few_scenes() -> None:
     with pytest.raises(DataError, match="2 scenes cannot fill train, validation"):
         split_names(2, validation=0.15, test=0.25, seed=0, what="scenes")
+
+
+def test_tags_that_rest_on_little_are_counted_as_by_tagging_anew() -> None:
+    """An oracle that asks for the tags of each of the eight cases by itself."""
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, 5, (6, 6)).repeat(4, 0).repeat(4, 1).astype(np.uint8)
+    labels[rng.random(labels.shape) < 0.05] = VOID
+    window, share, noise = 8, 0.25, TagNoise()
+    expected = [0, 0, 0]
+    for row, col in origins(*labels.shape, window=window, stride=4):
+        noise.add(labels, row, col, window=window, classes=4, share=share)
+
+        def tags(step_row, step_col, least, row=row, col=col):
+            top = min(max(row + step_row, 0), labels.shape[0] - window)
+            left = min(max(col + step_col, 0), labels.shape[1] - window)
+            return tags_from_labels(labels[top : top + window, left : left + window], classes=4, share=least) > 0
+
+        here = tags(0, 0, share)
+        expected[0] += here.sum()
+        expected[1] += (tags(0, 0, share / 2) & ~tags(0, 0, 2 * share)).sum()
+        moved = [tags(*step, share) != here for step in ((-1, 0), (1, 0), (0, -1), (0, 1))]
+        expected[2] += np.any(moved, axis=0).sum()
+    assert [noise.tags, noise.narrow, noise.loose] == expected
+    assert noise.narrow > 0
+    assert noise.loose > 0

@@ -6,7 +6,8 @@ import pytest
 
 from exact_core.data.synthetic import ingest_synthetic
 from exact_core.data.windows import dataset as dataset_module
-from exact_core.data.windows.dataset import PAD_DAY, VOID, Shard, Window, WindowDataset, WindowRecord
+from exact_core.data.windows.dataset import VOID, Shard, Window, WindowDataset, WindowRecord
+from exact_core.data.windows.dates import PAD_DAY
 from exact_core.data.windows.writer import DatasetWriter
 from exact_core.errors import CorruptError, DataError
 

@@ -19,7 +19,7 @@ from exact_core.evaluation.preview.charts import calendar_figure, degrees, signe
 from exact_core.evaluation.preview.content import BINS, BandSums, Preview, SceneDates, count_tags, find_gaps
 from exact_core.evaluation.preview.findings import findings
 from exact_core.evaluation.preview.footprints import corners_of
-from exact_core.evaluation.preview.from_dataset import Reference, preview_dataset, strip_dates
+from exact_core.evaluation.preview.from_dataset import NamedStatistics, preview_dataset, strip_dates
 from exact_core.evaluation.preview.from_season import preview_season
 from exact_core.evaluation.preview.page import summary, write_preview
 from tests.fakes import write_season
@@ -236,7 +236,7 @@ def test_the_summary_names_place_dates_and_tags(tmp_path: Path) -> None:
 def test_one_split_alone_is_held_against_a_model_only(tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path / "d", scenes=("one",))
     assert all(not figures.shifts for figures in preview_dataset(dataset, seed=0).bands)
-    model = Reference(Statistics(mean=(1000.0, 1110.0), std=(50.0, 100.0), pixels=1, origin="x"), "model m")
+    model = NamedStatistics(Statistics(mean=(1000.0, 1110.0), std=(50.0, 100.0), pixels=1, origin="x"), "model m")
     shifts = [figures.shifts["train"] for figures in preview_dataset(dataset, seed=0, reference=model).bands]
     assert shifts == pytest.approx([2, 0])
 
