@@ -11,22 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from exact_kubeflow.components.images import check_pinned
 from exact_kubeflow.pipelines.compile import PIPELINES
 from kfp import compiler, dsl
 
 from exact_core.artifacts.folders import code_version
 from exact_core.errors import ConfigError
-from exact_core.stages.champion import ALWAYS, IF_NO_CHAMPION
-from exact_core.stages.plan_map import check_parts
 from exact_core.stages.plan_seasons import plan_seasons
-from exact_core.stages.resolve_season import AUTO, check_season, refuse_placeholders
+from exact_core.stages.resolve_season import AUTO, refuse_placeholders
+from exact_core.stages.run import ALWAYS, IF_NO_CHAMPION, NEVER, check_parameters
 
 __all__ = ["Package", "load_package"]
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The safe loader in C, where it has been built: compiled pipelines are long."""
-SEASONS = ("source", "seasons", "supervision")
-"""Parameters of a pipeline of several seasons, as its first step takes them."""
 TYPES: dict[str, tuple[type, ...]] = {
     "STRING": (str,),
     "NUMBER_INTEGER": (int,),
@@ -65,15 +63,18 @@ class Package:
         for name, spec in self.inputs.items():
             if name not in given and "defaultValue" not in spec and not spec.get("isOptional"):
                 raise ConfigError(f"pipeline {self.name}: parameter {name} has no default; give it a value")
-        if checked.get("training", ALWAYS) not in (ALWAYS, IF_NO_CHAMPION):
-            raise ConfigError(f"training = {checked['training']!r}: expected {ALWAYS} or {IF_NO_CHAMPION}")
-        if "map_parts" in checked:
-            check_parts(checked["map_parts"])
-        if set(SEASONS) <= set(self.inputs):
-            plan_seasons(**{name: checked.get(name, self.inputs[name].get("defaultValue")) for name in SEASONS})
+        if checked.get("training") == NEVER:
+            raise ConfigError(f"training = {NEVER!r}: expected {ALWAYS} or {IF_NO_CHAMPION}")
+        complete: dict[str, Any] = {
+            name: checked.get(name, spec.get("defaultValue")) for name, spec in self.inputs.items()
+        }
+        check_parameters(complete)
+        if "image" in checked:
+            check_pinned(checked["image"], where="image")
+        if "seasons" in complete:
+            plan_seasons(source=complete["source"], seasons=complete["seasons"], supervision=complete["supervision"])
         if "season" in self.inputs:
             season = self.season(checked)
-            check_season(season)
             if season == AUTO and not self.resolves_seasons:
                 raise ConfigError(
                     f"season = {season!r}: pipeline {self.name} does not follow a schedule; give a year or START/DAYS, "

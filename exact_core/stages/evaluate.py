@@ -24,10 +24,13 @@ from exact_core.evaluation.score import HEADLINE, majority_guess, score_masks, s
 from exact_core.files import copy_file, publish_text
 from exact_core.mapping.predict import Predictor, map_scene
 from exact_core.metrics import Scores, confusion_matrix
+from exact_core.stages.stage import Stage
 from exact_core.tracking.runs import Tracker
 from exact_core.training.loop import choose_device
 
-__all__ = ["evaluate", "read_confusion"]
+__all__ = ["STAGE", "evaluate", "read_confusion"]
+
+STAGE = Stage(name="evaluate", size="train", minutes=480, writes={"evaluation": ("metrics.json",)})
 
 log = logging.getLogger(__name__)
 

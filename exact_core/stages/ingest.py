@@ -15,9 +15,14 @@ from exact_core.data.season.folder import ingest_season
 from exact_core.data.synthetic import ingest_synthetic
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import ConfigError
+from exact_core.stages.stage import Stage
 from exact_core.tracking.runs import Tracker
 
-__all__ = ["KINDS", "ingest", "parse_season", "parse_source", "with_season"]
+__all__ = ["KINDS", "STAGE", "ingest", "parse_season", "parse_source", "with_season"]
+
+STAGE = Stage(
+    name="ingest", size="data", minutes=240, image="data", reads_source=True, writes={"dataset": ("dataset.json",)}
+)
 
 log = logging.getLogger(__name__)
 

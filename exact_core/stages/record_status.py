@@ -8,9 +8,12 @@ import urllib.error
 import urllib.request
 
 from exact_core.errors import ConfigError
+from exact_core.stages.stage import Stage
 from exact_core.tracking.runs import finish_pipeline_run
 
-__all__ = ["record_status"]
+__all__ = ["STAGE", "record_status"]
+
+STAGE = Stage(name="record_status", size="small", minutes=30, image="data")
 
 log = logging.getLogger(__name__)
 

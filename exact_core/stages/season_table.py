@@ -13,9 +13,12 @@ from exact_core.errors import DataError
 from exact_core.evaluation.run_report.seasons_page import season_names, write_seasons_page
 from exact_core.evaluation.score import HEADLINE
 from exact_core.files import copy_file, publish_text
+from exact_core.stages.stage import Stage
 from exact_core.tracking.runs import Tracker
 
-__all__ = ["RECORD", "ROW", "season_table", "table"]
+__all__ = ["RECORD", "ROW", "STAGE", "season_table", "table"]
+
+STAGE = Stage(name="season_table", size="small", minutes=30, writes={"comparison": ("leave_one_season_out.json",)})
 
 log = logging.getLogger(__name__)
 

@@ -18,12 +18,15 @@ from exact_core.mapping.calibration import Calibration, calibrate
 from exact_core.mapping.pixel_series import make_reference
 from exact_core.mapping.predict import Predictor
 from exact_core.models.segmenter import build_segmenter
+from exact_core.stages.stage import Stage
 from exact_core.tracking.runs import Tracker
 from exact_core.training.distributed import join
 from exact_core.training.loop import choose_device, fit, seed_everything
 from exact_core.training.segmenter import SegmenterTask
 
-__all__ = ["train_segmenter"]
+__all__ = ["STAGE", "train_segmenter"]
+
+STAGE = Stage(name="train_segmenter", size="train", minutes=1440, writes={"segmenter": ("model.json",)})
 
 REFERENCE_BATCH = 4
 

@@ -26,10 +26,15 @@ from exact_core.mapping.pixel_series import label_by_tags, make_reference, sampl
 from exact_core.mapping.predict import Predictor, season_predictor
 from exact_core.models.segmenter import AnySegmenter
 from exact_core.stages.ingest import parse_source, with_season
+from exact_core.stages.stage import Stage
 from exact_core.tracking.runs import Tracker
 from exact_core.training.loop import choose_device
 
-__all__ = ["transfer_report"]
+__all__ = ["STAGE", "transfer_report"]
+
+STAGE = Stage(
+    name="transfer_report", size="train", minutes=120, reads_source=True, writes={"transfer": ("transfer.json",)}
+)
 
 log = logging.getLogger(__name__)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from exact_core.cgroup import memory_left
 from exact_core.config import ClassifierConfig, RunConfig, SegmenterConfig
 from exact_core.data.windows.batches import Series
 from exact_core.models.classifier import TagClassifier
@@ -71,9 +71,8 @@ def available_bytes(device: torch.device) -> int:
     for line in Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").is_file() else []:
         if line.startswith("MemAvailable:"):
             limits.append(int(line.split()[1]) * 1024)
-    group = Path("/sys/fs/cgroup")
-    with suppress(OSError, ValueError):  # no such limit
-        limits.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    if (left := memory_left()) is not None:
+        limits.append(left)
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
     if soft != resource.RLIM_INFINITY:
         limits.append(soft)

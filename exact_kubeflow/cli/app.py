@@ -295,10 +295,10 @@ def run(
     # Checked before anything starts: a misspelt key should not cost an ingest.
     resolve(recipe, seed=seed or 0, overrides=changes)
     try:
-        from exact_kubeflow.pipelines import local
+        from exact_kubeflow.pipelines.local import run as run_here
     except ImportError as error:
         raise ServiceError(f"{error}: `exact run` needs kfp: pip install 'exact-kubeflow[local,pipelines]'") from error
-    report = local.run(
+    report = run_here(
         workdir or Path(recipe),
         source=source,
         recipe=recipe,

@@ -6,7 +6,7 @@ import json
 import pytest
 import yaml
 from exact_kubeflow.pipelines import compile as compiler, local
-from exact_kubeflow.pipelines.new_season import make_new_season
+from exact_kubeflow.pipelines.new_season import new_season
 from kfp import dsl
 
 from exact_core.data.windows.dataset import WindowDataset
@@ -62,7 +62,7 @@ def test_the_local_form_maps_the_latest_season_that_has_ended(tmp_path):
     rule = {"season": "auto", "season_start": f"{start:%m-%d}", "season_days": 30}
     arguments = {"recipe": "season", "source": f"season:{tmp_path}/source", "seed": 1, "overrides": TINY, **rule}
     arguments["map_parts"] = 2
-    local._run(work, make_new_season(on_cluster=False), arguments, "tags")
+    local._run(work, new_season, arguments, "tags")
     season = WindowDataset(work / "dataset").manifest
     assert str(season.season_start) == str(start)
     assert (work / "report.html").is_file()

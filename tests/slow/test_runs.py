@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from exact_kubeflow.pipelines import local
 from exact_kubeflow.pipelines.compile import COMPILED
-from exact_kubeflow.pipelines.map_area import make_map_area
-from exact_kubeflow.pipelines.new_season import make_new_season
+from exact_kubeflow.pipelines.map_area import map_area
+from exact_kubeflow.pipelines.new_season import new_season
 from kfp import components, local as kfp_local
 
 from exact_core.files import sha256_of
@@ -103,7 +103,7 @@ def test_a_second_season_is_mapped_with_the_champion_of_the_first(tmp_path, monk
     }
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
-        local._run(tmp_path / name, make_new_season(on_cluster=False), arguments, "tags")
+        local._run(tmp_path / name, new_season, arguments, "tags")
     first, second = ({path.name for path in (tmp_path / name).iterdir()} for name in ("first", "second"))
     assert {"classifier", "masks", "segmenter", "promotion", "report.html", "crop_map"} <= first
     assert {"evaluation", "report.html", "segmenter", "crop_map"} <= second
@@ -117,7 +117,7 @@ def test_a_second_season_is_mapped_with_the_champion_of_the_first(tmp_path, monk
     shutil.rmtree(tmp_path / "source/labels")
     images = {key: value for key, value in arguments.items() if key != "training"}
     (tmp_path / "third").mkdir()
-    local._run(tmp_path / "third", make_map_area(on_cluster=False), images, "tags")
+    local._run(tmp_path / "third", map_area, images, "tags")
     assert (tmp_path / "third/crop_map/map.json").is_file()
     maps = [sha256_of(tmp_path / name / "crop_map/class.tif") for name in ("second", "third")]
     assert maps[0] == maps[1]
