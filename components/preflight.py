@@ -26,6 +26,7 @@ def preflight(
     supervision: str = "tags",
     model: str = "",
     map_parts: int = 1,
+    most_parts: int = 1,
 ) -> Plan:
     """Try what the run is going to need, find its season, size its steps; fail with everything that is wrong.
 
@@ -47,6 +48,7 @@ def preflight(
         supervision: tags or dense.
         model: Name of the registered model; empty for exact-NAME after the dataset's name.
         map_parts: Parts that the map is made in.
+        most_parts: As many as a run of this pipeline can hold.
     """
     given = dict(locals())
     from exact_core.stages.plan_run import plan_run

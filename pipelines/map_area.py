@@ -56,6 +56,7 @@ def map_area(
             training=NEVER,
             model=model,
             map_parts=map_parts,
+            most_parts=9,
             webhook=webhook,
             resources=resources,
         )

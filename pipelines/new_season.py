@@ -72,6 +72,7 @@ def new_season(
             training=training,
             model=model,
             map_parts=map_parts,
+            most_parts=4,
             webhook=webhook,
             resources=resources,
         )

@@ -53,6 +53,15 @@ class Package:
         """Whether the server is to fill in the schedule's time."""
         return dsl.PIPELINE_JOB_SCHEDULE_TIME_UTC_PLACEHOLDER in self.text
 
+    @property
+    def most_parts(self) -> int:
+        """Parts of a map that a run can hold, as its first step is told."""
+        for component in next(yaml.load_all(self.text, LOADER))["components"].values():
+            for task in component.get("dag", {}).get("tasks", {}).values():
+                if "most_parts" in (given := task.get("inputs", {}).get("parameters", {})):
+                    return int(given["most_parts"]["runtimeValue"]["constant"])
+        return 1
+
     def arguments(self, given: dict[str, Any]) -> dict[str, Any]:
         """Values for the pipeline's parameters, checked as the server would, and more strictly.
 
@@ -68,7 +77,7 @@ class Package:
         complete: dict[str, Any] = {
             name: checked.get(name, spec.get("defaultValue")) for name, spec in self.inputs.items()
         }
-        check_parameters(complete)
+        check_parameters({**complete, "most_parts": self.most_parts})
         if "image" in checked:
             check_pinned(checked["image"], where="image")
         if "seasons" in complete:

@@ -22,8 +22,8 @@ import yaml
 
 __all__ = ["LIMIT", "Fan", "Size", "largest", "workflow_size"]
 
-LIMIT = 1_000_000
-"""Bytes from which KFP's API shows tasks frozen."""
+LIMIT = 950_000
+"""Bytes of a run: KFP's API shows tasks frozen from 1 MB on, and the rule is good to some percent."""
 NODES, NODE = 6, 1_900
 """Nodes of a step, and bytes of one beside its copy of the patch."""
 DRIVER_COPIES = 2
@@ -64,16 +64,25 @@ class Size(NamedTuple):
 
 def workflow_size(text: str, fan: Fan = Fan()) -> Size:  # noqa: B008 - immutable
     """Pods and bytes of the Workflow of a compiled pipeline, where every step that a run may have is run."""
-    spec, *rest = yaml.load_all(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    platform = rest[0]["platforms"]["kubernetes"]["deploymentSpec"]["executors"] if rest else {}
-    whole = Size(0, RUN + round(OVERHEAD * (len(_json(spec)) + len(_json(platform)))))
-    return whole + _group(spec["root"], spec, platform, fan)
+    return _size(*_read(text), fan)
 
 
 def largest(text: str, name: str, most: int = 64) -> int:
     """The widest fan of that name (a field of `Fan`) with which a run stays below LIMIT; 0: none does."""
-    fits = [width for width in range(1, most + 1) if workflow_size(text, Fan(**{name: width})).bytes < LIMIT]
+    spec, platform = _read(text)
+    fits = [width for width in range(1, most + 1) if _size(spec, platform, Fan(**{name: width})).bytes < LIMIT]
     return max(fits, default=0)
+
+
+def _read(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The pipeline, and what Kubernetes is asked for by each executor."""
+    spec, *rest = yaml.load_all(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return spec, rest[0]["platforms"]["kubernetes"]["deploymentSpec"]["executors"] if rest else {}
+
+
+def _size(spec: Mapping[str, Any], platform: Mapping[str, Any], fan: Fan) -> Size:
+    whole = Size(0, RUN + round(OVERHEAD * (len(_json(spec)) + len(_json(platform)))))
+    return whole + _group(spec["root"], spec, platform, fan)
 
 
 def _group(component: Mapping[str, Any], spec: Mapping[str, Any], platform: Mapping[str, Any], fan: Fan) -> Size:
@@ -152,14 +161,15 @@ def main() -> int:
     parser.add_argument("packages", nargs="*", type=Path, default=sorted(folder.glob("*.yaml")))
     for path in parser.parse_args().packages:
         text = path.read_text(encoding="utf-8")
-        fans = {Fan()}
-        for name, inside in (("parts", "map_parts"), ("seasons", "seasons")):
-            if f"      {inside}:\n" in text and (widest := largest(text, name)):
-                fans.add(Fan(**{name: widest}))
-        for fan in sorted(fans):
+        inputs = _read(text)[0]["root"]["inputDefinitions"]["parameters"]
+        fans = {Fan(): ""}
+        for parameter, name in {"map_parts": "parts", "seasons": "seasons"}.items():
+            if parameter in inputs:
+                widest = largest(text, name)
+                fans[Fan(**{name: widest})] = f"{parameter} {widest}"
+        for fan, width in fans.items():
             size = workflow_size(text, fan)
-            width = f"map_parts {fan.parts}, seasons {fan.seasons}"
-            sys.stdout.write(f"{path.stem:<22} {width:<24} {size.pods:>4} pods {size.bytes / 1e6:>6.2f} MB\n")
+            sys.stdout.write(f"{path.stem:<22} {width:<12} {size.pods:>4} pods {size.bytes / 1e6:>6.2f} MB\n")
     return 0
 
 

@@ -121,6 +121,7 @@ def train_exact(
             minimum_quality=minimum_quality,
             model=model,
             map_parts=map_parts,
+            most_parts=6,
             webhook=webhook,
             resources=resources,
         )

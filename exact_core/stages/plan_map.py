@@ -7,10 +7,6 @@ from exact_core.stages.ingest import parse_source
 
 __all__ = ["check_parts", "plan_map"]
 
-MOST = 16
-"""Parts: with its loop's drivers each takes the room of one and a half steps of about 43 that a run has, and the other
-steps of the pipelines take 13 (docs/scale.md, "What would break first")."""
-
 
 def plan_map(*, source: str, parts: int) -> list[str]:
     """Names I/N of the parts.
@@ -20,23 +16,26 @@ def plan_map(*, source: str, parts: int) -> list[str]:
         parts: N.
 
     Raises:
-        ConfigError: fewer than one part, or too many steps for a pipeline.
+        ConfigError: unknown source.
     """
-    check_parts(parts)
     if parse_source(source)[0] != "season":
         parts = 1
     return [f"{part}/{parts}" for part in range(1, parts + 1)]
 
 
-def check_parts(parts: int) -> None:
-    """Accept a number of parts that a run can hold.
+def check_parts(parts: float, most: int) -> None:
+    """Accept a number of parts that a run of a pipeline can hold.
+
+    Args:
+        parts: a whole number.
+        most: as many as fit (`exact_kubeflow.pipelines.size` has the arithmetic).
 
     Raises:
         ConfigError: fewer than one, or too many.
     """
-    if not 1 <= parts <= MOST:
+    if parts not in range(1, most + 1):
         raise ConfigError(
-            f"map_parts = {parts}: expected 1 to {MOST}: more steps do not fit into one run on a cluster; map a large "
+            f"map_parts = {parts}: expected 1 to {most}: more steps do not fit into one run on a cluster; map a large "
             f"area tile by tile or cell by cell, a run each, or with exact map --part I/N and exact join-map, which "
             f"have no such limit"
         )

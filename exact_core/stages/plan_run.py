@@ -42,6 +42,7 @@ def plan_run(
     supervision: str = SUPERVISION[0],
     model: str = "",
     map_parts: int = 1,
+    most_parts: int = 1,
     webhook: str = "",
     resources: Mapping[str, Any] | None = None,
 ) -> Plan:
@@ -63,6 +64,7 @@ def plan_run(
         supervision: tags or dense.
         model: name of the registered model; empty: after the dataset's name.
         map_parts: parts that the map is made in.
+        most_parts: as many as a run of this pipeline can hold.
         webhook: only checked here; the last step uses it.
         resources: as `exact_core.stages.sizing` has them.
 
@@ -84,6 +86,7 @@ def plan_run(
         "supervision": supervision,
         "model": model,
         "map_parts": map_parts,
+        "most_parts": most_parts,
         "webhook": webhook,
         "resources": resources or {},
     }
@@ -107,7 +110,7 @@ def plan_run(
             each = [{"source": source, "season": found}]
         size = max(_tried(config, tracker=tracker, **place) for place in each)
         sizes = sized(asked, training=size)
-        log.info("preflight: a step that trains gets %s of memory, %s cores, %s", *sizes[:2], _accelerators(sizes.gpus))
+        log.info("preflight: a step that trains gets %s cores, %s of memory, %s", *sizes[:2], _accelerators(sizes.gpus))
         parts = plan_map(source=source, parts=int(map_parts))
         run = Run(
             recipe=recipe,

@@ -71,6 +71,9 @@ def read_run(given: Mapping[str, Any]) -> Run:
 def check_parameters(given: Mapping[str, Any]) -> None:
     """Accept values of a pipeline's parameters: who submits a run asks this, and a pipeline's first step.
 
+    Args:
+        given: by name; with `map_parts` also `most_parts`, which fit into a run.
+
     Raises:
         ConfigError: the first that no step could use, with the choices.
     """
@@ -79,6 +82,8 @@ def check_parameters(given: Mapping[str, Any]) -> None:
             check(given[name])
     if "recipe" in given:
         resolve(given["recipe"], overrides=[str(each) for each in given.get("overrides", [])])
+    if "map_parts" in given:
+        check_parts(given["map_parts"], int(given["most_parts"]))
     if "season_start" in given and "season_days" in given:
         season_rule(str(given["season_start"]), int(given["season_days"]))
 
@@ -121,7 +126,6 @@ CHECKS: Mapping[str, Callable[[Any], object]] = {
     "training": _training,
     "supervision": _supervision,
     "model": _model,
-    "map_parts": check_parts,
     "webhook": _webhook,
     "resources": read_resources,
 }
