@@ -14,7 +14,7 @@ def join_map(
     crop_map: Output[Artifact],
     metrics: Output[Metrics],
 ) -> None:
-    """Make the files of the map.
+    """Make the files of the map; of sources without images of an area there is nothing to join.
 
     Args:
         run: What the first step decided.
@@ -27,6 +27,6 @@ def join_map(
     from exact_core.stages.lifecycle import open_step
 
     with open_step(STAGE, run) as step:
-        found = [step.files.read(each) for each in (first, *parts)]
-        summary = run_stage(parts=found, out=step.files.write(crop_map), tracker=step.tracker)
+        found = [step.files.read(each) for each in (first, *parts) if step.files.holds(each)]
+        summary = run_stage(parts=found, out=step.files.write(crop_map, optional=True), tracker=step.tracker)
     step.show(metrics, summary)

@@ -60,4 +60,5 @@ def map_area(
             webhook=webhook,
             resources=resources,
         )
-        by_champion(steps, steps.add(champion(run=steps.run)).outputs["segmenter"])
+        found = steps.add(champion(run=steps.run))
+        by_champion(steps, found.outputs["segmenter"], map_parts=map_parts)

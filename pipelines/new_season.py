@@ -16,10 +16,10 @@ SCHEDULE_TIME = dsl.PIPELINE_JOB_SCHEDULE_TIME_UTC_PLACEHOLDER
 """A cluster fills it in, where it is the whole input of a task. KFP's local runner knows no such placeholder."""
 
 
-def by_champion(steps: Steps, segmenter: Any) -> None:
+def by_champion(steps: Steps, segmenter: Any, *, map_parts: Any) -> None:
     """The steps from the segmenter in use to a map, once it was told whether it will hold on the season."""
     held = steps.add(transfer_report(run=steps.run, segmenter=segmenter))
-    mapped(steps, segmenter, held)
+    mapped(steps, segmenter, held, map_parts=map_parts)
 
 
 @pipeline(name="new-season", description="The latest season from its crop tags: Exact (Zhu et al., CVPR 2025)")
@@ -79,8 +79,8 @@ def new_season(
         dataset = steps.add(ingest(run=steps.run)).outputs["dataset"]
         found = steps.add(champion(run=steps.run, dataset=dataset))
         with dsl.If(found.outputs["Output"] == "train", name="train"):
-            from_tags(steps, dataset)
+            from_tags(steps, dataset, map_parts=map_parts)
         with dsl.Else(name="reuse"):
             champions = found.outputs["segmenter"]
             steps.add(evaluate(run=steps.run, dataset=dataset, segmenter=champions))
-            by_champion(steps, champions)
+            by_champion(steps, champions, map_parts=map_parts)

@@ -100,7 +100,7 @@ def _group(component: Mapping[str, Any], spec: Mapping[str, Any], platform: Mapp
             width = fan.parts - 1 if "-parts" in items else fan.seasons
             total += Size(1 + width * size.pods, GROUP + width * size.bytes)
         elif "triggerPolicy" in task:
-            branches.append((size, "-mapping" in task["triggerPolicy"].get("condition", "")))
+            branches.append((size, "map_parts" in task["triggerPolicy"].get("condition", "")))
         else:
             total += size
     taken = [size if not parted or fan.parts > 1 else Size(1, GROUP) for size, parted in branches]

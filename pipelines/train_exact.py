@@ -15,8 +15,6 @@ from exact_kubeflow.components.train_segmenter import train_segmenter
 from exact_kubeflow.pipelines.steps import SIDE_BY_SIDE, cluster_settings, configure, pipeline
 from kfp import dsl
 
-from exact_core.stages.plan import PARTS
-
 __all__ = ["IMAGE", "Steps", "from_tags", "mapped", "planned", "recorded", "train_dense", "train_exact"]
 
 SETTINGS = cluster_settings()
@@ -52,23 +50,25 @@ def planned(image: Any, **parameters: Any) -> Steps:
     return Steps(configure(plan, SETTINGS, image=image), image)
 
 
-def mapped(steps: Steps, segmenter: Any, *after: Any) -> None:
+def mapped(steps: Steps, segmenter: Any, *after: Any, map_parts: Any) -> None:
     """The steps from a segmenter to a map: one, or one a part, side by side, and one that joins them.
 
     Args:
         steps: of the pipeline.
         segmenter: what maps.
         after: tasks that must have succeeded first.
+        map_parts: how many parts the map is made in.
     """
     first = steps.add(map_season(run=steps.run, segmenter=segmenter).after(*after))
-    with dsl.If(steps.plan.outputs["mapping"] == PARTS, name="parts"):
+    # By the parameter: KFP's local runner finds no output of a task by its name here, and takes that for false.
+    with dsl.If(map_parts > 1, name="parts"):
         with dsl.ParallelFor(steps.plan.outputs["parts"], name="map-parts", parallelism=SIDE_BY_SIDE) as run:
             further = steps.add(map_season(run=run, segmenter=segmenter))
         parts = dsl.Collected(further.outputs["crop_map"])
         steps.add(join_map(run=steps.run, first=first.outputs["crop_map"], parts=parts))
 
 
-def from_tags(steps: Steps, dataset: Any) -> None:
+def from_tags(steps: Steps, dataset: Any, *, map_parts: Any) -> None:
     """The steps from a dataset with tags to a map and a promoted segmenter."""
     tags = steps.add(train_classifier(run=steps.run, dataset=dataset))
     classifier = tags.outputs["classifier"]
@@ -78,7 +78,7 @@ def from_tags(steps: Steps, dataset: Any) -> None:
     segmenter = taught.outputs["segmenter"]
     before = {"classifier": classifier, "masks": masks}
     steps.add(evaluate(run=steps.run, dataset=dataset, segmenter=segmenter, register=True, **before))
-    mapped(steps, segmenter)
+    mapped(steps, segmenter, map_parts=map_parts)
 
 
 @pipeline(name="train-exact", description="Crop map from image-level tags: Exact (Zhu et al., CVPR 2025)")
@@ -126,7 +126,7 @@ def train_exact(
             resources=resources,
         )
         data = steps.add(ingest(run=steps.run))
-        from_tags(steps, data.outputs["dataset"])
+        from_tags(steps, data.outputs["dataset"], map_parts=map_parts)
 
 
 @pipeline(name="train-dense", description="The same segmenter trained on dense labels, for comparison")

@@ -5,10 +5,7 @@ Its types are read by KFP, which takes no annotations that are text: no `from __
 
 from typing import Any, NamedTuple
 
-__all__ = ["PARTS", "WHOLE", "Plan"]
-
-WHOLE, PARTS = "whole", "parts"
-"""How a map is made: by one step, or by several side by side and one that joins what they made."""
+__all__ = ["Plan"]
 
 
 class Plan(NamedTuple):
@@ -16,8 +13,6 @@ class Plan(NamedTuple):
 
     run: dict[str, Any]
     """`Run`, without what is default; of a map in parts, its first part."""
-    mapping: str
-    """WHOLE or PARTS."""
     parts: list[dict[str, Any]]
     """The run for each further part of the map."""
     Output: list[dict[str, Any]]

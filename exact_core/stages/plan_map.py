@@ -1,26 +1,15 @@
-"""Stage `plan_map`: the parts that a map is made in, side by side on a cluster."""
+"""The parts that a map is made in, side by side on a cluster."""
 
 from __future__ import annotations
 
 from exact_core.errors import ConfigError
-from exact_core.stages.ingest import parse_source
 
 __all__ = ["check_parts", "plan_map"]
 
 
-def plan_map(*, source: str, parts: int) -> list[str]:
-    """Names I/N of the parts.
-
-    Args:
-        source: season:PATH; of any other there is nothing to map, by one step.
-        parts: N.
-
-    Raises:
-        ConfigError: unknown source.
-    """
-    if parse_source(source)[0] != "season":
-        parts = 1
-    return [f"{part}/{parts}" for part in range(1, parts + 1)]
+def plan_map(parts: int) -> list[str]:
+    """Names I/N of the parts, for a step each; one part, which is the whole map, has none."""
+    return [f"{part}/{parts}" for part in range(1, parts + 1)] if parts > 1 else [""]
 
 
 def check_parts(parts: float, most: int) -> None:

@@ -11,7 +11,7 @@ from exact_core.artifacts.folders import STATE_VARIABLE
 from exact_core.config import RunConfig
 from exact_core.recipes import resolve
 from exact_core.stages.lifecycle import open_stage
-from exact_core.stages.plan import PARTS, WHOLE, Plan
+from exact_core.stages.plan import Plan
 from exact_core.stages.plan_map import plan_map
 from exact_core.stages.plan_seasons import plan_seasons
 from exact_core.stages.preflight import STAGE, preflight, training_size
@@ -111,7 +111,6 @@ def plan_run(
         size = max(_tried(config, tracker=tracker, **place) for place in each)
         sizes = sized(asked, training=size)
         log.info("preflight: a step that trains gets %s cores, %s of memory, %s", *sizes[:2], _accelerators(sizes.gpus))
-        parts = plan_map(source=source, parts=int(map_parts))
         run = Run(
             recipe=recipe,
             seed=int(seed),
@@ -122,10 +121,9 @@ def plan_run(
             pipeline_run=pipeline_run,
             **({} if seasons else each[0]),
         )
-        several = [run.model_copy(update={"part": part}).given() for part in parts] if len(parts) > 1 else [run.given()]
+        several = [run.model_copy(update={"part": part}).given() for part in plan_map(int(map_parts))]
         return Plan(
             run=several[0],
-            mapping=PARTS if len(parts) > 1 else WHOLE,
             parts=several[1:],
             Output=[run.model_copy(update=place).given() for place in each] if seasons else [],
             **sizes._asdict(),
