@@ -76,6 +76,10 @@ format: $(READY) ## format the code
 compile: $(READY) ## compile the pipelines to pipelines/compiled
 	$(BIN)/python -m exact_kubeflow.pipelines.compile
 
+.PHONY: sizes
+sizes: $(READY) ## pods and bytes of each pipeline's run on a cluster
+	$(BIN)/python -m exact_kubeflow.pipelines.size
+
 .PHONY: lock
 lock: $(READY) ## write the images' locked dependencies
 	$(BIN)/python docker/lock.py
