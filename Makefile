@@ -79,6 +79,10 @@ compile: $(READY) ## compile the pipelines to pipelines/compiled, and the page o
 	$(BIN)/python -m exact_kubeflow.pipelines.compile
 	$(BIN)/python -m exact_core.settings_page docs/settings.md
 
+.PHONY: sizes
+sizes: $(READY) ## pods and bytes of each pipeline's run on a cluster
+	$(BIN)/python -m exact_kubeflow.pipelines.size
+
 .PHONY: lock
 lock: $(READY) ## write the images' locked dependencies
 	$(BIN)/python docker/lock.py

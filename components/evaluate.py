@@ -1,58 +1,58 @@
-"""Models and masks -> figures, confusion matrix and report."""
+"""Models and masks -> figures, confusion matrix and report; the segmenter's place among the registered models."""
 
-from exact_kubeflow.components.images import image
-from kfp import dsl
-from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Input, Metrics, Model, Output
+from typing import Any
+
+from exact_kubeflow.components.step import step
+from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Input, Markdown, Metrics, Model, Output
 
 
-@dsl.component(base_image=image(), install_kfp_package=False)
+@step
 def evaluate(
+    run: dict[str, Any],
     dataset: Input[Dataset],
     segmenter: Input[Model],
     evaluation: Output[Artifact],
     report: Output[HTML],
+    promotion: Output[Artifact],
+    decision: Output[Markdown],
     metrics: Output[Metrics],
     confusion: Output[ClassificationMetrics],
-    recipe: str,
-    seed: int,
-    overrides: list,
-    pipeline_run: str,
     classifier: Input[Model] = None,
     masks: Input[Artifact] = None,
-):
-    """Score the segmenter's map and the pseudo masks, and write the report.
+    register: bool = False,
+) -> None:
+    """Score the segmenter's map and the pseudo masks, write the report, and promote the segmenter if it is better.
 
     Args:
+        run: What the first step decided; the model's name applies.
         dataset: The window dataset.
         segmenter: The trained segmenter.
         evaluation: metrics.json and figures.
         report: The report, one HTML file.
-        metrics: OA, mIoU and F1 of the map and of the masks.
+        promotion: metrics.json, the decision and what it follows from.
+        decision: The decision, to read.
+        metrics: OA, mIoU and F1 of the map and of the masks; whether it was promoted, and both models' figures.
         confusion: Confusion matrix of the map.
-        recipe: Name of the recipe.
-        seed: Seed of the run.
-        overrides: Settings changed in the recipe, as key=value.
-        pipeline_run: Identity of the pipeline run, for MLflow.
         classifier: The classifier that made the masks.
         masks: The masks that the segmenter learned from.
+        register: Whether it is registered as challenger and compared with the champion.
     """
-    from exact_core.artifacts.stage_files import stage_files
-    from exact_core.recipes import resolve
-    from exact_core.stages.evaluate import evaluate as run_stage, read_confusion
-    from exact_core.stages.lifecycle import open_stage
+    from exact_core.stages.evaluate import STAGE, evaluate as run_stage, read_confusion
+    from exact_core.stages.lifecycle import open_step
+    from exact_core.stages.promote import promote_after
 
-    config = resolve(recipe, seed=int(seed), overrides=overrides)
-    with open_stage("evaluate", config, pipeline_run=pipeline_run) as tracker, stage_files(tracker) as files:
+    with open_step(STAGE, run) as step:
         summary = run_stage(
-            config,
-            dataset=files.read(dataset),
-            segmenter=files.read(segmenter),
-            classifier=files.read(classifier) if classifier else None,
-            masks=files.read(masks) if masks else None,
-            out=files.write(evaluation),
-            report=files.file(report),
-            tracker=tracker,
+            step.config,
+            dataset=step.files.read(dataset),
+            segmenter=step.files.read(segmenter),
+            classifier=step.files.read(classifier) if classifier else None,
+            masks=step.files.read(masks) if masks else None,
+            out=step.files.write(evaluation),
+            report=step.files.file(report),
+            tracker=step.tracker,
         )
-        confusion.log_confusion_matrix(*read_confusion(files.write(evaluation)))
-    for name, value in summary.items():
-        metrics.log_metric(name, value)
+        confusion.log_confusion_matrix(*read_confusion(step.files.write(evaluation)))
+    places = {"dataset": dataset, "segmenter": segmenter, "promotion": promotion, "decision": decision}
+    summary |= promote_after(run, register=register, **places)
+    step.show(metrics, summary)

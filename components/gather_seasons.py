@@ -1,40 +1,31 @@
 """A dataset a season -> all of them as one, from which each can be left out."""
 
-from typing import List  # noqa: UP035 - KFP knows no other name for a list of artifacts
+from typing import Any, List  # noqa: UP035 - KFP knows no other name for a list of artifacts
 
-from exact_kubeflow.components.images import DATA, image
-from kfp import dsl
+from exact_kubeflow.components.step import step
 from kfp.dsl import Artifact, Dataset, Input, Output
 
 
-@dsl.component(base_image=image(DATA), install_kfp_package=False)
+@step
 def gather_seasons(
+    run: dict[str, Any],
     datasets: Input[List[Dataset]],  # noqa: UP006
     seasons: Output[Artifact],
-    recipe: str,
-    seed: int,
-    overrides: list,
-    pipeline_run: str,
-) -> List[str]:  # noqa: UP006
+) -> list[dict[str, Any]]:
     """Put the datasets side by side; fails, before anything is trained, where they do not go together.
 
     Args:
+        run: What the first step decided.
         datasets: All seasons' datasets.
         seasons: The datasets, seasons.json.
-        recipe: Name of the recipe.
-        seed: Seed of the run.
-        overrides: Settings changed in the recipe, as key=value.
-        pipeline_run: Identity of the pipeline run, for MLflow.
 
     Returns:
-        Names I/N, each of a season to be left out.
+        The run for each season that is left out in turn.
     """
-    from exact_core.artifacts.stage_files import stage_files
-    from exact_core.recipes import resolve
-    from exact_core.stages.gather_seasons import gather_seasons as run_stage
-    from exact_core.stages.lifecycle import open_stage
+    from exact_core.stages.gather_seasons import STAGE, gather_seasons as run_stage
+    from exact_core.stages.lifecycle import open_step
 
-    config = resolve(recipe, seed=int(seed), overrides=overrides)
-    with open_stage("gather_seasons", config, pipeline_run=pipeline_run) as tracker, stage_files(tracker) as files:
-        folders = [files.read(each) for each in datasets]
-        return run_stage(datasets=folders, out=files.write(seasons), tracker=tracker)
+    with open_step(STAGE, run) as step:
+        folders = [step.files.read(each) for each in datasets]
+        folds = run_stage(datasets=folders, out=step.files.write(seasons), tracker=step.tracker)
+        return [{**run, "part": fold} for fold in folds]

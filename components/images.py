@@ -18,6 +18,8 @@ DATA = "exact-data"
 """Ingestion: no torch."""
 TRAIN = "exact-train"
 """Training and inference: torch."""
+IMAGES = {"data": DATA, "train": TRAIN}
+"""Names in the lock, by what a stage says that it needs."""
 
 REFERENCE = re.compile(
     r"[a-z0-9][a-z0-9./_-]*(?::(?P<port>\d+)/[a-z0-9./_-]+)?(?::(?P<tag>[\w][\w.-]*))?(?:@sha256:[0-9a-f]{64})?"

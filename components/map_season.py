@@ -1,45 +1,37 @@
-"""A season's images and a segmenter -> a part of a georeferenced crop map."""
+"""A season's images and a segmenter -> a georeferenced crop map, or a part of it."""
 
-from exact_kubeflow.components.images import image
-from kfp import dsl
+from typing import Any
+
+from exact_kubeflow.components.step import step
 from kfp.dsl import Artifact, Input, Metrics, Model, Output
 
 
-@dsl.component(base_image=image(), install_kfp_package=False)
+@step
 def map_season(
+    run: dict[str, Any],
     segmenter: Input[Model],
-    map_part: Output[Artifact],
+    crop_map: Output[Artifact],
     metrics: Output[Metrics],
-    recipe: str,
-    source: str,
-    season: str,
-    part: str,
-    seed: int,
-    overrides: list,
-    pipeline_run: str,
-):
-    """Map a part of the season's area; sources without images of an area leave nothing to map.
+) -> None:
+    """Map the season's area; sources without images of an area leave nothing to map.
 
     Args:
+        run: What the first step decided; source, season and part apply.
         segmenter: The segmenter.
-        map_part: Finished rows of the map, part.json.
-        metrics: Megapixels, seconds.
-        recipe: Name of the recipe.
-        source: synthetic, pastis:PATH, germany:PATH or season:PATH.
-        season: Year or START/DAYS of a season source; empty for the source's own.
-        part: I/N, the I-th of N parts.
-        seed: Seed of the run.
-        overrides: Settings changed in the recipe, as key=value.
-        pipeline_run: Identity of the pipeline run, for MLflow.
+        crop_map: class.tif, confidence.tif (COG), item.json (STAC), quicklook.png, map.json; of a part, its rows.
+        metrics: Megapixels, seconds; of a whole map, the share not mapped and how much window borders show.
     """
-    from exact_core.artifacts.stage_files import stage_files
-    from exact_core.recipes import resolve
-    from exact_core.stages.lifecycle import open_stage
-    from exact_core.stages.map_season import map_season as run_stage
+    from exact_core.stages.lifecycle import open_step
+    from exact_core.stages.map_season import STAGE, map_season as run_stage
 
-    config, stage = resolve(recipe, seed=int(seed), overrides=overrides), "map_season" + f" {part}" * (part != "1/1")
-    with open_stage(stage, config, pipeline_run=pipeline_run) as tracker, stage_files(tracker) as files:
-        folders = {"segmenter": files.read(segmenter), "out": files.write(map_part, optional=True)}
-        values = run_stage(config, source=source, season=season, tracker=tracker, part=part, **folders)
-        for name, value in values.items():
-            metrics.log_metric(name, value)
+    with open_step(STAGE, run) as step:
+        summary = run_stage(
+            step.config,
+            source=step.run.source,
+            season=step.run.season,
+            segmenter=step.files.read(segmenter),
+            out=step.files.write(crop_map, optional=True),
+            tracker=step.tracker,
+            part=step.run.part,
+        )
+    step.show(metrics, summary)

@@ -1,37 +1,56 @@
-"""Store, MLflow, data, GPU and memory, tried before anything that costs."""
+"""The first step of every pipeline: checks everything, decides everything, and says what each later step gets."""
 
-from exact_kubeflow.components.images import image
-from kfp import dsl
-from kfp.dsl import Metrics, Output
+from typing import Any
+
+from exact_kubeflow.components.step import step
+
+from exact_core.stages.plan import Plan
 
 
-@dsl.component(base_image=image(), install_kfp_package=False)
+@step
 def preflight(
-    metrics: Output[Metrics],
     recipe: str,
     source: str,
-    season: str,
     seed: int,
-    overrides: list,
+    overrides: list[str],
     pipeline_run: str,
-):
-    """Try what the run is going to need, and fail with everything that is missing.
+    resources: dict[str, Any],
+    webhook: str,
+    season: str = "",
+    season_start: str = "01-01",
+    season_days: int = 365,
+    schedule_time: str = "",
+    seasons: list[str] = [],  # noqa: B006 - KFP takes the default from the signature
+    minimum_quality: float = 0.0,
+    training: str = "always",
+    supervision: str = "tags",
+    model: str = "",
+    map_parts: int = 1,
+    most_parts: int = 1,
+) -> Plan:
+    """Try what the run is going to need, find its season, size its steps; fail with everything that is wrong.
 
     Args:
-        metrics: Estimated and available memory, GB.
         recipe: Name of the recipe.
-        source: synthetic, pastis:PATH, germany:PATH or season:PATH.
-        season: Year or START/DAYS of a season source; empty for the source's own.
+        source: What is read.
         seed: Seed of the run.
         overrides: Settings changed in the recipe, as key=value.
         pipeline_run: Identity of the pipeline run, for MLflow.
+        resources: What the steps may ask of the cluster.
+        webhook: http(s) URL; checked here.
+        season: auto, a year, or START/DAYS; empty for the source's own.
+        season_start: First day of every season, MM-DD; for auto.
+        season_days: Length of a season, days; for auto.
+        schedule_time: Time of the schedule's slot, RFC 3339; empty for now.
+        seasons: Of a pipeline of several seasons.
+        minimum_quality: Gate on the masks; 0: what the recipe says.
+        training: always, if_no_champion or never.
+        supervision: tags or dense.
+        model: Name of the registered model; empty for exact-NAME after the dataset's name.
+        map_parts: Parts that the map is made in.
+        most_parts: As many as a run of this pipeline can hold.
     """
-    from exact_core.recipes import resolve
-    from exact_core.stages.lifecycle import open_stage
-    from exact_core.stages.preflight import preflight as run_stage
+    given = dict(locals())
+    from exact_core.stages.plan_run import plan_run
 
-    config = resolve(recipe, seed=int(seed), overrides=overrides)
-    with open_stage("preflight", config, pipeline_run=pipeline_run) as tracker:
-        summary = run_stage(config, source=source, season=season, tracker=tracker)
-    for name, value in summary.items():
-        metrics.log_metric(name, value)
+    return plan_run(**given)

@@ -1,11 +1,13 @@
 """How a pipeline run ended -> MLflow, and a webhook if there is one. Runs whatever happened before."""
 
-from exact_kubeflow.components.images import DATA, image
+from typing import Any
+
+from exact_kubeflow.components.step import step
 from kfp import dsl
 
 
-@dsl.component(base_image=image(DATA), install_kfp_package=False)
-def record_status(status: dsl.PipelineTaskFinalStatus, pipeline_run: str, webhook: str = "") -> dict:
+@step
+def record_status(status: dsl.PipelineTaskFinalStatus, pipeline_run: str, webhook: str = "") -> dict[str, Any]:
     """Record the end of a run.
 
     Args:

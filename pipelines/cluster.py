@@ -206,8 +206,14 @@ class Cluster(Connection):
         return self._create(f"pipeline {package.name}", find, make)
 
     def _find_version(self, pipeline_id: str, name: str) -> Any:
-        wanted = {"pipeline_id": pipeline_id, "filter": _named_filter(name)}
-        found = self._call("pipelines", "list_pipeline_versions", page_size=PAGE, **wanted).pipeline_versions
+        answer = self._call(
+            "pipelines",
+            "list_pipeline_versions",
+            page_size=PAGE,
+            pipeline_id=pipeline_id,
+            filter=_named_filter(name),
+        )
+        found = answer.pipeline_versions
         return found[0] if found else None
 
     def _upload(self, text: str, method: str, **settings: Any) -> Any:
@@ -227,7 +233,7 @@ def _pipeline_spec(package: dict[str, Any]) -> dict[str, Any]:
 
 def _leaves(spec: dict[str, Any], component: dict[str, Any]) -> list[str]:
     """Names of the steps of a pipeline, those inside exit handlers and conditions too."""
-    names = []
+    names: list[str] = []
     for name, task in component.get("dag", {}).get("tasks", {}).items():
         inner = spec.get("components", {}).get(task["componentRef"]["name"], {})
         names += _leaves(spec, inner) if "dag" in inner else [name]

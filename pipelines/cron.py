@@ -62,8 +62,9 @@ class Cron:
                 f"cron = {expression!r}: {len(texts)} fields; expected six: second minute hour day month weekday, for "
                 f"example '0 0 3 1 11 *' for 1 November at 03:00"
             )
-        values = [_field(text, *field, expression=expression) for text, field in zip(texts, FIELDS, strict=True)]
-        return cls(*values, open_days=_open(texts[3]) or _open(texts[5]))
+        values = (_field(text, *field, expression=expression) for text, field in zip(texts, FIELDS, strict=True))
+        second, minute, hour, day, month, weekday = values
+        return cls(second, minute, hour, day, month, weekday, open_days=_open(texts[3]) or _open(texts[5]))
 
     def next_after(self, moment: dt.datetime) -> dt.datetime | None:
         """The first slot after a moment, in UTC; None where no date of the coming years fits."""

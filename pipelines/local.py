@@ -18,8 +18,9 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
+from exact_kubeflow.components.images import IMAGES, image
 from exact_kubeflow.pipelines.containers import NOBODY, docker_runner, honest_exit_codes
-from exact_kubeflow.pipelines.steps import THREADS_VARIABLE
+from exact_kubeflow.pipelines.new_season import SCHEDULE_TIME
 from exact_kubeflow.pipelines.train_exact import train_dense, train_exact
 from kfp import local
 
@@ -28,7 +29,8 @@ from exact_core.data.sources import absolute_source
 from exact_core.errors import ConfigError, ServiceError
 from exact_core.files import publish_text
 from exact_core.stages.lifecycle import FAILURE_VARIABLE, RUNNER_VARIABLE
-from exact_core.storage import fetch_folder
+from exact_core.stages.stage import stage_table
+from exact_core.storage import fetch_folder, read_pointer
 from exact_core.tracking.runs import PIPELINE_RUN_VARIABLE, finish_pipeline_run, tracking_uri
 
 __all__ = ["run"]
@@ -39,15 +41,13 @@ ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**32), "MAL
 """glibc keeps freed memory: training on a CPU frees and asks again for the same large arrays at every step, and giving
 their pages back in between cost 5 % of the time at equal peak memory. Other allocators ignore it."""
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
+BETWEEN = ("seasons", "season_row", "transfer")
+"""Folders that steps hand on, and that a run does not deliver."""
 RESULTS = {
-    "dataset": "dataset.json",
-    "classifier": "model.json",
-    "masks": "masks.json",
-    "segmenter": "model.json",
-    "evaluation": "metrics.json",
-    "crop_map": "map.json",
-    "promotion": "metrics.json",
-    "comparison": "leave_one_season_out.json",
+    output: names[0]
+    for stage in stage_table().values()
+    for output, names in stage.writes.items()
+    if output not in BETWEEN
 }
 """Folders that a run delivers, and the manifest that each of ours holds."""
 REPORT = "report"
@@ -163,17 +163,20 @@ def _runner(
 def _for_here(pipeline: Any) -> Any:
     """The pipeline without what is meant for a cluster and KFP's local runner does not pass over.
 
-    Retries: here a person waits, and starts it again themselves to continue. Threads: they are this machine's or what
-    its user says, not the cores that a step gets there.
+    Retries: here a person waits, and starts it again themselves to continue. The time of the schedule: it is now. The
+    image is a parameter, which KFP's local runner does not fill in: each step gets the smallest that it runs in.
     """
     pipeline = copy.deepcopy(pipeline)
     spec = pipeline.pipeline_spec
     for component in (spec.root, *spec.components.values()):
         for task in component.dag.tasks.values():
             task.ClearField("retry_policy")
+            for given in task.inputs.parameters.values():
+                if given.runtime_value.constant.string_value == SCHEDULE_TIME:
+                    given.runtime_value.constant.string_value = ""
     for executor in spec.deployment_spec["executors"].values():
         container = executor["container"]
-        container["env"] = [each for each in container["env"] if each["name"] != THREADS_VARIABLE]
+        container["image"] = image(IMAGES[stage_table()[container["args"][0]].image])
     return pipeline
 
 
@@ -200,10 +203,8 @@ class _Console(io.TextIOBase):
     """
 
     TASK = re.compile(r"Executing task .*'([\w-]+)'")
-    SAID = re.compile(r"\s*\[KFP Executor [^\]]*\]: (.*)")
-    LOG_ONLY = re.compile(
-        r"Looking for component|Loading KFP component|Got executor_input|Wrote executor output|\w+: stage process \d"
-    )
+    SAID = re.compile(r"\s*\[exact [^\]]*\]: (.*)")
+    LOG_ONLY = re.compile(r"executor_input of |\w+: stage process \d")
 
     def __init__(self, everything: TextIO, screen: TextIO) -> None:
         self._everything, self._screen, self._line = everything, screen, ""
@@ -270,9 +271,12 @@ def _delivered(root: Path) -> dict[str, Path]:
     for name in (*RESULTS, REPORT):
         # An output that a stage chose not to write is an empty file, or not there.
         for path in root.glob(f"run/*/*/{name}"):
-            if path.is_dir() or (name == REPORT and path.is_file()):
+            if name == REPORT and path.is_file():
                 found[name] = path
-            elif path.stat().st_size:
+            # A part of a map is under the map's name, with another manifest.
+            elif path.is_dir():
+                found |= {name: path} if (path / RESULTS[name]).is_file() else {}
+            elif path.stat().st_size and read_pointer(path).manifest.name == RESULTS[name]:
                 found[name] = fetch_folder(path, root / "fetched" / name)
     return found
 

@@ -12,23 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from exact_kubeflow.components.images import check_pinned
 from exact_kubeflow.pipelines.compile import PIPELINES
 from kfp import compiler, dsl
 
 from exact_core.artifacts.folders import code_version
 from exact_core.errors import ConfigError
 from exact_core.stages.parameters import check_parameters
-from exact_core.stages.plan_map import check_parts
 from exact_core.stages.plan_seasons import plan_seasons
-from exact_core.stages.resolve_season import AUTO, check_season, refuse_placeholders
+from exact_core.stages.resolve_season import AUTO, refuse_placeholders
+from exact_core.stages.run import ALWAYS, IF_NO_CHAMPION, NEVER
 from exact_core.yaml_values import read_yaml
 
 __all__ = ["Package", "load_package"]
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The safe loader in C, where it has been built: compiled pipelines are long."""
-SEASONS = ("source", "seasons", "supervision")
-"""Parameters of a pipeline of several seasons, as its first step takes them."""
 TYPES: dict[str, tuple[type, ...]] = {
     "STRING": (str,),
     "NUMBER_INTEGER": (int,),
@@ -67,6 +66,15 @@ class Package:
         """Whether the server is to fill in the schedule's time."""
         return dsl.PIPELINE_JOB_SCHEDULE_TIME_UTC_PLACEHOLDER in self.text
 
+    @property
+    def most_parts(self) -> int:
+        """Parts of a map that a run can hold, as its first step is told."""
+        for component in next(yaml.load_all(self.text, LOADER))["components"].values():
+            for task in component.get("dag", {}).get("tasks", {}).values():
+                if "most_parts" in (given := task.get("inputs", {}).get("parameters", {})):
+                    return int(given["most_parts"]["runtimeValue"]["constant"])
+        return 1
+
     def arguments(self, given: dict[str, Any]) -> dict[str, Any]:
         """Values for the pipeline's parameters, checked as the server would, and more strictly.
 
@@ -77,15 +85,18 @@ class Package:
         for name, spec in self.inputs.items():
             if name not in given and "defaultValue" not in spec and not spec.get("isOptional"):
                 raise ConfigError(f"pipeline {self.name}: parameter {name} has no default; give it a value")
-        defaults = {name: spec["defaultValue"] for name, spec in self.inputs.items() if "defaultValue" in spec}
-        check_parameters(defaults | checked)
-        if "map_parts" in checked:
-            check_parts(checked["map_parts"])
-        if set(SEASONS) <= set(self.inputs):
-            plan_seasons(**{name: checked.get(name, self.inputs[name].get("defaultValue")) for name in SEASONS})
+        if checked.get("training") == NEVER:
+            raise ConfigError(f"training = {NEVER!r}: expected {ALWAYS} or {IF_NO_CHAMPION}")
+        complete: dict[str, Any] = {
+            name: checked.get(name, spec.get("defaultValue")) for name, spec in self.inputs.items()
+        }
+        check_parameters({**complete, "most_parts": self.most_parts})
+        if "image" in checked:
+            check_pinned(checked["image"], where="image")
+        if "seasons" in complete:
+            plan_seasons(source=complete["source"], seasons=complete["seasons"], supervision=complete["supervision"])
         if "season" in self.inputs:
             season = self.season(checked)
-            check_season(season)
             if season == AUTO and not self.resolves_seasons:
                 raise ConfigError(
                     f"season = {season!r}: pipeline {self.name} does not follow a schedule; give a year or START/DAYS, "

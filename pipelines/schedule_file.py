@@ -131,4 +131,4 @@ def rule_of(package: Package, arguments: dict[str, Any]) -> SeasonRule | None:
     if not set(RULE) <= set(package.inputs):
         return None
     starts, days = (arguments.get(name, package.inputs[name].get("defaultValue")) for name in RULE)
-    return season_rule(str(starts), int(days))
+    return season_rule(str(starts), int(str(days)))

@@ -4,106 +4,97 @@ from typing import Any
 
 from exact_kubeflow.components.evaluate import evaluate
 from exact_kubeflow.components.generate_masks import generate_masks
+from exact_kubeflow.components.images import image as image_of
 from exact_kubeflow.components.ingest import ingest
 from exact_kubeflow.components.join_map import join_map
 from exact_kubeflow.components.map_season import map_season
-from exact_kubeflow.components.plan_map import plan_map
 from exact_kubeflow.components.preflight import preflight
-from exact_kubeflow.components.promote import promote
 from exact_kubeflow.components.record_status import record_status
 from exact_kubeflow.components.train_classifier import train_classifier
 from exact_kubeflow.components.train_segmenter import train_segmenter
-from exact_kubeflow.pipelines.steps import cluster_settings, configure
+from exact_kubeflow.pipelines.steps import SIDE_BY_SIDE, cluster_settings, configure, pipeline
 from kfp import dsl
 
-__all__ = ["for_every_step", "from_tags", "in_parts", "recorded", "train_dense", "train_exact"]
+__all__ = ["IMAGE", "Steps", "from_tags", "mapped", "planned", "recorded", "train_dense", "train_exact"]
 
 SETTINGS = cluster_settings()
+IMAGE = image_of()
+"""Default of the parameter `image`."""
 
 
-def for_every_step(recipe: Any, seed: Any, overrides: Any) -> dict[str, Any]:
-    """Parameters that every step of a pipeline takes."""
-    return {"recipe": recipe, "seed": seed, "overrides": overrides, "pipeline_run": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
+class Steps:
+    """Configures a pipeline's tasks, and hands on what its first step decided."""
+
+    def __init__(self, plan: Any, image: Any) -> None:
+        self.plan, self.image = plan, image
+
+    @property
+    def run(self) -> Any:
+        """What every step takes."""
+        return self.plan.outputs["run"]
+
+    def add(self, task: Any) -> Any:
+        """The task, with what its stage needs on a cluster."""
+        return configure(task, SETTINGS, image=self.image, plan=self.plan)
 
 
-def recorded(webhook: Any) -> Any:
+def recorded(webhook: Any, image: Any) -> Any:
     """The step that records how a run ended; it is for a pipeline's exit handler."""
     end = record_status(pipeline_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER, webhook=webhook)
-    return configure(end, "record_status", SETTINGS)
+    return configure(end, SETTINGS, image=image)
 
 
-def in_parts(segmenter: Any, *after: Any, source: Any, season: Any, parts: Any, common: dict[str, Any]) -> None:
-    """The steps from a segmenter to a map: a step a part, side by side, and one that joins them.
+def planned(image: Any, **parameters: Any) -> Steps:
+    """The first step: it checks all parameters, and decides what the others are given."""
+    plan = preflight(pipeline_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER, **parameters)
+    return Steps(configure(plan, SETTINGS, image=image), image)
+
+
+def mapped(steps: Steps, segmenter: Any, *after: Any, map_parts: Any) -> None:
+    """The steps from a segmenter to a map: one, or one a part, side by side, and one that joins them.
 
     Args:
+        steps: of the pipeline.
         segmenter: what maps.
-        after: tasks that must have succeeded before there is anything to plan.
-        source: the images to be mapped.
-        season: its season.
-        parts: how many.
-        common: parameters that every step takes.
+        after: tasks that must have succeeded first.
+        map_parts: how many parts the map is made in.
     """
-    plan = configure(plan_map(source=source, parts=parts).after(*after), "plan_map", SETTINGS)
-    with dsl.ParallelFor(plan.output, name="map-parts") as part:
-        drawn = map_season(segmenter=segmenter, source=source, season=season, part=part, **common)
-        configure(drawn, "map_season", SETTINGS)
-    joined = join_map(parts=dsl.Collected(drawn.outputs["map_part"]), **common)
-    configure(joined, "join_map", SETTINGS)
+    first = steps.add(map_season(run=steps.run, segmenter=segmenter).after(*after))
+    # By the parameter: KFP's local runner finds no output of a task by its name here, and takes that for false.
+    with dsl.If(map_parts > 1, name="parts"):
+        with dsl.ParallelFor(steps.plan.outputs["parts"], name="map-parts", parallelism=SIDE_BY_SIDE) as run:
+            further = steps.add(map_season(run=run, segmenter=segmenter))
+        parts = dsl.Collected(further.outputs["crop_map"])
+        steps.add(join_map(run=steps.run, first=first.outputs["crop_map"], parts=parts))
 
 
-def from_tags(
-    data: Any,
-    *,
-    source: Any,
-    season: Any,
-    minimum_quality: Any,
-    model: Any,
-    map_parts: Any,
-    common: dict[str, Any],
-) -> None:
-    """The steps from a dataset with tags to a map and a promoted segmenter.
-
-    Args:
-        data: task of the ingestion.
-        source: what was ingested.
-        season: its season.
-        minimum_quality: gate on the masks.
-        model: name of the registered model.
-        map_parts: parts that the map is made in.
-        common: parameters that every step takes.
-    """
-    dataset = data.outputs["dataset"]
-    tags = train_classifier(dataset=dataset, **common)
+def from_tags(steps: Steps, dataset: Any, *, map_parts: Any) -> None:
+    """The steps from a dataset with tags to a map and a promoted segmenter."""
+    tags = steps.add(train_classifier(run=steps.run, dataset=dataset))
     classifier = tags.outputs["classifier"]
-    made = generate_masks(dataset=dataset, classifier=classifier, minimum_quality=minimum_quality, **common)
+    made = steps.add(generate_masks(run=steps.run, dataset=dataset, classifier=classifier))
     masks = made.outputs["masks"]
-    taught = train_segmenter(dataset=dataset, masks=masks, **common)
+    taught = steps.add(train_segmenter(run=steps.run, dataset=dataset, masks=masks))
     segmenter = taught.outputs["segmenter"]
-    scored = evaluate(dataset=dataset, classifier=classifier, masks=masks, segmenter=segmenter, **common)
-    placed = promote(dataset=dataset, segmenter=segmenter, model=model, **common).after(scored)
-    in_parts(segmenter, taught, source=source, season=season, parts=map_parts, common=common)
-    for name, task in {
-        "train_classifier": tags,
-        "generate_masks": made,
-        "train_segmenter": taught,
-        "evaluate": scored,
-        "promote": placed,
-    }.items():
-        configure(task, name, SETTINGS)
+    before = {"classifier": classifier, "masks": masks}
+    steps.add(evaluate(run=steps.run, dataset=dataset, segmenter=segmenter, register=True, **before))
+    mapped(steps, segmenter, map_parts=map_parts)
 
 
-@dsl.pipeline(name="train-exact", description="Crop map from image-level tags: Exact (Zhu et al., CVPR 2025)")
+@pipeline(name="train-exact", description="Crop map from image-level tags: Exact (Zhu et al., CVPR 2025)")
 def train_exact(
     recipe: str = "demo",
     source: str = "synthetic",
     season: str = "",
     seed: int = 0,
-    overrides: list = [],  # noqa: B006 - KFP takes the default from the signature
+    overrides: list[str] = [],  # noqa: B006 - KFP takes the default from the signature
     minimum_quality: float = 0.0,
     model: str = "",
     map_parts: int = 1,
     webhook: str = "",
-):
+    image: str = IMAGE,
+    resources: dict[str, Any] = {},  # noqa: B006
+) -> None:
     """Train a segmenter from crop tags, map the season with it, and promote it if it is better than the one in use.
 
     Args:
@@ -116,31 +107,39 @@ def train_exact(
         model: Name of the registered model in MLflow; empty for exact-NAME after the dataset's name.
         map_parts: Parts that the map is made in, each by a step of its own, side by side.
         webhook: http(s) URL that gets the run's final status as JSON; empty for none.
+        image: The image of every step.
+        resources: What steps may ask for, as cpu, memory, data_memory, gpus, gpu_memory, node_selector, toleration.
     """
-    common = for_every_step(recipe, seed, overrides)
-    with dsl.ExitHandler(recorded(webhook), name="train-exact"):
-        ready = configure(preflight(source=source, season=season, **common), "preflight", SETTINGS)
-        data = configure(ingest(source=source, season=season, **common).after(ready), "ingest", SETTINGS)
-        from_tags(
-            data,
+    with dsl.ExitHandler(recorded(webhook, image), name="train-exact"):
+        steps = planned(
+            image,
+            recipe=recipe,
             source=source,
             season=season,
+            seed=seed,
+            overrides=overrides,
             minimum_quality=minimum_quality,
             model=model,
             map_parts=map_parts,
-            common=common,
+            most_parts=6,
+            webhook=webhook,
+            resources=resources,
         )
+        data = steps.add(ingest(run=steps.run))
+        from_tags(steps, data.outputs["dataset"], map_parts=map_parts)
 
 
-@dsl.pipeline(name="train-dense", description="The same segmenter trained on dense labels, for comparison")
+@pipeline(name="train-dense", description="The same segmenter trained on dense labels, for comparison")
 def train_dense(
     recipe: str = "demo",
     source: str = "synthetic",
     season: str = "",
     seed: int = 0,
-    overrides: list = [],  # noqa: B006 - KFP takes the default from the signature
+    overrides: list[str] = [],  # noqa: B006 - KFP takes the default from the signature
     webhook: str = "",
-):
+    image: str = IMAGE,
+    resources: dict[str, Any] = {},  # noqa: B006
+) -> None:
     """Train a segmenter from dense labels. It is not registered: it is what a map from tags is measured against.
 
     Args:
@@ -150,12 +149,20 @@ def train_dense(
         seed: Seed of generation, initialisation, order and augmentation.
         overrides: Settings changed in the recipe, each as key=value.
         webhook: http(s) URL that gets the run's final status as JSON; empty for none.
+        image: The image of every step.
+        resources: What steps may ask for, as cpu, memory, data_memory, gpus, gpu_memory, node_selector, toleration.
     """
-    common = for_every_step(recipe, seed, overrides)
-    with dsl.ExitHandler(recorded(webhook), name="train-dense"):
-        ready = configure(preflight(source=source, season=season, **common), "preflight", SETTINGS)
-        data = configure(ingest(source=source, season=season, **common).after(ready), "ingest", SETTINGS)
-        dataset = data.outputs["dataset"]
-        taught = configure(train_segmenter(dataset=dataset, **common), "train_segmenter", SETTINGS)
-        scored = evaluate(dataset=dataset, segmenter=taught.outputs["segmenter"], **common)
-        configure(scored, "evaluate", SETTINGS)
+    with dsl.ExitHandler(recorded(webhook, image), name="train-dense"):
+        steps = planned(
+            image,
+            recipe=recipe,
+            source=source,
+            season=season,
+            seed=seed,
+            overrides=overrides,
+            webhook=webhook,
+            resources=resources,
+        )
+        dataset = steps.add(ingest(run=steps.run)).outputs["dataset"]
+        taught = steps.add(train_segmenter(run=steps.run, dataset=dataset))
+        steps.add(evaluate(run=steps.run, dataset=dataset, segmenter=taught.outputs["segmenter"]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -36,8 +36,8 @@ class Artifact(Protocol):
 class StageFiles:
     """The input and output folders of one stage."""
 
-    def __init__(self, stack: ExitStack, tracker: Tracker) -> None:
-        self._stack, self._tracker = stack, tracker
+    def __init__(self, stack: ExitStack, tracker: Tracker, writes: Mapping[str, Iterable[str]]) -> None:
+        self._stack, self._tracker, self._writes = stack, tracker, writes
         self._outputs: dict[str, tuple[Artifact, Path]] = {}
         self._optional: set[str] = set()
 
@@ -87,7 +87,9 @@ class StageFiles:
         for name, (artifact, folder) in self._outputs.items():
             if artifact.path in self._optional and not folder.exists():
                 continue
-            pointer = publish_folder(folder, manifest_of(folder), variable(STORE_VARIABLE), options=options)
+            pointer = publish_folder(
+                folder, manifest_of(folder, self._writes[name]), variable(STORE_VARIABLE), options=options
+            )
             Path(artifact.path).parent.mkdir(parents=True, exist_ok=True)
             pointer.save(Path(artifact.path))
             artifact.metadata.update(store_uri=pointer.uri, digest=pointer.digest)
@@ -102,13 +104,14 @@ class StageFiles:
 
 
 @contextmanager
-def stage_files(tracker: Tracker) -> Iterator[StageFiles]:
+def stage_files(tracker: Tracker, writes: Mapping[str, Iterable[str]] | None = None) -> Iterator[StageFiles]:
     """Inputs and outputs of a stage; its outputs are published when it has succeeded.
 
     Args:
         tracker: gets the URIs of what was fetched and published.
+        writes: names of the outputs that are folders, and the manifests that each may have.
     """
     with ExitStack() as stack:
-        files = StageFiles(stack, tracker)
+        files = StageFiles(stack, tracker, writes or {})
         yield files
         files.publish()

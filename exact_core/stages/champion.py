@@ -7,15 +7,18 @@ from pathlib import Path
 
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import ConfigError
+from exact_core.stages.run import ALWAYS, IF_NO_CHAMPION, NEVER
+from exact_core.stages.stage import Stage
 from exact_core.tracking.registry import CHAMPION, Registry, check_model_name, default_name
 from exact_core.tracking.runs import Tracker
 
-__all__ = ["ALWAYS", "IF_NO_CHAMPION", "NEVER", "REUSE", "TRAIN", "champion"]
+__all__ = ["REUSE", "STAGE", "TRAIN", "champion"]
+
+STAGE = Stage(name="champion", size="small", minutes=30)
 
 log = logging.getLogger(__name__)
 
 TRAIN, REUSE = "train", "reuse"
-ALWAYS, IF_NO_CHAMPION, NEVER = "always", "if_no_champion", "never"
 
 
 def champion(*, dataset: Path | None, training: str, model: str, out: Path, tracker: Tracker) -> str:

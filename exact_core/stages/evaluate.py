@@ -24,11 +24,14 @@ from exact_core.files import copy_file
 from exact_core.manifest import publish_record, read_record
 from exact_core.mapping.predict import Predictor, map_scene
 from exact_core.metrics import Scores, confusion_matrix
+from exact_core.stages.stage import Stage
 from exact_core.tracking.runs import Tracker
 from exact_core.training.loop import choose_device
 from exact_core.undefined import defined
 
-__all__ = ["evaluate", "read_confusion"]
+__all__ = ["STAGE", "evaluate", "read_confusion"]
+
+STAGE = Stage(name="evaluate", size="train", minutes=480, writes={"evaluation": ("metrics.json",)})
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,12 @@ from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import ConfigError, DataError
 from exact_core.files import link_or_copy
 from exact_core.manifest import publish_record, read_record
+from exact_core.stages.stage import Stage
 from exact_core.tracking.runs import Tracker
 
-__all__ = ["GATHERED", "Fold", "check_seasons", "gather_seasons", "open_fold"]
+__all__ = ["GATHERED", "STAGE", "Fold", "check_seasons", "gather_seasons", "open_fold"]
+
+STAGE = Stage(name="gather_seasons", size="data", minutes=240, image="data", writes={"seasons": ("seasons.json",)})
 
 log = logging.getLogger(__name__)
 

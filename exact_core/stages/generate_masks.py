@@ -34,11 +34,14 @@ from exact_core.data.windows.batches import BatchLoader
 from exact_core.data.windows.dataset import FileEntry, WindowDataset
 from exact_core.data.windows.mask_dataset import MaskManifest, MaskQuality, write_mask_shard
 from exact_core.errors import DataError, TrainingError
+from exact_core.stages.stage import Stage
 from exact_core.tracking.runs import Tracker
 from exact_core.training.loop import choose_device
 from exact_core.undefined import defined
 
-__all__ = ["generate_masks"]
+__all__ = ["STAGE", "generate_masks"]
+
+STAGE = Stage(name="generate_masks", size="train", minutes=480, writes={"masks": ("masks.json",)})
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,14 @@ from pathlib import Path
 from exact_core.config import RunConfig
 from exact_core.data.sources import parse_source, source_of, with_season
 from exact_core.data.windows.dataset import WindowDataset
+from exact_core.stages.stage import Stage
 from exact_core.tracking.runs import Tracker
 
-__all__ = ["ingest"]
+__all__ = ["STAGE", "ingest"]
+
+STAGE = Stage(
+    name="ingest", size="data", minutes=240, image="data", reads_source=True, writes={"dataset": ("dataset.json",)}
+)
 
 log = logging.getLogger(__name__)
 

@@ -15,10 +15,13 @@ from exact_core.mapping.cogs import MapRecord, MapResult, write_files
 from exact_core.mapping.finished_rows import FinishedRows, read_rows
 from exact_core.mapping.item import write_item
 from exact_core.mapping.season_map import PART, PartManifest, open_part
+from exact_core.stages.stage import Stage
 from exact_core.tracking.runs import Tracker
 from exact_core.undefined import defined
 
-__all__ = ["MAP", "deliver", "join_map"]
+__all__ = ["MAP", "STAGE", "deliver", "join_map"]
+
+STAGE = Stage(name="join_map", size="data", minutes=240, image="data", writes={"crop_map": ("map.json",)})
 
 log = logging.getLogger(__name__)
 

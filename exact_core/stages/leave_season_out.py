@@ -19,12 +19,17 @@ from exact_core.stages.evaluate import evaluate
 from exact_core.stages.gather_seasons import Fold, check_seasons
 from exact_core.stages.generate_masks import generate_masks
 from exact_core.stages.season_table import RECORD, ROW, season_table
+from exact_core.stages.stage import Stage
 from exact_core.stages.train_classifier import train_classifier
 from exact_core.stages.train_segmenter import train_segmenter
 from exact_core.tracking.runs import NoTracker, Tracker
 from exact_core.undefined import defined
 
-__all__ = ["leave_each_season_out", "leave_season_out"]
+__all__ = ["STAGE", "leave_each_season_out", "leave_season_out"]
+
+STAGE = Stage(
+    name="leave_season_out", size="train", minutes=2880, in_parts=True, writes={"season_row": ("season_row.json",)}
+)
 
 log = logging.getLogger(__name__)
 

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 from exact_core.artifacts.folders import code_version
+from exact_core.artifacts.stage_files import StageFiles, stage_files
 from exact_core.config import RunConfig, SegmenterConfig
 from exact_core.environment import variable
 from exact_core.errors import in_a_line
+from exact_core.stages.run import Run, read_run
+from exact_core.stages.stage import Stage
 from exact_core.termination import TerminatedError, ending_in_order
 from exact_core.tracking.runs import NoTracker, Tracker, tracked_stage
 from exact_core.training.ranks import is_first_process
@@ -23,7 +29,9 @@ from exact_core.training.ranks import is_first_process
 __all__ = [
     "FAILURE_VARIABLE",
     "RUNNER_VARIABLE",
+    "Step",
     "open_stage",
+    "open_step",
 ]
 
 log = logging.getLogger(__name__)
@@ -101,6 +109,51 @@ def _tracked(name: str, config: RunConfig, *, pipeline_run: str, tracking: bool)
         tracker.set_tags({"exact.image": os.environ.get(IMAGE_VARIABLE, "none")})
         yield tracker
         tracker.log_summary({"seconds": time.perf_counter() - started})
+
+
+class Metrics(Protocol):
+    """A step's figures, as KFP takes them."""
+
+    def log_metric(self, metric: str, value: float) -> None:
+        """One figure."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage as a step of a pipeline."""
+
+    run: Run
+    config: RunConfig
+    tracker: Tracker
+    files: StageFiles
+
+    @staticmethod
+    def show(metrics: Metrics, summary: Mapping[str, float]) -> None:
+        """Give KFP a stage's figures. It takes no NaN or infinity: a step that gave one would fail after its work."""
+        for name, value in summary.items():
+            if math.isfinite(value):
+                metrics.log_metric(name, value)
+            else:
+                log.info("%s is not defined", name)
+
+
+@contextmanager
+def open_step(stage: Stage, run: Mapping[str, Any], *, tracking: bool = True) -> Iterator[Step]:
+    """Open a stage that is a step of a pipeline, with its inputs and outputs; they are published when it succeeds.
+
+    Args:
+        stage: its facts.
+        run: what the pipeline's first step decided.
+        tracking: False records nothing.
+    """
+    given = read_run(run)
+    config = given.config()
+    name = f"{stage.name} {given.part}" if stage.in_parts and given.part else stage.name
+    with (
+        open_stage(name, config, pipeline_run=given.pipeline_run, tracking=tracking) as tracker,
+        stage_files(tracker, stage.writes) as files,
+    ):
+        yield Step(given, config, tracker, files)
 
 
 def _follow(runner: int) -> None:

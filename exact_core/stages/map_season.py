@@ -29,11 +29,21 @@ from exact_core.mapping.rows import usual_stride
 from exact_core.mapping.season_map import PART, PartManifest, extent_of_part, map_part, map_record, parse_part
 from exact_core.models.segmenter import AnySegmenter
 from exact_core.stages.join_map import MAP, deliver
+from exact_core.stages.stage import Stage
 from exact_core.tracking.runs import Tracker
 from exact_core.training.loop import choose_device
 from exact_core.training.memory import available_bytes
 
-__all__ = ["map_season"]
+__all__ = ["STAGE", "map_season"]
+
+STAGE = Stage(
+    name="map_season",
+    size="train",
+    minutes=1440,
+    reads_source=True,
+    in_parts=True,
+    writes={"crop_map": ("map.json", "part.json")},
+)
 
 log = logging.getLogger(__name__)
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from exact_core.data.sources import parse_source
 from exact_core.errors import ConfigError
 from exact_core.recipes import resolve
-from exact_core.stages.champion import ALWAYS, IF_NO_CHAMPION, NEVER
+from exact_core.stages.plan_map import check_parts
 from exact_core.stages.record_status import check_webhook
+from exact_core.stages.resolve_season import check_season, season_rule
+from exact_core.stages.run import ALWAYS, IF_NO_CHAMPION, NEVER, SUPERVISION
+from exact_core.stages.sizing import read_resources
 from exact_core.tracking.registry import check_model_name
 
 __all__ = ["check_parameters"]
@@ -23,30 +26,75 @@ def check_parameters(given: Mapping[str, Any]) -> None:
     """Refuse values that a later step would fail on; names that are not known here are left alone.
 
     Args:
-        given: parameter -> value: `recipe` with `seed` and `overrides`, `source`, `minimum_quality`, `model`,
-            `training`, `webhook`; every number must be finite.
+        given: by name; every number must be finite. With `map_parts` also `most_parts`, which fit into a run.
 
     Raises:
         ConfigError: the first value that is wrong, and what would be right.
     """
     for name, value in given.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError(f"{name} = {value}: expected a number that is finite")
-        if isinstance(value, int) and abs(value) > EXACT:
-            raise ConfigError(f"{name} = {value}: expected at most 2^53 = {EXACT}, since KFP keeps numbers as doubles")
-    seed = given.get("seed", 0)
-    if seed < 0:
-        raise ConfigError(f"seed = {seed}: expected 0 or more")
-    quality = given.get("minimum_quality", 0)
-    if not 0 <= quality <= 1:
-        raise ConfigError(f"minimum_quality = {quality}: expected a share from 0 to 1")
+        _number(name, value)
+    for name, check in CHECKS.items():
+        if name in given:
+            check(given[name])
     if "recipe" in given:
-        resolve(given["recipe"], seed=int(seed), overrides=list(given.get("overrides") or []))
-    if given.get("source"):
-        parse_source(given["source"])
-    if given.get("training", ALWAYS) not in (ALWAYS, IF_NO_CHAMPION, NEVER):
-        raise ConfigError(f"training = {given['training']!r}: expected {ALWAYS} or {IF_NO_CHAMPION}")
-    if given.get("model"):
-        check_model_name(given["model"])
-    if given.get("webhook"):
-        check_webhook(given["webhook"])
+        overrides = [str(each) for each in given.get("overrides") or []]
+        resolve(given["recipe"], seed=int(given.get("seed", 0)), overrides=overrides)
+    if "map_parts" in given:
+        check_parts(given["map_parts"], int(given["most_parts"]))
+    if "season_start" in given and "season_days" in given:
+        season_rule(str(given["season_start"]), int(given["season_days"]))
+
+
+def _number(name: str, value: Any) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{name} = {value}: expected a number that is finite")
+    if isinstance(value, int) and abs(value) > EXACT:
+        raise ConfigError(f"{name} = {value}: expected at most 2^53 = {EXACT}, since KFP keeps numbers as doubles")
+
+
+def _seed(seed: float) -> None:
+    if seed < 0 or seed != int(seed):
+        raise ConfigError(f"seed = {seed}: expected 0 or more, a whole number")
+
+
+def _quality(share: float) -> None:
+    if not 0 <= share <= 1:
+        raise ConfigError(f"minimum_quality = {share}: expected a share from 0 to 1")
+
+
+def _source(text: str) -> None:
+    if text:
+        parse_source(text)
+
+
+def _training(word: str) -> None:
+    if word not in (ALWAYS, IF_NO_CHAMPION, NEVER):
+        raise ConfigError(f"training = {word!r}: expected {ALWAYS} or {IF_NO_CHAMPION}")
+
+
+def _supervision(word: str) -> None:
+    if word not in SUPERVISION:
+        raise ConfigError(f"supervision = {word!r}: expected {' or '.join(SUPERVISION)}")
+
+
+def _model(name: str) -> None:
+    if name:
+        check_model_name(name)
+
+
+def _webhook(address: str) -> None:
+    if address:
+        check_webhook(address)
+
+
+CHECKS: Mapping[str, Callable[[Any], object]] = {
+    "source": _source,
+    "season": check_season,
+    "seed": _seed,
+    "minimum_quality": _quality,
+    "training": _training,
+    "supervision": _supervision,
+    "model": _model,
+    "webhook": _webhook,
+    "resources": read_resources,
+}

@@ -9,15 +9,15 @@ from contextlib import suppress
 from exact_core.data import sources
 from exact_core.data.sources import parse_season, parse_source, source_of
 from exact_core.errors import ConfigError
+from exact_core.stages.parameters import check_parameters
 from exact_core.stages.resolve_season import refuse_placeholders
 
-__all__ = ["SUPERVISION", "plan_seasons"]
+__all__ = ["plan_seasons"]
 
 log = logging.getLogger(__name__)
 
-MOST = 8
-"""Seasons of a run: each is four steps and the drivers of two loops, and a run holds about 43 steps (docs/scale.md)."""
-SUPERVISION = ("tags", "dense")
+MOST = 5
+"""Seasons of a run; a test holds it to the size that a run may have (`exact_kubeflow.pipelines.size`)."""
 
 
 def plan_seasons(*, source: str, seasons: Sequence[str | float], supervision: str) -> list[dict[str, str]]:
@@ -35,8 +35,7 @@ def plan_seasons(*, source: str, seasons: Sequence[str | float], supervision: st
     Raises:
         ConfigError: fewer than two seasons, too many, one of them twice, or one that is neither.
     """
-    if supervision not in SUPERVISION:
-        raise ConfigError(f"supervision = {supervision!r}: expected {' or '.join(SUPERVISION)}")
+    check_parameters({"supervision": supervision})
     if len(seasons) < 2:
         raise ConfigError(
             f"seasons = {list(seasons)}: give two or more, one to be left out in turn, for example "

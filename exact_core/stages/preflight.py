@@ -23,11 +23,14 @@ from exact_core.config import RunConfig
 from exact_core.data.sources import Survey, parse_source, source_of, with_season
 from exact_core.environment import shown, variable
 from exact_core.errors import ConfigError, ExactError, ServiceError
+from exact_core.stages.stage import Stage
 from exact_core.storage import open_store
 from exact_core.tracking.errors import check_address
 from exact_core.tracking.runs import Tracker, server_answers, tracking_uri
 
-__all__ = ["Check", "checks", "preflight"]
+__all__ = ["STAGE", "Check", "checks", "preflight", "training_size"]
+
+STAGE = Stage(name="preflight", size="small", minutes=30, retries=0, reads_source=True)
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +52,7 @@ class NotSetError(Exception):
     """What a check asks for is not set up here."""
 
 
-def preflight(config: RunConfig, *, source: str, season: str, tracker: Tracker) -> dict[str, float]:
+def preflight(config: RunConfig, *, source: str, season: str, tracker: Tracker, here: bool = True) -> dict[str, float]:
     """Try everything that the run is going to need.
 
     Args:
@@ -57,6 +60,7 @@ def preflight(config: RunConfig, *, source: str, season: str, tracker: Tracker) 
         source: as stage `ingest` takes it.
         season: as stage `ingest` takes it; not checked while it is `auto`.
         tracker: gets the figures.
+        here: whether the run's steps will have this machine; then its memory must do.
 
     Returns:
         Estimated and available memory of the trainings, in GB, where torch is here to tell.
@@ -64,37 +68,40 @@ def preflight(config: RunConfig, *, source: str, season: str, tracker: Tracker) 
     Raises:
         ServiceError: something failed; the message names all that did.
     """
-    found = checks(config, source=source, season=season)
+    found = checks(config, source=source, season=season, here=here)
     for check in found:
         log.info("preflight: %s: %s: %s", check.name, check.state, check.detail)
     failed = [check for check in found if check.state == "failed"]
     if failed:
         raise ServiceError("\n".join(f"{check.name}: {check.detail}" for check in failed))
     figures: dict[str, float] = {}
-    if _has_torch():
+    if here and _has_torch():
         estimated, available = _memory(config, source=source, season=season)
         figures = {"estimated_gb": estimated / 1e9, "available_gb": available / 1e9}
         tracker.log_summary(figures)
     return figures
 
 
-def checks(config: RunConfig | None = None, *, source: str = "", season: str = "") -> list[Check]:
+def checks(config: RunConfig | None = None, *, source: str = "", season: str = "", here: bool = True) -> list[Check]:
     """The answers, in an order in which a person would ask.
 
     Args:
         config: what is to run; None: only the machine and its services are looked at.
         source: the source to be read; empty: none.
         season: the season to be read; `auto` and empty: whatever the source has.
+        here: whether it will run on this machine, whose GPU and memory are then looked at.
     """
     asked: dict[str, Callable[[], str]] = {
         "code": _code,
         "folder for temporary files": _temporary,
         "object store": _store,
         "MLflow": _tracking,
-        "GPU": lambda: _device("auto" if config is None else config.device),
     }
+    if here:
+        asked["GPU"] = lambda: _device("auto" if config is None else config.device)
     if config is not None and source:
         asked["data"] = lambda: _data(config, source, season)
+    if config is not None and source and here:
         asked["memory"] = lambda: _fits(config, source=source, season=season)
     return [_answer(name, ask) for name, ask in asked.items()]
 
@@ -197,7 +204,18 @@ def _fits(config: RunConfig, *, source: str, season: str) -> str:
 def _memory(config: RunConfig, *, source: str, season: str) -> tuple[int, int]:
     """Bytes that the larger training takes, and bytes that are free."""
     from exact_core.training.loop import choose_device
-    from exact_core.training.memory import available_bytes, training_bytes
+    from exact_core.training.memory import available_bytes
+
+    return training_size(config, source=source, season=season), available_bytes(choose_device(config.device))
+
+
+def training_size(config: RunConfig, *, source: str, season: str) -> int:
+    """Bytes that the larger of the two trainings takes on its device.
+
+    Raises:
+        ConfigError, DataError: as `preflight` for the source.
+    """
+    from exact_core.training.memory import training_bytes
 
     found = _survey(config, source, season)
     shape = {
@@ -205,8 +223,7 @@ def _memory(config: RunConfig, *, source: str, season: str) -> tuple[int, int]:
         "classes": found.classes or LIKELY_CLASSES,
         "dates": min(found.dates, config.data.max_dates),
     }
-    estimated = max(training_bytes(config, kind=kind, **shape) for kind in ("classifier", "segmenter"))
-    return estimated, available_bytes(choose_device(config.device))
+    return max(training_bytes(config, kind=kind, **shape) for kind in ("classifier", "segmenter"))
 
 
 def _survey(config: RunConfig, source: str, season: str) -> Survey:

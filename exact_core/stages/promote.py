@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from exact_core.artifacts.folders import fresh_folder
 from exact_core.artifacts.model_folders import load_segmenter
+from exact_core.artifacts.stage_files import Artifact
 from exact_core.config import PromotionConfig, RunConfig
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import ConfigError
 from exact_core.evaluation.paired_bootstrap import Comparison, UnitCounts, compare, unit_counts
 from exact_core.manifest import publish_record, read_record
 from exact_core.mapping.predict import Predictor
+from exact_core.stages.lifecycle import open_step
+from exact_core.stages.stage import Stage
 from exact_core.tracking.registry import CHALLENGER, CHAMPION, Registry, default_name
 from exact_core.tracking.runs import Tracker
 from exact_core.training.loop import choose_device
 from exact_core.undefined import defined
 
-__all__ = ["decide", "promote", "read_decision"]
+__all__ = ["STAGE", "decide", "promote", "promote_after", "read_decision"]
+
+STAGE = Stage(name="promote", within="evaluate", size="train", minutes=240, writes={"promotion": ("metrics.json",)})
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +79,36 @@ def promote(
     tracker.log_file(out / "metrics.json", folder="promotion")
     log.info("promote: %s version %s: %s", name, record["version"], record["reason"])
     return defined(summary)
+
+
+def promote_after(
+    run: Mapping[str, Any],
+    *,
+    register: bool,
+    dataset: Artifact,
+    segmenter: Artifact,
+    promotion: Artifact,
+    decision: Artifact,
+) -> dict[str, float]:
+    """The stage as the second half of a step: one that has the dataset and the segmenter, and a GPU, already.
+
+    Args:
+        run: what the pipeline's first step decided.
+        register: False: only says, in `decision`, that nothing was decided.
+        dataset: the window dataset.
+        segmenter: the new segmenter.
+        promotion: folder for metrics.json.
+        decision: Markdown for a person to read.
+    """
+    with open_step(STAGE, run, tracking=register) as step:
+        page, out = step.files.file(decision), step.files.write(promotion, optional=True)
+        if not register:
+            page.write_text("This run registers no model: there is nothing to decide.\n", encoding="utf-8")
+            return {}
+        folders = {"dataset": step.files.read(dataset), "segmenter": step.files.read(segmenter), "out": out}
+        summary = promote(step.config, model=step.run.model, tracker=step.tracker, **folders)
+        page.write_text(read_decision(out), encoding="utf-8")
+        return summary
 
 
 def decide(comparison: Comparison, config: PromotionConfig) -> tuple[bool, str]:

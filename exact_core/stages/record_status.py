@@ -9,9 +9,12 @@ import urllib.parse
 import urllib.request
 
 from exact_core.errors import ConfigError
+from exact_core.stages.stage import Stage
 from exact_core.tracking.runs import finish_pipeline_run
 
-__all__ = ["check_webhook", "record_status"]
+__all__ = ["STAGE", "check_webhook", "record_status"]
+
+STAGE = Stage(name="record_status", size="small", minutes=30, image="data")
 
 log = logging.getLogger(__name__)
 

@@ -13,10 +13,13 @@ from exact_core.evaluation.run_report.seasons_page import season_names, write_se
 from exact_core.evaluation.score import HEADLINE
 from exact_core.files import copy_file
 from exact_core.manifest import publish_record, read_record
+from exact_core.stages.stage import Stage
 from exact_core.tracking.runs import Tracker
 from exact_core.undefined import defined
 
-__all__ = ["RECORD", "ROW", "season_table", "table"]
+__all__ = ["RECORD", "ROW", "STAGE", "season_table", "table"]
+
+STAGE = Stage(name="season_table", size="small", minutes=30, writes={"comparison": ("leave_one_season_out.json",)})
 
 log = logging.getLogger(__name__)
 

@@ -13,13 +13,16 @@ from exact_core.config import RunConfig
 from exact_core.data.windows.batches import BatchLoader
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.models.classifier import TagClassifier
+from exact_core.stages.stage import Stage
 from exact_core.tracking.runs import Tracker
 from exact_core.training.classifier import ClassifierTask
 from exact_core.training.distributed import join
 from exact_core.training.loop import choose_device, fit, seed_everything
 from exact_core.undefined import defined
 
-__all__ = ["train_classifier"]
+__all__ = ["STAGE", "train_classifier"]
+
+STAGE = Stage(name="train_classifier", size="train", minutes=1440, writes={"classifier": ("model.json",)})
 
 
 def train_classifier(config: RunConfig, *, dataset: Path, out: Path, tracker: Tracker) -> dict[str, float]:

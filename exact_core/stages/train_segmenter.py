@@ -19,6 +19,7 @@ from exact_core.mapping.calibration import Calibration, calibrate
 from exact_core.mapping.pixel_series import sample_training_season
 from exact_core.mapping.predict import Predictor
 from exact_core.models.segmenter import AnySegmenter, build_segmenter
+from exact_core.stages.stage import Stage
 from exact_core.tracking.runs import Tracker
 from exact_core.training.checkpoint import Progress
 from exact_core.training.distributed import Processes, join
@@ -26,7 +27,9 @@ from exact_core.training.loop import choose_device, fit, seed_everything
 from exact_core.training.segmenter import SegmenterTask
 from exact_core.undefined import defined
 
-__all__ = ["train_segmenter"]
+__all__ = ["STAGE", "train_segmenter"]
+
+STAGE = Stage(name="train_segmenter", size="train", minutes=1440, writes={"segmenter": ("model.json",)})
 
 SAMPLING_BATCH = 4
 

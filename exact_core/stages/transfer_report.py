@@ -26,11 +26,16 @@ from exact_core.manifest import publish_record
 from exact_core.mapping.pixel_series import label_by_tags, sample_dataset, sample_season, sample_training_season
 from exact_core.mapping.predict import Predictor, season_mapper
 from exact_core.models.segmenter import AnySegmenter
+from exact_core.stages.stage import Stage
 from exact_core.tracking.runs import Tracker
 from exact_core.training.loop import choose_device
 from exact_core.undefined import defined
 
-__all__ = ["transfer_report"]
+__all__ = ["STAGE", "transfer_report"]
+
+STAGE = Stage(
+    name="transfer_report", size="train", minutes=120, reads_source=True, writes={"transfer": ("transfer.json",)}
+)
 
 log = logging.getLogger(__name__)
 

@@ -16,11 +16,10 @@ twice writes the same, and a pointer is written last, so a half published folder
 
 from exact_core.storage.base import ObjectInfo, Progress, Store, StoreOptions, content_key
 from exact_core.storage.cache import Cache, default_cache
-from exact_core.storage.folders import MANIFESTS, Pointer, fetch_folder, manifest_of, publish_folder, read_pointer
+from exact_core.storage.folders import Pointer, fetch_folder, manifest_of, publish_folder, read_pointer
 from exact_core.storage.opening import open_object, open_store
 
 __all__ = [
-    "MANIFESTS",
     "Cache",
     "ObjectInfo",
     "Pointer",

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -35,21 +36,8 @@ from exact_core.storage.base import (
 from exact_core.storage.cache import Cache, default_cache
 from exact_core.storage.opening import open_object, open_store
 
-__all__ = ["MANIFESTS", "Pointer", "StoredFile", "fetch_folder", "manifest_of", "publish_folder", "read_pointer"]
+__all__ = ["Pointer", "StoredFile", "fetch_folder", "manifest_of", "publish_folder", "read_pointer"]
 
-MANIFESTS = (
-    "dataset.json",
-    "model.json",
-    "masks.json",
-    "map.json",
-    "part.json",
-    "transfer.json",
-    "seasons.json",
-    "season_row.json",
-    "leave_one_season_out.json",
-    "metrics.json",
-)
-"""Manifests of our artifact folders (docs/data-format.md); a model folder has a metrics.json beside its own."""
 FILES_AT_ONCE = 4
 NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES})
 """Why there can be no hard link where there can be a copy: another file system, one without links, a foreign file."""
@@ -91,16 +79,16 @@ class Pointer(Manifest):
         self.write(path)
 
 
-def manifest_of(folder: Path) -> str:
-    """Name of the manifest that a folder of ours holds.
+def manifest_of(folder: Path, names: Iterable[str]) -> str:
+    """Name of the manifest that a folder holds: the first of these names that it has.
 
     Raises:
         DataError: none.
     """
-    for name in MANIFESTS:
+    for name in names:
         if (folder / name).is_file():
             return name
-    raise DataError(f"{folder}: holds none of {', '.join(MANIFESTS)}, so it is unfinished or none of our folders")
+    raise DataError(f"{folder}: holds none of {', '.join(names)}, so it is unfinished or none of our folders")
 
 
 def publish_folder(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from exact_core.cgroup import memory_left
 from exact_core.config import ClassifierConfig, RunConfig, SegmenterConfig
 from exact_core.data.windows.batches import Series
 from exact_core.models.classifier import TagClassifier
@@ -17,7 +17,6 @@ from exact_core.models.segmenter import build_segmenter
 
 __all__ = ["available_bytes", "training_bytes"]
 
-CGROUPS, OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 PROBE = 2
 """Windows of the trial: what batch normalisation wants at least."""
 COPIES = 5
@@ -68,7 +67,7 @@ def available_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free)
-    limits = [free for group in _own_groups() for free in _free_in_group(group)]
+    limits = [] if (left := memory_left()) is None else [left]
     for line in Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").is_file() else []:
         if line.startswith("MemAvailable:"):
             limits.append(int(line.split()[1]) * 1024)
@@ -76,41 +75,6 @@ def available_bytes(device: torch.device) -> int:
     if soft != resource.RLIM_INFINITY:
         limits.append(soft)
     return min(limits, default=2**63)
-
-
-def _own_groups() -> Iterator[Path]:
-    """Control groups that this process is in, of version 1 or 2, with those around them: each may have a limit.
-
-    In a container `/proc/self/cgroup` may name a group as the host sees it, which is not there; the folder itself then
-    stands for the container's own.
-    """
-    try:
-        lines = OWN_CGROUP.read_text().splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        _, kinds, name = line.split(":", 2)
-        if kinds and "memory" not in kinds.split(","):
-            continue
-        root = CGROUPS / "memory" if kinds else CGROUPS
-        own = root / name.lstrip("/")
-        yield from dict.fromkeys(group for group in (own, *own.parents, root) if root in (group, *group.parents))
-    yield CGROUPS
-
-
-def _free_in_group(group: Path) -> Iterator[int]:
-    """Bytes that a group's limit leaves: what it holds of files it gives back before it is out of memory."""
-    for limit, used, cache in (
-        ("memory.max", "memory.current", "inactive_file"),
-        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-    ):
-        with suppress(OSError, ValueError):  # no such limit, or "max"
-            most, taken = (int((group / name).read_text()) for name in (limit, used))
-            with suppress(OSError):
-                for line in (group / "memory.stat").read_text().splitlines():
-                    if line.startswith(f"{cache} "):
-                        taken -= int(line.split()[1])
-            yield most - taken
 
 
 def _saved_bytes(forward: Callable[[], object], *, keep: set[int]) -> int:

@@ -221,10 +221,10 @@ def run(
     # Checked before anything starts: a misspelt key should not cost an ingest.
     config = config_of(recipe, seed, changes)
     try:
-        from exact_kubeflow.pipelines import local
+        from exact_kubeflow.pipelines.local import run as run_here
     except ImportError as error:
         raise ServiceError(f"{error}: `exact run` needs kfp: pip install 'exact-kubeflow[local,pipelines]'") from error
-    report = local.run(
+    report = run_here(
         workdir or Path(Path(recipe).stem),
         source=source,
         recipe=portable(recipe),

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
+from exact_core.stages.stage import manifests
 from exact_core.storage import Progress, fetch_folder, manifest_of, publish_folder, read_pointer
 
 __all__ = ["store_app"]
@@ -39,7 +40,7 @@ def put(
     pointer: Annotated[Path | None, typer.Option(help="Also write the pointer to this file.")] = None,
 ) -> None:
     """Publish a folder and print the URI of its pointer; what the store has already is not sent again."""
-    name = manifest or manifest_of(folder)
+    name = manifest or manifest_of(folder, manifests())
     total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     with _bar("put", total) as progress:
         published = publish_folder(folder, name, uri, progress=progress)

@@ -21,6 +21,8 @@ from exact_core.stages.train_classifier import train_classifier
 from exact_core.storage import default_cache
 from exact_core.tracking.runs import NoTracker, tracking_uri
 
+WRITES = {"masks": ("masks.json",), "dataset": ("dataset.json",)}
+
 
 @dataclass
 class Artifact:
@@ -54,7 +56,7 @@ def write(folder: Path, text: str = "{}") -> None:
 
 def test_without_a_store_folders_are_the_artifacts_themselves(tmp_path):
     artifact = Artifact(str(tmp_path / "masks"))
-    with stage_files(NoTracker()) as files:
+    with stage_files(NoTracker(), WRITES) as files:
         assert files.write(artifact) == tmp_path / "masks"
         assert files.read(artifact) == tmp_path / "masks"
         assert files.read(str(tmp_path / "masks")) == tmp_path / "masks"
@@ -65,7 +67,7 @@ def test_without_a_store_folders_are_the_artifacts_themselves(tmp_path):
 def test_with_a_store_a_pointer_is_handed_on_and_read_back(tmp_path, monkeypatch):
     monkeypatch.setenv("EXACT_STORE", (tmp_path / "store").as_uri())
     artifact, tracker = Artifact(str(tmp_path / "run" / "masks")), Tags()
-    with stage_files(tracker) as files:
+    with stage_files(tracker, WRITES) as files:
         write(files.write(artifact))
         assert files.write(artifact).is_dir()
         assert not Path(artifact.path).exists()
@@ -73,7 +75,7 @@ def test_with_a_store_a_pointer_is_handed_on_and_read_back(tmp_path, monkeypatch
     uri = artifact.metadata["store_uri"]
     assert tracker.tags == {"exact.stored.masks": uri}
     for source in (artifact, artifact.path, Path(artifact.path), uri):
-        with stage_files(NoTracker()) as files:
+        with stage_files(NoTracker(), WRITES) as files:
             folder = files.read(source)
             assert (folder / "data.bin").read_bytes() == b"0123" * 100
         assert not folder.exists()
@@ -85,16 +87,16 @@ def test_mlflow_hears_of_a_dataset_by_its_place_in_the_store(tmp_path, monkeypat
     monkeypatch.setenv("EXACT_STORE", (tmp_path / "store").as_uri())
     client = MlflowClient(tracking_uri=tracking_uri())
     made = Artifact(str(tmp_path / "dataset"))
-    with open_stage("ingest", config, pipeline_run="run-1") as tracker, stage_files(tracker) as files:
+    with open_stage("ingest", config, pipeline_run="run-1") as tracker, stage_files(tracker, WRITES) as files:
         ingest(config, source="synthetic", season="", out=files.write(made), tracker=tracker)
     runs = [tracker.run_id]
-    with open_stage("train_classifier", config, pipeline_run="run-1") as tracker, stage_files(tracker) as files:
+    with open_stage("train_classifier", config, pipeline_run="run-1") as tracker, stage_files(tracker, WRITES) as files:
         train_classifier(config, dataset=files.read(made), out=tmp_path / "classifier", tracker=tracker)
     runs.append(tracker.run_id)
     with (
         pytest.raises(DataError),
         open_stage("generate_masks", config, pipeline_run="run-1") as tracker,
-        stage_files(tracker) as files,
+        stage_files(tracker, WRITES) as files,
     ):
         generate_masks(config, dataset=files.read(made), classifier=tmp_path, out=tmp_path / "masks", tracker=tracker)
     runs.append(tracker.run_id)
@@ -105,14 +107,14 @@ def test_mlflow_hears_of_a_dataset_by_its_place_in_the_store(tmp_path, monkeypat
         dataset = run.inputs.dataset_inputs[0].dataset
         assert (dataset.name, dataset.source) == ("synthetic", uri)
         assert run.data.tags["exact.dataset"] == uri
-        with stage_files(NoTracker()) as files:
+        with stage_files(NoTracker(), WRITES) as files:
             assert WindowDataset(files.read(dataset.source)).manifest.digest[:36] == dataset.digest
 
 
 def test_a_stage_that_fails_publishes_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("EXACT_STORE", (tmp_path / "store").as_uri())
     artifact = Artifact(str(tmp_path / "masks"))
-    with pytest.raises(DataError, match="broken"), stage_files(NoTracker()) as files:
+    with pytest.raises(DataError, match="broken"), stage_files(NoTracker(), WRITES) as files:
         write(files.write(artifact))
         raise DataError("broken")
     assert not Path(artifact.path).exists()
@@ -122,17 +124,17 @@ def test_a_stage_that_fails_publishes_nothing(tmp_path, monkeypatch):
 
 def test_an_unfinished_output_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("EXACT_STORE", (tmp_path / "store").as_uri())
-    with pytest.raises(DataError, match=r"dataset\.json"), stage_files(NoTracker()) as files:
+    with pytest.raises(DataError, match=r"masks\.json"), stage_files(NoTracker(), WRITES) as files:
         files.write(Artifact(str(tmp_path / "masks"))).mkdir()
 
 
 def test_a_dataset_is_used_where_it_was_fetched_to(tmp_path, monkeypatch, dataset_folder):
     monkeypatch.setenv("EXACT_STORE", (tmp_path / "store").as_uri())
     artifact = Artifact(str(tmp_path / "dataset"))
-    with stage_files(NoTracker()) as files:
+    with stage_files(NoTracker(), WRITES) as files:
         folder = files.write(artifact)
         folder.symlink_to(dataset_folder)
-    with stage_files(NoTracker()) as files:
+    with stage_files(NoTracker(), WRITES) as files:
         read = files.read(artifact)
         assert WindowDataset(read).manifest == WindowDataset(dataset_folder).manifest
         assert sha256_of(read / "index.parquet") == sha256_of(dataset_folder / "index.parquet")

@@ -5,8 +5,12 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from exact_kubeflow.pipelines.compile import COMPILED, PIPELINES
+from exact_kubeflow.pipelines.compile import PIPELINES
+from exact_kubeflow.pipelines.steps import LEAST_CPU
 
+from exact_core.recipes import resolve
+from exact_core.stages.preflight import training_size
+from exact_core.stages.sizing import read_resources, sized
 from tests.deploy import rules
 from tests.deploy.conftest import DEPLOY, deployment
 from tests.pipelines.compiled import compile_with, load
@@ -34,7 +38,7 @@ KUBERNETES = {
     "kindnet": (0.1, 50),
 }
 """Requests of what kubeadm and kind put on the one node."""
-SIDE_BY_SIDE = ({"evaluate", "transfer-report", "promote"}, {"plan-map", "map-season", "join-map"})
+SIDE_BY_SIDE = ({"evaluate", "transfer-report"}, {"map-season", "join-map"})
 """Steps of the two branches after training; everything else comes one after another."""
 
 
@@ -50,7 +54,7 @@ def steps(tmp_path_factory):
             resources = container["resources"]
             assert "accelerator" not in resources, step
             assert not kubernetes.get("nodeSelector"), step
-            found[name][step] = (cores(resources["resourceCpuRequest"]), size(resources["resourceMemoryRequest"]))
+            found[name][step] = (cores(resources["resourceCpuRequest"]), size(resources["resourceMemoryLimit"]))
     return found
 
 
@@ -93,8 +97,11 @@ def test_steps_that_run_side_by_side_fit_too(steps):
                 assert of[one][1] + of[other][1] <= free_memory, (one, other)
 
 
-def test_without_the_settings_the_laptop_is_too_small():
-    """What the default asks for, a GPU and 32 GB, is what the settings are there for."""
-    (_, container, _) = load(COMPILED / "train_exact.yaml")["train-classifier"]
-    assert container["resources"]["accelerator"]
-    assert size(container["resources"]["resourceMemoryRequest"]) > MEMORY
+def test_without_the_settings_the_demo_fits_too():
+    """What the first step asks for where nobody says anything, of the recipe that fits a laptop."""
+    sizes = sized(read_resources({}), training=training_size(resolve("demo"), source="synthetic", season=""))
+    free_cores, free_memory = room()
+    assert size(sizes.memory) <= free_memory
+    assert size(sizes.data_memory) <= free_memory
+    assert cores(LEAST_CPU) <= free_cores
+    assert not sizes.gpus

@@ -45,9 +45,9 @@ def test_the_demo_is_a_good_run_with_everything_in_the_store_and_in_mlflow(demo,
     assert {run.info.status for run in runs} == {"FINISHED"}
     # Of the exit handler itself: whoever starts a run here records its end too.
     assert "record_status: SUCCEEDED" in (demo / "run.log").read_text()
-    assert len(stages) == 10
+    assert len(stages) == 9
     images = {stage: run.data.tags.get("exact.image") for stage, run in stages.items() if stage}
-    assert images == {stage: image(DATA if stage in ("ingest", "join_map") else TRAIN) for stage in images}
+    assert images == {stage: image(DATA if stage == "ingest" else TRAIN) for stage in images}
     endpoint = servers["AWS_ENDPOINT_URL"].removeprefix("http://")
     s3 = Minio(endpoint, ACCESS_KEY, SECRET_KEY, secure=False, region="us-east-1")
     keys = {each.object_name for each in s3.list_objects("exact", recursive=True)}

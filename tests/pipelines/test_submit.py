@@ -28,11 +28,13 @@ def test_a_run_is_submitted_and_followed(server, capsys):
     server.steps = [{}, {"ingest": "RUNNING"}, {"ingest": "SUCCEEDED", "train-classifier": "RUNNING"}]
     server.steps.append(dict.fromkeys(STEPS, "SUCCEEDED"))
     code, out, _ = exact(
-        capsys, "submit", "train_exact", "-p", "seed=3", "-p", "source=season:/data/s", "--set", "device=cpu"
+        capsys, "submit", "train_exact", "-p", "seed=3", "-p", "source=season:/data/s", "--set", "data.window=12"
     )
     assert code == 0
     (run,) = server.runs.values()
-    assert run["runtime_config"] == {"parameters": {"seed": 3, "source": "season:/data/s", "overrides": ["device=cpu"]}}
+    assert run["runtime_config"] == {
+        "parameters": {"seed": 3, "source": "season:/data/s", "overrides": ["data.window=12"]}
+    }
     version = server.versions[run["pipeline_version_reference"]["pipeline_version_id"]]
     assert version["display_name"] == load_package("train_exact").version
     assert server.experiments[run["experiment_id"]]["display_name"] == "exact"
@@ -285,7 +287,14 @@ def test_a_server_without_a_release(server, capsys):
         (["map_area", "-p", "season=2025", "-p", "model=exact:flanders"], "for example exact-flanders"),
         (["train_exact", "-p", "overrides=[]", "--set", "a=1"], "use one of them"),
         (["train_exact", "-p", "season=auto"], "does not follow a schedule"),
-        (["map_area", "-p", "map_parts=17"], "map_parts = 17: expected 1 to 16"),
+        (["map_area", "-p", "map_parts=17"], "map_parts = 17: expected 1 to 9"),
+        (["train_exact", "-p", "recipe=demoo"], "unknown recipe 'demoo'; choose one of demo"),
+        (["train_exact", "-p", "source=nowhere"], "unknown source 'nowhere'; expected synthetic"),
+        (["train_exact", "-p", "model=a/b"], "model = 'a/b': MLflow takes no name"),
+        (["train_exact", "-p", "webhook=ftp://x"], "webhook = 'ftp://x': no URL that can be called"),
+        (["train_exact", "-p", "image=exact:latest"], "'exact:latest' moves; give it an exact tag"),
+        (["train_exact", "-p", "resources={gpu: 1}"], "keys: cpu, memory"),
+        (["new_season", "-p", "training=never"], "expected always or if_no_champion"),
         (["leave_one_season_out"], "two or more"),
         (["new_season", "-p", "season=last"], "expected a year"),
         (["new_season", "-p", "season=[[ScheduledTime]]"], "nobody fills in such a placeholder"),

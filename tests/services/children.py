@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from exact_core.stages.stage import manifests
 from exact_core.storage import Cache, StoreOptions, content_key, fetch_folder, manifest_of, publish_folder, read_pointer
 from exact_core.storage.base import Store
 from exact_core.storage.filestore import FileStore
@@ -76,7 +77,9 @@ def counted_reads() -> Iterator[list[int]]:
 def main(action: str, *arguments: str) -> None:
     if action == "publish":
         folder, uri, kill = arguments
-        publish_folder(Path(folder), manifest_of(Path(folder)), uri, options=OPTIONS, progress=killer(int(kill)))
+        publish_folder(
+            Path(folder), manifest_of(Path(folder), manifests()), uri, options=OPTIONS, progress=killer(int(kill))
+        )
     elif action == "fetch":
         pointer, folder, cache, kill = arguments
         local = Cache(Path(cache), bound=BOUND)

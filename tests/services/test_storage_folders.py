@@ -14,6 +14,7 @@ import pytest
 
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import ConfigError, CorruptError, DataError, ServiceError
+from exact_core.stages.stage import manifests
 from exact_core.storage import (
     Cache,
     Pointer,
@@ -43,7 +44,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def publish(folder: Path, uri: str) -> Pointer:
-    return publish_folder(folder, manifest_of(folder), uri, options=FAST)
+    return publish_folder(folder, manifest_of(folder, manifests()), uri, options=FAST)
 
 
 def cached(cache: Cache) -> list[str]:
@@ -191,7 +192,7 @@ def test_unfinished_and_foreign_folders_are_refused(place, tmp_path, cache):
         publish_folder(folder, "dataset.json", place.uri, options=FAST)
     (folder / "masks.json").unlink()
     with pytest.raises(DataError, match="holds none of"):
-        manifest_of(folder)
+        manifest_of(folder, manifests())
     first = publish(make(folder, {"x": 10}), place.uri)
     second = publish(make(tmp_path / "b", {"x": 11}), place.uri)
     fetch_folder(first, tmp_path / "out", cache=cache)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -12,8 +11,8 @@ from pathlib import Path
 import pytest
 from exact_kubeflow.pipelines import local
 from exact_kubeflow.pipelines.compile import COMPILED
-from exact_kubeflow.pipelines.map_area import make_map_area
-from exact_kubeflow.pipelines.new_season import make_new_season
+from exact_kubeflow.pipelines.map_area import map_area
+from exact_kubeflow.pipelines.new_season import new_season
 from kfp import components, local as kfp_local
 
 from exact_core.files import sha256_of
@@ -64,22 +63,13 @@ def test_the_real_scene(flanders, tmp_path):
     assert masks["miou_macro"] > majority["miou_macro"] + 0.1
 
 
-def with_threads(path, number):
-    """A compiled pipeline with these threads in the place of a cluster's: more than the cores here crawl, and another
-    number of them than the other run's rounds otherwise."""
-    text, found = re.subn(r"(name: OMP_NUM_THREADS\n\s+value: )'\d+'", rf"\g<1>'{number}'", path.read_text())
-    assert found
-    return text
-
-
 def test_the_compiled_pipeline_itself_runs_here(tmp_path, monkeypatch):
     """The file that is uploaded to a cluster, run by KFP's local runner: the same masks as `exact run` makes."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     settings = {"recipe": "demo", "source": "synthetic", "seed": 1, "overrides": TINY}
     root = tmp_path / "root"
     kfp_local.init(kfp_local.SubprocessRunner(use_venv=False), pipeline_root=str(root), raise_on_error=True)
-    components.load_component_from_text(with_threads(COMPILED / "train_exact.yaml", "2"))(**settings)
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    components.load_component_from_text((COMPILED / "train_exact.yaml").read_text())(**settings)
     local.run(tmp_path / "work", season="", supervision="tags", **settings)
     (masks,) = root.glob("*/generate-masks/masks")
     shards = sorted(path.name for path in masks.glob("*.safetensors"))
@@ -103,7 +93,7 @@ def test_a_second_season_is_mapped_with_the_champion_of_the_first(tmp_path, monk
     }
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
-        local._run(tmp_path / name, make_new_season(on_cluster=False), arguments, "tags")
+        local._run(tmp_path / name, new_season, arguments, "tags")
     first, second = ({path.name for path in (tmp_path / name).iterdir()} for name in ("first", "second"))
     assert {"classifier", "masks", "segmenter", "promotion", "report.html", "crop_map"} <= first
     assert {"evaluation", "report.html", "segmenter", "crop_map"} <= second
@@ -117,7 +107,7 @@ def test_a_second_season_is_mapped_with_the_champion_of_the_first(tmp_path, monk
     shutil.rmtree(tmp_path / "source/labels")
     images = {key: value for key, value in arguments.items() if key != "training"}
     (tmp_path / "third").mkdir()
-    local._run(tmp_path / "third", make_map_area(on_cluster=False), images, "tags")
+    local._run(tmp_path / "third", map_area, images, "tags")
     assert (tmp_path / "third/crop_map/map.json").is_file()
     maps = [sha256_of(tmp_path / name / "crop_map/class.tif") for name in ("second", "third")]
     assert maps[0] == maps[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from exact_core.training import memory
+from exact_core import cgroup
 from exact_core.training.memory import available_bytes
 
 GIB = 2**30
@@ -16,8 +16,8 @@ def groups(tmp_path, monkeypatch):
     """Write the files of control groups and the line that names this process's own."""
     root = tmp_path / "cgroup"
     root.mkdir()
-    monkeypatch.setattr(memory, "CGROUPS", root)
-    monkeypatch.setattr(memory, "OWN_CGROUP", tmp_path / "own")
+    monkeypatch.setattr(cgroup, "CGROUPS", root)
+    monkeypatch.setattr(cgroup, "OWN_CGROUP", tmp_path / "own")
     (tmp_path / "own").write_text("0::/\n")
 
     def write(name, own=None, **files):
@@ -81,6 +81,6 @@ def test_a_group_that_has_another_name_in_here(groups):
 
 
 def test_no_groups_at_all(monkeypatch, tmp_path):
-    monkeypatch.setattr(memory, "CGROUPS", tmp_path / "none")
-    monkeypatch.setattr(memory, "OWN_CGROUP", tmp_path / "none")
+    monkeypatch.setattr(cgroup, "CGROUPS", tmp_path / "none")
+    monkeypatch.setattr(cgroup, "OWN_CGROUP", tmp_path / "none")
     assert available() > 0

@@ -1,0 +1,36 @@
+"""Run a component as a step: `python3 -m exact_kubeflow.components NAME INPUT`; INPUT is what KFP gives it, in JSON."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+import sys
+
+from kfp.dsl.executor import Executor
+
+from exact_core.cgroup import cores
+
+__all__ = ["main"]
+
+log = logging.getLogger(__name__)
+
+THREADS_VARIABLE = "OMP_NUM_THREADS"
+
+
+def main() -> None:
+    """Run it, and leave its outputs where KFP expects them."""
+    name, given = sys.argv[1:3]
+    logging.basicConfig(level=logging.INFO, format="[exact %(asctime)s %(levelname)s]: %(message)s", stream=sys.stdout)
+    log.info("executor_input of %s: %s", name, given)
+    # Before numpy or torch is imported. Libraries count the cores of the node, not those that a container may use, and
+    # threads without a core wait for each other.
+    if (most := cores()) is not None:
+        os.environ.setdefault(THREADS_VARIABLE, str(most))
+    component = getattr(importlib.import_module(f"exact_kubeflow.components.{name}"), name)
+    Executor(executor_input=json.loads(given), function_to_execute=component).execute()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""What the container that this process runs in may use: its control group's limits, of version 2 or 1."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+__all__ = ["cores", "memory_left"]
+
+CGROUPS, OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+
+
+def cores() -> int | None:
+    """Cores that may be used, rounded up; None: all there are."""
+    root = CGROUPS
+    quota, period = _number(root / "cpu" / "cpu.cfs_quota_us"), _number(root / "cpu" / "cpu.cfs_period_us")
+    try:
+        words = (root / "cpu.max").read_text().split()
+        quota, period = (None if words[0] == "max" else int(words[0])), int(words[1])
+    except (OSError, ValueError, IndexError):
+        pass  # version 1, or none
+    if quota is None or period is None or quota <= 0 or period <= 0:
+        return None
+    return max(1, math.ceil(quota / period))
+
+
+def memory_left() -> int | None:
+    """Bytes that may still be taken: the least that this process's group, or one around it, leaves; None: no limit."""
+    return min((free for group in _own_groups() for free in _free_in_group(group)), default=None)
+
+
+def _own_groups() -> Iterator[Path]:
+    """Control groups that this process is in, of version 1 or 2, with those around them: each may have a limit.
+
+    In a container `/proc/self/cgroup` may name a group as the host sees it, which is not there; the folder itself then
+    stands for the container's own.
+    """
+    try:
+        lines = OWN_CGROUP.read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        _, kinds, name = line.split(":", 2)
+        if kinds and "memory" not in kinds.split(","):
+            continue
+        root = CGROUPS / "memory" if kinds else CGROUPS
+        own = root / name.lstrip("/")
+        yield from dict.fromkeys(group for group in (own, *own.parents, root) if root in (group, *group.parents))
+    yield CGROUPS
+
+
+def _free_in_group(group: Path) -> Iterator[int]:
+    """Bytes that a group's limit leaves: what it holds of files it gives back before it is out of memory."""
+    for limit, used, cache in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        with suppress(OSError, ValueError):  # no such limit, or "max"
+            most, taken = (int((group / name).read_text()) for name in (limit, used))
+            with suppress(OSError):
+                for line in (group / "memory.stat").read_text().splitlines():
+                    if line.startswith(f"{cache} "):
+                        taken -= int(line.split()[1])
+            yield most - taken
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,29 @@
+"""Cores of a container, as both versions of control groups write them; its memory: tests/training/test_memory.py."""
+
+import pytest
+
+from exact_core import cgroup
+
+
+def write(root, files):
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"cpu.max": "400000 100000\n"}, 4),
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu.max": "150000 100000\n"}, 2),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "250000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({}, None),
+    ],
+)
+def test_cores(tmp_path, monkeypatch, files, expected):
+    monkeypatch.setattr(cgroup, "CGROUPS", write(tmp_path, files))
+    assert cgroup.cores() == expected
