@@ -51,6 +51,6 @@ def preflight(
         most_parts: As many as a run of this pipeline can hold.
     """
     given = dict(locals())
-    from exact_core.stages.plan_run import plan_run
+    from exact_core.stages.plan_run import Parameters, plan_run
 
-    return plan_run(**given)
+    return plan_run(Parameters(**given))

@@ -13,15 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from exact_core.data.windows.dataset import VOID
 from exact_core.data.windows.dates import MIN_DATES
+
+if TYPE_CHECKING:
+    # Parts of a map are joined where there is no torch.
+    from torch import Tensor
 
 __all__ = [
     "MappedRows",
@@ -183,7 +185,8 @@ class _Ground:
         self._known = np.zeros(self._columns, bool)
         self._next: tuple[int, Tensor | None] = (0, None)
         self._next_known = self._known
-        self._left, self._block = 0, torch.empty(0)
+        self._left = 0
+        self._block: Any = ()
 
     def move(self, row: int, following: int | None) -> None:
         """Begin the band at a row; `following` is that of the next one, None after the last."""
@@ -196,7 +199,7 @@ class _Ground:
         if on_grid and following is not None and following % self._cell == 0:
             leave = max(0, self._side - (following - row) // self._cell)
         self._next, self._next_known = (leave, None), np.zeros(self._columns, bool)
-        self._row, self._left, self._block = row, 0, torch.empty(0)
+        self._row, self._left, self._block = row, 0, ()
 
     def windows(self, pixels: NDArray[np.int16], clear: NDArray[np.bool_] | None, columns: list[int]) -> list[Tensor]:
         """The places of the windows of this band that begin at ascending columns.
@@ -230,7 +233,7 @@ class _Ground:
         start = max(first, had)
         new = self._places(pixels, clear, start, end)
         self._keep(new, start, end)
-        self._left, self._block = first, new if rest is None else torch.cat([rest, new])
+        self._left, self._block = first, new if rest is None else _beside(rest, new, 0)
 
     def _places(self, pixels: NDArray[np.int16], clear: NDArray[np.bool_] | None, start: int, end: int) -> Tensor:
         """Columns of places, (end - start, S/cell, ...), of which the band above may have left the first rows."""
@@ -239,7 +242,7 @@ class _Ground:
         new = self._encode(pixels, clear, rows, start * self._cell, end - start).transpose(0, 1)
         if not above or self._kept is None:
             return new
-        return torch.cat([self._kept[start:end], new], 1)
+        return _beside(self._kept[start:end], new, 1)
 
     def _keep(self, places: Tensor, start: int, end: int) -> None:
         """Leave the last rows of these columns for the next band."""
@@ -262,6 +265,16 @@ class _Ground:
         end = col + columns * self._cell
         seen = None if clear is None else clear[:, rows.start // 2 : rows.stop // 2, col // 2 : end // 2]
         return self._mapper.encode(pixels[:, :, rows, col:end], seen)
+
+
+def _beside(first: Tensor, second: Tensor, axis: int) -> Tensor:
+    """Two arrays of places as one along an axis."""
+    shape = list(first.shape)
+    shape[axis] += second.shape[axis]
+    both = first.new_empty(shape)
+    both.narrow(axis, 0, first.shape[axis]).copy_(first)
+    both.narrow(axis, first.shape[axis], second.shape[axis]).copy_(second)
+    return both
 
 
 class _Rows:

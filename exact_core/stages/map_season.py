@@ -78,31 +78,18 @@ def map_season(
         ServiceError: the map cannot be written.
     """
     number, parts = parse_part(part or "1/1")
-    kind, place = parse_source(source)
+    kind, _ = parse_source(source)
     if not source_of(kind).opens:
         log.info("map_season: nothing to map: a %s source has windows, and no images of an area", kind)
         return {}
     fresh_folder(out, PART if part else MAP)
     model, manifest, trained = open_segmenter(segmenter)
-    asked = with_season(config, season, kind=kind).data
-    images = source_of(kind).open(
-        place,
-        asked.model_copy(update={"max_dates": trained.data.max_dates}),
-        trained=manifest.day_zero(trained.segmenter.reading),
-    )
-    if images.bands != manifest.bands:
-        raise ConfigError(f"{segmenter}: the model wants bands {manifest.bands}, {source} has {images.bands}")
-    stride = config.mapping.stride or usual_stride(manifest.window)
-    if stride > manifest.window:
-        raise ConfigError(
-            f"mapping.stride {stride}: {segmenter} has windows of {manifest.window} pixels, and land between them "
-            f"would stay unmapped; lower it"
-        )
+    images = _images(with_season(config, season, kind=kind), source, manifest, trained)
     record = map_record(
         images,
         source=source,
         side=manifest.window,
-        stride=stride,
+        stride=_stride(config, manifest),
         classes=manifest.classes,
         colours=colours_of(manifest.classes, manifest.colours),
         probabilities=config.mapping.probabilities,
@@ -121,6 +108,30 @@ def map_season(
     shutil.rmtree(pieces.folder)
     tracker.log_summary(summary)
     return summary
+
+
+def _images(config: RunConfig, source: str, manifest: ModelManifest, trained: RunConfig) -> SeasonImages:
+    """The images as the model was trained to see them."""
+    kind, place = parse_source(source)
+    images = source_of(kind).open(
+        place,
+        config.data.model_copy(update={"max_dates": trained.data.max_dates}),
+        trained=manifest.day_zero(trained.segmenter.reading),
+    )
+    if images.bands != manifest.bands:
+        raise ConfigError(f"the model wants bands {manifest.bands}, {source} has {images.bands}")
+    return images
+
+
+def _stride(config: RunConfig, manifest: ModelManifest) -> int:
+    """Step between windows, pixels."""
+    stride = config.mapping.stride or usual_stride(manifest.window)
+    if stride > manifest.window:
+        raise ConfigError(
+            f"mapping.stride {stride}: the model's windows have {manifest.window} pixels, and land between them would "
+            f"stay unmapped; lower it"
+        )
+    return stride
 
 
 def _map(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from exact_core.artifacts.folders import STATE_VARIABLE
@@ -21,114 +22,107 @@ from exact_core.stages.run import ALWAYS, SUPERVISION, Run
 from exact_core.stages.sizing import read_resources, sized
 from exact_core.tracking.runs import Tracker
 
-__all__ = ["plan_run"]
+__all__ = ["Parameters", "plan_run"]
 
 log = logging.getLogger(__name__)
 
 
-def plan_run(
-    *,
-    recipe: str,
-    source: str,
-    seed: int,
-    overrides: Sequence[str],
-    pipeline_run: str,
-    season: str = "",
-    season_start: str = "01-01",
-    season_days: int = 365,
-    schedule_time: str = "",
-    seasons: Sequence[str | float] = (),
-    minimum_quality: float = 0.0,
-    training: str = ALWAYS,
-    supervision: str = SUPERVISION[0],
-    model: str = "",
-    map_parts: int = 1,
-    most_parts: int = 1,
-    webhook: str = "",
-    resources: Mapping[str, Any] | None = None,
-) -> Plan:
-    """Check the parameters of a pipeline, try what its steps need, and decide what they are given.
+@dataclass(frozen=True)
+class Parameters:
+    """A pipeline's parameters, as its first step gets them; a pipeline that has not all of them leaves the others out."""
 
-    Args:
-        recipe: name of the recipe.
-        source: what is read; of several seasons, by those that name no source of their own.
-        seed: of the run.
-        overrides: settings changed in the recipe, as key=value.
-        pipeline_run: identity of the pipeline run, for MLflow.
-        season: as `resolve_season` takes it.
-        season_start: first day of every season, MM-DD; for `auto`.
-        season_days: length of a season; for `auto`.
-        schedule_time: time of the schedule's slot, RFC 3339; empty: now.
-        seasons: of a pipeline of several seasons, as `plan_seasons` takes them; none: it is one season.
-        minimum_quality: gate on the masks; 0: what the recipe says.
-        training: always, if_no_champion or never.
-        supervision: tags or dense.
-        model: name of the registered model; empty: after the dataset's name.
-        map_parts: parts that the map is made in.
-        most_parts: as many as a run of this pipeline can hold.
-        webhook: only checked here; the last step uses it.
-        resources: as `exact_core.stages.sizing` has them.
+    recipe: str
+    """Name of the recipe."""
+    source: str
+    """What is read; of several seasons, by those that name no source of their own."""
+    seed: int
+    """Of the run."""
+    overrides: Sequence[str]
+    """Settings changed in the recipe, as key=value."""
+    pipeline_run: str
+    """Identity of the pipeline run, for MLflow."""
+    season: str = ""
+    """As `resolve_season` takes it."""
+    season_start: str = "01-01"
+    """First day of every season, MM-DD; for `auto`."""
+    season_days: int = 365
+    """Length of a season; for `auto`."""
+    schedule_time: str = ""
+    """Time of the schedule's slot, RFC 3339; empty: now."""
+    seasons: Sequence[str | float] = ()
+    """Of a pipeline of several seasons, as `plan_seasons` takes them; none: it is one season."""
+    minimum_quality: float = 0.0
+    """Gate on the masks; 0: what the recipe says."""
+    training: str = ALWAYS
+    """always, if_no_champion or never."""
+    supervision: str = SUPERVISION[0]
+    """tags or dense."""
+    model: str = ""
+    """Name of the registered model; empty: after the dataset's name."""
+    map_parts: int = 1
+    """Parts that the map is made in."""
+    most_parts: int = 1
+    """As many as a run of this pipeline can hold."""
+    webhook: str = ""
+    """Only checked here; the last step uses it."""
+    resources: Mapping[str, Any] = field(default_factory=dict)
+    """As `exact_core.stages.sizing` has them."""
+
+    def changes(self) -> list[str]:
+        """Settings that the run changes: those it was given, and what other parameters mean for the recipe."""
+        gate = [f"masks.minimum_quality={self.minimum_quality}"] if self.minimum_quality else []
+        return [*self.overrides, *gate]
+
+
+def plan_run(given: Parameters) -> Plan:
+    """Check the parameters of a pipeline, try what its steps need, and decide what they are given.
 
     Raises:
         ConfigError: a value that no step could use, or a training that does not fit.
         ServiceError: something that a step needs is not there.
     """
-    gate = [f"masks.minimum_quality={minimum_quality}"] if minimum_quality else []
-    given = {
-        "recipe": recipe,
-        "source": source,
-        "season": season,
-        "seed": seed,
-        "overrides": [*overrides, *gate],
-        "season_start": season_start,
-        "season_days": season_days,
-        "minimum_quality": minimum_quality,
-        "training": training,
-        "supervision": supervision,
-        "model": model,
-        "map_parts": map_parts,
-        "most_parts": most_parts,
-        "webhook": webhook,
-        "resources": resources or {},
-    }
-    check_parameters(given)
-    asked = read_resources(resources or {})
+    check_parameters({**vars(given), "overrides": given.changes()})
+    asked = read_resources(given.resources)
     # On a GPU that a user has named, a training that does not see it is to stop at once, not to go on for days.
-    chosen = [*overrides, *gate, *(["device=cuda"] if asked.gpus else [])]
-    config = resolve(recipe, seed=int(seed), overrides=chosen)
-    with open_stage(STAGE.name, config, pipeline_run=pipeline_run) as tracker:
-        if seasons:
-            each = plan_seasons(source=source, seasons=seasons, supervision=supervision)
-        else:
-            found = resolve_season(
-                season,
-                schedule_time=schedule_time,
-                starts=season_start,
-                days=int(season_days),
-                source=source,
-                tracker=tracker,
-            )
-            each = [{"source": source, "season": found}]
+    chosen = [*given.changes(), *(["device=cuda"] if asked.gpus else [])]
+    config = resolve(given.recipe, seed=int(given.seed), overrides=chosen)
+    with open_stage(STAGE.name, config, pipeline_run=given.pipeline_run) as tracker:
+        each = _places(given, tracker)
         size = max(_tried(config, tracker=tracker, **place) for place in each)
         sizes = sized(asked, training=size)
         log.info("preflight: a step that trains gets %s cores, %s of memory, %s", *sizes[:2], _accelerators(sizes.gpus))
         run = Run(
-            recipe=recipe,
-            seed=int(seed),
+            recipe=given.recipe,
+            seed=int(given.seed),
             overrides=tuple(chosen),
-            training=training,
-            supervision=supervision,
-            model=model,
-            pipeline_run=pipeline_run,
-            **({} if seasons else each[0]),
+            training=given.training,
+            supervision=given.supervision,
+            model=given.model,
+            pipeline_run=given.pipeline_run,
+            **({} if given.seasons else each[0]),
         )
-        several = [run.model_copy(update={"part": part}).given() for part in plan_map(int(map_parts))]
+        several = [run.model_copy(update={"part": part}).given() for part in plan_map(int(given.map_parts))]
         return Plan(
             run=several[0],
             parts=several[1:],
-            Output=[run.model_copy(update=place).given() for place in each] if seasons else [],
+            Output=[run.model_copy(update=place).given() for place in each] if given.seasons else [],
             **sizes._asdict(),
         )
+
+
+def _places(given: Parameters, tracker: Tracker) -> list[dict[str, str]]:
+    """Source and season of each season that the run reads."""
+    if given.seasons:
+        return plan_seasons(source=given.source, seasons=given.seasons, supervision=given.supervision)
+    found = resolve_season(
+        given.season,
+        schedule_time=given.schedule_time,
+        starts=given.season_start,
+        days=int(given.season_days),
+        source=given.source,
+        tracker=tracker,
+    )
+    return [{"source": given.source, "season": found}]
 
 
 def _tried(config: RunConfig, *, source: str, season: str, tracker: Tracker) -> int:
