@@ -8,6 +8,7 @@ from pathlib import Path
 from exact_core.config import RunConfig
 from exact_core.data.sources import parse_source, source_of, with_season
 from exact_core.data.windows.dataset import WindowDataset
+from exact_core.stages.fetch import local_place
 from exact_core.tracking.runs import Tracker
 
 __all__ = ["ingest"]
@@ -32,9 +33,9 @@ def ingest(config: RunConfig, *, source: str, season: str, out: Path, tracker: T
         ConfigError: unknown kind of source.
         DataError: the source is not what it should be.
     """
-    kind, place = parse_source(source)
+    kind, _ = parse_source(source)
     config = with_season(config, season, kind=kind)
-    source_of(kind).ingest(place, config.data, out, seed=config.seed)
+    source_of(kind).ingest(local_place(config, source), config.data, out, seed=config.seed, origin=source)
     manifest = WindowDataset(out).manifest
     tracker.log_dataset(out, name=manifest.name, digest=manifest.digest, source=source)
     tracker.log_file(out / "dataset.json")

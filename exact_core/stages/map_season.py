@@ -26,6 +26,7 @@ from exact_core.mapping.cogs import MapRecord
 from exact_core.mapping.finished_rows import Pieces, read_rows
 from exact_core.mapping.predict import season_predictor
 from exact_core.mapping.season_map import PART, PartManifest, extent_of_part, map_part, map_record, parse_part
+from exact_core.stages.fetch import local_place
 from exact_core.stages.join_map import MAP, deliver
 from exact_core.tracking.runs import Tracker
 from exact_core.training.loop import choose_device
@@ -66,14 +67,15 @@ def map_season(
         ServiceError: the map cannot be written.
     """
     number, parts = parse_part(part or "1/1")
-    kind, place = parse_source(source)
+    kind, _ = parse_source(source)
     if not source_of(kind).opens:
         log.info("map_season: nothing to map: a %s source has windows, and no images of an area", kind)
         return {}
     fresh_folder(out, PART if part else MAP)
     model, manifest, trained = open_segmenter(segmenter)
-    asked = with_season(config, season, kind=kind).data
-    images = source_of(kind).open(place, asked.model_copy(update={"max_dates": trained.data.max_dates}))
+    config = with_season(config, season, kind=kind)
+    asked = config.data.model_copy(update={"max_dates": trained.data.max_dates})
+    images = source_of(kind).open(local_place(config, source), asked)
     if images.bands != manifest.bands:
         raise ConfigError(f"{segmenter}: the model wants bands {manifest.bands}, {source} has {images.bands}")
     record = map_record(
