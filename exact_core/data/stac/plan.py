@@ -72,7 +72,7 @@ def make_plan(
     """
     notes: list[str] = []
     broken: dict[str, ExactError] = {}
-    items = _choose(found, wanted, bands, skip, notes, broken)
+    items = _choose(web, found, wanted, bands, skip, notes, broken)
     if len(broken) > missing:
         raise _of_many(list(broken.values()))
     if not items:
@@ -107,6 +107,7 @@ def make_plan(
 
 
 def _choose(
+    web: Web,
     found: Iterable[tuple[dict[str, Any], str]],
     wanted: Wanted,
     bands: tuple[str, ...],
@@ -122,6 +123,7 @@ def _choose(
             continue
         try:
             item = parse_item(raw, base=base, bands=bands)
+            _check_addresses(web, item)
         except DataError as error:
             broken[_named(raw) or f"item {len(broken) + 1} without an id"] = error
             continue
@@ -137,6 +139,15 @@ def _choose(
     if cloudy:
         notes.append(f"{cloudy} images with more than {wanted.max_cloud:g} % clouds were left out")
     return list(items.values())
+
+
+def _check_addresses(web: Web, item: RemoteItem) -> None:
+    for asset in item.assets.values():
+        if asset.href.startswith("s3://") and not web.reads_stores:
+            raise DataError(
+                f"item {item.id}, asset {asset.key}: {asset.href} is not on a web server (http, https), and nothing "
+                f"here signs its address"
+            )
 
 
 def _named(raw: Any) -> str:

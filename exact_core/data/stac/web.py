@@ -202,6 +202,11 @@ class Web(StacApiIO):  # type: ignore[misc, unused-ignore]
         safe = _split(url).scheme in ("https", self._scheme)
         return self.token.get() if safe and _host(url) in self._hosts else ""
 
+    @property
+    def reads_stores(self) -> bool:
+        """Whether s3:// addresses can be read."""
+        return self._s3 is not None
+
     def signed(self, url: str) -> str:
         """The address that a file is read by: with its signature, where it needs one.
 
@@ -209,7 +214,7 @@ class Web(StacApiIO):  # type: ignore[misc, unused-ignore]
             ServiceError: no signature to be had.
         """
         if url.startswith("s3://"):
-            assert self._s3 is not None, "head() refuses it first"
+            assert self._s3 is not None, "make_plan refuses it first"
             bucket, _, key = url.removeprefix("s3://").partition("/")
             return self._s3(bucket, key)
         return self._sas.sign(url) if self._sas is not None and self._sas.signs(url) else url
@@ -249,8 +254,6 @@ class Web(StacApiIO):  # type: ignore[misc, unused-ignore]
         Raises:
             DataError: the file is not there. ServiceError: the server did not answer, or refuses.
         """
-        if url.startswith("s3://") and self._s3 is None:
-            raise DataError(f"{where} is not on a web server (http, https), and nothing here signs its address")
         renewed, attempt = False, 1
         while True:
             token = self.token_for(url)
@@ -325,9 +328,8 @@ def _refusal_help(url: str, *, token: bool, signed: bool) -> str:
     if token:
         return _token_help(token=token)
     return (
-        "its address was not signed and no token was sent: name what signs it by sign=URL (the Planetary Computer's "
-        "own catalogue needs no name); or set EXACT_STAC_TOKEN or EXACT_STAC_TOKEN_COMMAND, and name a host beside the "
-        "API's by --token-host (token_host=)"
+        f"{_token_help(token=token)} (token_host=); its address was not signed either: name what signs it by --sign "
+        f"(sign=), unless it is the Planetary Computer's own catalogue"
     )
 
 
