@@ -129,10 +129,17 @@ def local_place(config: RunConfig, source: str) -> Path | str:
 
 
 def survey_source(config: RunConfig, source: str) -> Survey:
-    """What a source promises; of a catalogue, by a search, without reading an image. Errors as `fetch_source`."""
+    """What a source promises; of a catalogue, by a search, without reading an image. Errors as `fetch_source`.
+
+    Where a schedule will name the season, a catalogue is asked for the last 365 days.
+    """
     kind, place = parse_source(source)
     if _scheme(place) not in ("http", "https"):
         return source_of(kind).survey(local_place(config, source), config.data)
+    season = config.data.season
+    if season.start is None:
+        last = season.model_copy(update={"start": dt.datetime.now(dt.UTC).date() - dt.timedelta(days=364), "days": 365})
+        config = config.model_copy(update={"data": config.data.model_copy(update={"season": last})})
     asked = parse_address(place)
     fetch = _asked(asked, config, _folder_of(place))
     plan = make_plan(

@@ -12,6 +12,7 @@ import pytest
 
 from exact_core.config import RunConfig, override
 from exact_core.data.sources import parse_source, with_season
+from exact_core.data.stac.plan import NothingFoundError
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import ConfigError, DataError, ServiceError
 from exact_core.recipes import resolve
@@ -285,5 +286,8 @@ def test_other_addresses_are_refused(source):
 
 
 def test_days_must_be_known(season, serve):
+    # A schedule names them later; until then the last year is looked at.
+    with pytest.raises(NothingFoundError, match="no image over the area from 20"):
+        survey_source(resolve("season"), f"stac:{serve(season).url}?{AREA}")
     with pytest.raises(ConfigError, match="which days are to be fetched is not known: give the season"):
         fetched(resolve("season"), f"stac:{serve(season).url}?{AREA}")
