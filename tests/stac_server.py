@@ -50,6 +50,8 @@ class StacServer:
     edit: Callable[[dict[str, Any]], Any] | None = None
     token: str = ""
     files_token: str = ""
+    sas_seconds: float | None = None
+    """How long a SAS token is good, which files then need in their address; /sas/ACCOUNT/CONTAINER gives one."""
     delay: float = 0.0
     """Seconds before each file."""
     faults: list[Fault] = field(default_factory=list)
@@ -63,6 +65,7 @@ class StacServer:
         class Handler(_Handler):
             server_data = served
 
+        self.sas_given = 0
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
@@ -142,7 +145,13 @@ class _Handler(BaseHTTPRequestHandler):
             return
         is_file = parts.path.startswith(("/files/", "/static/"))
         wanted = served.files_token if is_file else served.token
-        if wanted and given != f"Bearer {wanted}":
+        if parts.path.startswith("/sas/"):
+            served.sas_given += 1
+            ends = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + (served.sas_seconds or 0)))
+            self._json({"token": f"sv=1&sig=tok{served.sas_given}", "msft:expiry": ends}, str(kind))
+        elif is_file and served.sas_seconds is not None and not _signed(parts.query, served.sas_given):
+            self._send(409, b"PublicAccessNotPermitted", "text/plain")
+        elif wanted and given != f"Bearer {wanted}":
             self._send(401, b"who are you", "text/plain")
         elif is_file:
             time.sleep(served.delay)
@@ -260,6 +269,11 @@ class _Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
+
+
+def _signed(query: str, given: int) -> bool:
+    """Whether an address holds one of the tokens that were given."""
+    return parse_qs(query).get("sig", [""])[0] in {f"tok{number + 1}" for number in range(given)}
 
 
 def _query(text: str) -> dict[str, Any]:

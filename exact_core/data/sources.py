@@ -54,7 +54,8 @@ class Source:
     about: str
     """What `exact ingest NAME` does, one sentence."""
     ingests: str
-    """(place, DataConfig, out, *, seed): writes a window dataset; without `place` where the source needs none."""
+    """(place, DataConfig, out, *, seed): writes a window dataset; without `place` where the source needs none. Where
+    it also `opens`, `origin` too: the source as it was given, whereas `place` is where that was fetched to."""
     surveys: str
     """(place, DataConfig) -> (dates, bands) or (dates, bands, classes); without `place` likewise."""
     place: str = ""
@@ -67,6 +68,8 @@ class Source:
     """(place, DataConfig) -> DataConfig with what the source says of itself; empty: it says nothing."""
     recipe: str = "demo"
     """The recipe that fits it where none is named."""
+    checks: str = ""
+    """(place): raises ConfigError over an address of another form."""
     quick: bool = False
     """Whether ingesting takes seconds, so that a preview does it by itself."""
 
@@ -82,13 +85,21 @@ class Source:
         merged: DataConfig = pkgutil.resolve_name(self.merges)(*self._where(place), config)
         return merged
 
-    def ingest(self, place: str | Path, config: DataConfig, out: Path, *, seed: int) -> None:
+    def ingest(self, place: str | Path, config: DataConfig, out: Path, *, seed: int, origin: str) -> None:
         """Write the source's windows to a folder.
+
+        Args:
+            place: on this disk.
+            config: says how.
+            out: folder of the dataset.
+            seed: of what is drawn.
+            origin: the source as it was given, which may be an address that was fetched to `place`.
 
         Raises:
             ConfigError, DataError: what the source's function raises.
         """
-        pkgutil.resolve_name(self.ingests)(*self._where(place), config, out, seed=seed)
+        named = {"origin": origin} if self.opens else {}
+        pkgutil.resolve_name(self.ingests)(*self._where(place), config, out, seed=seed, **named)
 
     def survey(self, place: str | Path, config: DataConfig) -> Survey:
         """Look at what is there, without reading a pixel; errors as `ingest`."""
@@ -142,14 +153,27 @@ SOURCES: tuple[Source, ...] = (
     ),
     Source(
         "season",
-        "Read a season of Sentinel-2 L2A from disk.",
+        "Read a season of Sentinel-2 L2A from a folder, here or in a store.",
         ingests="exact_core.data.season.folder:ingest_season",
         surveys="exact_core.data.season.folder:survey_season",
         place="PATH",
-        place_help="Folder with a STAC collection, GeoTIFFs or .SAFE or .zip products, and labels.",
+        place_help="Folder with a STAC collection, GeoTIFFs or .SAFE or .zip products, and labels; or s3://BUCKET/PREFIX.",
+        checks="exact_core.data.stac.address:check_stored",
         opens="exact_core.data.season.folder:open_season",
         merges="exact_core.data.season.folder:merged",
         recipe="season",
+    ),
+    Source(
+        "stac",
+        "Read a season of Sentinel-2 L2A from a STAC API or catalogue.",
+        ingests="exact_core.data.season.folder:ingest_season",
+        surveys="exact_core.data.season.folder:survey_season",
+        place="URL",
+        place_help="Address of the catalogue, and as its query what is read: ?collection=NAME&bbox=W,S,E,N&cloud=60.",
+        opens="exact_core.data.season.folder:open_season",
+        recipe="season",
+        checks="exact_core.data.stac.address:check_address",
+        merges="exact_core.data.season.folder:merged",
     ),
 )
 """All sources, in the order in which messages list them."""
@@ -207,9 +231,14 @@ def parse_source(text: str) -> tuple[str, str]:
     # A path on the command line loses the second slash.
     if source.place == "PATH" and (address := re.match(r"(https?):/+(.*)", place)):
         raise ConfigError(
-            f"{text!r}: the images are not on this disk; fetch them first, then name the folder: exact fetch "
+            f"{text!r}: the images are not on this disk; give stac:{address[1]}://{address[2]}?collection=NAME&"
+            f"bbox=W,S,E,N instead, or fetch them first, then name the folder: exact fetch "
             f"{address[1]}://{address[2]} FOLDER --collection NAME --bbox W S E N --start YYYY-MM-DD --end YYYY-MM-DD"
         )
+    if source.checks:
+        pkgutil.resolve_name(source.checks)(place)
+    elif re.match(r"\w+://", place):
+        raise ConfigError(f"{text!r}: a {source.name} source is read from a folder of this disk; give its path")
     return source.name, place
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from exact_core.config import RunConfig
 from exact_core.data.sources import parse_source, source_of, with_season
 from exact_core.data.windows.dataset import WindowDataset
+from exact_core.stages.fetch import local_place
 from exact_core.stages.stage import Stage
 from exact_core.tracking.runs import Tracker
 
@@ -37,11 +38,11 @@ def ingest(config: RunConfig, *, source: str, season: str, out: Path, tracker: T
         ConfigError: unknown kind of source.
         DataError: the source is not what it should be.
     """
-    kind, place = parse_source(source)
+    kind, _ = parse_source(source)
     config = with_season(config, season, kind=kind)
-    origin = source_of(kind)
-    config = config.model_copy(update={"data": origin.settings(place, config.data)})
-    origin.ingest(place, config.data, out, seed=config.seed)
+    data, place = source_of(kind), local_place(config, source)
+    config = config.model_copy(update={"data": data.settings(place, config.data)})
+    data.ingest(place, config.data, out, seed=config.seed, origin=source)
     config.save(out / "config.yaml")
     dataset = WindowDataset(out)
     manifest = dataset.manifest

@@ -28,6 +28,7 @@ from exact_core.mapping.predict import SeasonMapper, season_mapper
 from exact_core.mapping.rows import usual_stride
 from exact_core.mapping.season_map import PART, PartManifest, extent_of_part, map_part, map_record, parse_part
 from exact_core.models.segmenter import AnySegmenter
+from exact_core.stages.fetch import local_place
 from exact_core.stages.join_map import MAP, deliver
 from exact_core.stages.stage import Stage
 from exact_core.tracking.runs import Tracker
@@ -112,9 +113,8 @@ def map_season(
 
 def _images(config: RunConfig, source: str, manifest: ModelManifest, trained: RunConfig) -> SeasonImages:
     """The images as the model was trained to see them."""
-    kind, place = parse_source(source)
-    images = source_of(kind).open(
-        place,
+    images = source_of(source).open(
+        local_place(config, source),
         config.data.model_copy(update={"max_dates": trained.data.max_dates}),
         trained=manifest.day_zero(trained.segmenter.reading),
     )

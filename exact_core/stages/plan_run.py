@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Parameters:
-    """A pipeline's parameters, as its first step gets them; a pipeline that has not all of them leaves the others out."""
+    """A pipeline's parameters, as its first step gets them; what a pipeline does not have keeps its default."""
 
     recipe: str
     """Name of the recipe."""

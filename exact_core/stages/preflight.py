@@ -20,9 +20,10 @@ from typing import Literal
 from exact_core.artifacts.folders import code_version
 from exact_core.artifacts.stage_files import STORE_VARIABLE
 from exact_core.config import RunConfig
-from exact_core.data.sources import Survey, parse_source, source_of, with_season
+from exact_core.data.sources import Survey, parse_source, with_season
 from exact_core.environment import shown, variable
 from exact_core.errors import ConfigError, ExactError, ServiceError
+from exact_core.stages.fetch import survey_source
 from exact_core.stages.stage import Stage
 from exact_core.storage import open_store
 from exact_core.tracking.errors import check_address
@@ -228,10 +229,10 @@ def training_size(config: RunConfig, *, source: str, season: str) -> int:
 
 def _survey(config: RunConfig, source: str, season: str) -> Survey:
     """What a source promises."""
-    kind, place = parse_source(source)
+    kind, _ = parse_source(source)
     # A season that a schedule will name is not known yet; where the source has its own, none is given.
     config = with_season(config, "" if season == "auto" else season, kind=kind)
-    return source_of(kind).survey(place, config.data)
+    return survey_source(config, source)
 
 
 def _has_torch() -> bool:

@@ -14,6 +14,7 @@ from exact_core.evaluation.preview.content import Preview
 from exact_core.evaluation.preview.from_dataset import NamedStatistics, preview_dataset
 from exact_core.evaluation.preview.from_season import preview_season
 from exact_core.evaluation.preview.page import write_preview
+from exact_core.stages.fetch import local_place
 
 __all__ = ["inspect"]
 
@@ -81,13 +82,15 @@ def _of_source(
         )
     if not found.opens:
         with tempfile.TemporaryDirectory(prefix="exact-inspect-") as folder:
-            found.ingest(place, config.data, Path(folder) / "dataset", seed=config.seed)
+            found.ingest(place, config.data, Path(folder) / "dataset", seed=config.seed, origin=source)
             dataset = WindowDataset(Path(folder) / "dataset")
             reference = _reference(model, manifest, dataset.manifest.bands, source)
             return preview_dataset(dataset, seed=config.seed, reference=reference)
     # A season that ingest refuses for its gaps is looked at all the same.
     seen = config.data.season.model_copy(update={"longest_gap": EVERY_DAY})
-    images = found.open(place, config.data.model_copy(update={"max_dates": EVERY_DATE, "season": seen}))
+    images = found.open(
+        local_place(config, source), config.data.model_copy(update={"max_dates": EVERY_DATE, "season": seen})
+    )
     reference = _reference(model, manifest, images.bands, source)
     return preview_season(images, source=source, limit=config.data.max_dates, seed=config.seed, reference=reference)
 

@@ -26,6 +26,7 @@ from exact_core.manifest import publish_record
 from exact_core.mapping.pixel_series import label_by_tags, sample_dataset, sample_season, sample_training_season
 from exact_core.mapping.predict import Predictor, season_mapper
 from exact_core.models.segmenter import AnySegmenter
+from exact_core.stages.fetch import local_place
 from exact_core.stages.stage import Stage
 from exact_core.tracking.runs import Tracker
 from exact_core.training.loop import choose_device
@@ -229,10 +230,11 @@ def _calendar(model: _Model, start: dt.date, length: int) -> NDArray[np.float64]
 
 
 def _sample_images(config: RunConfig, source: str, season: str, model: _Model) -> _Season:
-    kind, place = parse_source(source)
-    asked = with_season(config, season, kind=kind).data
+    kind, _ = parse_source(source)
+    config = with_season(config, season, kind=kind)
+    asked = config.data
     asked = asked.model_copy(update={"max_dates": model.trained.data.max_dates})
-    images = source_of(kind).open(place, asked, trained=model.season)
+    images = source_of(kind).open(local_place(config, source), asked, trained=model.season)
     if images.bands != model.bands:
         raise ConfigError(f"the model wants bands {model.bands}, {source} has {images.bands}")
     predict = None

@@ -8,6 +8,8 @@
     cache.py       verified local copies, shared by the processes of a machine, bounded in size
     download.py    filling a file from a store, by ranges, continuing where a killed process stopped
     locks.py       one process at a time on a file
+    mirror.py      a folder kept equal to a prefix of a store that others write to
+    presign.py     addresses of objects that carry a signature
     folders.py     an artifact folder as objects under their digests and one small pointer
 
 Nothing relies on conditional writes or on the order of listings: objects are named by their content, so writing one
@@ -17,10 +19,12 @@ twice writes the same, and a pointer is written last, so a half published folder
 from exact_core.storage.base import ObjectInfo, Progress, Store, StoreOptions, content_key
 from exact_core.storage.cache import Cache, default_cache
 from exact_core.storage.folders import Pointer, fetch_folder, manifest_of, publish_folder, read_pointer
+from exact_core.storage.mirror import Mirrored, mirror
 from exact_core.storage.opening import open_object, open_store
 
 __all__ = [
     "Cache",
+    "Mirrored",
     "ObjectInfo",
     "Pointer",
     "Progress",
@@ -30,6 +34,7 @@ __all__ = [
     "default_cache",
     "fetch_folder",
     "manifest_of",
+    "mirror",
     "open_object",
     "open_store",
     "publish_folder",

@@ -16,6 +16,7 @@ from exact_core.errors import ConfigError, DataError
 
 __all__ = [
     "FileDigest",
+    "Listed",
     "ObjectInfo",
     "Progress",
     "Store",
@@ -84,6 +85,17 @@ class FileDigest:
     """Of each part, as S3 checks it; one part at least."""
 
 
+@dataclass(frozen=True)
+class Listed:
+    """An object in a listing."""
+
+    key: str
+    size: int
+    """Bytes."""
+    etag: str
+    """Another one means another content."""
+
+
 class Store(ABC):
     """Objects under one URI.
 
@@ -110,8 +122,12 @@ class Store(ABC):
         """What is known of an object, None where there is none."""
 
     @abstractmethod
+    def listed(self, prefix: str = "") -> list[Listed]:
+        """The finished objects whose keys begin with `prefix`, sorted by key."""
+
     def list_keys(self, prefix: str = "") -> list[str]:
         """Keys of the finished objects that begin with `prefix`, sorted."""
+        return [each.key for each in self.listed(prefix)]
 
     @abstractmethod
     def read(self, key: str) -> bytes:

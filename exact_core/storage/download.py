@@ -10,7 +10,7 @@ from exact_core.errors import CorruptError, DataError
 from exact_core.files import sha256_of
 from exact_core.storage.base import Progress, Store, in_parallel, one_at_a_time
 
-__all__ = ["fill", "journal_of"]
+__all__ = ["fetch_ranges", "fill", "journal_of"]
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def fill(store: Store, key: str, partial: Path, *, sha256: str, size: int, progr
         )
     fetched, found = 0, ""
     for _ in range(2):
-        fetched += _fetch(store, key, partial, size, told)
+        fetched += fetch_ranges(store, key, partial, size, told)
         found = sha256_of(partial)
         if found == sha256:
             return fetched
@@ -65,8 +65,8 @@ def fill(store: Store, key: str, partial: Path, *, sha256: str, size: int, progr
     )
 
 
-def _fetch(store: Store, key: str, partial: Path, size: int, told: Progress) -> int:
-    """Fetch the ranges that are not noted as finished; returns their bytes."""
+def fetch_ranges(store: Store, key: str, partial: Path, size: int, told: Progress) -> int:
+    """Fetch the ranges of an object that are not noted as finished, into a file of its size; returns their bytes."""
     step = store.options.part_bytes
     starts = range(0, size, step)
     sizes = [min(step, size - start) for start in starts]

@@ -14,6 +14,7 @@ from exact_core.storage.base import (
     MIB,
     PARTIAL,
     FileDigest,
+    Listed,
     ObjectInfo,
     Progress,
     Store,
@@ -53,12 +54,17 @@ class FileStore(Store):
                 return None
             return ObjectInfo(key, path.stat().st_size, sha256_of(path))
 
-    def list_keys(self, prefix: str = "") -> list[str]:
+    def listed(self, prefix: str = "") -> list[Listed]:
         """See `Store`."""
         with _explained(f"list {self.root}"):
             self._check_root()
-            found = [p.relative_to(self.root).as_posix() for p in self.root.rglob("*") if p.is_file()]
-        return sorted(key for key in found if key.startswith(prefix) and not key.endswith(PARTIAL))
+            found = []
+            for path in self.root.rglob("*"):
+                key = path.relative_to(self.root).as_posix()
+                if key.startswith(prefix) and not key.endswith(PARTIAL) and path.is_file():
+                    stat = path.stat()
+                    found.append(Listed(key, stat.st_size, f"{stat.st_mtime_ns:x}-{stat.st_ino:x}"))
+        return sorted(found, key=lambda each: each.key)
 
     def read(self, key: str) -> bytes:
         """See `Store`."""

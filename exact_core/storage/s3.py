@@ -29,6 +29,7 @@ from exact_core.environment import readable_file, shown, variable
 from exact_core.errors import ConfigError, DataError
 from exact_core.storage.base import (
     FileDigest,
+    Listed,
     ObjectInfo,
     Progress,
     Store,
@@ -131,16 +132,20 @@ class S3Store(Store):
         self._check_bucket()
         return self._requests.ask("look up", key, ask)
 
-    def list_keys(self, prefix: str = "") -> list[str]:
+    def listed(self, prefix: str = "") -> list[Listed]:
         """See `Store`."""
         base = f"{self.prefix}/" if self.prefix else ""
 
-        def ask() -> list[str]:
+        def ask() -> list[Listed]:
             found = self._client.list_objects(self.bucket, prefix=base + prefix, recursive=True)
-            return [str(item.object_name).removeprefix(base) for item in found if not item.is_dir]
+            return [
+                Listed(str(item.object_name).removeprefix(base), item.size or 0, str(item.etag or ""))
+                for item in found
+                if not item.is_dir
+            ]
 
         self._check_bucket()
-        return sorted(self._requests.ask("list", prefix, ask))
+        return sorted(self._requests.ask("list", prefix, ask), key=lambda each: each.key)
 
     def read(self, key: str) -> bytes:
         """See `Store`."""

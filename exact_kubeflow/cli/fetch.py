@@ -39,6 +39,10 @@ def fetch(
     token_host: Annotated[
         list[str], typer.Option(help="A host beside the API's that gets EXACT_STAC_TOKEN; may be repeated.")
     ] = [],
+    sign: Annotated[
+        str, typer.Option(help="Address that gives SAS tokens; the Planetary Computer's catalogue needs no name.")
+    ] = "",
+    missing: Annotated[int, typer.Option(min=0, help="Images that may fail and are then left out.")] = 0,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Files read at once.")] = 4,
 ) -> None:
     """Read a season of images from a STAC API: the area's part of each file, only what is not there yet."""
@@ -48,6 +52,7 @@ def fetch(
     from exact_core.data.stac.search import Wanted, open_source
     from exact_core.data.stac.web import Web
     from exact_core.errors import ConfigError
+    from exact_core.stages.fetch import presign
 
     if end < start:
         raise ConfigError(f"--end {end:%Y-%m-%d} is before --start {start:%Y-%m-%d}")
@@ -55,8 +60,8 @@ def fetch(
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"--bands {bands!r}: expected names of bands, each once, as B02,B03,B04,B08")
     wanted = Wanted(area_of(bbox=bbox, file=area), start.date(), end.date(), max_cloud)
-    source = open_source(Web(url, token_hosts=token_host), url, collection)
-    asked = Fetch(source, wanted, names, crs=crs, skip=frozenset(skip), workers=workers)
+    source = open_source(Web(url, token_hosts=token_host, sign=sign, s3=presign), url, collection)
+    asked = Fetch(source, wanted, names, crs=crs, skip=frozenset(skip), workers=workers, missing=missing)
     with tqdm(desc="fetch", unit="file", disable=None) as bar:
 
         def update(count: int) -> None:

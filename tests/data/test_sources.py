@@ -120,10 +120,12 @@ def test_a_new_source_is_one_file_and_one_line(toy, tmp_path):
     assert resolve_season("auto", source=text, **season) == ""
     with pytest.raises(ConfigError, match=f"`exact ingest toy {toy} DATASET`"):
         inspect(config, text, season="", model=None, out=tmp_path / "page.html")
-    with pytest.raises(ConfigError, match=r"toy:.*only images of an area can be mapped; expected season:PATH"):
+    with pytest.raises(
+        ConfigError, match=r"toy:.*only images of an area can be mapped; expected season:PATH or stac:URL"
+    ):
         check_mapped(text)
     with pytest.raises(DataError, match=r"no \.npz here"):
-        source_of("toy").ingest(tmp_path / "code", DataConfig(), tmp_path / "e", seed=0)
+        source_of("toy").ingest(tmp_path / "code", DataConfig(), tmp_path / "e", seed=0, origin=text)
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)

@@ -336,7 +336,7 @@ def test_a_corrupt_mask_shard_is_named(finished, tmp_path, config, dataset):
 
 @pytest.mark.parametrize("source", ["", "synthetic:here", "pastis", "germany", "season:", "ftp:somewhere"])
 def test_an_unknown_source_names_the_known_ones(source, tmp_path, config):
-    with pytest.raises(ExactError, match=r"synthetic, pastis:PATH, germany:PATH or season:PATH"):
+    with pytest.raises(ExactError, match=r"synthetic, pastis:PATH, germany:PATH, season:PATH or stac:URL"):
         ingest(config, source=source, season="", out=tmp_path / "d", tracker=TRACKER)
 
 

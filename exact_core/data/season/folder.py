@@ -50,7 +50,7 @@ class SeasonFile(SeasonConfig):
     stride: int | None = Field(None, ge=1, description="step between windows, pixels; None: as data.stride")
 
 
-def ingest_season(source: Path, config: DataConfig, out: Path, *, seed: int) -> None:
+def ingest_season(source: Path, config: DataConfig, out: Path, *, seed: int, origin: str = "") -> None:
     """Read a season from disk and write it as a dataset of windows.
 
     Windows are cut from a scene with labels by its grid, and taken where a table of tags says. A scene of enough blocks
@@ -64,6 +64,7 @@ def ingest_season(source: Path, config: DataConfig, out: Path, *, seed: int) -> 
             before season.yaml.
         out: folder of the dataset.
         seed: draws the splits.
+        origin: what the dataset says it was made of; empty: the folder.
 
     Raises:
         ConfigError: season.yaml has an unknown key or a wrong value, or there is a validation share but no test share.
@@ -82,7 +83,7 @@ def ingest_season(source: Path, config: DataConfig, out: Path, *, seed: int) -> 
     with DatasetWriter(
         out,
         name="season",
-        source=f"season:{source}",
+        source=origin or f"season:{source}",
         bands=settings.bands,
         classes=found.classes,
         colours=found.colours,

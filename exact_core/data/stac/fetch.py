@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import rasterio
 from pydantic import Field, ValidationError
@@ -75,6 +75,25 @@ class Fetched(Settings):
     notes: tuple[str, ...] = ()
 
 
+class Shelf(Protocol):
+    """Where files of earlier fetches of the same catalogue are kept, whichever machine read them."""
+
+    def load(self) -> str:
+        """`fetched.json` of all of them; empty where there is none."""
+
+    def save(self, text: str) -> None:
+        """Keep `fetched.json`."""
+
+    def take(self, file: FetchedFile, target: Path) -> bool:
+        """Put a file to its place; whether it was there, whole."""
+
+    def put(self, path: Path, file: FetchedFile) -> None:
+        """Keep a file."""
+
+    def below(self, name: str) -> Shelf:
+        """The shelf of one cell."""
+
+
 @dataclass(frozen=True)
 class Fetch:
     """What is asked for. crs: None: that which covers most of the area. skip: identities of items."""
@@ -87,6 +106,10 @@ class Fetch:
     name: str | None = None
     skip: frozenset[str] = frozenset()
     workers: int = 4
+    missing: int = 0
+    """Images that may fail and are then left out, named in a note."""
+    shelf: Shelf | None = None
+    """Keeps files for later fetches, also on other machines."""
 
     @property
     def web(self) -> Web:
@@ -96,9 +119,10 @@ class Fetch:
 
 @dataclass
 class Summary:
-    """What a fetch did. bytes: read and written now. empty: cells without an image."""
+    """What a fetch did. bytes: read and written now. empty: cells without an image. missing: left out, failed."""
 
     images: int = 0
+    missing: int = 0
     files_read: int = 0
     files_kept: int = 0
     bytes: int = 0
@@ -127,6 +151,7 @@ def fetch_season(fetch: Fetch, out: Path, *, progress: Progress | None = None) -
         crs=fetch.crs,
         bounds=fetch.bounds,
         skip=fetch.skip,
+        missing=fetch.missing,
         workers=fetch.workers,
     )
     files = {item.id: {band: out / item.folder / f"{band}.tif" for band in item.assets} for item in plan.items}
@@ -135,26 +160,35 @@ def fetch_season(fetch: Fetch, out: Path, *, progress: Progress | None = None) -
     ledger = _Ledger(out, fetch)
     summary = Summary(images=len(plan.items), notes=list(plan.notes))
     with rasterio.Env(GDAL_CACHEMAX=CACHE):
-        _read_all(fetch, plan, ledger, summary, progress)
-    ledger.publish(plan.notes)
+        failed = _read_all(fetch, plan, ledger, summary, progress)
+    items = [item for item in plan.items if item.id not in failed]
+    if not items:
+        raise _failure(failed, plan)
+    summary.missing, summary.images = len(failed) + len(plan.missing), len(items)
+    summary.notes += [f"image {name} is missing: {error}" for name, error in {**plan.missing, **failed}.items()]
+    ledger.publish(tuple(summary.notes))
     write_catalogue(
         out,
         name=fetch.name or fetch.source.name,
         collection=fetch.source.collection,
-        items=plan.items,
+        items=items,
     )
     return summary
 
 
-def _read_all(fetch: Fetch, plan: Plan, ledger: _Ledger, summary: Summary, progress: Progress | None) -> None:
-    """Every file, several at once; a broken one does not stop the others."""
+def _read_all(
+    fetch: Fetch, plan: Plan, ledger: _Ledger, summary: Summary, progress: Progress | None
+) -> dict[str, ExactError]:
+    """Every file, several at once; a broken one does not stop the others. Returns the images that may be missing."""
     failed: dict[str, ExactError] = {}
+    allowed = fetch.missing - len(plan.missing)
+    most = MOST_FAILED + allowed
     jobs = ((item, asset) for item in plan.items for asset in item.assets.values())
     running: dict[Future[tuple[FetchedFile, bool]], RemoteItem] = {}
     pool = ThreadPoolExecutor(fetch.workers)
     try:
         while True:
-            while len(running) < fetch.workers and len(failed) < MOST_FAILED and (job := next(jobs, None)):
+            while len(running) < fetch.workers and len(failed) < most and (job := next(jobs, None)):
                 running[pool.submit(_read_one, fetch, plan, ledger, *job)] = job[0]
             if not running:
                 break
@@ -175,8 +209,9 @@ def _read_all(fetch: Fetch, plan: Plan, ledger: _Ledger, summary: Summary, progr
     finally:
         pool.shutdown(cancel_futures=True)
         ledger.publish(plan.notes)
-    if failed:
+    if len(failed) > allowed:
         raise _failure(failed, plan)
+    return failed
 
 
 def _failure(failed: dict[str, ExactError], plan: Plan) -> ExactError:
@@ -209,7 +244,7 @@ def _read_one(
         "bounds": plan.bounds,
     }
     known = ledger.known(name)
-    if known is not None and known == known.model_copy(update=asked) and ledger.is_whole(known):
+    if known is not None and known == known.model_copy(update=asked) and ledger.has(known):
         # An item that tells when it was updated needs no look at its files.
         if item.updated or not (known.etag or known.modified):
             return known, False
@@ -219,7 +254,10 @@ def _read_one(
     ledger.reopen()
     copied = copy_window(fetch.web, asset, ledger.folder / name, crs=plan.crs, bounds=plan.bounds, where=where)
     remote = {"etag": copied.remote.etag, "modified": copied.remote.modified, "source_bytes": copied.remote.size}
-    return FetchedFile.model_validate({**asked, **remote, "bytes": copied.size, "sha256": copied.sha256}), True
+    file = FetchedFile.model_validate({**asked, **remote, "bytes": copied.size, "sha256": copied.sha256})
+    if fetch.shelf is not None:
+        fetch.shelf.put(ledger.folder / name, file)
+    return file, True
 
 
 class _Ledger:
@@ -235,12 +273,14 @@ class _Ledger:
         self._lock = threading.Lock()
         url, name = without_secrets(fetch.source.url), fetch.source.name
         found = _load(self._path) if self._path.exists() else Fetched(url=url, collection=name)
+        self._shelf = fetch.shelf
+        shelved = _shelved(fetch.shelf, url, name)
         if (found.url, found.collection) != (url, name):
             raise DataError(f"{folder} holds images of {found.collection} from {found.url}; choose another folder")
         if not self._path.exists() and any(folder.glob("*.json")):
             raise DataError(f"{folder} holds a catalogue that was not fetched; choose another folder")
         self._found, self._written = found, 0.0
-        self._files = {file.file: file for file in found.files}
+        self._files = {file.file: file for file in (*shelved, *found.files)}
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob("*/.*.partial"):
             leftover.unlink()
@@ -249,10 +289,12 @@ class _Ledger:
         """The record of a file."""
         return self._files.get(name)
 
-    def is_whole(self, file: FetchedFile) -> bool:
-        """Whether the file lies here as it was written."""
+    def has(self, file: FetchedFile) -> bool:
+        """Whether the file lies here as it was written, or does now that the shelf gave it."""
         path = self.folder / file.file
-        return path.is_file() and path.stat().st_size == file.bytes and sha256_of(path) == file.sha256
+        if path.is_file() and path.stat().st_size == file.bytes and sha256_of(path) == file.sha256:
+            return True
+        return self._shelf is not None and self._shelf.take(file, path)
 
     def reopen(self) -> None:
         """From here on the folder is unfinished: files of it change."""
@@ -276,10 +318,20 @@ class _Ledger:
 
     def _write(self, notes: tuple[str, ...]) -> None:
         files = tuple(self._files[name] for name in sorted(self._files))
-        publish_text(
-            self._path, self._found.model_copy(update={"files": files, "notes": notes}).model_dump_json(indent=1)
-        )
+        text = self._found.model_copy(update={"files": files, "notes": notes}).model_dump_json(indent=1)
+        publish_text(self._path, text)
+        if self._shelf is not None:
+            self._shelf.save(text)
         self._written = time.monotonic()
+
+
+def _shelved(shelf: Shelf | None, url: str, name: str) -> tuple[FetchedFile, ...]:
+    """Records of what the shelf holds; none that it may have of another catalogue or of another version."""
+    try:
+        found = Fetched.model_validate_json(shelf.load() if shelf is not None else "")
+    except ValidationError:
+        return ()
+    return found.files if (found.url, found.collection) == (url, name) else ()
 
 
 def _load(path: Path) -> Fetched:
@@ -310,6 +362,7 @@ def fetch_cells(fetch: Fetch, out: Path, size: int, *, progress: Progress | None
             done = fetch_season(_of_cell(fetch, cell), out / cell.name, progress=progress)
             entry |= {"state": "complete", "images": done.images}
             total.images, total.bytes = total.images + done.images, total.bytes + done.bytes
+            total.missing += done.missing
             total.files_read, total.files_kept = total.files_read + done.files_read, total.files_kept + done.files_kept
             total.notes += [f"{cell.name}: {note}" for note in done.notes]
         except NothingFoundError:
@@ -332,7 +385,8 @@ def fetch_cells(fetch: Fetch, out: Path, size: int, *, progress: Progress | None
 def _of_cell(fetch: Fetch, cell: Cell) -> Fetch:
     wanted = replace(fetch.wanted, geometry=cell.geometry)
     name = f"{fetch.source.name}-{cell.name}"
-    return replace(fetch, wanted=wanted, crs=cell.crs, bounds=cell.bounds, name=name)
+    shelf = None if fetch.shelf is None else fetch.shelf.below(cell.name)
+    return replace(fetch, wanted=wanted, crs=cell.crs, bounds=cell.bounds, name=name, shelf=shelf)
 
 
 def _write_cells(out: Path, fetch: Fetch, size: int, listed: list[dict[str, Any]]) -> None:

@@ -123,7 +123,7 @@ def _assets(found: Any, *, base: str, where: str, bands: tuple[str, ...]) -> dic
         if not isinstance(fields, dict) or not isinstance(fields.get("href"), str):
             continue
         for band, metres in asset_bands(key, fields, bands)[:1]:
-            if band in (*bands, SCL):
+            if band in (*bands, SCL) and not _is_zarr(fields):
                 jpeg = "jp2" in str(fields.get("type", "")).lower() or fields["href"].lower().endswith(".jp2")
                 candidates.setdefault(band, []).append(((metres, jpeg), key, fields))
     chosen = {}
@@ -138,11 +138,25 @@ def _assets(found: Any, *, base: str, where: str, bands: tuple[str, ...]) -> dic
             _, key, fields = ranked[0]
             chosen[band] = _asset(band, key, fields, base=base, where=f"{where}, asset {key}")
     if missing := [band for band in bands if band not in chosen]:
+        zarr = next((a for a in (found if isinstance(found, dict) else {}).values() if _is_zarr(a)), None)
+        if zarr is not None:
+            raise DataError(
+                f"{where}: no GeoTIFF or JPEG 2000 for band {', '.join(missing)}: its images are Zarr (media type "
+                f"{zarr.get('type') or 'none, ' + str(zarr.get('href'))[-60:]}), which is not read here; name a "
+                f"collection of files a band, as sentinel-2-l2a of another catalogue"
+            )
         keys = ", ".join(sorted(map(str, found))) if isinstance(found, dict) and found else "none"
         raise DataError(
             f"{where}: no asset for band {', '.join(missing)}; it has {keys[:300]}; name the bands to read by --bands"
         )
     return chosen
+
+
+def _is_zarr(fields: Any) -> bool:
+    """Whether an asset is a Zarr store, as those of ESA's EOPF, or a group of one."""
+    if not isinstance(fields, dict):
+        return False
+    return "zarr" in str(fields.get("type", "")).lower() or bool(re.search(r"\.zarr(/|$)", str(fields.get("href", ""))))
 
 
 def _asset(band: str, key: str, fields: Mapping[str, Any], *, base: str, where: str) -> RemoteAsset:
@@ -160,10 +174,11 @@ def _asset(band: str, key: str, fields: Mapping[str, Any], *, base: str, where: 
 
 
 def _href(fields: Mapping[str, Any], *, base: str, where: str) -> str:
-    """The first address on a web server, of the asset or of its alternates."""
+    """The first address on a web server, of the asset or of its alternates; else the first in an object store."""
     others = fields.get("alternate")
     alternates = others.values() if isinstance(others, dict) else ()
     hrefs = [fields["href"], *(other.get("href") for other in alternates if isinstance(other, dict))]
+    stored = ""
     for href in hrefs:
         try:
             full = urljoin(base, href) if isinstance(href, str) else ""
@@ -172,9 +187,13 @@ def _href(fields: Mapping[str, Any], *, base: str, where: str) -> str:
             continue
         if parts.scheme in ("http", "https") and parts.netloc and not re.search(r"[\s\x00-\x1f]", full):
             return full
+        if parts.scheme == "s3" and parts.netloc and parts.path.strip("/"):
+            stored = stored or full
+    if stored:
+        return stored
     raise DataError(
-        f"{where}: {without_secrets(hrefs[0])[:200]} is not on a web server (http, https); use a catalogue that serves "
-        f"the files by https, or download the scene and name its folder"
+        f"{where}: {without_secrets(hrefs[0])[:200]} is not on a web server (http, https) or in a store (s3); use a "
+        f"catalogue that serves the files by https, or download the scene and name its folder"
     )
 
 

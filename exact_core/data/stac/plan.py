@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,7 @@ from exact_core.data.stac.items import RemoteItem, parse_item
 from exact_core.data.stac.search import Wanted
 from exact_core.data.stac.web import Web
 from exact_core.data.stac.window_copy import Place, place_of
-from exact_core.errors import DataError
+from exact_core.errors import DataError, ExactError, ServiceError
 
 __all__ = ["NothingFoundError", "Plan", "make_plan"]
 
@@ -40,12 +40,16 @@ class NothingFoundError(DataError):
 
 @dataclass(frozen=True)
 class Plan:
-    """What is read: the images by date, their common CRS, the bounds of the window in it."""
+    """What is read: the images by date, their common CRS, the bounds of the window in it.
+
+    missing: identities of images that cannot be read and are left out, and why.
+    """
 
     crs: str
     bounds: Bounds
     items: tuple[RemoteItem, ...]
     notes: tuple[str, ...]
+    missing: Mapping[str, ExactError]
 
 
 def make_plan(
@@ -57,6 +61,7 @@ def make_plan(
     crs: str | None = None,
     bounds: Bounds | None = None,
     skip: frozenset[str] = frozenset(),
+    missing: int = 0,
     workers: int = 4,
 ) -> Plan:
     """Choose images and window.
@@ -69,13 +74,17 @@ def make_plan(
         crs: None: that of the images that cover most of the area.
         bounds: in this CRS; None: those of the area.
         skip: identities of items to leave out.
+        missing: images that may be broken, and are then left out.
         workers: files asked for at once.
 
     Raises:
         NothingFoundError: no image. DataError: items that are not what they should be.
     """
     notes: list[str] = []
-    items = _choose(found, wanted, bands, skip, notes)
+    broken: dict[str, ExactError] = {}
+    items = _choose(web, found, wanted, bands, skip, notes, broken)
+    if len(broken) > missing:
+        raise _of_many(list(broken.values()))
     if not items:
         raise NothingFoundError(
             f"no image over the area from {wanted.start} to {wanted.end}"
@@ -84,7 +93,16 @@ def make_plan(
         )
     items = _with_files(web, items, notes)
     with ThreadPoolExecutor(workers) as pool:
-        places = dict(zip((item.id for item in items), pool.map(lambda item: _place(web, item), items), strict=True))
+        found_places = zip(items, pool.map(lambda item: _place(web, item), items), strict=True)
+        places: dict[str, Place] = {}
+        for item, place in found_places:
+            if isinstance(place, Place):
+                places[item.id] = place
+            else:
+                broken[item.id] = place
+    if len(broken) > missing:
+        raise next(iter(broken.values()))
+    items = [item for item in items if item.id in places]
     if crs is None:
         crs, note = choose_crs([(item, places[item.id].crs) for item in items], wanted.geometry)
         notes += [note] if note else []
@@ -98,27 +116,29 @@ def make_plan(
     items = _once(
         items, {name: _covers(place.extent, window) for name, place in places.items()}, wanted.geometry, notes
     )
-    return Plan(crs, window, tuple(sorted(items, key=lambda item: (item.moment, item.id))), tuple(notes))
+    return Plan(crs, window, tuple(sorted(items, key=lambda item: (item.moment, item.id))), tuple(notes), broken)
 
 
 def _choose(
+    web: Web,
     found: Iterable[tuple[dict[str, Any], str]],
     wanted: Wanted,
     bands: tuple[str, ...],
     skip: frozenset[str],
     notes: list[str],
+    broken: dict[str, ExactError],
 ) -> list[RemoteItem]:
-    """Items that are wanted; the server was told so, but some do not listen."""
+    """Items that are wanted; the server was told so, but some do not listen. broken: gets those that are none."""
     items: dict[str, RemoteItem] = {}
-    broken: list[str] = []
     cloudy = 0
     for raw, base in found:
         if isinstance(raw, dict) and str(raw.get("id")) in skip:
             continue
         try:
             item = parse_item(raw, base=base, bands=bands)
+            _check_addresses(web, item)
         except DataError as error:
-            broken.append(str(error))
+            broken[_named(raw) or f"item {len(broken) + 1} without an id"] = error
             continue
         if not (
             wanted.start <= item.moment.astimezone(dt.UTC).date() <= wanted.end
@@ -129,20 +149,39 @@ def _choose(
             cloudy += 1
             continue
         items[item.id] = item
-    if broken:
-        more = f"\n... and {len(broken) - SHOWN} more" if len(broken) > SHOWN else ""
-        raise DataError("\n".join(broken[:SHOWN]) + more)
     if cloudy:
         notes.append(f"{cloudy} images with more than {wanted.max_cloud:g} % clouds were left out")
     return list(items.values())
 
 
-def _place(web: Web, item: RemoteItem) -> Place:
-    """CRS and extent of an image, by what the item says or by the head of one of its files."""
+def _check_addresses(web: Web, item: RemoteItem) -> None:
+    for asset in item.assets.values():
+        if asset.href.startswith("s3://") and not web.reads_stores:
+            raise DataError(
+                f"item {item.id}, asset {asset.key}: {asset.href} is not on a web server (http, https), and nothing "
+                f"here signs its address"
+            )
+
+
+def _named(raw: Any) -> str:
+    name = raw.get("id") if isinstance(raw, dict) else None
+    return name if isinstance(name, str) else ""
+
+
+def _of_many(broken: list[ExactError]) -> DataError:
+    more = f"\n... and {len(broken) - SHOWN} more" if len(broken) > SHOWN else ""
+    return DataError("\n".join(map(str, broken[:SHOWN])) + more)
+
+
+def _place(web: Web, item: RemoteItem) -> Place | ExactError:
+    """CRS and extent of an image, by what the item says or by the head of one of its files; or why there is none."""
     if item.crs is not None and item.extent is not None:
         return Place(item.crs, item.extent)
     first = next(iter(item.assets.values()))
-    return place_of(web, first, where=f"item {item.id}, asset {first.key}")
+    try:
+        return place_of(web, first, where=f"item {item.id}, asset {first.key}")
+    except (DataError, ServiceError) as error:
+        return error
 
 
 def _once(

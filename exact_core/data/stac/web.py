@@ -4,7 +4,8 @@
     EXACT_STAC_TOKEN_COMMAND   a command that prints one, run anew when it expires or a server answers 401; either the
                                bare token or JSON with `access_token` and `expires_in`
 
-A token goes to the API's own host and to hosts that were named, nowhere else.
+A token goes to the API's own host and to hosts that were named, nowhere else. Files that need a signature in their
+address instead get it when they are read: see signing.py.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from pystac_client.stac_api_io import StacApiIO
 from urllib3 import Retry
 from urllib3.exceptions import MaxRetryError
 
+from exact_core.data.stac.signing import S3Signer, SasTokens, sas_endpoint
 from exact_core.errors import ConfigError, DataError, ExactError, ServiceError
 
 __all__ = ["Token", "Web", "WebOptions", "without_secrets"]
@@ -160,6 +162,8 @@ class Web(StacApiIO):  # type: ignore[misc, unused-ignore]
         url: of the API or catalogue; its host gets the token.
         token: None: by the environment.
         token_hosts: further hosts (`data.example.org`, or with a port) that get the token.
+        sign: address that gives SAS tokens; empty: that of the Planetary Computer for its own catalogue, else none.
+        s3: signs addresses of objects that items name by s3://; None: such items cannot be read.
     """
 
     def __init__(
@@ -169,12 +173,17 @@ class Web(StacApiIO):  # type: ignore[misc, unused-ignore]
         token: Token | None = None,
         token_hosts: Iterable[str] = (),
         options: WebOptions | None = None,
+        sign: str = "",
+        s3: S3Signer | None = None,
     ) -> None:
         parts = _split(url)
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise ConfigError(f"{url!r}: not an address of a STAC API or catalogue; expected http(s)://HOST/...")
         self.options = options or WebOptions()
         self.token = token or Token.from_environment()
+        endpoint = sas_endpoint(url, sign)
+        self._sas = SasTokens(endpoint, lambda place: _document(self, place)) if endpoint else None
+        self._s3 = s3
         self._scheme, self._hosts = parts.scheme, {_host(url), *token_hosts}
         retries = Retry(
             total=self.options.attempts - 1,
@@ -192,6 +201,23 @@ class Web(StacApiIO):  # type: ignore[misc, unused-ignore]
         # A token that came in by https never leaves by http.
         safe = _split(url).scheme in ("https", self._scheme)
         return self.token.get() if safe and _host(url) in self._hosts else ""
+
+    @property
+    def reads_stores(self) -> bool:
+        """Whether s3:// addresses can be read."""
+        return self._s3 is not None
+
+    def signed(self, url: str) -> str:
+        """The address that a file is read by: with its signature, where it needs one.
+
+        Raises:
+            ServiceError: no signature to be had.
+        """
+        if url.startswith("s3://"):
+            assert self._s3 is not None, "make_plan refuses it first"
+            bucket, _, key = url.removeprefix("s3://").partition("/")
+            return self._s3(bucket, key)
+        return self._sas.sign(url) if self._sas is not None and self._sas.signs(url) else url
 
     def request(
         self,
@@ -233,13 +259,13 @@ class Web(StacApiIO):  # type: ignore[misc, unused-ignore]
             token = self.token_for(url)
             wanted = {"Range": f"bytes=0-{HEAD_BYTES - 1}", "Accept-Encoding": "identity", **_bearer(token)}
             try:
-                with self.session.get(url, headers=wanted, timeout=self.timeout, stream=True) as answer:
+                with self.session.get(self.signed(url), headers=wanted, timeout=self.timeout, stream=True) as answer:
                     if answer.status_code == 401 and not renewed and token and self.token.renew(token):
                         renewed = True
                         continue
                     if answer.status_code in (200, 206):
                         return _head(answer, where)
-                    raise _refusal(answer.status_code, where, token=bool(token))
+                    raise _refusal(answer.status_code, where, url, token=bool(token), signed=self.signed(url) != url)
             except requests.RequestException as error:
                 if not _broke_off(error) or attempt == self.options.attempts:
                     raise ServiceError(
@@ -274,12 +300,37 @@ def _head(answer: requests.Response, where: str) -> Head:
     )
 
 
-def _refusal(status: int, where: str, *, token: bool) -> ExactError:
+def _document(web: Web, url: str) -> dict[str, Any]:
+    try:
+        document = json.loads(web.request(url))
+    except ValueError as error:
+        raise ServiceError(f"{without_secrets(url)}: not JSON; check the address that signs") from error
+    return document if isinstance(document, dict) else {}
+
+
+def _refusal(status: int, where: str, url: str, *, token: bool, signed: bool) -> ExactError:
     if status in (404, 410):
         return DataError(f"{where}: no such file (HTTP {status}); the catalogue names what is gone: search again later")
-    if status in (401, 403):
-        return ServiceError(f"{where}: not allowed (HTTP {status}); {_token_help(token=token)}")
+    # Azure answers 409 where its storage account is not public.
+    if status in (401, 403, 409):
+        return ServiceError(f"{where}: not allowed (HTTP {status}); {_refusal_help(url, token=token, signed=signed)}")
     return ServiceError(f"{where}: HTTP {status}; try again later")
+
+
+def _refusal_help(url: str, *, token: bool, signed: bool) -> str:
+    if url.startswith("s3://"):
+        return (
+            "check EXACT_STAC_S3_ENDPOINT_URL, _ACCESS_KEY_ID, _SECRET_ACCESS_KEY and _REGION (or AWS_...), and set "
+            "EXACT_STAC_S3_REQUESTER_PAYS=1 for a bucket whose reader pays"
+        )
+    if signed:
+        return "its address was signed, and the signature is not accepted: check sign= and this machine's clock"
+    if token:
+        return _token_help(token=token)
+    return (
+        f"{_token_help(token=token)} (token_host=); its address was not signed either: name what signs it by --sign "
+        f"(sign=), unless it is the Planetary Computer's own catalogue"
+    )
 
 
 def _token_help(*, token: bool) -> str:

@@ -135,11 +135,13 @@ def _reading(web: Web, asset: RemoteAsset, where: str, read: Callable[[Any], Res
         head, driver = _checked(web, asset, shown)
         try:
             # The parts of a file are not kept after it is closed: another try must not read the broken ones again.
-            with _environment(web, asset), rasterio.open(f"/vsicurl/{asset.href}", driver=driver) as file:
+            # Signed anew at each try: what signs may have been what failed.
+            href = web.signed(asset.href)
+            with _environment(web, asset, href), rasterio.open(f"/vsicurl/{href}", driver=driver) as file:
                 _check_file(file, asset, shown)
                 return read(file), head
         except RasterioError as error:
-            said = str(error.__cause__ or error).replace(asset.href, _show(asset))
+            said = str(error.__cause__ or error).replace(href, _show(asset))
             if attempt == READS:
                 raise DataError(
                     f"{shown}: cannot be read: {said}; the file is damaged or truncated where it lies, or its server "
@@ -233,9 +235,9 @@ def _pieces(file: Any, window: Window) -> Iterator[tuple[Window, Window]]:
 
 
 @contextmanager
-def _environment(web: Web, asset: RemoteAsset) -> Iterator[None]:
-    """GDAL's settings for one file, of this thread alone."""
-    parts = urlsplit(asset.href)
+def _environment(web: Web, asset: RemoteAsset, href: str) -> Iterator[None]:
+    """GDAL's settings for one file, of this thread alone. href: the asset's, signed where it needs to be."""
+    parts = urlsplit(href)
     token = web.token_for(asset.href)
     with rasterio.Env(
         GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR",
@@ -246,6 +248,8 @@ def _environment(web: Web, asset: RemoteAsset) -> Iterator[None]:
         GDAL_HTTP_LOW_SPEED_LIMIT=1,
         GDAL_INGESTED_BYTES_AT_OPEN=32768,
         CPL_VSIL_CURL_NON_CACHED=f"/vsicurl/{parts.scheme}://{parts.netloc}",
+        # A signature for GET is none for HEAD.
+        CPL_VSIL_CURL_USE_HEAD="YES" if href == asset.href else "NO",
         GDAL_HTTP_HEADERS=f"Authorization: Bearer {token}" if token else "",
     ):
         yield

@@ -1,0 +1,434 @@
+"""Sources by address: what a source names, wherever it lies, as a folder of this disk.
+
+    season:PATH                     a folder, as it is
+    season:s3://bucket/prefix       a folder in a store: what is new or has changed there is fetched
+    season:s3://….json              a published folder, by its pointer (`exact store put`, or this stage)
+    stac:https://…?collection=…     a catalogue: images are searched and read (exact_core.data.stac)
+
+Folders lie under EXACT_CACHE_DIR/sources, one for each address and season, and are kept: a second call fetches what is
+new, and a killed one goes on. With EXACT_STORE, files that were read from a catalogue are kept there too, under their
+digests, so that no other machine and no later season reads them again.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from exact_core.artifacts.stage_files import STORE_VARIABLE
+from exact_core.config import RunConfig
+from exact_core.data.season.labels import VECTORS
+from exact_core.data.season.rasters import RASTERS
+from exact_core.data.sources import Survey, parse_source, source_of
+from exact_core.data.stac.address import StacAddress, parse_address, parse_labels
+from exact_core.data.stac.fetch import Fetch, FetchedFile, fetch_cells, fetch_season
+from exact_core.data.stac.grid import area_of
+from exact_core.data.stac.plan import make_plan
+from exact_core.data.stac.search import Wanted, open_source
+from exact_core.data.stac.web import Token, Web, without_secrets
+from exact_core.errors import ConfigError, CorruptError, DataError, ServiceError
+from exact_core.files import link_or_copy
+from exact_core.storage import (
+    Store,
+    content_key,
+    default_cache,
+    fetch_folder,
+    mirror,
+    open_object,
+    open_store,
+    publish_folder,
+    read_pointer,
+)
+from exact_core.storage.base import digest_file
+from exact_core.storage.locks import exclusive
+from exact_core.tracking.runs import Tracker
+
+__all__ = ["Arrived", "fetch_source", "local_place", "presign", "survey_source"]
+
+log = logging.getLogger(__name__)
+
+MANIFESTS = ("collection.json", "cells.json")
+"""Of folders of fetched images: one scene, or one a cell."""
+CATALOGUES = ("collection.json", "catalog.json")
+
+
+@dataclass
+class Arrived:
+    """What a fetch did."""
+
+    folder: Path | str
+    """Where the data is now; of a source without a place, empty."""
+    source: str
+    """The source that later steps read: one that is no longer changed by what happens elsewhere, where there is one."""
+    images: int = 0
+    files_read: int = 0
+    """Files fetched now."""
+    files_kept: int = 0
+    """Files that were here, or in the store."""
+    bytes: int = 0
+    """Fetched now."""
+    missing: int = 0
+    """Images that failed and were left out."""
+    labelled: bool = False
+    """Whether labels were named and are there."""
+    notes: list[str] = field(default_factory=list)
+
+
+def fetch_source(config: RunConfig, *, source: str, tracker: Tracker) -> Arrived:
+    """Fetch what a source names, and say by what source later steps read just that.
+
+    Images of a catalogue go to EXACT_STORE, if it is set, as a folder under its digest, and later steps read
+    `season:POINTER` from there. Without a store, and for a folder in a store, they read the same source as given.
+
+    Args:
+        config: `data.season` says days and bands; see `with_season`.
+        source: one of `exact_core.data.sources`.
+        tracker: gets numbers of images and files.
+
+    Raises:
+        ConfigError: an address that is none, or a season that is not known.
+        DataError: nothing there, or more images failed than the address allows. What was read by then stays.
+        ServiceError: a server failed for good.
+    """
+    found = _arrive(config, source)
+    store, place = os.environ.get(STORE_VARIABLE), parse_source(source)[1]
+    if store and _scheme(place) in ("http", "https"):
+        folder = Path(found.folder)
+        manifest = next(name for name in MANIFESTS if (folder / name).is_file())
+        found.source = f"season:{publish_folder(folder, manifest, store).uri}"
+    for note in found.notes:
+        log.info("fetch: note: %s", note)
+    log.info(
+        "fetch: %s: %d images, %d files fetched (%.1f MB), %d unchanged, %d images missing; read as %s",
+        without_secrets(source),
+        *(found.images, found.files_read, found.bytes / 1e6, found.files_kept, found.missing, found.source),
+    )
+    tracker.log_summary(
+        {
+            "images": float(found.images),
+            "files_fetched": float(found.files_read),
+            "files_unchanged": float(found.files_kept),
+            "images_missing": float(found.missing),
+        }
+    )
+    tracker.set_tags({"exact.source": found.source})
+    return found
+
+
+def local_place(config: RunConfig, source: str) -> Path | str:
+    """The file or folder of this disk that holds what a source names, fetched if need be; errors as `fetch_source`."""
+    return _arrive(config, source).folder
+
+
+def survey_source(config: RunConfig, source: str) -> Survey:
+    """What a source promises; of a catalogue, by a search, without reading an image. Errors as `fetch_source`.
+
+    Where a schedule will name the season, a catalogue is asked for the last 365 days.
+    """
+    kind, place = parse_source(source)
+    if _scheme(place) not in ("http", "https"):
+        return source_of(kind).survey(local_place(config, source), config.data)
+    season = config.data.season
+    if season.start is None:
+        last = season.model_copy(update={"start": dt.datetime.now(dt.UTC).date() - dt.timedelta(days=364), "days": 365})
+        config = config.model_copy(update={"data": config.data.model_copy(update={"season": last})})
+    asked = parse_address(place)
+    fetch = _asked(asked, config, _folder_of(place))
+    plan = make_plan(
+        fetch.web,
+        fetch.source.items(fetch.wanted),
+        fetch.wanted,
+        bands=fetch.bands,
+        crs=fetch.crs,
+        skip=fetch.skip,
+        missing=fetch.missing,
+    )
+    return Survey(len({item.moment.date() for item in plan.items}), len(fetch.bands))
+
+
+def presign(bucket: str, key: str) -> str:
+    """A signed address of an object; see `exact_core.storage.presign`.
+
+    Raises:
+        ServiceError: the minio package is not installed.
+    """
+    try:
+        from exact_core.storage.presign import presigned
+    except ImportError as error:
+        raise ServiceError(
+            f"s3://{bucket}/{key}: minio is not installed: pip install 'exact-kubeflow[store]'"
+        ) from error
+    return presigned(bucket, key)
+
+
+def _arrive(config: RunConfig, source: str) -> Arrived:
+    """By what an address begins with."""
+    place = parse_source(source)[1]
+    ways: dict[str, Callable[[RunConfig, str, str], Arrived]] = {
+        "": lambda _, source, place: Arrived(place and Path(place), source),
+        "s3": _from_store,
+        "file": _from_store,
+        "http": _from_catalogue,
+        "https": _from_catalogue,
+    }
+    return ways[_scheme(place)](config, source, place)
+
+
+def _scheme(place: str) -> str:
+    """What stands before `:/`; one slash may be lost on a command line."""
+    match = re.match(r"(https?|s3|file):/", place)
+    return match[1] if match else ""
+
+
+def _folder_of(*parts: object) -> Path:
+    """The folder of an address, and of whatever else decides what it holds."""
+    name = hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:20]
+    return default_cache().root / "sources" / name
+
+
+def _year(config: RunConfig) -> int | None:
+    start = config.data.season.start
+    return None if start is None else start.year
+
+
+# A folder in a store
+
+
+def _from_store(config: RunConfig, source: str, place: str) -> Arrived:
+    address, labels = parse_labels(place)
+    folder = _folder_of(address, labels, _year(config) if labels else None)
+    found = Arrived(folder, source)
+    name = PurePosixPath(address).name
+    if name.endswith(".json") and name not in CATALOGUES:
+        pointer = read_pointer(address)
+        fetch_folder(pointer, folder)
+        found.files_kept = len(pointer.files) + 1
+    else:
+        base = address.removesuffix(f"/{name}") if name in CATALOGUES else address.rstrip("/")
+        done = mirror(open_store(base), folder, wanted=lambda key: not (labels and key.startswith("labels/")))
+        found.files_read, found.bytes = done.fetched, done.bytes
+        found.files_kept = done.files - done.fetched
+    if labels:
+        _place_labels(labels, folder, _year(config), found)
+    return found
+
+
+# A catalogue
+
+
+def _from_catalogue(config: RunConfig, source: str, place: str) -> Arrived:
+    asked = parse_address(place)
+    start, end = _days(asked, config)
+    folder = _folder_of(place, start, end, config.data.season.bands)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with exclusive(folder.with_name(f"{folder.name}.lock")):
+        fetch = _asked(asked, config, folder)
+        done = fetch_season(fetch, folder) if asked.cell is None else fetch_cells(fetch, folder, asked.cell)
+        found = Arrived(
+            folder,
+            source,
+            images=done.images,
+            files_read=done.files_read,
+            files_kept=done.files_kept,
+            bytes=done.bytes,
+            missing=done.missing,
+            notes=done.notes,
+        )
+        _place_labels(asked.labels, folder, start.year, found)
+    return found
+
+
+def _days(asked: StacAddress, config: RunConfig) -> tuple[dt.date, dt.date]:
+    """First and last day."""
+    if asked.start is not None and asked.end is not None:
+        return asked.start, asked.end
+    season = config.data.season
+    if season.start is None or season.days is None:
+        raise ConfigError(
+            "which days are to be fetched is not known: give the season (2021 or 2021-09-01/300), or start= and end= "
+            "in the address"
+        )
+    return season.start, season.start + dt.timedelta(days=season.days - 1)
+
+
+def _asked(asked: StacAddress, config: RunConfig, folder: Path) -> Fetch:
+    """The fetch that an address asks for."""
+    outline = None
+    if asked.area:
+        outline = folder.with_name(f"{folder.name}.area.geojson")
+        outline.parent.mkdir(parents=True, exist_ok=True)
+        _copy(asked.area, outline)
+    web = Web(asked.url, token_hosts=asked.token_host, sign=asked.sign, s3=presign)
+    start, end = _days(asked, config)
+    store = os.environ.get(STORE_VARIABLE)
+    # One for all seasons: they may overlap.
+    said = [asked.url, asked.collection, asked.bbox, asked.area, asked.crs, asked.cell]
+    shelf_name = hashlib.sha256(json.dumps(said).encode()).hexdigest()[:20]
+    return Fetch(
+        open_source(web, asked.url, asked.collection),
+        Wanted(area_of(bbox=asked.bbox, file=outline), start, end, asked.cloud),
+        asked.bands or config.data.season.bands,
+        crs=asked.crs,
+        skip=frozenset(asked.skip),
+        missing=asked.missing,
+        shelf=StoreShelf(open_store(store), open_store(store).below("sources"), shelf_name) if store else None,
+    )
+
+
+@dataclass(frozen=True)
+class StoreShelf:
+    """Fetched files in a store under their digests; what they are is in `records`, under NAME/fetched.json."""
+
+    store: Store
+    records: Store
+    name: str
+
+    def load(self) -> str:
+        """See `Shelf`."""
+        key = f"{self.name}/fetched.json"
+        return self.records.read(key).decode() if self.records.head(key) is not None else ""
+
+    def save(self, text: str) -> None:
+        """See `Shelf`."""
+        self.records.write(f"{self.name}/fetched.json", text.encode())
+
+    def take(self, file: FetchedFile, target: Path) -> bool:
+        """See `Shelf`. A file that the store has lost, or altered, is read from its source again."""
+        key = content_key(file.sha256)
+        try:
+            with default_cache().use(self.store, key, sha256=file.sha256, size=file.bytes) as copy:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                partial = target.with_name(f".{target.name}.partial")
+                link_or_copy(copy, partial)
+                os.replace(partial, target)
+        except (CorruptError, DataError) as error:
+            log.warning("%s; read from its source again", error)
+            return False
+        return True
+
+    def put(self, path: Path, file: FetchedFile) -> None:
+        """See `Shelf`."""
+        digest = digest_file(path, self.store.options.part_bytes)
+        self.store.upload(path, content_key(file.sha256), digest=digest)
+
+    def below(self, name: str) -> StoreShelf:
+        """See `Shelf`."""
+        return StoreShelf(self.store, self.records, f"{self.name}/{name}")
+
+
+# Labels
+
+
+def _place_labels(addresses: tuple[str, ...], folder: Path, year: int | None, found: Arrived) -> None:
+    """Put labels to the place where a season has them; an address with {year} may name what is not there yet."""
+    fetched = folder.with_name(f"{folder.name}.labels")
+    target = folder / "labels"
+    shutil.rmtree(target, ignore_errors=True)
+    for number, address in enumerate(addresses):
+        if "{year}" in address and year is None:
+            raise ConfigError(f"{address}: which year is not known; give the season (2021 or 2021-09-01/300)")
+        named = address.replace("{year}", str(year))
+        try:
+            for path in _labels_at(named, fetched / str(number)):
+                target.mkdir(parents=True, exist_ok=True)
+                # A folder's names are right; a single file gets the name that is looked for.
+                link_or_copy(path, target / (path.name if named.endswith("/") else _label_name(named, path.name)))
+        except DataError as error:
+            if named == address:
+                raise
+            found.notes.append(f"no labels of {year} yet: {error}")
+    found.labelled = target.is_dir()
+
+
+def _labels_at(address: str, folder: Path) -> list[Path]:
+    """The files at an address, on this disk."""
+    scheme = _scheme(address)
+    if address.endswith("/") and scheme in ("s3", "file"):
+        mirror(open_store(address.rstrip("/")), folder)
+        return sorted(path for path in folder.iterdir() if path.is_file())
+    if not scheme and Path(address).is_dir():
+        return sorted(path for path in Path(address).iterdir() if path.is_file())
+    target = folder / PurePosixPath(address.partition("?")[0]).name
+    folder.mkdir(parents=True, exist_ok=True)
+    _copy(address, target)
+    return [target]
+
+
+def _label_name(address: str, name: str) -> str:
+    """The name by which ingest finds a file of labels.
+
+    Raises:
+        ConfigError: a file of another kind.
+    """
+    suffix = Path(name).suffix.lower()
+    if name in ("legend.csv", "season.yaml"):
+        return name
+    if suffix in VECTORS:
+        return f"parcels{suffix}"
+    if suffix in RASTERS:
+        return "crop_type.tif"
+    if suffix == ".csv":
+        return "tags.csv"
+    raise ConfigError(
+        f"labels = {address!r}: {suffix or 'no ending'} is no kind of labels; expected {', '.join(VECTORS)}, .tif "
+        f"or .csv"
+    )
+
+
+def _copy(address: str, target: Path) -> None:
+    """One file from a path, a store or the web, all of it or nothing; only if it has changed, where that can be known.
+
+    Raises:
+        DataError: it is not there. ServiceError: its server fails.
+    """
+    scheme = _scheme(address)
+    if scheme in ("http", "https"):
+        _download(address, target)
+        return
+    if scheme:
+        store, key = open_object(address)
+        copies = target.with_name(f".{target.name}.object")
+        mirror(store, copies, prefix=key, wanted=lambda each: each == key)
+        link_or_copy(copies / key, target)
+        return
+    try:
+        link_or_copy(Path(address).resolve(strict=True), target)
+    except OSError as error:
+        raise DataError(f"{address}: {error.strerror}; give a file that this machine has, s3:// or https://") from error
+
+
+def _download(url: str, target: Path) -> None:
+    """A file of a web server; one that has not changed is not sent again."""
+    # Another host than the catalogue's: it gets no token.
+    web = Web(url, token=Token())
+    record, shown = target.with_name(f"{target.name}.etag"), without_secrets(url)
+    have = record.read_text(encoding="utf-8") if record.is_file() and target.is_file() else ""
+    partial = target.with_name(f"{target.name}.partial")
+    try:
+        with web.session.get(
+            url, headers={"If-None-Match": have} if have else {}, timeout=web.timeout, stream=True
+        ) as answer:
+            if answer.status_code == 304:
+                return
+            if answer.status_code in (404, 410):
+                raise DataError(f"{shown}: no such file (HTTP {answer.status_code}); check the address")
+            if answer.status_code != 200:
+                raise ServiceError(f"{shown}: HTTP {answer.status_code}; check the address, or give a signed one")
+            with partial.open("wb") as file:
+                for chunk in answer.iter_content(2**20):
+                    file.write(chunk)
+            etag = answer.headers.get("ETag", "")
+    except OSError as error:  # requests' own are, too
+        raise ServiceError(
+            f"{shown}: cannot be read: {type(error).__name__}; check the address and the network"
+        ) from error
+    os.replace(partial, target)
+    record.write_text(etag, encoding="utf-8")
