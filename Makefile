@@ -52,11 +52,12 @@ $(TREE): Makefile
 	touch $(TREE)
 
 .PHONY: check
-check: $(READY) $(TREE) package ## lint, format, types, import contracts, packages, freshness of pipelines and locks
+check: $(READY) $(TREE) package ## lint, format, types, import contracts, structure, packages, freshness of pipelines and locks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	cd $(TREE) && $(abspath $(BIN))/lint-imports --config $(CURDIR)/.importlinter
+	$(BIN)/python tools/structure.py --check
 	$(BIN)/python -m exact_kubeflow.pipelines.compile --check
 	$(BIN)/python docker/lock.py --check
 

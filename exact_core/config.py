@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from exact_core.errors import ConfigError
+from exact_core.yaml_values import read_yaml
 
 
 class Settings(BaseModel):
@@ -116,7 +117,7 @@ class GermanyConfig(Settings):
         return self
 
 
-OffsetRule = Literal["correct", "refuse", "stated"]
+OffsetRule = Literal["correct", "refuse", "stated", 0, 1000]
 
 
 class SeasonConfig(Settings):
@@ -142,10 +143,22 @@ class SeasonConfig(Settings):
         "name", description="column of labels/legend.csv that makes the classes: each name one, or each group"
     )
     void_codes: tuple[int | str, ...] = Field((), description="codes of the label layer whose truth is unknown")
+    missing_code: Literal["void", "background", "refuse"] = Field(
+        "void",
+        description="what a parcel without a code (null or empty, whether codes are numbers or text) is: void, its "
+        "truth unknown; background, no crop; or a reason to refuse the layer",
+    )
     offset: OffsetRule = Field(
         "correct",
         description="where metadata and pixels disagree whether a date holds the offset of 1000 of baseline 04.00: the "
-        "pixels win, and it is noted; the season is refused; or metadata are believed, unchecked",
+        "pixels win, and it is noted; the season is refused; or metadata are believed, unchecked. A number: the offset "
+        "of all dates, whatever metadata and pixels say",
+    )
+    scale: float | None = Field(
+        None,
+        gt=0,
+        description="reflectance of a stored 1, of all dates, as 0.0001; None: as metadata state, else 0.0001 for "
+        "whole numbers and 1 for fractions, within bounds that reflectance of land has",
     )
     clear_classes: tuple[int, ...] = Field(
         (4, 5, 6, 7, 11),
@@ -190,10 +203,12 @@ class DataConfig(Settings):
     validation_share: float = Field(0.15, ge=0.0, lt=1.0, description="share of blocks or scenes for validation")
     test_share: float = Field(0.25, ge=0.0, lt=1.0, description="share of blocks or scenes for testing")
     shard_windows: int = Field(64, ge=1, description="windows in a shard file")
-    synthetic: SyntheticConfig = SyntheticConfig()
-    pastis: PastisConfig = PastisConfig()
-    germany: GermanyConfig = GermanyConfig()
-    season: SeasonConfig = SeasonConfig()
+    synthetic: SyntheticConfig = Field(SyntheticConfig(), description="the season that a synthetic source generates")
+    pastis: PastisConfig = Field(
+        PastisConfig(), description="which folds a PASTIS source gives to which split, and how its dates are read"
+    )
+    germany: GermanyConfig = Field(GermanyConfig(), description="which tiles of the Germany dataset are read, and how")
+    season: SeasonConfig = Field(SeasonConfig(), description="how a season folder is read: bands, clouds, labels")
 
     @model_validator(mode="after")
     def _something_to_train_on(self) -> DataConfig:
@@ -319,11 +334,15 @@ class LossConfig(Settings):
 class ClassifierConfig(Settings):
     """The tag classifier and how it learns."""
 
-    encoder: EncoderConfig = EncoderConfig()
-    prototypes: PrototypeConfig = PrototypeConfig()
-    affinity: AffinityConfig = AffinityConfig()
-    loss: LossConfig = LossConfig()
-    training: TrainingConfig = TrainingConfig()
+    encoder: EncoderConfig = Field(EncoderConfig(), description="the classifier's TSViT encoder")
+    prototypes: PrototypeConfig = Field(
+        PrototypeConfig(), description="spatial clues: how prototypes are moved and contrasted"
+    )
+    affinity: AffinityConfig = Field(
+        AffinityConfig(), description="temporal clues: how patches that look alike at a crop's dates share their CAM"
+    )
+    loss: LossConfig = Field(LossConfig(), description="weights of the parts of the classifier's loss")
+    training: TrainingConfig = Field(TrainingConfig(), description="how the classifier learns")
 
 
 class RelearnConfig(Settings):
@@ -375,7 +394,7 @@ class MasksConfig(Settings):
     threshold: Annotated[float, Field(ge=0, le=1)] | Literal["borders", "otsu", "valley"] = Field(
         "borders", description="background plane in CAM units, or the rule that chooses it without masks"
     )
-    relearn: RelearnConfig = RelearnConfig()
+    relearn: RelearnConfig = Field(RelearnConfig(), description="how a model of single pixels learns the masks again")
     validation_masks: bool = Field(
         False,
         description="choose the threshold by mIoU against the dense labels of the validation split instead, and say so",
@@ -432,9 +451,11 @@ class SegmenterConfig(Settings):
     model: Literal["tsvit", "utae"] = Field(
         "tsvit", description="TSViT (paper), which `encoder` describes, or U-TAE, which `utae` describes"
     )
-    encoder: EncoderConfig = EncoderConfig(temporal_depth=4, head_dim=32)
-    utae: UtaeConfig = UtaeConfig()
-    training: TrainingConfig = TrainingConfig(epochs=100)
+    encoder: EncoderConfig = Field(
+        EncoderConfig(temporal_depth=4, head_dim=32), description="the encoder of a TSViT segmenter"
+    )
+    utae: UtaeConfig = Field(UtaeConfig(), description="the layers of a U-TAE segmenter")
+    training: TrainingConfig = Field(TrainingConfig(epochs=100), description="how the segmenter learns")
     calibrate_on: Literal["targets", "labels"] = Field(
         "targets",
         description="what the temperature of confidence is fitted to on the validation split: what the segmenter "
@@ -481,10 +502,7 @@ class MappingConfig(Settings):
 
 
 class TransferConfig(Settings):
-    """When a new season is too unlike the training season for its map to be published.
-
-    Each pair is the value from which a finding asks for a look, and the one from which it says: do not publish.
-    """
+    """When a new season is too unlike the training season for its map to be published."""
 
     windows: int = Field(128, ge=4, description="windows that are sampled of a season")
     pixels: int = Field(2048, ge=64, description="pixel series that are sampled of a season, spread over the windows")
@@ -502,19 +520,32 @@ class TransferConfig(Settings):
     bands: tuple[float, float] = Field(
         (0.3, 0.8),
         description="Wasserstein-1 distance of a band's reflectance, over the season, in standard deviations of "
-        "training, beyond that of held-out windows of the training season",
+        "training, beyond that of held-out windows of the training season "
+        "(from which to look, from which not to publish)",
     )
-    part_bands: tuple[float, float] = Field((0.6, 1.2), description="the same in a part of the season")
+    part_bands: tuple[float, float] = Field(
+        (0.6, 1.2),
+        description="the distance of `bands` in a single part of the season "
+        "(from which to look, from which not to publish)",
+    )
     outside: tuple[float, float] = Field(
         (0.1, 0.35),
-        description="share of series that lie outside what training showed, beyond that of held-out windows (5 %)",
+        description="share of series that lie outside what training showed, beyond that of held-out windows (5 %) "
+        "(from which to look, from which not to publish)",
     )
-    shift: tuple[float, float] = Field((15.0, 30.0), description="days by which the season is early or late")
+    shift: tuple[float, float] = Field(
+        (15.0, 30.0),
+        description="days by which the season is early or late (from which to look, from which not to publish)",
+    )
     confidence: tuple[float, float] = Field(
-        (0.1, 0.25), description="loss of a class's mean confidence, of 1, against held-out windows"
+        (0.1, 0.25),
+        description="loss of a class's mean confidence, of 1, against held-out windows "
+        "(from which to look, from which not to publish)",
     )
     dates: tuple[float, float] = Field(
-        (0.05, 0.34), description="share of the key times, weighted by what they tell of the classes, that is not seen"
+        (0.05, 0.34),
+        description="share of the key times, weighted by what they tell of the classes, that is not seen "
+        "(from which to look, from which not to publish)",
     )
     smallest_class: float = Field(
         0.01, ge=0, lt=1, description="classes with a smaller share of the sampled pixels are not judged"
@@ -541,7 +572,7 @@ class PromotionConfig(Settings):
     largest_class_loss: float = Field(
         0.1, ge=0, le=1, description="no class may lose more than this in its own figure, of 1"
     )
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="of the interval")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="level of the confidence interval of the difference")
     samples: int = Field(2000, ge=100, description="draws of the paired bootstrap")
 
 
@@ -553,14 +584,16 @@ class RunConfig(Settings):
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="'auto' (CUDA when there is one), 'cpu' or 'cuda'"
     )
-    data: DataConfig = DataConfig()
-    classifier: ClassifierConfig = ClassifierConfig()
-    masks: MasksConfig = MasksConfig()
-    segmenter: SegmenterConfig = SegmenterConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
-    promotion: PromotionConfig = PromotionConfig()
-    mapping: MappingConfig = MappingConfig()
-    transfer: TransferConfig = TransferConfig()
+    data: DataConfig = Field(DataConfig(), description="how a source is read and cut into windows and splits")
+    classifier: ClassifierConfig = Field(ClassifierConfig(), description="the tag classifier and how it learns")
+    masks: MasksConfig = Field(MasksConfig(), description="how CAMs become pseudo masks")
+    segmenter: SegmenterConfig = Field(SegmenterConfig(), description="the segmenter and how it learns")
+    evaluation: EvaluationConfig = Field(EvaluationConfig(), description="what is scored and shown")
+    promotion: PromotionConfig = Field(PromotionConfig(), description="when a new segmenter becomes champion")
+    mapping: MappingConfig = Field(MappingConfig(), description="how a whole area is mapped")
+    transfer: TransferConfig = Field(
+        TransferConfig(), description="when a new season is too unlike the training season for its map to be published"
+    )
 
     @model_validator(mode="after")
     def _window_of_patches(self) -> RunConfig:
@@ -598,7 +631,7 @@ def load_config(path: Path) -> RunConfig:
         ConfigError: the file is missing, is no YAML mapping, or a key or value is wrong.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such configuration file; write one with `exact config RECIPE`") from None
     except OSError as error:
@@ -659,7 +692,7 @@ def override(config: RunConfig, assignments: list[str]) -> RunConfig:
             raise ConfigError(f"override {assignment!r}: expected key=value, for example classifier.training.epochs=5")
         parts = key.strip().split(".")
         try:
-            value = yaml.safe_load(text)
+            value = read_yaml(text)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise ConfigError(f"override {assignment!r}: the value is not valid YAML: {error}") from error
         node = data

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 from exact_core.config import Settings, describe
 from exact_core.errors import CorruptError, DataError
 from exact_core.files import checked, checked_text, publish_checked, publish_text, with_checksum
+from exact_core.undefined import to_json
 
 __all__ = ["Manifest", "publish_record", "read_record"]
 
@@ -59,12 +60,12 @@ class Manifest(Settings):
 
 
 def publish_record(path: Path, record: dict[str, Any]) -> None:
-    """Write a mapping as JSON, with its checksum.
+    """Write a mapping as JSON, with its checksum; a number that is not finite is null.
 
     Raises:
         ServiceError: it cannot be written.
     """
-    publish_checked(path, json.dumps({**record, "checksum": ""}, indent=2))
+    publish_checked(path, to_json({**record, "checksum": ""}))
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -78,7 +78,7 @@ class Cluster(Connection):
                 "upload_pipeline_version",
                 name=package.version,
                 pipelineid=pipeline.pipeline_id,
-                description=f"code of {package.version}",
+                description=package.description,
             )
 
         return self._create(f"version {package.version}", find, make), True
@@ -96,9 +96,18 @@ class Cluster(Connection):
 
     def steps(self, run: Any) -> list[str]:
         """Names of the steps of a run's pipeline; none where its version is gone."""
-        reference = run.pipeline_version_reference
+        # A run may have been started without an uploaded version.
+        spec = _pipeline_spec(run.pipeline_spec or self._spec(run.pipeline_version_reference))
+        return _leaves(spec, spec.get("root", {}))
+
+    def package_name(self, reference: Any) -> str:
+        """The pipeline's own name, under whatever name it was uploaded; empty where its version is gone."""
+        return str(_pipeline_spec(self._spec(reference)).get("pipelineInfo", {}).get("name", ""))
+
+    def _spec(self, reference: Any) -> dict[str, Any]:
+        """The package of a version; empty where it is gone."""
         if reference is None:
-            return []
+            return {}
         try:
             version = self._call(
                 "pipelines",
@@ -107,10 +116,8 @@ class Cluster(Connection):
                 pipeline_version_id=reference.pipeline_version_id,
             )
         except MissingError:
-            return []
-        spec = version.pipeline_spec or {}
-        spec = spec.get("pipeline_spec", spec)
-        return _leaves(spec, spec.get("root", {}))
+            return {}
+        return version.pipeline_spec or {}
 
     def start(
         self,
@@ -120,10 +127,12 @@ class Cluster(Connection):
         version: Any,
         arguments: dict[str, Any],
         service_account: str | None = None,
+        description: str = "",
     ) -> Any:
         """Create a run. `name` must be new: it tells whether an attempt without an answer has created the run."""
         wanted = api.V2beta1Run(
             display_name=name,
+            description=description or None,
             experiment_id=experiment_id,
             pipeline_version_reference=_reference(version),
             runtime_config=api.V2beta1RuntimeConfig(parameters=arguments),
@@ -190,7 +199,9 @@ class Cluster(Connection):
             return next(self._named("pipelines", package.name, **place), None)
 
         def make() -> Any:
-            return self._upload(package.text, "upload_pipeline", name=package.name, **place)
+            return self._upload(
+                package.text, "upload_pipeline", name=package.name, description=package.description, **place
+            )
 
         return self._create(f"pipeline {package.name}", find, make)
 
@@ -207,6 +218,11 @@ class Cluster(Connection):
 
     def _named(self, what: str, name: str, **settings: Any) -> Iterator[Any]:
         return self._pages(what, filter=_named_filter(name), **settings)
+
+
+def _pipeline_spec(package: dict[str, Any]) -> dict[str, Any]:
+    """The pipeline of a package, which has two parts where it asks Kubernetes for something."""
+    return package.get("pipeline_spec", package)  # type: ignore[no-any-return]
 
 
 def _leaves(spec: dict[str, Any], component: dict[str, Any]) -> list[str]:

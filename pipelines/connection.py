@@ -4,6 +4,7 @@ KFP_HOST        address of the API, as http://127.0.0.1:8888 or https://kubeflow
 KFP_TOKEN       bearer token, if the server wants one
 KFP_NAMESPACE   namespace, on a server with several users
 KFP_CA_CERT     certificate file of a private authority
+KFP_UI          address of the UI, for links; not needed where KFP_HOST is the UI's, which passes the API on
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError
 
 from exact_core.errors import ConfigError, ServiceError
 
-__all__ = ["ATTEMPTS", "PAGE", "TIMEOUT", "Connection", "MissingError", "UnansweredError"]
+__all__ = ["ATTEMPTS", "PAGE", "TIMEOUT", "Connection", "LoggedOutError", "MissingError", "UnansweredError"]
 
 T = TypeVar("T")
 
@@ -37,6 +38,10 @@ FIRST_DELAY = 0.5
 
 class MissingError(ServiceError):
     """What was asked for is not, or no longer, on the server."""
+
+
+class LoggedOutError(ServiceError):
+    """The server wants a token, or a newer one."""
 
 
 class UnansweredError(ServiceError):
@@ -68,9 +73,12 @@ class Connection:
         # urllib3 tells of each of its own attempts; the last error is told here.
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
         health = self._health(token, certificate)
-        tag = re.match(r"v?(\d+)\.(\d+)", str(health.get("tag_name", "")))
+        # The UI passes the API on, and answers for it in words of its own.
+        self.through_ui = "apiServerTagName" in health
+        tag = re.match(r"v?(\d+)\.(\d+)", str(health.get("apiServerTagName" if self.through_ui else "tag_name", "")))
         self.release = (int(tag[1]), int(tag[2])) if tag else None
-        if health.get("multi_user") and not self.namespace:
+        several = health.get("apiServerMultiUser") or health.get("multi_user")
+        if several and not self.namespace:
             raise ConfigError(f"{self.host} has several users; name your namespace in --namespace or KFP_NAMESPACE")
         with warnings.catch_warnings():
             # The SDK announces at every start that it wants KFP 2.
@@ -81,6 +89,36 @@ class Connection:
                 ssl_ca_cert=certificate,
                 namespace=self.namespace or "",
             )
+
+    def link(self, run_id: str) -> str:
+        """A run's page, or how to come to it: the API's own service has no pages."""
+        ui = os.environ.get("KFP_UI", "").rstrip("/") or (self.host if self.through_ui else "")
+        if ui:
+            return f"{ui}/#/runs/details/{run_id}"
+        return (
+            f"http://127.0.0.1:8080/#/runs/details/{run_id} after kubectl -n kubeflow port-forward svc/ml-pipeline-ui "
+            f"8080:80 (or set KFP_UI to the UI's address)"
+        )
+
+    def log(self, run_id: str, node: str) -> str:
+        """The log of a node of a run, by Argo's identity of the node.
+
+        Raises:
+            ServiceError: it is not there: the pod is gone and its log was not archived.
+        """
+        client = self._api("runs").api_client
+
+        def ask() -> Any:
+            return client.call_api(
+                f"/apis/v1alpha1/runs/{run_id}/nodes/{node}/log",
+                "GET",
+                auth_settings=["Bearer"],
+                _preload_content=False,
+                _return_http_data_only=True,
+                _request_timeout=TIMEOUT,
+            )
+
+        return bytes(self._patiently(f"log of {node}", ask, attempts=2).data).decode(errors="replace")
 
     def _pages(self, what: str, **settings: Any) -> Iterator[Any]:
         """Every entry of a list, over all its pages."""
@@ -143,7 +181,7 @@ class Connection:
 
     def _explained(self, what: str, error: api.ApiException) -> ServiceError:
         if error.status == 401:
-            return ServiceError(f"{self.host}: {what}: not logged in (401): put a valid token into KFP_TOKEN")
+            return LoggedOutError(f"{self.host}: {what}: not logged in (401): put a valid token into KFP_TOKEN")
         if error.status == 403:
             return ServiceError(
                 f"{self.host}: {what}: not allowed (403: {_said(error)}): check --namespace or KFP_NAMESPACE "
@@ -203,6 +241,8 @@ def _said(error: api.ApiException | HTTPError) -> str:
         reason = error.reason if isinstance(error, MaxRetryError) else error
         return "no connection" if isinstance(reason, NewConnectionError) else f"{type(reason).__name__}: {reason}"
     try:
-        return f"{error.status}: {json.loads(error.body)['message']}"
+        body = json.loads(error.body)
+        # Uploads answer with names of their own.
+        return f"{error.status}: {body['message'] if 'message' in body else body['error_message']}"
     except (TypeError, ValueError, KeyError):
         return f"{error.status} {error.reason}"

@@ -15,6 +15,7 @@ from kfp import local
 from kfp.local import docker_task_handler
 from requests.exceptions import RequestException
 
+from exact_core.data.sources import local_path
 from exact_core.errors import ServiceError
 
 __all__ = ["NOBODY", "docker_runner", "honest_exit_codes"]
@@ -39,11 +40,11 @@ def docker_runner(workdir: Path, *, source: str, settings: dict[str, str]) -> lo
         ServiceError: no Docker engine answers, or it has no such image, or runs go to a file, which is not in there.
     """
     _check(settings, workdir)
-    place = source.partition(":")[2]
+    place = local_path(source)
     mounts = [docker.types.Mount(str(workdir), str(workdir), type="bind")]
-    if place:
+    if place is not None:
         # A catalogue's file leads to others beside it.
-        shown = Path(place) if Path(place).is_dir() else Path(place).parent
+        shown = place if place.is_dir() else place.parent
         mounts.append(docker.types.Mount(str(shown), str(shown.resolve()), type="bind", read_only=True))
     passed = {name: value for name, value in os.environ.items() if name.startswith(PASSED)}
     user = os.getuid() or NOBODY

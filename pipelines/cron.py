@@ -25,8 +25,8 @@ FIELDS: tuple[tuple[str, int, int, dict[str, int]], ...] = (
     ("month", 1, 12, MONTHS),
     ("day of week", 0, 6, DAYS),
 )
-YEARS_AHEAD = 8
-"""29 February comes back after eight years at the latest, across 1900 or 2100."""
+YEARS_AHEAD = 5
+"""KFP's own scheduler gives up after five: an expression without a slot till then never starts a run."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,13 @@ class Cron:
                 f"example '0 0 3 1 11 *' for 1 November at 03:00"
             )
         values = [_field(text, *field, expression=expression) for text, field in zip(texts, FIELDS, strict=True)]
-        return cls(*values, open_days=texts[3][0] in "*?" or texts[5][0] in "*?")
+        return cls(*values, open_days=_open(texts[3]) or _open(texts[5]))
 
     def next_after(self, moment: dt.datetime) -> dt.datetime | None:
         """The first slot after a moment, in UTC; None where no date of the coming years fits."""
         start = moment.astimezone(dt.UTC).replace(microsecond=0) + dt.timedelta(seconds=1)
         day = start.date()
-        for _ in range(366 * YEARS_AHEAD):
+        while day.year <= start.year + YEARS_AHEAD:
             if self._on(day):
                 earliest = start.time() if day == start.date() else dt.time()
                 for hour in sorted(self.hours):
@@ -86,11 +86,17 @@ class Cron:
         return day.month in self.months and fits
 
 
+def _open(text: str) -> bool:
+    """Whether a day field is left open: a `*` or `?` anywhere in its list does that in robfig/cron v1."""
+    return any(part[0] in "*?" for part in text.split(","))
+
+
 def _field(text: str, name: str, low: int, high: int, names: dict[str, int], *, expression: str) -> frozenset[int]:
     """The values that a field allows."""
     allowed: set[int] = set()
     for part in text.split(","):
-        match = re.fullmatch(r"(?:([*?])|(\w+)(?:-(\w+))?)(?:/(\d+))?", part, re.ASCII)
+        # It reads *-5 as a star.
+        match = re.fullmatch(r"(?:([*?])(?:-\w+)?|(\w+)(?:-(\w+))?)(?:/(\d+))?", part, re.ASCII)
         try:
             if match is None:
                 raise ValueError("expected a number, a range a-b, * or a step */n")

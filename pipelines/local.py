@@ -24,6 +24,7 @@ from exact_kubeflow.pipelines.train_exact import train_dense, train_exact
 from kfp import local
 
 from exact_core.artifacts.folders import STATE_VARIABLE, code_version
+from exact_core.data.sources import absolute_source
 from exact_core.errors import ConfigError, ServiceError
 from exact_core.files import publish_text
 from exact_core.stages.lifecycle import FAILURE_VARIABLE, RUNNER_VARIABLE
@@ -79,9 +80,7 @@ def run(
     """
     # Absolute, but not resolved: a symbolic link is the way round a path that the runner would garble.
     workdir = workdir.absolute()
-    kind, colon, place = source.partition(":")
-    if place:
-        source = f"{kind}{colon}{Path(place).absolute()}"
+    source = absolute_source(source)
     for value in (str(workdir), source, season, recipe, *overrides):
         if MANGLED in value:
             raise ConfigError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import json
 import re
 import tempfile
 from dataclasses import dataclass
@@ -16,10 +17,11 @@ from kfp import compiler, dsl
 
 from exact_core.artifacts.folders import code_version
 from exact_core.errors import ConfigError
-from exact_core.stages.champion import ALWAYS, IF_NO_CHAMPION
+from exact_core.stages.parameters import check_parameters
 from exact_core.stages.plan_map import check_parts
 from exact_core.stages.plan_seasons import plan_seasons
 from exact_core.stages.resolve_season import AUTO, check_season, refuse_placeholders
+from exact_core.yaml_values import read_yaml
 
 __all__ = ["Package", "load_package"]
 
@@ -51,6 +53,16 @@ class Package:
     """Parameter -> its type, default and description, as compiled."""
 
     @property
+    def description(self) -> str:
+        """What the UI shows of an uploaded package, only what was given with it: its parameters, as a table."""
+        rows = [
+            f"| {name} | {_default(spec)} | {spec.get('description', '').strip()} |"
+            for name, spec in sorted(self.inputs.items())
+        ]
+        head = [self.version, "", "| parameter | default | meaning |", "| --- | --- | --- |"]
+        return "\n".join([*head, *rows])
+
+    @property
     def resolves_seasons(self) -> bool:
         """Whether the server is to fill in the schedule's time."""
         return dsl.PIPELINE_JOB_SCHEDULE_TIME_UTC_PLACEHOLDER in self.text
@@ -65,8 +77,8 @@ class Package:
         for name, spec in self.inputs.items():
             if name not in given and "defaultValue" not in spec and not spec.get("isOptional"):
                 raise ConfigError(f"pipeline {self.name}: parameter {name} has no default; give it a value")
-        if checked.get("training", ALWAYS) not in (ALWAYS, IF_NO_CHAMPION):
-            raise ConfigError(f"training = {checked['training']!r}: expected {ALWAYS} or {IF_NO_CHAMPION}")
+        defaults = {name: spec["defaultValue"] for name, spec in self.inputs.items() if "defaultValue" in spec}
+        check_parameters(defaults | checked)
         if "map_parts" in checked:
             check_parts(checked["map_parts"])
         if set(SEASONS) <= set(self.inputs):
@@ -93,7 +105,7 @@ class Package:
             if not equals:
                 raise ConfigError(f"parameter {assignment!r}: expected NAME=VALUE, for example seed=1")
             try:
-                arguments[name] = text if self._spec(name)["parameterType"] == "STRING" else yaml.safe_load(text)
+                arguments[name] = text if self._spec(name)["parameterType"] == "STRING" else read_yaml(text)
             except yaml.YAMLError as error:
                 raise ConfigError(f"parameter {assignment!r}: the value is not valid YAML: {error}") from error
         return arguments
@@ -111,9 +123,18 @@ class Package:
         if kind == "STRING" and isinstance(value, int) and not isinstance(value, bool):
             # YAML reads season: 2025 as a number.
             return str(value)
+        if kind == "NUMBER_INTEGER" and isinstance(value, float) and value.is_integer():
+            # 1e3 and 2.0 are whole numbers.
+            return int(value)
         if not isinstance(value, TYPES[kind]) or (isinstance(value, bool) and kind != "BOOLEAN"):
             raise ConfigError(f"{name} = {value!r}: pipeline {self.name} wants {kind} here, not {type(value).__name__}")
         return value
+
+
+def _default(spec: dict[str, Any]) -> str:
+    if "defaultValue" not in spec:
+        return "needed"
+    return json.dumps(spec["defaultValue"])
 
 
 def load_package(pipeline: str) -> Package:

@@ -131,7 +131,8 @@ def show(name: str, *, host: str | None = None, namespace: str | None = None) ->
     for each in _existing(cluster, name):
         state = _state(cluster, each)
         parameters = {key.removeprefix("parameters."): value for key, value in state.items() if "." in key}
-        declared: State = {"name": name, "pipeline": state["pipeline"], "experiment": state["experiment"]}
+        own = cluster.package_name(each.pipeline_version_reference) or state["pipeline"]
+        declared: State = {"name": name, "pipeline": own, "experiment": state["experiment"]}
         if state["service_account"] not in DEFAULT_ACCOUNTS:
             declared["service_account"] = state["service_account"]
         declared |= {key: state[key] for key in ("cron", "interval", "start", "end") if state[key] is not None}
@@ -143,6 +144,11 @@ def show(name: str, *, host: str | None = None, namespace: str | None = None) ->
         lines += [
             f"# {each.recurring_run_id}, created {each.created_at:%Y-%m-%d %H:%M} UTC",
             f"# version {state['version']}",
+            *(
+                [f"# uploaded as {state['pipeline']}: an apply of this uses {own} instead"]
+                if own != state["pipeline"]
+                else []
+            ),
             *(f"# {key} {state[key]}, not {value}" for key, value in FIXED.items() if state[key] != value),
             yaml.safe_dump(declared, sort_keys=False).rstrip(),
         ]

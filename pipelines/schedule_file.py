@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from exact_kubeflow.pipelines.cron import Cron
+from exact_kubeflow.pipelines.cron import YEARS_AHEAD, Cron
 from exact_kubeflow.pipelines.package import Package
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from exact_core.config import Settings, describe
 from exact_core.errors import ConfigError
 from exact_core.stages.resolve_season import AUTO, SeasonRule, season_rule
+from exact_core.yaml_values import read_yaml
 
 __all__ = ["FIXED", "RULE", "ScheduleFile", "arguments_of", "load_schedule", "rule_of"]
 
@@ -96,7 +97,7 @@ def load_schedule(path: Path) -> ScheduleFile:
         ConfigError: the file is missing or no YAML mapping, or a key or value is wrong.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = read_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: not a readable schedule: {error}") from error
     if not isinstance(data, dict):
@@ -105,8 +106,11 @@ def load_schedule(path: Path) -> ScheduleFile:
         file = ScheduleFile.model_validate(data)
     except ValidationError as error:
         raise ConfigError(describe(error, where=str(path), model=ScheduleFile)) from error
-    if file.cron is not None:
-        Cron.parse(file.cron)
+    if file.cron is not None and Cron.parse(file.cron).next_after(file.start or dt.datetime.now(dt.UTC)) is None:
+        # KFP takes it, and then one of its two workers looks for the slot for ever, for everybody.
+        raise ConfigError(
+            f"{path}: cron = {file.cron!r}: no date within {YEARS_AHEAD} years fits; look at its day and month"
+        )
     return file
 
 

@@ -18,6 +18,8 @@ from minio.minioadmin import MinioAdmin
 from urllib3 import PoolManager, Timeout
 from urllib3.exceptions import HTTPError
 
+SAY_SECONDS = 30.0
+"""A job that waits says for what, at first and then this often."""
 BUCKET_ACTIONS = ["s3:GetBucketLocation", "s3:ListBucket", "s3:ListBucketMultipartUploads"]
 OBJECT_ACTIONS = [
     "s3:GetObject",
@@ -45,7 +47,7 @@ def make_bucket(client: Minio, bucket: str, *, wait_seconds: float) -> None:
     Raises:
         SystemExit: the store refuses, or did not answer in time.
     """
-    until = time.monotonic() + wait_seconds
+    until, said = time.monotonic() + wait_seconds, -SAY_SECONDS
     while True:
         try:
             if not client.bucket_exists(bucket):
@@ -62,6 +64,10 @@ def make_bucket(client: Minio, bucket: str, *, wait_seconds: float) -> None:
             last = error
         if time.monotonic() > until:
             raise SystemExit(f"no store answered within {wait_seconds:.0f} s; last error: {last}") from last
+        if time.monotonic() - said >= SAY_SECONDS:
+            said = time.monotonic()
+            left = until - said
+            print(f"waiting up to {left:.0f} s for the store to answer about bucket {bucket!r}: {last}", flush=True)
         time.sleep(2)
 
 

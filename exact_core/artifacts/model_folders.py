@@ -39,6 +39,7 @@ from exact_core.storage import (
 )
 from exact_core.termination import at_failure
 from exact_core.training.checkpoint import Checkpoints, Progress, load_weights, save_weights
+from exact_core.undefined import defined
 
 __all__ = [
     "ModelManifest",
@@ -250,8 +251,7 @@ def open_reference(folder: Path, manifest: ModelManifest) -> SeasonSamples | Non
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
     """The rows, one an epoch, of a model's training."""
-    history: list[dict[str, float]] = read_record(folder / "metrics.json")["history"]
-    return history
+    return [defined(epoch) for epoch in read_record(folder / "metrics.json")["history"]]
 
 
 def _segmenter(folder: Path, manifest: ModelManifest, config: RunConfig) -> AnySegmenter:

@@ -35,7 +35,7 @@ from exact_core.data.windows.cutting import Scene, add_scene, mark_self_scored, 
 from exact_core.data.windows.dataset import CLEAR_PATCH, VOID
 from exact_core.data.windows.writer import DatasetWriter
 
-__all__ = ["BANDS", "CROPS", "Crop", "generate_scene", "ingest_synthetic", "wrong_tags"]
+__all__ = ["BANDS", "CROPS", "Crop", "generate_scene", "ingest_synthetic", "survey_synthetic", "wrong_tags"]
 
 BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
 SEASON_START = dt.date(2022, 1, 15)
@@ -250,6 +250,11 @@ def smooth_field(rng: np.random.Generator, size: int, *, scale: float) -> Floats
     field = np.fft.ifft2(np.fft.fft2(rng.normal(size=(size, size))) * transfer).real
     field -= field.mean()
     return np.asarray(field / field.std())
+
+
+def survey_synthetic(config: DataConfig) -> tuple[int, int, int]:
+    """What will be generated: numbers of dates, bands and crops."""
+    return config.synthetic.dates, len(BANDS), config.synthetic.crops
 
 
 def ingest_synthetic(config: DataConfig, out: Path, *, seed: int) -> None:

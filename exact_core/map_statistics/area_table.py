@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from dataclasses import asdict
 from typing import Any
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from exact_core.map_statistics.areas import AreaEstimates, Estimate, ProbabilitySample
 from exact_core.map_statistics.map_folder import CropMap
+from exact_core.undefined import to_json
 
 __all__ = ["as_csv", "as_json", "as_record", "as_text"]
 
@@ -111,7 +111,7 @@ def _scaled(count: int, hectares: float | None) -> float | None:
 
 def as_json(record: dict[str, Any]) -> str:
     """The record as JSON."""
-    return json.dumps(record, indent=2, allow_nan=False)
+    return to_json(record)
 
 
 def as_csv(record: dict[str, Any]) -> str:

@@ -17,24 +17,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pyogrio
 import rasterio
 import shapely
 from exactextract import Operation, exact_extract
 from exactextract.feature import Feature, FeatureSource
 from exactextract.raster import RasterioRasterSource
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError
-from rasterio.errors import CRSError, RasterioError
+from rasterio.errors import RasterioError
 
+from exact_core.data.vectors import CHUNK, Features, VectorLayer, open_layer
 from exact_core.errors import ConfigError, CorruptError, DataError, ServiceError
 from exact_core.map_statistics.map_folder import CLASS, CONFIDENCE, CropMap
 from exact_core.map_statistics.outlines import Placed, place_outlines
 
 __all__ = ["ParcelSummary", "summarise_parcels"]
 
-CHUNK = 20_000
-"""Parcels in memory at a time."""
 CELLS = 4_000_000
 """Pixels of one parcel in memory at a time."""
 FIGURES: dict[str, Any] = {
@@ -44,17 +41,6 @@ FIGURES: dict[str, Any] = {
     "confidence": pa.float64(),
     "pixels": pa.float64(),
 }
-UNREADABLE = (
-    pyogrio.errors.DataSourceError,
-    pyogrio.errors.DataLayerError,
-    pyogrio.errors.FeatureError,
-    pyogrio.errors.GeometryError,
-    pyogrio.errors.CRSError,
-    pa.ArrowException,
-    OSError,
-    CPLE_BaseError,
-    CRSError,
-)
 
 
 @dataclass
@@ -102,7 +88,8 @@ def summarise_parcels(
 
     Args:
         crop_map: the map.
-        layer: any vector file that GDAL reads; its parcels are brought to the CRS of the map.
+        layer: GeoParquet, or any vector file that GDAL reads; `FILE|layername=NAME` where it has several layers. Its
+            parcels are brought to the CRS of the map.
         out: GeoParquet file to write (1.1.0, WKB): `parcel` (identity in the layer), `majority` (class),
             `majority_share` (of the mapped part), `coverage` (mapped share of the parcel), `confidence` (mean over the
             mapped part, percent), `pixels` (mapped, with parts), the attributes, and the outline in the CRS of the map.
@@ -115,7 +102,8 @@ def summarise_parcels(
         CorruptError: the map cannot be read.
         ServiceError: the file cannot be written.
     """
-    crs = _check_layer(layer, attributes)
+    parcels = open_layer(layer, what="parcel layer")
+    _check_layer(parcels, attributes)
     summary = ParcelSummary()
     frame = _Frame(crs_json=crop_map.crs.to_dict(projjson=True))
     partial = out.with_name(f"{out.name}.partial")
@@ -128,9 +116,10 @@ def summarise_parcels(
             # Sources are told apart by name: two without one are taken for the same.
             sources = RasterioRasterSource(labels, name="class"), RasterioRasterSource(percent, name="confidence")
             zones = _Zones(crop_map, *sources)
-            for rows, placed in _parcels(layer, crs, crop_map, attributes, chunk):
+            for part in parcels.read(attributes, size=chunk):
+                placed = place_outlines(part.outlines, parcels.crs, crop_map)
                 figures = zones.figures(placed.outlines)
-                table = _table(rows.take(pa.array(placed.kept)), figures, placed.outlines)
+                table = _table(_rows(part).take(pa.array(placed.kept)), figures, placed.outlines)
                 if writer is None:
                     writer = pq.ParquetWriter(partial, table.schema, compression="zstd")
                 writer.write_table(table)
@@ -157,48 +146,28 @@ def summarise_parcels(
     return summary
 
 
-def _check_layer(layer: Path, attributes: tuple[str, ...]) -> Any:
-    """CRS of a layer that can be read and has the attributes."""
-    if not layer.exists():
-        raise DataError(f"{layer}: no such file; give a layer of parcels, as .gpkg or .geojson")
-    try:
-        info = pyogrio.read_info(layer)
-        crs = None if info["crs"] is None else rasterio.crs.CRS.from_user_input(info["crs"])
-    except UNREADABLE as error:
-        raise DataError(f"{layer}: not a readable parcel layer: {error}; repair it or export it again") from error
-    if crs is None:
-        raise DataError(f"{layer}: no CRS; name one in the file (ogr2ogr -a_srs)")
-    if info["geometry_type"] is None:
-        raise DataError(f"{layer}: a table without outlines; give a layer of parcels")
+def _check_layer(layer: VectorLayer, attributes: tuple[str, ...]) -> None:
+    """Raise unless a layer has outlines, a CRS and the attributes."""
+    if layer.crs is None:
+        raise DataError(f"{layer.path}: no CRS; name one in the file (ogr2ogr -a_srs)")
+    if not layer.has_outlines:
+        raise DataError(f"{layer.path}: a table without outlines; give a layer of parcels")
     taken = {*FIGURES, "parcel", "geometry"}
     for name in attributes:
-        if name not in info["fields"]:
+        if name not in layer.fields:
             raise ConfigError(
-                f"{layer}: no attribute {name!r}, it has {', '.join(info['fields']) or 'none'}; name one of these"
+                f"{layer.path}: no attribute {name!r}, it has {', '.join(layer.fields) or 'none'}; name one of these"
             )
         if name in taken:
             raise ConfigError(
-                f"{layer}: the attribute {name!r} has the name of another column; rename it, or name it once"
+                f"{layer.path}: the attribute {name!r} has the name of another column; rename it, or name it once"
             )
         taken.add(name)
-    return crs
 
 
-def _parcels(
-    layer: Path, crs: Any, crop_map: CropMap, attributes: tuple[str, ...], chunk: int
-) -> Iterator[tuple[Any, Placed]]:
-    """Chunks of a layer: identities and attributes (Arrow), and the outlines."""
-    try:
-        with pyogrio.raw.open_arrow(
-            layer, columns=list(attributes), batch_size=chunk, use_pyarrow=True, return_fids=True
-        ) as (meta, reader):
-            for batch in reader:
-                data = batch.column(meta["geometry_name"] or "wkb_geometry").to_numpy(zero_copy_only=False)
-                identities = batch.column(meta["fid_column"] or "OGC_FID").cast(pa.int64())
-                columns = {"parcel": identities, **{name: batch.column(name) for name in attributes}}
-                yield pa.table(columns), place_outlines(data, crs, crop_map)
-    except UNREADABLE as error:
-        raise DataError(f"{layer}: not a readable parcel layer: {error}; repair it or export it again") from error
+def _rows(part: Features) -> Any:
+    """Identities and attributes of a chunk, a table (Arrow)."""
+    return pa.table({"parcel": part.identities, **{name: part.columns[name] for name in part.columns.column_names}})
 
 
 class _Outline(Feature):  # type: ignore[misc]  # exactextract has no types

@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyogrio
 import rasterio
 import shapely
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
-from rasterio.errors import CRSError, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.warp import transform
 
+from exact_core.data.vectors import open_layer
 from exact_core.data.windows.dataset import VOID
 from exact_core.errors import ConfigError, DataError
 from exact_core.files import read_table_text
@@ -140,19 +140,17 @@ def _read_csv(path: Path) -> _Table:
 
 
 def _read_layer(path: Path) -> _Table:
-    try:
-        meta, fids, outlines, values = pyogrio.raw.read(path, return_fids=True)
-        crs = None if meta["crs"] is None else rasterio.crs.CRS.from_user_input(meta["crs"])
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError) as error:
-        raise DataError(f"{path}: not a readable point layer: {error}; export it again, or as CSV") from error
-    except (CRSError, CPLE_BaseError) as error:
-        raise DataError(f"{path}: its CRS is not known: {error}; export it again, as EPSG:4326") from error
-    columns = {
-        str(name).lower(): [_text(value) for value in cells] for name, cells in zip(meta["fields"], values, strict=True)
+    layer = open_layer(path, what="point layer")
+    parts = list(layer.read(layer.fields))
+    columns: dict[str, list[str]] = {
+        name.lower(): [_text(cell) for part in parts for cell in part.columns.column(name).to_pylist()]
+        for name in layer.fields
     }
-    where = [f"{path}, feature {fid}" for fid in fids]
-    if crs is None or outlines is None or not len(outlines):
+    where = [f"{layer.path}, feature {fid}" for part in parts for fid in part.identities.to_pylist()]
+    crs = layer.crs
+    if crs is None or not layer.has_outlines or not where:
         return _Table(path, columns, where)
+    outlines = np.concatenate([part.outlines for part in parts])
     points = shapely.from_wkb(outlines, on_invalid="ignore")
     odd = np.flatnonzero(shapely.get_type_id(points) != 0)
     if odd.size:

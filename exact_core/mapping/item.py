@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from rasterio.warp import transform_geom
 from exact_core.data.windows.dataset import VOID
 from exact_core.files import file_facts, publish_text
 from exact_core.mapping.cogs import CLASS, CONFIDENCE, PROBABILITIES, MapRecord
+from exact_core.undefined import to_json
 
 __all__ = ["write_item"]
 
@@ -68,7 +68,7 @@ def write_item(record: MapRecord, out: Path) -> None:
         # A multihash: 0x12 is SHA-256, 0x20 its length (https://github.com/multiformats/multihash).
         asset.extra_fields |= {"file:size": facts["bytes"], "file:checksum": f"1220{facts['sha256']}"}
     content: dict[str, Any] = item.to_dict(include_self_link=False)
-    publish_text(out / "item.json", json.dumps(content, indent=2))
+    publish_text(out / "item.json", to_json(content))
 
 
 def _assets(record: MapRecord) -> list[tuple[str, str, list[dict[str, Any]]]]:

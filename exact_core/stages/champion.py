@@ -7,7 +7,7 @@ from pathlib import Path
 
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import ConfigError
-from exact_core.tracking.registry import CHAMPION, Registry, default_name
+from exact_core.tracking.registry import CHAMPION, Registry, check_model_name, default_name
 from exact_core.tracking.runs import Tracker
 
 __all__ = ["ALWAYS", "IF_NO_CHAMPION", "NEVER", "REUSE", "TRAIN", "champion"]
@@ -37,6 +37,8 @@ def champion(*, dataset: Path | None, training: str, model: str, out: Path, trac
     """
     if training not in (ALWAYS, IF_NO_CHAMPION, NEVER):
         raise ConfigError(f"training = {training!r}: expected {ALWAYS}, {IF_NO_CHAMPION} or {NEVER}")
+    if model:
+        check_model_name(model)
     windows = None if dataset is None else WindowDataset(dataset)
     name = model or default_name("season" if windows is None else windows.manifest.name)
     registry = Registry.of(tracker)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from exact_core.artifacts.folders import code_version, fresh_folder
-from exact_core.artifacts.model_folders import load_classifier, load_segmenter, read_metrics
+from exact_core.artifacts.model_folders import ModelManifest, load_classifier, load_segmenter, read_metrics
 from exact_core.config import RunConfig
 from exact_core.data.windows.batches import BatchLoader
 from exact_core.data.windows.dataset import VOID, WindowDataset
@@ -26,6 +26,7 @@ from exact_core.mapping.predict import Predictor, map_scene
 from exact_core.metrics import Scores, confusion_matrix
 from exact_core.tracking.runs import Tracker
 from exact_core.training.loop import choose_device
+from exact_core.undefined import defined
 
 __all__ = ["evaluate", "read_confusion"]
 
@@ -76,8 +77,34 @@ def evaluate(
     )
     mask_set = None if masks is None else MaskSet(masks, windows)
 
-    split, names = windows.manifest.evaluation_split, windows.manifest.classes
+    split = windows.manifest.evaluation_split
     confusion, maps = _map_split(predictor, split)
+    tags = None if classifier is None else _tag_figures(classifier, windows, config, device, split)
+    metrics = _metrics(manifest, trained, windows, confusion, mask_set, tags)
+    data = ReportData(
+        config=trained,
+        manifest=windows.manifest,
+        metrics=metrics,
+        masks=None if mask_set is None else mask_set.manifest.model_dump(mode="json"),
+        classifier_history=[] if classifier is None else read_metrics(classifier),
+        segmenter_history=read_metrics(segmenter),
+        panels=panels(predictor, mask_set, config.evaluation.panels),
+        maps=maps,
+        provenance=_provenance(config, windows, device, started),
+    )
+    return _publish(config, data, dataset=dataset, out=out, report=report, tracker=tracker)
+
+
+def _metrics(
+    manifest: ModelManifest,
+    trained: RunConfig,
+    windows: WindowDataset,
+    confusion: np.ndarray[Any, np.dtype[np.int64]],
+    mask_set: MaskSet | None,
+    tags: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Content of metrics.json."""
+    split, names = windows.manifest.evaluation_split, windows.manifest.classes
     metrics: dict[str, Any] = {
         "split": split,
         "self_scored": windows.manifest.self_scored,
@@ -86,7 +113,7 @@ def evaluate(
         **summarise(confusion, names),
         "pseudo_masks": None,
         "baselines": {"fused_cam": None, "majority": {"split": split, **majority_guess(confusion, names)}},
-        "tags": None if classifier is None else _tag_figures(classifier, windows, config, device, split),
+        "tags": tags,
         "threshold": None,
         "threshold_rule": None,
         "mask_quality": None,
@@ -99,43 +126,44 @@ def evaluate(
             metrics["baselines"]["fused_cam"] = score_masks(mask_set, windows, split=MASKED_SPLIT, fused=True)
     if windows.manifest.name == "pastis":
         _add_published_miou(metrics, metrics["pseudo_masks"], metrics["baselines"]["fused_cam"])
-    data = ReportData(
-        config=trained,
-        manifest=windows.manifest,
-        metrics=metrics,
-        masks=None if mask_set is None else mask_set.manifest.model_dump(mode="json"),
-        classifier_history=[] if classifier is None else read_metrics(classifier),
-        segmenter_history=read_metrics(segmenter),
-        panels=panels(predictor, mask_set, config.evaluation.panels),
-        maps=maps,
-        provenance={
-            "recipe": config.recipe,
-            "seed": str(config.seed),
-            "source": windows.manifest.source,
-            "dataset digest": windows.manifest.digest,
-            "code version": code_version(),
-            "torch": torch.__version__,
-            "device": str(device),
-            "created": started.isoformat(timespec="seconds"),
-        },
-    )
+    return metrics
+
+
+def _provenance(config: RunConfig, windows: WindowDataset, device: torch.device, started: datetime) -> dict[str, str]:
+    """What the figures come from, as the report lists it."""
+    return {
+        "recipe": config.recipe,
+        "seed": str(config.seed),
+        "source": windows.manifest.source,
+        "dataset digest": windows.manifest.digest,
+        "code version": code_version(),
+        "torch": torch.__version__,
+        "device": str(device),
+        "created": started.isoformat(timespec="seconds"),
+    }
+
+
+def _publish(
+    config: RunConfig, data: ReportData, *, dataset: Path, out: Path, report: Path, tracker: Tracker
+) -> dict[str, float]:
+    """Write and track report and metrics; the figures that a run is known by."""
+    manifest = data.manifest
     config.save(out / "config.yaml")
     write_report(out / "report.html", data)
     copy_file(out / "report.html", report)
-    tracker.log_dataset(
-        dataset, name=windows.manifest.name, digest=windows.manifest.digest, source=windows.manifest.source
-    )
+    tracker.log_dataset(dataset, name=manifest.name, digest=manifest.digest, source=manifest.source)
     (out / "figures").mkdir(exist_ok=True)
     for figure in figure_files(data, out / "figures"):
         tracker.log_file(figure, folder="figures")
     # Under a name that a browser knows, whatever the runner calls its output.
     tracker.log_file(out / "report.html", folder="report")
-    publish_record(out / "metrics.json", metrics)
+    publish_record(out / "metrics.json", data.metrics)
     for name in ("metrics.json", "config.yaml"):
         tracker.log_file(out / name)
-    summary = _headline(metrics)
+    summary = defined(_headline(data.metrics))
     tracker.log_summary(summary)
-    log.info("evaluate: %s split, %s", split, ", ".join(f"{name} {value:.3f}" for name, value in summary.items()))
+    told = ", ".join(f"{name} {value:.3f}" for name, value in summary.items())
+    log.info("evaluate: %s split, %s", manifest.evaluation_split, told)
     return summary
 
 

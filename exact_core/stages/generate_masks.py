@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -36,6 +36,7 @@ from exact_core.data.windows.mask_dataset import MaskManifest, MaskQuality, writ
 from exact_core.errors import DataError, TrainingError
 from exact_core.tracking.runs import Tracker
 from exact_core.training.loop import choose_device
+from exact_core.undefined import defined
 
 __all__ = ["generate_masks"]
 
@@ -104,19 +105,64 @@ def generate_masks(
     """
     fresh_folder(out, "masks.json")
     windows, settings = WindowDataset(dataset), config.masks
+    _check_validation(windows, settings)
+    tracker.log_dataset(
+        dataset, name=windows.manifest.name, digest=windows.manifest.digest, source=windows.manifest.source
+    )
+    maker, loader = _open_classifier(config, classifier, windows)
+    evidence = {name: Evidence(windows.classes) for name in ("clue", "fused")}
+    shards = [_cams(maker, loader(indices), evidence) for indices in _by_shard(windows)]
+    chosen = evidence[settings.cam]
+    _check_activation(chosen)
+    threshold, rule = chosen.threshold(settings)
+    for arrays in shards:
+        arrays["masks"] = pseudo_masks(torch.from_numpy(arrays[settings.cam]).float(), threshold).numpy()
+    agreement = _relearn(shards, windows, settings, threshold=threshold, seed=config.seed)
+    entries, counts = _write(shards, out, kind=settings.cam, classes=windows.classes)
+    quality = judge(
+        maker,
+        loader(_some(windows.indices("train"), settings.judged)),
+        threshold=threshold,
+        border_contrast=border_threshold(chosen.profile)[1],
+        relearn_agreement=agreement,
+        tag_share=config.data.tag_share,
+        shown=_shown(shards, windows, config.data.tag_share),
+    )
+    config.save(out / "config.yaml")
+    masks = _manifest(windows, evidence, settings, quality, threshold=(threshold, rule), entries=entries, counts=counts)
+    masks.publish(out)
+    summary = _told(masks, out, tracker)
+    _gate(quality, settings, out)
+    return summary
+
+
+def _check_validation(windows: WindowDataset, settings: MasksConfig) -> None:
+    """Raise DataError if validation masks are to choose the threshold and there are none."""
     if settings.validation_masks and not (windows.manifest.has_labels and len(windows.indices("validation"))):
         raise DataError(
             f"masks.validation_masks is set, but {windows.root} has no validation windows with dense labels; "
             f"leave it off to choose from tags alone"
         )
-    tracker.log_dataset(
-        dataset, name=windows.manifest.name, digest=windows.manifest.digest, source=windows.manifest.source
-    )
-    device = choose_device(config.device)
-    model, manifest, trained = load_classifier(classifier, windows)
+
+
+def _check_activation(chosen: Evidence) -> None:
+    """Raise TrainingError if every CAM is zero."""
+    if not chosen.histogram.any():
+        raise TrainingError(
+            "every CAM of the classifier is zero: it has learned nothing that separates the crops; "
+            "train longer (classifier.training.epochs) or check the tags"
+        )
+
+
+def _open_classifier(
+    config: RunConfig, folder: Path, windows: WindowDataset
+) -> tuple[CamMaker, Callable[[NDArray[np.int64]], BatchLoader]]:
+    """What makes CAMs of batches, and what makes batches of positions in the dataset."""
+    settings, device = config.masks, choose_device(config.device)
+    model, manifest, trained = load_classifier(folder, windows)
     if settings.cam == "clue" and not model.prototypes.foreground_moves.any():
         raise TrainingError(
-            f"{classifier}: the prototypes of this classifier never moved, so there are no clues to make CAMs from; "
+            f"{folder}: the prototypes of this classifier never moved, so there are no clues to make CAMs from; "
             f"train longer or lower classifier.loss.contrast_start, or set masks.cam=fused"
         )
     maker = CamMaker(model.to(device), trained.classifier, settings)
@@ -131,62 +177,58 @@ def generate_masks(
             statistics=manifest.statistics,
         )
 
-    evidence = {name: Evidence(windows.classes) for name in ("clue", "fused")}
-    shards = [_cams(maker, loader(indices), evidence) for indices in _by_shard(windows)]
-    chosen = evidence[settings.cam]
-    threshold, rule = chosen.threshold(settings)
-    if not chosen.histogram.any():
-        raise TrainingError(
-            "every CAM of the classifier is zero: it has learned nothing that separates the crops; "
-            "train longer (classifier.training.epochs) or check the tags"
-        )
-    for arrays in shards:
-        arrays["masks"] = pseudo_masks(torch.from_numpy(arrays[settings.cam]).float(), threshold).numpy()
-    agreement = _relearn(shards, windows, settings, threshold=threshold, seed=config.seed)
-    entries, counts = _write(shards, out, kind=settings.cam, classes=windows.classes)
-    quality = judge(
-        maker,
-        loader(_some(windows.indices("train"), settings.judged)),
-        threshold=threshold,
-        border_contrast=border_threshold(chosen.profile)[1],
-        relearn_agreement=agreement,
-        tag_share=config.data.tag_share,
-        shown=_shown(shards, windows, config.data.tag_share),
+    return maker, loader
+
+
+def _manifest(
+    windows: WindowDataset,
+    evidence: dict[str, Evidence],
+    settings: MasksConfig,
+    quality: MaskQuality,
+    *,
+    threshold: tuple[float, str],
+    entries: list[FileEntry],
+    counts: NDArray[np.int64],
+) -> MaskManifest:
+    """Content of masks.json. threshold: with its rule; counts: pixels (K + 1,) by label."""
+    classes = windows.manifest.classes
+    return MaskManifest(
+        dataset_digest=windows.manifest.digest,
+        classes=classes,
+        cam=settings.cam,
+        threshold=threshold[0],
+        rule=threshold[1],
+        fused_threshold=evidence["fused"].threshold(settings)[0],
+        splits=SPLITS,
+        windows=sum(entry.windows for entry in entries),
+        coverage=dict(zip(("background", *classes), (counts / counts.sum()).tolist(), strict=True)),
+        histogram=tuple(evidence[settings.cam].histogram.tolist()),
+        quality=quality,
+        code_version=code_version(),
+        shards=tuple(entries),
     )
+
+
+def _told(masks: MaskManifest, out: Path, tracker: Tracker) -> dict[str, float]:
+    """Log and track what the masks are; the figures that a run is known by."""
+    quality = masks.quality
     if quality.lost:
         log.warning("masks: %s hardly ever shown where tagged, so no map will show it", ", ".join(quality.lost))
     if quality.rare:
         log.info("masks: %s tagged in few windows, so the expected mIoU counts them in part", ", ".join(quality.rare))
-    coverage = dict(zip(("background", *windows.manifest.classes), (counts / counts.sum()).tolist(), strict=True))
-    config.save(out / "config.yaml")
-    MaskManifest(
-        dataset_digest=windows.manifest.digest,
-        classes=windows.manifest.classes,
-        cam=settings.cam,
-        threshold=threshold,
-        rule=rule,
-        fused_threshold=evidence["fused"].threshold(settings)[0],
-        splits=SPLITS,
-        windows=sum(entry.windows for entry in entries),
-        coverage=coverage,
-        histogram=tuple(chosen.histogram.tolist()),
-        quality=quality,
-        code_version=code_version(),
-        shards=tuple(entries),
-    ).publish(out)
     log.info(
         "masks: %d windows, threshold %.2f (%s), background %.0f %%, expected mIoU %.2f ± %.2f",
-        sum(entry.windows for entry in entries),
-        threshold,
-        rule,
-        100 * coverage["background"],
+        masks.windows,
+        masks.threshold,
+        masks.rule,
+        100 * masks.coverage["background"],
         quality.expected_miou,
         quality.expected_error,
     )
     tracker.log_file(out / "masks.json")
     summary = {
-        "threshold": threshold,
-        "background_share": coverage["background"],
+        "threshold": masks.threshold,
+        "background_share": masks.coverage["background"],
         "expected_miou": quality.expected_miou,
         "stability": quality.stability,
     }
@@ -194,11 +236,10 @@ def generate_masks(
         {
             **summary,
             "tag_agreement": quality.tag_agreement,
-            **{f"coverage.{_key(name)}": share for name, share in coverage.items()},
+            **{f"coverage.{_key(name)}": share for name, share in masks.coverage.items()},
         }
     )
-    _gate(quality, settings, out)
-    return summary
+    return defined(summary)
 
 
 def _gate(quality: MaskQuality, settings: MasksConfig, out: Path) -> None:

@@ -16,6 +16,7 @@ from exact_core.mapping.finished_rows import FinishedRows, read_rows
 from exact_core.mapping.item import write_item
 from exact_core.mapping.season_map import PART, PartManifest, open_part
 from exact_core.tracking.runs import Tracker
+from exact_core.undefined import defined
 
 __all__ = ["MAP", "deliver", "join_map"]
 
@@ -57,7 +58,7 @@ def join_map(*, parts: Sequence[Path], out: Path, tracker: Tracker) -> dict[str,
         **deliver(record, rows, out, tracker),
     }
     tracker.log_summary(summary)
-    return summary
+    return defined(summary)
 
 
 def deliver(record: MapRecord, rows: Iterable[FinishedRows], out: Path, tracker: Tracker) -> dict[str, float]:

@@ -22,6 +22,7 @@ from exact_core.stages.season_table import RECORD, ROW, season_table
 from exact_core.stages.train_classifier import train_classifier
 from exact_core.stages.train_segmenter import train_segmenter
 from exact_core.tracking.runs import NoTracker, Tracker
+from exact_core.undefined import defined
 
 __all__ = ["leave_each_season_out", "leave_season_out"]
 
@@ -70,17 +71,7 @@ def leave_season_out(
     tracker.set_tags({"exact.left_out": str(manifest.season_start)})
     log.info("leave_season_out: %s (from %s), learned from %d", manifest.source, manifest.season_start, len(fold.seen))
     _train(config, fold, dense=dense, out=out)
-    row: dict[str, Any] = {
-        "season_start": str(manifest.season_start),
-        "season_days": manifest.season_days,
-        "source": manifest.source,
-        "digest": manifest.digest,
-        "split": manifest.evaluation_split,
-        "self_scored": manifest.self_scored,
-        "learned_from": [each.manifest.digest for each in windows[1:]],
-        "supervision": "dense" if dense else "tags",
-        "settings": config.digest("classifier", "masks", "segmenter", "seed"),
-        "code_version": code_version(),
+    row = _row(config, windows, dense=dense) | {
         "new": _scored(config, fold.left_out, "new", out=out, tracker=tracker),
         "seen": _scored(config, out / "dataset", "seen", out=out, tracker=NoTracker()),
     }
@@ -98,7 +89,24 @@ def leave_season_out(
         if row[kind][name] is not None
     }
     tracker.log_summary(summary)
-    return summary
+    return defined(summary)
+
+
+def _row(config: RunConfig, windows: list[WindowDataset], *, dense: bool) -> dict[str, Any]:
+    """What season_row.json says beside the figures; the season left out is the first of `windows`."""
+    manifest = windows[0].manifest
+    return {
+        "season_start": str(manifest.season_start),
+        "season_days": manifest.season_days,
+        "source": manifest.source,
+        "digest": manifest.digest,
+        "split": manifest.evaluation_split,
+        "self_scored": manifest.self_scored,
+        "learned_from": [each.manifest.digest for each in windows[1:]],
+        "supervision": "dense" if dense else "tags",
+        "settings": config.digest("classifier", "masks", "segmenter", "seed"),
+        "code_version": code_version(),
+    }
 
 
 def leave_each_season_out(

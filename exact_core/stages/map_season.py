@@ -16,7 +16,8 @@ from exact_core.artifacts.folders import STATE_VARIABLE, code_version, fresh_fol
 from exact_core.artifacts.model_folders import ModelManifest, open_segmenter
 from exact_core.config import EncoderConfig, RunConfig
 from exact_core.data.season.archives import modified
-from exact_core.data.season.folder import SeasonImages, open_season
+from exact_core.data.season.folder import SeasonImages
+from exact_core.data.sources import parse_source, source_of, with_season
 from exact_core.environment import variable
 from exact_core.errors import ConfigError
 from exact_core.evaluation.palette import colours_of
@@ -25,7 +26,7 @@ from exact_core.mapping.cogs import MapRecord
 from exact_core.mapping.finished_rows import Pieces, read_rows
 from exact_core.mapping.predict import season_predictor
 from exact_core.mapping.season_map import PART, PartManifest, extent_of_part, map_part, map_record, parse_part
-from exact_core.stages.ingest import parse_source, with_season
+from exact_core.models.segmenter import AnySegmenter
 from exact_core.stages.join_map import MAP, deliver
 from exact_core.tracking.runs import Tracker
 from exact_core.training.loop import choose_device
@@ -49,7 +50,7 @@ def map_season(
 
     Args:
         config: `mapping` and `device` apply, and `data.season`; dates are thinned as for the segmenter's training.
-        source: season:PATH; any other has no images of an area, so there is nothing to map.
+        source: with images of an area; of any other there is nothing to map.
         season: a year or START/DAYS; empty: what the source says.
         segmenter: model folder.
         out: folder for the map's files and map.json; of a part, for its rows and part.json; the manifest comes last.
@@ -67,13 +68,13 @@ def map_season(
     """
     number, parts = parse_part(part or "1/1")
     kind, place = parse_source(source)
-    if kind != "season":
+    if not source_of(kind).opens:
         log.info("map_season: nothing to map: a %s source has windows, and no images of an area", kind)
         return {}
     fresh_folder(out, PART if part else MAP)
     model, manifest, trained = open_segmenter(segmenter)
     asked = with_season(config, season, kind=kind).data
-    images = open_season(Path(place), asked.model_copy(update={"max_dates": trained.data.max_dates}))
+    images = source_of(kind).open(place, asked.model_copy(update={"max_dates": trained.data.max_dates}))
     if images.bands != manifest.bands:
         raise ConfigError(f"{segmenter}: the model wants bands {manifest.bands}, {source} has {images.bands}")
     record = map_record(
@@ -87,13 +88,38 @@ def map_season(
         weights_sha256=manifest.weights.sha256,
         code_version=code_version(),
     )
+    first, end = extent_of_part(record, number, parts)
+    pieces, seconds = _map(config, images, record, model, manifest, trained, out=out, rows=(first, end))
+    summary = {"megapixels": (end - first) * record.width / 1e6, "map_seconds": seconds}
+    if part:
+        extent = {"part": number, "parts": parts, "first": first, "end": end}
+        made = PartManifest(**extent, batch=pieces.batch, seconds=seconds, record=record)
+        return _deliver_part(made, pieces.folder, out, summary, tracker)
+    summary |= deliver(record, read_rows(pieces.folder, first=first, end=end), out, tracker)
+    shutil.rmtree(pieces.folder)
+    tracker.log_summary(summary)
+    return summary
+
+
+def _map(
+    config: RunConfig,
+    images: SeasonImages,
+    record: MapRecord,
+    model: AnySegmenter,
+    manifest: ModelManifest,
+    trained: RunConfig,
+    *,
+    out: Path,
+    rows: tuple[int, int],
+) -> tuple[Pieces, float]:
+    """Map some rows of the area, first and one past the last; the finished rows, and the seconds that they took."""
+    first, end = rows
     device = choose_device(config.device)
     predict = Careful(
         season_predictor(
             model.to(device), images, statistics=manifest.statistics, encoder=trained.segmenter.reading, device=device
         )
     )
-    first, end = extent_of_part(record, number, parts)
     key = _key(config, record, images, device, first, end)
     state = variable(STATE_VARIABLE)
     folder = Path(state) / f"map-{key[:16]}" if state else out / ROWS
@@ -120,21 +146,21 @@ def map_season(
         pieces.batch,
         seconds,
     )
-    summary = {"megapixels": (end - first) * record.width / 1e6, "map_seconds": seconds}
-    if part:
-        if folder != out / ROWS:
-            shutil.rmtree(out / ROWS, ignore_errors=True)
-            shutil.copytree(folder, out / ROWS)
-        PartManifest(
-            part=number, parts=parts, first=first, end=end, batch=pieces.batch, seconds=seconds, record=record
-        ).publish(out)
-        tracker.log_summary(summary)
-        if folder != out / ROWS:
-            shutil.rmtree(folder)
-        return summary
-    summary |= deliver(record, read_rows(folder, first=first, end=end), out, tracker)
-    shutil.rmtree(folder)
+    return pieces, seconds
+
+
+def _deliver_part(
+    part: PartManifest, rows: Path, out: Path, summary: dict[str, float], tracker: Tracker
+) -> dict[str, float]:
+    """Put the finished rows of a part beside its manifest, wherever they were kept until now."""
+    if rows != out / ROWS:
+        shutil.rmtree(out / ROWS, ignore_errors=True)
+        shutil.copytree(rows, out / ROWS)
+    part.publish(out)
     tracker.log_summary(summary)
+    # Last, and only now: until the manifest is there, a killed stage goes on from these.
+    if rows != out / ROWS:
+        shutil.rmtree(rows)
     return summary
 
 

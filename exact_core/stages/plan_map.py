@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from exact_core.data.sources import parse_source, source_of
 from exact_core.errors import ConfigError
-from exact_core.stages.ingest import parse_source
 
 __all__ = ["check_parts", "plan_map"]
 
@@ -16,14 +16,14 @@ def plan_map(*, source: str, parts: int) -> list[str]:
     """Names I/N of the parts.
 
     Args:
-        source: season:PATH; of any other there is nothing to map, by one step.
+        source: with images of an area; of any other there is nothing to map, by one step.
         parts: N.
 
     Raises:
         ConfigError: fewer than one part, or too many steps for a pipeline.
     """
     check_parts(parts)
-    if parse_source(source)[0] != "season":
+    if not source_of(parse_source(source)[0]).opens:
         parts = 1
     return [f"{part}/{parts}" for part in range(1, parts + 1)]
 

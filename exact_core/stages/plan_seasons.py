@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Sequence
 from contextlib import suppress
 
+from exact_core.data import sources
+from exact_core.data.sources import parse_season, parse_source, source_of
 from exact_core.errors import ConfigError
-from exact_core.stages.ingest import KINDS, parse_season, parse_source
 from exact_core.stages.resolve_season import refuse_placeholders
 
 __all__ = ["SUPERVISION", "plan_seasons"]
@@ -18,7 +18,6 @@ log = logging.getLogger(__name__)
 MOST = 8
 """Seasons of a run: each is four steps and the drivers of two loops, and a run holds about 43 steps (docs/scale.md)."""
 SUPERVISION = ("tags", "dense")
-KIND = re.compile(rf"({'|'.join(KINDS)})\b")
 
 
 def plan_seasons(*, source: str, seasons: Sequence[str | float], supervision: str) -> list[dict[str, str]]:
@@ -65,7 +64,8 @@ def _parsed(entry: str | float, source: str) -> dict[str, str]:
     number = isinstance(entry, int | float) and not isinstance(entry, bool) and entry == int(entry)
     text = str(int(entry)) if number else str(entry).strip()
     place, season = source, text
-    if KIND.match(text):
+    # Also where a season follows the name at once, as synthetic@2022.
+    if text.partition(":")[0].partition("@")[0] in {each.name for each in sources.SOURCES}:
         place, season = text, ""
         before, _, after = text.rpartition("@")
         # A path may have this sign, too.
@@ -77,6 +77,6 @@ def _parsed(entry: str | float, source: str) -> dict[str, str]:
     else:
         parse_season(season)
     kind, _ = parse_source(place)
-    if season and kind != "season":
+    if season and not source_of(kind).opens:
         raise ConfigError(f"seasons: {text!r}: a {kind} source has its own season; give season:PATH as source")
     return {"source": place, "season": season}

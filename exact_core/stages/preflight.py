@@ -20,13 +20,9 @@ from typing import Literal
 from exact_core.artifacts.folders import code_version
 from exact_core.artifacts.stage_files import STORE_VARIABLE
 from exact_core.config import RunConfig
-from exact_core.data.germany.tiles import survey_germany
-from exact_core.data.pastis.patches import survey_pastis
-from exact_core.data.season.folder import survey_season
-from exact_core.data.synthetic import BANDS
+from exact_core.data.sources import Survey, parse_source, source_of, with_season
 from exact_core.environment import shown, variable
 from exact_core.errors import ConfigError, ExactError, ServiceError
-from exact_core.stages.ingest import parse_source, with_season
 from exact_core.storage import open_store
 from exact_core.tracking.errors import check_address
 from exact_core.tracking.runs import Tracker, server_answers, tracking_uri
@@ -181,8 +177,8 @@ def _device(wanted: str) -> str:
 
 
 def _data(config: RunConfig, source: str, season: str) -> str:
-    dates, bands = _survey(config, source, season)
-    return f"{source}: {dates} dates, {bands} bands"
+    found = _survey(config, source, season)
+    return f"{source}: {found.dates} dates, {found.bands} bands"
 
 
 def _fits(config: RunConfig, *, source: str, season: str) -> str:
@@ -203,25 +199,22 @@ def _memory(config: RunConfig, *, source: str, season: str) -> tuple[int, int]:
     from exact_core.training.loop import choose_device
     from exact_core.training.memory import available_bytes, training_bytes
 
-    dates, bands = _survey(config, source, season)
-    classes = config.data.synthetic.crops if source == "synthetic" else LIKELY_CLASSES
-    shape = {"bands": bands, "classes": classes, "dates": min(dates, config.data.max_dates)}
+    found = _survey(config, source, season)
+    shape = {
+        "bands": found.bands,
+        "classes": found.classes or LIKELY_CLASSES,
+        "dates": min(found.dates, config.data.max_dates),
+    }
     estimated = max(training_bytes(config, kind=kind, **shape) for kind in ("classifier", "segmenter"))
     return estimated, available_bytes(choose_device(config.device))
 
 
-def _survey(config: RunConfig, source: str, season: str) -> tuple[int, int]:
-    """Numbers of dates and bands that a source has."""
+def _survey(config: RunConfig, source: str, season: str) -> Survey:
+    """What a source promises."""
     kind, place = parse_source(source)
     # A season that a schedule will name is not known yet; where the source has its own, none is given.
     config = with_season(config, "" if season == "auto" else season, kind=kind)
-    if kind == "pastis":
-        return survey_pastis(Path(place))[1], len(BANDS)
-    if kind == "germany":
-        return survey_germany(Path(place), config.data)
-    if kind == "season":
-        return survey_season(Path(place), config.data)
-    return config.data.synthetic.dates, len(BANDS)
+    return source_of(kind).survey(place, config.data)
 
 
 def _has_torch() -> bool:

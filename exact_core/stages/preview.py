@@ -7,29 +7,20 @@ from pathlib import Path
 
 from exact_core.artifacts.model_folders import ModelManifest, read_manifest
 from exact_core.config import RunConfig
-from exact_core.data.season.folder import open_season
-from exact_core.data.synthetic import ingest_synthetic
+from exact_core.data.sources import parse_source, source_of, with_season
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import ConfigError, DataError
 from exact_core.evaluation.preview.content import Preview
 from exact_core.evaluation.preview.from_dataset import Reference, preview_dataset
 from exact_core.evaluation.preview.from_season import preview_season
 from exact_core.evaluation.preview.page import write_preview
-from exact_core.stages.ingest import parse_source, with_season
 
-__all__ = ["inspect", "is_source"]
+__all__ = ["inspect"]
 
 EVERY_DAY = 3660
 """The longest season there is."""
 EVERY_DATE = 1_000_000
 """More dates than a season has: none is thinned out."""
-NAMES = {"pastis": "PASTIS", "germany": "Germany"}
-"""Sources that are files of arrays, not images of a season."""
-
-
-def is_source(text: str) -> bool:
-    """Whether a text names a source, as for ingest, rather than the place of a dataset."""
-    return text == "synthetic" or text.startswith(("season:", "pastis:", "germany:"))
 
 
 def inspect(config: RunConfig, what: Path | str, *, season: str, model: Path | None, out: Path) -> Preview:
@@ -37,7 +28,7 @@ def inspect(config: RunConfig, what: Path | str, *, season: str, model: Path | N
 
     Args:
         config: of a source, `config.data`; the seed draws what is shown.
-        what: a dataset's folder; or a source: season:PATH or synthetic.
+        what: a dataset's folder; or a source that has images of an area, or that is ingested in seconds.
         season: for a season, a year or START/DAYS; empty: what the source says.
         model: segmenter whose training the bands are held against; None: the dataset's own training split, or nothing.
         out: HTML file.
@@ -46,7 +37,7 @@ def inspect(config: RunConfig, what: Path | str, *, season: str, model: Path | N
         What the page shows.
 
     Raises:
-        ConfigError: PASTIS or Germany, which are to be ingested first; a model for other bands; a season for a dataset.
+        ConfigError: a source that is to be ingested first; a model for other bands; a season for a dataset.
         DataError, CorruptError: no such data or model.
     """
     manifest = None if model is None else read_manifest(model, "segmenter")
@@ -82,20 +73,21 @@ def _of_source(
 ) -> Preview:
     kind, place = parse_source(source)
     config = with_season(config, season, kind=kind)
-    if kind in NAMES:
+    found = source_of(kind)
+    if not (found.opens or found.quick):
         raise ConfigError(
-            f"{source}: {NAMES[kind]} is looked at as a dataset: `exact ingest {kind} {place} DATASET`, then "
+            f"{source}: this source is looked at as a dataset: `exact ingest {kind} {place} DATASET`, then "
             f"`exact inspect DATASET`"
         )
-    if kind == "synthetic":
+    if not found.opens:
         with tempfile.TemporaryDirectory(prefix="exact-inspect-") as folder:
-            ingest_synthetic(config.data, Path(folder) / "dataset", seed=config.seed)
+            found.ingest(place, config.data, Path(folder) / "dataset", seed=config.seed)
             dataset = WindowDataset(Path(folder) / "dataset")
             reference = _reference(model, manifest, dataset.manifest.bands, source)
             return preview_dataset(dataset, seed=config.seed, reference=reference)
     # A season that ingest refuses for its gaps is looked at all the same.
     seen = config.data.season.model_copy(update={"longest_gap": EVERY_DAY})
-    images = open_season(Path(place), config.data.model_copy(update={"max_dates": EVERY_DATE, "season": seen}))
+    images = found.open(place, config.data.model_copy(update={"max_dates": EVERY_DATE, "season": seen}))
     reference = _reference(model, manifest, images.bands, source)
     return preview_season(images, source=source, limit=config.data.max_dates, seed=config.seed, reference=reference)
 

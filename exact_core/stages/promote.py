@@ -19,6 +19,7 @@ from exact_core.mapping.predict import Predictor
 from exact_core.tracking.registry import CHALLENGER, CHAMPION, Registry, default_name
 from exact_core.tracking.runs import Tracker
 from exact_core.training.loop import choose_device
+from exact_core.undefined import defined
 
 __all__ = ["decide", "promote", "read_decision"]
 
@@ -71,7 +72,7 @@ def promote(
     publish_record(out / "metrics.json", record)
     tracker.log_file(out / "metrics.json", folder="promotion")
     log.info("promote: %s version %s: %s", name, record["version"], record["reason"])
-    return summary
+    return defined(summary)
 
 
 def decide(comparison: Comparison, config: PromotionConfig) -> tuple[bool, str]:

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import logging
-import urllib.error
+import urllib.parse
 import urllib.request
 
 from exact_core.errors import ConfigError
 from exact_core.tracking.runs import finish_pipeline_run
 
-__all__ = ["record_status"]
+__all__ = ["check_webhook", "record_status"]
 
 log = logging.getLogger(__name__)
 
-SUCCEEDED = "SUCCEEDED"
+STATES = {
+    **dict.fromkeys(("COMPLETE", "SUCCEEDED", "CACHED"), "SUCCEEDED"),
+    **dict.fromkeys(("CANCELED", "CANCELLED", "CANCELING"), "CANCELED"),
+}
+"""KFP's word for the end -> ours; every other is FAILED. Up to 2.17 the driver gives MLMD's words (COMPLETE, CACHED,
+CANCELED), KFP's local runner and later releases the API's."""
+NOT_ENDED = (
+    "a step was not ended by itself: it was out of memory or of time, lost its node, or its driver failed; the pods of "
+    "the run say which (exact follow RUN)"
+)
+"""What KFP 2.17 calls RUNNING in an exit task."""
+TERMINATED = "the run was terminated"
+MLFLOW = {"SUCCEEDED": "FINISHED", "FAILED": "FAILED", "CANCELED": "KILLED"}
 TIMEOUT = 30.0
 
 
@@ -23,28 +36,49 @@ def record_status(*, pipeline_run: str, state: str, error: str, job: str, webhoo
 
     Args:
         pipeline_run: identity of the pipeline run, as its stages have it.
-        state: of the run, in KFP's words: SUCCEEDED, FAILED, CANCELLED.
-        error: what KFP says of the failure; empty if there was none.
+        state: of the run, in KFP's words; see STATES.
+        error: what KFP says of the failure; empty if nothing, as KFP 2.17 does of every failure.
         job: KFP's name of the run.
         webhook: http(s) URL that gets the record as JSON; empty: none.
 
     Returns:
-        What was recorded. A webhook that does not answer is logged, and does not fail a run that has succeeded.
+        What was recorded: the state as SUCCEEDED, FAILED or CANCELED, and as error what KFP or else the stages say. A
+        webhook that does not answer, or is no URL, is logged: it was checked before the run, and fails no run now.
+    """
+    ours = STATES.get(state, "FAILED")
+    if ours == "CANCELED":
+        error = error or TERMINATED
+    said = finish_pipeline_run(pipeline_run, succeeded=ours == "SUCCEEDED", reason=error, status=MLFLOW[ours])
+    error = said or (NOT_ENDED if state == "RUNNING" else "")
+    record = {"pipeline_run": pipeline_run, "state": ours, "error": error, "job": job}
+    log.info("record_status: %s%s", ours, f": {error}" if error else "")
+    if webhook:
+        _send(webhook, json.dumps(record).encode())
+    return record
+
+
+def _send(webhook: str, body: bytes) -> None:
+    try:
+        check_webhook(webhook)
+        request = urllib.request.Request(webhook, body, {"Content-Type": "application/json"})  # noqa: S310 - checked above
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:  # noqa: S310 - checked above
+            log.info("record_status: %s answered %d", webhook, answer.status)
+    except (ConfigError, OSError, http.client.HTTPException, ValueError) as problem:
+        # URLError is an OSError; what is no HTTP at all, and an address that cannot be sent, are the last two.
+        log.warning("record_status: %s did not take the status: %s", webhook, problem)
+
+
+def check_webhook(webhook: str) -> None:
+    """Refuse what is no http(s) URL.
 
     Raises:
-        ConfigError: the webhook is no http(s) URL.
+        ConfigError: it is none.
     """
-    record = {"pipeline_run": pipeline_run, "state": state, "error": error, "job": job}
-    finish_pipeline_run(pipeline_run, succeeded=state == SUCCEEDED, reason=error)
-    log.info("record_status: %s%s", state, f": {error}" if error else "")
-    if webhook and not webhook.startswith(("http://", "https://")):
-        raise ConfigError(f"webhook = {webhook!r}: expected an http:// or https:// URL")
-    if webhook:
-        body = json.dumps(record).encode()
-        request = urllib.request.Request(webhook, body, {"Content-Type": "application/json"})  # noqa: S310 - checked above
-        try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:  # noqa: S310 - checked above
-                log.info("record_status: %s answered %d", webhook, answer.status)
-        except (urllib.error.URLError, OSError) as problem:
-            log.warning("record_status: %s did not take the status: %s", webhook, problem)
-    return record
+    try:
+        url = urllib.parse.urlsplit(webhook)
+        if url.scheme not in ("http", "https") or not url.hostname or not webhook.isascii() or " " in webhook:
+            raise ValueError("expected http://HOST/... or https://HOST/..., in ASCII and without spaces")
+        # Read, because it is checked only then.
+        _ = url.port
+    except ValueError as error:
+        raise ConfigError(f"webhook = {webhook!r}: no URL that can be called: {error}") from error

@@ -15,8 +15,8 @@ from typing import Any
 from pydantic import Field, ValidationError, field_validator
 
 from exact_core.config import Settings, describe
+from exact_core.data.sources import parse_season, source_of
 from exact_core.errors import ConfigError
-from exact_core.stages.ingest import parse_season
 from exact_core.tracking.runs import Tracker
 
 __all__ = ["AUTO", "SeasonRule", "check_season", "refuse_placeholders", "resolve_season", "season_rule"]
@@ -87,7 +87,7 @@ def resolve_season(
         schedule_time: time of the schedule's slot, RFC 3339; empty, as in a run on this machine: now.
         starts: first day of every season, MM-DD.
         days: length of a season, days.
-        source: the source to be read; one that is not `season:PATH` has its own season, and `auto` asks for none.
+        source: the source to be read; one without images of an area has its own season, and `auto` asks for none.
         tracker: gets the season and what it follows from.
         now: the present, for a repeatable run.
 
@@ -101,7 +101,7 @@ def resolve_season(
     rule = season_rule(starts, days)
     if season != AUTO:
         resolved, reason = season, "as given"
-    elif not source.startswith("season:"):
+    elif not source_of(source).opens:
         resolved, reason = "", f"source {source.partition(':')[0]} has its own"
     else:
         at = _moment(schedule_time) if schedule_time else now or dt.datetime.now(dt.UTC)

@@ -14,6 +14,7 @@ from exact_core.evaluation.score import HEADLINE
 from exact_core.files import copy_file
 from exact_core.manifest import publish_record, read_record
 from exact_core.tracking.runs import Tracker
+from exact_core.undefined import defined
 
 __all__ = ["RECORD", "ROW", "season_table", "table"]
 
@@ -51,7 +52,7 @@ def season_table(*, rows: Sequence[Path], out: Path, tracker: Tracker, report: P
     publish_record(out / RECORD, record)
     tracker.log_file(out / RECORD)
     tracker.log_file(out / "report.html", folder="report")
-    summary = {f"{kind}_{name}": value for kind, values in figures.items() for name, value in values.items()}
+    summary = defined({f"{kind}_{name}": value for kind, values in figures.items() for name, value in values.items()})
     tracker.log_summary(summary)
     for line in table(out).splitlines():
         log.info("season_table: %s", line)

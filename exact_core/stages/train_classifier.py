@@ -17,6 +17,7 @@ from exact_core.tracking.runs import Tracker
 from exact_core.training.classifier import ClassifierTask
 from exact_core.training.distributed import join
 from exact_core.training.loop import choose_device, fit, seed_everything
+from exact_core.undefined import defined
 
 __all__ = ["train_classifier"]
 
@@ -66,5 +67,6 @@ def train_classifier(config: RunConfig, *, dataset: Path, out: Path, tracker: Tr
     figure = progress.history[-1].get("validation_tag_map") if progress.best is None else progress.best
     if figure is not None:
         summary["validation_tag_map"] = figure
+    summary = defined(summary)
     tracker.log_summary({f"final_{name}": value for name, value in summary.items()})
     return summary

@@ -6,22 +6,25 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from exact_core.artifacts.folders import fresh_folder
 from exact_core.artifacts.model_folders import checkpoints_for, save_model
 from exact_core.config import RunConfig
-from exact_core.data.windows.batches import BatchLoader
+from exact_core.data.windows.batches import BatchLoader, Targets
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.data.windows.mask_dataset import MaskSet
 from exact_core.mapping.calibration import Calibration, calibrate
 from exact_core.mapping.pixel_series import make_reference
 from exact_core.mapping.predict import Predictor
-from exact_core.models.segmenter import build_segmenter
+from exact_core.models.segmenter import AnySegmenter, build_segmenter
 from exact_core.tracking.runs import Tracker
-from exact_core.training.distributed import join
+from exact_core.training.checkpoint import Progress
+from exact_core.training.distributed import Processes, join
 from exact_core.training.loop import choose_device, fit, seed_everything
 from exact_core.training.segmenter import SegmenterTask
+from exact_core.undefined import defined
 
 __all__ = ["train_segmenter"]
 
@@ -43,15 +46,13 @@ def train_segmenter(
     Returns:
         Final loss, windows a second, peak memory and, where there is a validation split, the best mIoU against
         validation targets of the same kind, and what calibrated confidence rests on (`exact_core.mapping.calibration`).
-        The same on every process that torchrun started; the first one writes and
-        tracks.
+        The same on every process that torchrun started; the first one writes and tracks.
 
     Raises:
         DataError: the masks belong to another dataset, or dense labels are wanted and there are none.
     """
     fresh_folder(out, "model.json")
     windows = WindowDataset(dataset)
-    settings = config.segmenter
     mask_set = None if masks is None else MaskSet(masks, windows)
     if mask_set is None:
         targets, origin = windows.labels, "dense labels"
@@ -62,59 +63,89 @@ def train_segmenter(
         dataset, name=windows.manifest.name, digest=windows.manifest.digest, source=windows.manifest.source
     )
     with join(choose_device(config.device)) as (processes, device):
-        seed_everything(config.seed)
-        model = build_segmenter(
-            settings, bands=len(windows.manifest.bands), classes=windows.classes, window=windows.manifest.window
-        ).to(device)
-
-        def loader(indices: NDArray[np.int64]) -> BatchLoader:
-            return BatchLoader(
-                windows,
-                indices,
-                batch=settings.training.batch,
-                encoder=settings.reading,
-                device=device,
-                targets=targets,
-            )
-
-        validation = loader(processes.share(windows.indices("validation")))
-        progress = fit(
-            SegmenterTask(model, windows.classes, validation, processes=processes),
-            loader(windows.indices("train")),
-            settings.training,
-            seed=config.seed,
-            device=device,
-            checkpoints=checkpoints_for(
-                "segmenter", config.digest("segmenter", "seed"), windows.manifest.digest, origin
-            ),
-            metrics=tracker,
-            name="segmenter",
-        )
+        model, progress = _fit(config, windows, targets, origin, processes, device, tracker)
     summary = {"loss": progress.history[-1]["loss"], **progress.cost}
     if progress.best is not None:
         summary["validation_miou"] = progress.best
     if processes.first:
-        supervision: Literal["dense", "tags"] = "dense" if masks is None else "tags"
-        statistics = windows.manifest.statistics
-        # Few windows at a time: this must not ask for more memory than the training did.
-        teller = Predictor(model.eval(), windows, settings.reading, statistics, device, REFERENCE_BATCH)
-        calibration = _calibration(config, windows, mask_set, teller)
-        save_model(
-            out,
-            model,
-            config=config,
-            dataset=windows,
-            progress=progress,
-            supervision=supervision,
-            calibration=calibration,
-            # What later seasons are held against travels with the model, wherever its dataset is by then.
-            reference=make_reference(windows, teller, config.transfer, seed=config.seed),
-        )
-        figures = {"temperature": calibration.temperature, "calibration_error": calibration.error_after}
-        tracker.log_summary({name: value for name, value in figures.items() if value is not None})
-        tracker.set_tags({"exact.calibrated_on": calibration.fitted_on})
+        _save(config, windows, mask_set, model, progress, out=out, device=device, tracker=tracker)
+    summary = defined(summary)
     tracker.log_summary({f"final_{name}": value for name, value in summary.items()})
     return summary
+
+
+def _fit(
+    config: RunConfig,
+    windows: WindowDataset,
+    targets: Targets,
+    origin: str,
+    processes: Processes,
+    device: torch.device,
+    tracker: Tracker,
+) -> tuple[AnySegmenter, Progress]:
+    """A segmenter that has learned the targets of the training split; `origin` names these targets."""
+    settings = config.segmenter
+    seed_everything(config.seed)
+    model = build_segmenter(
+        settings, bands=len(windows.manifest.bands), classes=windows.classes, window=windows.manifest.window
+    ).to(device)
+
+    def loader(indices: NDArray[np.int64]) -> BatchLoader:
+        return BatchLoader(
+            windows,
+            indices,
+            batch=settings.training.batch,
+            encoder=settings.reading,
+            device=device,
+            targets=targets,
+        )
+
+    validation = loader(processes.share(windows.indices("validation")))
+    progress = fit(
+        SegmenterTask(model, windows.classes, validation, processes=processes),
+        loader(windows.indices("train")),
+        settings.training,
+        seed=config.seed,
+        device=device,
+        checkpoints=checkpoints_for("segmenter", config.digest("segmenter", "seed"), windows.manifest.digest, origin),
+        metrics=tracker,
+        name="segmenter",
+    )
+    return model, progress
+
+
+def _save(
+    config: RunConfig,
+    windows: WindowDataset,
+    masks: MaskSet | None,
+    model: AnySegmenter,
+    progress: Progress,
+    *,
+    out: Path,
+    device: torch.device,
+    tracker: Tracker,
+) -> None:
+    """Calibrate the model and write its folder, with the sample that later seasons are held against."""
+    settings = config.segmenter
+    supervision: Literal["dense", "tags"] = "dense" if masks is None else "tags"
+    statistics = windows.manifest.statistics
+    # Few windows at a time: this must not ask for more memory than the training did.
+    teller = Predictor(model.eval(), windows, settings.reading, statistics, device, REFERENCE_BATCH)
+    calibration = _calibration(config, windows, masks, teller)
+    save_model(
+        out,
+        model,
+        config=config,
+        dataset=windows,
+        progress=progress,
+        supervision=supervision,
+        calibration=calibration,
+        # What later seasons are held against travels with the model, wherever its dataset is by then.
+        reference=make_reference(windows, teller, config.transfer, seed=config.seed),
+    )
+    figures = {"temperature": calibration.temperature, "calibration_error": calibration.error_after}
+    tracker.log_summary(defined(figures))
+    tracker.set_tags({"exact.calibrated_on": calibration.fitted_on})
 
 
 def _calibration(config: RunConfig, windows: WindowDataset, masks: MaskSet | None, predictor: Predictor) -> Calibration:

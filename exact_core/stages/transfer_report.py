@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from exact_core.artifacts.folders import code_version, fresh_folder
 from exact_core.artifacts.model_folders import ModelManifest, load_segmenter, open_reference, open_segmenter
-from exact_core.config import RunConfig
-from exact_core.data.season.folder import open_season
+from exact_core.config import RunConfig, TransferConfig
+from exact_core.data.sources import parse_source, source_of, with_season
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.data.windows.series_sample import SeasonSamples, SeriesSample
 from exact_core.errors import ConfigError, DataError
@@ -25,9 +25,9 @@ from exact_core.manifest import publish_record
 from exact_core.mapping.pixel_series import label_by_tags, make_reference, sample_dataset, sample_season
 from exact_core.mapping.predict import Predictor, season_predictor
 from exact_core.models.segmenter import AnySegmenter
-from exact_core.stages.ingest import parse_source, with_season
 from exact_core.tracking.runs import Tracker
 from exact_core.training.loop import choose_device
+from exact_core.undefined import defined
 
 __all__ = ["transfer_report"]
 
@@ -79,7 +79,8 @@ def transfer_report(
 
     Args:
         config: `transfer`, `evaluation.batch`, `seed` and `device` apply, and `data.season`.
-        source: season:PATH; or the folder of a window dataset of the new season; any other has nothing to compare.
+        source: with images of an area; or the folder of a window dataset of the new season; any other has nothing to
+            compare.
         season: a year or START/DAYS of a season source; empty: what the source says.
         segmenter: model folder; it carries a sample of its season. None: classes are told by tags.
         dataset: the training dataset, to sample it anew; None: the segmenter's own sample.
@@ -97,7 +98,7 @@ def transfer_report(
             report is then written and tracked all the same.
     """
     kind = "dataset" if _is_dataset(source) else parse_source(source)[0]
-    if kind not in ("season", "dataset"):
+    if kind != "dataset" and not source_of(kind).opens:
         log.info("transfer_report: nothing to compare: a %s source has windows, and no images of an area", kind)
         if report is not None:
             report.parent.mkdir(parents=True, exist_ok=True)
@@ -114,6 +115,26 @@ def transfer_report(
         # Before anything is drawn or compared: the page's curves are of these classes too.
         found = replace(found, sample=label_by_tags(found.sample, model.reference.train))
     transfer = _compare(config, model, found)
+    _publish(config, source, model, found, transfer, out=out, report=report, tracker=tracker)
+    summary = {"verdict": float(list(Level).index(transfer.verdict))}
+    summary |= defined({f"transfer_{each.name}": each.value for each in transfer.findings})
+    tracker.log_summary(summary)
+    _refuse(config.transfer, source, transfer)
+    return summary
+
+
+def _publish(
+    config: RunConfig,
+    source: str,
+    model: _Model,
+    found: _Season,
+    transfer: Transfer,
+    *,
+    out: Path,
+    report: Path | None,
+    tracker: Tracker,
+) -> None:
+    """Write and track report and record, and say what was found."""
     record = _record(config, source, model, found, transfer)
     write_page(
         out / "report.html",
@@ -136,19 +157,17 @@ def transfer_report(
     tracker.set_tags({"exact.transfer": transfer.verdict.words})
     for finding in transfer.findings:
         log.info("transfer_report: %s: %s: %s", finding.title, finding.level.words, finding.reason)
+
+
+def _refuse(settings: TransferConfig, source: str, transfer: Transfer) -> None:
+    """Raise DataError where the verdict is one that forbids the map."""
     levels = list(Level)
-    summary = {"verdict": float(levels.index(transfer.verdict))}
-    summary |= {f"transfer_{each.name}": each.value for each in transfer.findings if each.value is not None}
-    tracker.log_summary(summary)
-    if config.transfer.refuse != "never" and levels.index(transfer.verdict) >= levels.index(
-        Level(config.transfer.refuse)
-    ):
+    if settings.refuse != "never" and levels.index(transfer.verdict) >= levels.index(Level(settings.refuse)):
         bad = [each for each in transfer.findings if each.level != Level.fine]
         raise DataError(
             f"{source}: {transfer.verdict.words}: {'; '.join(f'{each.title}: {each.reason}' for each in bad)}; see the "
             f"report, mend the source, or train on this season; transfer.refuse=never maps it all the same"
         )
-    return summary
 
 
 def _is_dataset(source: str) -> bool:
@@ -194,9 +213,10 @@ def _calendar(model: _Model, start: dt.date, length: int) -> NDArray[np.float64]
 
 
 def _sample_images(config: RunConfig, source: str, season: str, model: _Model) -> _Season:
-    asked = with_season(config, season, kind="season").data
+    kind, place = parse_source(source)
+    asked = with_season(config, season, kind=kind).data
     asked = asked.model_copy(update={"max_dates": model.trained.data.max_dates})
-    images = open_season(Path(parse_source(source)[1]), asked)
+    images = source_of(kind).open(place, asked)
     if images.bands != model.bands:
         raise ConfigError(f"the model wants bands {model.bands}, {source} has {images.bands}")
     predict = None
@@ -267,7 +287,7 @@ def _record(config: RunConfig, source: str, model: _Model, found: _Season, trans
         "dates": [str(date) for date in found.dates],
         "verdict": transfer.verdict.value,
         "findings": [{**asdict(each), "level": each.level.value} for each in transfer.findings],
-        "bands": [_plain(asdict(each)) for each in transfer.bands],
+        "bands": [asdict(each) for each in transfer.bands],
         "classes": [{**asdict(each), "level": each.level.value} for each in transfer.classes],
         "days": [
             {"day": float(day), "importance": float(weight), "seen_in_training": float(ours), "seen": float(theirs)}
@@ -281,8 +301,3 @@ def _record(config: RunConfig, source: str, model: _Model, found: _Season, trans
         "code_version": code_version(),
         "notes": notes,
     }
-
-
-def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    """JSON knows no NaN."""
-    return {name: None if isinstance(value, float) and np.isnan(value) else value for name, value in row.items()}

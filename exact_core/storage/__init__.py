@@ -1,19 +1,23 @@
 """Objects in S3 or in a folder, a verified local cache of them, and our artifact folders moved through both.
 
-    base.py        what a store is: URIs, keys, the interface, parallel work
-    s3.py          an S3 server; the only module that imports minio
+    base.py        what a store is: keys, the interface, digests, parallel work
+    opening.py     from a URI to its store
+    s3.py          an S3 server; minio is imported here and in retry.py
+    retry.py       what is asked again, how often, and what an error says
     filestore.py   a folder, for `file://` URIs and plain paths
     cache.py       verified local copies, shared by the processes of a machine, bounded in size
     download.py    filling a file from a store, by ranges, continuing where a killed process stopped
+    locks.py       one process at a time on a file
     folders.py     an artifact folder as objects under their digests and one small pointer
 
 Nothing relies on conditional writes or on the order of listings: objects are named by their content, so writing one
 twice writes the same, and a pointer is written last, so a half published folder is never found.
 """
 
-from exact_core.storage.base import ObjectInfo, Progress, Store, StoreOptions, content_key, open_object, open_store
+from exact_core.storage.base import ObjectInfo, Progress, Store, StoreOptions, content_key
 from exact_core.storage.cache import Cache, default_cache
 from exact_core.storage.folders import MANIFESTS, Pointer, fetch_folder, manifest_of, publish_folder, read_pointer
+from exact_core.storage.opening import open_object, open_store
 
 __all__ = [
     "MANIFESTS",

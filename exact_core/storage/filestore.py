@@ -37,12 +37,12 @@ class FileStore(Store):
         """See `Store`."""
         return self._path(key).as_uri()
 
-    def below(self, name: str) -> Store:
+    def below(self, name: str) -> FileStore:
         """See `Store`."""
         folder = self._path(name)
         with _explained(f"make {folder}"):
             folder.mkdir(parents=True, exist_ok=True)
-        return super().below(name)
+        return FileStore(folder, options=self.options)
 
     def head(self, key: str) -> ObjectInfo | None:
         """See `Store`. The SHA-256 is computed: the file is at hand."""

@@ -31,10 +31,9 @@ from exact_core.storage.base import (
     digest_file,
     in_parallel,
     one_at_a_time,
-    open_object,
-    open_store,
 )
 from exact_core.storage.cache import Cache, default_cache
+from exact_core.storage.opening import open_object, open_store
 
 __all__ = ["MANIFESTS", "Pointer", "StoredFile", "fetch_folder", "manifest_of", "publish_folder", "read_pointer"]
 

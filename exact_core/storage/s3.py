@@ -100,6 +100,17 @@ class S3Store(Store):
             raise ConfigError(f"s3://{bucket} at {endpoint}: {error}; check AWS_ENDPOINT_URL and AWS_REGION") from error
         return cls(bucket, prefix, client=client, endpoint=f"{endpoint}{way}", options=options)
 
+    def below(self, name: str) -> S3Store:
+        """See `Store`."""
+        # A store of its own, which looks for the bucket at its own prefix: keys may be good for that alone.
+        return S3Store(
+            self.bucket,
+            self._name(name),
+            client=self._client,
+            endpoint=self._requests.endpoint,
+            options=self.options,
+        )
+
     def head(self, key: str) -> ObjectInfo | None:
         """See `Store`."""
 

@@ -9,16 +9,30 @@ from typing import TYPE_CHECKING
 from exact_core.environment import shown
 from exact_core.errors import ConfigError, DataError
 from exact_core.tracking.errors import explained, refused
-from exact_core.tracking.runs import STAGE_TAG, open_client, tracking_uri
+from exact_core.tracking.runs import PIPELINE_TAG, STAGE_TAG, open_client, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-__all__ = ["Evaluations"]
+__all__ = ["Evaluations", "stage_states"]
 
 EVALUATE = "evaluate"
 PARENT_TAG = "mlflow.parentRunId"
 MODELS = "models:/"
+
+
+def stage_states(pipeline_run: str) -> dict[str, str]:
+    """Stage -> state of its run (running, finished, failed, killed), in the order in which they began.
+
+    Raises:
+        ServiceError: MLflow does not answer.
+    """
+    client, experiment = open_client()
+    with explained("list the stages of a run"):
+        runs = client.search_runs(
+            [experiment], f"tags.`{PIPELINE_TAG}` = '{pipeline_run}'", order_by=["attributes.start_time"]
+        )
+    return {run.data.tags[STAGE_TAG]: run.info.status.lower() for run in runs if STAGE_TAG in run.data.tags}
 
 
 class Evaluations:

@@ -7,6 +7,7 @@ place. Beside `tracking` the only module that imports mlflow.
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 import tempfile
 from importlib.metadata import version
@@ -18,13 +19,13 @@ import yaml
 
 import exact_core
 from exact_core.environment import patience
-from exact_core.errors import CorruptError, DataError, ServiceError
+from exact_core.errors import ConfigError, CorruptError, DataError, ServiceError
 from exact_core.files import sha256_of
 from exact_core.manifest import read_record
 from exact_core.tracking.errors import explained, patiently
 from exact_core.tracking.runs import MlflowTracker, Tracker, tracking_uri
 
-__all__ = ["CHALLENGER", "CHAMPION", "Registry", "default_name"]
+__all__ = ["CHALLENGER", "CHAMPION", "Registry", "check_model_name", "default_name"]
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 DIGEST_TAG = "exact.weights_sha256"
@@ -36,6 +37,26 @@ EXAMPLE_DATES = 4
 def default_name(dataset: str) -> str:
     """The registered model of a dataset's name, where no other is given."""
     return f"exact-{dataset}"
+
+
+def check_model_name(name: str) -> None:
+    """Refuse a name that MLflow's registry does not take, before there is anything to register.
+
+    Raises:
+        ConfigError: it has / or : in it, which stand before a version and an alias, or both kinds of quotes.
+    """
+    if not name.strip() or any(character in name for character in "/:") or ("'" in name and '"' in name):
+        raise ConfigError(
+            f"model = {name!r}: MLflow takes no name of a model with / or : in it, and this project none with both "
+            f"kinds of quotes; take another, for example {re.sub('[^A-Za-z0-9._-]+', '-', name).strip('-') or 'exact'}"
+        )
+
+
+def _named(name: str) -> str:
+    """MLflow's filter for a name; in double quotes it may have an apostrophe."""
+    check_model_name(name)
+    quote = '"' if "'" in name else "'"
+    return f"name = {quote}{name}{quote}"
 
 
 class Registry:
@@ -77,7 +98,7 @@ class Registry:
         digest = manifest["weights"]["sha256"]
 
         def ask() -> str:
-            for each in self.client.search_model_versions(f"name = '{name}'"):
+            for each in self.client.search_model_versions(_named(name)):
                 if each.tags.get(DIGEST_TAG) == digest and each.run_id == self.run_id:
                     return str(each.version)
             with tempfile.TemporaryDirectory() as scratch:
@@ -86,7 +107,7 @@ class Registry:
             if status != "READY":
                 # MLflow would register it all the same.
                 raise ServiceError(f"MLflow left model {model_id} {status}; run the stage again")
-            if not self.client.search_registered_models(f"name = '{name}'"):
+            if not self.client.search_registered_models(_named(name)):
                 self.client.create_registered_model(name, description="Segmenters from crop tags (Exact)")
             made = self.client.create_model_version(
                 name, model_uri, self.run_id, tags={DIGEST_TAG: digest}, model_id=model_id
@@ -122,7 +143,7 @@ class Registry:
         """The version that an alias of a registered model names; None where there is no such model or alias."""
 
         def ask() -> str | None:
-            if not self.client.search_registered_models(f"name = '{name}'"):
+            if not self.client.search_registered_models(_named(name)):
                 return None
             # search_model_versions() leaves out the aliases.
             found = self.client.get_registered_model(name).aliases.get(alias)

@@ -26,6 +26,7 @@ from exact_core.errors import ExactError, ServiceError, in_a_line
 from exact_core.tracking.errors import check_address, database_file, explained, patiently, refused, tracking_uri
 from exact_core.tracking.kfp_plugin import PARENT_TAG, given_run, outermost
 from exact_core.tracking.outbox import Outbox
+from exact_core.undefined import defined
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -52,9 +53,16 @@ PIPELINE_TAG = "exact.pipeline_run"
 STAGE_TAG = "exact.stage"
 FAILURE_TAG = "exact.failure"
 DATASET_TAG = "exact.dataset"
+ENDED_TAG = "exact.ended"
+"""On a pipeline run whose end has been recorded: the status that it got. A stage that starts after it re-opens it."""
 PIPELINE_RUN_VARIABLE = "EXACT_PIPELINE_RUN"
 """Identity of the pipeline run, where the runner knows a better one than KFP's job id."""
 PARAMS_PER_CALL = 100
+KILLED = (
+    "was killed before it could say why: most likely out of memory (signal 9, exit code 137), else evicted, out of "
+    "time, or its node was lost"
+)
+KILLED_BY_TERMINATION = "was killed when the run was terminated"
 LOGIN_VARIABLES = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 GRACE_SECONDS = 10.0
 """What a stage that has failed waits for its record: a pod that is asked to end has 30 in all."""
@@ -64,7 +72,7 @@ class Tracker(Protocol):
     """What a stage may record."""
 
     def log_metrics(self, metrics: dict[str, float], *, step: int) -> None:
-        """Figures of an epoch."""
+        """Figures of an epoch; one that is not finite is left out."""
 
     def log_summary(self, metrics: dict[str, float]) -> None:
         """Final figures."""
@@ -127,7 +135,7 @@ class MlflowTracker:
 
     def log_metrics(self, metrics: dict[str, float], *, step: int) -> None:
         """See `Tracker`."""
-        self._outbox.add({"kind": "metrics", "values": metrics, "time": int(time.time() * 1000), "step": step})
+        self._outbox.add({"kind": "metrics", "values": defined(metrics), "time": int(time.time() * 1000), "step": step})
 
     def log_summary(self, metrics: dict[str, float]) -> None:
         """See `Tracker`."""
@@ -225,13 +233,14 @@ def tracked_stage(
         ServiceError: MLflow is not installed, does not answer, or has not taken everything at the end.
     """
 
-    def begin() -> tuple[MlflowClient, str]:
-        client, run_id = _begin(stage, os.environ.get(PIPELINE_RUN_VARIABLE) or pipeline_run, name)
+    def begin() -> tuple[MlflowClient, str, str]:
+        client, run_id, reopened = _begin(stage, os.environ.get(PIPELINE_RUN_VARIABLE) or pipeline_run, name)
         client.update_run(run_id, status="RUNNING")
-        return client, run_id
+        _forget(client, run_id, FAILURE_TAG)
+        return client, run_id, reopened
 
     with ExitStack() as stack:
-        client, run_id = patiently(begin, seconds=patience() if patient else 0.0)
+        client, run_id, reopened = patiently(begin, seconds=patience() if patient else 0.0)
         root = variable(STATE_VARIABLE) or stack.enter_context(tempfile.TemporaryDirectory(prefix="exact-mlflow-"))
         tracker = MlflowTracker(client, run_id, Path(root) / f"mlflow-{run_id}")
         stack.callback(tracker.close)
@@ -242,24 +251,31 @@ def tracked_stage(
             tracker.set_tags({FAILURE_TAG: in_a_line(error)[:5000]})
             try:
                 tracker.end("FAILED", seconds=GRACE_SECONDS)
+                if reopened:
+                    patiently(lambda: _close(client, reopened), seconds=GRACE_SECONDS)
             except ServiceError as problem:
                 # What ended the stage is what its user needs to read.
                 log.warning("how %s ended is not recorded: %s", stage, problem)
             raise
         tracker.end("FINISHED", seconds=patience())
+        if reopened:
+            patiently(lambda: _close(client, reopened), seconds=patience())
 
 
-def _begin(stage: str, pipeline_run: str, name: str) -> tuple[MlflowClient, str]:
-    """A client, and the identity of the stage's run, found or made."""
+def _begin(stage: str, pipeline_run: str, name: str) -> tuple[MlflowClient, str, str]:
+    """A client, the identity of the stage's run, found or made, and that of a parent that it opened again, or none."""
     client, experiment = open_client()
     given = given_run(client)
     tags = {STAGE_TAG: stage}
     if given is not None:
-        _tell(client, given, {**tags, PIPELINE_TAG: pipeline_run})
-        return client, str(given.info.run_id)
+        _tell(client, str(given.info.run_id), {**tags, PIPELINE_TAG: pipeline_run})
+        return client, str(given.info.run_id), ""
+    reopened = ""
     if pipeline_run:
-        tags |= {PIPELINE_TAG: pipeline_run, PARENT_TAG: _parent(client, experiment, pipeline_run, name)}
-    return client, _find_or_create(client, experiment, tags, name=stage, reuse=bool(pipeline_run))
+        parent = _parent(client, experiment, pipeline_run, name)
+        tags |= {PIPELINE_TAG: pipeline_run, PARENT_TAG: parent}
+        reopened = parent if _reopen(client, parent) else ""
+    return client, _find_or_create(client, experiment, tags, name=stage, reuse=bool(pipeline_run)), reopened
 
 
 def open_client() -> tuple[MlflowClient, str]:
@@ -284,45 +300,106 @@ def server_answers() -> str:
     return f"{shown(tracking_uri())} answers"
 
 
-def finish_pipeline_run(pipeline_run: str, *, succeeded: bool, reason: str = "") -> None:
+def finish_pipeline_run(pipeline_run: str, *, succeeded: bool, reason: str = "", status: str = "") -> str:
     """Record how a pipeline run ended, and why; nothing to do if no stage had started.
 
-    Its stages have ended with it: one that MLflow still takes for running was killed, and becomes FAILED.
+    A stage whose run is still open was killed: it could not say so itself. Its run becomes FAILED, or KILLED
+    where a person ended the whole.
+
+    Args:
+        pipeline_run: its identity.
+        succeeded: whether it succeeded.
+        reason: why not; empty: what its stages say.
+        status: MLflow's word for the end where it is neither FINISHED nor FAILED: KILLED.
+
+    Returns:
+        The reason; empty where it succeeded, or nobody knows.
 
     On a cluster with KFP's MLflow plugin, its run of the whole pipeline gets the reason too. The plugin ends that run
     when KFP has: it gets a status here only while it has none, and KFP's word comes later.
     """
     here = os.environ.get(PIPELINE_RUN_VARIABLE)
-    status = "FINISHED" if succeeded else "FAILED"
+    status = status or ("FINISHED" if succeeded else "FAILED")
 
-    def finish() -> None:
+    def finish() -> str:
         check_address(tracking_uri())
         client = _client()
+        why = reason
         for run in _pipeline_runs(client, here or pipeline_run):
-            _tell(client, run, {FAILURE_TAG: reason})
-            _end_killed_stages(client, run, reason)
+            stages = _end_stages(client, run, status)
+            why = why or _reason(stages, status)
+            _tell(client, run.info.run_id, {FAILURE_TAG: why, ENDED_TAG: status})
             client.set_terminated(run.info.run_id, status)
         # Of a run on this machine no plugin knows: what is given is a person's own, and so is what it is nested in.
         given = None if here else given_run(client)
         if given is not None:
             whole = outermost(client, given)
-            _tell(client, whole, {FAILURE_TAG: reason, PIPELINE_TAG: pipeline_run})
+            _tell(client, whole.info.run_id, {FAILURE_TAG: why, PIPELINE_TAG: pipeline_run})
             if whole.info.status == "RUNNING":
                 client.set_terminated(whole.info.run_id, status)
+        return why
 
     try:
-        patiently(finish, seconds=0.0)
+        return patiently(finish, seconds=0.0)
     except ExactError as error:
         # The run itself is over; how it ended must not be hidden by a server that has gone.
         log.warning("MLflow at %s did not take the end of the run: %s", shown(tracking_uri()), error)
+    return reason
 
 
-def _end_killed_stages(client: MlflowClient, parent: Run, reason: str) -> None:
-    """Stages that had no time to say how they ended; with KFP's plugin, their runs are not below this one."""
-    for run in client.search_runs([parent.info.experiment_id], _having({PARENT_TAG: parent.info.run_id})):
-        if run.info.status == "RUNNING" and STAGE_TAG in run.data.tags:
-            _tell(client, run, {FAILURE_TAG: reason or "killed: it did not say how it ended"})
-            client.set_terminated(run.info.run_id, "FAILED")
+def _stages(client: MlflowClient, parent: Run) -> list[Run]:
+    """The runs of a pipeline run's stages, in the order in which they began."""
+    children = client.search_runs(
+        [parent.info.experiment_id], _having({PARENT_TAG: parent.info.run_id}), order_by=["attributes.start_time"]
+    )
+    return [run for run in children if STAGE_TAG in run.data.tags]
+
+
+def _end_stages(client: MlflowClient, parent: Run, status: str) -> list[Run]:
+    """Close the runs of stages that were killed; those of all stages, as they are then."""
+    said = KILLED_BY_TERMINATION if status == "KILLED" else KILLED
+    for run in _stages(client, parent):
+        if run.info.status == "RUNNING":
+            _tell(client, run.info.run_id, {FAILURE_TAG: f"{run.info.run_name} {said}"})
+            client.set_terminated(run.info.run_id, "KILLED" if status == "KILLED" else "FAILED")
+    return _stages(client, parent)
+
+
+def _reason(stages: list[Run], status: str) -> str:
+    """What the stages that did not end well say."""
+    if status == "FINISHED":
+        return ""
+    bad = [run for run in stages if run.info.status in ("FAILED", "KILLED")]
+    return "\n".join(_said(run.info.run_name, run.data.tags.get(FAILURE_TAG, "failed")) for run in bad)
+
+
+def _said(stage: str, words: str) -> str:
+    return words if words.startswith(stage) else f"{stage}: {words}"
+
+
+def _reopen(client: MlflowClient, parent: str) -> bool:
+    """Open a pipeline run whose end was recorded before: KFP's Retry repeats a step, and then no exit task."""
+    if ENDED_TAG not in client.get_run(parent).data.tags:
+        return False
+    client.update_run(parent, status="RUNNING")
+    return True
+
+
+def _close(client: MlflowClient, parent: str) -> None:
+    """End a pipeline run that was opened again, if none of its stages is at work: which is the last nobody knows."""
+    run = client.get_run(parent)
+    stages = _stages(client, run)
+    if any(stage.info.status == "RUNNING" for stage in stages):
+        return
+    status = "FINISHED" if all(stage.info.status == "FINISHED" for stage in stages) else "FAILED"
+    _forget(client, parent, FAILURE_TAG)
+    _tell(client, parent, {FAILURE_TAG: _reason(stages, status), ENDED_TAG: status})
+    client.set_terminated(parent, status)
+
+
+def _forget(client: MlflowClient, run_id: str, tag: str) -> None:
+    if tag in client.get_run(run_id).data.tags:
+        client.delete_tag(run_id, tag)
 
 
 def _pipeline_runs(client: MlflowClient, pipeline_run: str) -> list[Run]:
@@ -334,11 +411,11 @@ def _pipeline_runs(client: MlflowClient, pipeline_run: str) -> list[Run]:
     return [run for run in found if STAGE_TAG not in run.data.tags]
 
 
-def _tell(client: MlflowClient, run: Run, tags: dict[str, str]) -> None:
+def _tell(client: MlflowClient, run_id: str, tags: dict[str, str]) -> None:
     """Set the tags that say something."""
     for key, value in tags.items():
         if value:
-            client.set_tag(run.info.run_id, key, value[:5000])
+            client.set_tag(run_id, key, value[:5000])
 
 
 def _client() -> MlflowClient:

@@ -11,17 +11,18 @@ import typer
 import yaml
 
 from exact_core import __version__
-from exact_core.config import RunConfig
+from exact_core.data.sources import SOURCES, check_mapped, default_recipe, known_sources
 from exact_core.errors import ConfigError, ExactError, ServiceError
 from exact_core.recipes import RECIPES, resolve
 from exact_kubeflow.cli import (
     areas as areas_cli,
     cluster as cluster_cli,
     fetch as fetch_cli,
+    ingest as ingest_cli,
     preview as inspect_cli,
     transfer as transfer_cli,
 )
-from exact_kubeflow.cli.options import Set, Tracking, config_of
+from exact_kubeflow.cli.options import Out, Recipe, Seed, Set, Tracking, config_of
 from exact_kubeflow.cli.store import store_app
 
 __all__ = ["app", "main"]
@@ -32,10 +33,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-ingest_app = typer.Typer(help="Read a source and cut it into a window dataset.", no_args_is_help=True)
-app.add_typer(ingest_app, name="ingest")
+app.add_typer(ingest_cli.ingest_app(SOURCES), name="ingest")
 app.add_typer(store_app, name="store")
 app.command()(inspect_cli.inspect)
+app.command()(cluster_cli.upload)
 app.command()(cluster_cli.submit)
 app.command()(cluster_cli.follow)
 app.command()(areas_cli.areas)
@@ -53,15 +54,7 @@ class Supervision(StrEnum):
     dense = "dense"
 
 
-Recipe = Annotated[
-    str,
-    typer.Option(help=f"One of {', '.join(RECIPES)}, a saved configuration (.yaml); default: what fits the data."),
-]
-Seed = Annotated[
-    int | None, typer.Option(min=0, help="Seed of generation, initialisation, order and augmentation; default 0.")
-]
 Dataset = Annotated[str, typer.Argument(help="The window dataset: a folder, or where it lies in a store.")]
-Out = Annotated[Path, typer.Argument(help="Folder to write; refused if it holds a finished result.")]
 
 
 def _recipe_for(dataset: str) -> str:
@@ -71,73 +64,7 @@ def _recipe_for(dataset: str) -> str:
     from exact_core.tracking.runs import NoTracker
 
     with stage_files(NoTracker()) as files:
-        return _recipe_of(WindowDataset(files.read(dataset)).manifest.source)
-
-
-def _recipe_of(source: str) -> str:
-    return {"pastis": "pastis24", "germany": "germany", "season": "season"}.get(source.partition(":")[0], "demo")
-
-
-def _ingest(source: str, out: Path, *, season: str, config: RunConfig, tracking: bool) -> None:
-    from exact_core.stages.ingest import ingest as run_stage
-    from exact_core.stages.lifecycle import open_stage
-
-    with open_stage("ingest", config, tracking=tracking) as tracker:
-        run_stage(config, source=source, season=season, out=out, tracker=tracker)
-
-
-@ingest_app.command()
-def synthetic(
-    out: Out,
-    recipe: Recipe = "demo",
-    seed: Seed = None,
-    changes: Set = [],
-    tracking: Tracking = True,
-) -> None:
-    """Generate a season whose answer is known."""
-    _ingest("synthetic", out, season="", config=config_of(recipe, seed, changes), tracking=tracking)
-
-
-@ingest_app.command()
-def pastis(
-    root: Annotated[Path, typer.Argument(help="Folder with metadata.geojson, DATA_S2 and ANNOTATIONS.")],
-    out: Out,
-    recipe: Recipe = "pastis24",
-    seed: Seed = None,
-    changes: Set = [],
-    tracking: Tracking = True,
-) -> None:
-    """Read PASTIS in its public layout."""
-    _ingest(f"pastis:{root}", out, season="", config=config_of(recipe, seed, changes), tracking=tracking)
-
-
-@ingest_app.command()
-def germany(
-    root: Annotated[Path, typer.Argument(help="Folder with classes.txt, geotransforms.csv, tileids, data16, data17.")],
-    out: Out,
-    recipe: Recipe = "germany",
-    seed: Seed = None,
-    changes: Set = [],
-    tracking: Tracking = True,
-) -> None:
-    """Read the Germany dataset (MTLCC) as published, from its TFRecord tiles."""
-    _ingest(f"germany:{root}", out, season="", config=config_of(recipe, seed, changes), tracking=tracking)
-
-
-@ingest_app.command()
-def season(
-    source: Annotated[
-        Path, typer.Argument(help="Folder with a STAC collection, GeoTIFFs or .SAFE or .zip products, and labels.")
-    ],
-    out: Out,
-    season: Annotated[str, typer.Option(help="A year, or START/DAYS; default: what the source says.")] = "",
-    recipe: Recipe = "season",
-    seed: Seed = None,
-    changes: Set = [],
-    tracking: Tracking = True,
-) -> None:
-    """Read a season of Sentinel-2 L2A from disk."""
-    _ingest(f"season:{source}", out, season=season, config=config_of(recipe, seed, changes), tracking=tracking)
+        return default_recipe(WindowDataset(files.read(dataset)).manifest.source)
 
 
 @app.command()
@@ -235,7 +162,7 @@ def evaluate(
 
 @app.command("map")
 def map_area(
-    source: Annotated[str, typer.Argument(help="season:PATH, the images to be mapped.")],
+    source: Annotated[str, typer.Argument(help=f"The images to be mapped: {known_sources(images=True)}.")],
     segmenter: Annotated[str, typer.Argument(help="The segmenter: a folder, or where it lies in a store.")],
     out: Out,
     season: Annotated[str, typer.Option(help="A year, or START/DAYS; default: what the source says.")] = "",
@@ -250,8 +177,7 @@ def map_area(
     from exact_core.stages.map_season import map_season as run_stage
 
     config = config_of(recipe, None, changes)
-    if not source.startswith("season:"):
-        raise ConfigError(f"{source!r}: only a season of images can be mapped; expected season:PATH")
+    check_mapped(source)
     with open_stage("map_season", config, tracking=tracking) as tracker, stage_files(tracker) as files:
         found = files.read(segmenter)
         run_stage(config, source=source, season=season, segmenter=found, out=out, tracker=tracker, part=part)
@@ -278,7 +204,7 @@ def run(
     workdir: Annotated[
         Path | None, typer.Option(help="Folder for the results; default: one with the recipe's name, here.")
     ] = None,
-    source: Annotated[str, typer.Option(help="synthetic, pastis:PATH, germany:PATH or season:PATH.")] = "synthetic",
+    source: Annotated[str, typer.Option(help=f"{known_sources()}.")] = "synthetic",
     recipe: Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}; default: what fits the source.")] = "",
     season: Annotated[str, typer.Option(help="For a season source: a year, or START/DAYS.")] = "",
     seed: Seed = None,
@@ -291,7 +217,7 @@ def run(
     changes: Set = [],
 ) -> None:
     """Run the whole pipeline on this machine, through KFP's local runner."""
-    recipe = recipe or _recipe_of(source)
+    recipe = recipe or default_recipe(source)
     # Checked before anything starts: a misspelt key should not cost an ingest.
     resolve(recipe, seed=seed or 0, overrides=changes)
     try:

@@ -1,4 +1,4 @@
-"""The commands that talk to a KFP server: `exact submit`, `exact follow` and `exact schedule`."""
+"""The commands that talk to a KFP server: `exact upload`, `exact submit`, `exact follow` and `exact schedule`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from exact_core.errors import ServiceError
 
-__all__ = ["follow", "schedule_app", "submit"]
+__all__ = ["follow", "schedule_app", "submit", "upload"]
 
 schedule_app = typer.Typer(help="Recurring runs, declared in a file.", no_args_is_help=True)
 
@@ -40,12 +40,18 @@ def submit(
     ] = [],
     experiment: Annotated[str, typer.Option(help="Experiment that gets the run.")] = "exact",
     name: Annotated[str, typer.Option(help="Name of the run; default: the pipeline's.")] = "",
+    description: Annotated[
+        str, typer.Option(help="Description of the run; default: its source, recipe and code, and who submits it.")
+    ] = "",
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the run to its end.")] = True,
     host: Host = None,
     namespace: Namespace = None,
     service_account: ServiceAccount = None,
 ) -> None:
-    """Run a pipeline on a KFP cluster. Exit code: 0 succeeded, 1 failed, 3 canceled, 130 no longer followed."""
+    """Run a pipeline on a KFP cluster.
+
+    Exit code: 0 succeeded, 1 failed, 3 terminated, 4 the token has ended, 130 no longer followed.
+    """
     code = _pipelines("submit").submit(
         pipeline,
         parameters=parameters,
@@ -56,15 +62,21 @@ def submit(
         namespace=namespace,
         service_account=service_account,
         wait=wait,
+        description=description,
     )
     raise typer.Exit(code)
+
+
+def upload(host: Host = None, namespace: Namespace = None) -> None:
+    """Put all pipelines up for the KFP UI, described by their parameters; again only where they have changed."""
+    _pipelines("submit").upload_all(host=host, namespace=namespace)
 
 
 def follow(
     run_id: Annotated[str, typer.Argument(help="Identity of the run.")], host: Host = None, namespace: Namespace = None
 ) -> None:
     """Follow a run on a KFP cluster to its end. Exit codes as for `submit`."""
-    raise typer.Exit(_pipelines("submit").follow(run_id, host=host, namespace=namespace))
+    raise typer.Exit(_pipelines("follow").follow(run_id, host=host, namespace=namespace))
 
 
 @schedule_app.command("apply")
@@ -101,8 +113,8 @@ def delete(name: Name, host: Host = None, namespace: Namespace = None) -> None:
 def _pipelines(module: str) -> ModuleType:
     """`exact_kubeflow.pipelines.submit` or `exact_kubeflow.pipelines.schedule`, which need kfp."""
     try:
-        from exact_kubeflow.pipelines import schedule, submit as submitting
+        from exact_kubeflow.pipelines import follow as following, schedule, submit as submitting
     except ImportError as error:
         raise ServiceError(f"{error}: this command needs kfp: pip install 'exact-kubeflow[pipelines]'") from error
-    modules: dict[str, ModuleType] = {"submit": submitting, "schedule": schedule}
+    modules: dict[str, ModuleType] = {"follow": following, "submit": submitting, "schedule": schedule}
     return modules[module]

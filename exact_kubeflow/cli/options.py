@@ -8,10 +8,19 @@ from typing import Annotated
 import typer
 
 from exact_core.config import RunConfig, load_config, override
-from exact_core.recipes import resolve
+from exact_core.recipes import RECIPES, resolve
 
-__all__ = ["Set", "Tracking", "config_of"]
+__all__ = ["Out", "Recipe", "Season", "Seed", "Set", "Tracking", "config_of"]
 
+Out = Annotated[Path, typer.Argument(help="Folder to write; refused if it holds a finished result.")]
+Recipe = Annotated[
+    str,
+    typer.Option(help=f"One of {', '.join(RECIPES)}, a saved configuration (.yaml); default: what fits the data."),
+]
+Season = Annotated[str, typer.Option(help="A year, or START/DAYS; default: what the source says.")]
+Seed = Annotated[
+    int | None, typer.Option(min=0, help="Seed of generation, initialisation, order and augmentation; default 0.")
+]
 Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated.")]
 Tracking = Annotated[bool, typer.Option("--tracking/--no-tracking", help="Record the run in MLflow.")]
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from exact_core.data.sources import default_recipe, is_source, known_sources
 from exact_core.errors import ConfigError
 from exact_core.recipes import RECIPES, resolve
 
@@ -17,7 +18,7 @@ def inspect(
     what: Annotated[
         str,
         typer.Argument(
-            metavar="DATASET|SOURCE", help="A dataset: folder or place in a store; or season:PATH, synthetic."
+            metavar="DATASET|SOURCE", help=f"A dataset: folder or place in a store; or a source: {known_sources()}."
         ),
     ],
     out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("preview.html"),
@@ -36,13 +37,13 @@ def inspect(
     """Look at data before training: place, dates, bands against training, tags, windows over time, on one page."""
     from exact_core.artifacts.stage_files import stage_files
     from exact_core.evaluation.preview.page import summary
-    from exact_core.stages.preview import inspect as write_page, is_source
+    from exact_core.stages.preview import inspect as write_page
     from exact_core.tracking.runs import NoTracker
 
     source = is_source(what)
     if not source and (recipe or changes):
         raise ConfigError(f"{what}: a dataset is shown as it was ingested; --recipe and --set are for sources")
-    config = resolve(recipe or ("demo" if what == "synthetic" else "season"), seed=seed, overrides=changes)
+    config = resolve(recipe or (default_recipe(what) if source else "season"), seed=seed, overrides=changes)
     with stage_files(NoTracker()) as files:
         preview = write_page(
             config,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from exact_core.data.sources import known_sources
 from exact_core.recipes import RECIPES
 from exact_kubeflow.cli.options import Set, Tracking, config_of
 
@@ -22,7 +23,9 @@ def register(app: typer.Typer) -> None:
 
 
 def transfer(
-    source: Annotated[str, typer.Argument(help="season:PATH, the new season; or a window dataset of it.")],
+    source: Annotated[
+        str, typer.Argument(help=f"The new season: {known_sources(images=True)}; or a window dataset of it.")
+    ],
     dataset: Annotated[
         str, typer.Argument(help="The training dataset; default: the sample of it that the segmenter carries.")
     ] = "",

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from exact_core.data.sources import parse_source
 from exact_core.errors import ConfigError
-from exact_core.stages.ingest import parse_source
 from exact_kubeflow.cli import app as cli
 from tests.fakes import write_season
 from tests.stac_server import StacServer

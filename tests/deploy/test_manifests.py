@@ -271,8 +271,36 @@ def test_runner_may_read_what_the_launcher_reads(deployed):
     assert set(secrets) == {"exact-s3", "mlpipeline-minio-artifact"}
     maps = next(rule for rule in role["rules"] if "configmaps" in rule["resources"])["resourceNames"]
     assert maps == ["kfp-launcher"]
+    # A schedule's slot is a label of the Workflow.
+    assert {"apiGroups": ["argoproj.io"], "resources": ["workflows"], "verbs": ["get"]} in role["rules"]
     binding = deployed.get("RoleBinding", "exact-runner", "kubeflow")
     assert [subject["name"] for subject in binding["subjects"]] == ["exact-runner"]
+
+
+def test_the_patch_for_retries_reaches_the_api_server_and_keeps_what_it_had(tmp_path):
+    shutil.copytree(DEPLOY / "kfp-retries", tmp_path / "kfp-retries")
+    server = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "ml-pipeline", "namespace": "kubeflow"},
+        "spec": {
+            "template": {
+                "spec": {"containers": [{"name": "ml-pipeline-api-server", "env": [{"name": "A", "value": "1"}]}]}
+            }
+        },
+    }
+    (tmp_path / "kfp.yaml").write_text(yaml.safe_dump(server))
+    (tmp_path / "kustomization.yaml").write_text("resources: [kfp.yaml]\ncomponents: [kfp-retries]\n")
+    (patched,) = render(tmp_path)
+    (container,) = patched["spec"]["template"]["spec"]["containers"]
+    found = {each["name"]: each["value"] for each in container["env"]}
+    assert found["A"] == "1"
+    wanted = {"templateDefaults": {"retryStrategy": {"limit": "0", "retryPolicy": "Always"}}}
+    assert json.loads(found["COMPILED_PIPELINE_SPEC_PATCH"]) == wanted
+    # And the README's one line says the same.
+    assert (
+        f"COMPILED_PIPELINE_SPEC_PATCH='{found['COMPILED_PIPELINE_SPEC_PATCH']}'" in (DEPLOY / "README.md").read_text()
+    )
 
 
 def test_secrets_that_pipelines_name(deployed):

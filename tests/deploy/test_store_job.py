@@ -103,6 +103,8 @@ def test_a_store_that_never_answers_is_given_up():
         done = prepare(f"http://127.0.0.1:{taken.getsockname()[1]}", WAIT_SECONDS="3")
     assert done.returncode == 1
     assert "no store answered within 3 s" in done.stderr
+    assert "for the store to answer about bucket 'exact': " in done.stdout
+    assert "Connection refused" in done.stdout
 
 
 def test_an_endpoint_without_a_scheme_is_refused():

@@ -290,3 +290,48 @@ def test_a_map_without_its_confidence_is_refused(tmp_path):
     with pytest.raises(CorruptError, match="cannot be read"):
         summarise_parcels(crop_map, layer, tmp_path / "a.parquet")
     assert not list(tmp_path.glob("*.parquet*"))
+
+
+def test_its_own_geoparquet_is_read_again(field_map, tmp_path):
+    """In parcels of the written file, in the CRS of the map, the same figures come out."""
+    outlines = [box(2, 2, 6, 4), box(17.5, 10, 20.5, 12)]
+    first, second = tmp_path / "a.parquet", tmp_path / "b.parquet"
+    summarise_parcels(field_map, write_layer(tmp_path / "a.gpkg", outlines), first)
+    summarise_parcels(field_map, first, second)
+    before, after = pq.read_table(first), pq.read_table(second)
+    names = [name for name in before.column_names if name not in ("parcel", "geometry")]
+    assert before.select(names).equals(after.select(names))
+    assert after["parcel"].to_pylist() == [0, 1]
+
+
+def test_a_parcel_with_curves(field_map, tmp_path):
+    """A circle of 60 m radius within wheat: its pixels are its area, to the steps of its arcs."""
+    x, y = LEFT + 40, TOP - 200
+    arcs = [(x, y), (x + 60, y + 60), (x + 120, y), (x + 60, y - 60), (x, y)]
+    ring = struct.pack("<BII", 1, 8, len(arcs)) + b"".join(struct.pack("<dd", *place) for place in arcs)
+    circle = struct.pack("<BII", 1, 10, 1) + ring
+    layer = tmp_path / "a.gpkg"
+    codes = [np.array(["c"], object)]
+    pyogrio.raw.write(layer, np.array([circle], object), codes, ["crop"], crs="EPSG:32631", geometry_type="Unknown")
+    summary = summarise_parcels(field_map, layer, tmp_path / "a.parquet")
+    assert summary.majority == {"wheat": 1}
+    (pixels,) = pq.read_table(tmp_path / "a.parquet")["pixels"].to_pylist()
+    assert pixels == pytest.approx(np.pi * 36, rel=2e-3)
+
+
+def test_of_several_layers_one_is_named(field_map, tmp_path):
+    layer = write_layer(tmp_path / "a.gpkg", [box(2, 2, 6, 4)])
+    pyogrio.raw.write(
+        layer,
+        np.array([shapely.to_wkb(box(22, 2, 24, 4))], object),
+        [np.array(["x"], object)],
+        ["crop"],
+        crs="EPSG:32631",
+        geometry_type="Polygon",
+        layer="later",
+        append=True,
+    )
+    with pytest.raises(DataError, match="2 layers, 'a', 'later'; name one"):
+        summarise_parcels(field_map, layer, tmp_path / "a.parquet")
+    summary = summarise_parcels(field_map, layer.with_name("a.gpkg|layername=later"), tmp_path / "a.parquet")
+    assert summary.majority == {"maize": 1}

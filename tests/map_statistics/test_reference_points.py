@@ -159,7 +159,7 @@ def test_files_that_are_none(crop_map, tmp_path):
         ("latin.csv", "not UTF-8: byte 0xef"),
         ("junk.gpkg", "not a readable point layer"),
         ("none.csv", "cannot be read"),
-        ("none.gpkg", "not a readable point layer"),
+        ("none.gpkg", "no such file; give a point layer"),
         ("lines.geojson", "feature 0: not a point"),
     ):
         with pytest.raises(DataError, match=words):

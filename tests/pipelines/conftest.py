@@ -6,7 +6,7 @@ import sys
 
 import kfp
 import pytest
-from exact_kubeflow.pipelines import connection, submit as submitting
+from exact_kubeflow.pipelines import connection, follow
 
 from exact_kubeflow.cli.app import main
 from tests.services.kfp_server import KfpServer
@@ -15,8 +15,8 @@ from tests.services.kfp_server import KfpServer
 @pytest.fixture
 def server(monkeypatch, tmp_path):
     monkeypatch.setattr(connection, "FIRST_DELAY", 0.01)
-    monkeypatch.setattr(submitting, "POLL_SECONDS", 0.01)
-    for name in ("KFP_TOKEN", "KFP_NAMESPACE", "KFP_CA_CERT", "KFP_SERVICE_ACCOUNT"):
+    monkeypatch.setattr(follow, "POLL_SECONDS", 0.01)
+    for name in ("KFP_TOKEN", "KFP_NAMESPACE", "KFP_CA_CERT", "KFP_SERVICE_ACCOUNT", "KFP_UI"):
         monkeypatch.delenv(name, raising=False)
     # A person's own saved context is not part of a test.
     monkeypatch.setattr(kfp.Client, "_LOCAL_KFP_CONTEXT", str(tmp_path / "context.json"))

@@ -28,6 +28,10 @@ AFTER = dt.datetime(2026, 11, 22, 12, 0, 0, tzinfo=dt.UTC)
         ("0 0 0 25 * TUE", "2026-11-24T00:00:00"),
         ("0 0 0 23 * TUE", "2026-11-23T00:00:00"),
         ("0 0 0 30 2 *", None),
+        # A star anywhere in a list leaves its field open, so that both must fit (robfig/cron v1.2.0).
+        ("0 0 0 5-25,*/24 * TUE", "2026-11-24T00:00:00"),
+        ("0 0 0 1,*/30 * MON", "2027-02-01T00:00:00"),
+        ("0 0 9 *-5 * *", "2026-11-23T09:00:00"),
     ],
 )
 def test_the_next_slot_by_hand(expression, slot):

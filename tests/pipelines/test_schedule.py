@@ -192,6 +192,20 @@ def test_show_prints_the_file_that_would_declare_it(server, capsys, file, tmp_pa
     assert "unchanged" in exact(capsys, "schedule", "apply", again)[1]
 
 
+def test_show_of_a_pipeline_that_was_put_up_under_another_name(server, capsys, file, tmp_path):
+    """As in the UI, where its user names it: what is printed can be applied."""
+    exact(capsys, "schedule", "apply", file())
+    for pipeline in server.pipelines.values():
+        pipeline["display_name"] = "mine-from-the-ui"
+    out = exact(capsys, "schedule", "show", "flanders")[1]
+    assert "# uploaded as mine-from-the-ui" in out
+    again = tmp_path / "again.yaml"
+    again.write_text(out)
+    code, out, _ = exact(capsys, "schedule", "apply", again)
+    assert code == 0
+    assert "pipeline: 'mine-from-the-ui' -> 'new-season'" in out
+
+
 def test_the_service_account_of_its_runs(server, capsys, file):
     """Without one the server fills in its own, which is not taken for a change."""
     exact(capsys, "schedule", "apply", file())
@@ -355,6 +369,11 @@ def test_a_pipeline_without_seasons_has_none_to_run(server, file):
         ({"season": None, "parameters": {"season": "[[ScheduledTime.2006]]"}}, "nobody fills in such a placeholder"),
         ({"season": None, "parameters": {"season": "{{$.scheduledTime}}"}}, "nobody fills in such a placeholder"),
         ({"season": None, "parameters": {"season_days": 0}}, "season rule"),
+        ({"cron": "0 0 3 30 2 *"}, "no date within 5 years fits"),
+        ({"parameters": {"recipe": "seasn"}}, "unknown recipe 'seasn'"),
+        ({"parameters": {"minimum_quality": float("nan")}}, "minimum_quality = nan: expected a number that is finite"),
+        ({"parameters": {"webhook": "hooks.example.org/x"}}, "no URL that can be called"),
+        ({"parameters": {"model": "exact/flanders"}}, "MLflow takes no name of a model with / or :"),
         ({"pipeline": "train_exact"}, "pipeline train-exact has no parameter 'season_start'"),
     ],
 )

@@ -11,8 +11,9 @@ import urllib.error
 import urllib.request
 
 import pytest
-from exact_kubeflow.pipelines import submit as submitting
+from exact_kubeflow.pipelines import follow as following
 from exact_kubeflow.pipelines.cluster import Cluster
+from exact_kubeflow.pipelines.compile import PIPELINES
 from exact_kubeflow.pipelines.package import load_package
 
 from exact_core.errors import ConfigError, ServiceError
@@ -27,18 +28,19 @@ def test_a_run_is_submitted_and_followed(server, capsys):
     server.steps = [{}, {"ingest": "RUNNING"}, {"ingest": "SUCCEEDED", "train-classifier": "RUNNING"}]
     server.steps.append(dict.fromkeys(STEPS, "SUCCEEDED"))
     code, out, _ = exact(
-        capsys, "submit", "train_exact", "-p", "seed=3", "-p", "source=season:/data/s", "--set", "a.b=1"
+        capsys, "submit", "train_exact", "-p", "seed=3", "-p", "source=season:/data/s", "--set", "device=cpu"
     )
     assert code == 0
     (run,) = server.runs.values()
-    assert run["runtime_config"] == {"parameters": {"seed": 3, "source": "season:/data/s", "overrides": ["a.b=1"]}}
+    assert run["runtime_config"] == {"parameters": {"seed": 3, "source": "season:/data/s", "overrides": ["device=cpu"]}}
     version = server.versions[run["pipeline_version_reference"]["pipeline_version_id"]]
     assert version["display_name"] == load_package("train_exact").version
     assert server.experiments[run["experiment_id"]]["display_name"] == "exact"
     told = re.findall(r"^\d\d:\d\d:\d\d (.*)$", out, re.MULTILINE)
     assert told[:3] == ["ingest: running", "ingest: succeeded", "train-classifier: running"]
     assert sorted(told[3:]) == sorted(f"{step}: succeeded" for step in STEPS[1:])
-    assert f"{server.host}/#/runs/details/{run['run_id']}" in out
+    assert f"/#/runs/details/{run['run_id']} after kubectl -n kubeflow port-forward svc/ml-pipeline-ui" in out
+    assert run["description"].startswith("source season:/data/s, recipe demo, by ")
     assert "Experiment details" not in out
 
 
@@ -49,18 +51,39 @@ def test_a_misspelt_choice_is_refused_before_anything_is_sent(server, capsys):
     assert not server.runs
 
 
-@pytest.mark.parametrize(("state", "code"), [("SUCCEEDED", 0), ("FAILED", 1), ("CANCELED", 3), ("SKIPPED", 3)])
-def test_the_exit_code_is_what_became_of_the_run(server, capsys, state, code):
-    server.script = ["RUNNING", state]
-    server.steps = [{"ingest": "RUNNING"}, {"ingest": state}]
-    server.error = "metadata.geojson is missing"
+@pytest.mark.parametrize(
+    ("script", "code", "word"),
+    [
+        (["RUNNING", "SUCCEEDED"], 0, "succeeded"),
+        (["RUNNING", "FAILED"], 1, "failed"),
+        # As a real one has it: what was terminated is FAILED in the end.
+        (["RUNNING", "CANCELING", "FAILED"], 3, "terminated"),
+    ],
+)
+def test_the_exit_code_is_what_became_of_the_run(server, capsys, script, code, word):
+    server.script = script
+    server.steps = [{"ingest": "RUNNING"}] * (len(script) - 1) + [{"ingest": script[-1]}]
     got, out, err = exact(capsys, "submit", "train_dense")
     assert got == code
-    assert f": {state.lower()} (followed" in out
-    if state == "FAILED":
-        assert "the run failed" in err
-        assert "ingest: metadata.geojson is missing" in err
-        assert "failed: ingest\n" in err
+    assert f": {word} (followed" in out
+    assert ("failed: ingest" in err) == (word == "failed")
+
+
+def test_all_packages_are_put_up_once_with_a_table_of_their_parameters(server, capsys):
+    code, out, _ = exact(capsys, "upload")
+    assert code == 0
+    assert sorted(each["display_name"] for each in server.pipelines.values()) == sorted(
+        load_package(name.removesuffix(".yaml")).name for name in PIPELINES
+    )
+    assert out.count("uploaded") == len(PIPELINES)
+    package = load_package("train_exact")
+    for described in (*server.pipelines.values(), *server.versions.values()):
+        if described["display_name"] in (package.name, package.version) and "description" in described:
+            assert "| parameter | default | meaning |" in described["description"]
+            for name, spec in package.inputs.items():
+                assert f"| {name} |" in described["description"]
+                assert spec["description"] in described["description"]
+    assert exact(capsys, "upload")[1].count("already there") == len(PIPELINES)
 
 
 def test_unchanged_code_is_uploaded_once(server, capsys, tmp_path):
@@ -143,7 +166,7 @@ def test_a_server_that_stays_at_fault_is_given_up(server, capsys):
 
 
 def test_a_server_that_goes_away_while_a_run_is_followed(server, capsys, monkeypatch):
-    monkeypatch.setattr(submitting, "FOLLOW_ATTEMPTS", 3)
+    monkeypatch.setattr(following, "FOLLOW_ATTEMPTS", 3)
     server.fail(99, 503, "GET", "/runs/.+")
     code, _, err = exact(capsys, "submit", "train_exact")
     (run,) = server.runs
@@ -250,6 +273,16 @@ def test_a_server_without_a_release(server, capsys):
         (["train_exact", "-p", "seed"], "expected NAME=VALUE"),
         (["train_exact", "-p", "seed=one"], "wants NUMBER_INTEGER here, not str"),
         (["train_exact", "-p", "seed=true"], "wants NUMBER_INTEGER here, not bool"),
+        (["train_exact", "-p", "seed=-1"], "seed = -1: expected 0 or more"),
+        (["train_exact", "-p", "seed=9007199254740993"], "at most 2^53"),
+        (["train_exact", "-p", "minimum_quality=.nan"], "expected a number that is finite"),
+        (["train_exact", "-p", "minimum_quality=.inf"], "expected a number that is finite"),
+        (["train_exact", "-p", "minimum_quality=60"], "a share from 0 to 1"),
+        (["train_exact", "-p", "recipe="], "unknown recipe ''"),
+        (["train_exact", "--set", "clasifier.training.epochs=1"], "unknown key 'clasifier'"),
+        (["train_exact", "-p", "source=sesaon:/data"], "unknown source 'sesaon:/data'"),
+        (["train_exact", "-p", "webhook=hooks.example.org/x"], "no URL that can be called"),
+        (["map_area", "-p", "season=2025", "-p", "model=exact:flanders"], "for example exact-flanders"),
         (["train_exact", "-p", "overrides=[]", "--set", "a=1"], "use one of them"),
         (["train_exact", "-p", "season=auto"], "does not follow a schedule"),
         (["map_area", "-p", "map_parts=17"], "map_parts = 17: expected 1 to 16"),
@@ -265,6 +298,23 @@ def test_what_is_wrong_is_said_before_anything_is_sent(server, capsys, arguments
     assert code == 1
     assert words in err
     assert server.log == []
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("minimum_quality=1e-2", 0.01),
+        ("minimum_quality=1", 1),
+        ("seed=1e3", 1000),
+        ("seed=010", 10),
+        ("seed=2.0", 2),
+    ],
+)
+def test_numbers_as_people_write_them(text, value):
+    package = load_package("train_exact")
+    (got,) = package.arguments(package.read([text])).values()
+    assert got == value
+    assert type(got) is type(value)
 
 
 def test_the_version_follows_code_and_image():

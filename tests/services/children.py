@@ -18,8 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from exact_core.storage import Cache, StoreOptions, content_key, fetch_folder, manifest_of, publish_folder, read_pointer
-from exact_core.storage.base import Store, open_store
+from exact_core.storage.base import Store
 from exact_core.storage.filestore import FileStore
+from exact_core.storage.opening import open_store
 from exact_core.storage.s3 import S3Store
 
 OPTIONS = StoreOptions(part_bytes=5 * 2**20, workers=2)

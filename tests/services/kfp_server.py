@@ -2,15 +2,16 @@
 
 It is as strict as the SDK's own models are precise: every request body must have only fields of its model
 (`kfp_server_api`), each of the model's type, and every answer is checked in the same way before it is sent. What the
-models do not say follows the server's source (kubeflow/pipelines, backend/src/apiserver): status codes and the form of
-errors, names that must be unique, parameters checked against the uploaded pipeline, int64 as text, lists in pages,
-deletion that takes the runs at work with it unless told to orphan them.
+models do not say is as a real 2.17.0 answered (tests/pipelines/kfp_answers; test_kfp_answers.py compares with them):
+status codes, words and form of errors, the tasks of a run in each of its states, tokens of pages. Recorded runs can be
+played as they are. Deletion takes the runs at work with it unless told to orphan them.
 
 Time does not pass by itself: each GET of a run moves it one state on.
 """
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import email
 import email.policy
@@ -21,12 +22,17 @@ import urllib.parse
 import uuid
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import kfp_server_api as api
 import yaml
 
 Body = dict[str, Any]
+ANSWERS = Path(__file__).parents[1] / "pipelines" / "kfp_answers"
+"""What a real KFP 2.17.0 answered, each with its request; packages are cut out."""
+NEVER = "1970-01-01T00:00:00Z"
+OPEN = "0001-01-01T00:00:00Z"
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The same in C, where it has been built: pipelines are long."""
 INT64 = {"max_concurrency", "interval_second"}
@@ -45,15 +51,30 @@ STARTABLE = {
     "service_account",
 }
 """What a run and a recurring run are asked for with."""
-OVER = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
+OVER = {"SUCCEEDED", "FAILED"}
+"""States that a run can end in; a terminated one is FAILED, after CANCELING."""
+KINDS = {"NUMBER_INTEGER": ("double or integer", "number"), "NUMBER_DOUBLE": ("double or integer", "number")}
+"""How the server calls a type that it asks for, and the value's."""
 
 
 class RefusedError(Exception):
     """An answer that is an error."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, *, inner: str = "", upload: bool = False) -> None:
         super().__init__(message)
-        self.status, self.message = status, message
+        self.status, self.message, self.inner, self.upload = status, message, inner, upload
+
+    @property
+    def body(self) -> Body:
+        """As the server writes it; for uploads, which go past its gRPC, in another form."""
+        if self.upload:
+            return {"error_message": self.message, "error_details": f"{self.message}\n<a stack trace follows>"}
+        code = CODES.get(self.status, 2)
+        said: Body = {"code": code, "message": self.message}
+        if self.message.startswith("proto:"):
+            return said
+        inner = "Internal Server Error" if code == 13 else self.inner or self.message
+        return said | {"details": [{"@type": "type.googleapis.com/google.rpc.Status", "code": code, "message": inner}]}
 
 
 def checked(value: Any, kind: str, where: str) -> Any:
@@ -87,7 +108,7 @@ def checked(value: Any, kind: str, where: str) -> Any:
     if not isinstance(value, dict):
         raise RefusedError(400, f"{where}: expected {kind}, got {value!r}")
     if unknown := set(value) - set(types):
-        raise RefusedError(400, f'{where}: unknown field "{sorted(unknown)[0]}" of {kind}')
+        raise RefusedError(400, f'proto:\u00a0(line 1:1): unknown field "{sorted(unknown)[0]}"')
     return {name: checked(each, types[name], f"{where}.{name}") for name, each in value.items()}
 
 
@@ -97,14 +118,18 @@ class KfpServer:
     def __init__(self) -> None:
         self.tag = "2.17.0"
         self.multi_user = False
+        self.ui = False
+        """Whether the address is the UI's, which passes the API on and answers /healthz itself."""
         self.token: str | None = None
         self.forbidden = False
         self.page_limit = 200
         self.script = ["PENDING", "RUNNING", "SUCCEEDED"]
         """States that each new run goes through, one a GET; it stays in the last."""
-        self.steps: list[dict[str, str]] = []
-        """Step -> state for each GET, alongside `script`."""
-        self.error = ""
+        self.steps: list[dict[str, str | list[str]]] = []
+        """Step -> state for each GET, alongside `script`; a list: of each iteration. PENDING waits for a node; DRIVER:
+        its driver failed."""
+        self.logs: dict[str, str] = {}
+        """Argo's identity of a node -> its log."""
         self.log: list[tuple[str, str]] = []
         self.faults: list[tuple[str, str, int, bool]] = []
         self.experiments: dict[str, Body] = {}
@@ -112,7 +137,8 @@ class KfpServer:
         self.versions: dict[str, Body] = {}
         self.runs: dict[str, Body] = {}
         self.recurring: dict[str, Body] = {}
-        self._left: dict[str, list[tuple[str, dict[str, str]]]] = {}
+        self._left: dict[str, list[tuple[str, dict[str, str | list[str]]]]] = {}
+        self._played: set[str] = set()
         self._clock = dt.datetime(2026, 11, 22, 12, 0, tzinfo=dt.UTC)
         self._lock = threading.Lock()
         kfp = self
@@ -129,7 +155,7 @@ class KfpServer:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 with kfp._lock:
                     status, answer = kfp._serve(self.command, self.path, dict(self.headers), body)
-                data = json.dumps(answer).encode()
+                data = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(data)))
@@ -173,14 +199,21 @@ class KfpServer:
                 raise RefusedError(fault[2], "Internal Server Error: driver: bad connection")
             return 200, self._answer(method, path, query, headers, body)
         except RefusedError as error:
-            return error.status, {"code": CODES.get(error.status, 2), "message": error.message, "details": []}
+            return error.status, error.body
 
     def _answer(self, method: str, path: str, query: dict[str, str], headers: dict[str, str], body: bytes) -> Any:
         if (method, path) == ("GET", "/healthz"):
             health = {"multi_user": self.multi_user, "pipeline_store": "database"}
             checked(health, "V2beta1GetHealthzResponse", "healthz")
+            if self.ui:
+                return {"apiServerTagName": self.tag, "apiServerMultiUser": self.multi_user, "apiServerReady": True}
             # The model lacks what the server says of its own version.
             return {"commit_sha": "unknown", "tag_name": self.tag, **health}
+        if log := re.fullmatch(r"/apis/v1alpha1/runs/([^/]+)/nodes/([^/]+)/log", path):
+            self._known(self.runs, log[1], "Run")
+            if log[2] not in self.logs:
+                raise RefusedError(400, "Failed to read logs from archive")
+            return self.logs[log[2]]
         routes: list[tuple[str, str, str, Callable[..., Any]]] = [
             ("GET", "/experiments", "V2beta1ListExperimentsResponse", self._list_experiments),
             ("POST", "/experiments", "V2beta1Experiment", self._create_experiment),
@@ -216,7 +249,11 @@ class KfpServer:
         if self.multi_user and not wanted.get("namespace"):
             raise RefusedError(400, "Invalid input error: Experiment has no namespace")
         if any(each["display_name"] == wanted["display_name"] for each in self.experiments.values()):
-            raise RefusedError(409, f"Already exist error: experiment {wanted['display_name']}")
+            inner = (
+                f"Failed to create a new experiment. The name {wanted['display_name']} already exists. Please specify "
+                f"a new name"
+            )
+            raise RefusedError(409, f"Failed to create a experiment: Already exist error: {inner}", inner=inner)
         return self._new(self.experiments, "experiment_id", {**wanted, "storage_state": "AVAILABLE"})
 
     def _get_experiment(self, identity: str, _: dict[str, str]) -> Body:
@@ -231,10 +268,11 @@ class KfpServer:
         spec = self._uploaded(headers, body)
         self._only(query, {"name", "display_name", "description", "namespace"})
         if any(each["display_name"] == query["name"] for each in self.pipelines.values()):
-            raise RefusedError(409, f"Already exist error: pipeline {query['name']}")
-        made = self._new(self.pipelines, "pipeline_id", {"display_name": query["name"], "name": query["name"]})
+            raise RefusedError(409, "Failed to create a pipeline and a pipeline version", upload=True)
+        named = {"display_name": query["name"], "name": query["name"]}
+        made = self._new(self.pipelines, "pipeline_id", named | _said(query, "description"))
         # As the real one: the first upload becomes a version of the pipeline's own name.
-        self._add_version(made["pipeline_id"], query["name"], spec)
+        self._add_version(made["pipeline_id"], query["name"], spec, {})
         return made
 
     def _upload_version(self, query: dict[str, str], headers: dict[str, str], body: bytes) -> Body:
@@ -242,16 +280,16 @@ class KfpServer:
         self._only(query, {"name", "display_name", "pipelineid", "description"})
         self._known(self.pipelines, query["pipelineid"], "Pipeline")
         if not re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", query["name"]):
-            raise RefusedError(400, f"Invalid input error: {query['name']!r} is no Kubernetes name")
+            raise RefusedError(400, "Failed to create a pipeline version", upload=True)
         if any(
             (each["pipeline_id"], each["display_name"]) == (query["pipelineid"], query["name"])
             for each in self.versions.values()
         ):
-            raise RefusedError(409, f"Already exist error: pipeline version {query['name']}")
-        return self._add_version(query["pipelineid"], query["name"], spec)
+            raise RefusedError(409, "Failed to create a pipeline version", upload=True)
+        return self._add_version(query["pipelineid"], query["name"], spec, _said(query, "description"))
 
-    def _add_version(self, pipeline_id: str, name: str, spec: Body) -> Body:
-        entry = {"pipeline_id": pipeline_id, "display_name": name, "name": name, "pipeline_spec": spec}
+    def _add_version(self, pipeline_id: str, name: str, spec: Body, extra: Body) -> Body:
+        entry = {"pipeline_id": pipeline_id, "display_name": name, "name": name, **extra, "pipeline_spec": spec}
         return self._new(self.versions, "pipeline_version_id", entry)
 
     def _uploaded(self, headers: dict[str, str], body: bytes) -> Body:
@@ -259,10 +297,12 @@ class KfpServer:
         (part,) = email.message_from_bytes(head + body, policy=email.policy.HTTP).iter_parts()
         if part.get_param("name", header="content-disposition") != "uploadfile":
             raise RefusedError(400, "Failed to read pipeline from file: http: no such file")
-        spec = next(yaml.load_all(part.get_payload(decode=True), LOADER))
-        if not {"pipelineInfo", "root", "deploymentSpec", "schemaVersion"} <= set(spec):
-            raise RefusedError(400, "Invalid input error: unknown template format: pipeline spec is invalid")
-        return spec
+        parts = list(yaml.load_all(part.get_payload(decode=True), LOADER))
+        if not isinstance(parts[0], dict) or not {"pipelineInfo", "root", "deploymentSpec", "schemaVersion"} <= set(
+            parts[0]
+        ):
+            raise RefusedError(400, "unknown template format", upload=True)
+        return parts[0] if len(parts) == 1 else {"pipeline_spec": parts[0], "platform_spec": parts[1]}
 
     def _get_pipeline(self, identity: str, _: dict[str, str]) -> Body:
         return self._known(self.pipelines, identity, "Pipeline")
@@ -275,7 +315,7 @@ class KfpServer:
     def _get_version(self, pipeline_id: str, identity: str, _: dict[str, str]) -> Body:
         found = self._known(self.versions, identity, "PipelineVersion")
         if found["pipeline_id"] != pipeline_id:
-            raise RefusedError(404, f"ResourceNotFoundError: PipelineVersion {identity} not found.")
+            self._known({}, identity, "PipelineVersion")
         return found
 
     # Runs
@@ -296,30 +336,95 @@ class KfpServer:
         """Start a run, as a request or as a recurring run does it."""
         extra = {"storage_state": "AVAILABLE", "scheduled_at": wanted.get("scheduled_at", self._time(0))}
         script = script or self.script
-        made = self._new(self.runs, "run_id", {**wanted, **extra, "state": script[0]})
+        if not wanted.get("runtime_config", {}).get("parameters"):
+            wanted = {key: value for key, value in wanted.items() if key != "runtime_config"}
+        made = self._new(self.runs, "run_id", {**wanted, **extra, "finished_at": NEVER, "state": script[0]})
+        made["state_history"] = [{"update_time": self._time(0), "state": script[0]}]
         steps = self.steps or [{}]
         self._left[made["run_id"]] = [
             (state, steps[min(number, len(steps) - 1)]) for number, state in enumerate(script)
         ]
         return made
 
+    def play(self, name: str, *, steps: list[str]) -> Body:
+        """A run as a real server answered it: the file's name in ANSWERS, and the steps of its pipeline."""
+        run = json.loads((ANSWERS / f"{name}.json").read_text())["answer"]
+        tasks = {step: {"componentRef": {"name": step}} for step in steps}
+        # The package is not in the recording.
+        run["pipeline_spec"] = {"root": {"dag": {"tasks": tasks}}, "components": {step: {} for step in steps}}
+        self.runs[run["run_id"]] = run
+        self._played.add(run["run_id"])
+        return run
+
     def _get_run(self, identity: str, _: dict[str, str]) -> Body:
         run = self._known(self.runs, identity, "Run")
+        if identity in self._played:
+            return run
         left = self._left[identity]
         state, steps = left.pop(0) if len(left) > 1 else left[0]
         run["state"] = state
-        # The server lists the whole and each step's driver too.
-        tasks = [{"display_name": "root", "state": state}]
-        for number, (step, at) in enumerate(steps.items()):
-            error = {"error": {"code": 2, "message": self.error}} if at == "FAILED" and self.error else {}
-            tasks.append({"display_name": f"{step}-driver", "state": "SUCCEEDED"})
-            tasks.append({"display_name": step, "state": at, "start_time": self._time(number), **error})
-        run["run_details"] = {"task_details": tasks}
-        if state == "FAILED":
-            run["error"] = {"code": 2, "message": "the run failed"}
+        if run["state_history"][-1]["state"] != state:
+            run["state_history"].append({"update_time": self._time(0), "state": state})
+        run["run_details"] = {"task_details": self._tasks(run, steps)}
         if state in OVER:
             run["finished_at"] = self._time(99)
         return run
+
+    def node(self, run_id: str, name: str) -> str:
+        """Argo's identity of a node, by its name below the root: preflight(0).executor(0)."""
+        return _node(self._workflow(run_id), f"{self._workflow(run_id)}(0).root(0).{name}")
+
+    def _workflow(self, run_id: str) -> str:
+        return f"pipeline-{run_id[:5]}"
+
+    def _tasks(self, run: Body, steps: dict[str, str | list[str]]) -> list[Body]:
+        """The nodes behind a run: under stock defaults each has a wrapper for its tries, as the workflow itself has."""
+        workflow, over = self._workflow(run["run_id"]), run["state"] in OVER
+        nodes: dict[str, str | None] = {}
+
+        def tried(name: str, state: str | None, pod: str | None = None) -> str:
+            nodes[name] = state
+            if state is not None:
+                nodes[f"{name}(0)"] = pod or state
+            return f"{name}(0)"
+
+        whole = run["state"] if over else "RUNNING"
+        root = tried(workflow, whole)
+        tried(f"{root}.root-driver", "SUCCEEDED")
+        root = tried(f"{root}.root", whole)
+        for step, at in steps.items():
+            scopes = [root]
+            if isinstance(at, list):
+                open_, bad = {"RUNNING", "PENDING"} & set(at), {"FAILED", "DRIVER"} & set(at)
+                group = "RUNNING" if open_ else "FAILED" if bad else "SUCCEEDED"
+                loop = tried(f"{root}.for-loop-1", group)
+                tried(f"{root}.for-loop-1-driver", "SUCCEEDED")
+                nodes[f"{loop}.iteration-iterations"] = group
+                scopes = [tried(f"{loop}.iteration-iterations({n}:{n})", group) for n in range(len(at))]
+            for scope, state in zip(scopes, at if isinstance(at, list) else [at], strict=True):
+                tried(f"{scope}.{step}-driver", "FAILED" if state == "DRIVER" else "SUCCEEDED")
+                known = None if state == "DRIVER" else "RUNNING" if state == "PENDING" else state
+                inner = tried(f"{scope}.{step}", known)
+                if known:
+                    tried(f"{inner}.executor", known, pod=state)
+        made = []
+        for number, (name, state) in enumerate(nodes.items()):
+            ended = state not in ("RUNNING", "PENDING")
+            children = [_node(workflow, other) for other in nodes if other != name and _parent(other) == name]
+            made.append(
+                {
+                    "run_id": run["run_id"],
+                    "task_id": str(uuid.uuid5(uuid.NAMESPACE_URL, name)),
+                    "display_name": _display(name),
+                    "create_time": run["created_at"],
+                    "start_time": self._time(number),
+                    "end_time": self._time(number + 1) if ended else OPEN,
+                    **({"state": state} if state else {}),
+                    "state_history": [{"update_time": self._time(number), **({"state": state} if state else {})}],
+                    **({"child_tasks": [{"pod_name": child} for child in children]} if children else {}),
+                }
+            )
+        return made
 
     # Recurring runs
 
@@ -331,19 +436,20 @@ class KfpServer:
         self._only(wanted, STARTABLE | {"trigger", "mode", "max_concurrency", "no_catchup"})
         self._startable(wanted)
         if not 1 <= int(wanted.get("max_concurrency", 0)) <= 10:
-            raise RefusedError(
-                400, "Invalid input error: The max concurrency of the job is out of range. Support 1-10."
+            raise _recurring(
+                "Max concurrency of a recurring run must be at least 1 and at most 10. "
+                f"Received {wanted.get('max_concurrency', 0)}"
             )
         trigger = wanted.get("trigger", {})
         if len(trigger) != 1:
             raise RefusedError(400, "Invalid input error: one of cron_schedule and periodic_schedule")
-        # As its scheduler: five fields are taken for seconds to month.
-        if "cron_schedule" in trigger and len(trigger["cron_schedule"]["cron"].split()) not in (5, 6):
-            raise RefusedError(400, "Invalid input error: Schedule cron is not a supported format")
+        if "cron_schedule" in trigger:
+            _check_cron(trigger["cron_schedule"]["cron"])
         if "periodic_schedule" in trigger and int(trigger["periodic_schedule"]["interval_second"]) < 1:
             raise RefusedError(400, "Invalid input error: Found invalid period schedule interval")
         status = "ENABLED" if wanted["mode"] == "ENABLE" else "DISABLED"
-        return self._new(self.recurring, "recurring_run_id", {**self._with_account(wanted), "status": status})
+        extra = {"status": status, "namespace": "kubeflow", "updated_at": self._time(1)}
+        return self._new(self.recurring, "recurring_run_id", {**self._with_account(wanted), **extra})
 
     def _delete_recurring(self, identity: str, query: dict[str, str]) -> Body:
         self._only(query, {"propagation_policy"})
@@ -369,17 +475,35 @@ class KfpServer:
         """An experiment, a version and the parameters that it takes."""
         if not wanted.get("display_name"):
             raise RefusedError(400, "Invalid input error: display_name is empty")
-        self._known(self.experiments, wanted.get("experiment_id", ""), "Experiment")
-        reference = wanted.get("pipeline_version_reference", {})
-        version = self._get_version(reference.get("pipeline_id", ""), reference.get("pipeline_version_id", ""), {})
-        inputs = version["pipeline_spec"]["root"].get("inputDefinitions", {}).get("parameters", {})
+        if (experiment := wanted.get("experiment_id", "")) not in self.experiments:
+            raise RefusedError(
+                404,
+                "Failed to create a new run: Failed to create a run due to invalid experimentId and namespace "
+                f"combination: Failed to fetch namespace for experiment {experiment}: Failed to fetch namespace from "
+                f"experiment {experiment}: ResourceNotFoundError: Experiment {experiment} not found",
+                inner=f"Experiment {experiment} not found",
+            )
+        wanted_version = wanted.get("pipeline_version_reference", {}).get("pipeline_version_id", "")
+        if wanted_version not in self.versions:
+            raise RefusedError(
+                500,
+                "Failed to create a new run: InternalServerError: Failed to create a run due to error fetching "
+                "manifest: Failed to fetch a template due to error retrieving pipeline version: Failed to fetch a "
+                f"pipeline version and its manifest from pipeline version {wanted_version}: Failed to get a pipeline "
+                f"version with id "
+                f"{wanted_version}: ResourceNotFoundError: PipelineVersion {wanted_version} not found",
+            )
+        spec = self.versions[wanted_version]["pipeline_spec"]
+        inputs = spec.get("pipeline_spec", spec)["root"].get("inputDefinitions", {}).get("parameters", {})
         given = wanted.get("runtime_config", {}).get("parameters", {})
         for name, value in given.items():
             if name not in inputs:
-                raise RefusedError(400, f"Invalid input error: parameter {name} is not in the pipeline's inputs")
-            if not isinstance(value, PARAMETER[inputs[name]["parameterType"]]):
-                raise RefusedError(
-                    400, f"Invalid input error: parameter {name} requires {inputs[name]['parameterType']}"
+                raise _inputs(f"parameter(s) provided are not required by pipeline: {name}")
+            kind = inputs[name]["parameterType"]
+            if not isinstance(value, PARAMETER[kind]):
+                asked, got = KINDS.get(kind, (kind.lower(), kind.lower()))
+                raise _inputs(
+                    f"input parameter {name} requires type {asked}, but the parameter value is not of {got} value type"
                 )
         for name, spec in inputs.items():
             if name not in given and "defaultValue" not in spec and not spec.get("isOptional"):
@@ -387,22 +511,40 @@ class KfpServer:
 
     def _page(self, field: str, entries: list[Body], query: dict[str, str]) -> Body:
         self._only(query, {"page_token", "page_size", "sort_by", "filter", "namespace", "experiment_id"})
-        for predicate in json.loads(query["filter"])["predicates"] if query.get("filter") else []:
+        wanted = json.loads(query["filter"]) if query.get("filter") else {"predicates": []}
+        if unknown := set(wanted) - {"predicates"}:
+            text = query["filter"].replace('"', '\\"')
+            raise _listing(
+                f'failed to parse valid filter from "{text}": proto:\u00a0(line 1:2): unknown field '
+                f'"{sorted(unknown)[0]}"'
+            )
+        for predicate in wanted["predicates"]:
             checked(predicate, "V2beta1Predicate", "filter")
             if (predicate["operation"], predicate["key"]) != ("EQUALS", "display_name"):
                 raise RefusedError(400, f"Invalid input error: filter {predicate}")
             entries = [each for each in entries if each["display_name"] == predicate["string_value"]]
-        if query.get("sort_by", "") not in ("", "created_at desc"):
+        if query.get("sort_by", "") not in ("", "name", "created_at desc"):
             raise RefusedError(400, f"Invalid input error: sort_by {query['sort_by']}")
         entries = sorted(entries, key=lambda each: each["created_at"], reverse=bool(query.get("sort_by")))
-        first = int(query.get("page_token") or 0)
+        if int(query.get("page_size") or 20) < 0:
+            raise _listing(f"The page size should be greater than 0. Got {query['page_size']}")
+        # Opaque, and good for the same order and filter only.
+        asked = [query.get("sort_by", ""), query.get("filter", "")]
+        first = 0
+        if token := query.get("page_token"):
+            first, *of = json.loads(base64.b64decode(token))
+            if of != asked:
+                raise _listing(
+                    "page token does not match the supplied sort by and/or filtering criteria. Either specify the same "
+                    "criteria or leave the latter empty if page token is specified"
+                )
         last = first + min(int(query.get("page_size") or 20), self.page_limit)
         page: Body = {"total_size": len(entries)}
         # Empty fields are left out, as protobuf does.
         if entries[first:last]:
             page[field] = entries[first:last]
         if last < len(entries):
-            page["next_page_token"] = str(last)
+            page["next_page_token"] = base64.b64encode(json.dumps([last, *asked]).encode()).decode()
         return page
 
     def _in_namespace(self, entries: dict[str, Body], query: dict[str, str]) -> list[Body]:
@@ -412,7 +554,12 @@ class KfpServer:
 
     def _known(self, entries: dict[str, Body], identity: str, kind: str) -> Body:
         if identity not in entries:
-            raise RefusedError(404, f"ResourceNotFoundError: {kind} {identity} not found.")
+            lower, inner = kind.lower(), f"{kind} {identity} not found"
+            raise RefusedError(
+                404,
+                f"Failed to get a {lower}: Failed to fetch {lower} {identity}: ResourceNotFoundError: {inner}",
+                inner=inner,
+            )
         return entries[identity]
 
     def _only(self, given: Body, allowed: set[str]) -> None:
@@ -427,3 +574,62 @@ class KfpServer:
 
     def _time(self, seconds: int) -> str:
         return f"{self._clock + dt.timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _said(query: dict[str, str], *names: str) -> Body:
+    return {name: query[name] for name in names if query.get(name)}
+
+
+def _inputs(inner: str) -> RefusedError:
+    return RefusedError(
+        400,
+        "Failed to create a new run: Failed to generate the ExecutionSpec: invalid pipeline job inputs: "
+        f"Invalid input error: {inner}",
+        inner=inner,
+    )
+
+
+def _recurring(inner: str) -> RefusedError:
+    outer = "Failed to create a recurring run due to conversion error: Invalid input error: "
+    return RefusedError(400, f"{outer}{inner}", inner=inner)
+
+
+def _listing(inner: str) -> RefusedError:
+    return RefusedError(400, f"Failed to create list options: Invalid input error: {inner}", inner=inner)
+
+
+def _check_cron(expression: str) -> None:
+    """As its parser: five fields are taken for seconds to month."""
+    fields, wrong = expression.split(), ""
+    if not 5 <= len(fields) <= 6:
+        wrong = f"Expected 5 to 6 fields, found {len(fields)}: {expression}"
+    for field, limit in zip(fields, (59, 59, 23, 31, 12, 6), strict=False):
+        for number in re.findall(r"(?<!/)\b\d+", field):
+            if not wrong and int(number) > limit:
+                wrong = f"End of range ({number}) above maximum ({limit}): {field}"
+    if wrong:
+        raise _recurring(
+            f"Schedule cron is not a supported format(https://godoc.org/github.com/robfig/cron). Error: {wrong}"
+        )
+
+
+def _node(workflow: str, name: str) -> str:
+    """Argo's identity of a node: FNV-1a of its name."""
+    value = 0x811C9DC5
+    for byte in name.encode():
+        value = ((value ^ byte) * 0x01000193) % 2**32
+    return workflow if name == workflow else f"{workflow}-{value}"
+
+
+def _display(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _parent(name: str) -> str:
+    """The node that a node is a child of: its tries' wrapper, its driver, or the group it is in."""
+    if re.search(r"[^:]\(\d+\)$", name):
+        return re.sub(r"\(\d+\)$", "", name)
+    scope, _, display = name.rpartition(".")
+    if display.endswith("-driver") or display == "executor" or display.startswith("iteration-iterations("):
+        return f"{scope}.iteration-iterations" if display.startswith("iteration-iterations(") else scope
+    return f"{scope}.{display}-driver(0)" if scope and display != "iteration-iterations" else scope

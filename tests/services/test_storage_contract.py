@@ -52,6 +52,17 @@ def test_small_objects(place):
         store.read("b")
 
 
+def test_a_store_below_another_is_the_one_at_its_uri(place):
+    store = place.open()
+    below = store.below("state/a")
+    below.write("x", b"deep")
+    assert below.uri == open_store(store.uri_of("state/a"), options=FAST).uri
+    assert below.options == store.options
+    assert store.read("state/a/x") == open_store(below.uri, options=FAST).read("x") == b"deep"
+    with pytest.raises(ConfigError):
+        store.below("../other")
+
+
 @pytest.mark.parametrize("key", ["", "/a", "a/", "a//b", "../a", "a/../b", "a/.", "x.partial"])
 def test_keys_that_no_store_takes(place, key):
     with pytest.raises(ConfigError, match="cannot name an object"):

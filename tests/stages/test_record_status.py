@@ -1,6 +1,8 @@
 """How a run ended: into MLflow, and to a webhook that a real server answers."""
 
 import json
+import re
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import ClassVar
@@ -9,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from exact_core.errors import ConfigError, DataError
-from exact_core.stages.record_status import record_status
+from exact_core.stages.record_status import check_webhook, record_status
 from exact_core.tracking.runs import tracking_uri
 
 
@@ -52,13 +54,79 @@ def test_a_failure_and_its_reason_are_kept_on_the_run(tracked, hook):
     assert handler.got == [told]
 
 
-def test_success(tracked):
-    with tracked("ingest") as tracker:
-        run_id = tracker.run_id
-    assert record()["state"] == "SUCCEEDED"
+def parent_of(run_id):
     client = MlflowClient(tracking_uri=tracking_uri())
-    parent = client.get_run(client.get_run(run_id).data.tags["mlflow.parentRunId"])
+    return client.get_run(client.get_run(run_id).data.tags["mlflow.parentRunId"])
+
+
+@pytest.mark.parametrize(
+    ("word", "ours", "status"),
+    [
+        # What KFP 2.17 gives an exit task (MLMD's words), and what its local runner and the API say.
+        ("COMPLETE", "SUCCEEDED", "FINISHED"),
+        ("CACHED", "SUCCEEDED", "FINISHED"),
+        ("SUCCEEDED", "SUCCEEDED", "FINISHED"),
+        ("FAILED", "FAILED", "FAILED"),
+        ("RUNNING", "FAILED", "FAILED"),
+        ("CANCELED", "CANCELED", "KILLED"),
+    ],
+)
+def test_each_word_of_kfp_for_the_end(tracked, hook, word, ours, status):
+    handler, url = hook
+    with tracked("ingest") as tracker:
+        pass
+    assert record(word, webhook=url)["state"] == ours
+    parent = parent_of(tracker.run_id)
+    assert parent.info.status == status
+    assert handler.got[0]["state"] == ours
+    assert handler.got[0]["error"] == parent.data.tags.get("exact.failure", handler.got[0]["error"])
+    assert bool(handler.got[0]["error"]) == (word in ("RUNNING", "CANCELED"))
+
+
+def test_kfp_says_no_reason_and_the_failed_stage_does(tracked, hook):
+    handler, url = hook
+    with tracked("preflight"):
+        pass
+    with pytest.raises(DataError), tracked("ingest") as tracker:
+        raise DataError("S2_1.npy: broken")
+    record("FAILED", "", url)
+    assert handler.got[0]["error"] == "ingest: S2_1.npy: broken"
+    assert parent_of(tracker.run_id).data.tags["exact.failure"] == "ingest: S2_1.npy: broken"
+
+
+@pytest.mark.parametrize(
+    ("word", "words", "status"),
+    [("RUNNING", "out of memory", "FAILED"), ("CANCELED", "the run was terminated", "KILLED")],
+)
+def test_a_stage_that_was_killed_is_not_at_work_for_ever(tracked, word, words, status):
+    with tracked("train_segmenter") as tracker:
+        client = MlflowClient(tracking_uri=tracking_uri())
+        # Killed: the stage's own end is never reached.
+        assert words in record(word)["error"]
+        run = client.get_run(tracker.run_id)
+        assert run.info.status == status
+        assert run.data.tags["exact.failure"].startswith("train_segmenter was killed")
+
+
+def test_a_run_that_kfp_repeats_in_part_is_mended_without_an_exit_task(tracked):
+    """Retry on the run's page repeats the failed step and those after it, and never the exit task."""
+    with tracked("preflight") as tracker:
+        pass
+    with pytest.raises(DataError), tracked("ingest"):
+        raise DataError("no such folder")
+    record("FAILED")
+    with tracked("ingest"):
+        assert parent_of(tracker.run_id).info.status == "RUNNING"
+    with tracked("evaluate"):
+        assert parent_of(tracker.run_id).info.status == "RUNNING"
+    parent = parent_of(tracker.run_id)
     assert parent.info.status == "FINISHED"
+    assert "exact.failure" not in parent.data.tags
+    # And one that fails again says the newer reason.
+    with pytest.raises(DataError), tracked("evaluate"):
+        raise DataError("another reason")
+    parent = parent_of(tracker.run_id)
+    assert (parent.info.status, parent.data.tags["exact.failure"]) == ("FAILED", "evaluate: another reason")
 
 
 @pytest.fixture
@@ -126,10 +194,35 @@ def test_a_webhook_that_is_away_or_refuses_fails_nothing(hook, caplog):
     assert caplog.text.count("did not take the status") == 2
 
 
-def test_a_webhook_must_be_http_and_hides_no_status(tracked):
-    with tracked("ingest") as tracker:
-        run_id = tracker.run_id
-    with pytest.raises(ConfigError, match="file:///etc/passwd"):
-        record("FAILED", webhook="file:///etc/passwd")
-    client = MlflowClient(tracking_uri=tracking_uri())
-    assert client.get_run(client.get_run(run_id).data.tags["mlflow.parentRunId"]).info.status == "FAILED"
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"",
+        b"HTTP/1.1 200 " + b"x" * 70000,
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok",
+    ],
+    ids=["no HTTP", "nothing", "a line without end", "half an answer"],
+)
+def test_whatever_a_webhook_answers_the_run_is_what_it_was(answer):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve():
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        assert record(webhook=f"http://127.0.0.1:{server.getsockname()[1]}/")["state"] == "SUCCEEDED"
+
+
+NO_URLS = ["file:///etc/passwd", "https://", "http://[::1", "hooks.example.org/x", "http://h:port/", "http://h/a b"]
+
+
+@pytest.mark.parametrize("webhook", [*NO_URLS, "http://127.0.0.1:1/é"])
+def test_what_is_no_webhook_is_refused_before_a_run_and_fails_none_at_its_end(caplog, webhook):
+    with pytest.raises(ConfigError, match=re.escape(repr(webhook))):
+        check_webhook(webhook)
+    assert record("COMPLETE", webhook=webhook)["state"] == "SUCCEEDED"
+    assert "did not take the status" in caplog.text

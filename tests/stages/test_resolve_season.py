@@ -5,9 +5,9 @@ import datetime as dt
 import pytest
 from hypothesis import given, strategies as st
 
+from exact_core.data.sources import parse_season, with_season
 from exact_core.errors import ConfigError
 from exact_core.recipes import resolve
-from exact_core.stages.ingest import parse_season, with_season
 from exact_core.stages.resolve_season import SeasonRule, resolve_season, season_rule
 from exact_core.tracking.runs import NoTracker
 

@@ -10,6 +10,7 @@ import torch
 from exact_core.clues.masks import pseudo_masks
 from exact_core.clues.selection import BINS
 from exact_core.config import override
+from exact_core.data.sources import with_season
 from exact_core.data.windows.dataset import VOID, WindowDataset, sha256_of
 from exact_core.data.windows.mask_dataset import MaskSet
 from exact_core.errors import ConfigError, CorruptError, DataError, ExactError, TrainingError
@@ -17,7 +18,7 @@ from exact_core.metrics import Scores, confusion_matrix
 from exact_core.recipes import resolve
 from exact_core.stages.evaluate import evaluate
 from exact_core.stages.generate_masks import generate_masks
-from exact_core.stages.ingest import ingest, with_season
+from exact_core.stages.ingest import ingest
 from exact_core.stages.map_season import map_season
 from exact_core.stages.train_classifier import train_classifier
 from exact_core.stages.train_segmenter import train_segmenter

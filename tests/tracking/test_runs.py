@@ -54,6 +54,14 @@ def test_a_pipeline_run_is_one_parent_with_nested_stages(config, runs, tmp_path)
         assert [f.path for f in runs.client.list_artifacts(child.info.run_id, "figures")] == ["figures/figure.png"]
 
 
+def test_a_metric_that_is_not_defined_is_left_out(config, runs):
+    with open_stage("train_classifier", config, pipeline_run="run-1") as tracker:
+        tracker.log_metrics({"loss": 0.5, "validation_tag_map": float("nan")}, step=1)
+        tracker.log_summary({"final": 1.0, "worst": float("inf"), "best": -float("inf")})
+    (run,) = runs("tags.`exact.stage` = 'train_classifier'")
+    assert set(run.data.metrics) == {"loss", "final", "seconds"}
+
+
 def test_runs_that_begin_together_share_a_new_database(tmp_path):
     """Each in a process of its own, as two terminals would."""
     script = "from exact_core.tracking.runs import open_client; print(open_client()[1])"

@@ -44,7 +44,7 @@ NOTES = {
 }
 
 
-def ingest_germany(root: Path, config: DataConfig, out: Path) -> None:
+def ingest_germany(root: Path, config: DataConfig, out: Path, *, seed: int = 0) -> None:  # noqa: ARG001
     """Cut every tile that the lists name into windows.
 
     Days count from 1 January of a tile's own season, so that both seasons are on one calendar. The lists of a fold are
@@ -56,6 +56,7 @@ def ingest_germany(root: Path, config: DataConfig, out: Path) -> None:
         root: the folder with classes.txt, geotransforms.csv, tileids and dataYY.
         config: window, stride, max_dates, tag_share and the `germany` part.
         out: folder of the dataset.
+        seed: of no effect: the splits are the dataset's own. All sources are called alike.
 
     Raises:
         DataError: a file is missing, damaged or not what the layout says.

@@ -65,7 +65,7 @@ class _Patch:
     bounds: tuple[float, float, float, float]
 
 
-def ingest_pastis(root: Path, config: DataConfig, out: Path) -> None:
+def ingest_pastis(root: Path, config: DataConfig, out: Path, *, seed: int = 0) -> None:  # noqa: ARG001
     """Cut every patch of PASTIS into windows; official folds become splits by `config.pastis`.
 
     Day 0 is the first day of the earliest month that any patch was seen in. Folds that no split names are left out.
@@ -75,6 +75,7 @@ def ingest_pastis(root: Path, config: DataConfig, out: Path) -> None:
         root: the folder with metadata.geojson, DATA_S2 and ANNOTATIONS.
         config: window, stride, max_dates, tag_share and the `pastis` part.
         out: folder of the dataset.
+        seed: of no effect: the folds are the dataset's own. All sources are called alike.
 
     Raises:
         ConfigError: validation folds, but no test folds.
@@ -133,14 +134,14 @@ def ingest_pastis(root: Path, config: DataConfig, out: Path) -> None:
             writer.notes.append(f"{small} patches are smaller than a window of {config.window} pixels: left out")
 
 
-def survey_pastis(root: Path) -> tuple[int, int]:
-    """What a PASTIS folder's table promises, without a look at an image: numbers of patches and of dates at most.
+def survey_pastis(root: Path, config: DataConfig) -> tuple[int, int]:  # noqa: ARG001 - as all sources are called
+    """What a PASTIS folder's table promises, without a look at an image: numbers of dates at most, and of bands.
 
     Raises:
         DataError: the table is missing or is not what the layout says.
     """
     _, patches = _read_metadata(root / "metadata.geojson")
-    return len(patches), max(len(patch.dates) for patch in patches)
+    return max(len(patch.dates) for patch in patches), len(BANDS)
 
 
 def _class_names(count: int) -> tuple[str, ...]:

@@ -4,7 +4,8 @@
                          1200,grain maize,maize,#e0a030
                          1210,fodder maize,maize,
 
-A code is what stands in a label raster (a whole number) or in the attribute of parcels (a whole number or text). Codes
+A code is what stands in a label raster (a whole number) or in the attribute of parcels (a whole number or text), of any
+length: codes that are text, or do not fit in 32 bits, are counted by their place in the map. Codes
 of one name are one class; with `data.season.level: group`, codes of one group are, and a code without a group keeps its
 name.
 """
@@ -14,9 +15,11 @@ from __future__ import annotations
 import csv
 import difflib
 import io
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +29,11 @@ from exact_core.config import SeasonConfig
 from exact_core.errors import DataError
 from exact_core.files import read_table_text
 
-__all__ = ["ClassMap", "Code", "meant", "read_class_map"]
+__all__ = ["ClassMap", "Code", "is_missing", "meant", "misread", "read_class_map"]
 
 Code = int | str
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
+_WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
 LARGEST = -int(np.iinfo(np.int32).min)
 
 
@@ -45,44 +49,62 @@ class ClassMap:
     colours: Mapping[str, str]
     where: str
 
-    @property
-    def is_text(self) -> bool:
-        """Whether codes are text."""
-        return any(isinstance(code, str) for code in self.names)
+    @cached_property
+    def text(self) -> str | None:
+        """The first code that is no number, if there is one: then all are text."""
+        return next((str(code) for code in self.names if not _WHOLE.fullmatch(str(code))), None)
+
+    @cached_property
+    def by_place(self) -> bool:
+        """Whether codes stand for their place in the map, as text and numbers beyond 32 bits do."""
+        return self.text is not None or any(abs(int(code)) >= LARGEST for code in self.names)
+
+    @cached_property
+    def _places(self) -> dict[Code, int]:
+        return {code: place for place, code in enumerate(self.names, 1)}
 
     def number(self, value: Any, *, where: str, void: Sequence[Code] = ()) -> int:
-        """The whole number that stands for a parcel's code: itself, or the place of a text code, from 1.
+        """The whole number that stands for a parcel's code: itself, or its place in the map, from 1.
 
         Args:
             value: as the attribute has it.
             where: named in messages.
-            void: codes whose truth is unknown; text among them gets numbers below 0.
+            void: codes whose truth is unknown; of a map by places they get numbers below 0.
 
         Raises:
-            DataError: neither a whole number nor a text code of the map.
+            DataError: neither a whole number nor a code of a map by places.
         """
-        if not self.is_text:
-            try:
-                number = float(value)
-            except (TypeError, ValueError):
-                number = float("nan")
-            if not number.is_integer() or abs(number) >= LARGEST:
-                raise DataError(
-                    f"{where} is {value}; expected a whole number, as {self.where} has them; name text codes there, or "
-                    f"give such parcels a code of their own"
-                )
-            return int(number)
-        text = "" if value is None else str(value).strip()
-        known = [str(code) for code in self.names]
-        if text in known:
-            return known.index(text) + 1
-        unknown = [str(code) for code in void]
-        if text in unknown:
-            return -1 - unknown.index(text)
+        if is_missing(value):
+            raise DataError(
+                f"{where} is empty; give the parcel a code, or say by data.season.missing_code what such parcels are"
+            )
+        code: Code = str(value).strip() if self.text is not None else self._whole(value, where)
+        if not self.by_place or code == 0:
+            return int(code)
+        if code in self._places:
+            return self._places[code]
+        unknown = self._alike(void)
+        if code in unknown:
+            return -1 - unknown.index(code)
+        known = [str(each) for each in self.names]
         raise DataError(
-            f"{where} is {value!r}, which is in neither {self.where} nor data.season.void_codes{meant(text, known)}; "
-            f"name it there"
+            f"{where} is {code!r}, which is in neither {self.where} nor data.season.void_codes"
+            f"{misread(str(code), known) or meant(str(code), known)}; name it there"
         )
+
+    def _whole(self, value: Any, where: str) -> int:
+        """A whole number, however it is written: digits are not sent through a float, which rounds long ones."""
+        if isinstance(value, str):
+            text = value.strip()
+            value = int(text) if _WHOLE.fullmatch(text) else _float(text)
+        whole = int(value) if isinstance(value, int) or math.isfinite(value) else LARGEST
+        fits = whole == value and (self.by_place or abs(whole) < LARGEST - 1)
+        if not fits:
+            raise DataError(
+                f"{where} is {value}; expected a whole number, as {self.where} has them (up to {LARGEST - 1:,} unless "
+                f"one of those is larger); name text codes there, or give such parcels a code of their own"
+            )
+        return whole
 
     def numbered(self, void: Sequence[Code] = ()) -> tuple[dict[int, str], list[int]]:
         """Names by the numbers that `number` gives, and the numbers of the void codes.
@@ -90,12 +112,45 @@ class ClassMap:
         Raises:
             DataError: text among the void codes of a map of numbers, or the reverse.
         """
-        if self.is_text:
-            return dict(enumerate(self.names.values(), 1)), [-1 - place for place in range(len(void))]
-        wrong = [code for code in void if isinstance(code, str)]
+        codes = self._alike(void)
+        if self.by_place:
+            places = {place if code else 0: self.names[code] for code, place in self._places.items()}
+            return places, [-1 - place for place in range(len(codes))]
+        return {int(code): name for code, name in self.names.items()}, [int(code) for code in codes]
+
+    def _alike(self, codes: Sequence[Code]) -> list[Code]:
+        """Codes of the settings as those of the map are; '' is none, but what `missing_code` speaks of."""
+        codes = [code for code in codes if str(code).strip()]
+        if self.text is not None:
+            return [str(code) for code in codes]
+        wrong = [code for code in codes if not _WHOLE.fullmatch(str(code))]
         if wrong:
             raise DataError(f"data.season.void_codes: {wrong[0]!r} is text, but the codes of {self.where} are numbers")
-        return {int(code): name for code, name in self.names.items()}, [int(code) for code in void]
+        return [int(code) for code in codes]
+
+
+def _float(value: Any) -> float:
+    try:
+        return float(value)
+    except (OverflowError, TypeError, ValueError):
+        return math.nan
+
+
+def is_missing(value: Any) -> bool:
+    """Whether an attribute says nothing: null, not a number, or empty text."""
+    return value is None or value != value or (isinstance(value, str) and not value.strip())
+
+
+def misread(text: str, known: Iterable[str]) -> str:
+    """A hint if something that is known is what the text is when its bytes are read as UTF-8; else nothing."""
+    for encoding in ("cp1252", "latin-1"):
+        try:
+            true = text.encode(encoding).decode("utf-8")
+        except UnicodeError:
+            continue
+        if true != text and true in known:
+            return f", but {true!r} is: the file is in UTF-8 and says otherwise; write UTF-8 into the .cpg beside it"
+    return ""
 
 
 def meant(text: str, known: Iterable[str]) -> str:
@@ -137,7 +192,7 @@ def read_class_map(folder: Path, settings: SeasonConfig) -> ClassMap:
 
 def _alike(names: Mapping[Any, str]) -> dict[Code, str]:
     """Whole numbers where all codes are, else all text."""
-    whole = all(re.fullmatch(r"[+-]?\d+", str(code), re.ASCII) for code in names)
+    whole = all(_WHOLE.fullmatch(str(code)) for code in names)
     return {(int(code) if whole else str(code)): name for code, name in names.items()}
 
 

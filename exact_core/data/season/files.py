@@ -38,8 +38,9 @@ _SENTINEL_BAND = re.compile(r"B(0[1-9]|8A|1[0-2])|SCL", re.IGNORECASE)
 class Acquisition:
     """One date.
 
-    name: in messages. files: one a band. stated: the offset by the metadata. offset: what is taken off the values.
-    others: further acquisitions of the same day, whose pixels serve where this one has none that is clear.
+    name: in messages. files: one a band. stated: scale and offset by the metadata. offset: what is taken off
+    reflectance x 10,000. factor: what a stored 1 is of that; None: the kind of numbers in a file says it. others:
+    further acquisitions of the same day, whose pixels serve where this one has none that is clear.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Acquisition:
     files: dict[str, Path]
     stated: Stated = NOTHING_STATED
     offset: int = 0
+    factor: float | None = None
     others: tuple[Acquisition, ...] = ()
 
 
@@ -105,10 +107,10 @@ def _from_item(item: pystac.Item, catalogue: Path, bands: tuple[str, ...]) -> Ac
     for key, asset in item.assets.items():
         if matches := asset_bands(key, asset.extra_fields, bands):
             files.append((*matches[0], _local(asset, item.id, catalogue)))
-            if matches[0][0] != SCL:
-                described += [band for band in _described_bands(asset) if isinstance(band, dict)]
+            if matches[0][0] in bands:
+                described += _described_bands(asset, item.properties)
     where = f"{catalogue}, item {item.id}"
-    stated = stated_offset(item.properties, described, [str(item.id)])
+    stated = stated_offset(item.properties, described, [str(item.id)], where=where)
     return Acquisition(name=item.id, date=moment.date(), files=_finest(files, where), stated=stated)
 
 
@@ -120,9 +122,24 @@ def asset_bands(key: str, fields: Mapping[str, Any], bands: tuple[str, ...]) -> 
     return [match for match in (band_of(text, bands) for text in own if len(own) <= 2) if match]
 
 
-def _described_bands(asset: pystac.Asset) -> list[Any]:
-    listed = asset.extra_fields.get("raster:bands") or asset.extra_fields.get("bands") or []
-    return listed if isinstance(listed, list) else []
+def _described_bands(asset: pystac.Asset, properties: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What is said of an asset's bands, the more particular first: by STAC 1.1 a field stands for all below it."""
+    fields = asset.extra_fields
+    above = {
+        name: each[name]
+        for each in (properties, fields)
+        for name in ("raster:scale", "raster:offset")
+        if each.get(name) is not None
+    }
+    listed = [fields.get(name) for name in ("raster:bands", "bands")]
+    found = [band for each in listed if isinstance(each, list) for band in each if isinstance(band, dict)]
+    return [{**above, **_only_raster(band)} for band in found or [{}]]
+
+
+def _only_raster(band: Mapping[str, Any]) -> dict[str, Any]:
+    """Scale and offset of an entry, by the names of STAC 1.1."""
+    pairs = ((name, band.get(f"raster:{name}", band.get(name))) for name in ("scale", "offset"))
+    return {f"raster:{name}": value for name, value in pairs if value is not None}
 
 
 def _local(asset: pystac.Asset, item: str, catalogue: Path) -> Path:

@@ -24,7 +24,15 @@ from rasterio.warp import Resampling
 
 from exact_core.config import SeasonConfig
 from exact_core.data.season.files import SCL, Acquisition
-from exact_core.data.season.radiometry import SHORTWAVE, VISIBLE, Look, check_scales, settle, stated_offset
+from exact_core.data.season.radiometry import (
+    NO_REFLECTANCE,
+    SHORTWAVE,
+    VISIBLE,
+    Look,
+    check_scales,
+    settle,
+    stated_offset,
+)
 from exact_core.data.season.rasters import Grid, fit_to_grid, open_raster, own_rows, read_raster
 from exact_core.data.windows.clear_looks import all_of_patches, check_gaps, shows_ground
 from exact_core.data.windows.cutting import thin_dates
@@ -41,8 +49,10 @@ ROWS_LOOKED_AT = 1024
 """Rows in memory at a time where a whole band is looked at: those of the tallest common blocks, which would otherwise
 be decompressed twice."""
 INFRARED = ("B08", "B8A", "B07")
-NO_REFLECTANCE = -2000
-"""Values from here down are marks of missing data that the file does not declare: noise goes to some -500."""
+EDGE = 2
+"""Sampled places beside what was not measured that show nothing of the offset: products have artifacts there."""
+MARK = -2000
+"""Stored values from here down are marks of missing data that the file does not declare, as -9999, on any scale."""
 LIMITS = np.iinfo(np.int16)
 UINT16_SATURATED = 65535
 
@@ -96,7 +106,12 @@ class SeasonImages:
             usable = _read_date(
                 acquisition, self.bands, self.grid, first, last, self.settings, counts, out=pixels[place]
             )
-            usable &= _measured(pixels[place])
+            measured = _measured(pixels[place])
+            if not measured.all():
+                some = (pixels[place] != 0).any(0) & ~measured
+                counts["partly"] += int(some.sum())
+                pixels[place][:, some] = 0
+            usable &= measured
             for band in pixels[place]:
                 # Rarely, and a maximum costs a fraction of a comparison.
                 if band.max(initial=0) == LIMITS.max:
@@ -110,6 +125,7 @@ def describe_counts(counts: Counter[str]) -> list[str]:
     words = {
         "fractions": "rasters hold reflectance as fractions and were multiplied by 10,000",
         "missing": f"values at or below {NO_REFLECTANCE} are no reflectance and count as not measured",
+        "partly": "looks at a pixel have no data in some of the bands and count as not measured",
         "saturated": f"values are saturated or above {LIMITS.max}; their patches do not count as clear",
     }
     return [f"{counts[key]} {text}" for key, text in words.items() if counts[key]]
@@ -126,10 +142,43 @@ def settle_offsets(
     Raises:
         DataError: an offset that cannot be settled under the rule, or a date of another scale than the others.
     """
+    acquisitions = [_described(each, settings) for each in acquisitions]
     looks = [_look(acquisition, grid, settings) for acquisition in acquisitions]
-    check_scales(looks, source=source)
+    check_scales(looks, source=source, bounds=settings.scale is None)
     offsets = settle(looks, settings.offset, source=source, notes=notes)
+    scaled = [each for each in acquisitions if each.factor is not None and each.factor != 1]
+    if scaled:
+        notes.append(
+            f"{len(scaled)} of {len(acquisitions)} dates were brought to reflectance x 10,000 by the "
+            f"{'scale of data.season.scale' if settings.scale else 'scale that they state'}: a stored 1 is "
+            f"{' or '.join(sorted({f'{each.factor:g}' for each in scaled}))}"
+        )
     return [replace(each, offset=offset) for each, offset in zip(acquisitions, offsets, strict=True)]
+
+
+def _described(acquisition: Acquisition, settings: SeasonConfig) -> Acquisition:
+    """With what the files themselves say of scale and offset, where the metadata beside them do not."""
+    stated = acquisition.stated
+    tags: dict[str, Any] = {}
+    described = []
+    for band in settings.bands:
+        path = acquisition.files[band]
+        with open_raster(path) as file:
+            if file.dtypes[0] in ("uint8", "int8"):
+                raise DataError(
+                    f"{path}: 8-bit values are a picture, not reflectance; give the product's own bands (uint16, x "
+                    f"10,000)"
+                )
+            described.append({"scale": file.scales[0], "offset": file.offsets[0]})
+            try:
+                tags = file.tags() | tags
+            except UnicodeDecodeError as error:
+                raise DataError(f"{path}: damaged tags: {error}; download it again") from error
+    own = stated_offset(tags, described, [], where=acquisition.name)
+    factor = own.factor if stated.factor is None else stated.factor
+    stated = replace(own if stated.offset is None else stated, factor=factor)
+    factor = stated.factor if settings.scale is None else settings.scale * 10_000
+    return replace(acquisition, stated=stated, factor=factor)
 
 
 def _look(acquisition: Acquisition, grid: Grid, settings: SeasonConfig) -> Look:
@@ -148,28 +197,55 @@ def _look(acquisition: Acquisition, grid: Grid, settings: SeasonConfig) -> Look:
 
     def reflectance(band: str) -> NDArray[np.float32]:
         values = _sample(files[band], coarse)
-        measured = np.isfinite(values) & (values > NO_REFLECTANCE) & (values != 0)
-        if clear is not None:
-            measured &= clear
-        scale = 10_000 if values.dtype.kind == "f" and _holds_fractions(files[band]) else 1
-        return np.where(measured, values.astype(np.float32) * np.float32(scale), np.float32(np.nan)).ravel()
+        measured = np.isfinite(values) & (values > MARK) & (values != 0)
+        factor = _factor(values, files[band], acquisition.factor)
+        scaled = values.astype(np.float32) * np.float32(factor)
+        return np.where(measured, scaled, np.float32(np.nan))
 
-    stated = acquisition.stated
-    band = next(band for band in settings.bands if band in files)
-    if stated.offset is None:
-        with open_raster(files[band]) as file:
-            described = [{"scale": file.scales[0], "offset": file.offsets[0]}]
-            try:
-                tags = file.tags()
-            except UnicodeDecodeError as error:
-                raise DataError(f"{files[band]}: damaged tags: {error}; download it again") from error
-            stated = stated_offset(tags, described, [])
-    visible, shortwave = (
-        np.stack([reflectance(each) for each in bands]) if all(each in files for each in bands) else None
-        for bands in (VISIBLE, SHORTWAVE)
-    )
+    def shown(bands: tuple[str, ...]) -> NDArray[np.float32] | None:
+        if not all(each in files for each in bands):
+            return None
+        found = np.stack([reflectance(each) for each in bands])
+        # Beside the edge of what was measured, which a swath, a detector or the file ends at.
+        inner = _inner(np.asarray(np.isfinite(found).all(0)))
+        found[:, ~(inner if clear is None else inner & clear)] = np.nan
+        return found.reshape(len(bands), -1)
+
     infrared = next((reflectance(each) for each in INFRARED if each in files), None)
-    return Look(acquisition.name, acquisition.date, stated, visible, shortwave, infrared)
+    is_empty = infrared is not None and not np.isfinite(infrared).any()
+    if infrared is not None and clear is not None:
+        infrared[~clear] = np.nan
+    return Look(
+        acquisition.name,
+        acquisition.date,
+        acquisition.stated,
+        shown(VISIBLE),
+        shown(SHORTWAVE),
+        None if infrared is None else infrared.ravel(),
+        is_empty=is_empty,
+    )
+
+
+def _inner(measured: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Places (H, W) that are EDGE or more places from anything unmeasured, and from the edge of all."""
+    inner = np.zeros_like(measured)
+    height, width = (side - 2 * EDGE for side in measured.shape)
+    if height > 0 and width > 0:
+        inner[EDGE:-EDGE, EDGE:-EDGE] = np.logical_and.reduce(
+            [
+                measured[row : row + height, col : col + width]
+                for row in range(2 * EDGE + 1)
+                for col in range(2 * EDGE + 1)
+            ]
+        )
+    return inner
+
+
+def _factor(values: NDArray[Any], path: Path, stated: float | None) -> float:
+    """Reflectance x 10,000 of a stored 1: as stated; floats that are fractions are told by their values."""
+    if values.dtype.kind == "f" and stated in (None, 1.0) and _holds_fractions(path):
+        return 10_000.0
+    return 1.0 if stated is None else stated
 
 
 def _sample(path: Path, coarse: Grid) -> NDArray[Any]:
@@ -316,13 +392,13 @@ def _read_date(
     """
     part = grid.rows(first, last)
     for row, band in zip(out, bands, strict=True):
-        row[:] = _read_band(acquisition.files[band], part, acquisition.offset, counts)
+        row[:] = _read_band(acquisition.files[band], part, acquisition, counts)
     ground = _read_ground(acquisition, grid, first, last, settings)
     if not acquisition.others:
         return ground
     measured = _measured(out)
     for each in acquisition.others:
-        found = np.stack([_read_band(each.files[band], part, each.offset, counts) for band in bands])
+        found = np.stack([_read_band(each.files[band], part, each, counts) for band in bands])
         clear = _read_ground(each, grid, first, last, settings)
         here = _measured(found)
         better = here & (~measured | (clear & ~ground))
@@ -333,10 +409,13 @@ def _read_date(
 
 
 def _measured(pixels: NDArray[np.int16]) -> NDArray[np.bool_]:
-    """Where any band of (C, h, W) has a value (h, W); band by band, as all at once would take as much memory again."""
+    """Where all bands of (C, h, W) have a value (h, W): a look without one of them is none.
+
+    Band by band, as all at once would take as much memory again.
+    """
     measured: NDArray[np.bool_] = pixels[0] != 0
     for band in pixels[1:]:
-        measured |= band != 0
+        measured &= band != 0
     return measured
 
 
@@ -364,21 +443,17 @@ def _read_ground(
     return ground[first - top : last - top]
 
 
-def _read_band(path: Path, grid: Grid, offset: int, counts: Counter[str]) -> NDArray[np.int16]:
-    """A band on the grid, int16 reflectance x 10,000, 0 where not measured. `counts` gathers what was done."""
+def _read_band(path: Path, grid: Grid, of: Acquisition, counts: Counter[str]) -> NDArray[np.int16]:
+    """A date's band on the grid, int16 reflectance x 10,000, 0 where not measured; `counts`: what was done."""
     values, crs, transform, nodata = read_raster(path, around=grid)
     if crs != grid.crs:
         raise DataError(
             f"{path}: its CRS is {crs.to_string() if crs else 'missing'}, that of {grid.file} is "
             f"{grid.crs.to_string()}; all dates must share one CRS, reproject this one (gdalwarp -t_srs)"
         )
-    if values.dtype.itemsize == 1:
-        raise DataError(
-            f"{path}: 8-bit values are a picture, not reflectance; give the product's own bands (uint16, x 10,000)"
-        )
-    whole = _plain(values, nodata, offset)
+    whole = _plain(values, nodata, of.offset) if of.factor in (None, 1.0) else None
     if whole is None:
-        whole = _checked(values, nodata, offset, path, counts, own_rows(transform, grid))
+        whole = _checked(values, nodata, of, path, counts, own_rows(transform, grid))
     fitted: NDArray[np.int16] = fit_to_grid(whole, crs, transform, grid, nearest=False, fill=0)
     return fitted
 
@@ -392,33 +467,37 @@ def _plain(values: NDArray[Any], nodata: float | None, offset: int) -> NDArray[n
         return None
     whole = values.astype(np.int16)
     if offset:
+        possible = values > max(offset + NO_REFLECTANCE, 0)
+        if np.count_nonzero(possible) < np.count_nonzero(values):
+            return None
         whole -= np.int16(offset)
         whole += whole == 0
-        whole *= values != 0
+        whole *= possible
     if nodata:
         whole *= values != nodata
     return whole
 
 
 def _checked(
-    values: NDArray[Any], nodata: float | None, offset: int, path: Path, counts: Counter[str], own: slice
+    values: NDArray[Any], nodata: float | None, of: Acquisition, path: Path, counts: Counter[str], own: slice
 ) -> NDArray[np.int16]:
     """Values of any type as int16 reflectance x 10,000, 0 where not measured; `counts` is about `own` rows alone."""
     measured = values != 0
     if nodata is not None:
         measured &= values != nodata
-    scaled = values.astype(np.float32)
     if values.dtype.kind == "f":
         measured &= np.isfinite(values)
-        if _holds_fractions(path):
-            scaled = scaled * 10_000
-            counts["fractions"] += 1
-    missing = measured & (scaled <= NO_REFLECTANCE)
-    saturated = measured & ((scaled > LIMITS.max) | (scaled == UINT16_SATURATED))
+    factor = _factor(values, path, of.factor)
+    scaled = values.astype(np.float32)
+    if factor != 1:
+        scaled = scaled * np.float32(factor)
+        counts["fractions"] += factor == 10_000
+    missing = measured & ((values <= MARK) | (scaled - of.offset <= NO_REFLECTANCE))
+    saturated = measured & ((scaled > LIMITS.max) | ((values == UINT16_SATURATED) & (values.dtype.kind != "f")))
     counts["missing"] += int(missing[own].sum())
     counts["saturated"] += int(saturated[own].sum())
     with np.errstate(invalid="ignore"):
-        whole = np.clip(np.rint(scaled - offset), LIMITS.min, LIMITS.max - 1).astype(np.int16)
+        whole = np.clip(np.rint(scaled - of.offset), LIMITS.min, LIMITS.max - 1).astype(np.int16)
     whole[saturated] = LIMITS.max
     # 0 says not measured: a measured pixel that reflects nothing is 1.
     whole[whole == 0] = 1
@@ -435,6 +514,6 @@ def _holds_fractions(path: Path) -> bool:
             values = file.read(1, out_shape=(max(1, file.height // step), max(1, file.width // step)))
         except RasterioError as error:
             raise DataError(f"{path}: damaged: {error}; download it again or leave its date out") from error
-        measured = values[np.isfinite(values) & (values > NO_REFLECTANCE) & (values != 0) & (values != file.nodata)]
+        measured = values[np.isfinite(values) & (values > MARK) & (values != 0) & (values != file.nodata)]
     # A quantile, not the maximum: a few glints are brighter than any reflecting surface.
     return bool(measured.size and np.quantile(measured, 0.99) <= 2)

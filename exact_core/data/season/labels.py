@@ -10,27 +10,24 @@ legend: 0 background, 1..K crops, VOID. Axes: H W pixels, K crop classes.
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyogrio
-import rasterio
 import shapely
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
-from rasterio.errors import CRSError, RasterioError
 from rasterio.features import rasterize
 from rasterio.transform import array_bounds
 from rasterio.warp import transform_bounds, transform_geom
 
 from exact_core.config import SeasonConfig
-from exact_core.data.season.class_map import ClassMap, read_class_map
+from exact_core.data.season.class_map import ClassMap, is_missing, read_class_map
 from exact_core.data.season.rasters import RASTERS, Grid, fit_to_grid, read_raster
 from exact_core.data.season.tags import TagTable, read_tag_table
+from exact_core.data.vectors import BY_NAME, open_layer, split_layer
 from exact_core.data.windows.dataset import VOID
 from exact_core.errors import DataError
 
@@ -39,13 +36,18 @@ __all__ = ["ClassNumbers", "LabelLayer", "open_labels"]
 VECTORS = (".geojson", ".gpkg", ".fgb", ".shp", ".parquet")
 OUTSIDE = np.iinfo(np.int32).min
 """Code of a pixel that the label layer does not cover."""
+UNCODED = OUTSIDE + 1
+"""Code of a parcel that has none, if its truth is unknown."""
 ROWS = 512
 """Rows of labels looked at together."""
 
 
 @dataclass(frozen=True)
 class LabelLayer:
-    """The labels of a season, before they are numbered: a raster or parcels, and what its codes mean."""
+    """The labels of a season, before they are numbered: a raster or parcels, and what its codes mean.
+
+    path: its file, and `|layername=NAME` where a layer of the file is named.
+    """
 
     path: Path
     class_map: ClassMap
@@ -59,13 +61,12 @@ class LabelLayer:
         """
         if self.path.suffix.lower() not in RASTERS:
             return _codes_from_parcels(self, grid, notes)
-        if self.class_map.is_text:
-            text = next(code for code in self.class_map.names if not re.fullmatch(r"[+-]?\d+", str(code)))
+        if text := self.class_map.text:
             raise DataError(
                 f"{self.class_map.where}: code {text!r} is not a whole number, and {self.path} is a raster, which "
                 f"holds no other; name its numbers"
             )
-        return _codes_from_raster(self.path, grid)
+        return _codes_from_raster(self, grid)
 
     def present(self, grid: Grid) -> set[int]:
         """Codes that occur on a grid."""
@@ -112,7 +113,7 @@ class LabelLayer:
         # Codes that share a name are one class; it takes the place of its lowest code.
         names = tuple(dict.fromkeys(named.values()))
         numbers = {code: names.index(name) + 1 for code, name in named.items()}
-        numbers |= {0: 0, int(OUTSIDE): VOID, **dict.fromkeys(void, VOID)}
+        numbers |= {0: 0, int(OUTSIDE): VOID, int(UNCODED): VOID, **dict.fromkeys(void, VOID)}
         unknown = sorted(code for code in occurring if code not in numbers)
         if unknown:
             raise DataError(
@@ -125,7 +126,7 @@ class LabelLayer:
         return ClassNumbers(names, numbers, {name: given[name] for name in names if name in given})
 
     def _shown(self, code: int) -> str:
-        return str(list(self.class_map.names)[code - 1]) if self.class_map.is_text else str(code)
+        return str(list(self.class_map.names)[code - 1]) if self.class_map.by_place else str(code)
 
 
 @dataclass(frozen=True)
@@ -166,18 +167,19 @@ def open_labels(folder: Path, settings: SeasonConfig) -> LabelLayer | TagTable:
 
 def _find_labels(folder: Path, labels: str | None) -> Path:
     usual = ["labels/crop_type.tif", *(f"labels/parcels{suffix}" for suffix in VECTORS), "labels/tags.csv"]
-    path = next((path for path in (folder / name for name in ([labels] if labels else usual)) if path.is_file()), None)
+    sought = (folder / name for name in ([labels] if labels else usual))
+    path = next((path for path in sought if split_layer(path)[0].is_file()), None)
     if path is None:
-        sought = labels or ", ".join(usual)
         raise DataError(
-            f"{folder}: no labels, looked for {sought}; name a label raster, a parcel layer or a table of tags by "
-            f"data.season.labels"
+            f"{folder}: no labels, looked for {labels or ', '.join(usual)}; name a label raster, a parcel layer or a "
+            f"table of tags by data.season.labels"
         )
     return path
 
 
-def _codes_from_raster(path: Path, grid: Grid) -> NDArray[np.int32]:
+def _codes_from_raster(layer: LabelLayer, grid: Grid) -> NDArray[np.int32]:
     """Codes int32 (H, W) on the grid, nearest; OUTSIDE where the raster has nodata (other than 0) or ends."""
+    path = layer.path
     values, crs, transform, nodata = read_raster(path)
     if crs is None:
         raise DataError(f"{path}: no CRS; georeference it, for example with gdal_edit -a_srs EPSG:32631")
@@ -186,9 +188,17 @@ def _codes_from_raster(path: Path, grid: Grid) -> NDArray[np.int32]:
     if nodata is not None and nodata != 0:
         outside |= values == nodata
     values = np.where(outside, values.dtype.type(0), values)
-    wrong = values[(values != np.rint(values)) | (values <= OUTSIDE) | (values > np.iinfo(np.int32).max)]
+    if layer.class_map.by_place:
+        present, places = np.unique(values, return_inverse=True)
+        void = layer.settings.void_codes
+        known = [layer.class_map.number(value, where=f"{path}: a code", void=void) for value in present.tolist()]
+        values = np.array(known, np.int32)[places.reshape(values.shape)]
+    wrong = values[(values != np.rint(values)) | (values <= UNCODED) | (values > np.iinfo(np.int32).max)]
     if wrong.size:
-        raise DataError(f"{path}: code {wrong[0]} is not a whole number of 32 bits; store crop codes as integers")
+        raise DataError(
+            f"{path}: code {wrong[0]} is not a whole number of 32 bits; store crop codes as integers, or name all of "
+            f"its larger codes in {layer.class_map.where}"
+        )
     codes = values.astype(np.int32)
     codes[outside] = OUTSIDE
     fitted: NDArray[np.int32] = fit_to_grid(codes, crs, transform, grid, nearest=True, fill=int(OUTSIDE))
@@ -197,58 +207,7 @@ def _codes_from_raster(path: Path, grid: Grid) -> NDArray[np.int32]:
 
 def _codes_from_parcels(layer: LabelLayer, grid: Grid, notes: list[str]) -> NDArray[np.int32]:
     """Codes int32 (H, W) of the parcels that contain a pixel's centre; 0 where there is none."""
-    path, attribute, void = layer.path, layer.settings.attribute or "crop_code", layer.settings.void_codes
-    try:
-        info = pyogrio.read_info(path)
-        if info["crs"] is None:
-            raise DataError(f"{path}: no CRS; name one in the file")
-        # Drivers that cannot count say -1.
-        if info["features"] == 0:
-            raise DataError(f"{path}: the layer is empty; add parcels, or name another layer by data.season.labels")
-        if attribute not in info["fields"]:
-            raise DataError(
-                f"{path}: no attribute {attribute!r}, it has {', '.join(info['fields']) or 'none'}; "
-                f"name the one with the crop code by data.season.attribute"
-            )
-        crs = rasterio.crs.CRS.from_user_input(info["crs"])
-        bounds = array_bounds(grid.height, grid.width, grid.transform)
-        # A national layer has millions of parcels; only those on the scene are read.
-        near = bounds if crs == grid.crs else transform_bounds(grid.crs, crs, *bounds)
-        try:
-            _, fids, outlines, (values,) = pyogrio.raw.read(path, columns=[attribute], bbox=near, return_fids=True)
-        except pyogrio.errors.FeatureError:
-            # A broken outline stops the search by place; read one by one, it is found below.
-            _, fids, outlines, (values,) = pyogrio.raw.read(path, columns=[attribute], return_fids=True)
-    except (
-        pyogrio.errors.DataSourceError,
-        pyogrio.errors.DataLayerError,
-        CPLE_BaseError,
-        CRSError,
-        RasterioError,
-    ) as error:
-        raise DataError(f"{path}: not a readable parcel layer: {error}; repair it or export it again") from error
-    unplaced = 0
-    parcels = []
-    for fid, outline, value in zip(fids, outlines, values, strict=True):
-        where = f"{path}, parcel {fid}"
-        polygon = _outline(outline, where)
-        if polygon is None or polygon.is_empty:
-            continue
-        if not np.isfinite(shapely.get_coordinates(polygon)).all():
-            unplaced += 1
-            continue
-        geometry = shapely.geometry.mapping(polygon)
-        if crs != grid.crs:
-            try:
-                geometry = transform_geom(crs, grid.crs, geometry)
-            except CPLE_BaseError as error:
-                raise DataError(
-                    f"{where}: its coordinates {polygon.bounds} cannot be brought to {grid.crs.to_string()}: {error}; "
-                    f"correct them or the CRS of the layer, or take this parcel out"
-                ) from error
-        parcels.append((geometry, layer.class_map.number(value, where=f"{where}: {attribute}", void=void)))
-    if unplaced:
-        notes.append(f"{unplaced} parcels of {path.name} have NaN or infinite coordinates and were left out")
+    parcels = list(_parcels(layer, grid, notes))
     if not parcels:
         return np.zeros((grid.height, grid.width), np.int32)
     codes: NDArray[np.int32] = rasterize(
@@ -257,11 +216,70 @@ def _codes_from_parcels(layer: LabelLayer, grid: Grid, notes: list[str]) -> NDAr
     return codes
 
 
+def _parcels(layer: LabelLayer, grid: Grid, notes: list[str]) -> Iterator[tuple[Any, int]]:
+    """Outlines of the parcels on a grid, in its CRS, in the order of the layer, each with its code."""
+    attribute, settings = layer.settings.attribute or "crop_code", layer.settings
+    file = open_layer(layer.path, what="parcel layer")
+    path, crs = file.path, file.crs
+    if file.name is not None:
+        notes.append(f"labels are the layer {file.name!r} of {path.name}")
+    if crs is None:
+        raise DataError(f"{path}: no CRS; name one in the file")
+    if file.is_empty:
+        raise DataError(
+            f"{path}: the layer is empty; add parcels, or name another file, or layer (FILE{BY_NAME}NAME), by "
+            f"data.season.labels"
+        )
+    if attribute not in file.fields:
+        raise DataError(
+            f"{path}: no attribute {attribute!r}, it has {', '.join(file.fields) or 'none'}; "
+            f"name the one with the crop code by data.season.attribute"
+        )
+    bounds = array_bounds(grid.height, grid.width, grid.transform)
+    # A national layer has millions of parcels; only those on the scene are read.
+    try:
+        near = bounds if crs == grid.crs else transform_bounds(grid.crs, crs, *bounds)
+    except CPLE_BaseError as error:
+        raise DataError(f"{path}: its CRS does not reach the images: {error}; correct it") from error
+    unplaced = uncoded = 0
+    for part in file.read([attribute], near=near):
+        values = part.columns.column(attribute).to_pylist()
+        for fid, outline, value in zip(part.identities.to_pylist(), part.outlines, values, strict=True):
+            where = f"{path}, parcel {fid}"
+            polygon = _outline(outline, where)
+            if polygon is None or polygon.is_empty:
+                continue
+            if not np.isfinite(shapely.get_coordinates(polygon)).all():
+                unplaced += 1
+                continue
+            geometry = shapely.geometry.mapping(polygon)
+            if crs != grid.crs:
+                try:
+                    geometry = transform_geom(crs, grid.crs, geometry)
+                except CPLE_BaseError as error:
+                    raise DataError(
+                        f"{where}: its coordinates {polygon.bounds} cannot be brought to {grid.crs.to_string()}: "
+                        f"{error}; correct them or the CRS of the layer, or take this parcel out"
+                    ) from error
+            if is_missing(value) and settings.missing_code != "refuse":
+                uncoded += 1
+                yield geometry, int(UNCODED) if settings.missing_code == "void" else 0
+            else:
+                number = layer.class_map.number(value, where=f"{where}: {attribute}", void=settings.void_codes)
+                yield geometry, number
+    if unplaced:
+        notes.append(f"{unplaced} parcels of {path.name} have NaN or infinite coordinates and were left out")
+    if uncoded:
+        meaning = "their truth is unknown (void)" if settings.missing_code == "void" else "they are background"
+        notes.append(f"{uncoded} parcels of {path.name} have no {attribute}: {meaning} (data.season.missing_code)")
+
+
 def _outline(data: bytes | None, where: str) -> Any:
     """Geometry from WKB; one of NaN if its ring has NaN for both ends, which GEOS calls unclosed."""
     with np.errstate(invalid="ignore"):
         try:
-            return shapely.from_wkb(data)
+            # A height of NaN says nothing of the place.
+            return shapely.force_2d(shapely.from_wkb(data))
         except shapely.errors.GEOSException as error:
             # Any other unclosed ring can be closed.
             if "closed" in str(error) and shapely.from_wkb(data, on_invalid="fix") is None:

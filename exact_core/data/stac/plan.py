@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from typing import Any
 
 import shapely
 
+from exact_core.data.season.radiometry import TEST_BASELINES
 from exact_core.data.stac.grid import Bounds, bounds_in, choose_crs, crop, projected
 from exact_core.data.stac.items import RemoteItem, parse_item
 from exact_core.data.stac.search import Wanted
@@ -22,6 +24,14 @@ __all__ = ["NothingFoundError", "Plan", "make_plan"]
 
 SHOWN = 5
 """Broken items that a message tells of."""
+SAME = 0.98
+"""Share of a footprint from which on two are the same: they are not drawn alike by every processing."""
+LITTLE = 2.0
+"""Percent of a tile without data by which two processings of one image may differ."""
+OVERPASS = dt.timedelta(minutes=20)
+"""Between two images of one overpass at most; the next orbit is 100 minutes later."""
+_STRIP = re.compile(r"_S(\d{8}T\d{6})_")
+"""Where the datastrip of a product begins, in its identity."""
 
 
 class NothingFoundError(DataError):
@@ -84,7 +94,9 @@ def make_plan(
     if not items:
         raise NothingFoundError(f"no image in {crs} over the area from {wanted.start} to {wanted.end}; check --crs")
     window = crop(window, [places[item.id].extent for item in items])
-    items = _once(items, {name: _covers(place.extent, window) for name, place in places.items()}, notes)
+    items = _once(
+        web, items, {name: _covers(place.extent, window) for name, place in places.items()}, wanted.geometry, notes
+    )
     return Plan(crs, window, tuple(sorted(items, key=lambda item: (item.moment, item.id))), tuple(notes))
 
 
@@ -132,36 +144,107 @@ def _place(web: Web, item: RemoteItem) -> Place:
     return place_of(web, first, where=f"item {item.id}, asset {first.key}")
 
 
-def _once(items: list[RemoteItem], whole: dict[str, bool], notes: list[str]) -> list[RemoteItem]:
+def _once(
+    web: Web, items: list[RemoteItem], whole: dict[str, bool], area: shapely.Geometry, notes: list[str]
+) -> list[RemoteItem]:
     """Each look once: tiles overlap, and what was processed anew stays beside what it replaces.
 
-    Of one tile and time, the newest processing. Of the tiles of one platform and day, which are cut from one image, the
-    first that shows all of the window, if one does; else all of them.
+    Of one tile and time, the newest processing, and what an older one shows beside it: a tile may come in parts. Of the
+    tiles of one overpass, which are cut from one image, the first that shows all of the window that they show together,
+    if one does; else all of them.
     """
-    newest: dict[tuple[str, str], RemoteItem] = {}
+    twins: dict[tuple[str, str], list[RemoteItem]] = defaultdict(list)
     for item in items:
-        key = (item.tile or item.id, item.moment.isoformat())
-        if key not in newest or _age(item) > _age(newest[key]):
-            newest[key] = item
+        twins[item.tile or item.id, item.moment.isoformat()].append(item)
+    newest = [item for group in twins.values() for item in _newest(web, group, notes)]
     if len(newest) < len(items):
         notes.append(
             f"{len(items) - len(newest)} images were left out for others of their tile and time, processed later"
         )
-    days: dict[tuple[str, str], list[RemoteItem]] = defaultdict(list)
-    for item in newest.values():
-        platform = str(item.raw["properties"].get("platform"))
-        days[item.moment.astimezone(dt.UTC).date().isoformat(), platform].append(item)
     kept = []
-    for looks in days.values():
+    for looks in _overpasses(newest):
         tiles = sorted({item.tile for item in looks if whole[item.id] and item.tile})
-        kept += [item for item in looks if not tiles or item.tile in ("", tiles[0])]
+        seen = _seen(looks, area)
+        full = [tile for tile in tiles if _seen([each for each in looks if each.tile == tile], area) >= SAME * seen]
+        kept += [item for item in looks if not full or item.tile in ("", full[0])]
     if len(kept) < len(newest):
         notes.append(f"{len(newest) - len(kept)} images were left out for others of that day that show all of the area")
     return kept
 
 
-def _age(item: RemoteItem) -> tuple[str, str, str]:
-    return item.baseline, item.updated, item.id
+def _newest(web: Web, group: list[RemoteItem], notes: list[str]) -> list[RemoteItem]:
+    """Of images of one tile and time, the latest processed, and those that are no earlier version of it."""
+    if len(group) == 1:
+        return group
+    kept: list[RemoteItem] = []
+    broken: list[str] = []
+    for item in sorted(group, key=_age, reverse=True):
+        if any(_replaces(other, item) for other in kept):
+            continue
+        if missing := _missing(web, item):
+            broken.append(f"{item.id}: its file of {missing} cannot be had: another processing of that time was taken")
+            continue
+        kept.append(item)
+    if not kept:
+        # Reading it says what is wrong.
+        return [max(group, key=_age)]
+    notes += broken
+    return kept
+
+
+def _replaces(newer: RemoteItem, older: RemoteItem) -> bool:
+    """Whether an image shows all that an older one of its tile and time does, so that it is a version of it.
+
+    Parts of a tile have datastrips that begin at different times, or footprints beside each other, or, where footprints
+    are the whole tile's, shares without data that complete each other.
+    """
+    strips = [_STRIP.search(str(each.raw["properties"].get("s2:datastrip_id"))) for each in (newer, older)]
+    if strips[0] and strips[1] and strips[0][1] != strips[1][1]:
+        return False
+    empty = [_percent(each.raw["properties"].get("s2:nodata_pixel_percentage")) for each in (newer, older)]
+    if empty[0] is not None and empty[1] is not None:
+        complete = abs(empty[0] + empty[1] - 100) < LITTLE and min(empty[0], empty[1]) > LITTLE
+        if complete or empty[0] > empty[1] + LITTLE:
+            return False
+    beside = shapely.difference(older.geometry, newer.geometry).area
+    return bool(beside <= (1 - SAME) * older.geometry.area)
+
+
+def _missing(web: Web, item: RemoteItem) -> str:
+    """The first band whose file is not on the server; empty if all are there."""
+    for band, asset in item.assets.items():
+        try:
+            web.head(asset.href, where=f"item {item.id}, asset {asset.key}")
+        except DataError:
+            return band
+    return ""
+
+
+def _overpasses(items: list[RemoteItem]) -> list[list[RemoteItem]]:
+    """Images by platform and overpass: those of the next orbit, on the same day, are another look."""
+    passes: dict[str, list[list[RemoteItem]]] = defaultdict(list)
+    for item in sorted(items, key=lambda each: (each.moment, each.id)):
+        known = passes[str(item.raw["properties"].get("platform"))]
+        if not known or item.moment - known[-1][-1].moment > OVERPASS:
+            known.append([])
+        known[-1].append(item)
+    return [looks for known in passes.values() for looks in known]
+
+
+def _seen(items: list[RemoteItem], area: shapely.Geometry) -> float:
+    """How much of an area images show together, in square degrees."""
+    return float(shapely.intersection(shapely.union_all([item.geometry for item in items]), area).area)
+
+
+def _age(item: RemoteItem) -> tuple[bool, float, str, str]:
+    """Later processing is higher; baselines that mark a test come first."""
+    match = re.match(r"\d+(\.\d+)?", item.baseline)
+    baseline = float(match[0]) if match else -1.0
+    return baseline < TEST_BASELINES, baseline, item.updated, item.id
+
+
+def _percent(value: object) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 def _covers(extent: Bounds, window: Bounds) -> bool:

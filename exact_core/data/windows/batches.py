@@ -18,9 +18,10 @@ from torch import Tensor
 from exact_core.config import EncoderConfig
 from exact_core.data.windows.dataset import CLEAR_PATCH, Statistics, Window, WindowDataset
 
-__all__ = ["Augmentation", "Batch", "BatchLoader", "Series", "clear_patches", "make_series", "model_dates"]
+__all__ = ["Augmentation", "Batch", "BatchLoader", "Series", "Targets", "clear_patches", "make_series", "model_dates"]
 
 Targets = Callable[[int], NDArray[np.uint8]]
+"""Dense targets (H, W) of the window at a position of the dataset."""
 FEWEST_DATES = 2
 PREFETCH = 2
 

@@ -13,12 +13,13 @@ import rasterio
 
 from exact_core.config import DataConfig, SeasonConfig
 from exact_core.data.season.folder import ingest_season, open_season
-from exact_core.data.season.radiometry import Look, Stated, check_scales, dark_level, settle, stated_offset
+from exact_core.data.season.radiometry import VISIBLE, Look, Stated, check_scales, dark_level, settle, stated_offset
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import DataError
 from tests.fakes import BANDS, write_season
 
 NOTHING = Stated(None, "nothing")
+NONE = Stated(0, "processing baseline 02.14")
 DATES = ("20220110", "20220120", "20220130", "20220209", "20220219", "20220301")
 
 
@@ -115,7 +116,7 @@ def test_haze_and_bright_fields_are_no_offset() -> None:
     # Haze lies over visible light alone.
     assert offsets([look(0, 200, swir=1500), look(20, 1200, swir=1550)])[0] == [0, 0]
     # Too far apart in time to be compared.
-    assert offsets([look(0, 200), look(60, 1210)])[0] == [0, 0]
+    assert offsets([look(0, 200, stated=NONE), look(60, 1210, stated=NONE)])[0] == [0, 0]
 
 
 def test_what_was_shown_of_one_date_shows_the_next() -> None:
@@ -134,7 +135,7 @@ def test_a_clouded_date_follows_its_neighbour() -> None:
     looks = [look(0, 200), look(10, 0, clear=0), look(25, 1210, stated=yes), look(30, 0, clear=0)]
     found, notes = offsets(looks)
     assert found == [0, 0, 1000, 1000]
-    assert any("2 of 4 dates neither state an offset" in note for note in notes)
+    assert any("1 of 4 dates, the first S10 (2022-01-11), neither state an offset" in note for note in notes)
 
 
 def test_the_order_of_places_does_not_matter() -> None:
@@ -161,9 +162,9 @@ def test_a_date_of_another_scale_is_named() -> None:
 # On files
 
 
-def dark(date: int, _band: str, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """The generated season 900 lower, so that its darkest pixels are at 100."""
-    return np.asarray(values - 900, np.uint16) if date >= 0 else values
+def dark(_date: int, band: str, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The generated season 900 lower in visible light, so that its darkest pixels are at 100."""
+    return np.asarray(values - 900, np.uint16) if band in VISIBLE else values
 
 
 def with_offset(*dates: int) -> Callable[[int, str, np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
@@ -227,7 +228,9 @@ def test_values_by_hand(tmp_path: Path) -> None:
     # A measured pixel never becomes 0, which says that it was not measured; negative reflectance is noise, and stays.
     assert window.pixels[0, 0, 0, :6].tolist() == [1, -10, 32767, 32767, 0, 1]
     assert window.clear is not None
-    assert window.clear[0, 0, :3].tolist() == [1, 0, 1]
+    # The pixel without data in B02 has none in any band, and its patch is not clear.
+    assert window.pixels[0, :, 0, 4].tolist() == [0] * 10
+    assert window.clear[0, 0, :4].tolist() == [1, 0, 0, 1]
     assert any("12 values are saturated or above 32767" in note for note in dataset.manifest.notes)
 
 

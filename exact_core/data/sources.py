@@ -1,0 +1,252 @@
+"""Where windows come from: one table of sources, which stages, messages, help and `exact ingest` follow.
+
+A new source is a module with two functions, and a line of SOURCES that names them (CONTRIBUTING.md). This module
+imports none of them until it is asked: reading a source's name needs neither rasterio nor torch.
+"""
+
+from __future__ import annotations
+
+import calendar
+import datetime as dt
+import pkgutil
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from exact_core.config import DataConfig, RunConfig
+from exact_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from exact_core.data.season.folder import SeasonImages
+
+__all__ = [
+    "SOURCES",
+    "Source",
+    "Survey",
+    "absolute_source",
+    "check_mapped",
+    "default_recipe",
+    "is_source",
+    "known_sources",
+    "local_path",
+    "parse_season",
+    "parse_source",
+    "source_of",
+    "with_season",
+]
+
+
+class Survey(NamedTuple):
+    """What a source promises without a look at a pixel. dates: at most, of a window. classes: None: not known yet."""
+
+    dates: int
+    bands: int
+    classes: int | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A kind of source. Functions are named as MODULE:FUNCTION and imported when they are called."""
+
+    name: str
+    """What it is called before the colon."""
+    about: str
+    """What `exact ingest NAME` does, one sentence."""
+    ingests: str
+    """(place, DataConfig, out, *, seed): writes a window dataset; without `place` where the source needs none."""
+    surveys: str
+    """(place, DataConfig) -> (dates, bands) or (dates, bands, classes); without `place` likewise."""
+    place: str = ""
+    """What stands after the colon, as PATH; empty: nothing does."""
+    place_help: str = ""
+    """What that is, for the command line."""
+    opens: str = ""
+    """(place, DataConfig) -> SeasonImages, where there are images of an area: it then takes a season and is mapped."""
+    recipe: str = "demo"
+    """The recipe that fits it where none is named."""
+    quick: bool = False
+    """Whether ingesting takes seconds, so that a preview does it by itself."""
+
+    @property
+    def form(self) -> str:
+        """How it is written: NAME or NAME:PATH."""
+        return f"{self.name}:{self.place}" if self.place else self.name
+
+    def ingest(self, place: str | Path, config: DataConfig, out: Path, *, seed: int) -> None:
+        """Write the source's windows to a folder.
+
+        Raises:
+            ConfigError, DataError: what the source's function raises.
+        """
+        pkgutil.resolve_name(self.ingests)(*self._where(place), config, out, seed=seed)
+
+    def survey(self, place: str | Path, config: DataConfig) -> Survey:
+        """Look at what is there, without reading a pixel; errors as `ingest`."""
+        return Survey(*pkgutil.resolve_name(self.surveys)(*self._where(place), config))
+
+    def open(self, place: str | Path, config: DataConfig) -> SeasonImages:
+        """The images of an area, without labels.
+
+        Raises:
+            ConfigError, DataError: images that are not what they should be.
+        """
+        images: SeasonImages = pkgutil.resolve_name(self.opens)(*self._where(place), config)
+        return images
+
+    def _where(self, place: str | Path) -> tuple[Any, ...]:
+        return (Path(place),) if self.place else ()
+
+
+SOURCES: tuple[Source, ...] = (
+    Source(
+        "synthetic",
+        "Generate a season whose answer is known.",
+        ingests="exact_core.data.synthetic:ingest_synthetic",
+        surveys="exact_core.data.synthetic:survey_synthetic",
+        quick=True,
+    ),
+    Source(
+        "pastis",
+        "Read PASTIS in its public layout.",
+        ingests="exact_core.data.pastis.patches:ingest_pastis",
+        surveys="exact_core.data.pastis.patches:survey_pastis",
+        place="PATH",
+        place_help="Folder with metadata.geojson, DATA_S2 and ANNOTATIONS.",
+        recipe="pastis24",
+    ),
+    Source(
+        "germany",
+        "Read the Germany dataset (MTLCC) as published, from its TFRecord tiles.",
+        ingests="exact_core.data.germany.tiles:ingest_germany",
+        surveys="exact_core.data.germany.tiles:survey_germany",
+        place="PATH",
+        place_help="Folder with classes.txt, geotransforms.csv, tileids, data16, data17.",
+        recipe="germany",
+    ),
+    Source(
+        "season",
+        "Read a season of Sentinel-2 L2A from disk.",
+        ingests="exact_core.data.season.folder:ingest_season",
+        surveys="exact_core.data.season.folder:survey_season",
+        place="PATH",
+        place_help="Folder with a STAC collection, GeoTIFFs or .SAFE or .zip products, and labels.",
+        opens="exact_core.data.season.folder:open_season",
+        recipe="season",
+    ),
+)
+"""All sources, in the order in which messages list them."""
+
+
+def known_sources(*, images: bool = False) -> str:
+    """The forms of all sources, or of those that have `images` of an area, for a message or a help text."""
+    *first, last = [source.form for source in SOURCES if source.opens or not images]
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def check_mapped(text: str) -> None:
+    """Accept a source that can be mapped.
+
+    Raises:
+        ConfigError: one without images of an area.
+    """
+    if not source_of(text).opens:
+        raise ConfigError(f"{text!r}: only images of an area can be mapped; expected {known_sources(images=True)}")
+
+
+def source_of(text: str) -> Source:
+    """The kind of a source by its name, or by the whole text.
+
+    Raises:
+        ConfigError: there is none of this name.
+    """
+    source = _find(text)
+    if source is None:
+        raise ConfigError(f"unknown source {text!r}; expected {known_sources()}")
+    return source
+
+
+def is_source(text: str) -> bool:
+    """Whether a text names a source, as for ingest, rather than the place of a dataset."""
+    source = _find(text)
+    return source is not None and (":" in text) == bool(source.place)
+
+
+def default_recipe(text: str) -> str:
+    """The recipe that fits a source, or the source that a dataset was made of."""
+    source = _find(text)
+    return "demo" if source is None else source.recipe
+
+
+def parse_source(text: str) -> tuple[str, str]:
+    """Name and place of a source; `source_of` gives what it can do.
+
+    Raises:
+        ConfigError: text of another form.
+    """
+    source, place = source_of(text), text.partition(":")[2]
+    if bool(place) != bool(source.place):
+        raise ConfigError(f"unknown source {text!r}; expected {known_sources()}")
+    # A path on the command line loses the second slash.
+    if source.place == "PATH" and (address := re.match(r"(https?):/+(.*)", place)):
+        raise ConfigError(
+            f"{text!r}: the images are not on this disk; fetch them first, then name the folder: exact fetch "
+            f"{address[1]}://{address[2]} FOLDER --collection NAME --bbox W S E N --start YYYY-MM-DD --end YYYY-MM-DD"
+        )
+    return source.name, place
+
+
+def local_path(text: str) -> Path | None:
+    """The file or folder of this disk that a source names; None where it names none."""
+    name, place = parse_source(text)
+    return Path(place) if source_of(name).place == "PATH" and "://" not in place else None
+
+
+def absolute_source(text: str) -> str:
+    """The source with its path made absolute, as steps need it that run elsewhere; an address stays as it is."""
+    path = local_path(text)
+    return text if path is None else f"{text.partition(':')[0]}:{path.absolute()}"
+
+
+def with_season(config: RunConfig, season: str, *, kind: str) -> RunConfig:
+    """The configuration for one season: a year (1 January, whole year) or START/DAYS, as 2021-09-01/300.
+
+    Args:
+        config: the run's.
+        season: empty: what the source or the configuration says.
+        kind: name of the source.
+
+    Raises:
+        ConfigError: a season for a source that has its own, or text of another form.
+    """
+    if not season:
+        return config
+    if not source_of(kind).opens:
+        raise ConfigError(f"season = {season!r}: a {kind} source has its own season; leave the parameter empty")
+    start, days = parse_season(season)
+    chosen = config.data.season.model_copy(update={"start": start, "days": days})
+    return config.model_copy(update={"data": config.data.model_copy(update={"season": chosen})})
+
+
+def parse_season(season: str) -> tuple[dt.date, int]:
+    """First day and length in days of a season: a year (1 January, whole year) or START/DAYS, as 2021-09-01/300.
+
+    Raises:
+        ConfigError: text of another form.
+    """
+    match = re.fullmatch(r"(\d{4})(?:-(\d\d)-(\d\d)/(\d+))?", season, re.ASCII)
+    try:
+        if match is None:
+            raise ValueError("expected a year (2021) or START/DAYS (2021-09-01/300)")
+        year, month, day, days = match.groups()
+        start = dt.date(int(year), int(month or 1), int(day or 1))
+        length = int(days) if days else 365 + calendar.isleap(int(year))
+        if length < 1:
+            raise ValueError("a season has at least 1 day")
+    except ValueError as error:
+        raise ConfigError(f"season = {season!r}: {error}") from error
+    return start, length
+
+
+def _find(text: str) -> Source | None:
+    return next((source for source in SOURCES if source.name == text.partition(":")[0]), None)
