@@ -1,5 +1,6 @@
 """A map of a season on disk: on the images' own pixels, in files that others can read, whatever is read at a time."""
 
+import hashlib
 import itertools
 import json
 import os
@@ -330,7 +331,12 @@ def test_the_item_is_stac_with_its_extensions(full):
     assert item["stac_version"] == "1.1.0"
     assert item["type"] == "Feature"
     names = sorted(url.split("/")[3] + " " + url.split("/")[4] for url in item["stac_extensions"])
-    assert names == ["classification v2.0.0", "projection v2.0.0", "raster v2.0.0"]
+    assert names == ["classification v2.0.0", "file v2.1.0", "projection v2.0.0", "raster v2.0.0"]
+    for asset in item["assets"].values():
+        content = (full[0] / asset["href"]).read_bytes()
+        # A multihash: SHA-256 is number 0x12, and has 0x20 bytes.
+        assert asset["file:checksum"] == "1220" + hashlib.sha256(content).hexdigest()
+        assert asset["file:size"] == len(content)
     properties = item["properties"]
     assert properties["datetime"] is None
     assert properties["start_datetime"] < properties["end_datetime"]

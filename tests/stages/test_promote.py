@@ -46,6 +46,7 @@ def place(config, dataset_folder, segmenters, tracked, tmp_path):
         settings = {"dataset": dataset_folder, "segmenter": segmenters / name, "model": "", "out": out, **arguments}
         with tracked("promote", pipeline_run) as tracker:
             summary = promote(override(config, list(changes)), tracker=tracker, **settings)
+            assert tracker.client.get_run(tracker.run_id).info.status == "RUNNING"
         return summary, json.loads((out / "metrics.json").read_text())
 
     return placed

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ssl
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -97,10 +96,8 @@ def ask(bucket="denied"):
 
 @pytest.mark.parametrize("code", sorted(STATUS))
 def test_each_code_has_its_advice(server, code):
-    began = time.monotonic()
     with pytest.raises(ServiceError, match=f"(?s){code}: Words about {code}.*{ADVICE[code]}"):
         ask(code.lower().replace(".", ""))
-    assert time.monotonic() - began < 5
     # What will not pass is not asked again.
     assert len(server.asked) == (2 if code == "SlowDown" else 1)
 

@@ -38,7 +38,7 @@ def test_forms_that_cannot_be_used(monkeypatch, address, said):
         check_address(address)
     assert "\n" not in str(error.value)
     assert "geheim" not in str(error.value)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     found = {check.name: check for check in checks()}["MLflow"]
     assert (found.state, found.detail) == ("failed", str(error.value))
 

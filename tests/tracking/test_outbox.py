@@ -46,7 +46,7 @@ def test_what_waits_is_sent_in_order_when_the_service_is_back(tmp_path, caplog):
     (tmp_path / "figure.txt").write_text("drawn")
     box.add({"kind": "file"}, file=tmp_path / "figure.txt")
     (tmp_path / "figure.txt").unlink()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 10
     with pytest.raises(AwayError, match=r"does not answer: .*Connection refused.*; 21 records are not there yet"):
         box.drain(0.2)
     assert len((tmp_path / "box" / "records.jsonl").read_text().splitlines()) == 21
