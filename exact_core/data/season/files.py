@@ -144,7 +144,8 @@ def _from_item(item: pystac.Item, catalogue: Path, bands: tuple[str, ...]) -> Ac
 def asset_bands(key: str, fields: Mapping[str, Any], bands: tuple[str, ...]) -> list[tuple[str, int]]:
     """What an asset's key and its band's name, in this order, say by `band_of`, and else by COMMON_NAMES.
 
-    Metres are those of the name, or else of what the asset says of its pixels, or FINEST. An asset of several bands is none.
+    Metres are those of the name, or else of what the asset says of its pixels, or FINEST. An asset of several bands is
+    none.
     """
     listed = fields.get("bands") or fields.get("eo:bands") or []
     named = [band for band in (listed if isinstance(listed, list) else []) if isinstance(band, dict)]
