@@ -304,9 +304,9 @@ def _date_of(text: str) -> dt.date | None:
         except ValueError:
             continue
     # HLS counts days of the year.
-    match = _DAY_OF_YEAR.search(text)
-    if match and 1 <= int(match[2]) <= 365 + calendar.isleap(int(match[1])):
-        return dt.date(int(match[1]), 1, 1) + dt.timedelta(int(match[2]) - 1)
+    counted = _DAY_OF_YEAR.search(text)
+    if counted and 1 <= int(counted[2]) <= 365 + calendar.isleap(int(counted[1])):
+        return dt.date(int(counted[1]), 1, 1) + dt.timedelta(int(counted[2]) - 1)
     return None
 
 
