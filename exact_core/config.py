@@ -139,8 +139,13 @@ class SeasonConfig(Settings):
     )
     attribute: str | None = Field(None, description="parcel attribute with the crop code; None: crop_code")
     classes: dict[int | str, str] | None = Field(None, description="crop code -> class name; None: labels/legend.csv")
+    legend: Literal["hcat"] | None = Field(
+        None,
+        description="what crop codes mean: hcat, the codes of EuroCrops (attribute EC_hcat_c), those that are not "
+        "listed being what is above them; None: labels/legend.csv",
+    )
     level: Literal["name", "group"] = Field(
-        "name", description="column of labels/legend.csv that makes the classes: each name one, or each group"
+        "name", description="column of the legend that makes the classes: each name one, or each group"
     )
     overlap_order: str | None = Field(
         None,

@@ -7,7 +7,9 @@ unknown.
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Mapping, Sequence
+import re
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from matplotlib.colors import to_hex, to_rgb
@@ -27,6 +29,39 @@ CROPS = (
     *("#8a644b", "#582664", "#64588a", "#96af8a", "#193f8a", "#fa7dd4", "#a3190d", "#4b7d7d"),
 )
 CONFIDENCE = "cividis"
+KINDS = {
+    "sunflower": "#f0a000",
+    "silage maize|fodder maize|green maize": "#c46a00",
+    "maize|corn(?!flower)|mais|ma\u00efs": "#e68a1e",
+    "potato": "#8a5a2b",
+    "sugar ?beet|beetroot|fodder beet|beet": "#b5479b",
+    "rape|canola|colza": "#d8e000",
+    "buckwheat": "#d9b8a0",
+    "wheat|spelt|weizen|bl\u00e9": "#f2d34f",
+    "barley|gerste|orge": "#dcb43c",
+    r"\brye\b|roggen|triticale": "#c79a3a",
+    r"\boats?\b|hafer": "#e8dca0",
+    r"\brice\b": "#6fc7c0",
+    "millet|sorghum": "#b8863b",
+    "cereal": "#ead06a",
+    "soy": "#5f8f6b",
+    r"\bpeas?\b|bean|legume|pulse|lentil|lupin|chickpea": "#78a060",
+    "alfalfa|lucerne|clover|fodder": "#2f8f5b",
+    "temporary grass|fodder grass": "#8fd05f",
+    "grass|meadow|pasture|grazing": "#5cb531",
+    "flax|linseed|hemp|cotton|tobacco|hops?\\b|industrial": "#6f8fcf",
+    "vineyard|grape|vine": "#7b2d6b",
+    "olive": "#7a7f2f",
+    "orchard|apple|pear|cherr|citrus|nuts?\\b|fruit(?!.*veg)": "#d9534f",
+    "berr": "#c2185b",
+    "vegetable|carrot|onion|leek|cabbage|tomato|asparagus": "#e07b9a",
+    "flower|ornamental|nurser": "#e39be8",
+    "fallow|bare": "#b9a58a",
+    "wood|forest|tree": "#1d5e2a",
+    "water": "#2f6fb5",
+    "urban|built|greenhouse": "#8c8c8c",
+}
+"""What crops are, by words in their names, the first that fits; and their colours: grass green, cereals yellow, ..."""
 
 
 def class_colours(count: int) -> list[str]:
@@ -44,9 +79,33 @@ def class_colours(count: int) -> list[str]:
 
 
 def colours_of(classes: Sequence[str], given: Mapping[str, str]) -> list[str]:
-    """Hex colours of background and of the classes (K + 1): those that the class map gives, else the house's."""
-    usual = class_colours(len(classes))
-    return [usual[0], *(given.get(name, colour) for name, colour in zip(classes, usual[1:], strict=True))]
+    """Hex colours of background and of the classes (K + 1): those that the class map gives, else by what they are.
+
+    A crop has its colour by its name, the same in every picture; only of classes that would look the same within one
+    map, the later takes the next shade.
+    """
+    taken = {BACKGROUND, *(given[name] for name in classes if name in given)}
+    colours = [BACKGROUND]
+    for name in classes:
+        colour = given.get(name) or next(each for each in _shades(name) if each not in taken)
+        taken.add(colour)
+        colours.append(colour)
+    return colours
+
+
+def _shades(name: str) -> Iterator[str]:
+    """Colours of a crop, the best first: that of its kind, then lighter and darker ones, then any."""
+    text = name.lower()
+    number = zlib.crc32(text.encode())
+    kind = next((colour for words, colour in KINDS.items() if re.search(words, text)), None)
+    if kind is not None:
+        hue, lightness, saturation = colorsys.rgb_to_hls(*to_rgb(kind))
+        first = -0.12 if "winter" in text else 0.12 if re.search("spring|summer", text) else 0.0
+        for step in (first, 0.0, -0.12, 0.12, 0.2, -0.2):
+            yield to_hex(colorsys.hls_to_rgb(hue, min(0.9, max(0.15, lightness + step)), saturation))
+    usual = class_colours(254)[1:]
+    yield from (usual[(number + step) % len(CROPS)] for step in range(len(CROPS)))
+    yield from usual
 
 
 def true_colour(pixels_CHW: NDArray[np.int16], bands: tuple[str, ...]) -> Image:

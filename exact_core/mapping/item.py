@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pystac
+import shapely
 from rasterio.transform import Affine
-from rasterio.warp import transform_geom
+from rasterio.warp import transform as transform_places
 
+from exact_core.data.lonlat import box_of, cut_at_180, unwrapped
 from exact_core.data.windows.dataset import VOID
 from exact_core.files import file_facts, publish_text
 from exact_core.mapping.cogs import CLASS, CONFIDENCE, PROBABILITIES, MapRecord
@@ -32,15 +34,14 @@ def write_item(record: MapRecord, out: Path) -> None:
     corners = [
         transform @ place for place in ((0, 0), (0, record.height), (record.width, record.height), (record.width, 0))
     ]
-    ring = [[x, y] for x, y in (*corners, corners[0])]
-    geometry = transform_geom(crs, "EPSG:4326", {"type": "Polygon", "coordinates": [ring]}, precision=7)
-    places = np.array(geometry["coordinates"][0])
+    lon, lat = transform_places(crs, "EPSG:4326", *zip(*corners, strict=True))
+    outline = unwrapped(shapely.Polygon(np.round(np.column_stack([lon, lat]), 7)))
     first = dt.datetime.combine(record.season_start, dt.time(), dt.UTC)
     projection: dict[str, Any] = {"proj:code": f"EPSG:{code}"} if code else {"proj:code": None, "proj:wkt2": record.crs}
     item = pystac.Item(
         id=f"crop-map-{record.name}-{record.season_start}",
-        geometry=geometry,
-        bbox=[*places.min(0).tolist(), *places.max(0).tolist()],
+        geometry=shapely.geometry.mapping(cut_at_180(outline)),
+        bbox=box_of(outline),
         datetime=None,
         start_datetime=first,
         end_datetime=first + dt.timedelta(days=record.season_days),

@@ -100,9 +100,15 @@ def map_record(
         code_version: of this package.
 
     Raises:
-        DataError: the images are smaller than a window.
+        DataError: the images are smaller than a window, rotated or south up.
     """
     grid = images.grid
+    onto = grid.transform
+    if onto.b or onto.d or onto.a < 0 or onto.e > 0:
+        raise DataError(
+            f"{grid.file}: its pixels do not run from north-west to south-east ({tuple(onto)[:6]}): maps of such "
+            f"pixels are not readable everywhere; warp all images north up first, as gdalwarp does"
+        )
     if min(grid.height, grid.width) < side:
         raise DataError(
             f"{grid.file}: {grid.height} x {grid.width} pixels, smaller than the model's window of {side}; "

@@ -34,6 +34,9 @@ __all__ = ["ClassMap", "Code", "is_missing", "meant", "misread", "read_class_map
 Code = int | str
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 _WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
+LEGENDS = Path(__file__).parent / "legends"
+"""Legends that are shipped. hcat: codes of HCAT 3 (EuroCrops; Schneider et al. 2023, doi 10.1038/s41597-023-02517-0),
+checked against github.com/maja601/EuroCrops at b4331ad; their choice, names and groups are this package's own."""
 LARGEST = -int(np.iinfo(np.int32).min)
 
 
@@ -42,12 +45,13 @@ class ClassMap:
     """Names of codes.
 
     names: code -> class, the codes whole numbers or all text. colours: class -> #rrggbb, of those that have one. where:
-    what messages call it.
+    what messages call it. nested: a code that is not named counts as the nearest above it, whose last digits are 0.
     """
 
     names: Mapping[Code, str]
     colours: Mapping[str, str]
     where: str
+    nested: bool = False
 
     @cached_property
     def text(self) -> str | None:
@@ -81,11 +85,13 @@ class ClassMap:
         code: Code = str(value).strip() if self.text is not None else self._whole(value, where)
         if not self.by_place or code == 0:
             return int(code)
-        if code in self._places:
-            return self._places[code]
         unknown = self._alike(void)
-        if code in unknown:
-            return -1 - unknown.index(code)
+        for digits in (0, 2, 4, 6, 8) if self.nested else (0,):
+            above = int(code) // 10**digits * 10**digits if digits else code
+            if above in unknown:
+                return -1 - unknown.index(above)
+            if above in self._places:
+                return self._places[above]
         known = [str(each) for each in self.names]
         raise DataError(
             f"{where} is {code!r}, which is in neither {self.where} nor data.season.void_codes"
@@ -161,14 +167,14 @@ def meant(text: str, known: Iterable[str]) -> str:
 
 
 def read_class_map(folder: Path, settings: SeasonConfig) -> ClassMap:
-    """The class map of a source: `data.season.classes`, or else labels/legend.csv.
+    """The class map of a source: `data.season.classes`, or else `data.season.legend`, or labels/legend.csv.
 
     Raises:
         DataError: no such file, or a wrong line in it.
     """
     if settings.classes is not None:
         return ClassMap(_alike(settings.classes), {}, "data.season.classes")
-    path = folder / "labels" / "legend.csv"
+    path = folder / "labels" / "legend.csv" if settings.legend is None else LEGENDS / f"{settings.legend}.csv"
     rows = _rows(path)
     names: dict[str, str] = {}
     colours: dict[str, str] = {}
@@ -187,7 +193,8 @@ def read_class_map(folder: Path, settings: SeasonConfig) -> ClassMap:
         # Of a class of several codes, the first colour counts.
         if colour:
             colours.setdefault(names[code], colour.lower())
-    return ClassMap(_alike(names), colours, str(path))
+    where = str(path) if settings.legend is None else f"the legend {settings.legend}"
+    return ClassMap(_alike(names), colours, where, nested=settings.legend is not None)
 
 
 def _alike(names: Mapping[Any, str]) -> dict[Code, str]:

@@ -10,6 +10,7 @@ In the order of use: `find_acquisitions`, `clip_to_season`, `check_files`; then 
 
 from __future__ import annotations
 
+import calendar
 import datetime as dt
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -41,6 +42,10 @@ __all__ = [
 SCL = "SCL"
 _DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)[-_]?(0[1-9]|1[0-2])[-_]?(0[1-9]|[12]\d|3[01])(?!\d)")
 _RESOLUTION = re.compile(r"[_-](\d+)m$", re.IGNORECASE)
+_DECORATION = re.compile(r"(_V\d+|_(19|20)\d\d-?\d\d-?\d\d)$")
+_DAY_OF_YEAR = re.compile(r"(?<!\d)((?:19|20)\d\d)([0-3]\d\d)T\d{6}")
+_LANDSAT = re.compile(r"HLS\.L30\.")
+_SURFACE = re.compile(r"_SRE_(?=B)")
 _SENTINEL_BAND = re.compile(r"B(0[1-9]|8A|1[0-2])|SCL", re.IGNORECASE)
 
 
@@ -217,10 +222,19 @@ def _from_files(folder: Path, bands: tuple[str, ...]) -> list[Acquisition]:
     """Files whose name ends in a band; the date is in the file's name or in that of a folder above it."""
     groups: dict[tuple[str, dt.date], list[tuple[str, int, Path]]] = {}
     named: dict[Path, str] = {}
-    for path, inside in _rasters(folder):
+    rasters = list(_rasters(folder))
+    every = {path for path, _ in rasters}
+    for path, inside in rasters:
         match = band_of(path.stem, bands)
         # Quality masks of a product are named by its bands too: MSK_DETFOO_B02.jp2.
         if match is None or inside.parts[0] == "labels" or "QI_DATA" in inside.parts:
+            continue
+        if _LANDSAT.search(path.name):
+            raise DataError(
+                f"{path}: Landsat's bands of HLS are not Sentinel-2's of the same number; take the files HLS.L30 out"
+            )
+        # Theia delivers reflectance without and with correction for slopes: the corrected one is read.
+        if path.with_name(_SURFACE.sub("_FRE_", path.name)) in every and _SURFACE.search(path.name):
             continue
         named[path] = str(inside)
         dated = [part for part in inside.parts[:-1] if _date_of(part)]
@@ -274,13 +288,20 @@ def _finest(files: Iterable[tuple[str, int, Path]], where: str) -> dict[str, Pat
 
 
 def band_of(text: str, bands: tuple[str, ...]) -> tuple[str, int] | None:
-    """(band, metres in the name or 0) if `text` ends in a band's name: B02, S2_20180401_B8A_20m."""
-    rest, metres = _without_resolution(text)
+    """(band, metres in the name or 0) if `text` ends in a band's name: B02, S2_20180401_B8A_20m, TOC-B02_10M_V200.
+
+    A version or a date may follow, as Terrascope and sits have them.
+    """
+    rest, metres = _without_resolution(_DECORATION.sub("", text))
     for band in bands:
         if rest == band or rest.endswith(("_" + band, "-" + band, "." + band)):
             return band, metres
-    last = re.split(r"[_.-]", rest)[-1]
-    return (last.upper(), metres) if _SENTINEL_BAND.fullmatch(last) else None
+    last = re.split(r"[_.-]", rest)[-1].upper()
+    if last == "SCENECLASSIFICATION":
+        return SCL, metres
+    # Theia and Earth Engine write B2.
+    last = f"B0{last[1]}" if re.fullmatch(r"B[1-9]", last) else last
+    return (last, metres) if _SENTINEL_BAND.fullmatch(last) else None
 
 
 def _without_resolution(text: str) -> tuple[str, int]:
@@ -289,7 +310,7 @@ def _without_resolution(text: str) -> tuple[str, int]:
 
 
 def _stem_without_band(stem: str) -> str:
-    rest = _RESOLUTION.sub("", stem)
+    rest = _RESOLUTION.sub("", _DECORATION.sub("", stem))
     return re.sub(r"[_.-]?[^_.-]*$", "", rest) or rest
 
 
@@ -300,6 +321,10 @@ def _date_of(text: str) -> dt.date | None:
             return dt.date(int(match[1]), int(match[2]), int(match[3]))
         except ValueError:
             continue
+    # HLS counts days of the year.
+    counted = _DAY_OF_YEAR.search(text)
+    if counted and 1 <= int(counted[2]) <= 365 + calendar.isleap(int(counted[1])):
+        return dt.date(int(counted[1]), 1, 1) + dt.timedelta(int(counted[2]) - 1)
     return None
 
 

@@ -165,7 +165,7 @@ def open_labels(folder: Path, settings: SeasonConfig) -> LabelLayer | TagTable:
     path = _find_labels(folder, settings.labels)
     if path.suffix.lower() != ".csv":
         return LabelLayer(path, read_class_map(folder, settings), settings)
-    named = settings.classes is not None or (folder / "labels" / "legend.csv").is_file()
+    named = settings.classes is not None or settings.legend is not None or (folder / "labels" / "legend.csv").is_file()
     return read_tag_table(path, read_class_map(folder, settings) if named else None)
 
 

@@ -18,8 +18,10 @@ from urllib.parse import urljoin, urlsplit
 
 import pystac.utils
 import shapely
+from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 
+from exact_core.data.lonlat import cut_at_180, in_degrees, unwrapped
 from exact_core.data.season.files import SCL, asset_bands
 from exact_core.data.stac.web import without_secrets
 from exact_core.errors import DataError
@@ -100,13 +102,15 @@ def parse_item(raw: Any, *, base: str, bands: tuple[str, ...]) -> RemoteItem:
         raise DataError(f"{where}: not to be written as JSON: {error}; --skip {name}") from error
     assets = _assets(raw.get("assets"), base=base, where=where, bands=bands)
     extents = [_extent(properties), *(_extent(raw["assets"][asset.key]) for asset in assets.values())]
+    crs = _crs(properties) or next((asset.crs for asset in assets.values() if asset.crs), None)
+    extent = next((extent for extent in extents if extent), None)
     return RemoteItem(
         id=name,
         folder=_folder(name),
         moment=_moment(properties, where),
-        geometry=_geometry(raw, where),
-        crs=_crs(properties) or next((asset.crs for asset in assets.values() if asset.crs), None),
-        extent=next((extent for extent in extents if extent), None),
+        geometry=_on_one_side(_geometry(raw, where), crs, extent),
+        crs=crs,
+        extent=extent,
         tile=next((str(properties[key]) for key in ("grid:code", "s2:mgrs_tile") if properties.get(key)), ""),
         updated=_text(properties.get("updated")),
         baseline=_text(properties.get("s2:processing_baseline")) or _text(properties.get("processing:version")),
@@ -223,6 +227,30 @@ def _geometry(raw: Mapping[str, Any], where: str) -> shapely.Geometry:
             f"{where}: neither a geometry nor a bbox says where it is; report it to the catalogue's operator"
         )
     return shapely.box(west, south, east, north)
+
+
+def _on_one_side(
+    footprint: shapely.Geometry, crs: str | None, extent: tuple[float, float, float, float] | None
+) -> shapely.Geometry:
+    """A footprint that does not go round the world, as those of images on the 180th meridian do in some catalogues.
+
+    It is that of the pixels, where the item says where they are; else what its corners mean, those on both sides of
+    the meridian being near each other.
+    """
+    west, _, east, _ = footprint.bounds
+    if east - west <= 180 or not _crosses(footprint):
+        return footprint
+    if crs is not None and extent is not None:
+        try:
+            return in_degrees(shapely.box(*extent), crs)
+        except (RasterioError, ValueError):
+            return footprint
+    return cut_at_180(shapely.make_valid(unwrapped(footprint))) if west > -180 or east < 180 else footprint
+
+
+def _crosses(footprint: shapely.Geometry) -> bool:
+    """Whether a part of it is wider than half the world; parts on both sides of the meridian are each narrow."""
+    return any(part.bounds[2] - part.bounds[0] > 180 for part in shapely.get_parts(footprint))
 
 
 def _crs(fields: Mapping[str, Any]) -> str | None:

@@ -166,3 +166,23 @@ def test_parcels_on_both_sides_of_the_180th_meridian(tmp_path: Path, suffix: str
     legend = "code,name\n1,maize\n2,wheat\n"
     root = season(tmp_path, legend, np.array([1, 2]), outlines=sides, crs=degrees, file=f"parcels.{suffix}")
     assert labelled(root, grid)[:2] == (("maize", "wheat"), [1, 2])
+
+
+@pytest.mark.parametrize(
+    ("level", "classes"),
+    [("name", ("winter wheat", "silage maize")), ("group", ("cereals", "maize"))],
+)
+def test_the_legend_of_eurocrops(tmp_path: Path, level: str, classes: tuple[str, ...]) -> None:
+    root = season(tmp_path, "", np.array(["3301010101", "3301090400"], object))
+    (root / "labels/legend.csv").unlink()
+    assert labelled(root, legend="hcat", level=level)[:2] == (classes, [1, 2])
+
+
+def test_codes_that_eurocrops_legend_does_not_list_are_what_is_above_them(tmp_path: Path) -> None:
+    """3301010302 is spring rye: rye; 3306070000 poplar: woodland; and void where the code above is."""
+    root = season(tmp_path, "", np.array([3301010302, 3306070000]))
+    assert labelled(root, legend="hcat")[:2] == (("rye", "woodland"), [1, 2])
+    assert labelled(root, legend="hcat", void_codes=(3306000000,))[:2] == (("rye",), [1, 255])
+    root = season(tmp_path / "b", "", np.array([3301010302, 3399000000]))
+    with pytest.raises(DataError, match="crop_code is 3399000000, which is in neither the legend hcat nor"):
+        labelled(root, legend="hcat")

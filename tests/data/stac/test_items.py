@@ -298,3 +298,43 @@ def test_a_local_catalogue_knows_common_names_and_resolutions(tmp_path: Path) ->
         "B05": "rededge1.tif",
         "SCL": "scl.tif",
     }
+
+
+WORLD = {"type": "Polygon", "coordinates": [[[-180, -90], [180, -90], [180, -38], [-180, -38], [-180, -90]]]}
+CROSSING = {
+    "type": "Polygon",
+    "coordinates": [[[179.5, -40], [-179.5, -40], [-179.5, -39], [179.5, -39], [179.5, -40]]],
+}
+TWO_PARTS = {
+    "type": "MultiPolygon",
+    "coordinates": [
+        [[[179.5, -40], [180, -40], [180, -39], [179.5, -39], [179.5, -40]]],
+        [[[-180, -40], [-179.5, -40], [-179.5, -39], [-180, -39], [-180, -40]]],
+    ],
+}
+
+
+@pytest.mark.parametrize("geometry", [WORLD, CROSSING])
+def test_a_footprint_round_the_world_is_that_of_the_pixels(geometry: dict[str, Any]) -> None:
+    """A tile of EPSG:32701 that lies on the meridian: the place of New Zealand, 900 km to the west, is not in it."""
+    raw = {**item(), "geometry": geometry}
+    raw["properties"] = {
+        **raw["properties"],
+        "proj:epsg": 32701,
+        "proj:shape": [10980, 10980],
+        "proj:transform": [10, 0, 199980, 0, -10, 5600020],
+    }
+    found = parse_item(raw, base=URL, bands=BANDS).geometry
+    assert found.area < 3
+    assert not found.intersects(shapely.Point(170, -45))
+    assert found.intersects(shapely.Point(-179.5, -40.2))
+
+
+def test_a_footprint_across_the_meridian_is_cut_there() -> None:
+    plain = {**item(), "assets": {"blue": {"href": "./b.tif"}}}
+    for geometry in (CROSSING, TWO_PARTS):
+        found = parse_item({**plain, "geometry": geometry}, base=URL, bands=("B02",)).geometry
+        assert shapely.equals(found, shapely.from_geojson(json.dumps(TWO_PARTS)))
+    # What claims the whole world, and not where its pixels are, is left as it is.
+    found = parse_item({**plain, "geometry": WORLD}, base=URL, bands=("B02",)).geometry
+    assert shapely.equals(found, shapely.from_geojson(json.dumps(WORLD)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import colorsys
 import datetime as dt
 import html
 import re
@@ -367,8 +368,35 @@ def test_paint_gives_the_exact_colours() -> None:
 
 
 def test_colours_of_a_class_map_go_before_the_houses() -> None:
-    usual = class_colours(2)
-    assert colours_of(("wheat", "maize"), {"maize": "#112233", "rye": "#445566"}) == [*usual[:2], "#112233"]
+    own = colours_of(("wheat", "maize"), {"maize": "#112233", "rye": "#445566"})
+    assert own == [class_colours(0)[0], colours_of(("wheat",), {})[1], "#112233"]
+
+
+def test_a_crop_has_its_colour_wherever_it_stands() -> None:
+    names = ("grassland", "maize", "winter wheat", "triticale", "zinnia")
+    alone = {name: colours_of((name,), {})[1] for name in names}
+    assert dict(zip(names, colours_of(names, {})[1:], strict=True)) == alone
+    assert dict(zip(names[::-1], colours_of(names[::-1], {})[1:], strict=True)) == alone
+
+
+def test_crops_look_like_what_they_are() -> None:
+    """Hues in degrees: cereals yellow, maize orange, grass green, grapes purple."""
+    for low, high, names in (
+        (35, 60, ("winter wheat", "spring barley", "rye", "cereals", "oats")),
+        (20, 38, ("grain maize", "maize", "silage maize")),
+        (80, 150, ("grassland", "permanent grassland", "pasture", "temporary grass", "alfalfa", "woodland")),
+        (290, 330, ("vineyards",)),
+    ):
+        for name in names:
+            hue = 360 * colorsys.rgb_to_hls(*to_rgb(colours_of((name,), {})[1]))[0]
+            assert low <= hue <= high, (name, hue)
+
+
+def test_no_two_classes_of_a_map_look_the_same() -> None:
+    names = [f"{season} {crop}" for season in ("winter", "spring", "") for crop in ("wheat", "durum wheat", "spelt")]
+    names += [f"maize {number}" for number in range(40)] + [f"crop {number}" for number in range(200)]
+    colours = colours_of(names, {})
+    assert len(set(colours)) == len(names) + 1
 
 
 def test_overlay_blends_by_the_strongest_class() -> None:
