@@ -71,7 +71,10 @@ class _Model:
 
 @dataclass(frozen=True)
 class _Season:
-    """A sampled new season. days: the reference's calendar in days since its start; mean: of each band, clouds too."""
+    """A sampled new season.
+
+    days: the reference's calendar in days since its start. mean: of each band, clouds too. notes: how its days count.
+    """
 
     start: dt.date
     length: int
@@ -79,6 +82,7 @@ class _Season:
     days: NDArray[np.float64]
     sample: SeriesSample
     mean: NDArray[np.float64]
+    notes: tuple[str, ...] = ()
 
 
 def transfer_report(
@@ -257,7 +261,8 @@ def _sample_images(config: RunConfig, source: str, season: str, model: _Model) -
         seed=config.seed,
     )
     dates = [acquisition.date for acquisition in images.acquisitions]
-    return _Season(images.start, images.length, dates, days, sample, mean)
+    notes = tuple(note for note in images.notes if note.startswith("days count"))
+    return _Season(images.start, images.length, dates, days, sample, mean, notes)
 
 
 def _sample_dataset(config: RunConfig, folder: Path, model: _Model) -> _Season:
@@ -265,7 +270,7 @@ def _sample_dataset(config: RunConfig, folder: Path, model: _Model) -> _Season:
     manifest = windows.manifest
     if manifest.bands != model.bands:
         raise ConfigError(f"the model wants bands {model.bands}, {folder} has {manifest.bands}")
-    if model.season is not None:
+    if model.segmenter is not None and model.season is not None:
         check_day_zero(manifest.season_start, model.season[0], what=str(folder), other="the model")
     predictor = None
     if model.segmenter is not None and model.manifest is not None:
@@ -295,7 +300,7 @@ def _compare(config: RunConfig, model: _Model, found: _Season) -> Transfer:
 def _record(config: RunConfig, source: str, model: _Model, found: _Season, transfer: Transfer) -> dict[str, Any]:
     """Content of transfer.json."""
     season = None if model.reference is None else model.reference.season
-    notes = []
+    notes = list(found.notes)
     if season is not None and (season.start.month, season.start.day) != (found.start.month, found.start.day):
         notes.append(f"the new season starts on {found.start:%m-%d}, training's on {season.start:%m-%d}")
     if season is not None and season.days != found.length:

@@ -54,8 +54,8 @@ ROWS_LOOKED_AT = 1024
 """Rows in memory at a time where a whole band is looked at: those of the tallest common blocks, which would otherwise
 be decompressed twice."""
 INFRARED = ("B08", "B8A", "B07")
-SLIVER = 0.01
-"""Pixels by which images of one extent may differ."""
+MARGIN = 2
+"""Pixels by which images may lie beside those of the first date without making the scene larger."""
 SPARSE = 4.0
 """How many times larger than what images show their common grid may be."""
 EDGE = 2
@@ -391,9 +391,13 @@ def choose_grid(acquisitions: Sequence[Acquisition], bands: tuple[str, ...]) -> 
         ]
         cols, rows = zip(*corners, strict=True)
         frames.setdefault((min(cols), min(rows), max(cols), max(rows)), own.file)
-    # A coarse pixel's edge may lie between those of fine ones; what sticks out by less than one is nothing.
-    left, top = (math.ceil(min(frame[side] for frame in frames) - SLIVER) for side in (0, 1))
-    right, bottom = (math.floor(max(frame[side] for frame in frames) + SLIVER) for side in (2, 3))
+    left, top = (math.ceil(min(frame[side] for frame in frames)) for side in (0, 1))
+    right, bottom = (math.floor(max(frame[side] for frame in frames)) for side in (2, 3))
+    # Images that lie a pixel or two beside the first are cut to it: their dates alone would show that margin.
+    left, top = (0 if edge >= -MARGIN else edge for edge in (left, top))
+    right, bottom = (
+        size if edge <= size + MARGIN else edge for edge, size in ((right, grid.width), (bottom, grid.height))
+    )
     shown = shapely.union_all([shapely.box(*frame) for frame in frames]).area
     if (right - left) * (bottom - top) > SPARSE * shown:
         first, *others = frames.items()
