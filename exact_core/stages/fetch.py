@@ -34,6 +34,7 @@ from exact_core.data.stac.grid import area_of
 from exact_core.data.stac.plan import make_plan
 from exact_core.data.stac.search import Wanted, open_source
 from exact_core.data.stac.web import Token, Web, without_secrets
+from exact_core.environment import variable
 from exact_core.errors import ConfigError, CorruptError, DataError, ServiceError
 from exact_core.files import link_or_copy
 from exact_core.storage import (
@@ -99,7 +100,7 @@ def fetch_source(config: RunConfig, *, source: str, tracker: Tracker) -> Arrived
         ServiceError: a server failed for good.
     """
     found = _arrive(config, source)
-    store, place = os.environ.get(STORE_VARIABLE), parse_source(source)[1]
+    store, place = variable(STORE_VARIABLE), parse_source(source)[1]
     if store and _scheme(place) in ("http", "https"):
         folder = Path(found.folder)
         manifest = next(name for name in MANIFESTS if (folder / name).is_file())
@@ -268,7 +269,7 @@ def _asked(asked: StacAddress, config: RunConfig, folder: Path) -> Fetch:
         _copy(asked.area, outline)
     web = Web(asked.url, token_hosts=asked.token_host, sign=asked.sign, s3=presign)
     start, end = _days(asked, config)
-    store = os.environ.get(STORE_VARIABLE)
+    store = variable(STORE_VARIABLE)
     # One for all seasons: they may overlap.
     said = [asked.url, asked.collection, asked.bbox, asked.area, asked.crs, asked.cell]
     shelf_name = hashlib.sha256(json.dumps(said).encode()).hexdigest()[:20]

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
-import os
 from urllib.parse import quote, urlsplit
 
 from minio import Minio
 
+from exact_core.environment import variable
 from exact_core.errors import ConfigError
 
 __all__ = ["presigned"]
@@ -29,7 +29,8 @@ def presigned(bucket: str, key: str) -> str:
         ConfigError: a variable is wrong.
     """
     keys = (_variable("ACCESS_KEY_ID"), _variable("SECRET_ACCESS_KEY"))
-    endpoint = _variable("ENDPOINT_URL") or AMAZON
+    given = variable("EXACT_STAC_S3_ENDPOINT_URL") or variable("AWS_ENDPOINT_URL_S3")
+    endpoint = given or variable("AWS_ENDPOINT_URL") or AMAZON
     url = urlsplit(endpoint)
     if url.scheme not in ("http", "https") or not url.hostname or url.path.strip("/"):
         raise ConfigError(
@@ -38,7 +39,7 @@ def presigned(bucket: str, key: str) -> str:
     if not all(keys):
         return f"{url.scheme}://{url.netloc}/{bucket}/{quote(key)}"
     client = _client(url.netloc, url.scheme == "https", *keys, _variable("SESSION_TOKEN"), _variable("REGION"))
-    pays = os.environ.get("EXACT_STAC_S3_REQUESTER_PAYS", "") not in ("", "0", "false")
+    pays = variable("EXACT_STAC_S3_REQUESTER_PAYS") not in ("", "0", "false")
     return client.presigned_get_object(
         bucket, key, expires=VALID, extra_query_params={"x-amz-request-payer": "requester"} if pays else None
     )
@@ -58,4 +59,4 @@ def _client(host: str, secure: bool, access: str, secret: str, token: str, regio
 
 
 def _variable(name: str) -> str:
-    return (os.environ.get(f"EXACT_STAC_S3_{name}") or os.environ.get(f"AWS_{name}") or "").strip()
+    return variable(f"EXACT_STAC_S3_{name}") or variable(f"AWS_{name}")

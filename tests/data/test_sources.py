@@ -23,7 +23,6 @@ from exact_core.data.sources import (
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import ConfigError, DataError
 from exact_core.recipes import resolve
-from exact_core.stages.plan_map import plan_map
 from exact_core.stages.plan_seasons import plan_seasons
 from exact_core.stages.preflight import checks
 from exact_core.stages.preview import inspect
@@ -112,7 +111,6 @@ def test_a_new_source_is_one_file_and_one_line(toy, tmp_path):
     config = resolve("demo", overrides=TINY)
     answers = {check.name: check.detail for check in checks(config, source=text)}
     assert answers["data"] == f"{text}: 5 dates, 2 bands"
-    assert plan_map(source=text, parts=4) == ["1/1"]
     assert plan_seasons(source="", seasons=[text, f"toy:{tmp_path}"], supervision="tags")[0]["source"] == text
     with pytest.raises(ConfigError, match="a toy source has its own season"):
         plan_seasons(source="", seasons=[f"{text}@2024", text], supervision="tags")

@@ -55,11 +55,15 @@ def season(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def config() -> RunConfig:
+    return of_season("2018")
+
+
+def of_season(season: str) -> RunConfig:
     small = override(
         resolve("season"),
         ["data.window=12", "data.validation_share=0", "data.test_share=0", "data.season.longest_gap=366"],
     )
-    return with_season(small, "2018", kind="season")
+    return with_season(small, season, kind="season")
 
 
 def told(item: dict[str, Any]) -> None:
@@ -105,7 +109,7 @@ def test_a_store_keeps_what_was_read_for_other_machines_and_seasons(season, serv
     assert (again.files_read, again.files_kept, server.files_asked()) == (0, FILES, asked)
     assert again.source == first.source
     # A season that holds two of the dates, and one that begins later: nothing is read anew.
-    later = with_season(config, "2018-04-20/300", kind="season")
+    later = of_season("2018-04-20/300")
     assert fetched(later, source).images == 2
     assert server.files_asked() == asked
     # What later steps read needs no catalogue any more.
