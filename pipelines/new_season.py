@@ -43,7 +43,7 @@ def new_season(
 
     Args:
         recipe: demo, season, pastis24 or germany.
-        source: synthetic, pastis:PATH, germany:PATH or season:PATH.
+        source: A kind of source and where it is, as exact ingest --help lists them.
         season: auto for the latest season that has ended at the schedule's time; or a year, or START/DAYS.
         season_start: First day of every season, MM-DD; for auto.
         season_days: Length of a season, days; for auto.

@@ -99,7 +99,7 @@ def train_exact(
 
     Args:
         recipe: demo, season, pastis24 or germany.
-        source: synthetic, pastis:PATH, germany:PATH or season:PATH.
+        source: A kind of source and where it is, as exact ingest --help lists them.
         season: Year or START/DAYS of a season source; empty for the source's own.
         seed: Seed of generation, initialisation, order and augmentation.
         overrides: Settings changed in the recipe, each as key=value.
@@ -144,7 +144,7 @@ def train_dense(
 
     Args:
         recipe: demo, season, pastis24 or germany.
-        source: synthetic, pastis:PATH, germany:PATH or season:PATH.
+        source: A kind of source and where it is, as exact ingest --help lists them.
         season: Year or START/DAYS of a season source; empty for the source's own.
         seed: Seed of generation, initialisation, order and augmentation.
         overrides: Settings changed in the recipe, each as key=value.

@@ -226,7 +226,7 @@ def parse_source(text: str) -> tuple[str, str]:
         ConfigError: text of another form.
     """
     source, place = source_of(text), text.partition(":")[2]
-    if bool(place) != bool(source.place):
+    if bool(place) != bool(source.place) or (":" in text and not source.place):
         raise ConfigError(f"unknown source {text!r}; expected {known_sources()}")
     # A path on the command line loses the second slash.
     if source.place == "PATH" and (address := re.match(r"(https?):/+(.*)", place)):

@@ -139,7 +139,7 @@ def test_every_line_of_the_table_is_whole(source):
     assert default_recipe(f"{source.name}:/a/b") == source.recipe
 
 
-@pytest.mark.parametrize("text", ["", "synthetic:here", "pastis", "season:", "corn:/a"])
+@pytest.mark.parametrize("text", ["", "synthetic:", "synthetic:here", "pastis", "season:", "corn:/a"])
 def test_what_is_no_source_names_those_there_are(text):
     with pytest.raises(ConfigError, match=f"unknown source {text!r}; expected {known_sources()}"):
         parse_source(text)

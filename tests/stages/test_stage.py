@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_what_is_read_from_the_sources_is_what_the_modules_hold():
     found = stage_table()
-    assert len(found) == 15
+    assert {"ingest", "record_status"} < set(found)
     for name, stage in found.items():
         module = importlib.import_module(f"exact_core.stages.{name}")
         assert stage == module.STAGE

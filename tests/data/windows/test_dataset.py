@@ -10,6 +10,7 @@ from exact_core.data.windows.dataset import VOID, Shard, Window, WindowDataset, 
 from exact_core.data.windows.dates import PAD_DAY
 from exact_core.data.windows.writer import DatasetWriter
 from exact_core.errors import CorruptError, DataError
+from exact_core.files import publish_checked
 
 SIDE, BANDS, CROPS = 4, ("B04", "B08"), ("wheat", "maize")
 
@@ -211,12 +212,12 @@ def test_a_corrupt_index_or_manifest_is_named(tmp_path):
         WindowDataset(damaged(tmp_path / "1", "index.parquet", lambda b: b + b"x"))
     folder = damaged(tmp_path / "2", "dataset.json", lambda b: b)
     data = json.loads((folder / "dataset.json").read_text())
-    data["colour"] = "red"
-    (folder / "dataset.json").write_text(json.dumps(data))
+    data |= {"colour": "red", "checksum": ""}
+    publish_checked(folder / "dataset.json", json.dumps(data))
     with pytest.raises(DataError, match="unknown key 'colour'"):
         WindowDataset(folder)
     (folder / "shards" / "00000.safetensors").unlink()
     del data["colour"]
-    (folder / "dataset.json").write_text(json.dumps(data))
+    publish_checked(folder / "dataset.json", json.dumps(data))
     with pytest.raises(CorruptError, match="missing, though the manifest lists it"):
         WindowDataset(folder).window(0)
