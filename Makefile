@@ -92,11 +92,13 @@ images: ## build the images that components/images.lock names
 	$(PYTHON) docker/build.py $(BUILD_FLAGS)
 
 .PHONY: bench
-bench: $(READY) ## time and memory against a plain implementation of the same equations, the loader, maps
+bench: $(READY) ## time and memory against a plain implementation of the same equations, the loader, maps, peers
 	$(BIN)/python -m benchmarks.speed
 	$(BIN)/python -m benchmarks.loader
 	$(BIN)/python -m benchmarks.mapping
 	$(BIN)/python -m benchmarks.mapping --rows 1024 2048 --ask 64
+	$(BIN)/python -m benchmarks.peers
+	$(BIN)/python -m benchmarks.peers --recipe pastis24 --dates 45 --rows 60 --columns 132 --ask 32 --runs 3
 
 .PHONY: bench-quality
 bench-quality: $(READY) ## maps, masks part by part, choices without masks, time to equal quality (some hours)

@@ -3,23 +3,30 @@
 Full attention maps of every layer are kept, every series is padded to a fixed number of rows which are all computed,
 classes are looped over for prototypes, affinity and CAMs, and a threshold sweep takes a pass a threshold. Parameters
 carry the names of `exact_core.models`, so that a state dict of ours loads and both sides can be compared number by
-number.
+number. Written from docs/method.md; nothing of exact_core's models or clues is called.
 
-Written from docs/method.md; nothing of exact_core's models or clues is called.
+`map_windows` is another kind of plain, for `benchmarks.peers`: today's models, asked about every window as a whole.
 Axes: B windows, T dates, P patches, K classes, D embedding, L tokens.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from unittest.mock import patch
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from exact_core.config import ClassifierConfig, EncoderConfig, SegmenterConfig
 from exact_core.data.windows.batches import Series
+from exact_core.data.windows.dataset import VOID
+from exact_core.data.windows.dates import MIN_DATES
+from exact_core.mapping.rows import window_starts, window_weights
 from exact_core.metrics import confusion_matrix
 from exact_core.models.classifier import Prototypes
 from exact_core.models.tsvit import DayTable, FourierDates, to_patches
@@ -364,3 +371,53 @@ def sweep(cams: Tensor, truth: np.ndarray, thresholds: np.ndarray, classes: int)
             matrix += confusion_matrix(labels, planes.argmax(1)[0].numpy().astype(np.uint8), classes=classes)
         matrices.append(matrix)
     return np.stack(matrices)
+
+
+@contextmanager
+def nothing_shared() -> Iterator[None]:
+    """Within it, today's models encode every window whole, whatever patches it shares with others of its batch."""
+    with patch("exact_core.models.tsvit.shared_patches", return_value=None):
+        yield
+
+
+def map_windows(
+    model: Callable[[Series], Tensor],
+    series: Callable[[NDArray[np.int16], NDArray[np.bool_]], Series],
+    pixels: NDArray[np.int16],
+    clear: NDArray[np.bool_],
+    *,
+    side: int,
+    classes: int,
+    batch: int,
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Probabilities (K + 1, H, W) and labels (H, W) as of 44aab5d: windows overlap by half, each is encoded whole.
+
+    Args:
+        model: a segmenter.
+        series: pixels (B, T, C, S, S) and clear patches (B, T, S/2, S/2) of windows as the model reads them.
+        pixels: of the area, (T, C, H, W).
+        clear: its clear patches, (T, H/2, W/2).
+        side: S.
+        classes: K.
+        batch: windows a call.
+    """
+    height, width = pixels.shape[2:]
+    measured = (pixels != 0).any(1).sum(0)
+    weights = window_weights(side)
+    total, weight = np.zeros((classes + 1, height, width), np.float32), np.zeros((height, width), np.float32)
+    for row in window_starts(height, side, side // 2):
+        rows, patches = slice(row, row + side), slice(row // 2, (row + side) // 2)
+        columns = window_starts(width, side, side // 2)
+        wanted = [col for col in columns if (measured[rows, col : col + side] >= MIN_DATES).any()]
+        for first in range(0, len(wanted), batch):
+            chosen = wanted[first : first + batch]
+            cut = np.stack([pixels[:, :, rows, col : col + side] for col in chosen])
+            seen = np.stack([clear[:, patches, col // 2 : (col + side) // 2] for col in chosen])
+            with torch.inference_mode(), nothing_shared():
+                found = model(series(cut, seen)).float().softmax(1).numpy()
+            for col, values in zip(chosen, found, strict=True):
+                total[:, rows, col : col + side] += values * weights
+                weight[rows, col : col + side] += weights
+    probabilities = total / np.maximum(weight, np.finfo(np.float32).tiny)
+    seen_there = (measured >= MIN_DATES) & (weight > 0)
+    return probabilities, np.where(seen_there, probabilities.argmax(0), VOID).astype(np.uint8)
