@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 RETRIES, BACKOFF, BACKOFF_MAX, MINUTES = 2, 30.0, 600.0, 1440
-"""Of `map_season` in `pipelines/steps.py`."""
+"""Of stage `map_season` and `pipelines/steps.py`; no pause is longer than BACKOFF_MAX seconds."""
 
 Kind = Literal["begin", "ready", "again", "done", "end"]
 

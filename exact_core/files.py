@@ -98,9 +98,12 @@ def publish_checked(path: Path, text: str) -> None:
 
 def with_checksum(text: str) -> str:
     """The text that `publish_checked` writes."""
-    zeroed = text.replace('"checksum": ""', f'"checksum": "{ZEROS}"', 1)
-    assert ZEROS in zeroed
-    return zeroed.replace(ZEROS, hashlib.sha256(zeroed.encode()).hexdigest(), 1)
+    empty, zeros = '"checksum": ""', f'"checksum": "{ZEROS}"'
+    # The last one: what a record holds may have a key of this name, too, and the file's own is written after it.
+    before, found, after = text.rpartition(empty)
+    assert found, "no checksum to be filled in"
+    digest = hashlib.sha256(f"{before}{zeros}{after}".encode()).hexdigest()
+    return f'{before}"checksum": "{digest}"{after}'
 
 
 def checked_text(path: Path) -> str:
@@ -115,7 +118,7 @@ def checked_text(path: Path) -> str:
 
 def checked(content: bytes, *, where: str) -> str:
     """The text in what `with_checksum` made; see `checked_text`."""
-    found = CHECKSUM.search(content)
+    found = next(reversed(list(CHECKSUM.finditer(content))), None)
     if found:
         start, end = found.span(1)
         if hashlib.sha256(content[:start] + ZEROS.encode() + content[end:]).hexdigest().encode() != found[1]:

@@ -234,11 +234,15 @@ def _gdal_box(layer: VectorLayer, columns: Sequence[str], box: Box | None, size:
         return_fids=True,
     ) as (meta, reader):
         for batch in reader:
-            identities = batch.column(meta["fid_column"] or "OGC_FID").cast(pa.int64())
-            table = pa.table({name: batch.column(name) for name in columns}) if columns else _no_columns(batch.num_rows)
+            # The features' numbers come first, at times by the name of an attribute, as "id" in GeoJSON.
+            identities = batch.column(0).cast(pa.int64())
+            others = {name: number for number, name in enumerate(batch.schema.names[1:], 1)}
+            chosen = {name: batch.column(others[name]) for name in columns}
+            table = pa.table(chosen) if columns else _no_columns(batch.num_rows)
             outlines = np.full(batch.num_rows, None)
             if layer.has_outlines:
-                found = batch.column(meta["geometry_name"] or "wkb_geometry").to_numpy(zero_copy_only=False)
+                geometry = batch.column(others[meta["geometry_name"] or "wkb_geometry"])
+                found = geometry.to_numpy(zero_copy_only=False)
                 outlines[:] = found
                 _straighten(layer, identities, outlines)
             yield Features(identities, outlines, table)

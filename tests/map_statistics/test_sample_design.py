@@ -198,7 +198,7 @@ def test_a_map_that_is_none_is_refused(tmp_path):
     folder = write_map(tmp_path / "m", [[0, 7]])
     with pytest.raises(CorruptError, match="label 7, but map.json names 3 classes"):
         open_map(folder).count()
-    for text, words in (("{", "not JSON"), ("[]", "expected names"), ('{"classes": {}}', "expected names")):
+    for text, words in (("{", "not JSON"), ("[]", "not a mapping"), ('{"classes": {}}', "expected names")):
         (folder / "map.json").write_text(text)
         with pytest.raises(CorruptError, match=words):
             open_map(folder)

@@ -26,6 +26,7 @@ def test_rotated_and_south_up_images_are_refused(onto):
             SimpleNamespace(grid=grid),
             source="season:x",
             side=24,
+            stride=18,
             classes=("wheat",),
             colours=["#000000", "#111111"],
             probabilities=False,
@@ -51,6 +52,8 @@ def test_the_item_of_a_map_across_the_180th_meridian(tmp_path):
         probabilities=False,
         calibration=SimpleNamespace(temperature=None),
     )
+    for name in ("class.tif", "confidence.tif", "quicklook.png"):
+        (tmp_path / name).write_bytes(b"")
     write_item(record, tmp_path)
     item = json.loads((tmp_path / "item.json").read_text())
     west, south, east, north = item["bbox"]

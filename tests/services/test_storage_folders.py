@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import ConfigError, CorruptError, DataError, ServiceError
+from exact_core.files import with_checksum
 from exact_core.stages.stage import manifests
 from exact_core.storage import (
     Cache,
@@ -173,13 +175,17 @@ def test_altered_pointers_are_refused(place, tmp_path, cache):
     file = tmp_path / "pointer.json"
     for wrong, error in (
         (text.replace('"x"', '"y"'), CorruptError),
-        (text.replace('"x"', '"../x"'), DataError),
-        (text.replace('"x"', '"/x"'), DataError),
+        (text.replace('"x"', '"../x"'), CorruptError),
+        # As one who knows the checksum would write it.
+        (with_checksum(re.sub('"checksum": "[0-9a-f]*"', '"checksum": ""', text.replace('"x"', '"../x"'))), DataError),
+        (with_checksum(re.sub('"checksum": "[0-9a-f]*"', '"checksum": ""', text.replace('"x"', '"/x"'))), DataError),
         (text[:-20], DataError),
         ("{}", DataError),
     ):
         file.write_text(wrong)
-        with pytest.raises(error, match="pointer.json.*(publish the folder again|inside the folder|exact store put)"):
+        with pytest.raises(
+            error, match="pointer.json.*(publish the folder again|inside the folder|exact store put|make it again)"
+        ):
             fetch_folder(file, tmp_path / "out", cache=cache)
     with pytest.raises(DataError, match="no such object"):
         fetch_folder(place.open().uri_of("folders/none.json"), tmp_path / "out", cache=cache, options=FAST)

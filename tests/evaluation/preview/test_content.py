@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exact_core.config import DataConfig
+from exact_core.config import DataConfig, SeasonConfig
 from exact_core.data.season.folder import open_season
 from exact_core.data.windows.dataset import Statistics, Window, WindowDataset, WindowRecord
 from exact_core.data.windows.writer import DatasetWriter
@@ -257,7 +257,8 @@ def scl_of(date: int) -> np.ndarray[Any, Any]:
 
 def test_a_season_by_hand(tmp_path: Path) -> None:
     write_season(tmp_path / "s", size=(64, 64), dates=("20210301", "20210306", "20210311", "20210501"), scl=scl_of)
-    images = open_season(tmp_path / "s", DataConfig(max_dates=1000))
+    first = SeasonConfig(start=dt.date(2021, 3, 1))
+    images = open_season(tmp_path / "s", DataConfig(max_dates=1000, season=first))
     preview = preview_season(images, source="season:s", limit=2, seed=0)
     every, kept = preview.calendar
     assert every.days.tolist() == [0, 5, 10, 61]
@@ -275,7 +276,7 @@ def test_a_season_by_hand(tmp_path: Path) -> None:
 def test_thinning_that_makes_a_gap_is_told_apart_from_missing_acquisitions(tmp_path: Path) -> None:
     dates = ("20210301", "20210316", "20210331", "20210415", "20210430")
     write_season(tmp_path / "s", dates=dates, scl=lambda _date: np.full((16, 16), 4))
-    images = open_season(tmp_path / "s", DataConfig(max_dates=1000))
+    images = open_season(tmp_path / "s", DataConfig(max_dates=1000, season=SeasonConfig(start=dt.date(2021, 3, 1))))
     (sentence,) = findings(preview_season(images, source="season:s", limit=2, seed=0))
     assert "Thinning to 2 dates" in sentence
     assert "data.max_dates" in sentence
