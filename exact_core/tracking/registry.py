@@ -124,11 +124,16 @@ class Registry:
         import mlflow
         from mlflow.models import Model
 
+        run = self.client.get_run(self.run_id)
+        # Made by hand, since MLflow would put it into its default experiment, where no run is active.
+        made = self.client.create_logged_model(
+            run.info.experiment_id, name="segmenter", source_run_id=self.run_id, params=run.data.params
+        )
         info = Model.log(
             artifact_path=None,
             flavor=mlflow.pyfunc,
             run_id=self.run_id,
-            name="segmenter",
+            model_id=made.model_id,
             python_model=str(Path(exact_core.__file__).parent / "portable.py"),
             artifacts={"segmenter": str(_plain_copy(folder, scratch / "segmenter"))},
             code_paths=[str(_inference_code(scratch))],

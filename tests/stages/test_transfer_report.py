@@ -15,6 +15,7 @@ from exact_core.data.synthetic import BANDS, generate_scene
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import ConfigError, CorruptError
 from exact_core.evaluation.transfer.findings import compare_seasons
+from exact_core.manifest import publish_record
 from exact_core.mapping.pixel_series import sample_training_season
 from exact_core.recipes import resolve
 from exact_core.stages.champion import REUSE, champion
@@ -144,7 +145,7 @@ def test_an_older_model_is_judged_by_its_statistics(trained, tmp_path):
     old = shutil.copytree(root / "segmenter", tmp_path / "old")
     manifest = json.loads((old / "model.json").read_text())
     del manifest["reference"]
-    (old / "model.json").write_text(json.dumps(manifest))
+    publish_record(old / "model.json", manifest)
     _, record, levels = judged(config, tmp_path / "same", source=source, segmenter=old)
     assert levels == {"bands": "fine", "reference": "look"}
     assert "train it again" in record["findings"][1]["reason"]
