@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 from exact_core.artifacts.folders import STATE_VARIABLE
-from exact_core.artifacts.model_folders import load_classifier, load_segmenter, open_reference, read_metrics
+from exact_core.artifacts.model_folders import load_classifier, load_segmenter, open_season_samples, read_metrics
 from exact_core.config import RunConfig
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.data.windows.mask_dataset import MaskSet
@@ -101,7 +101,7 @@ def kinds(root: Path) -> Iterator[Kind]:
 
     def read_segmenter() -> None:
         _, manifest, _ = load_segmenter(segmenter, windows)
-        open_reference(segmenter, manifest)
+        open_season_samples(segmenter, manifest)
         read_metrics(segmenter)
 
     def read_classifier() -> None:
