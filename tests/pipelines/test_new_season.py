@@ -23,7 +23,7 @@ def test_the_schedule_time_is_filled_in_for_one_task_of_the_cluster_form():
     assert times.pop("preflight") == {"runtimeValue": {"constant": dsl.PIPELINE_JOB_SCHEDULE_TIME_UTC_PLACEHOLDER}}
     assert set(times.values()) == {None}
     assert tasks["ingest"]["inputs"]["parameters"]["run"] == {
-        "taskOutputParameter": {"outputParameterKey": "run", "producerTask": "preflight"}
+        "componentInputParameter": "pipelinechannel--preflight-run"
     }
     assert not any((task.get("cachingOptions") or {}).get("enableCache") for task in tasks.values())
 
@@ -54,6 +54,19 @@ def test_a_season_is_held_against_the_champions_before_it_is_mapped():
     (mapped,) = [task for name, task in reuse.items() if name.startswith("map-season")]
     assert "transfer-report" in mapped["dependentTasks"]
     assert "train-segmenter" not in reuse
+
+
+@pytest.mark.parametrize("name", ["new_season", "map_area"])
+def test_all_but_the_first_step_waits_for_what_it_says_is_left_to_do(name):
+    spec = next(yaml.safe_load_all((compiler.COMPILED / f"{name}.yaml").read_text()))
+    (tasks,) = [part["dag"]["tasks"] for key, part in spec["components"].items() if key.startswith("comp-exit-handler")]
+    (after,) = [task for each, task in tasks.items() if each != "preflight"]
+    inside = spec["components"][after["componentRef"]["name"]]["dag"]["tasks"]
+    groups = [after] if "triggerPolicy" in after else list(inside.values())
+    said = [group["triggerPolicy"]["condition"] for group in groups]
+    assert all("pipelinechannel--preflight-Output" in each for each in said)
+    assert sum("'map'" in each or "'nothing'" in each for each in said) == 1
+    assert tasks["preflight"]["inputs"]["parameters"]["publish"] == {"runtimeValue": {"constant": True}}
 
 
 @pytest.mark.slow
