@@ -52,6 +52,10 @@ def take(board: Board, owner: str, *, seconds: float) -> str:
     Returns:
         Empty: it is the owner's now. Else the name of another owner, whose claim counts; that of this one is gone.
     """
+    # Who has it does not give way: whoever else looks sees that, and does.
+    if _counting(board).get(owner):
+        board.put(owner, _text(seconds, sure=True))
+        return ""
     other = ""
     for attempt in range(TRIES):
         board.put(owner, _text(seconds, sure=False))

@@ -55,6 +55,14 @@ def test_two_that_see_each_other_both_give_way_and_one_comes_back(board):
     assert take(board, "a", seconds=60) == ""
 
 
+def test_who_has_it_renews_it_whoever_tries_at_that_moment(board):
+    assert take(board, "a", seconds=60) == ""
+    board.put("b", json.dumps({"until": time.time() + 60, "sure": False}))
+    assert take(board, "a", seconds=90) == ""
+    assert json.loads(board.claims()["a"])["until"] > time.time() + 80
+    assert take(board, "b", seconds=60) == "a"
+
+
 def test_never_two_at_once(board, monkeypatch):
     """Many threads, each in a loop; the matter itself counts who is in it."""
     monkeypatch.setattr(claims, "FIRST_PAUSE", 0.002)

@@ -55,6 +55,7 @@ def forked_steps(folder: Path) -> Iterator[Killer]:
         code = 0
         for number in range(TRIES):
             log = folder / f"{len(killer.started):02d}-{name}.log"
+            log.touch()
             killer.started.append(name)
             process = context.Process(target=_step, args=(name, given, {**os.environ, **(env_vars or {})}, str(log)))
             process.start()
