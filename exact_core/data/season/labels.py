@@ -32,9 +32,11 @@ from exact_core.data.vectors import BY_NAME, VectorLayer, areas_of, open_layer, 
 from exact_core.data.windows.dataset import VOID
 from exact_core.errors import DataError
 
-__all__ = ["ClassNumbers", "LabelLayer", "open_labels"]
+__all__ = ["USUAL", "ClassNumbers", "LabelLayer", "find_labels", "open_labels"]
 
 VECTORS = (".geojson", ".gpkg", ".fgb", ".shp", ".parquet")
+USUAL = ("labels/crop_type.tif", *(f"labels/parcels{suffix}" for suffix in VECTORS), "labels/tags.csv")
+"""Where labels are, relative to the season's folder, if none are named; the first of these that is there."""
 OUTSIDE = np.iinfo(np.int32).min
 """Code of a pixel that the label layer does not cover."""
 UNCODED = OUTSIDE + 1
@@ -172,23 +174,22 @@ def open_labels(folder: Path, settings: SeasonConfig) -> LabelLayer | TagTable:
     Raises:
         DataError: no labels, no readable class map (which a table can do without), or a wrong table.
     """
-    path = _find_labels(folder, settings.labels)
+    path = find_labels(folder, settings.labels)
+    if path is None:
+        raise DataError(
+            f"{folder}: no labels, looked for {settings.labels or ', '.join(USUAL)}; name a label raster, a parcel "
+            f"layer or a table of tags by data.season.labels"
+        )
     if path.suffix.lower() != ".csv":
         return LabelLayer(path, read_class_map(folder, settings), settings)
     named = settings.classes is not None or settings.legend is not None or (folder / "labels" / "legend.csv").is_file()
     return read_tag_table(path, read_class_map(folder, settings) if named else None)
 
 
-def _find_labels(folder: Path, labels: str | None) -> Path:
-    usual = ["labels/crop_type.tif", *(f"labels/parcels{suffix}" for suffix in VECTORS), "labels/tags.csv"]
-    sought = (folder / name for name in ([labels] if labels else usual))
-    path = next((path for path in sought if split_layer(path)[0].is_file()), None)
-    if path is None:
-        raise DataError(
-            f"{folder}: no labels, looked for {labels or ', '.join(usual)}; name a label raster, a parcel layer or a "
-            f"table of tags by data.season.labels"
-        )
-    return path
+def find_labels(folder: Path, labels: str | None) -> Path | None:
+    """Where a source's labels are: the named file, with its layer, or the first usual one; None: nowhere."""
+    sought = (folder / name for name in ([labels] if labels else USUAL))
+    return next((path for path in sought if split_layer(path)[0].is_file()), None)
 
 
 def _codes_from_raster(layer: LabelLayer, grid: Grid) -> NDArray[np.int32]:
