@@ -26,7 +26,7 @@ from rasterio.errors import RasterioError
 from rasterio.warp import transform
 
 from exact_core.errors import ConfigError, DataError, ServiceError
-from exact_core.files import publish_text
+from exact_core.files import check_output, publish_text
 from exact_core.map_statistics.map_folder import BAND_PIXELS, CropMap
 
 __all__ = [
@@ -224,25 +224,23 @@ class _Picks:
         return np.asarray(places[np.searchsorted(self._sorted, self._order)], np.int64)
 
 
-def check_out(out: Path) -> None:
-    """Refuse a file to which no sample can be written.
+def check_out(out: Path, *, force: bool = False) -> None:
+    """Refuse a file to which no sample can be written, as `check_output` does; a sample has a table beside it.
 
     Raises:
         ConfigError: another kind of file, or one that is there: what was filled in must not be lost.
     """
-    if out.suffix.lower() not in (".csv", *DRIVERS):
-        raise ConfigError(f"{out}: expected a name that ends in {', '.join(DRIVERS)} or .csv")
-    for path in (out, out.with_suffix(".csv")):
-        if path.exists():
-            raise ConfigError(f"{path}: exists, and its references would be lost; move it away, or choose another name")
+    check_output(out, suffixes=(*DRIVERS, ".csv"), force=force)
+    check_output(out.with_suffix(".csv"), force=force)
 
 
-def write_sample(points: list[SamplePoint], out: Path) -> list[Path]:
+def write_sample(points: list[SamplePoint], out: Path, *, force: bool = False) -> list[Path]:
     """Write a sample to be filled in: a point layer, and a table of the same name beside it.
 
     Args:
         points: the sample.
         out: .geojson, .gpkg, or .csv for the table alone.
+        force: replace a sample that is there.
 
     Returns:
         The files.
@@ -251,7 +249,7 @@ def write_sample(points: list[SamplePoint], out: Path) -> list[Path]:
         ConfigError: see `check_out`.
         ServiceError: they cannot be written.
     """
-    check_out(out)
+    check_out(out, force=force)
     suffix = out.suffix.lower()
     rows = [
         (number, point.stratum.name, point.stratum.name, point.stratum.pixels, "")

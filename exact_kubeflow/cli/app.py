@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import yaml
@@ -13,6 +13,7 @@ import yaml
 from exact_core import __version__
 from exact_core.data.sources import SOURCES, check_mapped, default_recipe, known_sources
 from exact_core.errors import ConfigError, ExactError, ServiceError
+from exact_core.files import check_output
 from exact_core.recipes import RECIPES, portable, resolve
 from exact_kubeflow.cli import (
     areas as areas_cli,
@@ -22,7 +23,7 @@ from exact_kubeflow.cli import (
     preview as inspect_cli,
     transfer as transfer_cli,
 )
-from exact_kubeflow.cli.options import Out, Recipe, Seed, Set, Tracking, config_of
+from exact_kubeflow.cli.options import Force, Out, Recipe, Seed, Set, Tracking, config_of
 from exact_kubeflow.cli.store import store_app
 
 __all__ = ["app", "main"]
@@ -140,12 +141,14 @@ def evaluate(
     seed: Seed = None,
     changes: Set = [],
     tracking: Tracking = True,
+    force: Force = False,
 ) -> None:
     """Score map and masks, and write the report."""
     from exact_core.artifacts.stage_files import stage_files
     from exact_core.stages.evaluate import evaluate as run_stage
     from exact_core.stages.lifecycle import open_stage
 
+    check_output(report, suffixes=(".html",), force=force)
     config = config_of(recipe or _recipe_for(dataset), seed, changes)
     with open_stage("evaluate", config, tracking=tracking) as tracker, stage_files(tracker) as files:
         run_stage(
@@ -202,7 +205,7 @@ def join_map(
 @app.command()
 def run(
     workdir: Annotated[
-        Path | None, typer.Option(help="Folder for the results; default: one with the recipe's name, here.")
+        Path | None, typer.Option(help="Folder for the results; default: one here, named after source and time.")
     ] = None,
     source: Annotated[str, typer.Option(help=f"{known_sources()}.")] = "synthetic",
     recipe: Recipe = "",
@@ -215,25 +218,27 @@ def run(
         bool, typer.Option("--containers", help="Run each stage in its container; wants Docker and `make images`.")
     ] = False,
     changes: Set = [],
+    force: Force = False,
 ) -> None:
     """Run the whole pipeline on this machine, through KFP's local runner."""
     recipe = recipe or default_recipe(source)
     # Checked before anything starts: a misspelt key should not cost an ingest.
     config = config_of(recipe, seed, changes)
     try:
-        from exact_kubeflow.pipelines.local import run as run_here
+        from exact_kubeflow.pipelines.local import default_workdir, run as run_here
     except ImportError as error:
         raise ServiceError(f"{error}: `exact run` needs kfp: pip install 'exact-kubeflow[local,pipelines]'") from error
-    report = run_here(
-        workdir or Path(Path(recipe).stem),
-        source=source,
-        recipe=portable(recipe),
-        season=season,
-        seed=config.seed,
-        overrides=changes,
-        supervision=supervision.value,
-        in_containers=containers,
-    )
+    arguments: dict[str, Any] = {
+        "recipe": portable(recipe),
+        "source": source,
+        "season": season,
+        "seed": config.seed,
+        "overrides": changes,
+    }
+    if workdir is None:
+        workdir = default_workdir(arguments, supervision.value)
+        typer.echo(f"results: {workdir}")
+    report = run_here(workdir, **arguments, supervision=supervision.value, in_containers=containers, force=force)
     typer.echo(f"report: {report}")
 
 
@@ -244,10 +249,12 @@ def compare(
         typer.Argument(metavar="RUN_OR_MODEL...", help="MLflow runs by identity; models: NAME@ALIAS, NAME/VERSION."),
     ],
     out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("comparison.html"),
+    force: Force = False,
 ) -> None:
     """Compare evaluated maps side by side, the first being the one that others are held against."""
     from exact_core.stages.compare import compare_runs
 
+    check_output(out, suffixes=(".html",), force=force)
     run = compare_runs(references, out=out)
     typer.echo(f"comparison: {out} (MLflow run {run})")
 

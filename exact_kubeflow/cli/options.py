@@ -10,8 +10,9 @@ import typer
 from exact_core.config import RunConfig
 from exact_core.recipes import RECIPES, resolve
 
-__all__ = ["Out", "Recipe", "Season", "Seed", "Set", "Tracking", "config_of"]
+__all__ = ["Force", "Out", "Recipe", "Season", "Seed", "Set", "Tracking", "config_of"]
 
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there under that name.")]
 Out = Annotated[Path, typer.Argument(help="Folder to write; refused if it holds a finished result.")]
 Recipe = Annotated[
     str,

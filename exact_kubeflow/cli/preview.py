@@ -9,7 +9,9 @@ import typer
 
 from exact_core.data.sources import default_recipe, is_source, known_sources
 from exact_core.errors import ConfigError
+from exact_core.files import check_output
 from exact_core.recipes import RECIPES, resolve
+from exact_kubeflow.cli.options import Force
 
 __all__ = ["inspect"]
 
@@ -33,6 +35,7 @@ def inspect(
     changes: Annotated[
         list[str], typer.Option("--set", metavar="KEY=VALUE", help="For a source, change a setting; may be repeated.")
     ] = [],
+    force: Force = False,
 ) -> None:
     """Look at data before training: place, dates, bands against training, tags, windows over time, on one page."""
     from exact_core.artifacts.stage_files import stage_files
@@ -40,6 +43,7 @@ def inspect(
     from exact_core.stages.preview import inspect as write_page
     from exact_core.tracking.runs import NoTracker
 
+    check_output(out, suffixes=(".html",), force=force)
     source = is_source(what)
     if not source and (recipe or changes):
         raise ConfigError(f"{what}: a dataset is shown as it was ingested; --recipe and --set are for sources")
