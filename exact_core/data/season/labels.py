@@ -26,7 +26,8 @@ from exact_core.config import SeasonConfig
 from exact_core.data.season.class_map import ClassMap, is_missing, read_class_map
 from exact_core.data.season.parcel_raster import Parcel, burn_parcels
 from exact_core.data.season.rasters import RASTERS, Grid, fit_to_grid, read_raster
-from exact_core.data.season.tags import TagTable, read_tag_table
+from exact_core.data.season.tag_tables import crop_field, read_tag_layer, read_tag_table
+from exact_core.data.season.tags import TagTable
 from exact_core.data.vectors import BY_NAME, VectorLayer, areas_of, open_layer, split_layer
 from exact_core.data.windows.dataset import VOID
 from exact_core.errors import DataError
@@ -156,29 +157,69 @@ class ClassNumbers:
         return labels
 
 
-def open_labels(folder: Path, settings: SeasonConfig) -> LabelLayer | TagTable:
-    """The labels of a source: a raster or parcels, or a table of tags.
+def open_labels(folder: Path, settings: SeasonConfig, notes: list[str]) -> LabelLayer | TagTable:
+    """The labels of a source: a raster or parcels, or tags as a table or a layer of squares.
+
+    Args:
+        folder: of the season.
+        settings: of the season.
+        notes: gets which file it is, and what lies beside it.
 
     Raises:
-        DataError: no labels, no readable class map (which a table can do without), or a wrong table.
+        DataError: no labels, no readable class map (which tags can do without), or wrong tags.
     """
-    path = _find_labels(folder, settings.labels)
-    if path.suffix.lower() != ".csv":
-        return LabelLayer(path, read_class_map(folder, settings), settings)
+    path = _find_labels(folder, settings.labels, notes)
     named = settings.classes is not None or settings.legend is not None or (folder / "labels" / "legend.csv").is_file()
-    return read_tag_table(path, read_class_map(folder, settings) if named else None)
+    if path.suffix.lower() == ".csv":
+        table = read_tag_table(path, read_class_map(folder, settings) if named else None)
+    elif layer := _tag_layer(path, settings):
+        table = read_tag_layer(layer, read_class_map(folder, settings) if named else None)
+    else:
+        return LabelLayer(path, read_class_map(folder, settings), settings)
+    notes.extend((*table.notes, *table.questions))
+    return table
 
 
-def _find_labels(folder: Path, labels: str | None) -> Path:
-    usual = ["labels/crop_type.tif", *(f"labels/parcels{suffix}" for suffix in VECTORS), "labels/tags.csv"]
-    sought = (folder / name for name in ([labels] if labels else usual))
-    path = next((path for path in sought if split_layer(path)[0].is_file()), None)
-    if path is None:
+def _tag_layer(path: Path, settings: SeasonConfig) -> VectorLayer | None:
+    """The layer, if it holds squares or points with lists of crops, rather than parcels with a code each."""
+    file, _ = split_layer(path)
+    if file.suffix.lower() not in VECTORS:
+        return None
+    if file.stem == "tags":
+        return open_layer(path, what="layer of tags")
+    if settings.attribute is not None or file.stem == "parcels":
+        return None
+    layer = open_layer(path, what="parcel layer")
+    return layer if crop_field(layer.fields) and "crop_code" not in layer.fields else None
+
+
+def _find_labels(folder: Path, labels: str | None, notes: list[str]) -> Path:
+    usual = [
+        "labels/crop_type.tif",
+        *(f"labels/parcels{suffix}" for suffix in VECTORS),
+        "labels/tags.csv",
+        *(f"labels/tags{suffix}" for suffix in VECTORS),
+    ]
+    there = [name for name in usual if (folder / name).is_file()]
+    name = labels or next(iter(there), None)
+    if name is None or not split_layer(folder / name)[0].is_file():
         raise DataError(
-            f"{folder}: no labels, looked for {labels or ', '.join(usual)}; name a label raster, a parcel layer or a "
-            f"table of tags by data.season.labels"
+            f"{folder}: no labels, looked for {labels or ', '.join(usual)}{_seen_instead(folder)}; name a label "
+            f"raster, a parcel layer or a table of tags by data.season.labels"
         )
+    path = folder / name
+    unused = [each for each in there if folder / each != split_layer(path)[0]]
+    notes.append(
+        f"labels are those of {name}"
+        + (f"; {', '.join(unused)} beside it {'is' if len(unused) == 1 else 'are'} not used" if unused else "")
+    )
     return path
+
+
+def _seen_instead(folder: Path) -> str:
+    """What lies in the folder of labels under other names."""
+    names = sorted(path.name for path in (folder / "labels").glob("*") if path.name != "legend.csv")
+    return f" (labels/ holds {', '.join(names[:5])}{', ...' if len(names) > 5 else ''})" if names else ""
 
 
 def _codes_from_raster(layer: LabelLayer, grid: Grid) -> NDArray[np.int32]:
