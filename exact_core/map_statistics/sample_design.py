@@ -13,7 +13,7 @@ import csv
 import io
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,8 @@ __all__ = [
     "check_out",
     "draw",
     "expected_accuracies",
+    "expected_error",
+    "fitting_minimum",
     "sample_size",
     "write_sample",
 ]
@@ -109,6 +111,37 @@ def sample_size(pixels: Mapping[str, int], accuracies: Mapping[str, float], *, s
     squares = sum(weights[name] * deviations[name] ** 2 for name in pixels)
     # A hair less, as 0.1 + 0.2 must not cost one more sample.
     return min(total, math.ceil(mean**2 / (standard_error**2 + squares / total) - 1e-9))
+
+
+def expected_error(allocations: Sequence[Allocation], accuracies: Mapping[str, float]) -> float:
+    """Standard error of overall accuracy that a sample promises (Olofsson et al. 2014, eq. 6, with guessed accuracies).
+
+    Args:
+        allocations: the strata, all of the map.
+        accuracies: user's accuracy that is expected of each.
+    """
+    total = sum(each.pixels for each in allocations)
+    variance = 0.0
+    for each in allocations:
+        spread = accuracies[each.name] * (1 - accuracies[each.name])
+        # Of a stratum that is all in the sample nothing is left to err about.
+        variance += (each.pixels / total) ** 2 * (1 - each.samples / each.pixels) * spread / each.samples
+    return math.sqrt(variance)
+
+
+def fitting_minimum(counts: NDArray[np.int64], classes: tuple[str, ...], *, size: int, minimum: int) -> int:
+    """The minimum of a class that a sample of a given size has room for: no more than the equal share.
+
+    Raises:
+        ConfigError: a size that gives some class fewer than two.
+    """
+    present = int((counts[: len(classes)] > 0).sum())
+    fitting = min(minimum, size // max(1, present))
+    if fitting < 2:
+        raise ConfigError(
+            f"{size} samples for {present} classes: errors need two of each; expected at least {2 * present}"
+        )
+    return fitting
 
 
 def allocate(counts: NDArray[np.int64], classes: tuple[str, ...], *, size: int, minimum: int) -> list[Allocation]:
