@@ -105,7 +105,7 @@ def predict_window(segmenter: TrainedSegmenter, dataset: WindowDataset, index: i
         device=segmenter.device,
         batch=1,
     )
-    (values,) = predictor.probabilities([index])
+    values: NDArray[np.float32] = predictor.probabilities([index])[0]
     return values
 
 

@@ -2,8 +2,8 @@
 
     python tools/prose.py [FILE ...]      # default: README.md, CONTRIBUTING.md, CHANGELOG.md and docs/**/*.md
 
-Code blocks, tables, headings, links' addresses and code spans are left out; an item of a list is at least one sentence. Aims: a mean of 16
-words a sentence at most, 0.3 semicolons and colons a sentence at most. This is a measure, not a gate.
+Code blocks, tables, headings, code spans and the addresses of links are left out. An item of a list is at least one
+sentence. The aims are at most 16 words and 0.3 semicolons and colons a sentence. This is a measure, not a gate.
 """
 
 from __future__ import annotations
