@@ -14,16 +14,14 @@ import os
 from pathlib import Path
 
 import pytest
-from exact_kubeflow.components.images import DATA, TRAIN, image
+from exact_kubeflow.components.images import image
 from exact_kubeflow.pipelines.compile import COMPILED
 from exact_kubeflow.pipelines.containers import NOBODY, docker_runner, honest_exit_codes
 from kfp import components, local
 from minio import Minio
-from mlflow import MlflowClient
 
 from exact_core.files import sha256_of
-from exact_core.storage import content_key, read_pointer
-from exact_core.tracking.runs import EXPERIMENT
+from exact_core.storage import read_pointer
 from tests.docker.conftest import EXACT, run_in
 from tests.services.servers import ACCESS_KEY, SECRET_KEY
 from tests.stac_server import StacServer
