@@ -381,7 +381,7 @@ def _label_name(address: str, name: str) -> str:
     if name in ("legend.csv", "season.yaml"):
         return name
     if suffix in VECTORS:
-        return f"parcels{suffix}"
+        return f"{'tags' if Path(name).stem == 'tags' else 'parcels'}{suffix}"
     if suffix in RASTERS:
         return "crop_type.tif"
     if suffix == ".csv":

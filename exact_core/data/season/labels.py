@@ -188,8 +188,8 @@ def open_labels(folder: Path, settings: SeasonConfig, notes: list[str]) -> Label
     path = find_labels(folder, settings.labels)
     if path is None:
         raise DataError(
-            f"{folder}: no labels, looked for {settings.labels or ', '.join(USUAL)}{_seen_instead(folder)}; name a label "
-            f"raster, a parcel layer or a table of tags by data.season.labels"
+            f"{folder}: no labels, looked for {settings.labels or ', '.join(USUAL)}{_seen_instead(folder)}; name a "
+            f"label raster, a parcel layer or a table of tags by data.season.labels"
         )
     notes.append(_which(folder, path))
     named = settings.classes is not None or settings.legend is not None or (folder / "labels" / "legend.csv").is_file()
