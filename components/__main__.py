@@ -11,6 +11,8 @@ import sys
 from kfp.dsl.executor import Executor
 
 from exact_core.cgroup import cores
+from exact_core.environment import load_environment
+from exact_core.errors import ConfigError
 
 __all__ = ["main"]
 
@@ -24,6 +26,11 @@ def main() -> None:
     name, given = sys.argv[1:3]
     logging.basicConfig(level=logging.INFO, format="[exact %(asctime)s %(levelname)s]: %(message)s", stream=sys.stdout)
     log.info("executor_input of %s: %s", name, given)
+    try:
+        load_environment()
+    except ConfigError as error:
+        log.error("%s: %s", name, error)
+        sys.exit(1)
     # Before numpy or torch is imported. Libraries count the cores of the node, not those that a container may use, and
     # threads without a core wait for each other.
     if (most := cores()) is not None:

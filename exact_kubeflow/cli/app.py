@@ -12,6 +12,7 @@ import yaml
 
 from exact_core import __version__
 from exact_core.data.sources import SOURCES, check_mapped, check_there, default_recipe, known_sources
+from exact_core.environment import load_environment
 from exact_core.errors import ConfigError, ExactError, ServiceError
 from exact_core.files import check_output
 from exact_core.recipes import RECIPES, portable, resolve
@@ -381,6 +382,7 @@ _grouped()
 def main() -> None:
     """Entry point: an ExactError or a file that cannot be used becomes a line on stderr, exit code 1."""
     try:
+        load_environment()
         app()
     except (ExactError, OSError) as error:
         sys.stderr.write(f"exact: {error}\n")

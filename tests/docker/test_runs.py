@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import sys
 
 import pytest
 from exact_kubeflow.components.images import DATA, TRAIN, image
@@ -16,14 +15,13 @@ from exact_core.files import sha256_of
 from exact_core.storage import content_key, read_pointer
 from exact_core.tracking.runs import EXPERIMENT
 from tests.conftest import TINY
-from tests.docker.conftest import USER, run_in
+from tests.docker.conftest import EXACT, USER, run_in
 from tests.services.servers import ACCESS_KEY, SECRET_KEY
 
 pytestmark = pytest.mark.docker
 
 SETTINGS = [part for setting in TINY for part in ("--set", setting)]
 HOW = ("processes", "containers")
-EXACT = [sys.executable, "-c", "from exact_kubeflow.cli.app import main; main()"]
 
 
 @pytest.fixture(scope="module")
