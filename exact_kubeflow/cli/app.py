@@ -221,6 +221,8 @@ def map_area(
     ):
         found = files.read(segmenter)
         run_stage(config, source=source, season=season, segmenter=found, out=out, tracker=tracker, part=part)
+    if not part:
+        _show_map(out)
 
 
 def join_map(
@@ -236,6 +238,14 @@ def join_map(
 
     with open_stage("join_map", resolve("season"), tracking=tracking) as tracker, stage_files(NoTracker()) as files:
         run_stage(parts=[files.read(each) for each in parts], out=out, tracker=tracker)
+    _show_map(out)
+
+
+def _show_map(folder: Path) -> None:
+    from exact_core.map_statistics.area_table import map_summary
+
+    typer.echo(map_summary(folder))
+    typer.echo(f"map: {folder / 'class.tif'} (QGIS opens it with names and colours)")
 
 
 def run(
