@@ -115,7 +115,7 @@ def _run(
         **{name: value for name, value in ALLOCATOR.items() if name not in os.environ},
     }
     runner = _runner(workdir, root, arguments["source"], settings, in_containers=in_containers)
-    succeeded, reason = False, ""
+    succeeded, reason, status = False, "", ""
     try:
         with (
             (workdir / "run.log").open("a", encoding="utf-8") as everything,
@@ -130,13 +130,16 @@ def _run(
             _for_here(pipeline)(**arguments)
         _publish(_delivered(root), workdir)
         succeeded = True
+    except KeyboardInterrupt:
+        status, reason = "KILLED", "stopped by the person who started it"
+        raise
     except RuntimeError as error:
         reason = failure.read_text(encoding="utf-8") if failure.is_file() else ANSI.sub("", str(error))
         raise ServiceError(f"the run failed: {reason}\n(everything the stages printed: {workdir}/run.log)") from error
     finally:
         shutil.rmtree(root, ignore_errors=True)
         with _environment(settings):
-            finish_pipeline_run(identity, succeeded=succeeded, reason=reason)
+            finish_pipeline_run(identity, succeeded=succeeded, reason=reason, status=status)
     shutil.rmtree(state, ignore_errors=True)
 
 
@@ -216,7 +219,7 @@ class _Console(io.TextIOBase):
         *lines, self._line = (self._line + text).split("\n")
         for line in lines:
             if task := self.TASK.search(line):
-                self._screen.write(f"== {task.group(1)}\n")
+                self._screen.write(f"== {task.group(1)} ({dt.datetime.now():%H:%M:%S})\n")
             elif (said := self.SAID.match(line)) and not self.LOG_ONLY.match(said.group(1)):
                 self._screen.write(f"{said.group(1)}\n")
         self.flush()

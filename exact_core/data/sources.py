@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import calendar
 import datetime as dt
+import difflib
 import pkgutil
 import re
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ __all__ = [
     "Survey",
     "absolute_source",
     "check_mapped",
+    "check_there",
     "default_recipe",
     "is_source",
     "known_sources",
@@ -219,8 +221,60 @@ def source_of(text: str) -> Source:
     """
     source = _find(text)
     if source is None:
-        raise ConfigError(f"unknown source {text!r}; expected {known_sources()}")
+        raise ConfigError(f"unknown source {text!r}; expected {known_sources()}{_meant(text)}")
     return source
+
+
+def check_there(text: str) -> None:
+    """Accept a source that is well formed and, if it is a folder or file of this disk, there: nothing is opened.
+
+    Raises:
+        ConfigError: what is wrong, and the nearest right form.
+    """
+    path = local_path(text)
+    if path is None or path.exists():
+        return
+    source = source_of(text)
+    near = difflib.get_close_matches(path.name, [each.name for each in _beside(path)], n=1)
+    guess = f"; did you mean {source.name}:{path.parent / near[0]}?" if near else ""
+    raise ConfigError(f"{text!r}: no such folder{guess or '; give its path'} ({source.place_help})")
+
+
+def _beside(path: Path) -> list[Path]:
+    try:
+        return [each for each in path.parent.iterdir() if each.is_dir() or each.name == "collection.json"]
+    except OSError:
+        return []
+
+
+def _meant(text: str) -> str:
+    """'; did you mean …?' with the nearest right form of what is no source, if something is near."""
+    kind, colon, place = text.partition(":")
+    names = [source.name for source in SOURCES]
+    near = difflib.get_close_matches(kind.lower(), names, n=1)
+    if text and Path(text).exists():
+        if (Path(text) / "dataset.json").is_file():
+            return f"; {text} is a window dataset, which was ingested already"
+        form = f"{_kind_of(Path(text))}:{text}"
+    elif re.match(r"(https?|s3)://", text):
+        form = f"{'season' if kind == 's3' else 'stac'}:{text}"
+    elif near:
+        found = next(source for source in SOURCES if source.name == near[0])
+        form = found.name if not found.place else f"{found.name}:{place or found.place}"
+    elif not colon and (
+        names_here := difflib.get_close_matches(text, [each.name for each in _beside(Path(text))], n=1)
+    ):
+        form = f"season:{names_here[0]}"
+    else:
+        return ""
+    return f"; did you mean {form}?"
+
+
+def _kind_of(folder: Path) -> str:
+    """The source that a folder looks like."""
+    if (folder / "metadata.geojson").exists():
+        return "pastis"
+    return "germany" if (folder / "geotransforms.csv").exists() else "season"
 
 
 def is_source(text: str) -> bool:
@@ -243,7 +297,7 @@ def parse_source(text: str) -> tuple[str, str]:
     """
     source, place = source_of(text), text.partition(":")[2]
     if bool(place) != bool(source.place) or (":" in text and not source.place):
-        raise ConfigError(f"unknown source {text!r}; expected {known_sources()}")
+        raise ConfigError(f"unknown source {text!r}; expected {known_sources()}{_meant(text)}")
     # A path on the command line loses the second slash.
     if source.place == "PATH" and (address := re.match(r"(https?):/+(.*)", place)):
         raise ConfigError(

@@ -14,6 +14,7 @@ from exact_core.manifest import publish_record
 from exact_core.mapping.cogs import MapRecord, MapResult, write_files
 from exact_core.mapping.finished_rows import FinishedRows, read_rows
 from exact_core.mapping.item import write_item
+from exact_core.mapping.qgis_style import write_style
 from exact_core.mapping.season_map import PART, PartManifest, open_part
 from exact_core.stages.stage import Stage
 from exact_core.tracking.runs import Tracker
@@ -72,6 +73,7 @@ def deliver(record: MapRecord, rows: Iterable[FinishedRows], out: Path, tracker:
     """
     result = write_files(record, rows, out)
     write_item(record, out)
+    write_style(record, out)
     files = {path.name: file_facts(path) for path in sorted(out.iterdir()) if path.name != MAP and path.is_file()}
     publish_record(out / MAP, {**_described(record, result), "files": files})
     for name in (MAP, "quicklook.png", "item.json"):

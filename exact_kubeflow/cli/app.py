@@ -11,7 +11,7 @@ import typer
 import yaml
 
 from exact_core import __version__
-from exact_core.data.sources import SOURCES, check_mapped, default_recipe, known_sources
+from exact_core.data.sources import SOURCES, check_mapped, check_there, default_recipe, known_sources
 from exact_core.environment import load_environment
 from exact_core.errors import ConfigError, ExactError, ServiceError
 from exact_core.files import check_output
@@ -24,7 +24,19 @@ from exact_kubeflow.cli import (
     preview as inspect_cli,
     transfer as transfer_cli,
 )
-from exact_kubeflow.cli.options import Force, Out, Recipe, Season, Seed, Set, Tracking, config_of, from_here, need
+from exact_kubeflow.cli.options import (
+    Force,
+    Out,
+    Recipe,
+    Season,
+    Seed,
+    Set,
+    Tracking,
+    config_of,
+    from_here,
+    goes_on,
+    need,
+)
 from exact_kubeflow.cli.store import store_app
 
 __all__ = ["app", "main"]
@@ -198,11 +210,19 @@ def map_area(
     from exact_core.stages.lifecycle import open_stage
     from exact_core.stages.map_season import map_season as run_stage
 
-    config = config_of(recipe, None, changes)
     check_mapped(source)
-    with open_stage("map_season", config, tracking=tracking) as tracker, stage_files(tracker) as files:
+    check_there(source)
+    need(segmenter=segmenter)
+    config = config_of(recipe, None, changes)
+    with (
+        goes_on("finished rows are kept; the same command goes on after them"),
+        open_stage("map_season", config, tracking=tracking) as tracker,
+        stage_files(tracker) as files,
+    ):
         found = files.read(segmenter)
         run_stage(config, source=source, season=season, segmenter=found, out=out, tracker=tracker, part=part)
+    if not part:
+        _show_map(out)
 
 
 def join_map(
@@ -218,6 +238,14 @@ def join_map(
 
     with open_stage("join_map", resolve("season"), tracking=tracking) as tracker, stage_files(NoTracker()) as files:
         run_stage(parts=[files.read(each) for each in parts], out=out, tracker=tracker)
+    _show_map(out)
+
+
+def _show_map(folder: Path) -> None:
+    from exact_core.map_statistics.area_table import map_summary
+
+    typer.echo(map_summary(folder))
+    typer.echo(f"map: {folder / 'class.tif'} (QGIS opens it with names and colours)")
 
 
 def run(
@@ -239,6 +267,7 @@ def run(
     force: Force = False,
 ) -> None:
     """Run the whole pipeline on this machine, through KFP's local runner."""
+    check_there(source)
     recipe = recipe or default_recipe(source)
     # Checked before anything starts: a misspelt key should not cost an ingest.
     config = config_of(recipe, seed, changes)
@@ -253,10 +282,15 @@ def run(
         "seed": config.seed,
         "overrides": from_here(changes),
     }
+    given = workdir is not None
     if workdir is None:
         workdir = default_workdir(arguments, supervision.value)
         typer.echo(f"results: {workdir}")
-    report = run_here(workdir, **arguments, supervision=supervision.value, in_containers=containers, force=force)
+    with goes_on(
+        f"what is trained is kept in {workdir}; the same command{'' if given else f' (or with --workdir {workdir})'} "
+        f"goes on after the last epoch"
+    ):
+        report = run_here(workdir, **arguments, supervision=supervision.value, in_containers=containers, force=force)
     typer.echo(f"report: {report}")
 
 

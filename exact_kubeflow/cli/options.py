@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +13,7 @@ from exact_core.config import RunConfig
 from exact_core.errors import ConfigError
 from exact_core.recipes import RECIPES, resolve
 
-__all__ = ["Force", "Out", "Recipe", "Season", "Seed", "Set", "Tracking", "config_of", "from_here", "need"]
+__all__ = ["Force", "Out", "Recipe", "Season", "Seed", "Set", "Tracking", "config_of", "from_here", "goes_on", "need"]
 
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there under that name.")]
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; refused if it holds a finished result.")]
@@ -58,6 +60,16 @@ def from_here(changes: list[str]) -> list[str]:
         named = equals and key.strip() in PATHS and value and "://" not in value and not here.is_absolute()
         found.append(f"{key}={here.absolute()}{value[len(str(here)) :]}" if named and here.is_file() else change)
     return found
+
+
+@contextmanager
+def goes_on(how: str) -> Iterator[None]:
+    """Say, when a person stops a command by Ctrl-C, how to go on; exit code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"\nstopped: {how}", err=True)
+        raise typer.Exit(130) from None
 
 
 def need(**places: str) -> None:

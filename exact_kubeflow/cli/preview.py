@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from exact_core.data.sources import default_recipe, is_source, known_sources
+from exact_core.data.sources import check_there, default_recipe, is_source, known_sources
 from exact_core.errors import ConfigError
 from exact_core.files import check_output
 from exact_core.recipes import RECIPES, resolve
@@ -50,6 +50,8 @@ def inspect(
 
     check_output(out, suffixes=(".html",), force=force)
     source = is_source(what)
+    if source:
+        check_there(what)
     if not source and (recipe or changes):
         raise ConfigError(f"{what}: a dataset is shown as it was ingested; --recipe and --set are for sources")
     config = resolve(recipe or (default_recipe(what) if source else "season"), seed=seed, overrides=from_here(changes))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from exact_core.data.sources import known_sources
+from exact_core.data.sources import check_there, known_sources
 from exact_kubeflow.cli.options import Recipe, Season, Set, Tracking, config_of, need
 
 __all__ = ["leave_out", "transfer"]
@@ -42,6 +42,8 @@ def transfer(
     from exact_core.stages.lifecycle import open_stage
     from exact_core.stages.transfer_report import transfer_report
 
+    if not (Path(source) / "dataset.json").is_file():
+        check_there(source)
     need(segmenter=segmenter, dataset=dataset)
     config = config_of(recipe, None, changes)
     with open_stage("transfer_report", config, tracking=tracking) as tracker, stage_files(tracker) as files:

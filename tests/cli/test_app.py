@@ -1,10 +1,13 @@
 """The commands as a person types them."""
 
+import os
+import signal
 import subprocess
 import sys
 
 import pytest
 import yaml
+from mlflow import MlflowClient
 
 from exact_core import __version__
 from tests.conftest import TINY
@@ -63,6 +66,47 @@ def test_a_value_of_another_type_is_shown_a_right_one():
     said = exact("config", "demo", "--set", "classifier.training.epochs=many").stderr
     assert "classifier.training.epochs = 'many': Input should be a valid integer" in said
     assert "; for example classifier.training.epochs=" in said
+
+
+def test_a_mistyped_source_is_refused_before_anything_starts(tmp_path):
+    """Without kfp, torch or MLflow having been imported, and without a folder or a tracking file."""
+    (tmp_path / "flanders").mkdir()
+    code = (
+        "import sys\nfrom exact_kubeflow.cli.app import main\ntry:\n    main()\nfinally:\n"
+        "    print({'kfp', 'torch', 'mlflow', 'rasterio', 'numpy'} & set(sys.modules))"
+    )
+    arguments = ["run", "--source", "flanders"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 1
+    assert done.stderr.endswith("; did you mean season:flanders?\n")
+    assert done.stdout == "set()\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["flanders"]
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path):
+    command = [sys.executable, "-c", "from exact_kubeflow.cli.app import main; main()", "run", "--workdir", "w"]
+    long = [*SETTINGS, "--set", "classifier.training.epochs=4000"]
+    process = subprocess.Popen(
+        [*command, *long],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert any("epoch" in line for line in process.stdout)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert said.endswith("stopped: what is trained is kept in w; the same command goes on after the last epoch\n")
+    assert (tmp_path / "w/.state/run.json").is_file()
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("exact").experiment_id])
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert parent.info.status == "KILLED"
+    assert not [run for run in runs if run.info.status in ("RUNNING", "FAILED")]
 
 
 def test_doctor_says_what_is_missing(tmp_path):

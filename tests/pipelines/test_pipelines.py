@@ -178,7 +178,7 @@ def test_the_screen_shows_stages_and_what_they_say(tmp_path, capsys):
     with pytest.raises(ServiceError):
         start(tmp_path / "work", source=f"pastis:{tmp_path}/nothing")
     said = capsys.readouterr().out
-    assert said.startswith("== preflight\n")
+    assert re.match(r"== preflight \(\d\d:\d\d:\d\d\)\n", said)
     assert "executor_input" not in said
     assert "executor_input" in (tmp_path / "work" / "run.log").read_text()
 
