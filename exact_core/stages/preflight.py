@@ -20,7 +20,7 @@ from typing import Literal
 from exact_core.artifacts.folders import code_version
 from exact_core.artifacts.stage_files import STORE_VARIABLE
 from exact_core.config import RunConfig
-from exact_core.data.sources import Survey, parse_source, with_season
+from exact_core.data.sources import Survey, check_whole, parse_source, with_season
 from exact_core.environment import shown, variable
 from exact_core.errors import ConfigError, ExactError, ServiceError
 from exact_core.stages.fetch import survey_source
@@ -30,7 +30,7 @@ from exact_core.storage.cache import default_cache
 from exact_core.tracking.errors import check_address
 from exact_core.tracking.runs import Tracker, server_answers, tracking_uri
 
-__all__ = ["STAGE", "Check", "checks", "preflight", "training_size"]
+__all__ = ["STAGE", "Check", "check_mappable", "checks", "preflight", "training_size"]
 
 STAGE = Stage(name="preflight", size="small", minutes=30, retries=0, reads_source=True)
 
@@ -237,6 +237,15 @@ def training_size(config: RunConfig, *, source: str, season: str) -> int:
         "dates": min(found.dates, config.data.max_dates),
     }
     return max(training_bytes(config, kind=kind, **shape) for kind in ("classifier", "segmenter"))
+
+
+def check_mappable(config: RunConfig, *, source: str, season: str) -> None:
+    """Refuse what the map at the end of a run could not be made of, before anything is trained.
+
+    Raises:
+        ConfigError: a source of cells. DataError: as `preflight` for the source.
+    """
+    check_whole(source, cells=_survey(config, source, season).cells)
 
 
 def _survey(config: RunConfig, source: str, season: str) -> Survey:

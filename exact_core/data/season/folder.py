@@ -298,23 +298,37 @@ class _Season:
 
 def _find(source: Path, settings: SeasonConfig, notes: list[str]) -> _Season:
     """The season in a folder, its files checked; no pixel is read."""
-    name, found = find_acquisitions(source, settings.bands)
-    start, length, acquisitions = clip_to_season(found, settings, source, notes)
-    check_files(acquisitions, settings.bands)
+    name, start, length, acquisitions = _listed(source, settings, notes)
     asked = settings.start or acquisitions[0].date
     return _Season(source, name, start, length, asked, acquisitions, choose_grid(acquisitions, settings.bands))
 
 
-def survey_season(source: Path, config: DataConfig) -> tuple[int, int]:
-    """What `ingest_season` would read, without a look at a pixel: the numbers of dates and of bands.
+def _listed(source: Path, settings: SeasonConfig, notes: list[str]) -> tuple[str, dt.date, int, list[Acquisition]]:
+    """Name of a folder's scene, first day and days of its season, and the acquisitions; no image is opened."""
+    name, found = find_acquisitions(source, settings.bands)
+    start, length, acquisitions = clip_to_season(found, settings, source, notes)
+    check_files(acquisitions, settings.bands)
+    return name, start, length, acquisitions
+
+
+def survey_season(source: Path, config: DataConfig, *, names: bool = False) -> tuple[int, int, None, int]:
+    """What `ingest_season` would read, without a look at a pixel: numbers of dates, of bands and of cells.
+
+    Args:
+        source: as for `ingest_season`.
+        config: as for `ingest_season`.
+        names: the images are names alone, of which none can be opened; else it is seen whether they fit together.
 
     Raises:
         ConfigError, DataError: as `ingest_season`.
     """
     folder = _folder(source)
-    settings = _settings(folder, config)
-    found = [_find(place, settings, []).acquisitions for place in _cells(folder) or [source]]
-    return max(len({each.date for each in acquisitions}) for acquisitions in found), len(settings.bands)
+    settings, cells = _settings(folder, config), _cells(folder)
+    found = [
+        _listed(place, settings, [])[3] if names else _find(place, settings, []).acquisitions
+        for place in cells or [source]
+    ]
+    return max(len({each.date for each in dates}) for dates in found), len(settings.bands), None, len(cells)
 
 
 # Settings
