@@ -22,6 +22,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.transform import array_bounds
 from rasterio.warp import transform_bounds, transform_geom
 
+from exact_core.cgroup import memory_free
 from exact_core.config import SeasonConfig
 from exact_core.data.season.class_map import ClassMap, is_missing, read_class_map
 from exact_core.data.season.parcel_raster import Parcel, burn_parcels
@@ -44,6 +45,8 @@ BEYOND = 0.05
 """Share of a scene beyond the bounds of a layer that is worth a word: outlines seldom end at the images' edges."""
 ROWS = 512
 """Rows of labels looked at together."""
+BYTES_A_PIXEL = 12
+"""Of memory while labels are made: the codes, those that they are resampled from, and the class numbers."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,15 @@ class LabelLayer:
         """Codes (H, W) on a grid, 0 background, OUTSIDE where the layer ends; text codes by `ClassMap.number`.
 
         Raises:
-            DataError: the layer cannot be read, or holds what is no code.
+            DataError: the layer cannot be read, holds what is no code, or memory has no room for the codes of the grid.
         """
+        needed, free = BYTES_A_PIXEL * grid.height * grid.width, memory_free()
+        if needed > free:
+            raise DataError(
+                f"{self.path}: the images cover {grid.width:,} x {grid.height:,} pixels like those of {grid.file}, and "
+                f"their labels take {needed / 1e9:,.1f} GB where {free / 1e9:,.1f} GB of memory are free; leave out an "
+                f"image that is much larger than the others, or make a season of each part"
+            )
         if self.path.suffix.lower() not in RASTERS:
             return _codes_from_parcels(self, grid, notes)
         if text := self.class_map.text:
