@@ -54,9 +54,10 @@ from exact_core.storage import (
 from exact_core.storage.base import check_key, digest_file, in_parallel
 from exact_core.storage.kept import KeptFolders
 from exact_core.storage.locks import exclusive
+from exact_core.storage.presign import presigned
 from exact_core.tracking.runs import Tracker
 
-__all__ = ["Arrived", "SourceState", "fetch_source", "local_place", "presign", "source_state", "survey_source"]
+__all__ = ["Arrived", "SourceState", "fetch_source", "local_place", "source_state", "survey_source"]
 
 log = logging.getLogger(__name__)
 
@@ -172,21 +173,6 @@ def _planned(fetch: Fetch) -> Plan:
         skip=fetch.skip,
         missing=fetch.missing,
     )
-
-
-def presign(bucket: str, key: str) -> str:
-    """A signed address of an object; see `exact_core.storage.presign`.
-
-    Raises:
-        ServiceError: the minio package is not installed.
-    """
-    try:
-        from exact_core.storage.presign import presigned
-    except ImportError as error:
-        raise ServiceError(
-            f"s3://{bucket}/{key}: minio is not installed: pip install 'exact-kubeflow[store]'"
-        ) from error
-    return presigned(bucket, key)
 
 
 def _arrive(config: RunConfig, source: str) -> Arrived:
@@ -330,7 +316,7 @@ def _asked(asked: StacAddress, config: RunConfig, folder: Path) -> Fetch:
         outline = folder.with_name(f"{folder.name}.area.geojson")
         outline.parent.mkdir(parents=True, exist_ok=True)
         _copy(asked.area, outline)
-    web = Web(asked.url, token_hosts=asked.token_host, sign=asked.sign, s3=presign)
+    web = Web(asked.url, token_hosts=asked.token_host, sign=asked.sign, s3=presigned)
     start, end = _days(asked, config)
     store = variable(STORE_VARIABLE)
     # One for all seasons: they may overlap.
