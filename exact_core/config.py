@@ -137,6 +137,11 @@ class SeasonConfig(Settings):
         description="label raster, parcel layer or table of tags (.csv); None: labels/crop_type.tif, then "
         "labels/parcels.*, then labels/tags.csv",
     )
+    outlines: str | None = Field(
+        None,
+        description="layer of field outlines, no crop in it, which says what pixels belong together; None: "
+        "labels/outlines.*, and where there is none, no outlines are used",
+    )
     attribute: str | None = Field(None, description="parcel attribute with the crop code; None: crop_code")
     classes: dict[int | str, str] | None = Field(None, description="crop code -> class name; None: labels/legend.csv")
     legend: Literal["hcat"] | None = Field(
@@ -208,6 +213,12 @@ class DataConfig(Settings):
     tag_share: float = Field(0.01, ge=0.0, lt=1.0, description="a crop is tagged where it covers more than this share")
     min_support: int = Field(
         0, ge=0, description="a crop that is tagged in fewer training windows of a season is refused; 0: noted at most"
+    )
+    void_tags: Literal["positive", "complete"] = Field(
+        "positive",
+        description="what tags say of a window that holds void pixels: positive, a crop that could grow there untagged "
+        "is neither there nor absent, void pixels teach nothing, and a window that is all void is left out; or "
+        "complete, void is no crop (paper)",
     )
     max_dates: int = Field(60, ge=2, description="longer series are thinned over the whole season to this many dates")
     validation_share: float = Field(0.15, ge=0.0, lt=1.0, description="share of blocks or scenes for validation")
@@ -403,6 +414,21 @@ class MasksConfig(Settings):
     )
     threshold: Annotated[float, Field(ge=0, le=1)] | Literal["borders", "otsu", "valley"] = Field(
         "borders", description="background plane in CAM units, or the rule that chooses it without masks"
+    )
+    overlaps: bool = Field(
+        True,
+        description="a crop that an overlapping window is not tagged with is ruled out in the part that it shares; "
+        "False: each window's own tags alone (paper)",
+    )
+    fields: bool = Field(
+        True,
+        description="where outlines of fields are known, one crop a field: the scores of its pixels are averaged; "
+        "outlines that images or tags contradict are left out",
+    )
+    outside: Literal["pixels", "borders", "background"] = Field(
+        "pixels",
+        description="what pixels outside of all outlines are: what they look like, as outlines may be missing; the "
+        "same, but background beside a field; or background, as outlines are of all fields",
     )
     relearn: RelearnConfig = Field(RelearnConfig(), description="how a model of single pixels learns the masks again")
     validation_masks: bool = Field(

@@ -109,7 +109,7 @@ def pastis24() -> RunConfig:
     shared = {"schedule": "published", "precision": "bf16", "flips": False}
     return RunConfig(
         recipe="pastis24",
-        data=DataConfig(pastis=PastisConfig(date_limit="cut", day_rounding="published")),
+        data=DataConfig(void_tags="complete", pastis=PastisConfig(date_limit="cut", day_rounding="published")),
         classifier=ClassifierConfig(
             encoder=EncoderConfig.model_validate({"residual": "normed", **published}),
             prototypes=PrototypeConfig(
@@ -120,7 +120,12 @@ def pastis24() -> RunConfig:
             training=TrainingConfig.model_validate({"epochs": 20, "start_rate": 1e-6, **shared}),
         ),
         masks=MasksConfig(
-            stretch="min_max", shifts=False, diffusion=0, align_corners=True, relearn=RelearnConfig(rounds=0)
+            stretch="min_max",
+            shifts=False,
+            diffusion=0,
+            align_corners=True,
+            overlaps=False,
+            relearn=RelearnConfig(rounds=0),
         ),
         segmenter=SegmenterConfig(
             encoder=EncoderConfig.model_validate(
@@ -139,7 +144,7 @@ def germany() -> RunConfig:
     built. Nothing else of the paper's settings for Germany is published: models, learning and masks are those for
     PASTIS, and which pixels it scored is not known (docs/results.md).
     """
-    data = DataConfig(germany=GermanyConfig(years=(2016,)))
+    data = DataConfig(void_tags="complete", germany=GermanyConfig(years=(2016,)))
     return pastis24().model_copy(update={"recipe": "germany", "data": data})
 
 

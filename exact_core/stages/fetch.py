@@ -25,7 +25,7 @@ from pathlib import Path, PurePosixPath
 
 from exact_core.artifacts.stage_files import STORE_VARIABLE
 from exact_core.config import RunConfig
-from exact_core.data.season.labels import VECTORS
+from exact_core.data.season.outlines import VECTORS
 from exact_core.data.season.rasters import RASTERS
 from exact_core.data.sources import Survey, parse_source, source_of
 from exact_core.data.stac.address import StacAddress, parse_address, parse_labels
@@ -373,7 +373,7 @@ def _label_name(address: str, name: str) -> str:
     if name in ("legend.csv", "season.yaml"):
         return name
     if suffix in VECTORS:
-        return f"parcels{suffix}"
+        return f"outlines{suffix}" if Path(name).stem == "outlines" else f"parcels{suffix}"
     if suffix in RASTERS:
         return "crop_type.tif"
     if suffix == ".csv":

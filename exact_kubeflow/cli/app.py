@@ -54,6 +54,10 @@ class Supervision(StrEnum):
     dense = "dense"
 
 
+Outlines = Annotated[
+    Path | None,
+    typer.Option(help="Layer of field outlines (any vector file): one crop a field, mixed and uncertain ones named."),
+]
 Dataset = Annotated[str, typer.Argument(help="The window dataset: a folder, or where it lies in a store.")]
 
 
@@ -167,6 +171,7 @@ def map_area(
     out: Out,
     season: Annotated[str, typer.Option(help="A year, or START/DAYS; default: what the source says.")] = "",
     part: Annotated[str, typer.Option(help="I/N: only the I-th of N parts, for `exact join-map`.")] = "",
+    outlines: Outlines = None,
     recipe: Recipe = "season",
     changes: Set = [],
     tracking: Tracking = True,
@@ -180,13 +185,23 @@ def map_area(
     check_mapped(source)
     with open_stage("map_season", config, tracking=tracking) as tracker, stage_files(tracker) as files:
         found = files.read(segmenter)
-        run_stage(config, source=source, season=season, segmenter=found, out=out, tracker=tracker, part=part)
+        run_stage(
+            config,
+            source=source,
+            season=season,
+            segmenter=found,
+            out=out,
+            tracker=tracker,
+            part=part,
+            outlines=outlines,
+        )
 
 
 @app.command()
 def join_map(
     parts: Annotated[list[str], typer.Argument(metavar="PART...", help="Folders of `exact map --part`, or URIs.")],
     out: Out,
+    outlines: Outlines = None,
     tracking: Tracking = True,
 ) -> None:
     """Make one map of its parts."""
@@ -196,7 +211,7 @@ def join_map(
     from exact_core.tracking.runs import NoTracker
 
     with open_stage("join_map", resolve("season"), tracking=tracking) as tracker, stage_files(NoTracker()) as files:
-        run_stage(parts=[files.read(each) for each in parts], out=out, tracker=tracker)
+        run_stage(parts=[files.read(each) for each in parts], out=out, tracker=tracker, outlines=outlines)
 
 
 @app.command()

@@ -3,6 +3,7 @@
     acquisitions            a STAC catalogue, a folder a date, or flat files: exact_core.data.season.files
     labels/                 a raster of crop codes or parcels, and a legend: exact_core.data.season.labels
                             or a table of tags: exact_core.data.season.tags
+                            outlines of fields beside them, if any: exact_core.data.season.outlines
     season.yaml             optional: any key of SeasonConfig, and `stride`; the run's own configuration goes first
 
 Axes: T dates, C bands, H W pixels.
@@ -32,10 +33,12 @@ from exact_core.data.season.images import (
     settle_offsets,
 )
 from exact_core.data.season.labels import ClassNumbers, LabelLayer, open_labels
+from exact_core.data.season.outlines import field_numbers, open_outlines
 from exact_core.data.season.rasters import Grid
 from exact_core.data.season.scene import SeasonScene
 from exact_core.data.season.tags import Placed, TagTable
 from exact_core.data.season.windows import FEWEST_BLOCKS, write_labelled, write_scene_of, write_tagged
+from exact_core.data.vectors import VectorLayer
 from exact_core.data.windows.cutting import TagNoise, check_shares, mark_self_scored, split_names
 from exact_core.data.windows.day_zero import nearest_start
 from exact_core.data.windows.writer import DatasetWriter
@@ -78,7 +81,7 @@ def ingest_season(source: Path, config: DataConfig, out: Path, *, seed: int, ori
     splits = _splits_of(cells, config, seed) if cells else [None]
     notes: list[str] = []
     seasons = _one_season([_find(place, settings, notes) for place in cells or [source]])
-    layer = open_labels(folder, settings)
+    layer, outlines = open_labels(folder, settings), open_outlines(folder, settings.outlines)
     found = layer if isinstance(layer, TagTable) else layer.classes(_present(seasons, layer), notes)
     with DatasetWriter(
         out,
@@ -97,7 +100,9 @@ def ingest_season(source: Path, config: DataConfig, out: Path, *, seed: int, ori
         noise = TagNoise()
         opened = _opened(seasons, settings, config)
         for season, images, split in zip(seasons, opened, splits, strict=True):
-            _write_one(writer, season.source, images, config, layer, found, split=split, seed=seed, noise=noise)
+            _write_one(
+                writer, season.source, images, config, layer, found, outlines, split=split, seed=seed, noise=noise
+            )
         if noted := noise.note(config.tag_share):
             writer.notes.append(noted)
         if cells:
@@ -111,6 +116,7 @@ def _write_one(
     config: DataConfig,
     layer: LabelLayer | TagTable,
     found: ClassNumbers | TagTable,
+    outlines: VectorLayer | None,
     *,
     split: str | None,
     seed: int,
@@ -128,7 +134,8 @@ def _write_one(
             return
     elif isinstance(layer, LabelLayer):
         labels = layer.labels(found, grid, writer.notes)
-    scene = SeasonScene(images, labels, window=config.window, folder=writer.out, origin=str(source))
+    fields = None if outlines is None else field_numbers(outlines, grid, writer.notes)
+    scene = SeasonScene(images, labels, window=config.window, folder=writer.out, origin=str(source), fields=fields)
     noted = len(writer.notes)
     if isinstance(found, TagTable):
         write_tagged(writer, scene, config, placed, split=split, seed=seed)
