@@ -223,6 +223,12 @@ class DataConfig(Settings):
     max_dates: int = Field(60, ge=2, description="longer series are thinned over the whole season to this many dates")
     validation_share: float = Field(0.15, ge=0.0, lt=1.0, description="share of blocks or scenes for validation")
     test_share: float = Field(0.25, ge=0.0, lt=1.0, description="share of blocks or scenes for testing")
+    fewest_squares: int = Field(
+        100,
+        ge=1,
+        description="squares of a table of tags, apart from each other, from which some are split off; fewer are all "
+        "learned from, and figures are computed on them",
+    )
     shard_windows: int = Field(64, ge=1, description="windows in a shard file")
     synthetic: SyntheticConfig = Field(SyntheticConfig(), description="the season that a synthetic source generates")
     pastis: PastisConfig = Field(
@@ -321,6 +327,9 @@ class TrainingConfig(Settings):
 
     epochs: int = Field(20, ge=1, description="passes over the training windows (paper: 20, segmenter 100)")
     batch: int = Field(48, ge=1, description="windows a step, of all processes together (paper)")
+    fewest_steps: int = Field(
+        1, ge=1, description="steps an epoch: where there are too few windows for so many, the batch is smaller"
+    )
     learning_rate: float = Field(1e-3, gt=0, description="peak rate of AdamW (paper)")
     minimum_rate: float = Field(5e-6, ge=0, description="rate at the end of the cosine (paper)")
     start_rate: float = Field(1e-5, ge=0, description="rate at the first step of the warm-up")
@@ -339,6 +348,10 @@ class TrainingConfig(Settings):
         1.0, gt=0, le=1, description="smallest share of dates kept by random date dropping; 1: off"
     )
     keep_best: bool = Field(True, description="deliver the checkpoint with the best validation figure, not the last")
+
+    def batch_of(self, windows: int) -> int:
+        """Windows a step of a training on so many windows."""
+        return max(1, min(self.batch, windows // self.fewest_steps))
 
 
 class LossConfig(Settings):

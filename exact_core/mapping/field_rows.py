@@ -47,7 +47,7 @@ class _Votes:
 
     @property
     def label(self) -> NDArray[np.int64]:
-        return self.shares.argmax(1)
+        return np.asarray(self.shares.argmax(1), np.int64)
 
     @property
     def share(self) -> NDArray[np.float64]:

@@ -61,7 +61,7 @@ def test_a_table_of_tags_is_enough(tmp_path):
     rows = "".join(f"{SEASON_LEFT + x},{SEASON_TOP - y},{'wheat' if x < 200 else 'maize'}\n" for x, y in centres)
     (tmp_path / "season/labels/tags.csv").write_text(f"x,y,crops\n{rows}")
     sizes = [setting for setting in TINY if not setting.startswith("data.")]
-    config = resolve("season", seed=1, overrides=[*sizes, "data.window=8"])
+    config = resolve("season", seed=1, overrides=[*sizes, "data.window=8", "data.fewest_squares=9"])
     source = f"season:{tmp_path / 'season'}"
     ingest(config, source=source, season="", out=tmp_path / "dataset", tracker=TRACKER)
     run_all(config, tmp_path / "dataset", tmp_path)

@@ -78,11 +78,12 @@ def _split_squares(writer: DatasetWriter, config: DataConfig, corners: list[tupl
     of = groups(corners, window=config.window)
     count = max(of) + 1
     shares = {"validation": config.validation_share, "test": config.test_share}
-    if any(shares.values()) and count >= FEWEST_BLOCKS:
+    if any(shares.values()) and count >= config.fewest_squares:
         drawn = split_names(count, **shares, seed=seed, what="squares apart from each other")
     else:
         drawn = ["train"] * count
-        mark_self_scored(writer, f"{count} squares apart from each other are too few for splits")
+        few = f"{count} squares apart from each other are fewer than data.fewest_squares, {config.fewest_squares}"
+        mark_self_scored(writer, few if any(shares.values()) else "data.validation_share and data.test_share are 0")
     writer.name_splits({f"square {number}": drawn[group] for number, group in enumerate(of)})
 
 
