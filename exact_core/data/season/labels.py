@@ -21,6 +21,7 @@ import shapely
 from numpy.typing import NDArray
 from rasterio.warp import transform_bounds
 
+from exact_core.cgroup import memory_free
 from exact_core.config import SeasonConfig
 from exact_core.data.season.class_map import ClassMap, is_missing, read_class_map
 from exact_core.data.season.outlines import VECTORS, outlines_on
@@ -31,8 +32,10 @@ from exact_core.data.vectors import BY_NAME, VectorLayer, open_layer, split_laye
 from exact_core.data.windows.dataset import VOID
 from exact_core.errors import DataError
 
-__all__ = ["ClassNumbers", "LabelLayer", "open_labels"]
+__all__ = ["USUAL", "ClassNumbers", "LabelLayer", "find_labels", "open_labels"]
 
+USUAL = ("labels/crop_type.tif", *(f"labels/parcels{suffix}" for suffix in VECTORS), "labels/tags.csv")
+"""Where labels are, relative to the season's folder, if none are named; the first of these that is there."""
 OUTSIDE = np.iinfo(np.int32).min
 """Code of a pixel that the label layer does not cover."""
 UNCODED = OUTSIDE + 1
@@ -43,6 +46,8 @@ BEYOND = 0.05
 """Share of a scene beyond the bounds of a layer that is worth a word: outlines seldom end at the images' edges."""
 ROWS = 512
 """Rows of labels looked at together."""
+BYTES_A_PIXEL = 12
+"""Of memory while labels are made: the codes, those that they are resampled from, and the class numbers."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +65,15 @@ class LabelLayer:
         """Codes (H, W) on a grid, 0 background, OUTSIDE where the layer ends; text codes by `ClassMap.number`.
 
         Raises:
-            DataError: the layer cannot be read, or holds what is no code.
+            DataError: the layer cannot be read, holds what is no code, or memory has no room for the codes of the grid.
         """
+        needed, free = BYTES_A_PIXEL * grid.height * grid.width, memory_free()
+        if needed > free:
+            raise DataError(
+                f"{self.path}: the images cover {grid.width:,} x {grid.height:,} pixels like those of {grid.file}, and "
+                f"their labels take {needed / 1e9:,.1f} GB where {free / 1e9:,.1f} GB of memory are free; leave out an "
+                f"image that is much larger than the others, or make a season of each part"
+            )
         if self.path.suffix.lower() not in RASTERS:
             return _codes_from_parcels(self, grid, notes)
         if text := self.class_map.text:
@@ -161,23 +173,22 @@ def open_labels(folder: Path, settings: SeasonConfig) -> LabelLayer | TagTable:
     Raises:
         DataError: no labels, no readable class map (which a table can do without), or a wrong table.
     """
-    path = _find_labels(folder, settings.labels)
+    path = find_labels(folder, settings.labels)
+    if path is None:
+        raise DataError(
+            f"{folder}: no labels, looked for {settings.labels or ', '.join(USUAL)}; name a label raster, a parcel "
+            f"layer or a table of tags by data.season.labels"
+        )
     if path.suffix.lower() != ".csv":
         return LabelLayer(path, read_class_map(folder, settings), settings)
     named = settings.classes is not None or settings.legend is not None or (folder / "labels" / "legend.csv").is_file()
     return read_tag_table(path, read_class_map(folder, settings) if named else None)
 
 
-def _find_labels(folder: Path, labels: str | None) -> Path:
-    usual = ["labels/crop_type.tif", *(f"labels/parcels{suffix}" for suffix in VECTORS), "labels/tags.csv"]
-    sought = (folder / name for name in ([labels] if labels else usual))
-    path = next((path for path in sought if split_layer(path)[0].is_file()), None)
-    if path is None:
-        raise DataError(
-            f"{folder}: no labels, looked for {labels or ', '.join(usual)}; name a label raster, a parcel layer or a "
-            f"table of tags by data.season.labels"
-        )
-    return path
+def find_labels(folder: Path, labels: str | None) -> Path | None:
+    """Where a source's labels are: the named file, with its layer, or the first usual one; None: nowhere."""
+    sought = (folder / name for name in ([labels] if labels else USUAL))
+    return next((path for path in sought if split_layer(path)[0].is_file()), None)
 
 
 def _codes_from_raster(layer: LabelLayer, grid: Grid) -> NDArray[np.int32]:
