@@ -205,6 +205,12 @@ class DataConfig(Settings):
     """How a source is cut into windows and splits."""
 
     window: int = Field(24, ge=4, description="window side, pixels (paper)")
+    window_metres: float | None = Field(
+        None,
+        gt=0,
+        description="window side of a season in metres: the nearest even number of pixels of its grid, at least 4; "
+        "None, or where data.window is set and this is not: data.window",
+    )
     stride: int | None = Field(
         None,
         ge=1,
@@ -623,6 +629,13 @@ class PromotionConfig(Settings):
     minimum_gain: float = Field(
         0.0, ge=-1, le=1, description="what the lower end of the difference's confidence interval must exceed, of 1"
     )
+    first_floor: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="mIoU (F1 of tags without dense labels) below which a first model, with no champion to compare "
+        "with, does not become champion",
+    )
     largest_class_loss: float = Field(
         0.1, ge=0, le=1, description="no class may lose more than this in its own figure, of 1"
     )
@@ -769,6 +782,7 @@ def override(config: RunConfig, assignments: list[str]) -> RunConfig:
     """
     data = config.model_dump(mode="json")
     names, stride = set(config.data.season.model_fields_set), "stride" in config.data.model_fields_set
+    sized: set[str] = set()
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not key.strip():
@@ -785,8 +799,11 @@ def override(config: RunConfig, assignments: list[str]) -> RunConfig:
                 raise ConfigError(f"override {assignment!r}: unknown key {'.'.join(parts[: depth + 1])!r}{near}")
             node = node[part]
         node[parts[-1]] = value
+        sized |= set(_below(parts, value, ["data"])) & {"window", "window_metres"}
         names |= set(_below(parts, value, ["data", "season"]))
         stride |= "stride" in _below(parts, value, ["data"])
+    if sized == {"window"}:
+        data["data"]["window_metres"] = None
     return _with_set(build(data, where="override"), frozenset(names), stride=stride)
 
 

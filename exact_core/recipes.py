@@ -74,7 +74,7 @@ def season() -> RunConfig:
     encoder = EncoderConfig(dim=64, temporal_depth=2, spatial_depth=2, heads=4, head_dim=16, mlp_ratio=2)
     return RunConfig(
         recipe="season",
-        data=DataConfig(window=12, max_dates=30),
+        data=DataConfig(window=12, window_metres=120, max_dates=30),
         classifier=ClassifierConfig(
             encoder=encoder,
             prototypes=PrototypeConfig(momentum=0.95),
@@ -212,7 +212,10 @@ def _completed(given: dict[str, Any], where: str) -> RunConfig:
         raise ConfigError(
             f"{where}: recipe is {name!r}; name the one that has all other settings: {', '.join(RECIPES)}"
         )
-    return build(_updated(RECIPES[name]().model_dump(mode="json"), given), where=where)
+    known = RECIPES[name]().model_dump(mode="json")
+    if isinstance(stated := given.get("data"), dict) and "window" in stated and "window_metres" not in stated:
+        known["data"]["window_metres"] = None
+    return build(_updated(known, given), where=where)
 
 
 def _updated(known: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

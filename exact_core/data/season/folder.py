@@ -34,17 +34,22 @@ from exact_core.data.season.images import (
 )
 from exact_core.data.season.labels import ClassNumbers, LabelLayer, open_labels
 from exact_core.data.season.outlines import field_numbers, open_outlines
-from exact_core.data.season.rasters import Grid
+from exact_core.data.season.rasters import Grid, pixel_metres
 from exact_core.data.season.scene import SeasonScene
 from exact_core.data.season.tags import Placed, TagTable
 from exact_core.data.season.windows import FEWEST_BLOCKS, write_labelled, write_scene_of, write_tagged
 from exact_core.data.vectors import VectorLayer
 from exact_core.data.windows.cutting import TagNoise, check_shares, mark_self_scored, split_names
+from exact_core.data.windows.dataset import CLEAR_PATCH
 from exact_core.data.windows.day_zero import nearest_start
 from exact_core.data.windows.writer import DatasetWriter
 from exact_core.errors import ConfigError, DataError
 
 __all__ = ["SeasonFile", "SeasonImages", "ingest_season", "merged", "open_season", "survey_season"]
+
+
+SMALLEST = 4
+"""Pixels on a side of the smallest window."""
 
 
 class SeasonFile(SeasonConfig):
@@ -81,6 +86,7 @@ def ingest_season(source: Path, config: DataConfig, out: Path, *, seed: int, ori
     splits = _splits_of(cells, config, seed) if cells else [None]
     notes: list[str] = []
     seasons = _one_season([_find(place, settings, notes) for place in cells or [source]])
+    config = _sized(config, seasons[0].grid, notes)
     layer, outlines = open_labels(folder, settings), open_outlines(folder, settings.outlines)
     found = layer if isinstance(layer, TagTable) else layer.classes(_present(seasons, layer), notes)
     with DatasetWriter(
@@ -107,6 +113,20 @@ def ingest_season(source: Path, config: DataConfig, out: Path, *, seed: int, ori
             writer.notes.append(noted)
         if cells:
             _check_splits(writer, config)
+
+
+def _sized(config: DataConfig, grid: Grid, notes: list[str]) -> DataConfig:
+    """The configuration with the window's side in pixels of this grid."""
+    if config.window_metres is None:
+        return config
+    pixel = pixel_metres(grid)
+    side = max(SMALLEST, round(config.window_metres / pixel / CLEAR_PATCH) * CLEAR_PATCH)
+    if abs(side * pixel - config.window_metres) > pixel:
+        notes.append(
+            f"windows are of {side} pixels of {pixel:g} m, {side * pixel:g} m, the nearest to data.window_metres = "
+            f"{config.window_metres:g} that there is"
+        )
+    return config.model_copy(update={"window": side})
 
 
 def _write_one(

@@ -136,7 +136,7 @@ def test_a_dataset_of_tags_alone(tmp_path: Path) -> None:
         for j in range(4)
     )
     root = season(tmp_path / "s", f"x,y,crops\n{rows}")
-    few = ingest(root, DataConfig(window=8))
+    few = ingest(season(tmp_path / "few", f"x,y,crops\n{rows}"), DataConfig(window=8))
     assert few.manifest.self_scored
     assert few.manifest.splits == {"train": 16, "validation": 0, "test": 0}
     assert any(
