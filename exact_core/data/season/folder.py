@@ -19,7 +19,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from exact_core.config import DataConfig, SeasonConfig, describe
@@ -32,20 +34,28 @@ from exact_core.data.season.images import (
     merge_days,
     settle_offsets,
 )
-from exact_core.data.season.labels import ClassNumbers, LabelLayer, open_labels
+from exact_core.data.season.labels import ClassNumbers, LabelLayer, find_labels, open_labels
 from exact_core.data.season.outlines import field_numbers, open_outlines
 from exact_core.data.season.rasters import Grid, pixel_metres
 from exact_core.data.season.scene import SeasonScene
 from exact_core.data.season.tags import Placed, TagTable
 from exact_core.data.season.windows import FEWEST_BLOCKS, write_labelled, write_scene_of, write_tagged
 from exact_core.data.vectors import VectorLayer
-from exact_core.data.windows.cutting import TagNoise, check_shares, mark_self_scored, split_names
-from exact_core.data.windows.dataset import CLEAR_PATCH
+from exact_core.data.windows.cutting import (
+    TagNoise,
+    check_shares,
+    mark_self_scored,
+    origins,
+    split_names,
+    tags_from_labels,
+)
+from exact_core.data.windows.dataset import CLEAR_PATCH, VOID
 from exact_core.data.windows.day_zero import nearest_start
+from exact_core.data.windows.tag_support import ALWAYS, tag_findings
 from exact_core.data.windows.writer import DatasetWriter
 from exact_core.errors import ConfigError, DataError
 
-__all__ = ["SeasonFile", "SeasonImages", "ingest_season", "merged", "open_season", "survey_season"]
+__all__ = ["SeasonFile", "SeasonImages", "ingest_season", "merged", "open_season", "survey_season", "survey_tags"]
 
 
 SMALLEST = 4
@@ -336,6 +346,66 @@ def survey_season(source: Path, config: DataConfig) -> tuple[int, int]:
     settings = _settings(folder, config)
     found = [_find(place, settings, []).acquisitions for place in _cells(folder) or [source]]
     return max(len({each.date for each in acquisitions}) for acquisitions in found), len(settings.bands)
+
+
+def survey_tags(source: Path, config: DataConfig) -> list[str]:
+    """What stands out in the tags that `ingest_season` would take, from labels alone: no image is read.
+
+    Returns:
+        Sentences as those of `tag_findings`, and the window that would teach where one does; none without labels.
+
+    Raises:
+        ConfigError, DataError: as `ingest_season`.
+    """
+    folder = _folder(source)
+    settings, config = _settings(folder, config), merged(source, config)
+    if find_labels(folder, settings.labels) is None:
+        return []
+    seasons = _one_season([_find(place, settings, []) for place in _cells(folder) or [source]])
+    config = _sized(config, seasons[0].grid, [])
+    layer = open_labels(folder, settings)
+    if isinstance(layer, TagTable):
+        placed = [layer.place(each.name, each.grid, window=config.window)[0] for each in seasons]
+        tags = [each.tags for squares in placed for each in squares]
+        return tag_findings(np.array(tags), layer.classes) if tags else []
+    classes = layer.classes(_present(seasons, layer), [])
+    scenes = [layer.labels(classes, each.grid, []) for each in seasons]
+    return [
+        *tag_findings(_tags_of(scenes, classes, config, config.window), classes.classes),
+        *_advised(scenes, classes, config, pixel_metres(seasons[0].grid)),
+    ]
+
+
+def _tags_of(
+    scenes: list[NDArray[np.uint8]], classes: ClassNumbers, config: DataConfig, window: int
+) -> NDArray[np.uint8]:
+    """Tags (N, K) of the windows of a side that fit beside each other and are not all void."""
+    parts = (
+        labels[row : row + window, col : col + window]
+        for labels in scenes
+        for row, col in origins(*labels.shape, window=window, stride=window)
+    )
+    count = len(classes.classes)
+    found = [tags_from_labels(part, classes=count, share=config.tag_share) for part in parts if (part != VOID).any()]
+    return np.array(found, np.uint8).reshape(-1, count)
+
+
+def _advised(scenes: list[NDArray[np.uint8]], classes: ClassNumbers, config: DataConfig, pixel: float) -> list[str]:
+    """The largest smaller window in which no crop is nearly always there, where one is in those that are set."""
+
+    def teaches(window: int) -> bool:
+        tags = _tags_of(scenes, classes, config, window)
+        return not len(tags) or float(tags.mean(0).max(initial=0)) <= ALWAYS
+
+    if teaches(config.window):
+        return []
+    side = next((side for side in range(config.window - 2, SMALLEST - 1, -2) if teaches(side)), None)
+    if side is None:
+        return [f"No smaller window would teach more, down to {SMALLEST} pixels: add land without that crop."]
+    return [
+        f"Windows of {side} pixels, {side * pixel:g} m (data.window_metres={side * pixel:g}), are the largest in which "
+        f"no crop is nearly always there."
+    ]
 
 
 # Settings

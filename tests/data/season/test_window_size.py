@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import rasterio
 from rasterio.transform import Affine
 
 from exact_core.config import DataConfig, SeasonConfig, override
-from exact_core.data.season.folder import ingest_season
+from exact_core.data.season.folder import ingest_season, survey_tags
 from exact_core.data.season.rasters import Grid, pixel_metres
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.recipes import resolve
@@ -56,3 +57,18 @@ def test_pixels_that_are_set_go_before_metres() -> None:
     assert override(config, ["data.window=8"]).data.window_metres is None
     assert override(config, ["data.window=8", "data.window_metres=90"]).data.window_metres == 90
     assert resolve('{"recipe": "season", "data": {"window": 8}}').data.window_metres is None
+
+
+def test_tags_are_looked_at_before_an_image_is_read(tmp_path: Path) -> None:
+    """Wheat in every second pixel pair: in all windows of 8 pixels, in half of those of 4."""
+    codes = np.zeros((64, 64), np.int32)
+    codes[:4].reshape(4, 16, 4)[:, ::2] = 100
+    codes[4:] = np.tile(codes[:4], (15, 1))
+    root = write_season(tmp_path / "s", size=(64, 64), codes=codes, legend="code,name\n100,wheat\n")
+    config = DataConfig(window=8, season=SeasonConfig(bands=("B02",)))
+    always, advice = survey_tags(root, config)
+    assert always.startswith("Nearly every window is tagged with wheat (100 %)")
+    assert advice.startswith("Windows of 4 pixels, 40 m (data.window_metres=40), are the largest")
+    assert survey_tags(root, config.model_copy(update={"window": 4})) == []
+    (root / "labels/crop_type.tif").unlink()
+    assert survey_tags(root, config) == []
