@@ -76,6 +76,9 @@ class Source:
     """(place, DataConfig) -> (TagTable or None, notes): tags of squares on those images; empty: it has none."""
     merges: str = ""
     """(place, DataConfig) -> DataConfig with what the source says of itself; empty: it says nothing."""
+    warns: str = ""
+    """(place, DataConfig) -> sentences on tags that could not teach, without reading an image; empty: none are known
+    before the source is read."""
     recipe: str = "demo"
     """The recipe that fits it where none is named."""
     checks: str = ""
@@ -114,6 +117,13 @@ class Source:
     def survey(self, place: str | Path, config: DataConfig) -> Survey:
         """Look at what is there, without reading a pixel; errors as `ingest`."""
         return Survey(*pkgutil.resolve_name(self.surveys)(*self._where(place), config))
+
+    def warnings(self, place: str | Path, config: DataConfig) -> list[str] | None:
+        """What stands out in its tags; None: that is not known before it is read."""
+        if not self.warns:
+            return None
+        found: list[str] = pkgutil.resolve_name(self.warns)(*self._where(place), config)
+        return found
 
     def open(
         self, place: str | Path, config: DataConfig, *, trained: tuple[dt.date, int] | None = None
@@ -180,6 +190,7 @@ SOURCES: tuple[Source, ...] = (
         place="PATH",
         place_help="Folder with a STAC collection, GeoTIFFs or .SAFE or .zip products, and labels; or s3://BUCKET/PREFIX.",
         checks="exact_core.data.stac.address:check_stored",
+        warns="exact_core.data.season.folder:survey_tags",
         opens="exact_core.data.season.folder:open_season",
         tags="exact_core.data.season.folder:open_tags",
         merges="exact_core.data.season.folder:merged",

@@ -28,7 +28,8 @@ from pathlib import Path, PurePosixPath
 from exact_core.artifacts.stage_files import STORE_VARIABLE
 from exact_core.config import RunConfig
 from exact_core.data.season.folder import survey_season
-from exact_core.data.season.labels import USUAL, VECTORS, find_labels
+from exact_core.data.season.labels import USUAL, find_labels
+from exact_core.data.season.outlines import VECTORS
 from exact_core.data.season.rasters import RASTERS
 from exact_core.data.sources import Survey, parse_source, source_of
 from exact_core.data.stac.address import StacAddress, parse_address, parse_labels
@@ -422,7 +423,7 @@ def _label_name(address: str, name: str) -> str:
     if name in ("legend.csv", "season.yaml"):
         return name
     if suffix in VECTORS:
-        return f"{'tags' if Path(name).stem == 'tags' else 'parcels'}{suffix}"
+        return f"{Path(name).stem if Path(name).stem in ('tags', 'outlines') else 'parcels'}{suffix}"
     if suffix in RASTERS:
         return "crop_type.tif"
     if suffix == ".csv":

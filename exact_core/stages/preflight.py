@@ -20,7 +20,7 @@ from typing import Literal
 from exact_core.artifacts.folders import code_version
 from exact_core.artifacts.stage_files import STORE_VARIABLE
 from exact_core.config import RunConfig
-from exact_core.data.sources import Survey, check_whole, parse_source, with_season
+from exact_core.data.sources import Survey, check_whole, local_path, parse_source, source_of, with_season
 from exact_core.environment import shown, variable
 from exact_core.errors import ConfigError, ExactError, ServiceError
 from exact_core.stages.fetch import survey_source
@@ -106,6 +106,7 @@ def checks(config: RunConfig | None = None, *, source: str = "", season: str = "
         asked["GPU"] = lambda: _device("auto" if config is None else config.device)
     if config is not None and source:
         asked["data"] = lambda: _data(config, source, season)
+        asked["tags"] = lambda: _tags(config, source, season)
     if config is not None and source and here:
         asked["memory"] = lambda: _fits(config, source=source, season=season)
     return [_answer(name, ask) for name, ask in asked.items()]
@@ -199,6 +200,17 @@ def _device(wanted: str) -> str:
 def _data(config: RunConfig, source: str, season: str) -> str:
     found = _survey(config, source, season)
     return f"{source}: {found.dates} dates, {found.bands} bands"
+
+
+def _tags(config: RunConfig, source: str, season: str) -> str:
+    """What stands out in the tags, as far as labels of this disk tell: it is for a person to judge, so no failure."""
+    kind, _ = parse_source(source)
+    place = local_path(source)
+    config = with_season(config, "" if season == "auto" else season, kind=kind)
+    said = None if place is None else source_of(kind).warnings(place, config.data)
+    if said is None:
+        raise NotSetError(f"{source}: known once it is read; ingest and `exact inspect` say it")
+    return " ".join(said) or "no crop is in nearly all windows, in few, or always beside another"
 
 
 def _fits(config: RunConfig, *, source: str, season: str) -> str:
