@@ -34,7 +34,7 @@ from tests.conftest import TINY
 from tests.fakes import halves, write_raster, write_season
 from tests.services.kfp_server import KfpServer
 from tests.services.servers import ACCESS_KEY, SECRET_KEY, Mlflow
-from tests.services.steps import forked_steps, run_slot
+from tests.services.steps import run_slot, watched_steps
 from tests.stac_server import StacServer
 from tests.webhook import Webhook
 
@@ -201,10 +201,10 @@ def test_two_years_of_a_region(tmp_path, machine, catalogue, seaweedfs, webhook,
             return any(tmp_path.glob("*/.state/*segmenter-*/0002.safetensors"))
         return False
 
-    with forked_steps(tmp_path) as killer:
+    with watched_steps() as killer:
         # Year one, with labels; the segmenter's training is killed after an epoch, and goes on.
         label(seaweedfs, tmp_path, 2018)
-        killer.step, killer.when = "train_segmenter", has_an_epoch
+        killer.kill, killer.when = "train_segmenter", has_an_epoch
         (steps, facts), *others = slots("2018-11-15", 3)
         assert killer.killed == ["train_segmenter"]
         assert sorted(steps) == sorted([*TRAINED, "train_segmenter"])
