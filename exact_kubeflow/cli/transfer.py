@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from exact_core.data.sources import check_there, known_sources
-from exact_kubeflow.cli.options import Recipe, Season, Set, Tracking, config_of, need
+from exact_kubeflow.cli.options import Recipe, Season, Set, Tracking, config_of, model_folder, need
 
 __all__ = ["leave_out", "transfer"]
 
@@ -27,7 +28,8 @@ def transfer(
         ),
     ] = "",
     segmenter: Annotated[
-        str, typer.Option(metavar="SEGMENTER", help="The segmenter; default: classes are told by tags.")
+        str,
+        typer.Option(metavar="SEGMENTER", help="The segmenter, or NAME@champion; default: classes are told by tags."),
     ] = "",
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for report.html and transfer.json.")] = Path(
         "transfer"
@@ -46,12 +48,16 @@ def transfer(
         check_there(source)
     need(segmenter=segmenter, dataset=dataset)
     config = config_of(recipe, None, changes)
-    with open_stage("transfer_report", config, tracking=tracking) as tracker, stage_files(tracker) as files:
+    with (
+        tempfile.TemporaryDirectory(prefix="exact-model-") as scratch,
+        open_stage("transfer_report", config, tracking=tracking) as tracker,
+        stage_files(tracker) as files,
+    ):
         transfer_report(
             config,
             source=source,
             season=season,
-            segmenter=files.read(segmenter) if segmenter else None,
+            segmenter=model_folder(segmenter, files, scratch) if segmenter else None,
             dataset=files.read(dataset) if dataset else None,
             out=out,
             tracker=tracker,
