@@ -304,17 +304,21 @@ def run(
 def compare(
     references: Annotated[
         list[str],
-        typer.Argument(metavar="RUN_OR_MODEL...", help="MLflow runs by identity; models: NAME@ALIAS, NAME/VERSION."),
+        typer.Argument(
+            metavar="MAP...",
+            help="Folders of `exact run`; MLflow runs by name or identity; models: NAME@ALIAS, NAME/VERSION.",
+        ),
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="HTML file to write.")] = Path("comparison.html"),
     force: Force = False,
 ) -> None:
     """Compare evaluated maps side by side, the first being the one that others are held against."""
-    from exact_core.stages.compare import compare_runs
+    from exact_core.stages.compare import compare_maps
 
     check_output(out, suffixes=(".html",), force=force)
-    run = compare_runs(references, out=out)
-    typer.echo(f"comparison: {out} (MLflow run {run})")
+    table, logged = compare_maps(references, out=out)
+    typer.echo(table)
+    typer.echo(f"comparison: {out}{f' (MLflow run {logged})' if logged else ''}")
 
 
 def champion(
