@@ -276,7 +276,7 @@ class Registry:
         """
 
         def ask() -> None:
-            model_id = self.client.get_model_version(name, version).model_id
+            model_id = _model_of(self.client.get_model_version(name, version))
             known = {(each.key, each.dataset_digest) for each in self.client.get_logged_model(model_id).metrics or ()}
             for key, value in figures.items():
                 # A repeated stage finds its own.
@@ -315,7 +315,8 @@ class Registry:
 
     def _version(self, found: Any, aliases: Mapping[str, str]) -> Version:
         figures: dict[str, dict[str, float]] = {}
-        for each in (self.client.get_logged_model(found.model_id).metrics or ()) if found.model_id else ():
+        model_id = _model_of(found)
+        for each in (self.client.get_logged_model(model_id).metrics or ()) if model_id else ():
             figures.setdefault(each.dataset_name or "", {})[each.key] = each.value
         return Version(
             str(found.version),
@@ -347,6 +348,12 @@ class Registry:
             if not (folder / "model.json").is_file():
                 raise DataError(f"model {name} version {version} in MLflow is no segmenter of this package")
             return Path(shutil.copytree(folder, out))
+
+
+def _model_of(version: Any) -> str:
+    """The logged model of a version, empty: none. A registry in a database tells it by the source alone."""
+    named = re.fullmatch(r"models:/(m-\w+)", str(version.source))
+    return str(version.model_id or (named[1] if named else ""))
 
 
 def _title(name: str, manifest: Mapping[str, Any]) -> str:

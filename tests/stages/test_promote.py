@@ -278,7 +278,7 @@ def test_the_model_carries_its_figures_and_the_champion_has_a_history(place, cap
     place("good", "run-2", figures={"miou_macro": 0.8})
     client = MlflowClient(tracking_uri=tracking_uri())
     first, _ = sorted(client.search_model_versions(f"name = '{NAME}'"), key=lambda each: int(each.version))
-    model = client.get_logged_model(first.model_id)
+    model = client.get_logged_model(first.source.removeprefix("models:/"))
     assert model.name.startswith(f"{NAME}-2")
     assert {(each.key, each.value, each.dataset_name) for each in model.metrics} == {
         ("miou_macro", 0.5, "synthetic"),
