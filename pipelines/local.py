@@ -15,12 +15,13 @@ import tempfile
 import uuid
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from exact_kubeflow.components.images import IMAGES, image
 from exact_kubeflow.pipelines.containers import NOBODY, docker_runner, honest_exit_codes
+from exact_kubeflow.pipelines.forked_steps import forked_steps
 from exact_kubeflow.pipelines.new_season import SCHEDULE_TIME
 from exact_kubeflow.pipelines.train_exact import train_dense, train_exact
 from kfp import local
@@ -121,7 +122,7 @@ def _run(
             (workdir / "run.log").open("a", encoding="utf-8") as everything,
             redirect_stdout(_Console(everything, sys.stdout)),
             _environment(settings),
-            honest_exit_codes() if in_containers else nullcontext(),
+            honest_exit_codes() if in_containers else forked_steps(everything),
             warnings.catch_warnings(),
         ):
             # KFP warns at every step that it passes over what a cluster would be asked for.

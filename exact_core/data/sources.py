@@ -29,6 +29,7 @@ __all__ = [
     "absolute_source",
     "check_mapped",
     "check_there",
+    "check_whole",
     "default_recipe",
     "is_source",
     "known_sources",
@@ -42,11 +43,15 @@ __all__ = [
 
 
 class Survey(NamedTuple):
-    """What a source promises without a look at a pixel. dates: at most, of a window. classes: None: not known yet."""
+    """What a source promises without a look at a pixel.
+
+    dates: at most, of a window. classes: None: not known yet. cells: of a large area; 0: it is one scene.
+    """
 
     dates: int
     bands: int
     classes: int | None = None
+    cells: int = 0
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class Source:
     """(place, DataConfig, out, *, seed): writes a window dataset; without `place` where the source needs none. Where
     it also `opens`, `origin` too: the source as it was given, whereas `place` is where that was fetched to."""
     surveys: str
-    """(place, DataConfig) -> (dates, bands) or (dates, bands, classes); without `place` likewise."""
+    """(place, DataConfig) -> the numbers of `Survey`, as many as are known; without `place` likewise."""
     place: str = ""
     """What stands after the colon, as PATH; empty: nothing does."""
     place_help: str = ""
@@ -72,6 +77,9 @@ class Source:
     """(place, DataConfig) -> (TagTable or None, notes): tags of squares on those images; empty: it has none."""
     merges: str = ""
     """(place, DataConfig) -> DataConfig with what the source says of itself; empty: it says nothing."""
+    warns: str = ""
+    """(place, DataConfig) -> sentences on tags that could not teach, without reading an image; empty: none are known
+    before the source is read."""
     recipe: str = "demo"
     """The recipe that fits it where none is named."""
     checks: str = ""
@@ -110,6 +118,13 @@ class Source:
     def survey(self, place: str | Path, config: DataConfig) -> Survey:
         """Look at what is there, without reading a pixel; errors as `ingest`."""
         return Survey(*pkgutil.resolve_name(self.surveys)(*self._where(place), config))
+
+    def warnings(self, place: str | Path, config: DataConfig) -> list[str] | None:
+        """What stands out in its tags; None: that is not known before it is read."""
+        if not self.warns:
+            return None
+        found: list[str] = pkgutil.resolve_name(self.warns)(*self._where(place), config)
+        return found
 
     def open(
         self, place: str | Path, config: DataConfig, *, trained: tuple[dt.date, int] | None = None
@@ -176,6 +191,7 @@ SOURCES: tuple[Source, ...] = (
         place="PATH",
         place_help="Folder with a STAC collection, GeoTIFFs or .SAFE or .zip products, and labels; or s3://BUCKET/PREFIX.",
         checks="exact_core.data.stac.address:check_stored",
+        warns="exact_core.data.season.folder:survey_tags",
         opens="exact_core.data.season.folder:open_season",
         tags="exact_core.data.season.folder:open_tags",
         merges="exact_core.data.season.folder:merged",
@@ -212,6 +228,24 @@ def check_mapped(text: str) -> None:
     """
     if not source_of(text).opens:
         raise ConfigError(f"{text!r}: only images of an area can be mapped; expected {known_sources(images=True)}")
+
+
+def check_whole(text: str, *, cells: int) -> None:
+    """Accept a source that a pipeline can map: one scene, or none, of which there is no map.
+
+    Args:
+        text: the source.
+        cells: that it has, as far as that is known.
+
+    Raises:
+        ConfigError: it is cut into cells.
+    """
+    if cells:
+        raise ConfigError(
+            f"{text!r} is cut into cells, and a map is made of one scene; leave cell= out of the address, or give the "
+            f"folder of one cell. To train on all cells, use `exact ingest` and the commands after it, and map cell by "
+            f"cell (exact map season:FOLDER/CELL)"
+        )
 
 
 def source_of(text: str) -> Source:

@@ -25,7 +25,7 @@ from exact_core.tracking.runs import Tracker
 from exact_core.training.loop import choose_device
 from exact_core.undefined import defined
 
-__all__ = ["STAGE", "decide", "promote", "promote_after", "read_decision"]
+__all__ = ["STAGE", "decide", "decide_first", "promote", "promote_after", "read_decision"]
 
 STAGE = Stage(name="promote", within="evaluate", size="train", minutes=240, writes={"promotion": ("metrics.json",)})
 
@@ -189,7 +189,7 @@ def _judge(
 ) -> tuple[bool, str, Comparison | None]:
     """Whether a version should take this champion's place, why, and by what comparison."""
     if champion is None:
-        return True, "the first version: no champion to compare with", None
+        return *_first(config, windows, segmenter), None
     if older := _older(registry.origin(name, version), registry.origin(name, champion)):
         return (
             False,
@@ -209,6 +209,30 @@ def _judge(
         reason = f"champion {champion} cannot map this dataset: {error}; give other classes a model of their own"
         return False, reason, None
     return *decide(comparison, config.promotion), comparison
+
+
+def decide_first(metric: str, figure: float, config: PromotionConfig) -> tuple[bool, str]:
+    """Whether a model without a champion to compare with is good enough to be one, and why.
+
+    Args:
+        metric: miou or tag_f1.
+        figure: of the model on the evaluation windows, in [0, 1]; NaN where it is not defined, which is not enough.
+        config: `first_floor` applies.
+    """
+    told = f"{metric} {100 * figure:.1f}, promotion.first_floor {100 * config.first_floor:.1f}"
+    if figure >= config.first_floor:
+        return True, f"the first version: no champion to compare with ({told})"
+    return False, (
+        f"the first version is below the floor ({told}): it stays challenger; give more tags or train longer, or move "
+        f"the alias by hand if the map is good enough"
+    )
+
+
+def _first(config: RunConfig, windows: WindowDataset, segmenter: Path) -> tuple[bool, str]:
+    if not config.promotion.first_floor:
+        return True, "the first version: no champion to compare with"
+    counts = _counts(config, windows, segmenter)
+    return decide_first(counts.metric, counts.figure, config.promotion)
 
 
 def _older(ours: Origin, theirs: Origin) -> str:

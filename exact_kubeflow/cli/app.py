@@ -82,6 +82,13 @@ class Supervision(StrEnum):
     dense = "dense"
 
 
+Outlines = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Layer of field outlines (any vector file): one crop a field, mixed and uncertain ones named.",
+    ),
+]
 Dataset = Annotated[
     str, typer.Argument(metavar="DATASET", help="The window dataset: a folder, or where it lies in a store.")
 ]
@@ -207,6 +214,7 @@ def map_area(
     out: Out,
     season: Season = "",
     part: Annotated[str, typer.Option(metavar="I/N", help="I/N: only the I-th of N parts, for `exact join-map`.")] = "",
+    outlines: Outlines = None,
     recipe: Recipe = "season",
     changes: Set = [],
     tracking: Tracking = True,
@@ -227,7 +235,16 @@ def map_area(
         stage_files(tracker) as files,
     ):
         found = model_folder(segmenter, files, scratch)
-        run_stage(config, source=source, season=season, segmenter=found, out=out, tracker=tracker, part=part)
+        run_stage(
+            config,
+            source=source,
+            season=season,
+            segmenter=found,
+            out=out,
+            tracker=tracker,
+            part=part,
+            outlines=outlines,
+        )
     if not part:
         _show_map(out)
 
@@ -235,6 +252,7 @@ def map_area(
 def join_map(
     parts: Annotated[list[str], typer.Argument(metavar="PART...", help="Folders of `exact map --part`, or URIs.")],
     out: Out,
+    outlines: Outlines = None,
     tracking: Tracking = True,
 ) -> None:
     """Make one map of its parts."""
@@ -244,7 +262,7 @@ def join_map(
     from exact_core.tracking.runs import NoTracker
 
     with open_stage("join_map", resolve("season"), tracking=tracking) as tracker, stage_files(NoTracker()) as files:
-        run_stage(parts=[files.read(each) for each in parts], out=out, tracker=tracker)
+        run_stage(parts=[files.read(each) for each in parts], out=out, tracker=tracker, outlines=outlines)
     _show_map(out)
 
 

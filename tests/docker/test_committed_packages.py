@@ -19,9 +19,11 @@ from exact_kubeflow.pipelines.compile import COMPILED
 from exact_kubeflow.pipelines.containers import NOBODY, docker_runner, honest_exit_codes
 from kfp import components, local
 from minio import Minio
+from mlflow import MlflowClient
 
 from exact_core.files import sha256_of
-from exact_core.storage import read_pointer
+from exact_core.storage import content_key, read_pointer
+from exact_core.tracking.runs import EXPERIMENT
 from tests.docker.conftest import EXACT, run_in
 from tests.services.servers import ACCESS_KEY, SECRET_KEY
 from tests.stac_server import StacServer
@@ -35,7 +37,7 @@ SHORT = ["device=cpu", "data.max_dates=6", "data.stride=12", "data.season.longes
     for model in ("classifier", "segmenter")
     for key in ("training.epochs=1", "encoder.dim=16", "encoder.temporal_depth=1")
 ]
-MAP = ("class.tif", "confidence.tif", "areas.json")
+MAP = ("class.tif", "confidence.tif")
 IMAGE_PARAMETER = "'{{$.inputs.parameters[''pipelinechannel--image'']}}'"
 SCHEDULE_TIME = "'{{$.pipeline_job_schedule_time_utc}}'"
 
@@ -51,11 +53,16 @@ def by_folder(images, servers, flanders, tmp_path_factory):
     return folder / "work"
 
 
+def client_of(servers: dict[str, str]) -> Minio:
+    """Another client than ours."""
+    endpoint = servers["AWS_ENDPOINT_URL"].removeprefix("http://")
+    return Minio(endpoint, ACCESS_KEY, SECRET_KEY, secure=False, region="us-east-1")
+
+
 @pytest.fixture(scope="module")
 def stored(servers, flanders):
     """The scene below a prefix of the S3 server."""
-    endpoint = servers["AWS_ENDPOINT_URL"].removeprefix("http://")
-    s3 = Minio(endpoint, ACCESS_KEY, SECRET_KEY, secure=False, region="us-east-1")
+    s3 = client_of(servers)
     for path in flanders.rglob("*"):
         if path.is_file():
             s3.fput_object("exact", f"scenes/flanders/{path.relative_to(flanders)}", str(path))
@@ -83,7 +90,8 @@ def run_package(images, servers, tmp_path_factory):
         root = workdir / "run"
         root.mkdir()
         if os.getuid() == 0:
-            os.chown(root, NOBODY, NOBODY)
+            for folder in (workdir, root):
+                os.chown(folder, NOBODY, NOBODY)
         text = (COMPILED / f"{name}.yaml").read_text()
         assert IMAGE_PARAMETER in text
         text = text.replace(IMAGE_PARAMETER, f"'{image()}'").replace(SCHEDULE_TIME, "'2018-12-01T00:00:00Z'")
@@ -136,6 +144,31 @@ def test_train_exact_of_a_catalogue_is_exact_run_of_the_folder_to_the_bit(traine
         assert {name: made[name] for name in names} == {name: expected[name] for name in names}, output
         compared += len(names)
     assert compared >= 6
+
+
+def test_every_step_is_recorded_and_every_folder_is_in_the_store(trained, servers):
+    """By the steps alone: nobody else here records how the run ended."""
+    client = MlflowClient(tracking_uri=servers["MLFLOW_TRACKING_URI"])
+    model = client.get_registered_model("exact-by-package")
+    assert set(model.aliases) == {"champion", "challenger"}
+    experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
+    (promoted,) = client.search_runs([experiment], "tags.`exact.model` = 'exact-by-package'")
+    parent = promoted.data.tags["mlflow.parentRunId"]
+    assert client.get_run(parent).info.status == "FINISHED"
+    runs = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'")
+    stages = {run.data.tags["exact.stage"]: run for run in runs}
+    tasks = {path.name.replace("-", "_") for path in trained.iterdir()} - {"record_status"}
+    assert set(stages) == tasks | {"promote"}
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert {run.data.tags["exact.image"] for run in runs} == {image()}
+    s3 = client_of(servers)
+    keys = {each.object_name for each in s3.list_objects("exact", recursive=True)}
+    for stage, output in {"ingest": "dataset", "train_segmenter": "segmenter", "evaluate": "evaluation"}.items():
+        pointer = trained / stage.replace("_", "-") / output
+        assert stages[stage].data.tags[f"exact.stored.{output}"] == read_pointer(pointer).uri
+        assert {f"artifacts/{content_key(digest)}" for digest in files_at(pointer).values()} <= keys
+    assert any(key.startswith("mlflow/") and key.endswith("report.html") for key in keys)
+    assert (trained / "evaluate" / "report").stat().st_size > 50_000
 
 
 def test_new_season_of_a_store_maps_with_the_champion(by_folder, run_package, stored):

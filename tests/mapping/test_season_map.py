@@ -159,7 +159,7 @@ def test_the_files_are_cloud_optimised_and_say_what_they_hold(mapped, season):
 
 def test_qgis_gets_names_and_colours(mapped):
     """The file that QGIS looks for beside class.tif, with an entry a label, in the palette of the raster itself."""
-    entries = ElementTree.parse(mapped[0] / "class.qml").findall(".//paletteEntry")  # noqa: S314 - our own file
+    entries = ElementTree.parse(mapped[0] / "class.qml").findall(".//paletteEntry")
     assert [(each.get("value"), each.get("label")) for each in entries] == [
         ("0", "background"),
         ("1", "wheat"),

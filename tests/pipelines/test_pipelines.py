@@ -52,7 +52,7 @@ def test_a_stale_file_is_noticed(tmp_path, monkeypatch):
 def test_a_compiled_pipeline_has_few_documented_parameters_with_defaults(name):
     spec = next(yaml.safe_load_all((compiler.COMPILED / name).read_text()))
     parameters = spec["root"]["inputDefinitions"]["parameters"]
-    assert len(parameters) <= 14
+    assert len(parameters) <= 15
     for parameter in parameters.values():
         assert parameter["description"]
         assert parameter.get("isOptional") or "defaultValue" in parameter

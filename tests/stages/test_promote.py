@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 from exact_core.artifacts.model_folders import load_segmenter
-from exact_core.config import override
+from exact_core.config import PromotionConfig, override
 from exact_core.data.synthetic import ingest_synthetic
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import ConfigError, ServiceError
@@ -20,7 +20,7 @@ from exact_core.mapping.predict import Predictor
 from exact_core.stages import promote as promoting
 from exact_core.stages.champion import champion
 from exact_core.stages.champions import fetch_registered
-from exact_core.stages.promote import promote, read_decision
+from exact_core.stages.promote import decide_first, promote, read_decision
 from exact_core.stages.train_segmenter import train_segmenter
 from exact_core.tracking.registry import CHALLENGER, CHAMPION, Origin, Registry
 from exact_core.tracking.runs import NoTracker, tracking_uri
@@ -77,6 +77,20 @@ def test_the_better_of_two_becomes_champion_and_the_reason_is_kept(place, tmp_pa
     said = read_decision(tmp_path / "good-run-2")
     assert "version 2" in said
     assert "| background |" in said
+
+
+def test_a_first_model_below_the_floor_does_not_become_champion(place, dataset, segmenters):
+    """The floor is the model's own figure, so that it stands just above or at it."""
+    config = load_segmenter(segmenters / "good", dataset)[2]
+    figure = promoting._counts(config, dataset, segmenters / "good").figure
+    _, record = place("good", "run-1", [f"promotion.first_floor={figure + 1e-6}"])
+    assert not record["promoted"]
+    assert record["reason"].startswith(f"the first version is below the floor (miou {100 * figure:.1f}")
+    assert aliases() == {CHALLENGER: "1"}
+    _, record = place("good", "run-2", [f"promotion.first_floor={figure}"])
+    assert record["promoted"]
+    assert aliases() == {CHALLENGER: "2", CHAMPION: "2"}
+    assert not decide_first("miou", float("nan"), PromotionConfig())[0]
 
 
 def test_a_worse_one_stays_challenger_and_says_why(place):

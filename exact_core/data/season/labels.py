@@ -10,6 +10,7 @@ legend: 0 background, 1..K crops, VOID. Axes: H W pixels, K crop classes.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,24 +19,22 @@ from typing import Any
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError
-from rasterio.transform import array_bounds
-from rasterio.warp import transform_bounds, transform_geom
+from rasterio.warp import transform_bounds
 
 from exact_core.cgroup import memory_free
 from exact_core.config import SeasonConfig
 from exact_core.data.season.class_map import ClassMap, is_missing, read_class_map
+from exact_core.data.season.outlines import VECTORS, outlines_on
 from exact_core.data.season.parcel_raster import Parcel, burn_parcels
 from exact_core.data.season.rasters import RASTERS, Grid, fit_to_grid, read_raster
 from exact_core.data.season.tag_tables import crop_field, read_tag_layer, read_tag_table
 from exact_core.data.season.tags import TagTable
-from exact_core.data.vectors import BY_NAME, VectorLayer, areas_of, open_layer, split_layer
+from exact_core.data.vectors import BY_NAME, VectorLayer, open_layer, split_layer
 from exact_core.data.windows.dataset import VOID
 from exact_core.errors import DataError
 
 __all__ = ["USUAL", "ClassNumbers", "LabelLayer", "find_labels", "open_labels"]
 
-VECTORS = (".geojson", ".gpkg", ".fgb", ".shp", ".parquet")
 USUAL = (
     "labels/crop_type.tif",
     *(f"labels/parcels{suffix}" for suffix in VECTORS),
@@ -292,10 +291,10 @@ def _parcels(layer: LabelLayer, grid: Grid, notes: list[str]) -> Iterator[Parcel
     attribute, settings = layer.settings.attribute or "crop_code", layer.settings
     order = settings.overlap_order
     file = open_layer(layer.path, what="parcel layer")
-    path, crs = file.path, file.crs
+    path = file.path
     if file.name is not None:
         notes.append(f"labels are the layer {file.name!r} of {path.name}")
-    if crs is None:
+    if file.crs is None:
         raise DataError(f"{path}: no CRS; name one in the file")
     if file.is_empty:
         raise DataError(
@@ -312,44 +311,18 @@ def _parcels(layer: LabelLayer, grid: Grid, notes: list[str]) -> Iterator[Parcel
             f"{path}: no attribute {order!r}, it has {', '.join(file.fields)}; name the one that puts overlapping "
             f"parcels in order by data.season.overlap_order, or none"
         )
-    bounds = array_bounds(grid.height, grid.width, grid.transform)
-    # A national layer has millions of parcels; only those on the scene are read.
-    try:
-        near = bounds if crs == grid.crs else transform_bounds(grid.crs, crs, *bounds)
-    except CPLE_BaseError as error:
-        raise DataError(f"{path}: its CRS does not reach the images: {error}; correct it") from error
-    unplaced = uncoded = flat = found = 0
-    for part in file.read(list(dict.fromkeys([attribute, *([order] if order else [])])), near=near):
-        values = part.columns.column(attribute).to_pylist()
-        ranks = part.columns.column(order).to_pylist() if order else [0.0] * len(values)
-        for fid, outline, value, rank in zip(part.identities.to_pylist(), part.outlines, values, ranks, strict=True):
-            where = f"{path}, parcel {fid}"
-            polygon = _outline(outline, where)
-            if polygon is None or polygon.is_empty:
-                continue
-            if not np.isfinite(shapely.get_coordinates(polygon)).all():
-                unplaced += 1
-                continue
-            polygon = areas_of(polygon)
-            if polygon.is_empty:
-                flat += 1
-                continue
-            geometry = shapely.geometry.mapping(polygon)
-            if crs != grid.crs:
-                try:
-                    geometry = transform_geom(crs, grid.crs, geometry)
-                except CPLE_BaseError as error:
-                    raise DataError(
-                        f"{where}: its coordinates {polygon.bounds} cannot be brought to {grid.crs.to_string()}: "
-                        f"{error}; correct them or the CRS of the layer, or take this parcel out"
-                    ) from error
-            if is_missing(value) and settings.missing_code != "refuse":
-                uncoded += 1
-                number = int(UNCODED) if settings.missing_code == "void" else 0
-            else:
-                number = layer.class_map.number(value, where=f"{where}: {attribute}", void=settings.void_codes)
-            found += 1
-            yield Parcel(shapely.geometry.shape(geometry), number, _rank(rank, where=f"{where}: {order}"))
+    uncoded = found = 0
+    left_out = Counter[str]()
+    for each in outlines_on(file, grid, [attribute, *([order] if order else [])], left_out):
+        value, rank = each.values[0], each.values[1] if order else 0.0
+        if is_missing(value) and settings.missing_code != "refuse":
+            uncoded += 1
+            number = int(UNCODED) if settings.missing_code == "void" else 0
+        else:
+            number = layer.class_map.number(value, where=f"{each.where}: {attribute}", void=settings.void_codes)
+        found += 1
+        yield Parcel(each.area, number, _rank(rank, where=f"{each.where}: {order}"))
+    unplaced, flat = left_out["unplaced"], left_out["flat"]
     if unplaced:
         notes.append(f"{unplaced} parcels of {path.name} have NaN or infinite coordinates and were left out")
     if flat:
@@ -395,19 +368,3 @@ def _note_extent(file: VectorLayer, grid: Grid, found: int, notes: list[str]) ->
             f"{share:.0%} of the scene lies beyond the extent of {file.path.name} and is background, though nothing is "
             f"known of it: cut the images to the layer, or add a parcel there with one of data.season.void_codes"
         )
-
-
-def _outline(data: bytes | None, where: str) -> Any:
-    """Geometry from WKB; one of NaN if its ring has NaN for both ends, which GEOS calls unclosed."""
-    with np.errstate(invalid="ignore"):
-        try:
-            # A height of NaN says nothing of the place.
-            return shapely.force_2d(shapely.from_wkb(data))
-        except shapely.errors.GEOSException as error:
-            # Any other unclosed ring can be closed.
-            if "closed" in str(error) and shapely.from_wkb(data, on_invalid="fix") is None:
-                return shapely.Point(math.nan, 0)
-            raise DataError(
-                f"{where}: invalid outline: {error}; close its rings and give each at least 4 points "
-                f"(ogr2ogr -makevalid), or take this parcel out"
-            ) from error

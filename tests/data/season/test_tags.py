@@ -284,8 +284,13 @@ def test_a_dataset_of_tags_alone(tmp_path: Path) -> None:
         for j in range(4)
     )
     root = season(tmp_path / "s", f"x,y,crops\n{rows}")
-    config = DataConfig(window=8)
-    dataset = ingest(root, config)
+    few = ingest(season(tmp_path / "few", f"x,y,crops\n{rows}"), DataConfig(window=8))
+    assert few.manifest.self_scored
+    assert few.manifest.splits == {"train": 16, "validation": 0, "test": 0}
+    assert any(
+        "16 squares apart from each other are fewer than data.fewest_squares, 100" in n for n in few.manifest.notes
+    )
+    dataset = ingest(root, DataConfig(window=8, fewest_squares=16))
     assert not dataset.manifest.has_labels
     assert not dataset.manifest.self_scored
     assert dataset.manifest.classes == ("crop0", "crop1")
@@ -304,7 +309,8 @@ def test_squares_that_share_pixels_stay_in_one_split(tmp_path: Path) -> None:
         for pair in range(12)
         for half in (0, 1)
     )
-    dataset = ingest(season(tmp_path / "s", f"x,y,crops\n{rows}", size=(64, 64)), DataConfig(window=8), seed=3)
+    config = DataConfig(window=8, fewest_squares=9)
+    dataset = ingest(season(tmp_path / "s", f"x,y,crops\n{rows}", size=(64, 64)), config, seed=3)
     covered = {}
     for split in ("train", "validation", "test"):
         mask = np.zeros((64, 64), bool)

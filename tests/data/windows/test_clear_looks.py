@@ -72,6 +72,15 @@ def test_gap_by_hand() -> None:
     assert longest_gap(np.array([5]), np.array([0.0]), 20) == (0, 20)
 
 
+def test_what_the_calendar_shows_as_one_look_ends_a_gap() -> None:
+    days = np.array([10, 30, 50])
+    # 0.985 of a look is printed as 1.0; a date that is marked # is a look; 0.4 and 0.5 are printed as 0.9.
+    assert longest_gap(days, np.array([0.0, 0.985, 0.0]), 60) == (0, 30)
+    assert longest_gap(days, np.array([0.5, 0.0, 0.485]), 60) == (0, 50)
+    assert longest_gap(days, np.array([0.0, 0.8, 0.0]), 60) == (0, 30)
+    assert longest_gap(days, np.array([0.4, 0.0, 0.5]), 60) == (0, 60)
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     looks=st.lists(st.tuples(st.integers(0, 59), st.sampled_from([0.0, 0.25, 0.5, 1.0])), min_size=1, max_size=12),
