@@ -14,6 +14,14 @@ from exact_kubeflow.cli.options import Recipe, Season, Set, Tracking, config_of,
 __all__ = ["leave_out", "transfer"]
 
 
+WITHOUT = "--set data.season.leave_out=[YYYY-MM-DD]"
+WAYS_OUT = {
+    "fine": "fine: map this season with the model",
+    "look": f"look: see the report before you publish; a date that spoils the season is left out by {WITHOUT}",
+    "do_not_publish": f"do not publish: mend the source (dates are left out by {WITHOUT}), or train on this season",
+}
+
+
 def transfer(
     source: Annotated[
         str,
@@ -41,6 +49,7 @@ def transfer(
 ) -> None:
     """Tell, without labels of a new season, whether a model will hold on it."""
     from exact_core.artifacts.stage_files import stage_files
+    from exact_core.manifest import read_record
     from exact_core.stages.lifecycle import open_stage
     from exact_core.stages.transfer_report import transfer_report
 
@@ -62,6 +71,9 @@ def transfer(
             out=out,
             tracker=tracker,
         )
+    if (out / "transfer.json").is_file():
+        record = read_record(out / "transfer.json")
+        typer.echo(f"verdict: {WAYS_OUT[record['verdict']]}")
     typer.echo(f"report: {out / 'report.html'}")
 
 
