@@ -284,7 +284,9 @@ def tracked_stage(
         except BaseException as error:
             tracker.set_tags({FAILURE_TAG: in_a_line(error)[:5000]})
             try:
-                tracker.end("FAILED", seconds=GRACE_SECONDS)
+                # What a person has stopped has not failed.
+                stopped = isinstance(error, KeyboardInterrupt)
+                tracker.end("KILLED" if stopped else "FAILED", seconds=GRACE_SECONDS)
                 if reopened:
                     patiently(lambda: _close(client, reopened), seconds=GRACE_SECONDS)
             except ServiceError as problem:

@@ -211,3 +211,10 @@ def test_the_whole_run_gets_the_settings_of_its_first_stage_and_the_headline(con
     assert parent.data.params["source"] == "season:/data/flanders 2018"
     assert parent.data.params["recipe"] == "demo"
     assert parent.info.status == "RUNNING"
+
+
+def test_what_a_person_stops_has_not_failed(config, runs):
+    with pytest.raises(KeyboardInterrupt), open_stage("ingest", config):
+        raise KeyboardInterrupt
+    (run,) = runs()
+    assert run.info.status == "KILLED"

@@ -338,9 +338,9 @@ def clip_to_season(
     """
     strange = sorted(set(settings.leave_out) - {acquisition.date for acquisition in found})
     if strange:
-        days = sorted({str(each.date) for each in found}, key=lambda day: _apart(day, strange[0]))
+        dates = sorted({str(each.date) for each in found}, key=lambda day: _apart(day, strange[0]))
         raise DataError(
-            f"{source}: no image of {strange[0]}, which data.season.leave_out names; there are {', '.join(days[:3])} "
+            f"{source}: no image of {strange[0]}, which data.season.leave_out names; there are {', '.join(dates[:3])} "
             f"near it"
         )
     if settings.leave_out:
