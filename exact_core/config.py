@@ -191,6 +191,9 @@ class SeasonConfig(Settings):
     min_clear: float = Field(
         0.0, ge=0, lt=1, description="dates with a smaller clear share are left out; 0: their clear parts are used"
     )
+    leave_out: tuple[dt.date, ...] = Field(
+        (), description="dates that are not read, as one whose clouds the scene classification calls clear"
+    )
     longest_gap: int = Field(
         120, ge=1, description="days of the season that may pass without a clear look at an average place"
     )
