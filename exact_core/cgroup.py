@@ -1,15 +1,16 @@
-"""What the container that this process runs in may use: its control group's limits, of version 2 or 1."""
+"""What this process may use: what the machine has, and the limits of its control groups, of version 2 or 1."""
 
 from __future__ import annotations
 
 import math
+import resource
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["cores", "memory_left"]
+__all__ = ["cores", "memory_free", "memory_left"]
 
-CGROUPS, OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+CGROUPS, OWN_CGROUP, MEMINFO = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"), Path("/proc/meminfo")
 
 
 def cores() -> int | None:
@@ -24,6 +25,21 @@ def cores() -> int | None:
     if quota is None or period is None or quota <= 0 or period <= 0:
         return None
     return max(1, math.ceil(quota / period))
+
+
+def memory_free() -> int:
+    """Bytes that this process may still take: the least that the machine, its control groups and its own limit leave.
+
+    Where none of them is known, 2^63.
+    """
+    limits = [] if (left := memory_left()) is None else [left]
+    for line in MEMINFO.read_text().splitlines() if MEMINFO.is_file() else []:
+        if line.startswith("MemAvailable:"):
+            limits.append(int(line.split()[1]) * 1024)
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if soft != resource.RLIM_INFINITY:
+        limits.append(soft)
+    return min(limits, default=2**63)
 
 
 def memory_left() -> int | None:

@@ -19,6 +19,7 @@ from exact_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from exact_core.data.season.folder import SeasonImages
+    from exact_core.data.season.tags import TagTable
 
 __all__ = [
     "SOURCES",
@@ -69,6 +70,8 @@ class Source:
     """What that is, for the command line."""
     opens: str = ""
     """(place, DataConfig, *, trained) -> SeasonImages, where there are images of an area, which can be mapped."""
+    tags: str = ""
+    """(place, DataConfig) -> (TagTable or None, notes): tags of squares on those images; empty: it has none."""
     merges: str = ""
     """(place, DataConfig) -> DataConfig with what the source says of itself; empty: it says nothing."""
     recipe: str = "demo"
@@ -126,6 +129,17 @@ class Source:
         images: SeasonImages = pkgutil.resolve_name(self.opens)(*self._where(place), config, trained=trained)
         return images
 
+    def tagged(self, place: str | Path, config: DataConfig) -> tuple[TagTable | None, list[str]]:
+        """Tags of squares on the images, None where labels are others or there are none; and what is said of them.
+
+        Raises:
+            ConfigError, DataError: labels that ingest would refuse.
+        """
+        if not self.tags:
+            return None, []
+        found: tuple[TagTable | None, list[str]] = pkgutil.resolve_name(self.tags)(*self._where(place), config)
+        return found
+
     def _where(self, place: str | Path) -> tuple[Any, ...]:
         return (Path(place),) if self.place else ()
 
@@ -165,6 +179,7 @@ SOURCES: tuple[Source, ...] = (
         place_help="Folder with a STAC collection, GeoTIFFs or .SAFE or .zip products, and labels; or s3://BUCKET/PREFIX.",
         checks="exact_core.data.stac.address:check_stored",
         opens="exact_core.data.season.folder:open_season",
+        tags="exact_core.data.season.folder:open_tags",
         merges="exact_core.data.season.folder:merged",
         recipe="season",
     ),
@@ -176,6 +191,7 @@ SOURCES: tuple[Source, ...] = (
         place="URL",
         place_help="Address of the catalogue, and as its query what is read: ?collection=NAME&bbox=W,S,E,N&cloud=60.",
         opens="exact_core.data.season.folder:open_season",
+        tags="exact_core.data.season.folder:open_tags",
         recipe="season",
         checks="exact_core.data.stac.address:check_address",
         merges="exact_core.data.season.folder:merged",

@@ -20,6 +20,7 @@ import logging
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -27,18 +28,18 @@ from pathlib import Path, PurePosixPath
 from exact_core.artifacts.stage_files import STORE_VARIABLE
 from exact_core.config import RunConfig
 from exact_core.data.season.folder import survey_season
-from exact_core.data.season.labels import VECTORS
+from exact_core.data.season.labels import USUAL, VECTORS, find_labels
 from exact_core.data.season.rasters import RASTERS
 from exact_core.data.sources import Survey, parse_source, source_of
 from exact_core.data.stac.address import StacAddress, parse_address, parse_labels
 from exact_core.data.stac.fetch import Fetch, FetchedFile, fetch_cells, fetch_season
 from exact_core.data.stac.grid import area_of, cells
-from exact_core.data.stac.plan import make_plan
+from exact_core.data.stac.plan import Plan, make_plan
 from exact_core.data.stac.search import Wanted, open_source
 from exact_core.data.stac.web import Token, Web, without_secrets
 from exact_core.environment import variable
 from exact_core.errors import ConfigError, CorruptError, DataError, ServiceError
-from exact_core.files import link_or_copy
+from exact_core.files import link_or_copy, sha256_of
 from exact_core.storage import (
     Store,
     content_key,
@@ -50,18 +51,19 @@ from exact_core.storage import (
     publish_folder,
     read_pointer,
 )
-from exact_core.storage.base import check_key, digest_file
+from exact_core.storage.base import check_key, digest_file, in_parallel
 from exact_core.storage.kept import KeptFolders
 from exact_core.storage.locks import exclusive
 from exact_core.tracking.runs import Tracker
 
-__all__ = ["Arrived", "fetch_source", "local_place", "presign", "survey_source"]
+__all__ = ["Arrived", "SourceState", "fetch_source", "local_place", "presign", "source_state", "survey_source"]
 
 log = logging.getLogger(__name__)
 
 MANIFESTS = ("collection.json", "cells.json")
 """Of folders of fetched images: one scene, or one a cell."""
 CATALOGUES = ("collection.json", "catalog.json")
+SETTINGS = "season.yaml"
 
 
 @dataclass
@@ -129,7 +131,10 @@ def fetch_source(config: RunConfig, *, source: str, tracker: Tracker) -> Arrived
 
 def local_place(config: RunConfig, source: str) -> Path | str:
     """The file or folder of this disk that holds what a source names, fetched if need be; errors as `fetch_source`."""
-    return _arrive(config, source).folder
+    found = _arrive(config, source)
+    for note in found.notes:
+        log.info("fetch: note: %s", note)
+    return found.folder
 
 
 def survey_source(config: RunConfig, source: str) -> Survey:
@@ -152,7 +157,13 @@ def survey_source(config: RunConfig, source: str) -> Survey:
         config = config.model_copy(update={"data": config.data.model_copy(update={"season": last})})
     asked = parse_address(place)
     fetch = _asked(asked, config, _folder_of(place))
-    plan = make_plan(
+    cut = 0 if asked.cell is None else sum(1 for _ in cells(fetch.wanted.geometry, asked.cell, asked.crs))
+    return Survey(len({item.moment.date() for item in _planned(fetch).items}), len(fetch.bands), cells=cut)
+
+
+def _planned(fetch: Fetch) -> Plan:
+    """The images of a search."""
+    return make_plan(
         fetch.web,
         fetch.source.items(fetch.wanted),
         fetch.wanted,
@@ -161,8 +172,6 @@ def survey_source(config: RunConfig, source: str) -> Survey:
         skip=fetch.skip,
         missing=fetch.missing,
     )
-    cut = 0 if asked.cell is None else sum(1 for _ in cells(fetch.wanted.geometry, asked.cell, asked.crs))
-    return Survey(len({item.moment.date() for item in plan.items}), len(fetch.bands), cells=cut)
 
 
 def presign(bucket: str, key: str) -> str:
@@ -427,7 +436,7 @@ def _label_name(address: str, name: str) -> str:
     if name in ("legend.csv", "season.yaml"):
         return name
     if suffix in VECTORS:
-        return f"parcels{suffix}"
+        return f"{'tags' if Path(name).stem == 'tags' else 'parcels'}{suffix}"
     if suffix in RASTERS:
         return "crop_type.tif"
     if suffix == ".csv":
@@ -487,3 +496,111 @@ def _download(url: str, target: Path) -> None:
         ) from error
     os.replace(partial, target)
     record.write_text(etag, encoding="utf-8")
+
+
+# What a source is now
+
+
+@dataclass(frozen=True)
+class SourceState:
+    """What a source holds at a moment: two of its states are equal if nothing in it has changed."""
+
+    images: str
+    """Digest of the images, and of all else but labels."""
+    labels: str
+    """Digest of the labels."""
+    labelled: bool
+    """Whether there are labels to learn from."""
+
+
+def source_state(config: RunConfig, source: str) -> SourceState:
+    """What a source holds now, by names, sizes and times or ETags; no image is read. Errors as `fetch_source`."""
+    place = parse_source(source)[1]
+    if _scheme(place) in ("http", "https"):
+        return _state_of_catalogue(config, parse_address(place), _folder_of(place))
+    if not source_of(source).opens:
+        return SourceState(_digest(_files(Path(place))) if place else "", "", labelled=True)
+    address, labels = parse_labels(place) if _scheme(place) else (place, ())
+    if _scheme(place):
+        files, named = _stored_files(address, config, source)
+        labelled = any(name in files for name in ([named] if named else USUAL))
+    else:
+        folder = Path(address).parent if Path(address).is_file() else Path(address)
+        files = _files(folder)
+        named = source_of(source).settings(folder, config.data).season.labels
+        labelled = find_labels(folder, named) is not None
+    images = {name: facts for name, facts in files.items() if not name.startswith("labels/") and name != named}
+    of_labels: list[object] = [[name, facts] for name, facts in files.items() if name not in images]
+    if labels:
+        of_labels, labelled = _state_of_labels(labels, config, _folder_of(address))
+    return SourceState(_digest(images), _digest(of_labels), labelled)
+
+
+def _state_of_catalogue(config: RunConfig, asked: StacAddress, folder: Path) -> SourceState:
+    fetch = _asked(asked, config, folder)
+    plan = _planned(fetch)
+    # Where images may be missing, one that is there again is another state: its season is worth making anew.
+    gone = _unreadable(fetch, plan) if fetch.missing else set()
+    images = [[item.id, item.digest] for item in plan.items if item.id not in gone]
+    labels, labelled = _state_of_labels(asked.labels, config, folder)
+    return SourceState(_digest([images, plan.crs, plan.bounds, fetch.bands]), _digest(labels), labelled)
+
+
+def _unreadable(fetch: Fetch, plan: Plan) -> set[str]:
+    """Images of which a file does not answer."""
+    gone = set()
+    assets = [(item, asset) for item in plan.items for asset in item.assets.values()]
+
+    def answers(href: str, where: str) -> bool:
+        try:
+            fetch.web.head(href, where=where)
+        except (DataError, ServiceError):
+            return False
+        return True
+
+    told = in_parallel(lambda each: answers(each[1].href, each[0].id), assets, workers=fetch.workers)
+    for (item, _), there in zip(assets, told, strict=True):
+        gone |= set() if there else {item.id}
+    return gone
+
+
+def _state_of_labels(addresses: tuple[str, ...], config: RunConfig, folder: Path) -> tuple[list[object], bool]:
+    """Digests of the files at the addresses of labels, and whether they can be learned from."""
+    aside = folder.with_name(f"{folder.name}.looked")
+    aside.mkdir(parents=True, exist_ok=True)
+    with exclusive(aside.with_name(f"{aside.name}.lock")):
+        _place_labels(addresses, aside, _year(config), Arrived(aside, ""))
+        files = sorted(path for path in aside.rglob("*") if path.is_file())
+        found: list[object] = [[path.relative_to(aside).as_posix(), sha256_of(path)] for path in files]
+        return found, find_labels(aside, config.data.season.labels) is not None
+
+
+def _files(folder: Path) -> dict[str, list[object]]:
+    """Sizes and times of all files below a folder."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    if not paths:
+        raise DataError(f"{folder}: no files here; check the path of the source")
+    facts = {path.relative_to(folder).as_posix(): path.stat() for path in paths}
+    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in facts.items()}
+
+
+def _stored_files(address: str, config: RunConfig, source: str) -> tuple[dict[str, list[object]], str | None]:
+    """Sizes and ETags, or digests, of what lies under an address in a store, and the labels that its settings name."""
+    name = PurePosixPath(address).name
+    if name.endswith(".json") and name not in CATALOGUES:
+        pointer = read_pointer(address)
+        files = (*pointer.files, pointer.manifest)
+        return {each.name: [each.size, each.sha256] for each in files}, config.data.season.labels
+    base = address.removesuffix(f"/{name}") if name in CATALOGUES else address.rstrip("/")
+    store = open_store(base)
+    found: dict[str, list[object]] = {each.key: [each.size, each.etag] for each in store.listed()}
+    if not found:
+        raise DataError(f"{base}: nothing lies there; check the address, or put the files there")
+    with tempfile.TemporaryDirectory() as aside:
+        if SETTINGS in found:
+            (Path(aside) / SETTINGS).write_bytes(store.read(SETTINGS))
+        return found, source_of(source).settings(Path(aside), config.data).season.labels
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from exact_core.data.sources import check_whole, parse_source
+from exact_core.data.sources import check_whole, parse_source, source_of
 from exact_core.data.stac.address import parse_address
 from exact_core.errors import ConfigError
 from exact_core.recipes import resolve
 from exact_core.stages.plan_map import check_parts
+from exact_core.stages.publish_map import map_region
 from exact_core.stages.record_status import check_webhook
 from exact_core.stages.resolve_season import check_season, season_rule
 from exact_core.stages.run import ALWAYS, IF_NO_CHAMPION, NEVER, SUPERVISION
@@ -44,6 +45,8 @@ def check_parameters(given: Mapping[str, Any]) -> None:
         check_parts(given["map_parts"], int(given["most_parts"]))
         if int(given["most_parts"]) > 1 and given.get("source"):
             check_whole(given["source"], cells=_cells(given["source"]))
+    if "map_name" in given and (given["map_name"] or source_of(given["source"]).opens):
+        map_region(given["map_name"], given["source"])
     if "season_start" in given and "season_days" in given:
         season_rule(str(given["season_start"]), int(given["season_days"]))
 

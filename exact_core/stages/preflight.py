@@ -26,6 +26,7 @@ from exact_core.errors import ConfigError, ExactError, ServiceError
 from exact_core.stages.fetch import survey_source
 from exact_core.stages.stage import Stage
 from exact_core.storage import open_store
+from exact_core.storage.cache import default_cache
 from exact_core.tracking.errors import check_address
 from exact_core.tracking.runs import Tracker, server_answers, tracking_uri
 
@@ -94,10 +95,13 @@ def checks(config: RunConfig | None = None, *, source: str = "", season: str = "
     """
     asked: dict[str, Callable[[], str]] = {
         "code": _code,
-        "folder for temporary files": _temporary,
+        "folder for temporary files": lambda: _writable(Path(tempfile.gettempdir())),
         "object store": _store,
         "MLflow": _tracking,
     }
+    if config is None:
+        # A run says itself where it writes.
+        asked |= {"current folder": lambda: _writable(Path.cwd()), "cache": _cache}
     if here:
         asked["GPU"] = lambda: _device("auto" if config is None else config.device)
     if config is not None and source:
@@ -132,11 +136,19 @@ def _code() -> str:
     return ", ".join(named)
 
 
-def _temporary() -> str:
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(b"x")
-    disk = os.statvfs(tempfile.gettempdir())
-    return f"{tempfile.gettempdir()} can be written, {disk.f_bavail * disk.f_frsize / 1e9:,.1f} GB free"
+def _writable(folder: Path) -> str:
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder) as file:
+            file.write(b"x")
+    except OSError as error:
+        raise ServiceError(f"{folder} cannot be written: {error.strerror or error}; work in another folder") from error
+    disk = os.statvfs(folder)
+    return f"{folder} can be written, {disk.f_bavail * disk.f_frsize / 1e9:,.1f} GB free"
+
+
+def _cache() -> str:
+    cache = default_cache()
+    return f"{_writable(cache.root)}; EXACT_CACHE_DIR names another"
 
 
 def _store() -> str:

@@ -10,10 +10,12 @@
     locks.py       one process at a time on a file
     mirror.py      a folder kept equal to a prefix of a store that others write to
     presign.py     addresses of objects that carry a signature
+    leases.py      claims as objects: one at a time does what many might
     folders.py     an artifact folder as objects under their digests and one small pointer
 
 Nothing relies on conditional writes or on the order of listings: objects are named by their content, so writing one
-twice writes the same, and a pointer is written last, so a half published folder is never found.
+twice writes the same, and a pointer is written last, so a half published folder is never found. Claims rely on a
+listing that shows what was written before it.
 """
 
 from exact_core.storage.base import ObjectInfo, Progress, Store, StoreOptions, content_key

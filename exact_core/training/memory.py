@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from exact_core.cgroup import memory_left
+from exact_core.cgroup import memory_free
 from exact_core.config import ClassifierConfig, RunConfig, SegmenterConfig
 from exact_core.data.windows.batches import Series
 from exact_core.models.classifier import TagClassifier
@@ -67,14 +65,7 @@ def available_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free)
-    limits = [] if (left := memory_left()) is None else [left]
-    for line in Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").is_file() else []:
-        if line.startswith("MemAvailable:"):
-            limits.append(int(line.split()[1]) * 1024)
-    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if soft != resource.RLIM_INFINITY:
-        limits.append(soft)
-    return min(limits, default=2**63)
+    return memory_free()
 
 
 def _saved_bytes(forward: Callable[[], object], *, keep: set[int]) -> int:

@@ -31,6 +31,48 @@ def test_help_names_the_commands():
     assert exact("version").stdout.strip() == __version__
 
 
+def test_help_is_grouped_and_short_options_answer():
+    said = exact("-h").stdout
+    groups = ["From data to a map", "What a map says", "Models and seasons", "Single stages", "On a cluster"]
+    places = [said.index(group) for group in groups]
+    assert places == sorted(places)
+    assert said.index("From data") < said.index("│ run ") < said.index("│ inspect ") < said.index("What a map says")
+    assert "--install-completion" in said
+    assert exact("--version").stdout.strip() == __version__
+    shown = exact("map", "-h").stdout
+    assert "SOURCE SEGMENTER OUT" in shown
+    assert "YEAR|START/DAYS" in shown
+
+
+def test_what_is_missing_is_named_at_once(tmp_path):
+    done = exact("evaluate", "d", "s", "e", "--classifier", "c", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == "exact: not there: DATASET d, SEGMENTER s, CLASSIFIER c; name what an earlier command wrote\n"
+
+
+def test_a_path_of_a_setting_is_one_of_the_current_folder(tmp_path):
+    write_season(tmp_path / "s")
+    (tmp_path / "s/labels/crop_type.tif").rename(tmp_path / "mine.tif")
+    options = ["--no-tracking", "--set", "data.season.labels=mine.tif"]
+    done = exact("ingest", "season", "s", "d", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"labels are those of {tmp_path}/mine.tif" in done.stdout
+
+
+def test_a_value_of_another_type_is_shown_a_right_one():
+    said = exact("config", "demo", "--set", "classifier.training.epochs=many").stderr
+    assert "classifier.training.epochs = 'many': Input should be a valid integer" in said
+    assert "; for example classifier.training.epochs=" in said
+
+
+def test_doctor_says_what_is_missing(tmp_path):
+    said = exact("doctor", cwd=tmp_path)
+    assert said.returncode == 0, said.stdout
+    assert f"ok       current folder: {tmp_path} can be written" in said.stdout
+    assert "ok       cache: " in said.stdout
+    assert said.stdout.splitlines()[-1].startswith("nothing fails; missing, which some runs need: object store")
+
+
 def test_the_old_address_of_the_command_line_still_answers():
     said = subprocess.run(
         [sys.executable, "-m", "exact_core.cli", "version"], capture_output=True, text=True, check=True

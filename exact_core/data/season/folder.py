@@ -2,7 +2,7 @@
 
     acquisitions            a STAC catalogue, a folder a date, or flat files: exact_core.data.season.files
     labels/                 a raster of crop codes or parcels, and a legend: exact_core.data.season.labels
-                            or a table of tags: exact_core.data.season.tags
+                            or tags of squares: exact_core.data.season.tag_tables
     season.yaml             optional: any key of SeasonConfig, and `stride`; the run's own configuration goes first
 
 Axes: T dates, C bands, H W pixels.
@@ -34,6 +34,7 @@ from exact_core.data.season.images import (
 from exact_core.data.season.labels import ClassNumbers, LabelLayer, open_labels
 from exact_core.data.season.rasters import Grid
 from exact_core.data.season.scene import SeasonScene
+from exact_core.data.season.tag_checks import check_places, check_sizes, contradictions
 from exact_core.data.season.tags import Placed, TagTable
 from exact_core.data.season.windows import FEWEST_BLOCKS, write_labelled, write_scene_of, write_tagged
 from exact_core.data.windows.cutting import TagNoise, check_shares, mark_self_scored, split_names
@@ -41,7 +42,7 @@ from exact_core.data.windows.day_zero import nearest_start
 from exact_core.data.windows.writer import DatasetWriter
 from exact_core.errors import ConfigError, DataError
 
-__all__ = ["SeasonFile", "SeasonImages", "ingest_season", "merged", "open_season", "survey_season"]
+__all__ = ["SeasonFile", "SeasonImages", "ingest_season", "merged", "open_season", "open_tags", "survey_season"]
 
 
 class SeasonFile(SeasonConfig):
@@ -78,7 +79,7 @@ def ingest_season(source: Path, config: DataConfig, out: Path, *, seed: int, ori
     splits = _splits_of(cells, config, seed) if cells else [None]
     notes: list[str] = []
     seasons = _one_season([_find(place, settings, notes) for place in cells or [source]])
-    layer = open_labels(folder, settings)
+    layer = open_labels(folder, settings, notes)
     found = layer if isinstance(layer, TagTable) else layer.classes(_present(seasons, layer), notes)
     with DatasetWriter(
         out,
@@ -121,9 +122,12 @@ def _write_one(
     grid = images.grid
     labels, placed = None, list[Placed]()
     if isinstance(found, TagTable):
+        if split is None:
+            writer.notes.extend(check_sizes(found, grid, window=config.window))
         placed, outside = found.place(images.name, grid, window=config.window)
         if split is None:
-            _check_placed(found, placed, outside, writer.notes, source)
+            writer.notes.extend(check_places(found, outside, grid, window=config.window, source=str(source)))
+        writer.notes.extend(contradictions(found, grid, window=config.window))
         if not placed:
             return
     elif isinstance(layer, LabelLayer):
@@ -137,16 +141,6 @@ def _write_one(
     else:
         write_labelled(writer, scene, config, seed=seed, noise=noise)
     writer.notes[noted:noted] = describe_counts(scene.changed)
-
-
-def _check_placed(table: TagTable, placed: list[Placed], outside: int, notes: list[str], source: Path) -> None:
-    if not placed:
-        raise DataError(
-            f"{table.path}: none of its {len(table.rows)} squares lies in the images of {source}; check the columns "
-            f"(lon,lat are degrees, x,y are in the CRS of the images), or the area"
-        )
-    if outside:
-        notes.append(f"{outside} of {len(table.rows)} squares of {table.path.name} do not lie in the images")
 
 
 # Several scenes
@@ -233,6 +227,18 @@ def open_season(source: Path, config: DataConfig, *, trained: tuple[dt.date, int
     if trained is not None:
         season = _as_trained(season, *trained, notes)
     return _open(season, settings, config, notes)
+
+
+def open_tags(source: Path, config: DataConfig) -> tuple[TagTable | None, list[str]]:
+    """The tags of squares that `ingest_season` would read, None where its labels are others; and what it would note.
+
+    Raises:
+        ConfigError, DataError: as `ingest_season`.
+    """
+    folder = _folder(source)
+    notes: list[str] = []
+    labels = open_labels(folder, _settings(folder, config), notes)
+    return labels if isinstance(labels, TagTable) else None, notes
 
 
 def _as_trained(season: _Season, start: dt.date, days: int, notes: list[str]) -> _Season:

@@ -40,7 +40,7 @@ def season(root: Path, legend: str, codes: Any, *, file: str = "parcels.gpkg", *
 def labelled(root: Path, grid: Grid | None = None, **settings: Any) -> tuple[tuple[str, ...], list[int], list[str]]:
     """Names of the classes, the labels of the first row's columns 4 and 28, and the notes."""
     grid = grid or Grid(rasterio.crs.CRS.from_epsg(32631), from_origin(LEFT, TOP, 10, 10), 32, 32, root)
-    layer = open_labels(root, SeasonConfig(**settings))
+    layer = open_labels(root, SeasonConfig(**settings), [])
     assert isinstance(layer, LabelLayer)
     notes: list[str] = []
     classes = layer.classes(layer.present(grid), notes)
@@ -186,3 +186,11 @@ def test_codes_that_eurocrops_legend_does_not_list_are_what_is_above_them(tmp_pa
     root = season(tmp_path / "b", "", np.array([3301010302, 3399000000]))
     with pytest.raises(DataError, match="crop_code is 3399000000, which is in neither the legend hcat nor"):
         labelled(root, legend="hcat")
+
+
+def test_a_grid_whose_labels_have_no_room_in_memory(tmp_path):
+    """As where one file says pixels of a thousand kilometres: refused before anything is allocated."""
+    root = season(tmp_path, "code,name\n1,wheat\n2,maize\n", np.array([1, 2]))
+    wide = Grid(rasterio.crs.CRS.from_epsg(32631), from_origin(LEFT, TOP, 10, 10), 10**5, 10**6, root / "B02.tif")
+    with pytest.raises(DataError, match=r"1,000,000 x 100,000 pixels like those of .*B02.tif.* take 1,200.0 GB where"):
+        labelled(root, wide)
