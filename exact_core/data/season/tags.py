@@ -32,6 +32,8 @@ from exact_core.files import read_table_text
 
 __all__ = ["Placed", "TagRow", "TagTable", "groups", "read_tag_table"]
 
+MOST_TIMES = 100
+"""Sides of the images that the side of a tagged square has at most: a larger one is given in another unit."""
 PLACES = (("scene",), ("lon", "lat"), ("x", "y"))
 
 
@@ -103,15 +105,28 @@ class TagTable:
             return []
         col, line = ~grid.transform @ (x, y)
         pixel = math.sqrt(abs(grid.transform.determinant))
-        count = 1 if row.size is None else max(1, int(row.size / pixel) // window)
+        side = (row.size or 0) / pixel
+        longest = max(grid.height, grid.width)
+        if side > MOST_TIMES * max(longest, window):
+            raise DataError(
+                f"{row.where}: size {row.size:g}: a square of {side:,.0f} pixels a side, where the images have "
+                f"{longest:,}; give the side in units of the images' CRS (metres), or name the scene instead of a place"
+            )
+        count = max(1, int(side) // window)
         # Even, because clear patches are 2x2.
         first = [round((place - count * window / 2) / CLEAR_PATCH) * CLEAR_PATCH for place in (line, col)]
-        return [
-            (top, left)
-            for top in range(first[0], first[0] + count * window, window)
-            for left in range(first[1], first[1] + count * window, window)
-            if 0 <= top <= grid.height - window and 0 <= left <= grid.width - window
-        ]
+        tops, lefts = (
+            _within(start, count, window, length)
+            for start, length in zip(first, (grid.height, grid.width), strict=True)
+        )
+        return [(top, left) for top in tops for left in lefts]
+
+
+def _within(start: int, count: int, window: int, length: int) -> range:
+    """The corners of `count` windows from `start` on that are within a length; the others are not even looked at."""
+    skipped = max(0, -(start // window))
+    last = min(count, (length - window - start) // window + 1)
+    return range(start + skipped * window, start + last * window, window)
 
 
 def read_tag_table(path: Path, class_map: ClassMap | None) -> TagTable:

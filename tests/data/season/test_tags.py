@@ -18,7 +18,7 @@ from exact_core.config import DataConfig, SeasonConfig
 from exact_core.data.season.class_map import read_class_map
 from exact_core.data.season.folder import ingest_season, survey_season
 from exact_core.data.season.rasters import Grid
-from exact_core.data.season.tags import TagTable, groups, read_tag_table
+from exact_core.data.season.tags import TagTable, _within, groups, read_tag_table
 from exact_core.data.windows.cutting import TagNoise
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import DataError, ExactError
@@ -170,6 +170,22 @@ def test_squares_that_share_pixels_stay_in_one_split(tmp_path: Path) -> None:
 
 
 @settings(max_examples=60, deadline=None)
+@given(st.integers(-300, 300), st.integers(1, 60), st.integers(2, 16), st.integers(1, 120))
+def test_windows_of_a_square_within_the_images_are_those_of_a_plain_look_at_all(start, count, window, length):
+    plain = [place for place in range(start, start + count * window, window) if 0 <= place <= length - window]
+    assert list(_within(start, count, window, length)) == plain
+
+
+def test_a_square_that_no_image_can_have_is_refused_and_a_large_one_costs_nothing(tmp_path):
+    centre = "500500,5599500"
+    for size in ("1840000", "1e300"):
+        with pytest.raises(DataError, match=r"line 2: size .* pixels a side, where the images have 100; give"):
+            table(tmp_path, f"x,y,size,crops\n{centre},{size},maize\n").place("s", grid(), window=8)
+    placed, _ = table(tmp_path, f"x,y,size,crops\n{centre},90000,maize\n").place("s", grid(), window=8)
+    # From row and column 6 on, 11 windows of 8 pixels a side.
+    assert len(placed) == 11 * 11
+
+
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), max_size=14, unique=True))
 def test_groups_as_by_comparing_all(corners: list[tuple[int, int]]) -> None:
     found = groups(corners, window=6)
