@@ -23,11 +23,11 @@ setup: $(READY) ## make the virtual environment
 
 .PHONY: demo
 demo: $(READY) ## set up, run the whole pipeline on a generated season, and show where the report is
-	$(BIN)/exact run --source synthetic --recipe demo --workdir demo
+	$(BIN)/exact run --source synthetic --recipe demo --workdir demo --force
 
 .PHONY: test
 test: $(READY) ## set up and run the tests (under 10 minutes on 2 cores)
-	$(BIN)/python -m pytest -n 2 -m 'not slow and not services and not docker'
+	$(BIN)/python -m pytest -n 2 -m 'not slow and not services and not docker and not docs'
 
 .PHONY: test-services
 test-services: $(READY) ## tests against object store servers (tests/services/servers.py says which)
@@ -44,6 +44,16 @@ test-slow: $(READY) ## the tests that take minutes each
 .PHONY: fuzz
 fuzz: $(READY) ## a million damaged files to all readers (FUZZ_FLAGS='--inputs 10000 --seed 1')
 	$(BIN)/python -m tests.fuzz $(FUZZ_FLAGS)
+
+DOCS := $(VENV)/.docs
+$(DOCS): $(READY)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
+
+.PHONY: docs
+docs: $(DOCS) ## run the notebook, and build the site in build/site; a broken link fails
+	$(BIN)/python -m pytest -m docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q
 
 # The installed names as folders, for tools that look for files: mypy and import-linter.
 TREE := build/tree

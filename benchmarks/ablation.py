@@ -99,7 +99,7 @@ VARIANTS = (
     Variant("default, min-max instead of maximum", (), ("masks.stretch=min_max",)),
     Variant("default, no shifted windows", (), ("masks.shifts=false",)),
     Variant("default, no diffusion", (), ("masks.diffusion=0",)),
-    Variant("default, masks not learned again", (), ("masks.relearn.rounds=0",)),
+    Variant("default, no pixel self-training", (), ("masks.relearn.rounds=0",)),
     Variant("default, no propagation of the clue-based CAM", (), ("masks.propagation=false",)),
     Variant("default, threshold by Otsu", (), ("masks.threshold=otsu",)),
 )

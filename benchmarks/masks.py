@@ -1,4 +1,4 @@
-"""Masks of a scene: CAMs with patches encoded once or window by window, and the regression that learns masks again.
+"""Masks of a scene: CAMs with patches encoded once or window by window, and the regression of pixel self-training.
 
     python -m benchmarks.masks --source season:PATH [--recipe season] [--batch 32 128] [--runs 5] [--threads 1]
 
@@ -8,7 +8,7 @@ classifier is untrained, which changes no cost.
 
 - plain: every window encoded whole, as of 44aab5d, by today's layers; here: shared patches once.
 - solver: scikit-learn's logistic regression, as of 44aab5d, against today's, with the series and new masks beside;
-  taught by the scene's own labels, which the source must have. What the fit alone takes is said as well.
+  trained on the scene's own labels, which the source must have. What the fit alone takes is said as well.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def main(arguments: list[str] | None = None) -> None:
         dataset = Path(name) / "dataset"
         ingest(config, source=options.source, season="", out=dataset, tracker=NoTracker())
         pairs = {f"CAMs, batches of {batch}": (f"plain {batch}", f"here {batch}") for batch in options.batch}
-        pairs["masks learned again"] = ("solver plain", "solver here")
+        pairs["pixel self-training"] = ("solver plain", "solver here")
         given = ["--source", options.source, "--recipe", options.recipe, "--threads", str(options.threads)]
         sides = [side for pair in pairs.values() for side in pair]
         commands = {side: ["benchmarks.masks", *given, "--side", side, str(dataset)] for side in sides}

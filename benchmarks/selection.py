@@ -234,7 +234,7 @@ def results(folder: Path) -> list[dict[str, Any]]:
 def threshold_table(found: dict[str, list[dict[str, Any]]]) -> str:
     """Of each case's last snapshot: mIoU at the oracle's threshold, and how much each rule loses against it."""
     rules = list(next(iter(found.values()))[-1]["rules"])
-    lines = [f"| case | oracle | {' | '.join(rules)} | learned again |", "|" + " --- |" * (len(rules) + 3)]
+    lines = [f"| case | oracle | {' | '.join(rules)} | after pixel self-training |", "|" + " --- |" * (len(rules) + 3)]
     losses = []
     for name, rows in found.items():
         last = rows[-1]
@@ -263,7 +263,7 @@ def calibration(found: dict[str, list[dict[str, Any]]]) -> str:
     rows = [(name, row) for name, those in found.items() if name != "flanders" for row in those]
     return "\n".join(
         [
-            fit_line("learned again", rows, relearned_signs, lambda row: row["final"] / 100),
+            fit_line("after pixel self-training", rows, relearned_signs, lambda row: row["final"] / 100),
             fit_line("from the CAMs", rows, cam_signs, lambda row: row["rules"]["borders"]["miou"] / 100),
         ]
     )
@@ -292,7 +292,7 @@ def fit_line(
 
 
 def relearned_signs(row: dict[str, Any]) -> list[float]:
-    """What masks that were learned again lack, mean over classes, at most 0: crops shown, pixels that kept their label.
+    """What masks lack after pixel self-training, mean over classes, at most 0: crops shown, pixels that kept a label.
 
     No generated case has a crop rare enough to count in part.
     """

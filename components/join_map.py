@@ -25,8 +25,11 @@ def join_map(
     """
     from exact_core.stages.join_map import STAGE, join_map as run_stage
     from exact_core.stages.lifecycle import open_step
+    from exact_core.stages.publish_map import publish_map
 
     with open_step(STAGE, run) as step:
         found = [step.files.read(each) for each in (first, *parts) if step.files.holds(each)]
-        summary = run_stage(parts=found, out=step.files.write(crop_map, optional=True), tracker=step.tracker)
+        out = step.files.write(crop_map, optional=True)
+        summary = run_stage(parts=found, out=out, tracker=step.tracker)
+        publish_map(step.run, out, step.tracker)
     step.show(metrics, summary)

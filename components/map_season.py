@@ -23,15 +23,18 @@ def map_season(
     """
     from exact_core.stages.lifecycle import open_step
     from exact_core.stages.map_season import STAGE, map_season as run_stage
+    from exact_core.stages.publish_map import publish_map
 
     with open_step(STAGE, run) as step:
+        out = step.files.write(crop_map, optional=True)
         summary = run_stage(
             step.config,
             source=step.run.source,
             season=step.run.season,
             segmenter=step.files.read(segmenter),
-            out=step.files.write(crop_map, optional=True),
+            out=out,
             tracker=step.tracker,
             part=step.run.part,
         )
+        publish_map(step.run, out, step.tracker)
     step.show(metrics, summary)

@@ -25,6 +25,8 @@ def preflight(
     training: str = "always",
     supervision: str = "tags",
     model: str = "",
+    publish: bool = False,
+    map_name: str = "",
     map_parts: int = 1,
     most_parts: int = 1,
 ) -> Plan:
@@ -47,6 +49,8 @@ def preflight(
         training: always, if_no_champion or never.
         supervision: tags or dense.
         model: Name of the registered model; empty for exact-NAME after the dataset's name.
+        publish: Whether the map gets a stable address, and is made only if it is not there already.
+        map_name: Name of the region in that address; empty for the source's own.
         map_parts: Parts that the map is made in.
         most_parts: As many as a run of this pipeline can hold.
     """

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticUndefined
 
 from exact_core.errors import ConfigError
 from exact_core.yaml_values import read_yaml
@@ -137,6 +138,11 @@ class SeasonConfig(Settings):
         description="label raster, parcel layer or table of tags (.csv); None: labels/crop_type.tif, then "
         "labels/parcels.*, then labels/tags.csv",
     )
+    outlines: str | None = Field(
+        None,
+        description="layer of field outlines, no crop in it, which says what pixels belong together; None: "
+        "labels/outlines.*, and where there is none, no outlines are used",
+    )
     attribute: str | None = Field(None, description="parcel attribute with the crop code; None: crop_code")
     classes: dict[int | str, str] | None = Field(None, description="crop code -> class name; None: labels/legend.csv")
     legend: Literal["hcat"] | None = Field(
@@ -200,6 +206,12 @@ class DataConfig(Settings):
     """How a source is cut into windows and splits."""
 
     window: int = Field(24, ge=4, description="window side, pixels (paper)")
+    window_metres: float | None = Field(
+        None,
+        gt=0,
+        description="window side of a season in metres: the nearest even number of pixels of its grid, at least 4; "
+        "None, or where data.window is set and this is not: data.window",
+    )
     stride: int | None = Field(
         None,
         ge=1,
@@ -209,9 +221,21 @@ class DataConfig(Settings):
     min_support: int = Field(
         0, ge=0, description="a crop that is tagged in fewer training windows of a season is refused; 0: noted at most"
     )
+    void_tags: Literal["positive", "complete"] = Field(
+        "positive",
+        description="what tags say of a window that holds void pixels: positive, a crop that could grow there untagged "
+        "is neither there nor absent, void pixels teach nothing, and a window that is all void is left out; or "
+        "complete, void is no crop (paper)",
+    )
     max_dates: int = Field(60, ge=2, description="longer series are thinned over the whole season to this many dates")
     validation_share: float = Field(0.15, ge=0.0, lt=1.0, description="share of blocks or scenes for validation")
     test_share: float = Field(0.25, ge=0.0, lt=1.0, description="share of blocks or scenes for testing")
+    fewest_squares: int = Field(
+        100,
+        ge=1,
+        description="squares of a table of tags, apart from each other, from which some are split off; fewer are all "
+        "learned from, and figures are computed on them",
+    )
     shard_windows: int = Field(64, ge=1, description="windows in a shard file")
     synthetic: SyntheticConfig = Field(SyntheticConfig(), description="the season that a synthetic source generates")
     pastis: PastisConfig = Field(
@@ -310,6 +334,9 @@ class TrainingConfig(Settings):
 
     epochs: int = Field(20, ge=1, description="passes over the training windows (paper: 20, segmenter 100)")
     batch: int = Field(48, ge=1, description="windows a step, of all processes together (paper)")
+    fewest_steps: int = Field(
+        1, ge=1, description="steps an epoch: where there are too few windows for so many, the batch is smaller"
+    )
     learning_rate: float = Field(1e-3, gt=0, description="peak rate of AdamW (paper)")
     minimum_rate: float = Field(5e-6, ge=0, description="rate at the end of the cosine (paper)")
     start_rate: float = Field(1e-5, ge=0, description="rate at the first step of the warm-up")
@@ -328,6 +355,10 @@ class TrainingConfig(Settings):
         1.0, gt=0, le=1, description="smallest share of dates kept by random date dropping; 1: off"
     )
     keep_best: bool = Field(True, description="deliver the checkpoint with the best validation figure, not the last")
+
+    def batch_of(self, windows: int) -> int:
+        """Windows a step of a training on so many windows."""
+        return max(1, min(self.batch, windows // self.fewest_steps))
 
 
 class LossConfig(Settings):
@@ -403,6 +434,21 @@ class MasksConfig(Settings):
     )
     threshold: Annotated[float, Field(ge=0, le=1)] | Literal["borders", "otsu", "valley"] = Field(
         "borders", description="background plane in CAM units, or the rule that chooses it without masks"
+    )
+    overlaps: bool = Field(
+        True,
+        description="a crop that an overlapping window is not tagged with is ruled out in the part that it shares; "
+        "False: each window's own tags alone (paper)",
+    )
+    fields: bool = Field(
+        True,
+        description="where outlines of fields are known, one crop a field: the scores of its pixels are averaged; "
+        "outlines that images or tags contradict are left out",
+    )
+    outside: Literal["pixels", "borders", "background"] = Field(
+        "pixels",
+        description="what pixels outside of all outlines are: what they look like, as outlines may be missing; the "
+        "same, but background beside a field; or background, as outlines are of all fields",
     )
     relearn: RelearnConfig = Field(RelearnConfig(), description="how a model of single pixels learns the masks again")
     validation_masks: bool = Field(
@@ -584,6 +630,13 @@ class PromotionConfig(Settings):
     minimum_gain: float = Field(
         0.0, ge=-1, le=1, description="what the lower end of the difference's confidence interval must exceed, of 1"
     )
+    first_floor: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="mIoU (F1 of tags without dense labels) below which a first model, with no champion to compare "
+        "with, does not become champion",
+    )
     largest_class_loss: float = Field(
         0.1, ge=0, le=1, description="no class may lose more than this in its own figure, of 1"
     )
@@ -688,8 +741,24 @@ def describe(error: ValidationError, *, where: str, model: type[BaseModel]) -> s
             value = problem.get("input")
             # A whole mapping or file as the value would bury the message.
             shown = "" if isinstance(value, dict | bytes | str) and len(str(value)) > 200 else f" = {value!r}"
-            lines.append(f"{where}: {key}{shown}: {problem['msg']}")
+            lines.append(f"{where}: {key}{shown}: {problem['msg']}{_example(path, model)}")
     return "\n".join(lines)
+
+
+def _example(path: list[str], model: type[BaseModel]) -> str:
+    """'; for example KEY=VALUE' with the default of a field, where it has a plain one."""
+    field = None
+    for part in path:
+        field = model.model_fields.get(part)
+        if field is None:
+            return ""
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            model = field.annotation
+    default = None if field is None else field.get_default(call_default_factory=True, validated_data={})
+    if default is None or default is PydanticUndefined or isinstance(default, BaseModel | dict) or default == "":
+        return ""
+    plain = list(default) if isinstance(default, tuple) else default
+    return f"; for example {'.'.join(path)}={yaml.safe_dump(plain, default_flow_style=True).partition(chr(10))[0]}"
 
 
 def _nearest(path: list[str], model: type[BaseModel]) -> str:
@@ -730,6 +799,7 @@ def override(config: RunConfig, assignments: list[str]) -> RunConfig:
     """
     data = config.model_dump(mode="json")
     names, stride = set(config.data.season.model_fields_set), "stride" in config.data.model_fields_set
+    sized: set[str] = set()
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not key.strip():
@@ -746,8 +816,11 @@ def override(config: RunConfig, assignments: list[str]) -> RunConfig:
                 raise ConfigError(f"override {assignment!r}: unknown key {'.'.join(parts[: depth + 1])!r}{near}")
             node = node[part]
         node[parts[-1]] = value
+        sized |= set(_below(parts, value, ["data"])) & {"window", "window_metres"}
         names |= set(_below(parts, value, ["data", "season"]))
         stride |= "stride" in _below(parts, value, ["data"])
+    if sized == {"window"}:
+        data["data"]["window_metres"] = None
     return _with_set(build(data, where="override"), frozenset(names), stride=stride)
 
 

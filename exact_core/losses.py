@@ -32,9 +32,12 @@ class ClassifierLosses:
         return total if self.contrast is None else total + self.contrast
 
 
-def tag_loss(logits_BK: Tensor, tags_BK: Tensor, *, windows: int | None = None) -> Tensor:
-    """Multi-label soft margin loss, mean over classes and over `windows` windows (None: those given)."""
-    per_window = F.multilabel_soft_margin_loss(logits_BK.float(), tags_BK, reduction="none")
+def tag_loss(logits_BK: Tensor, tags_BK: Tensor, *, windows: int | None = None, known: Tensor | None = None) -> Tensor:
+    """Multi-label soft margin loss, mean over classes and over `windows` windows (None: those given).
+
+    `known` (B, K): 0 where it is not known whether a crop grows; such a pair adds nothing, the others weigh as ever.
+    """
+    per_window = F.multilabel_soft_margin_loss(logits_BK.float(), tags_BK, weight=known, reduction="none")
     return per_window.sum() / (len(tags_BK) if windows is None else windows)
 
 

@@ -110,12 +110,15 @@ class Scores:
         }
 
 
-def average_precision(scores: NDArray[np.floating], tags: NDArray[np.uint8]) -> Floats:
+def average_precision(
+    scores: NDArray[np.floating], tags: NDArray[np.uint8], *, known: NDArray[np.bool_] | None = None
+) -> Floats:
     """Area under precision and recall, as the mean of precision at each positive; NaN for a class without any.
 
     Args:
         scores: (N, K), higher = more likely. Equal scores are ranked together.
         tags: (N, K), 0 or 1.
+        known: (N, K), where a tag says anything; None: everywhere.
 
     Returns:
         (K,).
@@ -123,6 +126,8 @@ def average_precision(scores: NDArray[np.floating], tags: NDArray[np.uint8]) -> 
     result = np.full(scores.shape[1], np.nan)
     for k in range(scores.shape[1]):
         order = np.argsort(-scores[:, k], kind="stable")
+        if known is not None:
+            order = order[known[order, k]]
         sorted_scores, hits = scores[order, k], tags[order, k].astype(np.float64)
         if not hits.any():
             continue

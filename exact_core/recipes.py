@@ -70,18 +70,19 @@ def season() -> RunConfig:
     """One region, one season of Sentinel-2 from disk, on a CPU or one GPU.
 
     Windows of 120 m instead of the paper's 240 m: where a few crops dominate, nearly every 240 m square holds them all,
-    and a tag that is always there teaches nothing (docs/results.md).
+    and a tag that is always there teaches nothing (docs/results.md). Of 25 squares, a batch of 16 would make 60 steps.
     """
     encoder = EncoderConfig(dim=64, temporal_depth=2, spatial_depth=2, heads=4, head_dim=16, mlp_ratio=2)
     return RunConfig(
         recipe="season",
-        data=DataConfig(window=12, max_dates=30),
+        data=DataConfig(window=12, window_metres=120, max_dates=30),
         classifier=ClassifierConfig(
             encoder=encoder,
             prototypes=PrototypeConfig(momentum=0.95),
             training=TrainingConfig(
                 epochs=30,
                 batch=16,
+                fewest_steps=8,
                 learning_rate=3e-3,
                 warmup_epochs=2,
                 clip_norm=1.0,
@@ -93,7 +94,7 @@ def season() -> RunConfig:
             encoder=encoder,
             utae=_small_utae(),
             training=TrainingConfig(
-                epochs=30, batch=8, learning_rate=2e-3, warmup_epochs=1, clip_norm=1.0, keep_dates=0.5
+                epochs=30, batch=8, fewest_steps=8, learning_rate=2e-3, warmup_epochs=1, clip_norm=1.0, keep_dates=0.5
             ),
         ),
     )
@@ -110,7 +111,7 @@ def pastis24() -> RunConfig:
     shared = {"schedule": "published", "precision": "bf16", "flips": False}
     return RunConfig(
         recipe="pastis24",
-        data=DataConfig(pastis=PastisConfig(date_limit="cut", day_rounding="published")),
+        data=DataConfig(void_tags="complete", pastis=PastisConfig(date_limit="cut", day_rounding="published")),
         classifier=ClassifierConfig(
             encoder=EncoderConfig.model_validate({"residual": "normed", **published}),
             prototypes=PrototypeConfig(
@@ -121,7 +122,12 @@ def pastis24() -> RunConfig:
             training=TrainingConfig.model_validate({"epochs": 20, "start_rate": 1e-6, **shared}),
         ),
         masks=MasksConfig(
-            stretch="min_max", shifts=False, diffusion=0, align_corners=True, relearn=RelearnConfig(rounds=0)
+            stretch="min_max",
+            shifts=False,
+            diffusion=0,
+            align_corners=True,
+            overlaps=False,
+            relearn=RelearnConfig(rounds=0),
         ),
         segmenter=SegmenterConfig(
             encoder=EncoderConfig.model_validate(
@@ -140,7 +146,7 @@ def germany() -> RunConfig:
     built. Nothing else of the paper's settings for Germany is published: models, learning and masks are those for
     PASTIS, and which pixels it scored is not known (docs/results.md).
     """
-    data = DataConfig(germany=GermanyConfig(years=(2016,)))
+    data = DataConfig(void_tags="complete", germany=GermanyConfig(years=(2016,)))
     return pastis24().model_copy(update={"recipe": "germany", "data": data})
 
 
@@ -207,7 +213,10 @@ def _completed(given: dict[str, Any], where: str) -> RunConfig:
         raise ConfigError(
             f"{where}: recipe is {name!r}; name the one that has all other settings: {', '.join(RECIPES)}"
         )
-    return build(_updated(RECIPES[name]().model_dump(mode="json"), given), where=where)
+    known = RECIPES[name]().model_dump(mode="json")
+    if isinstance(stated := given.get("data"), dict) and "window" in stated and "window_metres" not in stated:
+        known["data"]["window_metres"] = None
+    return build(_updated(known, given), where=where)
 
 
 def _updated(known: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

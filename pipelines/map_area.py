@@ -2,13 +2,12 @@
 
 from typing import Any
 
-from exact_kubeflow.components.champion import champion
 from exact_kubeflow.pipelines.new_season import SCHEDULE_TIME, by_champion
 from exact_kubeflow.pipelines.steps import pipeline
 from exact_kubeflow.pipelines.train_exact import IMAGE, planned, recorded
 from kfp import dsl
 
-from exact_core.stages.run import NEVER
+from exact_core.stages.run import MAP, NEVER
 
 
 @pipeline(name="map-area", description="A crop map of a season by the champion: images alone, no label")
@@ -21,6 +20,7 @@ def map_area(
     seed: int = 0,
     overrides: list[str] = [],  # noqa: B006 - KFP takes the default from the signature
     model: str = "",
+    map_name: str = "",
     map_parts: int = 1,
     webhook: str = "",
     image: str = IMAGE,
@@ -37,6 +37,7 @@ def map_area(
         seed: Seed of what is sampled for the report.
         overrides: Settings changed in the recipe, each as key=value.
         model: Name of the registered model in MLflow; empty for exact-season.
+        map_name: Name of the region in the address of its maps; empty for what the source says of the place.
         map_parts: Parts that the map is made in, each by a step of its own, side by side.
         webhook: http(s) URL that gets the run's final status as JSON; empty for none.
         image: The image of every step.
@@ -55,10 +56,12 @@ def map_area(
             overrides=overrides,
             training=NEVER,
             model=model,
+            publish=True,
+            map_name=map_name,
             map_parts=map_parts,
             most_parts=9,
             webhook=webhook,
             resources=resources,
         )
-        found = steps.add(champion(run=steps.run))
-        by_champion(steps, found.outputs["segmenter"], map_parts=map_parts)
+        with dsl.If(steps.plan.outputs["Output"] == MAP, name="map"):
+            by_champion(steps, map_parts=map_parts)

@@ -10,16 +10,20 @@ from exact_kubeflow.pipelines.steps import pipeline
 from exact_kubeflow.pipelines.train_exact import IMAGE, Steps, from_tags, mapped, planned, recorded
 from kfp import dsl
 
+from exact_core.stages.run import NOTHING, REUSE, TRAIN
+
 __all__ = ["SCHEDULE_TIME", "by_champion", "new_season"]
 
 SCHEDULE_TIME = dsl.PIPELINE_JOB_SCHEDULE_TIME_UTC_PLACEHOLDER
 """A cluster fills it in, where it is the whole input of a task. KFP's local runner knows no such placeholder."""
 
 
-def by_champion(steps: Steps, segmenter: Any, *, map_parts: Any) -> None:
-    """The steps from the segmenter in use to a map, once it was told whether it will hold on the season."""
+def by_champion(steps: Steps, *, map_parts: Any) -> Any:
+    """The steps to a map by the champion, once it was told whether it will hold on the season; the champion."""
+    segmenter = steps.add(champion(run=steps.run)).outputs["segmenter"]
     held = steps.add(transfer_report(run=steps.run, segmenter=segmenter))
     mapped(steps, segmenter, held, map_parts=map_parts)
+    return segmenter
 
 
 @pipeline(name="new-season", description="The latest season from its crop tags: Exact (Zhu et al., CVPR 2025)")
@@ -34,12 +38,13 @@ def new_season(
     minimum_quality: float = 0.0,
     training: str = "always",
     model: str = "",
+    map_name: str = "",
     map_parts: int = 1,
     webhook: str = "",
     image: str = IMAGE,
     resources: dict[str, Any] = {},  # noqa: B006
 ) -> None:
-    """Train a segmenter on one season, or map it with the one in use.
+    """Train a segmenter on one season and map it; or map it with the one in use; or end, where that is done already.
 
     Args:
         recipe: demo, season, pastis24 or germany.
@@ -50,8 +55,9 @@ def new_season(
         seed: Seed of generation, initialisation, order and augmentation.
         overrides: Settings changed in the recipe, each as key=value.
         minimum_quality: Gate: masks whose expected mIoU is below this fail the run; 0: what the recipe says.
-        training: always; or if_no_champion, to map the season with the champion where there is one.
+        training: always; or if_no_champion, to map the season with the champion where there is one, as without labels.
         model: Name of the registered model in MLflow; empty for exact-NAME after the dataset's name.
+        map_name: Name of the region in the address of its maps; empty for what the source says of the place.
         map_parts: Parts that the map is made in, each by a step of its own, side by side.
         webhook: http(s) URL that gets the run's final status as JSON; empty for none.
         image: The image of every step.
@@ -71,16 +77,18 @@ def new_season(
             minimum_quality=minimum_quality,
             training=training,
             model=model,
+            publish=True,
+            map_name=map_name,
             map_parts=map_parts,
             most_parts=4,
             webhook=webhook,
             resources=resources,
         )
-        dataset = steps.add(ingest(run=steps.run)).outputs["dataset"]
-        found = steps.add(champion(run=steps.run, dataset=dataset))
-        with dsl.If(found.outputs["Output"] == "train", name="train"):
-            from_tags(steps, dataset, map_parts=map_parts)
-        with dsl.Else(name="reuse"):
-            champions = found.outputs["segmenter"]
-            steps.add(evaluate(run=steps.run, dataset=dataset, segmenter=champions))
-            by_champion(steps, champions, map_parts=map_parts)
+        todo = steps.plan.outputs["Output"]
+        with dsl.If(todo == TRAIN, name="train"):
+            from_tags(steps, steps.add(ingest(run=steps.run)).outputs["dataset"], map_parts=map_parts)
+        with dsl.Elif(todo != NOTHING, name="map"):
+            segmenter = by_champion(steps, map_parts=map_parts)
+            with dsl.If(todo == REUSE, name="score"):
+                dataset = steps.add(ingest(run=steps.run)).outputs["dataset"]
+                steps.add(evaluate(run=steps.run, dataset=dataset, segmenter=segmenter))

@@ -37,7 +37,16 @@ OVERHEAD = 1.8
 """The Workflow's bytes for one of the package: each component stands in it escaped, as an argument of its templates."""
 URI = "minio://mlpipeline/v2/artifacts/" + "x" * 110
 PASSED = {
-    "run": {"recipe": "season", "overrides": ["x" * 40] * 4, "source": "x" * 80, "season": "x" * 14, "id": "x" * 36}
+    "run": {
+        "recipe": "season",
+        "overrides": ["x" * 40] * 4,
+        "source": "x" * 80,
+        "season": "x" * 14,
+        "id": "x" * 36,
+        "model": "x" * 16,
+        "map_place": "x" * 40,
+        "inputs": "x" * 32,
+    }
 }
 """What the first step hands on: a run with a few settings."""
 IMAGE = "x" * 80
@@ -87,7 +96,7 @@ def _size(spec: Mapping[str, Any], platform: Mapping[str, Any], fan: Fan) -> Siz
 
 def _group(component: Mapping[str, Any], spec: Mapping[str, Any], platform: Mapping[str, Any], fan: Fan) -> Size:
     """A group with its driver, and everything in it."""
-    total, branches = Size(1, GROUP), []
+    total, branches = Size(1, GROUP), dict[str, list[Size]]()
     for task in component["dag"]["tasks"].values():
         inner = spec["components"][task["componentRef"]["name"]]
         if "dag" not in inner:
@@ -100,11 +109,12 @@ def _group(component: Mapping[str, Any], spec: Mapping[str, Any], platform: Mapp
             width = fan.parts - 1 if "-parts" in items else fan.seasons
             total += Size(1 + width * size.pods, GROUP + width * size.bytes)
         elif "triggerPolicy" in task:
-            branches.append((size, "map_parts" in task["triggerPolicy"].get("condition", "")))
+            # Groups that ask for the same are taken one at a time.
+            asked = task["triggerPolicy"].get("condition", "").partition("'pipelinechannel--")[2].partition("'")[0]
+            branches.setdefault(asked, []).append(Size(1, GROUP) if asked == "map_parts" and fan.parts == 1 else size)
         else:
             total += size
-    taken = [size if not parted or fan.parts > 1 else Size(1, GROUP) for size, parted in branches]
-    if taken:
+    for taken in branches.values():
         # Of several, one is taken, at worst the largest; of the others there is the driver that said no.
         total += max(taken, key=lambda size: size.bytes)
         total += Size(len(taken) - 1, GROUP * (len(taken) - 1))

@@ -137,3 +137,10 @@ def test_only_the_paper_recipes_take_the_published_options():
     # Truth is never read to choose: the threshold is a rule's.
     for config in configs.values():
         assert isinstance(config.masks.threshold, str)
+
+
+@pytest.mark.parametrize(("windows", "expected"), [(196, 16), (128, 16), (100, 12), (25, 3), (3, 1)])
+def test_a_batch_is_smaller_where_windows_are_few(windows: int, expected: int) -> None:
+    """At least 8 steps an epoch, where there are 8 windows; a recipe that asks for none keeps its batch."""
+    assert resolve("season").classifier.training.batch_of(windows) == expected
+    assert resolve("pastis24").classifier.training.batch_of(windows) == 48

@@ -13,6 +13,20 @@ def test_tag_loss_by_hand():
     assert tag_loss(logits, tags).item() == pytest.approx(expected, rel=1e-6)
 
 
+def test_what_is_not_known_of_a_tag_adds_nothing():
+    """By hand over the pairs that are known; the logits of the others get no gradient, and all known is the default."""
+    torch.manual_seed(2)
+    logits = torch.randn(3, 4, requires_grad=True)
+    tags = torch.tensor([[1.0, 0, 0, 1], [0, 0, 1, 0], [0, 0, 0, 0]])
+    known = torch.tensor([[1.0, 1, 0, 1], [0, 1, 1, 1], [0, 0, 0, 0]])
+    pairs = torch.nn.functional.binary_cross_entropy_with_logits(logits, tags, reduction="none")
+    loss = tag_loss(logits, tags, known=known)
+    assert loss.item() == pytest.approx((pairs * known).sum().item() / 12, rel=1e-6)
+    loss.backward()
+    assert torch.equal(logits.grad != 0, known > 0)
+    assert torch.equal(tag_loss(logits, tags), tag_loss(logits, tags, known=torch.ones(3, 4)))
+
+
 def test_affinity_loss_is_the_mean_over_tagged_maps_and_0_without_any():
     cams = torch.zeros(2, 2, 2)
     refined = cams.clone()

@@ -80,3 +80,17 @@ def test_average_precision_by_hand_and_against_scikit_learn():
     for k in range(3):
         assert ours[k] == pytest.approx(oracle.average_precision_score(tags[:, k], scores[:, k]))
     assert np.isnan(ours[3])
+
+
+def test_average_precision_where_tags_say_nothing():
+    """As if the silent windows of a class were not there, class by class."""
+    rng = np.random.default_rng(4)
+    scores, tags = rng.random((30, 3)), (rng.random((30, 3)) < 0.4).astype(np.uint8)
+    known = (rng.random((30, 3)) < 0.7) | (tags > 0)
+    found = average_precision(scores, tags, known=known)
+    for k in range(3):
+        rows = known[:, k]
+        assert found[k] == average_precision(scores[rows, k : k + 1], tags[rows, k : k + 1])[0]
+    np.testing.assert_array_equal(
+        average_precision(scores, tags, known=np.ones((30, 3), bool)), average_precision(scores, tags)
+    )

@@ -228,7 +228,7 @@ def load_classifier(folder: Path, dataset: WindowDataset) -> tuple[TagClassifier
         DataError, CorruptError: no such model there, or it does not fit the dataset.
     """
     manifest, config = _open_model(folder, "classifier")
-    _check_fit(manifest, folder, dataset, config.classifier.encoder)
+    check_fit(manifest, folder, dataset, config.classifier.encoder)
     model = TagClassifier(
         config.classifier, bands=len(manifest.bands), classes=len(manifest.classes), window=manifest.window
     )
@@ -239,7 +239,7 @@ def load_classifier(folder: Path, dataset: WindowDataset) -> tuple[TagClassifier
 def load_segmenter(folder: Path, dataset: WindowDataset) -> tuple[AnySegmenter, ModelManifest, RunConfig]:
     """A trained segmenter for this dataset; see `load_classifier`."""
     manifest, config = _open_model(folder, "segmenter")
-    _check_fit(manifest, folder, dataset, config.segmenter.reading)
+    check_fit(manifest, folder, dataset, config.segmenter.reading)
     return _segmenter(folder, manifest, config), manifest, config
 
 
@@ -305,7 +305,8 @@ def _open_model(folder: Path, kind: str) -> tuple[ModelManifest, RunConfig]:
     return manifest, load_config(folder / CONFIG)
 
 
-def _check_fit(manifest: ModelManifest, folder: Path, dataset: WindowDataset, encoder: EncoderConfig) -> None:
+def check_fit(manifest: ModelManifest, folder: Path, dataset: WindowDataset, encoder: EncoderConfig) -> None:
+    """Raise ConfigError unless a dataset has the bands, classes, window side and day 0 that a model was trained on."""
     if season := manifest.day_zero(encoder):
         check_day_zero(dataset.manifest.season_start, season[0], what=str(dataset.root), other=f"the model {folder}")
     for name in ("bands", "classes", "window"):

@@ -9,7 +9,7 @@ Axes: n pixels, D features, K classes, H W pixels of a window.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +21,11 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from exact_core.config import RelearnConfig
-from exact_core.data.windows.dataset import WindowDataset
+from exact_core.data.windows.dataset import VOID, WindowDataset
 from exact_core.data.windows.regular_series import calendar_of, pixel_features
 from exact_core.errors import TrainingError
 
-__all__ = ["FirstMask", "PixelModel", "fit_pixels", "sure_pixels"]
+__all__ = ["FirstMask", "PixelModel", "fit_pixels", "sure_pixels", "without_unknown"]
 
 ITERATIONS, TOLERANCE = 1000, 1e-7
 """Of the regression's solver; the tolerance is that of each derivative of the mean loss. So close to the one optimum
@@ -37,6 +37,13 @@ FEWEST = 20
 WIDEST = 0.75
 """Of the way from the threshold to 0 and to 1, how far the margin may go: beyond a threshold of 0.8, a margin of 0.2
 would leave no crop to learn from, and make background of everything."""
+
+
+def without_unknown(mask: NDArray[np.uint8], windows: WindowDataset, index: int) -> NDArray[np.uint8]:
+    """A window's mask (H, W) with void where nothing is known of the ground: no model learns there."""
+    unknown = windows.unknown(index)
+    return mask if unknown is None else np.where(unknown, VOID, mask).astype(np.uint8)
+
 
 Predict = Callable[[NDArray[np.floating]], NDArray[np.float64]]
 
@@ -163,16 +170,25 @@ class PixelModel:
         settings: rounds, number of pixels, ridge.
         count: number of first masks.
         seed: of the choice of pixels.
+        allowed: of a position, what its pixels may be: (K + 1, H, W) or (K + 1, 1, 1), 1 or 0; None: background and
+            the window's tags.
 
     Raises:
         TrainingError: no pixel of the first masks is sure.
     """
 
     def __init__(
-        self, windows: WindowDataset, taught_by: Iterator[FirstMask], settings: RelearnConfig, *, count: int, seed: int
+        self,
+        windows: WindowDataset,
+        taught_by: Iterator[FirstMask],
+        settings: RelearnConfig,
+        *,
+        count: int,
+        seed: int,
+        allowed: Callable[[int], NDArray[np.float64]] | None = None,
     ) -> None:
-        self.windows, self._calendar = windows, calendar_of(windows)
-        features, labels, allowed = self._teachers(taught_by, max(FEWEST, settings.pixels // max(count, 1)), seed)
+        self.windows, self._calendar, self._given = windows, calendar_of(windows), allowed
+        features, labels, may_be = self._teachers(taught_by, max(FEWEST, settings.pixels // max(count, 1)), seed)
         if not len(features):
             raise TrainingError(
                 f"every CAM lies within masks.relearn.margin {settings.margin} of the threshold, so no pixel is sure "
@@ -188,33 +204,39 @@ class PixelModel:
 
         self._predict = taught(labels)
         for _ in range(settings.rounds - 1):
-            self._predict = taught((self._predict(features) * allowed).argmax(1))
+            self._predict = taught((self._predict(features) * may_be).argmax(1))
 
     def mask(self, index: int) -> NDArray[np.uint8]:
         """Labels uint8 (H, W) of a window: the likeliest of background and its tags."""
+        labels = self.scores(index).argmax(-1).astype(np.uint8)
+        return without_unknown(labels, self.windows, index)
+
+    def scores(self, index: int) -> NDArray[np.float64]:
+        """Probabilities (H, W, K + 1) of a window's pixels, 0 for what they may not be."""
         side = self.windows.manifest.window
         probabilities = self._predict(self._scaler.transform(self._features(index)))
-        labels: NDArray[np.uint8] = (probabilities * self._allowed(index)).argmax(1).astype(np.uint8)
-        return labels.reshape(side, side)
+        return (probabilities * self._allowed(index)).reshape(side, side, -1)
 
     def _teachers(
         self, taught_by: Iterator[FirstMask], each: int, seed: int
     ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float64]]:
         """Features (n, D), labels (n,) and what each pixel may be (n, K + 1)."""
-        rng = np.random.default_rng((seed, 2))
+        rng, classes = np.random.default_rng((seed, 2)), self.windows.classes + 1
         features: list[NDArray[np.float32]] = []
         labels: list[NDArray[np.int64]] = []
         allowed: list[NDArray[np.float64]] = []
         for first in taught_by:
-            chosen = rng.permutation(np.flatnonzero(first.sure))[:each]
+            chosen = rng.permutation(np.flatnonzero(first.sure & (first.mask != VOID)))[:each]
             features.append(self._features(first.index)[chosen])
             labels.append(first.mask.reshape(-1)[chosen].astype(np.int64))
-            allowed.append(np.tile(self._allowed(first.index), (len(chosen), 1)))
+            allowed.append(np.broadcast_to(self._allowed(first.index), (first.mask.size, classes))[chosen])
         return np.concatenate(features), np.concatenate(labels), np.concatenate(allowed)
 
     def _features(self, index: int) -> NDArray[np.float32]:
         return pixel_features(self.windows.window(index), self._calendar)
 
     def _allowed(self, index: int) -> NDArray[np.float64]:
-        tags: Sequence[int] = self.windows.records[index].tags
-        return np.array([1, *tags], np.float64)
+        """1 for what each pixel may be (H * W or 1, K + 1)."""
+        if self._given is not None:
+            return self._given(index).reshape(self.windows.classes + 1, -1).T
+        return np.array([[1, *self.windows.tags[index]]], np.float64)

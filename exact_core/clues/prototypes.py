@@ -113,6 +113,7 @@ def prototype_clues(
     *,
     shared: SharedBatch | None = None,
     draw: int = 0,
+    teaching_BKP: Tensor | None = None,
 ) -> PrototypeClues:
     """Contrast of pixels with prototypes, and the prototypes moved by this batch.
 
@@ -128,6 +129,7 @@ def prototype_clues(
         config: thresholds, temperatures, momentum.
         shared: where the rest of the batch is; None: this is all of it.
         draw: seed of sampled assignments, another one for every update.
+        teaching_BKP: bool, the rows that may take part, of a class's foreground or background; None: all.
     """
     classes, patches = features_BKPD.shape[1:3]
     features = F.normalize(features_BKPD.float(), dim=-1)
@@ -135,6 +137,7 @@ def prototype_clues(
     joint, cams, tags, start = features.detach(), cams_BKP.detach().float(), tags_BK, 0
     if shared is not None:
         joint, cams, tags, start = shared.gather(joint), shared.gather(cams), shared.gather(tags), shared.start
+        teaching_BKP = None if teaching_BKP is None else shared.gather(teaching_BKP)
     rows = _Rows(
         own=features.transpose(0, 1).flatten(1, 2),
         joint=joint.transpose(0, 1).flatten(1, 2),
@@ -143,13 +146,16 @@ def prototype_clues(
     cams = cams.transpose(0, 1).flatten(1)
     # A crop that is not tagged has no foreground in the window, whatever its CAM says.
     tagged = tags.bool().t().repeat_interleave(patches, 1)
+    allowed: Tensor | bool = True
+    if teaching_BKP is not None:
+        allowed = teaching_BKP.transpose(0, 1).flatten(1)
     weight = cams if config.weights == "cam" else cams**2
     generator = None
     if config.assignment == "gumbel":
         generator = torch.Generator(features.device).manual_seed(draw)
     foreground = _pass(
         rows,
-        tagged & (cams >= config.foreground),
+        tagged & (cams >= config.foreground) & allowed,
         weight,
         own=(prototypes.foreground, prototypes.foreground_moves),
         every=torch.cat([prototypes.foreground, prototypes.background]),
@@ -159,7 +165,7 @@ def prototype_clues(
     )
     background = _pass(
         rows,
-        cams < config.background,
+        (cams < config.background) & allowed,
         1 - cams if config.weights == "cam" else weight,
         own=(prototypes.background, prototypes.background_moves),
         every=torch.cat([foreground.prototypes, prototypes.background]),

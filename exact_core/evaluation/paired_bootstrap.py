@@ -40,6 +40,11 @@ class UnitCounts:
     unit: Literal["scenes", "blocks"]
     counts: Counts
 
+    @property
+    def figure(self) -> float:
+        """The metric over all units; NaN where no class occurs."""
+        return _mean((_ious if self.metric == "miou" else _tag_f1s)(self.counts.sum(0)))
+
 
 @dataclass(frozen=True)
 class Comparison:

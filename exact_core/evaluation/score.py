@@ -44,7 +44,8 @@ def score_masks(masks: MaskSet, windows: WindowDataset, *, split: str, fused: bo
     """
     classes, names, side = windows.classes, windows.manifest.classes, windows.manifest.window
     confusion = np.zeros((classes + 1, classes + 1), np.int64)
-    one_hot = np.eye(classes + 1, dtype=np.float32)
+    # A pixel of which nothing is known votes for nothing.
+    one_hot = np.concatenate([np.eye(classes + 1), np.zeros((VOID - classes, classes + 1))]).astype(np.float32)
     for _, indices in windows.scenes(split):
         records = [windows.records[index] for index in indices]
         votes = SceneMosaic(records, side=side, channels=classes + 1)
@@ -65,14 +66,17 @@ def score_masks(masks: MaskSet, windows: WindowDataset, *, split: str, fused: bo
 
 def _fused_mask(masks: MaskSet, index: int) -> NDArray[np.uint8]:
     cam = torch.from_numpy(masks.cam(index, fused=True))[None].float()
-    return np.asarray(pseudo_masks(cam, masks.manifest.fused_threshold)[0].numpy())
+    mask = np.asarray(pseudo_masks(cam, masks.manifest.fused_threshold)[0].numpy())
+    return np.where(masks.mask(index) == VOID, VOID, mask).astype(np.uint8)
 
 
 @torch.no_grad()
 def score_tags(model: TagClassifier, loader: BatchLoader, names: tuple[str, ...]) -> dict[str, Any]:
     """Average precision of the classifier's tags on the loader's windows; null for a crop that is tagged in none."""
     scores = torch.cat([model(batch.series).logits.float().cpu() for batch in loader]).numpy()
-    precision = average_precision(scores, loader.dataset.tags[loader.indices])
+    untold = loader.dataset.open
+    known = None if untold is None else untold[loader.indices] == 0
+    precision = average_precision(scores, loader.dataset.tags[loader.indices], known=known)
     per_class = {name: None if np.isnan(value) else float(value) for name, value in zip(names, precision, strict=True)}
     known = [value for value in per_class.values() if value is not None]
     return {"map_macro": sum(known) / len(known) if known else None, "per_class": per_class}

@@ -6,8 +6,9 @@
     stac:https://…?collection=…     a catalogue: images are searched and read (exact_core.data.stac)
 
 Folders lie under EXACT_CACHE_DIR/sources, one for each address and season, and are kept: a second call fetches what is
-new, and a killed one goes on. With EXACT_STORE, files that were read from a catalogue are kept there too, under their
-digests, so that no other machine and no later season reads them again.
+new, and a killed one goes on. They are bounded as the cache is, by EXACT_CACHE_GB: when others come, those go that were
+used longest ago and that no process uses. With EXACT_STORE, files that were read from a catalogue are kept there too,
+under their digests, so that no other machine and no later season reads them again.
 """
 
 from __future__ import annotations
@@ -19,24 +20,27 @@ import logging
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from exact_core.artifacts.stage_files import STORE_VARIABLE
 from exact_core.config import RunConfig
-from exact_core.data.season.labels import VECTORS
+from exact_core.data.season.folder import survey_season
+from exact_core.data.season.labels import USUAL, find_labels
+from exact_core.data.season.outlines import VECTORS
 from exact_core.data.season.rasters import RASTERS
 from exact_core.data.sources import Survey, parse_source, source_of
 from exact_core.data.stac.address import StacAddress, parse_address, parse_labels
 from exact_core.data.stac.fetch import Fetch, FetchedFile, fetch_cells, fetch_season
-from exact_core.data.stac.grid import area_of
-from exact_core.data.stac.plan import make_plan
+from exact_core.data.stac.grid import area_of, cells
+from exact_core.data.stac.plan import Plan, make_plan
 from exact_core.data.stac.search import Wanted, open_source
 from exact_core.data.stac.web import Token, Web, without_secrets
 from exact_core.environment import variable
 from exact_core.errors import ConfigError, CorruptError, DataError, ServiceError
-from exact_core.files import link_or_copy
+from exact_core.files import link_or_copy, sha256_of
 from exact_core.storage import (
     Store,
     content_key,
@@ -48,18 +52,20 @@ from exact_core.storage import (
     publish_folder,
     read_pointer,
 )
-from exact_core.storage.base import digest_file
+from exact_core.storage.base import check_key, digest_file, in_parallel
+from exact_core.storage.kept import KeptFolders
 from exact_core.storage.locks import exclusive
 from exact_core.storage.presign import presigned
 from exact_core.tracking.runs import Tracker
 
-__all__ = ["Arrived", "fetch_source", "local_place", "survey_source"]
+__all__ = ["Arrived", "SourceState", "fetch_source", "local_place", "source_state", "survey_source"]
 
 log = logging.getLogger(__name__)
 
 MANIFESTS = ("collection.json", "cells.json")
 """Of folders of fetched images: one scene, or one a cell."""
 CATALOGUES = ("collection.json", "catalog.json")
+SETTINGS = "season.yaml"
 
 
 @dataclass
@@ -127,16 +133,25 @@ def fetch_source(config: RunConfig, *, source: str, tracker: Tracker) -> Arrived
 
 def local_place(config: RunConfig, source: str) -> Path | str:
     """The file or folder of this disk that holds what a source names, fetched if need be; errors as `fetch_source`."""
-    return _arrive(config, source).folder
+    found = _arrive(config, source)
+    for note in found.notes:
+        log.info("fetch: note: %s", note)
+    return found.folder
 
 
 def survey_source(config: RunConfig, source: str) -> Survey:
-    """What a source promises; of a catalogue, by a search, without reading an image. Errors as `fetch_source`.
+    """What a source promises, without reading an image: of a catalogue, by a search; of a folder in a store, by names.
+
+    What images alone can tell, such as two that do not fit together, is told when they are read. A folder with archives
+    is fetched whole: what is in them is known from themselves. Errors as `fetch_source`.
 
     Where a schedule will name the season, a catalogue is asked for the last 365 days.
     """
     kind, place = parse_source(source)
-    if _scheme(place) not in ("http", "https"):
+    scheme = _scheme(place)
+    if scheme in ("s3", "file") and (names := _names_of(place)) is not None:
+        return Survey(*survey_season(names, config.data, names=True))
+    if scheme not in ("http", "https"):
         return source_of(kind).survey(local_place(config, source), config.data)
     season = config.data.season
     if season.start is None:
@@ -144,7 +159,13 @@ def survey_source(config: RunConfig, source: str) -> Survey:
         config = config.model_copy(update={"data": config.data.model_copy(update={"season": last})})
     asked = parse_address(place)
     fetch = _asked(asked, config, _folder_of(place))
-    plan = make_plan(
+    cut = 0 if asked.cell is None else sum(1 for _ in cells(fetch.wanted.geometry, asked.cell, asked.crs))
+    return Survey(len({item.moment.date() for item in _planned(fetch).items}), len(fetch.bands), cells=cut)
+
+
+def _planned(fetch: Fetch) -> Plan:
+    """The images of a search."""
+    return make_plan(
         fetch.web,
         fetch.source.items(fetch.wanted),
         fetch.wanted,
@@ -153,7 +174,6 @@ def survey_source(config: RunConfig, source: str) -> Survey:
         skip=fetch.skip,
         missing=fetch.missing,
     )
-    return Survey(len({item.moment.date() for item in plan.items}), len(fetch.bands))
 
 
 def _arrive(config: RunConfig, source: str) -> Arrived:
@@ -166,7 +186,10 @@ def _arrive(config: RunConfig, source: str) -> Arrived:
         "http": _from_catalogue,
         "https": _from_catalogue,
     }
-    return ways[_scheme(place)](config, source, place)
+    found = ways[_scheme(place)](config, source, place)
+    if _scheme(place):
+        _kept().evict()
+    return found
 
 
 def _scheme(place: str) -> str:
@@ -176,9 +199,14 @@ def _scheme(place: str) -> str:
 
 
 def _folder_of(*parts: object) -> Path:
-    """The folder of an address, and of whatever else decides what it holds."""
+    """The folder of an address, and of whatever else decides what it holds; it stays while this process lives."""
     name = hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:20]
-    return default_cache().root / "sources" / name
+    return _kept().use(name)
+
+
+def _kept() -> KeptFolders:
+    cache = default_cache()
+    return KeptFolders(cache.root / "sources", bound=cache.bound)
 
 
 def _year(config: RunConfig) -> int | None:
@@ -206,6 +234,42 @@ def _from_store(config: RunConfig, source: str, place: str) -> Arrived:
     if labels:
         _place_labels(labels, folder, _year(config), found)
     return found
+
+
+def _names_of(place: str) -> Path | None:
+    """A folder in a store without its labels and with its images as empty files; None where it has archives."""
+    address, _ = parse_labels(place)
+    folder = _folder_of(address, "names")
+    name = PurePosixPath(address).name
+    if name.endswith(".json") and name not in CATALOGUES:
+        pointer = read_pointer(address)
+        images = [file.name for file in pointer.files if _is_image(file.name)]
+        if any(map(_is_archive, images)):
+            return None
+        others = tuple(file for file in pointer.files if not _is_image(file.name))
+        fetch_folder(pointer.model_copy(update={"files": others}), folder)
+    else:
+        store = open_store(address.removesuffix(f"/{name}") if name in CATALOGUES else address.rstrip("/"))
+        keys = [each.key for each in store.listed("") if not each.key.startswith("labels/")]
+        images = [key for key in keys if _is_image(key)]
+        if any(map(_is_archive, images)):
+            return None
+        if len(images) < len(keys) or not keys:
+            mirror(store, folder, wanted=lambda key: not key.startswith("labels/") and not _is_image(key))
+    for left in [path for path in folder.rglob("*") if _is_image(path.name) and path.is_file()]:
+        left.unlink()
+    for image in images:
+        (folder / check_key(image)).parent.mkdir(parents=True, exist_ok=True)
+        (folder / image).touch()
+    return folder
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith((*RASTERS, ".zip"))
+
+
+def _is_archive(name: str) -> bool:
+    return name.lower().endswith(".zip")
 
 
 # A catalogue
@@ -359,7 +423,7 @@ def _label_name(address: str, name: str) -> str:
     if name in ("legend.csv", "season.yaml"):
         return name
     if suffix in VECTORS:
-        return f"parcels{suffix}"
+        return f"{Path(name).stem if Path(name).stem in ('tags', 'outlines') else 'parcels'}{suffix}"
     if suffix in RASTERS:
         return "crop_type.tif"
     if suffix == ".csv":
@@ -419,3 +483,111 @@ def _download(url: str, target: Path) -> None:
         ) from error
     os.replace(partial, target)
     record.write_text(etag, encoding="utf-8")
+
+
+# What a source is now
+
+
+@dataclass(frozen=True)
+class SourceState:
+    """What a source holds at a moment: two of its states are equal if nothing in it has changed."""
+
+    images: str
+    """Digest of the images, and of all else but labels."""
+    labels: str
+    """Digest of the labels."""
+    labelled: bool
+    """Whether there are labels to learn from."""
+
+
+def source_state(config: RunConfig, source: str) -> SourceState:
+    """What a source holds now, by names, sizes and times or ETags; no image is read. Errors as `fetch_source`."""
+    place = parse_source(source)[1]
+    if _scheme(place) in ("http", "https"):
+        return _state_of_catalogue(config, parse_address(place), _folder_of(place))
+    if not source_of(source).opens:
+        return SourceState(_digest(_files(Path(place))) if place else "", "", labelled=True)
+    address, labels = parse_labels(place) if _scheme(place) else (place, ())
+    if _scheme(place):
+        files, named = _stored_files(address, config, source)
+        labelled = any(name in files for name in ([named] if named else USUAL))
+    else:
+        folder = Path(address).parent if Path(address).is_file() else Path(address)
+        files = _files(folder)
+        named = source_of(source).settings(folder, config.data).season.labels
+        labelled = find_labels(folder, named) is not None
+    images = {name: facts for name, facts in files.items() if not name.startswith("labels/") and name != named}
+    of_labels: list[object] = [[name, facts] for name, facts in files.items() if name not in images]
+    if labels:
+        of_labels, labelled = _state_of_labels(labels, config, _folder_of(address))
+    return SourceState(_digest(images), _digest(of_labels), labelled)
+
+
+def _state_of_catalogue(config: RunConfig, asked: StacAddress, folder: Path) -> SourceState:
+    fetch = _asked(asked, config, folder)
+    plan = _planned(fetch)
+    # Where images may be missing, one that is there again is another state: its season is worth making anew.
+    gone = _unreadable(fetch, plan) if fetch.missing else set()
+    images = [[item.id, item.digest] for item in plan.items if item.id not in gone]
+    labels, labelled = _state_of_labels(asked.labels, config, folder)
+    return SourceState(_digest([images, plan.crs, plan.bounds, fetch.bands]), _digest(labels), labelled)
+
+
+def _unreadable(fetch: Fetch, plan: Plan) -> set[str]:
+    """Images of which a file does not answer."""
+    gone = set()
+    assets = [(item, asset) for item in plan.items for asset in item.assets.values()]
+
+    def answers(href: str, where: str) -> bool:
+        try:
+            fetch.web.head(href, where=where)
+        except (DataError, ServiceError):
+            return False
+        return True
+
+    told = in_parallel(lambda each: answers(each[1].href, each[0].id), assets, workers=fetch.workers)
+    for (item, _), there in zip(assets, told, strict=True):
+        gone |= set() if there else {item.id}
+    return gone
+
+
+def _state_of_labels(addresses: tuple[str, ...], config: RunConfig, folder: Path) -> tuple[list[object], bool]:
+    """Digests of the files at the addresses of labels, and whether they can be learned from."""
+    aside = folder.with_name(f"{folder.name}.looked")
+    aside.mkdir(parents=True, exist_ok=True)
+    with exclusive(aside.with_name(f"{aside.name}.lock")):
+        _place_labels(addresses, aside, _year(config), Arrived(aside, ""))
+        files = sorted(path for path in aside.rglob("*") if path.is_file())
+        found: list[object] = [[path.relative_to(aside).as_posix(), sha256_of(path)] for path in files]
+        return found, find_labels(aside, config.data.season.labels) is not None
+
+
+def _files(folder: Path) -> dict[str, list[object]]:
+    """Sizes and times of all files below a folder."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    if not paths:
+        raise DataError(f"{folder}: no files here; check the path of the source")
+    facts = {path.relative_to(folder).as_posix(): path.stat() for path in paths}
+    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in facts.items()}
+
+
+def _stored_files(address: str, config: RunConfig, source: str) -> tuple[dict[str, list[object]], str | None]:
+    """Sizes and ETags, or digests, of what lies under an address in a store, and the labels that its settings name."""
+    name = PurePosixPath(address).name
+    if name.endswith(".json") and name not in CATALOGUES:
+        pointer = read_pointer(address)
+        files = (*pointer.files, pointer.manifest)
+        return {each.name: [each.size, each.sha256] for each in files}, config.data.season.labels
+    base = address.removesuffix(f"/{name}") if name in CATALOGUES else address.rstrip("/")
+    store = open_store(base)
+    found: dict[str, list[object]] = {each.key: [each.size, each.etag] for each in store.listed()}
+    if not found:
+        raise DataError(f"{base}: nothing lies there; check the address, or put the files there")
+    with tempfile.TemporaryDirectory() as aside:
+        if SETTINGS in found:
+            (Path(aside) / SETTINGS).write_bytes(store.read(SETTINGS))
+        return found, source_of(source).settings(Path(aside), config.data).season.labels
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

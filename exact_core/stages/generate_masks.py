@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from exact_core.artifacts.folders import code_version, fresh_folder
 from exact_core.artifacts.model_folders import load_classifier
+from exact_core.clues.fields import Fields
 from exact_core.clues.maps import CamMaker
 from exact_core.clues.masks import pseudo_masks, strongest_class
-from exact_core.clues.pixels import FirstMask, PixelModel, sure_pixels
+from exact_core.clues.overlaps import OverlapTags
+from exact_core.clues.pixels import FirstMask, PixelModel, sure_pixels, without_unknown
 from exact_core.clues.quality import Shares, judge, shares_shown, tag_agreement
 from exact_core.clues.selection import (
     BINS,
@@ -31,8 +33,8 @@ from exact_core.clues.selection import (
 from exact_core.clues.sweep import sweep_confusions, sweep_figures
 from exact_core.config import MasksConfig, RunConfig
 from exact_core.data.windows.batches import BatchLoader
-from exact_core.data.windows.dataset import FileEntry, WindowDataset
-from exact_core.data.windows.mask_dataset import MaskManifest, MaskQuality, write_mask_shard
+from exact_core.data.windows.dataset import VOID, FileEntry, WindowDataset
+from exact_core.data.windows.mask_dataset import FieldsUsed, MaskManifest, MaskQuality, write_mask_shard
 from exact_core.errors import DataError, TrainingError
 from exact_core.stages.stage import Stage
 from exact_core.tracking.runs import Tracker
@@ -114,13 +116,21 @@ def generate_masks(
     )
     maker, loader = _open_classifier(config, classifier, windows)
     evidence = {name: Evidence(windows.classes) for name in ("clue", "fused")}
-    shards = [_cams(maker, loader(indices), evidence) for indices in _by_shard(windows)]
+    parts = _by_shard(windows)
+    overlaps = OverlapTags(windows, np.concatenate(parts).tolist(), use=settings.overlaps)
+    fields = None
+    if settings.fields and windows.manifest.has_fields:
+        fields = Fields(windows, np.concatenate(parts).tolist(), overlaps)
+    shards = [_cams(maker, loader(indices), evidence, overlaps, fields) for indices in parts]
     chosen = evidence[settings.cam]
     _check_activation(chosen)
     threshold, rule = chosen.threshold(settings)
     for arrays in shards:
-        arrays["masks"] = pseudo_masks(torch.from_numpy(arrays[settings.cam]).float(), threshold).numpy()
-    agreement = _relearn(shards, windows, settings, threshold=threshold, seed=config.seed)
+        first = pseudo_masks(torch.from_numpy(arrays[settings.cam]).float(), threshold).numpy()
+        named = zip(first, arrays["index"], strict=True)
+        arrays["masks"] = np.stack([without_unknown(mask, windows, int(index)) for mask, index in named])
+    agreement, scores = _relearn(shards, windows, settings, overlaps, threshold=threshold, seed=config.seed)
+    outlines = None if fields is None else _one_crop_a_field(shards, fields, settings, scores)
     entries, counts = _write(shards, out, kind=settings.cam, classes=windows.classes)
     quality = judge(
         maker,
@@ -133,6 +143,7 @@ def generate_masks(
     )
     config.save(out / "config.yaml")
     masks = _manifest(windows, evidence, settings, quality, threshold=(threshold, rule), entries=entries, counts=counts)
+    masks = masks.model_copy(update={"fields": outlines})
     masks.publish(out)
     summary = _told(masks, out, tracker)
     _gate(quality, settings, out)
@@ -275,8 +286,19 @@ def _some(indices: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
     return indices if len(indices) <= limit else indices[np.linspace(0, len(indices) - 1, limit).astype(np.int64)]
 
 
-def _cams(maker: CamMaker, loader: BatchLoader, evidence: dict[str, Evidence]) -> Arrays:
-    """CAMs float16 (n, K, H, W) of the loader's windows, clue-based and fused; `evidence` takes in what they show."""
+def _cams(
+    maker: CamMaker,
+    loader: BatchLoader,
+    evidence: dict[str, Evidence],
+    overlaps: OverlapTags,
+    fields: Fields | None,
+) -> Arrays:
+    """CAMs float16 (n, K, H, W) of the loader's windows, clue-based and fused.
+
+    `evidence` takes in what they show, and `fields` what the images show of outlines.
+
+    Those that masks are made of are 0 where another window rules the crop out; those to compare with are left alone.
+    """
     windows = loader.dataset
     found: dict[str, list[NDArray[np.generic]]] = {name: [] for name in evidence}
     for batch in loader:
@@ -284,9 +306,14 @@ def _cams(maker: CamMaker, loader: BatchLoader, evidence: dict[str, Evidence]) -
         shown = []
         if maker.settings.validation_masks:
             shown = [row for row, index in enumerate(batch.index) if windows.records[index].split == "validation"]
+        if fields is not None:
+            for index, contrast in zip(batch.index, cams.contrast.cpu().numpy(), strict=True):
+                fields.look(int(index), contrast)
         for name, told in evidence.items():
             # In the precision in which they are kept, so that a mask made again from the file is the same.
             values = getattr(cams, name).half()
+            if name == maker.settings.cam:
+                values = _within(values, [overlaps.allowed(int(index)) for index in batch.index])
             found[name].append(values.cpu().numpy())
             told.look(values.float(), cams.contrast)
             if shown:
@@ -295,12 +322,32 @@ def _cams(maker: CamMaker, loader: BatchLoader, evidence: dict[str, Evidence]) -
     return {"index": loader.indices, **{name: np.concatenate(parts) for name, parts in found.items()}}
 
 
+def _within(cams_BKHW: torch.Tensor, allowed: list[NDArray[np.float64]]) -> torch.Tensor:
+    """CAMs where a pixel may be of the class, else 0; the same ones where each window stands alone."""
+    if all(each.shape[-1] == 1 for each in allowed):
+        return cams_BKHW
+    side = cams_BKHW.shape[-2:]
+    kept = np.stack([np.broadcast_to(each[1:], (len(each) - 1, *side)) for each in allowed])
+    return cams_BKHW * torch.from_numpy(kept).to(cams_BKHW)
+
+
 def _relearn(
-    shards: list[Arrays], windows: WindowDataset, settings: MasksConfig, *, threshold: float, seed: int
-) -> float | None:
-    """Have the pixel model label all masks anew; the share of pixels that keep their label, None without rounds."""
+    shards: list[Arrays],
+    windows: WindowDataset,
+    settings: MasksConfig,
+    overlaps: OverlapTags,
+    *,
+    threshold: float,
+    seed: int,
+) -> tuple[float | None, Callable[[int], NDArray[np.float64]]]:
+    """Have the pixel model label all masks anew.
+
+    Returns:
+        The share of pixels that keep their label, None without rounds; and the scores (H, W, K + 1) that the labels of
+        a window's pixels are the highest of.
+    """
     if not settings.relearn.rounds:
-        return None
+        return None, _cam_scores(shards, settings.cam, threshold)
     teaching = set(windows.indices("train").tolist())
 
     def first_masks() -> Iterator[FirstMask]:
@@ -310,13 +357,57 @@ def _relearn(
                     sure = sure_pixels(cams.max(0), threshold, settings.relearn.margin)
                     yield FirstMask(int(index), mask, sure)
 
-    model = PixelModel(windows, first_masks(), settings.relearn, count=len(teaching), seed=seed)
+    model = PixelModel(
+        windows, first_masks(), settings.relearn, count=len(teaching), seed=seed, allowed=overlaps.allowed
+    )
     kept, pixels = 0, 0
     for arrays in shards:
         masks = np.stack([model.mask(int(index)) for index in arrays["index"]])
-        kept, pixels = kept + int((masks == arrays["masks"]).sum()), pixels + masks.size
+        known = masks != VOID
+        kept, pixels = kept + int((masks == arrays["masks"])[known].sum()), pixels + int(known.sum())
         arrays["masks"] = masks
-    return kept / pixels
+    return kept / pixels, model.scores
+
+
+def _cam_scores(shards: list[Arrays], kind: str, threshold: float) -> Callable[[int], NDArray[np.float64]]:
+    """A window's CAMs as scores (H, W, K + 1): background is the constant plane of the threshold."""
+    places = {int(index): (arrays[kind], row) for arrays in shards for row, index in enumerate(arrays["index"])}
+
+    def scores(index: int) -> NDArray[np.float64]:
+        cams, row = places[index]
+        plane = np.full(cams.shape[2:], threshold)
+        return np.stack([plane, *cams[row].astype(np.float64)], -1)
+
+    return scores
+
+
+def _one_crop_a_field(
+    shards: list[Arrays], fields: Fields, settings: MasksConfig, scores: Callable[[int], NDArray[np.float64]]
+) -> FieldsUsed:
+    """Give each field of the masks one crop; what became of the outlines."""
+    crops, _ = fields.crops(scores)
+    for arrays in shards:
+        masks = []
+        for index, mask in zip(arrays["index"].tolist(), arrays["masks"].astype(np.uint8), strict=True):
+            outside = None
+            if settings.outside != "pixels":
+                outside = fields.beside(index) if settings.outside == "borders" else np.ones(mask.shape, bool)
+            masks.append(fields.mask(index, mask, crops, outside=outside))
+        arrays["masks"] = np.stack(masks)
+    used = FieldsUsed(
+        fields=fields.count,
+        not_shown=int((~fields.shown()).sum()),
+        contradicted=int((crops < 0).sum() - (~fields.shown()).sum()),
+        outside=settings.outside,
+    )
+    log.info(
+        "masks: one crop each for %d of %d fields; the images do not show the outlines of %d, tags leave no crop to %d",
+        int((crops >= 0).sum()),
+        used.fields,
+        used.not_shown,
+        used.contradicted,
+    )
+    return used
 
 
 def _shown(shards: list[Arrays], windows: WindowDataset, tag_share: float) -> Shares:
@@ -334,7 +425,7 @@ def _write(shards: list[Arrays], out: Path, *, kind: str, classes: int) -> tuple
     counts = np.zeros(classes + 1, np.int64)
     entries: list[FileEntry] = []
     for number, arrays in enumerate(shards):
-        counts += np.bincount(arrays["masks"].reshape(-1), minlength=len(counts))
+        counts += np.bincount(arrays["masks"].reshape(-1), minlength=VOID + 1)[: len(counts)]
         kept = {name: arrays[name] for name in ("index", "masks", "fused")}
         entries.append(write_mask_shard(out, number, {**kept, "cams": arrays[kind]}))
     return entries, counts

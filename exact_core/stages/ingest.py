@@ -8,6 +8,7 @@ from pathlib import Path
 from exact_core.config import RunConfig
 from exact_core.data.sources import parse_source, source_of, with_season
 from exact_core.data.windows.dataset import WindowDataset
+from exact_core.data.windows.tag_support import tag_findings
 from exact_core.stages.fetch import local_place
 from exact_core.stages.stage import Stage
 from exact_core.tracking.runs import Tracker
@@ -50,6 +51,8 @@ def ingest(config: RunConfig, *, source: str, season: str, out: Path, tracker: T
     tracker.log_file(out / "dataset.json")
     for note in (*manifest.notes, *_untagged(dataset)):
         log.info("ingest: note: %s", note)
+    for finding in tag_findings(dataset.tags[dataset.indices("train")], manifest.classes):
+        log.warning("ingest: tags: %s", finding)
     log.info(
         "ingest: %s windows (train %d, validation %d, test %d), %d crops, digest %s",
         sum(manifest.splits.values()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from exact_core.artifacts.folders import fresh_folder
@@ -12,8 +12,10 @@ from exact_core.errors import DataError
 from exact_core.files import file_facts
 from exact_core.manifest import publish_record
 from exact_core.mapping.cogs import MapRecord, MapResult, write_files
+from exact_core.mapping.field_rows import one_crop_a_field
 from exact_core.mapping.finished_rows import FinishedRows, read_rows
 from exact_core.mapping.item import write_item
+from exact_core.mapping.qgis_style import write_style
 from exact_core.mapping.season_map import PART, PartManifest, open_part
 from exact_core.stages.stage import Stage
 from exact_core.tracking.runs import Tracker
@@ -28,13 +30,14 @@ log = logging.getLogger(__name__)
 MAP = "map.json"
 
 
-def join_map(*, parts: Sequence[Path], out: Path, tracker: Tracker) -> dict[str, float]:
+def join_map(*, parts: Sequence[Path], out: Path, tracker: Tracker, outlines: Path | None = None) -> dict[str, float]:
     """Make the files of a map from its parts.
 
     Args:
         parts: folders of stage `map_season`, in any order; none: there was nothing to map.
         out: folder for the map's files; map.json is written last.
         tracker: gets areas, quick-look and the seams' figure.
+        outlines: layer of fields, each of which gets one crop (`exact_core.mapping.field_rows`); None: pixels stay.
 
     Returns:
         Megapixels, seconds of all parts together, the share of the area that could not be mapped, how much window
@@ -52,26 +55,47 @@ def join_map(*, parts: Sequence[Path], out: Path, tracker: Tracker) -> dict[str,
     found = sorted(((folder, open_part(folder)) for folder in parts), key=lambda each: (each[1].first, each[1].end))
     _check(found)
     record = found[0][1].record
-    rows = itertools.chain.from_iterable(
-        read_rows(folder / "rows", first=part.first, end=part.end) for folder, part in found
-    )
+
+    def rows() -> Iterable[FinishedRows]:
+        return itertools.chain.from_iterable(
+            read_rows(folder / "rows", first=part.first, end=part.end) for folder, part in found
+        )
+
     summary = {
         "megapixels": record.height * record.width / 1e6,
         "map_seconds": sum(part.seconds for _, part in found),
-        **deliver(record, rows, out, tracker),
+        **deliver(record, rows, out, tracker, outlines=outlines),
     }
     tracker.log_summary(summary)
     return defined(summary)
 
 
-def deliver(record: MapRecord, rows: Iterable[FinishedRows], out: Path, tracker: Tracker) -> dict[str, float]:
+def deliver(
+    record: MapRecord,
+    rows: Callable[[], Iterable[FinishedRows]],
+    out: Path,
+    tracker: Tracker,
+    *,
+    outlines: Path | None = None,
+) -> dict[str, float]:
     """Write all files of a map, its manifest last, and show them.
+
+    Args:
+        record: of the map.
+        rows: gives all its rows, each time it is called.
+        out: folder for the files.
+        tracker: gets areas and quick-look.
+        outlines: layer of fields, each of which gets one crop; None: pixels stay.
 
     Returns:
         The share of the area that could not be mapped and, where it is known, how much window borders show.
     """
-    result = write_files(record, rows, out)
+    found = rows()
+    if outlines is not None:
+        record, found = one_crop_a_field(rows, record, outlines, out)
+    result = write_files(record, found, out)
     write_item(record, out)
+    write_style(record, out)
     files = {path.name: file_facts(path) for path in sorted(out.iterdir()) if path.name != MAP and path.is_file()}
     publish_record(out / MAP, {**_described(record, result), "files": files})
     for name in (MAP, "quicklook.png", "item.json"):

@@ -21,6 +21,7 @@ from exact_core.config import RunConfig, SegmenterConfig
 from exact_core.environment import variable
 from exact_core.errors import in_a_line
 from exact_core.stages.run import Run, read_run
+from exact_core.stages.season_lease import renew
 from exact_core.stages.stage import Stage
 from exact_core.termination import TerminatedError, ending_in_order
 from exact_core.tracking.runs import NoTracker, Tracker, tracked_stage
@@ -153,6 +154,7 @@ def open_step(stage: Stage, run: Mapping[str, Any], *, tracking: bool = True) ->
         open_stage(name, config, pipeline_run=given.pipeline_run, tracking=tracking) as tracker,
         stage_files(tracker, stage.writes) as files,
     ):
+        renew(given, stage)
         yield Step(given, config, tracker, files)
 
 

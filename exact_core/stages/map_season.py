@@ -7,6 +7,7 @@ import json
 import logging
 import shutil
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -23,7 +24,7 @@ from exact_core.errors import ConfigError
 from exact_core.evaluation.palette import colours_of
 from exact_core.mapping.capacity import Careful, choose_batch, window_bytes
 from exact_core.mapping.cogs import MapRecord
-from exact_core.mapping.finished_rows import RowFiles, read_rows
+from exact_core.mapping.finished_rows import FinishedRows, RowFiles, read_rows
 from exact_core.mapping.predict import SeasonMapper, season_mapper
 from exact_core.mapping.rows import usual_stride
 from exact_core.mapping.season_map import PART, PartManifest, extent_of_part, map_part, map_record, parse_part
@@ -53,7 +54,15 @@ ROWS = "rows"
 
 
 def map_season(
-    config: RunConfig, *, source: str, season: str, segmenter: Path, out: Path, tracker: Tracker, part: str = ""
+    config: RunConfig,
+    *,
+    source: str,
+    season: str,
+    segmenter: Path,
+    out: Path,
+    tracker: Tracker,
+    part: str = "",
+    outlines: Path | None = None,
 ) -> dict[str, float]:
     """Map all of a season's area, or a part of it; only images are read, no label.
 
@@ -68,6 +77,7 @@ def map_season(
         out: folder for the map's files and map.json; of a part, for its rows and part.json; the manifest comes last.
         tracker: gets areas, quick-look and the seams' figure.
         part: I/N for the I-th of N parts, which stage `join_map` makes a map of; empty: all.
+        outlines: layer of fields, each of which gets one crop (`exact_core.mapping.field_rows`); None: pixels stay.
 
     Returns:
         Megapixels and seconds and, of a whole map, the share of the area that could not be mapped and how much window
@@ -79,6 +89,8 @@ def map_season(
         ServiceError: the map cannot be written.
     """
     number, parts = parse_part(part or "1/1")
+    if part and outlines is not None:
+        raise ConfigError(f"part {part}: a field may lie in two parts; give the outlines to `exact join-map`")
     kind, _ = parse_source(source)
     if not source_of(kind).opens:
         log.info("map_season: nothing to map: a %s source has windows, and no images of an area", kind)
@@ -105,7 +117,11 @@ def map_season(
         extent = {"part": number, "parts": parts, "first": first, "end": end}
         made = PartManifest(**extent, batch=pieces.batch, seconds=seconds, record=record)
         return _deliver_part(made, pieces.folder, out, summary, tracker)
-    summary |= deliver(record, read_rows(pieces.folder, first=first, end=end), out, tracker)
+
+    def rows() -> Iterable[FinishedRows]:
+        return read_rows(pieces.folder, first=first, end=end)
+
+    summary |= deliver(record, rows, out, tracker, outlines=outlines)
     shutil.rmtree(pieces.folder)
     tracker.log_summary(summary)
     return summary

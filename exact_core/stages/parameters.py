@@ -6,10 +6,12 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from exact_core.data.sources import parse_source
+from exact_core.data.sources import check_whole, parse_source, source_of
+from exact_core.data.stac.address import parse_address
 from exact_core.errors import ConfigError
 from exact_core.recipes import resolve
 from exact_core.stages.plan_map import check_parts
+from exact_core.stages.publish_map import map_region
 from exact_core.stages.record_status import check_webhook
 from exact_core.stages.resolve_season import check_season, season_rule
 from exact_core.stages.run import ALWAYS, IF_NO_CHAMPION, NEVER, SUPERVISION
@@ -41,6 +43,10 @@ def check_parameters(given: Mapping[str, Any]) -> None:
         resolve(given["recipe"], seed=int(given.get("seed", 0)), overrides=overrides)
     if "map_parts" in given:
         check_parts(given["map_parts"], int(given["most_parts"]))
+        if int(given["most_parts"]) > 1 and given.get("source"):
+            check_whole(given["source"], cells=_cells(given["source"]))
+    if "map_name" in given and (given["map_name"] or source_of(given["source"]).opens):
+        map_region(given["map_name"], given["source"])
     if "season_start" in given and "season_days" in given:
         season_rule(str(given["season_start"]), int(given["season_days"]))
 
@@ -65,6 +71,12 @@ def _quality(share: float) -> None:
 def _source(text: str) -> None:
     if text:
         parse_source(text)
+
+
+def _cells(source: str) -> int:
+    """1 where an address asks for cells, however many there will be."""
+    kind, place = parse_source(source)
+    return int(kind == "stac" and parse_address(place).cell is not None)
 
 
 def _training(word: str) -> None:

@@ -15,8 +15,11 @@ class Plan(NamedTuple):
     """`Run`, without what is default; of a map in parts, its first part."""
     parts: list[dict[str, Any]]
     """The run for each further part of the map."""
-    Output: list[dict[str, Any]]
-    """The run for each season, of a pipeline of several. KFP's local runner finds items of a loop by this name only."""
+    seasons: list[dict[str, Any]]
+    """The run for each season, of a pipeline of several."""
+    Output: str
+    """What is left to do: train, reuse, map or nothing. KFP's local runner decides conditions beside the first step by
+    an output of this name only."""
     cpu: str
     memory: str
     """Of steps that train or map."""

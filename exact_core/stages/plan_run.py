@@ -16,9 +16,10 @@ from exact_core.stages.parameters import check_parameters
 from exact_core.stages.plan import Plan
 from exact_core.stages.plan_map import plan_map
 from exact_core.stages.plan_seasons import plan_seasons
-from exact_core.stages.preflight import STAGE, preflight, training_size
+from exact_core.stages.preflight import STAGE, check_mappable, preflight, training_size
 from exact_core.stages.resolve_season import resolve_season
-from exact_core.stages.run import ALWAYS, SUPERVISION, Run
+from exact_core.stages.run import ALWAYS, SUPERVISION, TRAIN, Run
+from exact_core.stages.season_work import season_work
 from exact_core.stages.sizing import read_resources, sized
 from exact_core.tracking.runs import Tracker
 
@@ -59,6 +60,10 @@ class Parameters:
     """tags or dense."""
     model: str = ""
     """Name of the registered model; empty: after the dataset's name."""
+    publish: bool = False
+    """Whether the pipeline's map gets a stable address, and is made only where that has not the same already."""
+    map_name: str = ""
+    """Of the region, in that address; empty: by the source."""
     map_parts: int = 1
     """Parts that the map is made in."""
     most_parts: int = 1
@@ -67,6 +72,10 @@ class Parameters:
     """Only checked here; the last step uses it."""
     resources: Mapping[str, Any] = field(default_factory=dict)
     """As `exact_core.stages.sizing` has them."""
+
+    def maps(self) -> bool:
+        """Whether the pipeline ends in a map, which may then have parts."""
+        return int(self.most_parts) > 1
 
     def changes(self) -> list[str]:
         """Settings that the run changes: those it was given, and what other parameters mean for the recipe."""
@@ -81,7 +90,8 @@ def plan_run(given: Parameters) -> Plan:
         ConfigError: a value that no step could use, or a training that does not fit.
         ServiceError: something that a step needs is not there.
     """
-    check_parameters({**vars(given), "overrides": given.changes()})
+    wanted = {key: value for key, value in vars(given).items() if key != "map_name" or given.publish}
+    check_parameters({**wanted, "overrides": given.changes()})
     asked = read_resources(given.resources)
     # On a GPU that a user has named, a training that does not see it is to stop at once, not to go on for days.
     chosen = [*given.changes(), *(["device=cuda"] if asked.gpus else [])]
@@ -89,23 +99,30 @@ def plan_run(given: Parameters) -> Plan:
     with open_stage(STAGE.name, config, pipeline_run=given.pipeline_run) as tracker:
         each = _places(given, tracker)
         size = max(_tried(config, tracker=tracker, **place) for place in each)
+        if given.maps():
+            for place in each:
+                check_mappable(config, **place)
         sizes = sized(asked, training=size)
         log.info("preflight: a step that trains gets %s cores, %s of memory, %s", *sizes[:2], _accelerators(sizes.gpus))
         run = Run(
             recipe=given.recipe,
             seed=int(given.seed),
             overrides=tuple(chosen),
-            training=given.training,
             supervision=given.supervision,
             model=given.model,
             pipeline_run=given.pipeline_run,
             **({} if given.seasons else each[0]),
         )
+        todo = TRAIN
+        if given.publish:
+            settings = {"training": given.training, "map_name": given.map_name}
+            todo, run = season_work(config, run, **settings, tracker=tracker)
         several = [run.model_copy(update={"part": part}).given() for part in plan_map(int(given.map_parts))]
         return Plan(
             run=several[0],
             parts=several[1:],
-            Output=[run.model_copy(update=place).given() for place in each] if given.seasons else [],
+            seasons=[run.model_copy(update=place).given() for place in each] if given.seasons else [],
+            Output=todo,
             **sizes._asdict(),
         )
 

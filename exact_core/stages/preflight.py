@@ -20,16 +20,17 @@ from typing import Literal
 from exact_core.artifacts.folders import code_version
 from exact_core.artifacts.stage_files import STORE_VARIABLE
 from exact_core.config import RunConfig
-from exact_core.data.sources import Survey, parse_source, with_season
+from exact_core.data.sources import Survey, check_whole, local_path, parse_source, source_of, with_season
 from exact_core.environment import shown, variable
 from exact_core.errors import ConfigError, ExactError, ServiceError
 from exact_core.stages.fetch import survey_source
 from exact_core.stages.stage import Stage
 from exact_core.storage import open_store
+from exact_core.storage.cache import default_cache
 from exact_core.tracking.errors import check_address
 from exact_core.tracking.runs import Tracker, server_answers, tracking_uri
 
-__all__ = ["STAGE", "Check", "checks", "preflight", "training_size"]
+__all__ = ["STAGE", "Check", "check_mappable", "checks", "preflight", "training_size"]
 
 STAGE = Stage(name="preflight", size="small", minutes=30, retries=0, reads_source=True)
 
@@ -94,14 +95,18 @@ def checks(config: RunConfig | None = None, *, source: str = "", season: str = "
     """
     asked: dict[str, Callable[[], str]] = {
         "code": _code,
-        "folder for temporary files": _temporary,
+        "folder for temporary files": lambda: _writable(Path(tempfile.gettempdir())),
         "object store": _store,
         "MLflow": _tracking,
     }
+    if config is None:
+        # A run says itself where it writes.
+        asked |= {"current folder": lambda: _writable(Path.cwd()), "cache": _cache}
     if here:
         asked["GPU"] = lambda: _device("auto" if config is None else config.device)
     if config is not None and source:
         asked["data"] = lambda: _data(config, source, season)
+        asked["tags"] = lambda: _tags(config, source, season)
     if config is not None and source and here:
         asked["memory"] = lambda: _fits(config, source=source, season=season)
     return [_answer(name, ask) for name, ask in asked.items()]
@@ -132,11 +137,19 @@ def _code() -> str:
     return ", ".join(named)
 
 
-def _temporary() -> str:
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(b"x")
-    disk = os.statvfs(tempfile.gettempdir())
-    return f"{tempfile.gettempdir()} can be written, {disk.f_bavail * disk.f_frsize / 1e9:,.1f} GB free"
+def _writable(folder: Path) -> str:
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder) as file:
+            file.write(b"x")
+    except OSError as error:
+        raise ServiceError(f"{folder} cannot be written: {error.strerror or error}; work in another folder") from error
+    disk = os.statvfs(folder)
+    return f"{folder} can be written, {disk.f_bavail * disk.f_frsize / 1e9:,.1f} GB free"
+
+
+def _cache() -> str:
+    cache = default_cache()
+    return f"{_writable(cache.root)}; EXACT_CACHE_DIR names another"
 
 
 def _store() -> str:
@@ -189,6 +202,17 @@ def _data(config: RunConfig, source: str, season: str) -> str:
     return f"{source}: {found.dates} dates, {found.bands} bands"
 
 
+def _tags(config: RunConfig, source: str, season: str) -> str:
+    """What stands out in the tags, as far as labels of this disk tell: it is for a person to judge, so no failure."""
+    kind, _ = parse_source(source)
+    place = local_path(source)
+    config = with_season(config, "" if season == "auto" else season, kind=kind)
+    said = None if place is None else source_of(kind).warnings(place, config.data)
+    if said is None:
+        raise NotSetError(f"{source}: known once it is read; ingest and `exact inspect` say it")
+    return " ".join(said) or "no crop is in nearly all windows, in few, or always beside another"
+
+
 def _fits(config: RunConfig, *, source: str, season: str) -> str:
     if not _has_torch():
         raise NotSetError("no torch here")
@@ -225,6 +249,15 @@ def training_size(config: RunConfig, *, source: str, season: str) -> int:
         "dates": min(found.dates, config.data.max_dates),
     }
     return max(training_bytes(config, kind=kind, **shape) for kind in ("classifier", "segmenter"))
+
+
+def check_mappable(config: RunConfig, *, source: str, season: str) -> None:
+    """Refuse what the map at the end of a run could not be made of, before anything is trained.
+
+    Raises:
+        ConfigError: a source of cells. DataError: as `preflight` for the source.
+    """
+    check_whole(source, cells=_survey(config, source, season).cells)
 
 
 def _survey(config: RunConfig, source: str, season: str) -> Survey:

@@ -20,16 +20,19 @@ from exact_core.manifest import publish_record, read_record
 from exact_core.mapping.predict import Predictor
 from exact_core.stages.lifecycle import open_step
 from exact_core.stages.stage import Stage
-from exact_core.tracking.registry import CHALLENGER, CHAMPION, Registry, default_name
+from exact_core.tracking.registry import CHALLENGER, CHAMPION, Origin, Registry, default_name
 from exact_core.tracking.runs import Tracker
 from exact_core.training.loop import choose_device
 from exact_core.undefined import defined
 
-__all__ = ["STAGE", "decide", "promote", "promote_after", "read_decision"]
+__all__ = ["STAGE", "decide", "decide_first", "promote", "promote_after", "read_decision"]
 
 STAGE = Stage(name="promote", within="evaluate", size="train", minutes=240, writes={"promotion": ("metrics.json",)})
 
 log = logging.getLogger(__name__)
+
+ROUNDS = 3
+"""Comparisons with one champion after another, where others are promoted meanwhile."""
 
 
 def promote(
@@ -47,7 +50,8 @@ def promote(
     of the difference in mIoU, by a paired bootstrap over scenes, is above `minimum_gain`, and no class loses more than
     `largest_class_loss`. Without dense labels, the F1 of the tags that the maps imply stands in for mIoU. Without a
     champion there is nothing to compare with, and the first model becomes it. A dataset that is scored on itself allows
-    no fair comparison, so nothing is promoted on it.
+    no fair comparison, so nothing is promoted on it. A run of an earlier season than the champion's, or of the same one
+    that began before the champion's run, does not take its place.
 
     Args:
         config: `promotion`, `evaluation.batch`, `seed` and `device` apply.
@@ -148,35 +152,86 @@ def _register(
     """Register, compare, and move aliases; the decision's part of the record."""
     version = registry.register(segmenter, name=name)
     registry.set_alias(name, CHALLENGER, version)
-    champion = registry.alias_version(name, CHAMPION)
-    record: dict[str, Any] = {"version": version, "champion": champion}
-    if champion == version:
-        return {**record, "promoted": True, "reason": "it is the champion already"}
+    record: dict[str, Any] = {"version": version, "champion": None}
+    for _ in range(ROUNDS):
+        champion = registry.alias_version(name, CHAMPION)
+        record["champion"] = champion
+        if champion == version:
+            return {**record, "promoted": True, "reason": "it is the champion already"}
+        promoted, reason, comparison = _judge(config, windows, segmenter, name, registry, version, champion)
+        if comparison is not None:
+            record["comparison"] = {**asdict(comparison), "difference": comparison.difference}
+        if not promoted or registry.replace_champion(name, champion, version, reason=reason):
+            return {**record, "promoted": promoted, "reason": reason}
+        log.info("promote: the champion is no longer %s: once more", champion or "missing")
+    return {**record, "promoted": False, "reason": f"{reason}; but the champion changed {ROUNDS} times meanwhile"}
+
+
+def _judge(
+    config: RunConfig,
+    windows: WindowDataset,
+    segmenter: Path,
+    name: str,
+    registry: Registry,
+    version: str,
+    champion: str | None,
+) -> tuple[bool, str, Comparison | None]:
+    """Whether a version should take this champion's place, why, and by what comparison."""
     if champion is None:
-        promoted, reason = True, "the first version: no champion to compare with"
-    elif windows.manifest.self_scored:
-        promoted = False
+        return *_first(config, windows, segmenter), None
+    if older := _older(registry.origin(name, version), registry.origin(name, champion)):
+        return (
+            False,
+            f"not compared with champion {champion}: {older}; an older run does not take a newer one's place; move the "
+            f"alias by hand if it should",
+            None,
+        )
+    if windows.manifest.self_scored:
         reason = (
             f"not compared with champion {champion}: this dataset is trained and scored on itself, which would "
             f"flatter the new model; move the alias by hand if it looks better"
         )
-    else:
-        try:
-            comparison = _against(config, windows, segmenter, registry, name, champion)
-        except ConfigError as error:
-            promoted = False
-            reason = f"champion {champion} cannot map this dataset: {error}; give other classes a model of their own"
-        else:
-            promoted, reason = decide(comparison, config.promotion)
-            if promoted and registry.alias_version(name, CHAMPION) != champion:
-                promoted, reason = (
-                    False,
-                    f"{reason}; but another run has moved the alias meanwhile; repeat the stage",
-                )
-            record["comparison"] = {**asdict(comparison), "difference": comparison.difference}
-    if promoted:
-        registry.set_alias(name, CHAMPION, version, reason=reason)
-    return {**record, "promoted": promoted, "reason": reason}
+        return False, reason, None
+    try:
+        comparison = _against(config, windows, segmenter, registry, name, champion)
+    except ConfigError as error:
+        reason = f"champion {champion} cannot map this dataset: {error}; give other classes a model of their own"
+        return False, reason, None
+    return *decide(comparison, config.promotion), comparison
+
+
+def decide_first(metric: str, figure: float, config: PromotionConfig) -> tuple[bool, str]:
+    """Whether a model without a champion to compare with is good enough to be one, and why.
+
+    Args:
+        metric: miou or tag_f1.
+        figure: of the model on the evaluation windows, in [0, 1]; NaN where it is not defined, which is not enough.
+        config: `first_floor` applies.
+    """
+    told = f"{metric} {100 * figure:.1f}, promotion.first_floor {100 * config.first_floor:.1f}"
+    if figure >= config.first_floor:
+        return True, f"the first version: no champion to compare with ({told})"
+    return False, (
+        f"the first version is below the floor ({told}): it stays challenger; give more tags or train longer, or move "
+        f"the alias by hand if the map is good enough"
+    )
+
+
+def _first(config: RunConfig, windows: WindowDataset, segmenter: Path) -> tuple[bool, str]:
+    if not config.promotion.first_floor:
+        return True, "the first version: no champion to compare with"
+    counts = _counts(config, windows, segmenter)
+    return decide_first(counts.metric, counts.figure, config.promotion)
+
+
+def _older(ours: Origin, theirs: Origin) -> str:
+    """In what our run is older than the champion's; empty: in nothing. A later season is newer, whichever began first.
+
+    Seasons may be unknown: of models of older versions, and of sources without one.
+    """
+    if ours.season and theirs.season and ours.season != theirs.season:
+        return f"its season began on {theirs.season}, this one's on {ours.season}" * (ours.season < theirs.season)
+    return f"its run began at {theirs.began}, this one at {ours.began}" * (ours.began < theirs.began)
 
 
 def _against(

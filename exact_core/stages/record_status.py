@@ -7,10 +7,12 @@ import json
 import logging
 import urllib.parse
 import urllib.request
+from typing import Any
 
-from exact_core.errors import ConfigError
+from exact_core.errors import ConfigError, ExactError
+from exact_core.stages.season_lease import give_back
 from exact_core.stages.stage import Stage
-from exact_core.tracking.runs import finish_pipeline_run
+from exact_core.tracking.runs import finish_pipeline_run, run_facts
 
 __all__ = ["STAGE", "check_webhook", "record_status"]
 
@@ -34,7 +36,7 @@ MLFLOW = {"SUCCEEDED": "FINISHED", "FAILED": "FAILED", "CANCELED": "KILLED"}
 TIMEOUT = 30.0
 
 
-def record_status(*, pipeline_run: str, state: str, error: str, job: str, webhook: str) -> dict[str, str]:
+def record_status(*, pipeline_run: str, state: str, error: str, job: str, webhook: str) -> dict[str, Any]:
     """Record the end of a run.
 
     Args:
@@ -45,15 +47,21 @@ def record_status(*, pipeline_run: str, state: str, error: str, job: str, webhoo
         webhook: http(s) URL that gets the record as JSON; empty: none.
 
     Returns:
-        What was recorded: the state as SUCCEEDED, FAILED or CANCELED, and as error what KFP or else the stages say. A
-        webhook that does not answer, or is no URL, is logged: it was checked before the run, and fails no run now.
+        What was recorded: the state as SUCCEEDED, FAILED or CANCELED, as error what KFP or else the stages say, and as
+        facts what the run did and made, as its stages have it in MLflow. A webhook that does not answer, or is no URL,
+        is logged: it was checked before the run, and fails no run now.
     """
     ours = STATES.get(state, "FAILED")
     if ours == "CANCELED":
         error = error or TERMINATED
     said = finish_pipeline_run(pipeline_run, succeeded=ours == "SUCCEEDED", reason=error, status=MLFLOW[ours])
     error = said or (NOT_ENDED if state == "RUNNING" else "")
-    record = {"pipeline_run": pipeline_run, "state": ours, "error": error, "job": job}
+    facts = run_facts(pipeline_run)
+    record = {"pipeline_run": pipeline_run, "state": ours, "error": error, "job": job, "facts": facts}
+    try:
+        give_back(pipeline_run)
+    except ExactError as problem:
+        log.warning("record_status: what the run holds is not given back, and ends by itself: %s", problem)
     log.info("record_status: %s%s", ours, f": {error}" if error else "")
     if webhook:
         _send(webhook, json.dumps(record).encode())

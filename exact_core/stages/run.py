@@ -14,8 +14,12 @@ from exact_core.recipes import resolve
 __all__ = [
     "ALWAYS",
     "IF_NO_CHAMPION",
+    "MAP",
     "NEVER",
+    "NOTHING",
+    "REUSE",
     "SUPERVISION",
+    "TRAIN",
     "Run",
     "read_run",
 ]
@@ -23,6 +27,9 @@ __all__ = [
 ALWAYS, IF_NO_CHAMPION, NEVER = "always", "if_no_champion", "never"
 """Whether a segmenter is trained, as the parameter `training` has it; `never` is a pipeline's own word."""
 SUPERVISION = ("tags", "dense")
+TRAIN, REUSE, MAP, NOTHING = "train", "reuse", "map", "nothing"
+"""What is left to do after the first step: train a segmenter; map with the champion, and score it on the season's
+labels; map alone; nothing."""
 
 
 class Run(Settings):
@@ -33,9 +40,11 @@ class Run(Settings):
     overrides: tuple[str, ...] = ()
     source: str = ""
     season: str = Field("", description="resolved: a year or START/DAYS; empty: the source's own")
-    training: str = ALWAYS
     supervision: str = SUPERVISION[0]
     model: str = Field("", description="registered model; empty: after the dataset's name")
+    champion: str = Field("", description="its version that maps; empty: the one that is trained")
+    map_place: str = Field("", description="REGION/SEASON of the published map, or REGION/ alone; empty: none is")
+    inputs: str = Field("", description="digest of what the map follows from")
     part: str = Field("", description="I/N of a map, or of seasons that are left out in turn; empty: all")
     pipeline_run: str = Field("", description="identity of the pipeline run, for MLflow")
 

@@ -51,7 +51,8 @@ def train_classifier(config: RunConfig, *, dataset: Path, out: Path, tracker: Tr
         ).to(device)
 
         def loader(indices: NDArray[np.int64]) -> BatchLoader:
-            return BatchLoader(windows, indices, batch=settings.training.batch, encoder=settings.encoder, device=device)
+            batch = settings.training.batch_of(len(windows.indices("train")))
+            return BatchLoader(windows, indices, batch=batch, encoder=settings.encoder, device=device)
 
         validation = loader(processes.share(windows.indices("validation")))
         progress = fit(

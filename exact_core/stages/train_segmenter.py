@@ -97,7 +97,7 @@ def _fit(
         return BatchLoader(
             windows,
             indices,
-            batch=settings.training.batch,
+            batch=settings.training.batch_of(len(windows.indices("train"))),
             encoder=settings.reading,
             device=device,
             targets=targets,

@@ -3,8 +3,8 @@
     base.py        what a store is: keys, the interface, digests, parallel work
     opening.py     from a URI to its store
     s3.py          a bucket of an S3 server
-    client.py      what s3.py asks of a client of S3, and which server and library that is
-    minio_client.py, boto_client.py   the two libraries
+    client.py      what s3.py asks of a client of S3, and how the server is reached
+    clients.py     which library is the client: minio_client.py or boto_client.py
     retry.py       what is asked again, how often, and what an error says
     filestore.py   a folder, for `file://` URIs and plain paths
     cache.py       verified local copies, shared by the processes of a machine, bounded in size
@@ -12,10 +12,12 @@
     locks.py       one process at a time on a file
     mirror.py      a folder kept equal to a prefix of a store that others write to
     presign.py     addresses of objects that carry a signature
+    leases.py      claims as objects: one at a time does what many might
     folders.py     an artifact folder as objects under their digests and one small pointer
 
 Nothing relies on conditional writes or on the order of listings: objects are named by their content, so writing one
-twice writes the same, and a pointer is written last, so a half published folder is never found.
+twice writes the same, and a pointer is written last, so a half published folder is never found. Claims rely on a
+listing that shows what was written before it.
 """
 
 from exact_core.storage.base import ObjectInfo, Progress, Store, StoreOptions, content_key

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_ISREG
 
 from exact_core.errors import DataError, ServiceError
 from exact_core.files import DISK_FULL, sha256_of
@@ -61,21 +62,23 @@ class FileStore(Store):
             found = []
             for path in self.root.rglob("*"):
                 key = path.relative_to(self.root).as_posix()
-                if key.startswith(prefix) and not key.endswith(PARTIAL) and path.is_file():
+                if not key.startswith(prefix) or key.endswith(PARTIAL):
+                    continue
+                with suppress(FileNotFoundError):  # deleted since it was listed
                     stat = path.stat()
+                    if not S_ISREG(stat.st_mode):
+                        continue
                     found.append(Listed(key, stat.st_size, f"{stat.st_mtime_ns:x}-{stat.st_ino:x}"))
         return sorted(found, key=lambda each: each.key)
 
     def read(self, key: str) -> bytes:
         """See `Store`."""
-        path = self._existing(key)
-        with _explained(f"read {path}"):
+        with self._reading(key) as path:
             return path.read_bytes()
 
     def read_range(self, key: str, start: int, length: int) -> bytes:
         """See `Store`."""
-        path = self._existing(key)
-        with _explained(f"read {path}"), path.open("rb") as file:
+        with self._reading(key) as path, path.open("rb") as file:
             file.seek(start)
             content = file.read(length)
         if len(content) != length:
@@ -140,12 +143,16 @@ class FileStore(Store):
     def _path(self, key: str) -> Path:
         return self.root / check_key(key)
 
-    def _existing(self, key: str) -> Path:
+    @contextmanager
+    def _reading(self, key: str) -> Iterator[Path]:
+        """The file of an object, which another process may delete at any moment."""
         path = self._path(key)
-        if not path.is_file():
-            self._check_root()
-            raise DataError(f"{path}: no such object; check the URI, or publish it again")
-        return path
+        with _explained(f"read {path}"):
+            try:
+                yield path
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+                self._check_root()
+                raise DataError(f"{path}: no such object; check the URI, or publish it again") from error
 
     def _check_root(self) -> None:
         if not self.root.is_dir():

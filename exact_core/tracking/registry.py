@@ -7,28 +7,37 @@ place. Beside `tracking` the only module that imports mlflow.
 from __future__ import annotations
 
 import ast
+import datetime as dt
 import re
 import shutil
 import tempfile
+import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
 
 import exact_core
+from exact_core.claims import take
 from exact_core.environment import patience
 from exact_core.errors import ConfigError, CorruptError, DataError, ServiceError
 from exact_core.files import sha256_of
 from exact_core.manifest import read_record
 from exact_core.tracking.errors import explained, patiently
+from exact_core.tracking.kfp_plugin import PARENT_TAG
 from exact_core.tracking.runs import MlflowTracker, Tracker, tracking_uri
 
-__all__ = ["CHALLENGER", "CHAMPION", "Registry", "check_model_name", "default_name"]
+__all__ = ["CHALLENGER", "CHAMPION", "Origin", "Registry", "check_model_name", "default_name"]
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 DIGEST_TAG = "exact.weights_sha256"
+SEASON_TAG = "exact.season_start"
+CLAIM_TAG = "exact.claim."
+"""Before the name of a run that is moving the champion's alias: a tag of the model meanwhile."""
+CLAIM_SECONDS = 120.0
+"""What that takes at most; a claim of a killed run counts no longer."""
 REQUIREMENTS = ("mlflow", "numpy", "pyarrow", "pydantic", "pyyaml", "safetensors", "torch")
 """What a logged model needs to be loaded, at the versions it was logged with."""
 EXAMPLE_DATES = 4
@@ -57,6 +66,15 @@ def _named(name: str) -> str:
     check_model_name(name)
     quote = '"' if "'" in name else "'"
     return f"name = {quote}{name}{quote}"
+
+
+class Origin(NamedTuple):
+    """What a registered version comes from."""
+
+    season: str
+    """First day of the season it was trained on, YYYY-MM-DD; empty: not known."""
+    began: str
+    """When its pipeline run began, ISO 8601, UTC; of a stage run alone, the stage."""
 
 
 class Registry:
@@ -109,9 +127,8 @@ class Registry:
                 raise ServiceError(f"MLflow left model {model_id} {status}; run the stage again")
             if not self.client.search_registered_models(_named(name)):
                 self.client.create_registered_model(name, description="Segmenters from crop tags (Exact)")
-            made = self.client.create_model_version(
-                name, model_uri, self.run_id, tags={DIGEST_TAG: digest}, model_id=model_id
-            )
+            tags = {DIGEST_TAG: digest, SEASON_TAG: manifest.get("season_start") or ""}
+            made = self.client.create_model_version(name, model_uri, self.run_id, tags=tags, model_id=model_id)
             return str(made.version)
 
         return patiently(ask, seconds=patience())
@@ -156,6 +173,47 @@ class Registry:
 
         return patiently(ask, seconds=patience())
 
+    def weights(self, name: str, version: str) -> str:
+        """SHA-256 of the weights of a registered version, as `register` has noted it; empty: it has not."""
+        found = patiently(lambda: self.client.get_model_version(name, version), seconds=patience())
+        return str(found.tags.get(DIGEST_TAG, ""))
+
+    def origin(self, name: str, version: str) -> Origin:
+        """What a version comes from."""
+
+        def ask() -> Origin:
+            found = self.client.get_model_version(name, version)
+            run = self.client.get_run(found.run_id)
+            if parent := run.data.tags.get(PARENT_TAG):
+                run = self.client.get_run(parent)
+            began = dt.datetime.fromtimestamp(run.info.start_time / 1000, dt.UTC).isoformat(timespec="milliseconds")
+            return Origin(season=found.tags.get(SEASON_TAG, ""), began=began)
+
+        return patiently(ask, seconds=patience())
+
+    def replace_champion(self, name: str, champion: str | None, version: str, *, reason: str) -> bool:
+        """Let the alias name this version if it still names `champion` (None: nothing); whether it did.
+
+        MLflow has no such operation. Whoever moves the alias claims the model first, so that between the look and the
+        move nobody else does.
+
+        Raises:
+            ServiceError: another run holds the model for longer than moving takes.
+        """
+        board = _ModelBoard(self, name)
+        deadline = time.monotonic() + 2 * CLAIM_SECONDS
+        while other := take(board, self.run_id, seconds=CLAIM_SECONDS):
+            if time.monotonic() > deadline:
+                raise ServiceError(f"MLflow run {other} is moving the champion of model {name}; run the stage again")
+            time.sleep(1.0)
+        try:
+            if self.alias_version(name, CHAMPION) != champion:
+                return False
+            self.set_alias(name, CHAMPION, version, reason=reason)
+        finally:
+            board.remove(self.run_id)
+        return True
+
     def set_alias(self, name: str, alias: str, version: str, *, reason: str = "") -> None:
         """Let an alias name this version, and keep on the version why."""
 
@@ -187,6 +245,32 @@ class Registry:
             if not (folder / "model.json").is_file():
                 raise DataError(f"model {name} version {version} in MLflow is no segmenter of this package")
             return Path(shutil.copytree(folder, out))
+
+
+class _ModelBoard:
+    """Claims on a registered model, as its tags; see `exact_core.claims`."""
+
+    def __init__(self, registry: Registry, name: str) -> None:
+        self.client, self.name = registry.client, name
+
+    def put(self, owner: str, text: str) -> None:
+        """See `Board`."""
+        put = self.client.set_registered_model_tag
+        patiently(lambda: put(self.name, f"{CLAIM_TAG}{owner}", text), seconds=patience())
+
+    def claims(self) -> dict[str, str]:
+        """See `Board`."""
+        found = patiently(lambda: self.client.get_registered_model(self.name), seconds=patience())
+        return {key.removeprefix(CLAIM_TAG): text for key, text in found.tags.items() if key.startswith(CLAIM_TAG)}
+
+    def remove(self, owner: str) -> None:
+        """See `Board`."""
+
+        def ask() -> None:
+            if owner in self.claims():
+                self.client.delete_registered_model_tag(self.name, f"{CLAIM_TAG}{owner}")
+
+        patiently(ask, seconds=patience())
 
 
 def _plain_copy(folder: Path, out: Path) -> Path:

@@ -41,6 +41,8 @@ __all__ = [
     "Tracker",
     "finish_pipeline_run",
     "open_client",
+    "run_facts",
+    "run_identity",
     "server_answers",
     "tracked_stage",
     "tracking_uri",
@@ -55,6 +57,10 @@ FAILURE_TAG = "exact.failure"
 DATASET_TAG = "exact.dataset"
 ENDED_TAG = "exact.ended"
 """On a pipeline run whose end has been recorded: the status that it got. A stage that starts after it re-opens it."""
+FACTS = tuple(
+    f"exact.{name}" for name in ("work", "work_reason", "transfer", "map", "model", "version", "promoted", "reason")
+)
+"""Tags of stages that tell the story of their run: it gets them, and the webhook does."""
 PIPELINE_RUN_VARIABLE = "EXACT_PIPELINE_RUN"
 """Identity of the pipeline run, where the runner knows a better one than KFP's job id."""
 PARAMS_PER_CALL = 100
@@ -234,7 +240,7 @@ def tracked_stage(
     """
 
     def begin() -> tuple[MlflowClient, str, str]:
-        client, run_id, reopened = _begin(stage, os.environ.get(PIPELINE_RUN_VARIABLE) or pipeline_run, name)
+        client, run_id, reopened = _begin(stage, run_identity(pipeline_run), name)
         client.update_run(run_id, status="RUNNING")
         _forget(client, run_id, FAILURE_TAG)
         return client, run_id, reopened
@@ -290,6 +296,11 @@ def open_client() -> tuple[MlflowClient, str]:
         return client, _experiment(client)
 
 
+def run_identity(pipeline_run: str) -> str:
+    """The identity of a pipeline run: the runner's where it knows a better one than KFP's, which is given."""
+    return os.environ.get(PIPELINE_RUN_VARIABLE) or pipeline_run
+
+
 def server_answers() -> str:
     """Where runs go, once it has answered.
 
@@ -328,7 +339,7 @@ def finish_pipeline_run(pipeline_run: str, *, succeeded: bool, reason: str = "",
         for run in _pipeline_runs(client, here or pipeline_run):
             stages = _end_stages(client, run, status)
             why = why or _reason(stages, status)
-            _tell(client, run.info.run_id, {FAILURE_TAG: why, ENDED_TAG: status})
+            _tell(client, run.info.run_id, {**_facts(stages), FAILURE_TAG: why, ENDED_TAG: status})
             client.set_terminated(run.info.run_id, status)
         # Of a run on this machine no plugin knows: what is given is a person's own, and so is what it is nested in.
         given = None if here else given_run(client)
@@ -345,6 +356,27 @@ def finish_pipeline_run(pipeline_run: str, *, succeeded: bool, reason: str = "",
         # The run itself is over; how it ended must not be hidden by a server that has gone.
         log.warning("MLflow at %s did not take the end of the run: %s", shown(tracking_uri()), error)
     return reason
+
+
+def run_facts(pipeline_run: str) -> dict[str, str]:
+    """What the stages of a pipeline run have decided and made: FACTS, without their prefix; those that are known."""
+
+    def ask() -> dict[str, str]:
+        check_address(tracking_uri())
+        client = _client()
+        stages = [stage for run in _pipeline_runs(client, run_identity(pipeline_run)) for stage in _stages(client, run)]
+        return {key.removeprefix("exact."): value for key, value in _facts(stages).items()}
+
+    try:
+        return patiently(ask, seconds=0.0)
+    except ExactError as error:
+        log.warning("MLflow at %s did not say what the run has made: %s", shown(tracking_uri()), error)
+    return {}
+
+
+def _facts(stages: list[Run]) -> dict[str, str]:
+    """FACTS that these stages have, the latest of each."""
+    return {key: stage.data.tags[key] for stage in stages for key in FACTS if key in stage.data.tags}
 
 
 def _stages(client: MlflowClient, parent: Run) -> list[Run]:

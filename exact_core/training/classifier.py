@@ -55,8 +55,9 @@ def _losses(
     output, tags, loss = _first(output, len(own)), batch.tags[: len(own)], config.loss
     cams = fused_cam(output.spatial_map, output.temporal_map)
     tagged, refined = _tagged_cams(cams, output, batch, config) if len(own) else (cams[:, 0], cams[:, 0])
-    auxiliary = tag_loss(output.spatial_logits, tags, windows=windows)
-    auxiliary = (auxiliary + tag_loss(output.temporal_logits, tags, windows=windows)) / 2
+    known = None if batch.known is None else batch.known[: len(own)]
+    auxiliary = tag_loss(output.spatial_logits, tags, windows=windows, known=known)
+    auxiliary = (auxiliary + tag_loss(output.temporal_logits, tags, windows=windows, known=known)) / 2
     clues = None
     if contrast:
         shared = None
@@ -64,15 +65,32 @@ def _losses(
             shared = SharedBatch(lambda rows: processes.gather(rows, batch.shares), own.start)
         normalised = by_maximum(cams.detach()).flatten(2)
         clues = prototype_clues(
-            output.class_tokens, normalised, tags, model.prototypes, config.prototypes, shared=shared, draw=draw
+            output.class_tokens,
+            normalised,
+            tags,
+            model.prototypes,
+            config.prototypes,
+            shared=shared,
+            draw=draw,
+            teaching_BKP=_teaching(batch, len(own)),
         )
     losses = ClassifierLosses(
-        tags=tag_loss(output.logits, tags, windows=windows),
+        tags=tag_loss(output.logits, tags, windows=windows, known=known),
         auxiliary=loss.auxiliary * auxiliary,
         affinity=loss.affinity * affinity_loss(tagged, refined, maps=processes.sum(tags.sum())),
         contrast=None if clues is None else loss.contrast * clues.loss,
     )
     return losses, clues
+
+
+def _teaching(batch: Batch, windows: int) -> Tensor | None:
+    """Patches of the first windows that show a crop or its absence (B, K, P); None: all do.
+
+    A patch of unknown ground shows neither, nor does a window of which it is not known whether the crop grows there.
+    """
+    if batch.known is None or batch.teaching is None:
+        return None
+    return batch.known[:windows, :, None].bool() & batch.teaching[:windows, None]
 
 
 def _tagged_cams(
@@ -147,16 +165,17 @@ class ClassifierTask:
     def validate(self) -> dict[str, float]:
         """Loss and mean average precision of the tags on the validation split."""
         device, classes = self.validation.device, self.validation.dataset.classes
-        logits, tags = [torch.empty(0, classes, device=device)], [torch.empty(0, classes, device=device)]
+        logits, tags, known = ([torch.empty(0, classes, device=device)] for _ in range(3))
         for batch in self.validation:
             logits.append(self.model(batch.series).logits.float())
             tags.append(batch.tags)
-        scores, truth = (self.processes.gather(torch.cat(rows)).cpu() for rows in (logits, tags))
+            known.append(torch.ones_like(batch.tags) if batch.known is None else batch.known)
+        scores, truth, told = (self.processes.gather(torch.cat(rows)).cpu() for rows in (logits, tags, known))
         if not len(scores):
             return {}
-        precision = average_precision(scores.numpy(), truth.numpy().astype(np.uint8))
-        known = precision[~np.isnan(precision)]
+        precision = average_precision(scores.numpy(), truth.numpy().astype(np.uint8), known=told.numpy() > 0)
+        defined = precision[~np.isnan(precision)]
         return {
-            "validation_loss_tags": float(tag_loss(scores, truth)),
-            "validation_tag_map": float(known.mean()) if len(known) else float("nan"),
+            "validation_loss_tags": float(tag_loss(scores, truth, known=told)),
+            "validation_tag_map": float(defined.mean()) if len(defined) else float("nan"),
         }

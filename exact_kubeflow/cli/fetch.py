@@ -10,6 +10,7 @@ import typer
 from tqdm import tqdm
 
 from exact_core.config import SeasonConfig
+from exact_kubeflow.cli.options import goes_on
 
 __all__ = ["fetch"]
 
@@ -62,7 +63,10 @@ def fetch(
     wanted = Wanted(area_of(bbox=bbox, file=area), start.date(), end.date(), max_cloud)
     source = open_source(Web(url, token_hosts=token_host, sign=sign, s3=presigned), url, collection)
     asked = Fetch(source, wanted, names, crs=crs, skip=frozenset(skip), workers=workers, missing=missing)
-    with tqdm(desc="fetch", unit="file", disable=None) as bar:
+    with (
+        goes_on("what was read is kept; the same command reads the rest"),
+        tqdm(desc="fetch", unit="file", disable=None) as bar,
+    ):
 
         def update(count: int) -> None:
             bar.update(count)

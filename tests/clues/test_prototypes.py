@@ -92,6 +92,24 @@ def test_against_plain_loops(weights):
     assert tokens.grad.abs().sum() > 0
 
 
+def test_rows_that_teach_nothing_are_as_if_they_were_not_there():
+    """The last two of five patches left out of all classes: as a batch of the first three."""
+    torch.manual_seed(6)
+    tokens, cams, tags = torch.randn(2, 3, 5, 4), torch.rand(2, 3, 5), torch.tensor([[1, 1, 0], [0, 1, 1]])
+    teaching = torch.tensor([True, True, True, False, False]).expand(2, 3, 5)
+    prototypes, config = Prototypes(3, 2, 4), PrototypeConfig()
+    clues = prototype_clues(tokens, cams, tags, prototypes, config, teaching_BKP=teaching)
+    fewer = prototype_clues(tokens[:, :, :3], cams[:, :, :3], tags, prototypes, config)
+    torch.testing.assert_close(clues.loss, fewer.loss)
+    torch.testing.assert_close(clues.foreground.prototypes, fewer.foreground.prototypes)
+    torch.testing.assert_close(clues.background.prototypes, fewer.background.prototypes)
+    # A crop of which a window says nothing is learned from the other window alone, its background too.
+    one = torch.ones(2, 3, 5, dtype=torch.bool)
+    one[0, 2] = False
+    silent = prototype_clues(tokens, cams, tags, prototypes, config, teaching_BKP=one)
+    assert silent.background.pixels[2] == (cams[1, 2] < config.background).sum()
+
+
 def test_forward_leaves_the_prototypes_alone_and_move_takes_them_over():
     torch.manual_seed(4)
     prototypes = Prototypes(2, 2, 4)

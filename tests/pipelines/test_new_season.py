@@ -2,15 +2,28 @@
 
 import datetime as dt
 import json
+from concurrent.futures import ThreadPoolExecutor
 
+import kfp
 import pytest
 import yaml
 from exact_kubeflow.pipelines import compile as compiler, local
+from exact_kubeflow.pipelines.cluster import Cluster
 from exact_kubeflow.pipelines.new_season import new_season
+from exact_kubeflow.pipelines.package import load_package
 from exact_kubeflow.pipelines.steps import SIDE_BY_SIDE
+from exact_kubeflow.pipelines.submit import upload
 from kfp import dsl
 
+from exact_core.config import override
 from exact_core.data.windows.dataset import WindowDataset
+from exact_core.recipes import resolve
+from exact_core.stages.publish_map import INPUTS, MADE_BY, maps_store
+from exact_core.stages.resolve_season import resolve_season
+from exact_core.stages.run import Run
+from exact_core.stages.season_lease import give_back
+from exact_core.stages.season_work import season_work
+from exact_core.tracking.runs import NoTracker
 from tests.conftest import TINY
 from tests.fakes import write_season
 
@@ -23,7 +36,7 @@ def test_the_schedule_time_is_filled_in_for_one_task_of_the_cluster_form():
     assert times.pop("preflight") == {"runtimeValue": {"constant": dsl.PIPELINE_JOB_SCHEDULE_TIME_UTC_PLACEHOLDER}}
     assert set(times.values()) == {None}
     assert tasks["ingest"]["inputs"]["parameters"]["run"] == {
-        "taskOutputParameter": {"outputParameterKey": "run", "producerTask": "preflight"}
+        "componentInputParameter": "pipelinechannel--preflight-run"
     }
     assert not any((task.get("cachingOptions") or {}).get("enableCache") for task in tasks.values())
 
@@ -54,6 +67,68 @@ def test_a_season_is_held_against_the_champions_before_it_is_mapped():
     (mapped,) = [task for name, task in reuse.items() if name.startswith("map-season")]
     assert "transfer-report" in mapped["dependentTasks"]
     assert "train-segmenter" not in reuse
+
+
+@pytest.mark.parametrize("name", ["new_season", "map_area"])
+def test_all_but_the_first_step_waits_for_what_it_says_is_left_to_do(name):
+    spec = next(yaml.safe_load_all((compiler.COMPILED / f"{name}.yaml").read_text()))
+    (tasks,) = [part["dag"]["tasks"] for key, part in spec["components"].items() if key.startswith("comp-exit-handler")]
+    (after,) = [task for each, task in tasks.items() if each != "preflight"]
+    inside = spec["components"][after["componentRef"]["name"]]["dag"]["tasks"]
+    groups = [after] if "triggerPolicy" in after else list(inside.values())
+    said = [group["triggerPolicy"]["condition"] for group in groups]
+    assert all("pipelinechannel--preflight-Output" in each for each in said)
+    assert sum("'map'" in each or "'nothing'" in each for each in said) == 1
+    assert tasks["preflight"]["inputs"]["parameters"]["publish"] == {"runtimeValue": {"constant": True}}
+
+
+def test_a_schedule_with_the_uis_defaults_makes_each_season_once(server, tmp_path, monkeypatch):
+    """Catch-up on, ten at once, every hour: one of the first ten slots works, and no later one of that season."""
+    monkeypatch.setenv("EXACT_STORE", (tmp_path / "store").as_uri())
+    write_season(tmp_path / "flanders", dates=["20180410", "20180710", "20190410", "20190710"])
+    cluster = Cluster(server.host)
+    version = upload(cluster, load_package(str(compiler.COMPILED / "new_season.yaml")))
+    asked = {"recipe": "season", "source": f"season:{tmp_path}/flanders"}
+    recurring = kfp.Client(host=server.host).create_recurring_run(
+        cluster.experiment("crops"),
+        "flanders",
+        cron_expression="0 0 * * * ?",
+        max_concurrency=10,
+        no_catchup=False,
+        params=asked,
+        pipeline_id=version.pipeline_id,
+        version_id=version.pipeline_version_id,
+    )
+    config = override(resolve("season"), ["data.window=12"])
+
+    def first_step(run):
+        rule = {"starts": "04-01", "days": 214, "source": asked["source"], "tracker": NoTracker()}
+        season = resolve_season("auto", schedule_time=run["scheduled_at"], **rule)
+        work = Run(recipe="season", source=asked["source"], season=season, pipeline_run=run["run_id"])
+        return season_work(config, work, training="always", map_name="", tracker=NoTracker())
+
+    def slots(day):
+        since = dt.datetime.fromisoformat(f"{day}T00:30:00Z")
+        runs = server.start_slots(recurring.recurring_run_id, since=since, now=since + dt.timedelta(hours=30))
+        assert len(runs) == 10
+        with ThreadPoolExecutor(10) as pool:
+            found = list(pool.map(first_step, runs))
+        at_work = [run for todo, run in found if todo == "train"]
+        assert [todo for todo, _ in found].count("nothing") == 10 - len(at_work)
+        for run, (_, planned) in zip(runs, found, strict=True):
+            run["state"] = "SUCCEEDED"
+            if planned in at_work:
+                facts = {INPUTS: planned.inputs, MADE_BY: "training"}
+                content = json.dumps({"properties": facts}).encode()
+                maps_store().write(f"{planned.map_place}/item.json", content)
+            give_back(run["run_id"])
+        return [run.map_place for run in at_work]
+
+    assert slots("2018-11-15") == ["flanders/2018-04-01_2018-10-31"]
+    assert slots("2018-11-17") == []
+    assert slots("2019-11-15") == ["flanders/2019-04-01_2019-10-31"]
+    # A past season's slots, which catch-up may bring at any time.
+    assert slots("2018-12-15") == []
 
 
 @pytest.mark.slow

@@ -27,6 +27,7 @@ from typing import Any
 
 import kfp_server_api as api
 import yaml
+from exact_kubeflow.pipelines.cron import Cron
 
 Body = dict[str, Any]
 ANSWERS = Path(__file__).parents[1] / "pipelines" / "kfp_answers"
@@ -464,6 +465,35 @@ class KfpServer:
                     run["state"] = "FAILED"
         return {}
 
+    def start_slots(self, identity: str, *, since: dt.datetime, now: dt.datetime) -> list[Body]:
+        """The runs that the schedule controller would start of a recurring run that was last looked at `since`.
+
+        With catch-up a run for every slot that has come, without it for the latest; at most so many at a time as
+        `max_concurrency` allows, the others' turn comes at the next look.
+        """
+        recurring = self.recurring[identity]
+        cron, slots = Cron.parse(recurring["trigger"]["cron_schedule"]["cron"]), []
+        slot = cron.next_after(since)
+        while slot is not None and slot <= now:
+            slots.append(slot)
+            slot = cron.next_after(slot)
+        wanted = {key: recurring[key] for key in ("experiment_id", "pipeline_version_reference", "runtime_config")}
+        mine = [run for run in self.runs.values() if run.get("recurring_run_id") == identity]
+        free = int(recurring["max_concurrency"]) - sum(run["state"] not in OVER for run in mine)
+        chosen = slots[-1:] if recurring.get("no_catchup") else slots
+        started = {run["scheduled_at"] for run in mine}
+        return [
+            self.add_run(
+                {
+                    **wanted,
+                    "display_name": f"{recurring['display_name']}-{slot:%Y%m%dT%H%M%S}",
+                    "recurring_run_id": identity,
+                    "scheduled_at": _rfc3339(slot),
+                }
+            )
+            for slot in [each for each in chosen if _rfc3339(each) not in started][:free]
+        ]
+
     # What they share
 
     def _with_account(self, wanted: Body) -> Body:
@@ -574,6 +604,10 @@ class KfpServer:
 
     def _time(self, seconds: int) -> str:
         return f"{self._clock + dt.timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _rfc3339(moment: dt.datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")
 
 
 def _said(query: dict[str, str], *names: str) -> Body:

@@ -47,22 +47,6 @@ def test_tags_come_close_to_dense_labels_on_generated_data(tmp_path):
     assert tags["pseudo_masks"]["miou_macro"] > tags["baselines"]["fused_cam"]["miou_macro"]
 
 
-def test_the_real_scene(flanders, tmp_path):
-    """From a clean copy, as a user has it; the source folder is only read."""
-    source = tmp_path / "flanders_2018"
-    shutil.copytree(flanders, source)
-    before = sorted(path.relative_to(source) for path in source.rglob("*"))
-    run("--source", f"season:{source}", "--workdir", "work", cwd=tmp_path)
-    assert sorted(path.relative_to(source) for path in source.rglob("*")) == before
-    found = metrics(tmp_path / "work")
-    assert found["self_scored"]
-    assert "Trained and scored on itself" in (tmp_path / "work" / "report.html").read_text()
-    masks = found["pseudo_masks"]
-    majority = masks["majority"]
-    assert masks["oa_micro"] > majority["oa_micro"] + 0.1
-    assert masks["miou_macro"] > majority["miou_macro"] + 0.1
-
-
 def test_the_compiled_pipeline_itself_runs_here(tmp_path, monkeypatch):
     """The file that is uploaded to a cluster, run by KFP's local runner: the same masks as `exact run` makes."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")

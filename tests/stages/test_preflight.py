@@ -48,7 +48,9 @@ def test_the_source_is_looked_at(config, tmp_path):
     found = {check.name: check for check in checks(config, source=f"season:{tmp_path}/source", season="auto")}
     assert re.search(r"\d+ dates, \d+ bands", found["data"].detail)
     assert found["memory"].state == "ok"
+    assert "training windows are tagged with wheat" in found["tags"].detail
     missing = {check.name: check for check in checks(config, source=f"pastis:{tmp_path}/none")}
+    assert missing["tags"].state == "not set"
     assert missing["data"].state == missing["memory"].state == "failed"
     assert "metadata.geojson" in missing["data"].detail
     write_germany(tmp_path / "germany")

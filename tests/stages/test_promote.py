@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +12,16 @@ import pytest
 from mlflow import MlflowClient
 
 from exact_core.artifacts.model_folders import load_segmenter
-from exact_core.config import override
+from exact_core.config import PromotionConfig, override
 from exact_core.data.synthetic import ingest_synthetic
 from exact_core.data.windows.dataset import WindowDataset
-from exact_core.errors import ConfigError
+from exact_core.errors import ServiceError
 from exact_core.mapping.predict import Predictor
 from exact_core.stages import promote as promoting
-from exact_core.stages.champion import REUSE, TRAIN, champion
-from exact_core.stages.promote import promote, read_decision
+from exact_core.stages.champion import champion
+from exact_core.stages.promote import decide_first, promote, read_decision
 from exact_core.stages.train_segmenter import train_segmenter
-from exact_core.tracking.registry import CHALLENGER, CHAMPION, Registry
+from exact_core.tracking.registry import CHALLENGER, CHAMPION, Origin, Registry
 from exact_core.tracking.runs import NoTracker, tracking_uri
 from exact_core.training.loop import choose_device
 
@@ -74,6 +75,20 @@ def test_the_better_of_two_becomes_champion_and_the_reason_is_kept(place, tmp_pa
     said = read_decision(tmp_path / "good-run-2")
     assert "version 2" in said
     assert "| background |" in said
+
+
+def test_a_first_model_below_the_floor_does_not_become_champion(place, dataset, segmenters):
+    """The floor is the model's own figure, so that it stands just above or at it."""
+    config = load_segmenter(segmenters / "good", dataset)[2]
+    figure = promoting._counts(config, dataset, segmenters / "good").figure
+    _, record = place("good", "run-1", [f"promotion.first_floor={figure + 1e-6}"])
+    assert not record["promoted"]
+    assert record["reason"].startswith(f"the first version is below the floor (miou {100 * figure:.1f}")
+    assert aliases() == {CHALLENGER: "1"}
+    _, record = place("good", "run-2", [f"promotion.first_floor={figure}"])
+    assert record["promoted"]
+    assert aliases() == {CHALLENGER: "2", CHAMPION: "2"}
+    assert not decide_first("miou", float("nan"), PromotionConfig())[0]
 
 
 def test_a_worse_one_stays_challenger_and_says_why(place):
@@ -140,22 +155,61 @@ def test_untracked_nothing_is_registered(config, dataset_folder, segmenters, tmp
     assert "not promoted" in read_decision(tmp_path / "out")
 
 
-def test_a_new_season_is_mapped_with_the_champion_where_there_is_one(
-    place, dataset_folder, segmenters, tracked, tmp_path
-):
-    def choose(training, out="chosen"):
-        with tracked("champion", "run-9") as tracker:
-            return champion(dataset=dataset_folder, training=training, model="", out=tmp_path / out, tracker=tracker)
+def test_an_older_run_does_not_cross_a_newer_one(place, tracked):
+    """It began first, is better, and comes last."""
+    with tracked("preflight", "run-old"):
+        pass
+    assert place("poor", "run-new")[0]["promoted"] == 1
+    summary, record = place("good", "run-old", ["promotion.minimum_gain=-1", "promotion.largest_class_loss=1"])
+    assert summary == {"promoted": 0.0}
+    assert "not compared with champion 1: its run began at" in record["reason"]
+    assert "an older run does not take a newer one's place; move the alias by hand" in record["reason"]
+    assert aliases() == {CHALLENGER: "2", CHAMPION: "1"}
 
-    assert choose("if_no_champion") == TRAIN
-    assert not (tmp_path / "chosen").exists()
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "said"),
+    [
+        (
+            ("2025-04-01", "2026-02"),
+            ("2026-04-01", "2026-01"),
+            "its season began on 2026-04-01, this one's on 2025-04-01",
+        ),
+        (("2026-04-01", "2026-01"), ("2025-04-01", "2026-02"), ""),
+        (("2026-04-01", "2026-01"), ("2026-04-01", "2026-02"), "its run began at 2026-02, this one at 2026-01"),
+        (("", "2026-02"), ("2026-04-01", "2026-01"), ""),
+        (("", "2026-01"), ("", "2026-01"), ""),
+    ],
+)
+def test_which_run_is_older(ours, theirs, said):
+    assert promoting._older(Origin(*ours), Origin(*theirs)) == said
+
+
+def test_of_two_that_would_replace_one_champion_at_once_one_does(place, tracked):
+    place("poor", "run-1")
+    client = MlflowClient(tracking_uri=tracking_uri())
+    for _ in range(2):
+        client.create_model_version(NAME, "x", None)
+    with tracked("promote", "a") as first, tracked("promote", "b") as second:
+        registries = [Registry.of(first), Registry.of(second)]
+        with ThreadPoolExecutor(2) as pool:
+            done = list(
+                pool.map(lambda each, v: each.replace_champion(NAME, "1", v, reason=""), registries, ["2", "3"])
+            )
+        assert sorted(done) == [False, True]
+        assert aliases()[CHAMPION] == "23"[done.index(True)]
+        assert not registries[0].replace_champion(NAME, None, "1", reason="")
+    assert not client.get_registered_model(NAME).tags
+
+
+def test_a_champion_is_fetched_as_it_was_trained(place, segmenters, tracked, tmp_path):
     place("good", "run-1")
-    assert choose("always") == TRAIN
-    assert choose("if_no_champion") == REUSE
+    with tracked("champion", "run-9") as tracker:
+        champion(model=NAME, version="1", out=tmp_path / "chosen", tracker=tracker)
     wanted = (segmenters / "good" / "weights.safetensors").read_bytes()
     assert (tmp_path / "chosen" / "weights.safetensors").read_bytes() == wanted
-    with pytest.raises(ConfigError, match="'sometimes'"):
-        choose("sometimes")
+    with pytest.raises(ServiceError, match="runs are not tracked"):
+        champion(model=NAME, version="1", out=tmp_path / "x", tracker=NoTracker())
 
 
 ALONE = """

@@ -5,21 +5,18 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from exact_core.errors import ConfigError
-from exact_core.stages.champion import NEVER, champion
 from exact_core.stages.lifecycle import open_stage
+from exact_core.stages.parameters import check_parameters
 from exact_core.tracking.registry import CHAMPION, Registry, check_model_name
 from exact_core.tracking.runs import tracking_uri
 
 
 @pytest.mark.parametrize("name", ["exact/flanders", "exact:flanders", " ", 'l\'aisne "est"'])
-def test_a_name_that_mlflow_or_its_filters_do_not_take_is_refused_by_the_second_step(name, config, tmp_path):
+def test_a_name_that_mlflow_or_its_filters_do_not_take_is_refused_by_the_first_step(name):
     with pytest.raises(ConfigError, match="take another, for example"):
         check_model_name(name)
-    with (
-        open_stage("champion", config, tracking=False) as tracker,
-        pytest.raises(ConfigError, match="take another, for example"),
-    ):
-        champion(dataset=None, training=NEVER, model=name, out=tmp_path / "champion", tracker=tracker)
+    with pytest.raises(ConfigError, match="take another, for example"):
+        check_parameters({"model": name})
 
 
 def test_mlflow_s_own_rule_is_the_one_that_is_checked():

@@ -86,7 +86,7 @@ def ingest_germany(root: Path, config: DataConfig, out: Path, *, seed: int = 0) 
                     raise DataError(f"{root / 'geotransforms.csv'}: no line for tile {tile} ({path}); add it")
                 scene = _scene(path, year, places[tile], config, list(classes), counts, name=f"{year}-{tile}")
                 counts["small"] += min(scene.pixels.shape[-2:]) < config.window
-                counts["unseen"] += add_scene(writer, scene, config, split=split, skip_unseen=True)
+                counts["unseen"] += add_scene(writer, scene, config, split=split, skip_unseen=True).unseen
         if not writer.counts["test"]:
             mark_self_scored(writer, "no tile of eval.tileids is here")
         writer.notes.extend(f"{counts[key]} {text}" for key, text in NOTES.items() if counts[key])

@@ -2,7 +2,8 @@
 
     acquisitions            a STAC catalogue, a folder a date, or flat files: exact_core.data.season.files
     labels/                 a raster of crop codes or parcels, and a legend: exact_core.data.season.labels
-                            or a table of tags: exact_core.data.season.tags
+                            or tags of squares: exact_core.data.season.tag_tables
+                            outlines of fields beside them, if any: exact_core.data.season.outlines
     season.yaml             optional: any key of SeasonConfig, and `stride`; the run's own configuration goes first
 
 Axes: T dates, C bands, H W pixels.
@@ -17,7 +18,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from exact_core.config import DataConfig, SeasonConfig, describe
@@ -30,19 +33,44 @@ from exact_core.data.season.images import (
     merge_days,
     settle_offsets,
 )
-from exact_core.data.season.labels import ClassNumbers, LabelLayer, open_labels
-from exact_core.data.season.rasters import Grid
+from exact_core.data.season.labels import ClassNumbers, LabelLayer, find_labels, open_labels
+from exact_core.data.season.outlines import field_numbers, open_outlines
+from exact_core.data.season.rasters import Grid, pixel_metres
 from exact_core.data.season.scene import SeasonScene
+from exact_core.data.season.tag_checks import check_places, check_sizes, contradictions
 from exact_core.data.season.tags import Placed, TagTable
 from exact_core.data.season.windows import FEWEST_BLOCKS, write_labelled, write_scene_of, write_tagged
-from exact_core.data.windows.cutting import TagNoise, check_shares, mark_self_scored, split_names
+from exact_core.data.vectors import VectorLayer
+from exact_core.data.windows.cutting import (
+    TagNoise,
+    check_shares,
+    mark_self_scored,
+    origins,
+    split_names,
+    tags_from_labels,
+)
+from exact_core.data.windows.dataset import CLEAR_PATCH, VOID
 from exact_core.data.windows.day_zero import nearest_start
+from exact_core.data.windows.tag_support import ALWAYS, tag_findings
 from exact_core.data.windows.writer import DatasetWriter
 from exact_core.errors import ConfigError, DataError
 from exact_core.json_values import read_json
 from exact_core.yaml_values import read_yaml
 
-__all__ = ["SeasonFile", "SeasonImages", "ingest_season", "merged", "open_season", "survey_season"]
+__all__ = [
+    "SeasonFile",
+    "SeasonImages",
+    "ingest_season",
+    "merged",
+    "open_season",
+    "open_tags",
+    "survey_season",
+    "survey_tags",
+]
+
+
+SMALLEST = 4
+"""Pixels on a side of the smallest window."""
 
 
 class SeasonFile(SeasonConfig):
@@ -79,7 +107,8 @@ def ingest_season(source: Path, config: DataConfig, out: Path, *, seed: int, ori
     splits = _splits_of(cells, config, seed) if cells else [None]
     notes: list[str] = []
     seasons = _one_season([_find(place, settings, notes) for place in cells or [source]])
-    layer = open_labels(folder, settings)
+    config = _sized(config, seasons[0].grid, notes)
+    layer, outlines = open_labels(folder, settings, notes), open_outlines(folder, settings.outlines)
     found = layer if isinstance(layer, TagTable) else layer.classes(_present(seasons, layer), notes)
     with DatasetWriter(
         out,
@@ -98,11 +127,27 @@ def ingest_season(source: Path, config: DataConfig, out: Path, *, seed: int, ori
         noise = TagNoise()
         opened = _opened(seasons, settings, config)
         for season, images, split in zip(seasons, opened, splits, strict=True):
-            _write_one(writer, season.source, images, config, layer, found, split=split, seed=seed, noise=noise)
+            _write_one(
+                writer, season.source, images, config, layer, found, outlines, split=split, seed=seed, noise=noise
+            )
         if noted := noise.note(config.tag_share):
             writer.notes.append(noted)
         if cells:
             _check_splits(writer, config)
+
+
+def _sized(config: DataConfig, grid: Grid, notes: list[str]) -> DataConfig:
+    """The configuration with the window's side in pixels of this grid."""
+    if config.window_metres is None:
+        return config
+    pixel = pixel_metres(grid)
+    side = max(SMALLEST, round(config.window_metres / pixel / CLEAR_PATCH) * CLEAR_PATCH)
+    if abs(side * pixel - config.window_metres) > pixel:
+        notes.append(
+            f"windows are of {side} pixels of {pixel:g} m, {side * pixel:g} m, the nearest to data.window_metres = "
+            f"{config.window_metres:g} that there is"
+        )
+    return config.model_copy(update={"window": side})
 
 
 def _write_one(
@@ -112,6 +157,7 @@ def _write_one(
     config: DataConfig,
     layer: LabelLayer | TagTable,
     found: ClassNumbers | TagTable,
+    outlines: VectorLayer | None,
     *,
     split: str | None,
     seed: int,
@@ -122,14 +168,18 @@ def _write_one(
     grid = images.grid
     labels, placed = None, list[Placed]()
     if isinstance(found, TagTable):
+        if split is None:
+            writer.notes.extend(check_sizes(found, grid, window=config.window))
         placed, outside = found.place(images.name, grid, window=config.window)
         if split is None:
-            _check_placed(found, placed, outside, writer.notes, source)
+            writer.notes.extend(check_places(found, outside, grid, window=config.window, source=str(source)))
+        writer.notes.extend(contradictions(found, grid, window=config.window))
         if not placed:
             return
     elif isinstance(layer, LabelLayer):
         labels = layer.labels(found, grid, writer.notes)
-    scene = SeasonScene(images, labels, window=config.window, folder=writer.out, origin=str(source))
+    fields = None if outlines is None else field_numbers(outlines, grid, writer.notes)
+    scene = SeasonScene(images, labels, window=config.window, folder=writer.out, origin=str(source), fields=fields)
     noted = len(writer.notes)
     if isinstance(found, TagTable):
         write_tagged(writer, scene, config, placed, split=split, seed=seed)
@@ -138,16 +188,6 @@ def _write_one(
     else:
         write_labelled(writer, scene, config, seed=seed, noise=noise)
     writer.notes[noted:noted] = describe_counts(scene.changed)
-
-
-def _check_placed(table: TagTable, placed: list[Placed], outside: int, notes: list[str], source: Path) -> None:
-    if not placed:
-        raise DataError(
-            f"{table.path}: none of its {len(table.rows)} squares lies in the images of {source}; check the columns "
-            f"(lon,lat are degrees, x,y are in the CRS of the images), or the area"
-        )
-    if outside:
-        notes.append(f"{outside} of {len(table.rows)} squares of {table.path.name} do not lie in the images")
 
 
 # Several scenes
@@ -238,6 +278,18 @@ def open_season(source: Path, config: DataConfig, *, trained: tuple[dt.date, int
     return _open(season, settings, config, notes)
 
 
+def open_tags(source: Path, config: DataConfig) -> tuple[TagTable | None, list[str]]:
+    """The tags of squares that `ingest_season` would read, None where its labels are others; and what it would note.
+
+    Raises:
+        ConfigError, DataError: as `ingest_season`.
+    """
+    folder = _folder(source)
+    notes: list[str] = []
+    labels = open_labels(folder, _settings(folder, config), notes)
+    return labels if isinstance(labels, TagTable) else None, notes
+
+
 def _as_trained(season: _Season, start: dt.date, days: int, notes: list[str]) -> _Season:
     """The season with its days counted as in a model's."""
     dates = [each.date for each in season.acquisitions]
@@ -295,23 +347,97 @@ class _Season:
 
 def _find(source: Path, settings: SeasonConfig, notes: list[str]) -> _Season:
     """The season in a folder, its files checked; no pixel is read."""
-    name, found = find_acquisitions(source, settings.bands)
-    start, length, acquisitions = clip_to_season(found, settings, source, notes)
-    check_files(acquisitions, settings.bands)
+    name, start, length, acquisitions = _listed(source, settings, notes)
     asked = settings.start or acquisitions[0].date
     return _Season(source, name, start, length, asked, acquisitions, choose_grid(acquisitions, settings.bands))
 
 
-def survey_season(source: Path, config: DataConfig) -> tuple[int, int]:
-    """What `ingest_season` would read, without a look at a pixel: the numbers of dates and of bands.
+def _listed(source: Path, settings: SeasonConfig, notes: list[str]) -> tuple[str, dt.date, int, list[Acquisition]]:
+    """Name of a folder's scene, first day and days of its season, and the acquisitions; no image is opened."""
+    name, found = find_acquisitions(source, settings.bands)
+    start, length, acquisitions = clip_to_season(found, settings, source, notes)
+    check_files(acquisitions, settings.bands)
+    return name, start, length, acquisitions
+
+
+def survey_season(source: Path, config: DataConfig, *, names: bool = False) -> tuple[int, int, None, int]:
+    """What `ingest_season` would read, without a look at a pixel: numbers of dates, of bands and of cells.
+
+    Args:
+        source: as for `ingest_season`.
+        config: as for `ingest_season`.
+        names: the images are names alone, of which none can be opened; else it is seen whether they fit together.
 
     Raises:
         ConfigError, DataError: as `ingest_season`.
     """
     folder = _folder(source)
-    settings = _settings(folder, config)
-    found = [_find(place, settings, []).acquisitions for place in _cells(folder) or [source]]
-    return max(len({each.date for each in acquisitions}) for acquisitions in found), len(settings.bands)
+    settings, cells = _settings(folder, config), _cells(folder)
+    found = [
+        _listed(place, settings, [])[3] if names else _find(place, settings, []).acquisitions
+        for place in cells or [source]
+    ]
+    return max(len({each.date for each in dates}) for dates in found), len(settings.bands), None, len(cells)
+
+
+def survey_tags(source: Path, config: DataConfig) -> list[str]:
+    """What stands out in the tags that `ingest_season` would take, from labels alone: no image is read.
+
+    Returns:
+        Sentences as those of `tag_findings`, and the window that would teach where one does; none without labels.
+
+    Raises:
+        ConfigError, DataError: as `ingest_season`.
+    """
+    folder = _folder(source)
+    settings, config = _settings(folder, config), merged(source, config)
+    if find_labels(folder, settings.labels) is None:
+        return []
+    seasons = _one_season([_find(place, settings, []) for place in _cells(folder) or [source]])
+    config = _sized(config, seasons[0].grid, [])
+    layer = open_labels(folder, settings, [])
+    if isinstance(layer, TagTable):
+        placed = [layer.place(each.name, each.grid, window=config.window)[0] for each in seasons]
+        tags = [each.tags for squares in placed for each in squares]
+        return tag_findings(np.array(tags), layer.classes) if tags else []
+    classes = layer.classes(_present(seasons, layer), [])
+    scenes = [layer.labels(classes, each.grid, []) for each in seasons]
+    return [
+        *tag_findings(_tags_of(scenes, classes, config, config.window), classes.classes),
+        *_advised(scenes, classes, config, pixel_metres(seasons[0].grid)),
+    ]
+
+
+def _tags_of(
+    scenes: list[NDArray[np.uint8]], classes: ClassNumbers, config: DataConfig, window: int
+) -> NDArray[np.uint8]:
+    """Tags (N, K) of the windows of a side that fit beside each other and are not all void."""
+    parts = (
+        labels[row : row + window, col : col + window]
+        for labels in scenes
+        for row, col in origins(*labels.shape, window=window, stride=window)
+    )
+    count = len(classes.classes)
+    found = [tags_from_labels(part, classes=count, share=config.tag_share) for part in parts if (part != VOID).any()]
+    return np.array(found, np.uint8).reshape(-1, count)
+
+
+def _advised(scenes: list[NDArray[np.uint8]], classes: ClassNumbers, config: DataConfig, pixel: float) -> list[str]:
+    """The largest smaller window in which no crop is nearly always there, where one is in those that are set."""
+
+    def teaches(window: int) -> bool:
+        tags = _tags_of(scenes, classes, config, window)
+        return not len(tags) or float(tags.mean(0).max(initial=0)) <= ALWAYS
+
+    if teaches(config.window):
+        return []
+    side = next((side for side in range(config.window - 2, SMALLEST - 1, -2) if teaches(side)), None)
+    if side is None:
+        return [f"No smaller window would teach more, down to {SMALLEST} pixels: add land without that crop."]
+    return [
+        f"Windows of {side} pixels, {side * pixel:g} m (data.window_metres={side * pixel:g}), are the largest in which "
+        f"no crop is nearly always there."
+    ]
 
 
 # Settings

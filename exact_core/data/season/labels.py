@@ -10,6 +10,7 @@ legend: 0 background, 1..K crops, VOID. Axes: H W pixels, K crop classes.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,23 +19,29 @@ from typing import Any
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError
-from rasterio.transform import array_bounds
-from rasterio.warp import transform_bounds, transform_geom
+from rasterio.warp import transform_bounds
 
 from exact_core.cgroup import memory_free
 from exact_core.config import SeasonConfig
 from exact_core.data.season.class_map import ClassMap, is_missing, read_class_map
+from exact_core.data.season.outlines import VECTORS, outlines_on
 from exact_core.data.season.parcel_raster import Parcel, burn_parcels
 from exact_core.data.season.rasters import RASTERS, Grid, fit_to_grid, read_raster
-from exact_core.data.season.tags import TagTable, read_tag_table
-from exact_core.data.vectors import BY_NAME, VectorLayer, areas_of, open_layer, split_layer
+from exact_core.data.season.tag_tables import crop_field, read_tag_layer, read_tag_table
+from exact_core.data.season.tags import TagTable
+from exact_core.data.vectors import BY_NAME, VectorLayer, open_layer, split_layer
 from exact_core.data.windows.dataset import VOID
 from exact_core.errors import DataError
 
-__all__ = ["ClassNumbers", "LabelLayer", "open_labels"]
+__all__ = ["USUAL", "ClassNumbers", "LabelLayer", "find_labels", "open_labels"]
 
-VECTORS = (".geojson", ".gpkg", ".fgb", ".shp", ".parquet")
+USUAL = (
+    "labels/crop_type.tif",
+    *(f"labels/parcels{suffix}" for suffix in VECTORS),
+    "labels/tags.csv",
+    *(f"labels/tags{suffix}" for suffix in VECTORS),
+)
+"""Where labels are, relative to the season's folder, if none are named; the first of these that is there."""
 OUTSIDE = np.iinfo(np.int32).min
 """Code of a pixel that the label layer does not cover."""
 UNCODED = OUTSIDE + 1
@@ -166,29 +173,67 @@ class ClassNumbers:
         return labels
 
 
-def open_labels(folder: Path, settings: SeasonConfig) -> LabelLayer | TagTable:
-    """The labels of a source: a raster or parcels, or a table of tags.
+def open_labels(folder: Path, settings: SeasonConfig, notes: list[str]) -> LabelLayer | TagTable:
+    """The labels of a source: a raster or parcels, or tags as a table or a layer of squares.
+
+    Args:
+        folder: of the season.
+        settings: of the season.
+        notes: gets which file it is, and what lies beside it.
 
     Raises:
-        DataError: no labels, no readable class map (which a table can do without), or a wrong table.
+        DataError: no labels, no readable class map (which tags can do without), or wrong tags.
     """
-    path = _find_labels(folder, settings.labels)
-    if path.suffix.lower() != ".csv":
-        return LabelLayer(path, read_class_map(folder, settings), settings)
-    named = settings.classes is not None or settings.legend is not None or (folder / "labels" / "legend.csv").is_file()
-    return read_tag_table(path, read_class_map(folder, settings) if named else None)
-
-
-def _find_labels(folder: Path, labels: str | None) -> Path:
-    usual = ["labels/crop_type.tif", *(f"labels/parcels{suffix}" for suffix in VECTORS), "labels/tags.csv"]
-    sought = (folder / name for name in ([labels] if labels else usual))
-    path = next((path for path in sought if split_layer(path)[0].is_file()), None)
+    path = find_labels(folder, settings.labels)
     if path is None:
         raise DataError(
-            f"{folder}: no labels, looked for {labels or ', '.join(usual)}; name a label raster, a parcel layer or a "
-            f"table of tags by data.season.labels"
+            f"{folder}: no labels, looked for {settings.labels or ', '.join(USUAL)}{_seen_instead(folder)}; name a "
+            f"label raster, a parcel layer or a table of tags by data.season.labels"
         )
-    return path
+    notes.append(_which(folder, path))
+    named = settings.classes is not None or settings.legend is not None or (folder / "labels" / "legend.csv").is_file()
+    if path.suffix.lower() == ".csv":
+        table = read_tag_table(path, read_class_map(folder, settings) if named else None)
+    elif layer := _tag_layer(path, settings):
+        table = read_tag_layer(layer, read_class_map(folder, settings) if named else None)
+    else:
+        return LabelLayer(path, read_class_map(folder, settings), settings)
+    notes.extend((*table.notes, *table.questions))
+    return table
+
+
+def find_labels(folder: Path, labels: str | None) -> Path | None:
+    """Where a source's labels are: the named file, with its layer, or the first usual one; None: nowhere."""
+    sought = (folder / name for name in ([labels] if labels else USUAL))
+    return next((path for path in sought if split_layer(path)[0].is_file()), None)
+
+
+def _which(folder: Path, path: Path) -> str:
+    """A note of the file that is used, and of the usual ones beside it that are not."""
+    file, _ = split_layer(path)
+    unused = [name for name in USUAL if (folder / name).is_file() and folder / name != file]
+    beside = f"; {', '.join(unused)} beside it {'is' if len(unused) == 1 else 'are'} not used" if unused else ""
+    named = path.relative_to(folder) if path.is_relative_to(folder) else path
+    return f"labels are those of {named}{beside}"
+
+
+def _tag_layer(path: Path, settings: SeasonConfig) -> VectorLayer | None:
+    """The layer, if it holds squares or points with lists of crops, rather than parcels with a code each."""
+    file, _ = split_layer(path)
+    if file.suffix.lower() not in VECTORS:
+        return None
+    if file.stem == "tags":
+        return open_layer(path, what="layer of tags")
+    if settings.attribute is not None or file.stem == "parcels":
+        return None
+    layer = open_layer(path, what="parcel layer")
+    return layer if crop_field(layer.fields) and "crop_code" not in layer.fields else None
+
+
+def _seen_instead(folder: Path) -> str:
+    """What lies in the folder of labels under other names."""
+    names = sorted(path.name for path in (folder / "labels").glob("*") if path.name != "legend.csv")
+    return f" (labels/ holds {', '.join(names[:5])}{', ...' if len(names) > 5 else ''})" if names else ""
 
 
 def _codes_from_raster(layer: LabelLayer, grid: Grid) -> NDArray[np.int32]:
@@ -246,10 +291,10 @@ def _parcels(layer: LabelLayer, grid: Grid, notes: list[str]) -> Iterator[Parcel
     attribute, settings = layer.settings.attribute or "crop_code", layer.settings
     order = settings.overlap_order
     file = open_layer(layer.path, what="parcel layer")
-    path, crs = file.path, file.crs
+    path = file.path
     if file.name is not None:
         notes.append(f"labels are the layer {file.name!r} of {path.name}")
-    if crs is None:
+    if file.crs is None:
         raise DataError(f"{path}: no CRS; name one in the file")
     if file.is_empty:
         raise DataError(
@@ -266,44 +311,18 @@ def _parcels(layer: LabelLayer, grid: Grid, notes: list[str]) -> Iterator[Parcel
             f"{path}: no attribute {order!r}, it has {', '.join(file.fields)}; name the one that puts overlapping "
             f"parcels in order by data.season.overlap_order, or none"
         )
-    bounds = array_bounds(grid.height, grid.width, grid.transform)
-    # A national layer has millions of parcels; only those on the scene are read.
-    try:
-        near = bounds if crs == grid.crs else transform_bounds(grid.crs, crs, *bounds)
-    except CPLE_BaseError as error:
-        raise DataError(f"{path}: its CRS does not reach the images: {error}; correct it") from error
-    unplaced = uncoded = flat = found = 0
-    for part in file.read(list(dict.fromkeys([attribute, *([order] if order else [])])), near=near):
-        values = part.columns.column(attribute).to_pylist()
-        ranks = part.columns.column(order).to_pylist() if order else [0.0] * len(values)
-        for fid, outline, value, rank in zip(part.identities.to_pylist(), part.outlines, values, ranks, strict=True):
-            where = f"{path}, parcel {fid}"
-            polygon = _outline(outline, where)
-            if polygon is None or polygon.is_empty:
-                continue
-            if not np.isfinite(shapely.get_coordinates(polygon)).all():
-                unplaced += 1
-                continue
-            polygon = areas_of(polygon)
-            if polygon.is_empty:
-                flat += 1
-                continue
-            geometry = shapely.geometry.mapping(polygon)
-            if crs != grid.crs:
-                try:
-                    geometry = transform_geom(crs, grid.crs, geometry)
-                except CPLE_BaseError as error:
-                    raise DataError(
-                        f"{where}: its coordinates {polygon.bounds} cannot be brought to {grid.crs.to_string()}: "
-                        f"{error}; correct them or the CRS of the layer, or take this parcel out"
-                    ) from error
-            if is_missing(value) and settings.missing_code != "refuse":
-                uncoded += 1
-                number = int(UNCODED) if settings.missing_code == "void" else 0
-            else:
-                number = layer.class_map.number(value, where=f"{where}: {attribute}", void=settings.void_codes)
-            found += 1
-            yield Parcel(shapely.geometry.shape(geometry), number, _rank(rank, where=f"{where}: {order}"))
+    uncoded = found = 0
+    left_out = Counter[str]()
+    for each in outlines_on(file, grid, [attribute, *([order] if order else [])], left_out):
+        value, rank = each.values[0], each.values[1] if order else 0.0
+        if is_missing(value) and settings.missing_code != "refuse":
+            uncoded += 1
+            number = int(UNCODED) if settings.missing_code == "void" else 0
+        else:
+            number = layer.class_map.number(value, where=f"{each.where}: {attribute}", void=settings.void_codes)
+        found += 1
+        yield Parcel(each.area, number, _rank(rank, where=f"{each.where}: {order}"))
+    unplaced, flat = left_out["unplaced"], left_out["flat"]
     if unplaced:
         notes.append(f"{unplaced} parcels of {path.name} have NaN or infinite coordinates and were left out")
     if flat:
@@ -349,19 +368,3 @@ def _note_extent(file: VectorLayer, grid: Grid, found: int, notes: list[str]) ->
             f"{share:.0%} of the scene lies beyond the extent of {file.path.name} and is background, though nothing is "
             f"known of it: cut the images to the layer, or add a parcel there with one of data.season.void_codes"
         )
-
-
-def _outline(data: bytes | None, where: str) -> Any:
-    """Geometry from WKB; one of NaN if its ring has NaN for both ends, which GEOS calls unclosed."""
-    with np.errstate(invalid="ignore"):
-        try:
-            # A height of NaN says nothing of the place.
-            return shapely.force_2d(shapely.from_wkb(data))
-        except shapely.errors.GEOSException as error:
-            # Any other unclosed ring can be closed.
-            if "closed" in str(error) and shapely.from_wkb(data, on_invalid="fix") is None:
-                return shapely.Point(math.nan, 0)
-            raise DataError(
-                f"{where}: invalid outline: {error}; close its rings and give each at least 4 points "
-                f"(ogr2ogr -makevalid), or take this parcel out"
-            ) from error

@@ -24,7 +24,7 @@ from exact_core.data.season.archives import for_gdal
 from exact_core.data.season.integer_resampling import resample_in_integers
 from exact_core.errors import DataError
 
-__all__ = ["RASTERS", "Grid", "fit_to_grid", "open_raster", "own_rows", "read_raster"]
+__all__ = ["RASTERS", "Grid", "fit_to_grid", "open_raster", "own_rows", "pixel_metres", "read_raster"]
 
 RASTERS = (".tif", ".tiff", ".jp2", ".vrt")
 MARGIN = 2
@@ -53,6 +53,19 @@ class Grid:
         """The part from row `first` to before row `last`."""
         transform = self.transform @ Affine.translation(0, first)
         return replace(self, transform=transform, height=last - first, top=self.top + first)
+
+
+DEGREE = 111_195.0
+"""Metres of a degree along a meridian of a sphere of 6,371 km."""
+
+
+def pixel_metres(grid: Grid) -> float:
+    """Side of a pixel in metres, of a square of its area; of pixels in degrees, in the middle of the grid."""
+    side = math.sqrt(abs(grid.transform.determinant))
+    if grid.crs.is_projected:
+        return float(side * grid.crs.linear_units_factor[1])
+    _, latitude = grid.transform @ (grid.width / 2, grid.height / 2)
+    return float(side * DEGREE * math.sqrt(max(math.cos(math.radians(latitude)), 0.01)))
 
 
 def open_raster(path: Path) -> Any:

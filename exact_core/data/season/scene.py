@@ -29,6 +29,7 @@ class SeasonScene:
     Args:
         images: the season.
         labels: uint8 (H, W), or None.
+        fields: number of each pixel's field, int32 (H, W), or None.
         window: window side, pixels.
         folder: where decompressed strips of the images lie meanwhile (`exact_core.data.season.strips`).
         origin: what an error message should name.
@@ -38,9 +39,16 @@ class SeasonScene:
     """
 
     def __init__(
-        self, images: SeasonImages, labels: NDArray[np.uint8] | None, *, window: int, folder: Path, origin: str
+        self,
+        images: SeasonImages,
+        labels: NDArray[np.uint8] | None,
+        *,
+        window: int,
+        folder: Path,
+        origin: str,
+        fields: NDArray[np.int32] | None = None,
     ) -> None:
-        self.name, self.origin, self.labels = images.name, origin, labels
+        self.name, self.origin, self.labels, self.fields = images.name, origin, labels, fields
         self.height, self.width = images.grid.height, images.grid.width
         self.changed = Counter[str]()
         self._images, self._folder = images, folder
@@ -66,6 +74,7 @@ class SeasonScene:
                     transform=tuple(grid.transform)[:6],
                     origin=self.origin,
                     first=first,
+                    fields=self.fields,
                 )
                 # None of this stays in memory while the next is read.
                 del pixels, clear

@@ -13,6 +13,7 @@ from exact_core.data.season.scene import SeasonScene
 from exact_core.data.season.tags import Placed, groups
 from exact_core.data.windows.cutting import (
     Area,
+    LeftOut,
     TagNoise,
     add_scene,
     add_window,
@@ -62,7 +63,7 @@ def write_tagged(
                 name = split or f"square {len(corners)}"
                 add_window(writer, part, each.row, each.col, seen=seen, tags=each.tags, split=name)
                 corners.append((each.row, each.col))
-    _note_skipped(writer, len(placed) - len(corners), f" of {scene.name}")
+    _note_skipped(writer, LeftOut(unseen=len(placed) - len(corners)), f" of {scene.name}")
     if split is None:
         if not corners:
             raise DataError(
@@ -77,11 +78,12 @@ def _split_squares(writer: DatasetWriter, config: DataConfig, corners: list[tupl
     of = groups(corners, window=config.window)
     count = max(of) + 1
     shares = {"validation": config.validation_share, "test": config.test_share}
-    if any(shares.values()) and count >= FEWEST_BLOCKS:
+    if any(shares.values()) and count >= config.fewest_squares:
         drawn = split_names(count, **shares, seed=seed, what="squares apart from each other")
     else:
         drawn = ["train"] * count
-        mark_self_scored(writer, f"{count} squares apart from each other are too few for splits")
+        few = f"{count} squares apart from each other are fewer than data.fewest_squares, {config.fewest_squares}"
+        mark_self_scored(writer, few if any(shares.values()) else "data.validation_share and data.test_share are 0")
     writer.name_splits({f"square {number}": drawn[group] for number, group in enumerate(of)})
 
 
@@ -95,20 +97,25 @@ def write_scene_of(
 
 def _write_rows(
     writer: DatasetWriter, scene: SeasonScene, config: DataConfig, *, split: str, stride: int, noise: TagNoise
-) -> int:
-    """All windows of a scene, a row of them in memory; returns the number left out."""
+) -> LeftOut:
+    """All windows of a scene, a row of them in memory; returns how many were left out."""
     tops = range(0, scene.height - config.window + 1, stride)
     # What is left below the last windows is too little for another; it counts in what is said of the values.
     spans = [(row, scene.height if row == tops[-1] else row + config.window) for row in tops]
-    return sum(
+    parts = (
         add_scene(writer, part, config, split=split, stride=stride, skip_unseen=True, noise=noise)
         for part in scene.parts(spans)
     )
+    return sum(parts, LeftOut())
 
 
-def _note_skipped(writer: DatasetWriter, count: int, where: str = "") -> None:
-    if count:
-        writer.notes.append(f"{count} windows{where} without at least {MIN_DATES} measured dates were left out")
+def _note_skipped(writer: DatasetWriter, left_out: LeftOut, where: str = "") -> None:
+    if left_out.unseen:
+        writer.notes.append(
+            f"{left_out.unseen} windows{where} without at least {MIN_DATES} measured dates were left out"
+        )
+    if left_out.void:
+        writer.notes.append(f"{left_out.void} windows{where} are wholly void and were left out: they teach nothing")
 
 
 def write_labelled(
@@ -137,14 +144,14 @@ def _write_blocks(
     stride: int,
     seed: int,
     noise: TagNoise,
-) -> int:
-    """All windows of blocks, a row of these in memory; returns the number left out.
+) -> LeftOut:
+    """All windows of blocks, a row of these in memory; returns how many were left out.
 
     Splits are drawn at last: of the blocks that have a window, so that none of the splits is empty. Others lie beyond
-    the edge of a swath, which is not known before they are read.
+    the edge of a swath, which is not known before they are read, or are void.
     """
     used: list[str] = []
-    skipped = 0
+    skipped = LeftOut()
     for blocks, part in zip(rows, scene.parts([_span(blocks) for blocks in rows]), strict=True):
         for block in blocks:
             name = f"block {len(used)}"
@@ -152,7 +159,7 @@ def _write_blocks(
                 writer, part, config, split=name, area=block, stride=stride, skip_unseen=True, noise=noise
             )
             skipped += left_out
-            if left_out < _count(block, window=config.window, stride=stride):
+            if left_out.total < _count(block, window=config.window, stride=stride):
                 used.append(name)
         # A row of blocks is much; it goes before the next is read.
         del part
@@ -164,23 +171,30 @@ def _write_blocks(
     return skipped
 
 
-def _write_whole(writer: DatasetWriter, scene: SeasonScene, config: DataConfig, *, noise: TagNoise) -> int:
-    """All windows of the scene, to train and to score on; returns the number left out."""
+def _write_whole(writer: DatasetWriter, scene: SeasonScene, config: DataConfig, *, noise: TagNoise) -> LeftOut:
+    """All windows of the scene, to train and to score on; returns how many were left out."""
     wanted = not config.validation_share == config.test_share == 0
     # A small scene has few windows: steps of a third make nine of each, and few fields are cut by all of them. Even,
     # because clear patches are 2x2.
     dense = max(CLEAR_PATCH, config.window // 3 // CLEAR_PATCH * CLEAR_PATCH)
     step = config.stride or (dense if wanted else config.window)
     skipped = _write_rows(writer, scene, config, split="train", stride=step, noise=noise)
-    if skipped and skipped == _count((0, 0, scene.height, scene.width), window=config.window, stride=step):
+    every = _count((0, 0, scene.height, scene.width), window=config.window, stride=step)
+    if skipped.void and skipped.total == every:
         raise DataError(
-            f"{scene.origin}: none of {skipped} windows of {config.window} pixels is measured on at least {MIN_DATES} "
-            f"dates: the dates show different parts of the scene; add acquisitions that cover the same ground"
+            f"{scene.origin}: the labels of all {skipped.void} windows of {config.window} pixels that are measured are "
+            f"void; give labels of this ground, or fewer of data.season.void_codes"
+        )
+    if skipped.unseen and skipped.unseen == every:
+        raise DataError(
+            f"{scene.origin}: none of {skipped.unseen} windows of {config.window} pixels is measured on at least "
+            f"{MIN_DATES} dates: the dates show different parts of the scene; add acquisitions that cover the same "
+            f"ground"
         )
     if not wanted:
         reason = "data.validation_share and data.test_share are 0"
     else:
-        part = "the measured part of the scene" if skipped else "the scene"
+        part = "the measured part of the scene" if skipped.unseen else "the scene"
         reason = f"{part} of {scene.height} x {scene.width} pixels is too small for a spatial split"
     mark_self_scored(writer, reason)
     return skipped
@@ -195,12 +209,12 @@ def _blocks(scene: SeasonScene, config: DataConfig, *, stride: int) -> list[list
         return []
     for windows in BLOCK_WINDOWS:
         rows = _tile(scene.height, scene.width, side=windows * config.window)
-        if _many(scene, rows, window=config.window, stride=stride):
+        if _many(scene, rows, config, stride=stride):
             return rows
     return []
 
 
-def _many(scene: SeasonScene, rows: list[list[Area]], *, window: int, stride: int) -> bool:
+def _many(scene: SeasonScene, rows: list[list[Area]], config: DataConfig, *, stride: int) -> bool:
     """Whether at least FEWEST_BLOCKS of the blocks have a window; no more is read than it takes to tell."""
     missing = FEWEST_BLOCKS
     if sum(map(len, rows)) < missing:
@@ -209,7 +223,10 @@ def _many(scene: SeasonScene, rows: list[list[Area]], *, window: int, stride: in
     for some in (rows[:1], rows[1:]):
         with closing(scene.parts([_span(blocks) for blocks in some])) as parts:
             for blocks, part in zip(some, parts, strict=False):
-                missing -= sum(has_window(part, block, window=window, stride=stride) for block in blocks)
+                missing -= sum(
+                    has_window(part, block, window=config.window, stride=stride, void=config.void_tags == "complete")
+                    for block in blocks
+                )
                 if missing <= 0:
                     return True
     return False

@@ -49,6 +49,8 @@ class Batch:
     """A batch on the device: tags float (B, K); target int64 (B, H, W) or None; index (B,) positions in the dataset.
 
     tagged: how many (window, class) pairs are tagged, known without asking the device; None: ask it.
+    known: float (B, K), 0 where it is not known whether a crop without a tag grows in the window; None: all is known.
+    teaching: bool (B, P), False for patches with a pixel of which nothing is known; None: all teach.
     shares: of a batch that several processes share, how many windows each has; this one holds its own, or one of
         another's where it has none.
     """
@@ -59,6 +61,8 @@ class Batch:
     index: NDArray[np.int64]
     tagged: int | None = None
     shares: tuple[int, ...] = ()
+    known: Tensor | None = None
+    teaching: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -178,6 +182,11 @@ class BatchLoader:
             "valid": valid,
             "tags": np.stack([window.tags for window in windows]).astype(np.float32),
         }
+        if self.dataset.open is not None:
+            arrays["known"] = 1 - self.dataset.open[chunk[_own(len(chunk), part)]].astype(np.float32)
+            side = self.dataset.manifest.window
+            unknown = [np.zeros((side, side), np.uint8) if each.unknown is None else each.unknown for each in windows]
+            arrays["unknown"] = np.stack(unknown).astype(np.bool_)
         if self.dataset.manifest.has_clear and self.encoder.mask_clouds:
             known = [window.clear for window in windows if window.clear is not None]
             arrays["clear"] = stack_dates([clear.astype(np.bool_) for clear in known], False)
@@ -224,7 +233,16 @@ class BatchLoader:
             target=tensors.get("target"),
             index=chunk,
             tagged=sent.tagged,
+            known=tensors.get("known"),
+            teaching=_teaching(tensors["unknown"], self.encoder.patch) if "unknown" in tensors else None,
         )
+
+
+def _teaching(unknown_BHW: Tensor, patch: int) -> Tensor:
+    """Patches (B, P) without an unknown pixel."""
+    batch, height, width = unknown_BHW.shape
+    cells = unknown_BHW.view(batch, height // patch, patch, width // patch, patch)
+    return ~cells.any(4).any(2).flatten(1)
 
 
 def clear_patches(clear: Tensor, encoder: EncoderConfig) -> Tensor:
@@ -310,11 +328,10 @@ def _kept_dates(dates: int, keep: float, rng: np.random.Generator) -> NDArray[np
 def _take_dates(window: Window, chosen: NDArray[np.int64] | None) -> Window:
     if chosen is None:
         return window
-    return Window(
+    return replace(
+        window,
         pixels=window.pixels[chosen],
         days=window.days[chosen],
-        tags=window.tags,
-        labels=None,
         clear=None if window.clear is None else window.clear[chosen],
     )
 
@@ -328,10 +345,9 @@ def _orient(array: NDArray[np.uint8], turn: int) -> NDArray[np.uint8]:
 def _orient_window(window: Window, turn: int) -> Window:
     if not turn:
         return window
-    return Window(
+    return replace(
+        window,
         pixels=_orient(window.pixels, turn),  # type: ignore[arg-type]
-        days=window.days,
-        tags=window.tags,
-        labels=None,
         clear=None if window.clear is None else _orient(window.clear, turn),
+        unknown=None if window.unknown is None else _orient(window.unknown, turn),
     )

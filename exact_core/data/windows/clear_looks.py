@@ -69,6 +69,12 @@ def all_of_patches(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(np.logical_and.reduce([rows[..., first::CLEAR_PATCH] for first in range(CLEAR_PATCH)]))
 
 
+LOOK = 0.95
+"""Clear shares that together make one look at an average place: what the calendar shows as 1.0."""
+CLEAR = 0.8
+"""Clear share from which a date is one look by itself: the calendar's #."""
+
+
 def longest_gap(days: NDArray[np.int64], shares: NDArray[np.float64], length: int) -> tuple[int, int]:
     """The longest part of a season in which an average place is seen less than once.
 
@@ -78,13 +84,14 @@ def longest_gap(days: NDArray[np.int64], shares: NDArray[np.float64], length: in
         length: of the season, days.
 
     Returns:
-        Its first day, and the day after its last: none in between adds up to one clear look.
+        Its first day, and the day after its last: no date in between is clear on CLEAR of the area, and together they
+        show less than LOOK of it.
     """
     edges = [-1, *days.tolist(), length]
-    looks = [0.0, *shares.tolist(), 0.0]
+    looks = [0.0, *(1.0 if share >= CLEAR else share for share in shares.tolist()), 0.0]
     best, last, inside = (0, 0), 1, 0.0
     for first in range(len(edges) - 1):
-        while last < len(edges) - 1 and inside + looks[last] < 1:
+        while last < len(edges) - 1 and inside + looks[last] < LOOK:
             inside += looks[last]
             last += 1
         if edges[last] - edges[first] - 1 > best[1] - best[0]:
@@ -119,10 +126,12 @@ def check_gaps(
     if last - first <= limit:
         return
     ends = start + dt.timedelta(days=first), start + dt.timedelta(days=last - 1)
+    inside = (days >= first) & (days < last)
     raise DataError(
-        f"{source}: from {ends[0]} to {ends[1]}, {last - first} days, an average place is not once seen clearly; at "
-        f"most {limit} days are allowed (data.season.longest_gap). Add acquisitions, choose another season by "
-        f"data.season.start and data.season.days, or allow longer gaps if nothing that matters happens then. "
+        f"{source}: from {ends[0]} to {ends[1]}, {last - first} days, {inside.sum()} dates make "
+        f"{shares[inside].sum():.1f} clear looks at an average place, less than one; at most {limit} days are allowed "
+        f"(data.season.longest_gap). Add acquisitions, choose another season by data.season.start and "
+        f"data.season.days, or allow longer gaps if nothing that matters happens then. "
         f"The season:\n{calendar_text(days, shares, start=start, length=length)}"
     )
 
@@ -136,7 +145,7 @@ def calendar_text(days: NDArray[np.int64], shares: NDArray[np.float64], *, start
     while month < end:
         following = (month + dt.timedelta(days=32)).replace(day=1)
         inside = [share for date, share in zip(dates, shares, strict=True) if month <= date < following]
-        marks = "".join("#" if share >= 0.8 else "+" if share >= 0.2 else "." for share in inside)
+        marks = "".join("#" if share >= CLEAR else "+" if share >= 0.2 else "." for share in inside)
         lines.append(f"  {month:%Y-%m}  {len(inside):3d} dates  {sum(inside):5.1f} clear looks  {marks}".rstrip())
         month = following
     return "\n".join(lines)

@@ -18,7 +18,7 @@ from exact_core.files import link_or_copy
 
 __all__ = ["check_alike", "join_datasets"]
 
-ALIKE = ("bands", "classes", "window", "has_labels", "has_clear")
+ALIKE = ("bands", "classes", "window", "has_labels", "has_clear", "has_fields")
 
 
 def check_alike(datasets: Sequence[WindowDataset]) -> None:
@@ -58,6 +58,7 @@ def join_datasets(folders: Sequence[Path], out: Path) -> None:
     (out / "shards").mkdir(parents=True, exist_ok=True)
     shards: list[FileEntry] = []
     tables = []
+    open_tags = False
     for number, dataset in enumerate(datasets):
         table = pq.read_table(dataset.root / "index.parquet")
         for name in ("id", "scene"):
@@ -65,10 +66,13 @@ def join_datasets(folders: Sequence[Path], out: Path) -> None:
             values = pa.array([f"{number}:{value}" for value in table[name].to_pylist()])
             table = table.set_column(table.schema.get_field_index(name), name, values)
         tables.append(table)
+        open_tags |= dataset.open is not None
         for entry in dataset.manifest.shards:
             name = f"shards/{len(shards):05d}.safetensors"
             link_or_copy(dataset.root / entry.name, out / name)
             shards.append(entry.model_copy(update={"name": name}))
+    if open_tags:
+        tables = [_with_open(table, len(datasets[0].manifest.classes)) for table in tables]
     index = out / "index.parquet"
     partial = out / "index.parquet.partial"
     pq.write_table(pa.concat_tables(tables), partial)
@@ -94,6 +98,13 @@ def join_datasets(folders: Sequence[Path], out: Path) -> None:
     notes = tuple(f"{folder}: {note}" for folder, each in zip(folders, manifests, strict=True) for note in each.notes)
     manifest = DatasetManifest.model_validate({**content, "notes": notes, "digest": manifest_digest(content)})
     manifest.write(out / "dataset.json")
+
+
+def _with_open(table: pa.Table, classes: int) -> pa.Table:
+    """An index that says which tags are open, as others do that it is joined with."""
+    if "open" in table.column_names:
+        return table
+    return table.append_column("open", pa.array([[0] * classes] * len(table), pa.list_(pa.uint8())))
 
 
 def _pooled(parts: Sequence[Statistics]) -> Statistics:

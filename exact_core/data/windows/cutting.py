@@ -16,6 +16,7 @@ from exact_core.errors import ConfigError, DataError
 
 __all__ = [
     "Area",
+    "LeftOut",
     "Scene",
     "TagNoise",
     "add_scene",
@@ -23,6 +24,7 @@ __all__ = [
     "check_shares",
     "has_window",
     "mark_self_scored",
+    "open_tags",
     "origins",
     "seen_dates",
     "split_names",
@@ -36,10 +38,27 @@ Area = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """Windows that were not cut. unseen: measured on too few dates. void: nothing is known of any of their pixels."""
+
+    unseen: int = 0
+    void: int = 0
+
+    def __add__(self, other: LeftOut) -> LeftOut:
+        return LeftOut(self.unseen + other.unseen, self.void + other.void)
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.unseen + self.void
+
+
+@dataclass(frozen=True)
 class Scene:
     """A scene's series on one grid, or some rows of it.
 
     pixels int16 (T, C, h, W), reflectance x 10,000; days int16 (T,); labels uint8 (H, W) of the whole scene or None;
+    fields int32 (H, W) of the whole scene, 0 outside of all outlines, or None;
     clear uint8 (T, h/2, W/2) or None; transform of the scene's upper left corner in units of crs; first: the row of the
     scene, even, that pixels and clear begin with.
     """
@@ -54,6 +73,7 @@ class Scene:
     origin: str
     fold: int = 0
     first: int = 0
+    fields: NDArray[np.int32] | None = None
 
 
 def origins(height: int, width: int, *, window: int, stride: int) -> list[tuple[int, int]]:
@@ -67,6 +87,13 @@ def tags_from_labels(labels: NDArray[np.uint8], *, classes: int, share: float) -
     Background and void never count as a tag but count as area.
     """
     return (_crop_pixels(labels, classes) > share * labels.size).astype(np.uint8)
+
+
+def open_tags(labels: NDArray[np.uint8], *, classes: int, share: float) -> NDArray[np.uint8]:
+    """Crops (K,) of which a window's labels do not say whether they get a tag: 1 where the void pixels decide it."""
+    pixels = _crop_pixels(labels, classes)
+    void = int((labels == VOID).sum())
+    return ((pixels <= share * labels.size) & (pixels + void > share * labels.size)).astype(np.uint8)
 
 
 def _crop_pixels(labels: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
@@ -144,10 +171,18 @@ def seen_dates(scene: Scene, row: int, col: int, *, window: int) -> NDArray[np.b
     return measured_dates(scene.pixels[:, :, row : row + window, col : col + window])
 
 
-def has_window(scene: Scene, area: Area, *, window: int, stride: int) -> bool:
-    """Whether any window of an area is measured on at least MIN_DATES dates."""
+def has_window(scene: Scene, area: Area, *, window: int, stride: int, void: bool = True) -> bool:
+    """Whether any window of an area is measured on at least MIN_DATES dates; without `void`, and not all void."""
     corners = _corners(scene, area, window=window, stride=stride)
-    return any(seen_dates(scene, row, col, window=window).sum() >= MIN_DATES for row, col in corners)
+    return any(
+        seen_dates(scene, row, col, window=window).sum() >= MIN_DATES
+        for row, col in corners
+        if void or not _is_void(scene, row, col, window=window)
+    )
+
+
+def _is_void(scene: Scene, row: int, col: int, *, window: int) -> bool:
+    return scene.labels is not None and bool((scene.labels[row : row + window, col : col + window] == VOID).all())
 
 
 class TagNoise:
@@ -159,7 +194,7 @@ class TagNoise:
     """
 
     def __init__(self) -> None:
-        self.tags = self.narrow = self.loose = 0
+        self.tags = self.narrow = self.loose = self.partly_void = 0
 
     def add(self, labels: NDArray[np.uint8], row: int, col: int, *, window: int, classes: int, share: float) -> None:
         """Count the tags of a window of a scene's labels (H, W)."""
@@ -171,6 +206,7 @@ class TagNoise:
             left = min(max(col + step_col, 0), width - window)
             return _crop_pixels(labels[top : top + window, left : left + window], classes)
 
+        self.partly_void += bool((labels[row : row + window, col : col + window] == VOID).any())
         here = pixels(0, 0)
         tags = here > least
         self.tags += int(tags.sum())
@@ -182,9 +218,10 @@ class TagNoise:
         """What a reader should know of it."""
         if not self.tags:
             return None
+        void = f"; {self.partly_void} windows hold void pixels" if self.partly_void else ""
         return (
             f"of {self.tags} tags, {self.narrow} rest on an area between half and twice {share:.2%} of the window "
-            f"(data.tag_share), and {self.loose} would differ with labels shifted by one pixel"
+            f"(data.tag_share), and {self.loose} would differ with labels shifted by one pixel{void}"
         )
 
 
@@ -197,8 +234,22 @@ def add_window(
     seen: NDArray[np.bool_],
     tags: NDArray[np.uint8],
     split: str,
+    untold: NDArray[np.uint8] | None = None,
+    unknown: NDArray[np.uint8] | None = None,
 ) -> None:
-    """Cut one window of a scene, with the dates that measured any of it (`seen_dates`)."""
+    """Cut one window of a scene, with the dates that measured any of it (`seen_dates`).
+
+    Args:
+        writer: gets it.
+        scene: the series.
+        row: of its upper left corner in the scene.
+        col: likewise.
+        seen: bool (T,), its dates.
+        tags: (K,), 1 where a crop is known to grow.
+        split: train, validation or test, or a name of its own for `DatasetWriter.name_splits`.
+        untold: (K,), 1 where a crop without a tag may grow all the same; None: tags are complete.
+        unknown: (H, W), 1 where nothing is known of the ground; None: nowhere.
+    """
     window = writer.window
     here = np.s_[row : row + window, col : col + window]
     top = row - scene.first
@@ -216,6 +267,7 @@ def add_window(
             fold=scene.fold,
             dates=int(seen.sum()),
             tags=tuple(int(tag) for tag in tags),
+            open=() if untold is None else tuple(int(each) for each in untold),
         ),
         Window(
             pixels=np.ascontiguousarray(scene.pixels[(seen, slice(None), *inside)]),
@@ -223,6 +275,8 @@ def add_window(
             tags=tags,
             labels=None if scene.labels is None else np.ascontiguousarray(scene.labels[here]),
             clear=None if scene.clear is None else scene.clear[(seen, *patches)],
+            unknown=unknown,
+            fields=None if scene.fields is None else np.ascontiguousarray(scene.fields[here]),
         ),
         origin=scene.origin,
     )
@@ -239,13 +293,13 @@ def add_scene(
     skip_unseen: bool = False,
     report: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None = None,
     noise: TagNoise | None = None,
-) -> int:
+) -> LeftOut:
     """Cut a scene, or a part of it, into windows of one split.
 
     Args:
         writer: gets the windows.
         scene: the series; labels must be known.
-        config: window, stride and tag_share.
+        config: window, stride, tag_share and void_tags.
         split: train, validation or test, or a name of its own for `DatasetWriter.name_splits`.
         area: the part, in pixels of the whole scene; None: all that is here of it.
         stride: step between windows, pixels; None: config.stride, or a window.
@@ -255,7 +309,7 @@ def add_scene(
         noise: counts the tags that rest on little.
 
     Returns:
-        Number of windows left out.
+        How many windows were left out.
 
     Raises:
         ConfigError: a stride that cuts the patches of `clear`.
@@ -270,11 +324,11 @@ def add_scene(
             f"data.stride is {step}, but clouds are known at {CLEAR_PATCH}x{CLEAR_PATCH} patches; "
             f"give a multiple of {CLEAR_PATCH}"
         )
-    skipped = 0
+    unseen = void = 0
     for row, col in _corners(scene, area, window=window, stride=step):
         seen = seen_dates(scene, row, col, window=window)
         if skip_unseen and seen.sum() < MIN_DATES:
-            skipped += 1
+            unseen += 1
             continue
         if not seen.any():
             raise DataError(
@@ -282,10 +336,19 @@ def add_scene(
                 f"leave this area out or add acquisitions that cover it"
             )
         labels = scene.labels[row : row + window, col : col + window]
+        hidden = labels == VOID
+        if config.void_tags == "positive" and hidden.all():
+            void += 1
+            continue
         tags = tags_from_labels(labels, classes=classes, share=config.tag_share)
+        untold = unknown = None
+        if config.void_tags == "positive" and hidden.any():
+            untold, unknown = open_tags(labels, classes=classes, share=config.tag_share), hidden.astype(np.uint8)
         if noise is not None:
             noise.add(scene.labels, row, col, window=window, classes=classes, share=config.tag_share)
         if report is not None:
             tags = report(tags)
-        add_window(writer, scene, row, col, seen=seen, tags=tags, split=split)
-    return skipped
+        if untold is not None:
+            untold &= 1 - tags
+        add_window(writer, scene, row, col, seen=seen, tags=tags, split=split, untold=untold, unknown=unknown)
+    return LeftOut(unseen, void)

@@ -11,6 +11,9 @@ pages of them that were read are given back to the system once they add up.
         tags    uint8 (N, K)            1 where crop k grows in the window
         labels  uint8 (N, H, W)         0 background, 1..K crops, VOID; only when the truth is known
         clear   uint8 (N, T, H/2, W/2)  1 where a 2x2 patch is free of cloud and shadow; only when known
+        unknown uint8 (N, H, W)         1 where nothing is known of the ground; only where a window of the shard has any
+        fields  int32 (N, H, W)         number of the field, the same in all windows of a scene, 0 outside of all
+                                        outlines; only when there are outlines
 
 Axes: N windows, T dates, C bands, H W pixels, K crop classes.
 """
@@ -91,6 +94,7 @@ class DatasetManifest(Manifest):
     season_days: int = Field(description="length of the season, days")
     has_labels: bool
     has_clear: bool
+    has_fields: bool = Field(False, description="which field each pixel lies in is known from outlines")
     self_scored: bool = Field(description="there is no test split: trained and scored on itself")
     statistics: Statistics
     splits: dict[str, int] = Field(description="number of windows in each split")
@@ -124,17 +128,24 @@ class WindowRecord:
     fold: int
     dates: int
     tags: tuple[int, ...]
+    open: tuple[int, ...] = ()
+    """1 where a crop that is not tagged may grow in the window all the same (K,); empty: every tag is known."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """A window's arrays; shapes and dtypes as in the shard, padding dates cut off."""
+    """A window's arrays; shapes and dtypes as in the shard, padding dates cut off.
+
+    unknown: None: all is known. fields: None: there are no outlines, or they are asked for by `WindowDataset.fields`.
+    """
 
     pixels: NDArray[np.int16]
     days: NDArray[np.int16]
     tags: NDArray[np.uint8]
     labels: NDArray[np.uint8] | None
     clear: NDArray[np.uint8] | None
+    unknown: NDArray[np.uint8] | None = None
+    fields: NDArray[np.int32] | None = None
 
 
 class Records(Sequence[WindowRecord]):
@@ -157,7 +168,8 @@ class Records(Sequence[WindowRecord]):
             return [self[position] for position in range(*index.indices(len(self)))]
         position = range(len(self))[index]
         row = {name: self._table[name][position].as_py() for name in self._table.column_names}
-        return WindowRecord(**{**row, "transform": tuple(row["transform"]), "tags": tuple(row["tags"])})
+        lists = {name: tuple(row[name]) for name in ("transform", "tags", "open") if name in row}
+        return WindowRecord(**{**row, **lists})
 
 
 class Shard:
@@ -192,7 +204,7 @@ class Shard:
             self._map.madvise(mmap.MADV_DONTNEED)
 
 
-_DTYPES: dict[str, np.dtype[np.generic]] = {"I16": np.dtype("<i2"), "U8": np.dtype("u1")}
+_DTYPES: dict[str, np.dtype[np.generic]] = {"I16": np.dtype("<i2"), "I32": np.dtype("<i4"), "U8": np.dtype("u1")}
 
 
 class WindowDataset:
@@ -221,6 +233,12 @@ class WindowDataset:
             tags = table["tags"].combine_chunks().flatten().to_numpy()
             self.tags: NDArray[np.uint8] = tags.astype(np.uint8).reshape(len(table), self.classes)
             """Tags of all windows (N, K)."""
+            self.open: NDArray[np.uint8] | None = None
+            """Crops that may grow in a window untagged (N, K); None: the tags of all windows are complete, and no pixel
+            is unknown."""
+            if "open" in table.column_names:
+                untagged = table["open"].combine_chunks().flatten().to_numpy()
+                self.open = untagged.astype(np.uint8).reshape(self.tags.shape)
             self._splits: NDArray[np.object_] = table["split"].to_numpy()
             self._scenes = table["scene"]
             self._starts = np.cumsum([0, *(shard.windows for shard in self.manifest.shards)])
@@ -265,7 +283,22 @@ class WindowDataset:
             tags=self.tags[index],
             labels=None,
             clear=shard.arrays["clear"][row, :dates] if self.manifest.has_clear else None,
+            unknown=shard.arrays["unknown"][row] if "unknown" in shard.arrays else None,
         )
+
+    def unknown(self, index: int) -> NDArray[np.bool_] | None:
+        """Pixels (H, W) of one window of which nothing is known; None: there are none."""
+        shard, row = self._locate(index)
+        found = shard.arrays["unknown"][row].astype(bool) if "unknown" in shard.arrays else None
+        return found if found is not None and found.any() else None
+
+    def fields(self, index: int) -> NDArray[np.int32] | None:
+        """Number of the field of each pixel (H, W) of one window, 0 outside of all; None: there are no outlines."""
+        if not self.manifest.has_fields:
+            return None
+        shard, row = self._locate(index)
+        fields: NDArray[np.int32] = shard.arrays["fields"][row]
+        return fields
 
     def labels(self, index: int) -> NDArray[np.uint8]:
         """Dense labels (H, W) of one window.

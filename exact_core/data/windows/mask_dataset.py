@@ -25,7 +25,7 @@ from exact_core.data.windows.dataset import FileEntry, WindowDataset, sha256_of,
 from exact_core.errors import DataError
 from exact_core.manifest import Manifest
 
-__all__ = ["MaskManifest", "MaskQuality", "MaskSet", "write_mask_shard"]
+__all__ = ["FieldsUsed", "MaskManifest", "MaskQuality", "MaskSet", "write_mask_shard"]
 
 
 class MaskQuality(Settings):
@@ -61,6 +61,15 @@ class MaskQuality(Settings):
     )
 
 
+class FieldsUsed(Settings):
+    """What became of field outlines (`exact_core.clues.fields`)."""
+
+    fields: int = Field(description="outlines over the windows")
+    not_shown: int = Field(description="left out: the images do not show them")
+    contradicted: int = Field(description="left out: the tags of the windows over them leave no crop, or all is void")
+    outside: str = Field(description="what pixels outside of all outlines are (masks.outside)")
+
+
 class MaskManifest(Manifest):
     """`masks.json`."""
 
@@ -76,6 +85,7 @@ class MaskManifest(Manifest):
     coverage: dict[str, float] = Field(description="share of pixels given to background and to each crop")
     histogram: tuple[int, ...] = Field(description="pixels by strongest CAM, equal bins over [0, 1]")
     quality: MaskQuality = Field(description="what is known of the masks without any truth")
+    fields: FieldsUsed | None = Field(None, description="what became of field outlines; null: none were used")
     code_version: str
     shards: tuple[FileEntry, ...]
 

@@ -94,6 +94,7 @@ class DatasetWriter:
         self._records: list[WindowRecord] = []
         self._shards: list[FileEntry] = []
         self._moments: list[_Moments | None] = []
+        self._has_fields = self._has_unknown = False
 
     def __enter__(self) -> Self:
         return self
@@ -145,15 +146,20 @@ class DatasetWriter:
             raise DataError(f"{where}: days since season start must ascend from 0, got {window.days.tolist()}")
         if window.tags.shape != (classes,):
             raise DataError(f"{where}: tags have shape {window.tags.shape}, expected ({classes},)")
+        if record.open and len(record.open) != classes:
+            raise DataError(f"{where}: open has {len(record.open)} entries, expected one for each of {classes} crops")
         if window.labels is not None:
             check_labels(window.labels, classes=classes, origin=where)
+        if window.unknown is not None and window.unknown.shape != (side, side):
+            raise DataError(f"{where}: unknown has shape {window.unknown.shape}, expected ({side}, {side})")
         token = side // CLEAR_PATCH
         if window.clear is not None and window.clear.shape != (dates, token, token):
             raise DataError(f"{where}: clear has shape {window.clear.shape}, expected ({dates}, {token}, {token})")
         if self._pending:
             first = self._pending[0]
-            if (first.labels is None) != (window.labels is None) or (first.clear is None) != (window.clear is None):
-                raise DataError(f"{where}: labels or clear are given for some windows only; give them for all or none")
+            for name in ("labels", "clear", "fields"):
+                if (getattr(first, name) is None) != (getattr(window, name) is None):
+                    raise DataError(f"{where}: {name} are given for some windows only; give them for all or none")
 
     def _write_shard(self) -> None:
         windows, self._pending = self._pending, []
@@ -166,6 +172,13 @@ class DatasetWriter:
             tensors["labels"] = np.stack([window.labels for window in windows if window.labels is not None])
         if windows[0].clear is not None:
             tensors["clear"] = stack_dates([window.clear for window in windows if window.clear is not None], 0)
+        if any(window.unknown is not None for window in windows):
+            known = np.zeros((self.window, self.window), np.uint8)
+            self._has_unknown = True
+            tensors["unknown"] = np.stack([known if each.unknown is None else each.unknown for each in windows])
+        if windows[0].fields is not None:
+            tensors["fields"] = np.stack([window.fields for window in windows if window.fields is not None])
+            self._has_fields = True
         name = f"shards/{len(self._shards):05d}.safetensors"
         path = self.out / name
         partial = path.with_suffix(".partial")
@@ -235,6 +248,11 @@ class DatasetWriter:
                 "tags": pa.array([record.tags for record in self._records], pa.list_(pa.uint8())),
             }
         )
+        # Both or neither: who reads the index knows whether there are unknown pixels.
+        if self._has_unknown or any(any(record.open) for record in self._records):
+            complete = (0,) * len(self.classes)
+            stated = [record.open or complete for record in self._records]
+            table = table.append_column("open", pa.array(stated, pa.list_(pa.uint8())))
         index = self.out / "index.parquet"
         partial = self.out / "index.parquet.partial"
         pq.write_table(table, partial)
@@ -251,6 +269,7 @@ class DatasetWriter:
             "season_days": self.season_days,
             "has_labels": self._has_labels,
             "has_clear": self._has_clear,
+            "has_fields": self._has_fields,
             "self_scored": self.self_scored,
             "statistics": Statistics(
                 mean=tuple(mean.tolist()),
@@ -290,6 +309,9 @@ def manifest_digest(content: Mapping[str, Any]) -> str:
     """Digest of a manifest's content. The path of the source and colours are left out: moved data is the same data."""
     manifest = DatasetManifest.model_validate({**content, "digest": ""})
     data = manifest.model_dump(mode="json", exclude={"digest", "notes", "source", "colours", "checksum"})
+    # A dataset without outlines is the one that it was before there were any.
+    if not data["has_fields"]:
+        del data["has_fields"]
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
+from exact_core.data.windows.tag_support import ALWAYS, FEW_WINDOWS, findings_of_counts, listed
 from exact_core.evaluation.preview.content import ALL, GAP_WEEKS, USABLE, Preview, TagFigures
 
 __all__ = ["ALWAYS", "FEW_WINDOWS", "LARGE_SHIFT", "few", "findings"]
 
-FEW_WINDOWS = 20
-"""A crop tagged in fewer training windows is flagged."""
-ALWAYS = 0.95
-"""A crop that is tagged in more than this share of windows, or of another crop's windows, cannot be told by tags."""
 LARGE_SHIFT = 1.0
 """Difference of means, in standard deviations of training, from which a band is flagged."""
 
 
 def findings(preview: Preview) -> list[str]:
     """What stands out, a sentence or two each, with the way out."""
-    return [*_shifted(preview), *_gaps(preview), *([] if preview.tags is None else _tags(preview.tags))]
+    return [
+        *preview.remarks,
+        *_shifted(preview),
+        *_gaps(preview),
+        *([] if preview.tags is None else _tags(preview.tags)),
+    ]
 
 
 def few(tags: TagFigures) -> list[int]:
@@ -47,7 +47,7 @@ def _bands(shifts: dict[str, float]) -> str:
     if len(shifts) > 4:
         farthest = max(shifts, key=lambda band: abs(shifts[band]))
         return f"{len(shifts)} bands ({farthest} {shifts[farthest]:+.1f} the farthest)"
-    return _listed([f"{band} ({shift:+.1f})" for band, shift in shifts.items()])
+    return listed([f"{band} ({shift:+.1f})" for band, shift in shifts.items()])
 
 
 def _place(group: str) -> str:
@@ -93,32 +93,6 @@ def _season_gaps(preview: Preview) -> list[str]:
 
 
 def _tags(tags: TagFigures) -> list[str]:
-    said = []
-    scarce = [f"{tags.classes[number]} ({tags.counts['train'][number]})" for number in few(tags)]
-    if scarce:
-        said.append(
-            f"Fewer than {FEW_WINDOWS} training windows are tagged with {_listed(scarce)}. Add scenes where "
-            f"{'they grow' if len(scarce) > 1 else 'it grows'}, give like crops one name in the class map, or leave "
-            f"{'them' if len(scarce) > 1 else 'it'} out as void."
-        )
-    own, windows = tags.together.diagonal(), int(tags.density.sum())
-    always = np.flatnonzero(own > ALWAYS * windows).tolist()
-    if always:
-        names = [f"{tags.classes[number]} ({100 * own[number] / windows:.0f} %)" for number in always]
-        said.append(
-            f"Nearly every window is tagged with {_listed(names)}: a tag that is always there teaches nothing. Cut "
-            f"smaller windows (data.window), or add scenes without it."
-        )
-    for first, second in np.argwhere(tags.together > ALWAYS * np.maximum(own[:, None], 1)).tolist():
-        if first != second and second not in always and own[first] >= FEW_WINDOWS:
-            said.append(
-                f"{tags.classes[first]} is nearly always tagged together with {tags.classes[second]} "
-                f"({tags.together[first, second]} of {own[first]} windows): tags alone hardly tell the two apart. Cut "
-                f"smaller windows, or add scenes where only one of them grows."
-            )
-    return said
-
-
-def _listed(words: Sequence[str]) -> str:
-    *rest, last = words
-    return f"{', '.join(rest)} and {last}" if rest else last
+    """What training windows' tags show; which crops come together is asked of the windows of all splits."""
+    train = tags.counts.get("train", np.zeros(len(tags.classes), np.int64))
+    return findings_of_counts(train, tags.together, int(tags.density.sum()), tags.classes)

@@ -3,15 +3,17 @@ import torch
 
 from exact_core.config import EncoderConfig
 from exact_core.data.windows.batches import Augmentation, BatchLoader
+from exact_core.data.windows.dataset import VOID
 from exact_core.models.classifier import TagClassifier
 
 CPU = torch.device("cpu")
 ENCODER = EncoderConfig()
 
 
-def loader(dataset, **changes):
+def loader(dataset, indices=None, **changes):
     settings = {"batch": 3, "encoder": ENCODER, "device": CPU, "targets": dataset.labels}
-    return BatchLoader(dataset, dataset.indices("train"), **{**settings, **changes})
+    chosen = dataset.indices("train") if indices is None else indices
+    return BatchLoader(dataset, chosen, **{**settings, **changes})
 
 
 def test_values_by_hand(dataset):
@@ -122,3 +124,20 @@ def test_augmentation_keeps_pixels_labels_and_clouds_together(dataset):
         )
         seen = batch.series.seen[0].sum().item()
         assert seen == window.clear[kept].sum()
+
+
+def test_void_is_in_batches_as_patches_that_do_not_teach(dataset):
+    """Fields without a known truth: the patches that they touch, turned as the windows are."""
+    assert dataset.open is not None
+    every = np.arange(len(dataset))
+    plain = torch.cat([batch.teaching for batch in loader(dataset, indices=every)])
+    for row, index in enumerate(every):
+        void = (dataset.labels(index) == VOID).reshape(12, 2, 12, 2).any(axis=(1, 3))
+        np.testing.assert_array_equal(plain[row], ~void.reshape(-1))
+    turned = list(loader(dataset, indices=every).epoch(1, seed=0, augmentation=Augmentation(flips=True)))
+    for batch in turned:
+        void = (batch.target == VOID).reshape(-1, 12, 2, 12, 2).any(4).any(2)
+        torch.testing.assert_close(batch.teaching, ~void.flatten(1))
+        expected = 1 - torch.from_numpy(dataset.open[batch.index]).float()
+        torch.testing.assert_close(batch.known, expected)
+    assert not torch.cat([batch.teaching for batch in turned]).all()

@@ -72,6 +72,15 @@ def test_gap_by_hand() -> None:
     assert longest_gap(np.array([5]), np.array([0.0]), 20) == (0, 20)
 
 
+def test_what_the_calendar_shows_as_one_look_ends_a_gap() -> None:
+    days = np.array([10, 30, 50])
+    # 0.985 of a look is printed as 1.0; a date that is marked # is a look; 0.4 and 0.5 are printed as 0.9.
+    assert longest_gap(days, np.array([0.0, 0.985, 0.0]), 60) == (0, 30)
+    assert longest_gap(days, np.array([0.5, 0.0, 0.485]), 60) == (0, 50)
+    assert longest_gap(days, np.array([0.0, 0.8, 0.0]), 60) == (0, 30)
+    assert longest_gap(days, np.array([0.4, 0.0, 0.5]), 60) == (0, 60)
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     looks=st.lists(st.tuples(st.integers(0, 59), st.sampled_from([0.0, 0.25, 0.5, 1.0])), min_size=1, max_size=12),
@@ -96,7 +105,10 @@ def test_a_gap_is_refused_with_the_calendar() -> None:
         check_gaps(days, np.array([1, 1, 0.5, 0.3, 1]), start=START, length=240, limit=120, source="season:x")
     message = str(caught.value)
     # After 21 September: 0.5 and 0.3 are less than one look; it comes on day 210.
-    assert "from 2021-09-22 to 2022-03-29, 189 days" in message
+    assert (
+        "from 2021-09-22 to 2022-03-29, 189 days, 2 dates make 0.8 clear looks at an average place, less than"
+        in message
+    )
     assert "data.season.longest_gap" in message
     assert message.splitlines()[1] == "  2021-09    2 dates    2.0 clear looks  ##"
     assert message.splitlines()[2] == "  2021-10    1 dates    0.5 clear looks  +"

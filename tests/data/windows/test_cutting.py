@@ -11,11 +11,13 @@ import pytest
 
 from exact_core.config import DataConfig
 from exact_core.data.windows.cutting import (
+    LeftOut,
     Scene,
     TagNoise,
     add_scene,
     check_shares,
     has_window,
+    open_tags,
     origins,
     split_names,
     tags_from_labels,
@@ -59,7 +61,7 @@ def writer(out: Path) -> DatasetWriter:
 @pytest.mark.parametrize("clear", [False, True])
 def test_windows_that_fewer_than_two_dates_measured_are_skipped_and_counted(tmp_path: Path, clear: bool) -> None:
     with writer(tmp_path) as out:
-        assert add_scene(out, swath(clear=clear), CONFIG, split="train", skip_unseen=True) == 2
+        assert add_scene(out, swath(clear=clear), CONFIG, split="train", skip_unseen=True) == LeftOut(unseen=2)
     dataset = WindowDataset(tmp_path)
     assert [(r.row, r.col, r.dates) for r in dataset.records] == [(0, 0, 3), (0, 8, 2), (8, 0, 3), (8, 16, 2)]
     # The last window was measured on the first and third date.
@@ -87,7 +89,7 @@ def test_without_the_option_such_a_window_is_refused(
 
 def test_a_whole_scene_is_unseen(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no training window"), writer(tmp_path) as out:
-        assert add_scene(out, swath(), CONFIG, split="train", area=(8, 8, 16, 16), skip_unseen=True) == 1
+        assert add_scene(out, swath(), CONFIG, split="train", area=(8, 8, 16, 16), skip_unseen=True) == LeftOut(1)
 
 
 @pytest.mark.parametrize(
@@ -179,3 +181,63 @@ def test_tags_that_rest_on_little_are_counted_as_by_tagging_anew() -> None:
     assert [noise.tags, noise.narrow, noise.loose] == expected
     assert noise.narrow > 0
     assert noise.loose > 0
+
+
+def test_tags_that_void_pixels_leave_open_by_hand() -> None:
+    """Of 100 pixels at a share of 5 %: 6 of crop 1, 3 of crop 2, none of crop 3, and 3 void."""
+    labels = np.zeros((10, 10), np.uint8)
+    labels.flat[:6], labels.flat[6:9], labels.flat[9:12] = 1, 2, VOID
+    assert tags_from_labels(labels, classes=3, share=0.05).tolist() == [1, 0, 0]
+    # Crop 2 would have 6 pixels were the void its, crop 3 only 3.
+    assert open_tags(labels, classes=3, share=0.05).tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_open_tags_are_those_that_filling_the_void_can_change(seed: int) -> None:
+    """An oracle that fills all void with each crop in turn, and with none of them."""
+    rng = np.random.default_rng(seed)
+    labels = rng.choice([0, 1, 2, 3, VOID], (8, 8), p=[0.55, 0.2, 0.1, 0.05, 0.1]).astype(np.uint8)
+    for crop, is_open in enumerate(open_tags(labels, classes=3, share=0.08), 1):
+        told = [
+            tags_from_labels(np.where(labels == VOID, fill, labels).astype(np.uint8), classes=3, share=0.08)[crop - 1]
+            for fill in (0, crop)
+        ]
+        assert is_open == (told[0] != told[1])
+
+
+def void_swath() -> Scene:
+    """The swath with its first window all void and two void pixels in the second."""
+    scene = swath()
+    assert scene.labels is not None
+    scene.labels[:8, :8] = VOID
+    scene.labels[0, 8:10] = VOID
+    scene.labels[1:8, 8:16] = 0
+    return scene
+
+
+def test_a_window_that_is_all_void_is_left_out_and_void_pixels_leave_tags_open(tmp_path: Path) -> None:
+    with writer(tmp_path / "positive") as out:
+        assert add_scene(out, void_swath(), CONFIG, split="train", skip_unseen=True) == LeftOut(unseen=2, void=1)
+    found = WindowDataset(tmp_path / "positive")
+    assert [(each.row, each.col, each.tags, each.open) for each in found.records] == [
+        (0, 8, (1,), (0,)),
+        (8, 0, (1,), (0,)),
+        (8, 16, (1,), (0,)),
+    ]
+    unknown = found.unknown(0)
+    assert unknown is not None
+    assert np.argwhere(unknown).tolist() == [[0, 0], [0, 1]]
+    assert found.unknown(1) is None
+    with writer(tmp_path / "complete") as out:
+        complete = CONFIG.model_copy(update={"void_tags": "complete"})
+        assert add_scene(out, void_swath(), complete, split="train", skip_unseen=True) == LeftOut(unseen=2)
+    whole = WindowDataset(tmp_path / "complete")
+    assert whole.open is None
+    assert whole.unknown(0) is None
+    assert whole.tags[:, 0].tolist() == [0, 1, 1, 1]
+
+
+def test_blocks_of_void_are_no_windows() -> None:
+    assert has_window(void_swath(), (0, 0, 8, 8), window=8, stride=8)
+    assert not has_window(void_swath(), (0, 0, 8, 8), window=8, stride=8, void=False)
+    assert has_window(void_swath(), (0, 8, 8, 16), window=8, stride=8, void=False)

@@ -1,0 +1,156 @@
+"""One crop a field, where outlines of fields are known: pixels of a field vote together (not in the paper).
+
+Outlines say which pixels belong together, and nothing of crops. What a window's pixels score is averaged over each
+field, every pixel once, however many windows lie over it and wherever their edges cut the field; the field takes the
+crop of the highest mean among those that the tags of its windows leave it.
+
+Outlines are not believed blindly. A field keeps the labels of its pixels
+
+- where the images do not show its outline: neighbouring pixels differ no more across it than inside
+  (`field_borders.border_contrast`);
+- where the tags do not: no crop, nor background alone, is left by the windows over it.
+
+Axes: K crop classes, H W pixels of a window, F fields of all scenes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exact_core.clues.overlaps import OverlapTags
+from exact_core.data.windows.dataset import VOID, WindowDataset
+
+__all__ = ["Fields"]
+
+Scores = Callable[[int], NDArray[np.float64]]
+"""Scores (H, W, K + 1) of the pixels of the window at a position."""
+
+SIDES = ((0, 1), (1, 0))
+"""Steps to the neighbours that share a side: the first two of `field_borders.OFFSETS`."""
+LEFT = 0.75
+"""Share of a field's pixels and windows whose tags must have a crop for the field to be of it: a sliver of a field in a
+window's corner gets no tag. Chosen on flanders_2018, seed 0."""
+FEWEST_SIDES = 4
+"""Pairs of neighbours, across the outline and inside, from which the images are asked about it."""
+
+
+class Fields:
+    """The fields of a dataset with outlines.
+
+    Args:
+        windows: the dataset.
+        indices: positions of the windows that count.
+        overlaps: which windows lie over which pixels, and what their tags leave.
+
+    Attributes:
+        count: number of fields F.
+    """
+
+    def __init__(self, windows: WindowDataset, indices: Sequence[int], overlaps: OverlapTags) -> None:
+        self._windows, self._indices, self._overlaps = windows, indices, overlaps
+        numbers: dict[str, set[int]] = {}
+        for index in indices:
+            numbers.setdefault(self._scene(index), set()).update(np.unique(self._numbers(index)).tolist())
+        self._known: dict[str, NDArray[np.int64]] = {}
+        self._first: dict[str, int] = {}
+        self.count = 0
+        for scene, found in numbers.items():
+            self._known[scene] = np.array(sorted(found - {0}), np.int64)
+            self._first[scene] = self.count
+            self.count += len(self._known[scene])
+        # Sums of contrast and numbers of pairs, inside a field and across its outline.
+        self._contrast = np.zeros((2, self.count))
+        self._pairs = np.zeros((2, self.count), np.int64)
+
+    def of(self, index: int) -> NDArray[np.int64]:
+        """Field of each pixel of a window (H, W), 0..F - 1, and -1 outside of all outlines."""
+        numbers, scene = self._numbers(index), self._scene(index)
+        places = np.searchsorted(self._known[scene], numbers) + self._first[scene]
+        return np.where(numbers > 0, places, -1)
+
+    def look(self, index: int, contrast_OHW: NDArray[np.float32]) -> None:
+        """Take in how differently the neighbours of a window look (`field_borders.border_contrast`)."""
+        fields = self.of(index)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            logs = np.where(np.isinf(contrast_OHW), np.nan, np.log(contrast_OHW))[: len(SIDES)].astype(np.float64)
+        if np.isnan(logs).all():
+            return
+        logs -= np.nanmean(logs)
+        height, width = fields.shape
+        for number, (down, right) in enumerate(SIDES):
+            one, other = fields[: height - down, : width - right], fields[down:, right:]
+            value = logs[number, : height - down, : width - right]
+            known = ~np.isnan(value)
+            self._add(0, one[known & (one == other)], value[known & (one == other)])
+            for side in (one, other):
+                self._add(1, side[known & (one != other)], value[known & (one != other)])
+
+    def _add(self, kind: int, fields: NDArray[np.int64], values: NDArray[np.float64]) -> None:
+        inside = fields >= 0
+        self._contrast[kind] += np.bincount(fields[inside], values[inside], self.count)
+        self._pairs[kind] += np.bincount(fields[inside], minlength=self.count)
+
+    def shown(self) -> NDArray[np.bool_]:
+        """Fields (F,) whose outlines the images show, or are too small to be asked about."""
+        mean = self._contrast / np.maximum(self._pairs, 1)
+        return np.asarray((self._pairs < FEWEST_SIDES).any(0) | (mean[1] > mean[0]))
+
+    def crops(self, scores: Scores) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """The label of each field (F,), and the mean score (F, K + 1) that it was chosen by.
+
+        Fields whose outline is not believed have -1, as have those of which nothing is known.
+        """
+        total = np.zeros((self.count, self._windows.classes + 1))
+        told = np.zeros_like(total)
+        weight = np.zeros(self.count)
+        for index in self._indices:
+            fields, unknown = self.of(index), self._windows.unknown(index)
+            inside = fields >= 0 if unknown is None else (fields >= 0) & ~unknown
+            # However many windows lie over a pixel, it counts once.
+            share = 1 / self._overlaps.count(index)[inside]
+            here, values = fields[inside], scores(index)[inside] * share[:, None]
+            tags = self._overlaps.told(index)
+            for label in range(total.shape[1]):
+                total[:, label] += np.bincount(here, values[:, label], self.count)
+                told[:, label] += np.bincount(here, share * tags[label], self.count)
+            weight += np.bincount(here, share, self.count)
+        mean = total / np.maximum(weight, 1e-9)[:, None]
+        left = told >= LEFT * weight[:, None]
+        # Of windows that have no crop at all a field is background; where each has another, its outline joins fields.
+        split = (told[:, 1:] > 0).any(1) & ~left[:, 1:].any(1)
+        label = np.where(left, mean, -1).argmax(1)
+        return np.where(split | ~self.shown() | (weight == 0), -1, label), mean
+
+    def mask(
+        self, index: int, mask: NDArray[np.uint8], crops: NDArray[np.int64], *, outside: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.uint8]:
+        """A window's mask (H, W) with each believed field of its crop.
+
+        Args:
+            index: of the window.
+            mask: the labels of its pixels, which stay where no believed outline lies; void stays void.
+            crops: of the fields, from `crops`.
+            outside: bool (H, W), pixels that become background as no field lies there; None: none.
+        """
+        fields = self.of(index)
+        label = np.where(fields >= 0, crops[np.maximum(fields, 0)], -1) if self.count else fields
+        if outside is not None:
+            label = np.where(outside & (fields < 0), 0, label)
+        return np.where((label >= 0) & (mask != VOID), label, mask).astype(np.uint8)
+
+    def beside(self, index: int) -> NDArray[np.bool_]:
+        """Pixels (H, W) of a window outside of all outlines that share a side with a field."""
+        fields = np.pad(self.of(index), 1, mode="edge") >= 0
+        near = fields[:-2, 1:-1] | fields[2:, 1:-1] | fields[1:-1, :-2] | fields[1:-1, 2:]
+        return np.asarray(near & ~fields[1:-1, 1:-1])
+
+    def _scene(self, index: int) -> str:
+        return self._windows.records[index].scene
+
+    def _numbers(self, index: int) -> NDArray[np.int32]:
+        numbers = self._windows.fields(index)
+        assert numbers is not None, "a dataset without outlines has no fields"
+        return numbers

@@ -1,0 +1,111 @@
+"""What is left to do for the map of a season, which the first step of a pipeline finds out: perhaps nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+
+from exact_core.artifacts.folders import code_version
+from exact_core.config import RunConfig
+from exact_core.data.sources import parse_source, source_of, with_season
+from exact_core.errors import ConfigError
+from exact_core.stages.fetch import SourceState, source_state
+from exact_core.stages.preflight import STAGE
+from exact_core.stages.publish_map import (
+    INPUTS,
+    MADE_BY,
+    WEIGHTS,
+    map_region,
+    maps_store,
+    planned_season,
+    published_facts,
+)
+from exact_core.stages.run import ALWAYS, MAP, NEVER, NOTHING, REUSE, TRAIN, Run
+from exact_core.stages.season_lease import give_back, hold
+from exact_core.tracking.registry import CHAMPION, Registry, default_name
+from exact_core.tracking.runs import Tracker
+
+__all__ = ["season_work"]
+
+log = logging.getLogger(__name__)
+
+
+def season_work(config: RunConfig, run: Run, *, training: str, map_name: str, tracker: Tracker) -> tuple[str, Run]:
+    """Choose between training and the champion, and hold the season until the run has ended.
+
+    Nothing is left to do where the season's map is published already, made of the same images, labels and settings by
+    the same version of this package, in the same way; and where another run is at it.
+
+    Args:
+        config: the resolved configuration.
+        run: recipe, source, season and model apply.
+        training: always, if_no_champion or never. Without labels nothing is trained.
+        map_name: of the region; empty: by the source.
+        tracker: gets what is left to do, and why.
+
+    Returns:
+        train, reuse, map or nothing; and the run with the model that is registered or used, and the map's place.
+
+    Raises:
+        ConfigError: nothing to learn from, and no champion.
+        DataError, ServiceError: the source cannot be looked at, or the store or MLflow does not answer.
+    """
+    kind, _ = parse_source(run.source)
+    opens = bool(source_of(kind).opens)
+    run = run.model_copy(update={"model": run.model or default_name("season" if opens else kind)})
+    state = source_state(with_season(config, run.season, kind=kind), run.source)
+    registry = Registry.of(tracker)
+    champion = registry.alias_version(run.model, CHAMPION) if registry is not None else None
+    todo, reason = _choose(run, state, training, champion)
+    if todo != TRAIN:
+        run = run.model_copy(update={"champion": champion})
+    if opens:
+        season = planned_season(config, run.season)
+        place = f"{map_region(map_name, run.source)}/{season}"
+        run = run.model_copy(update={"map_place": place, "inputs": _inputs(config, run, state, todo)})
+        if other := hold(run, STAGE):
+            todo, reason = NOTHING, other
+        elif _is_done(run, season, todo, registry):
+            give_back(run.pipeline_run)
+            todo, reason = NOTHING, f"the map {run.map_place} is published, of the same images, labels and settings"
+    tracker.set_tags({"exact.work": todo, "exact.work_reason": reason})
+    log.info("preflight: %s: %s", "nothing to do" if todo == NOTHING else todo, reason)
+    return todo, run
+
+
+def _choose(run: Run, state: SourceState, training: str, champion: str | None) -> tuple[str, str]:
+    """What a season is to be mapped by, and why."""
+    known = f"model {run.model} version {champion} is the champion"
+    if training == NEVER or not state.labelled:
+        labels = "labels are not asked for" if training == NEVER else "the season has no labels yet"
+        if champion is None:
+            raise ConfigError(
+                f"{labels}, and model {run.model} has no champion: there is nothing to map with; train one first "
+                f"(pipeline train_exact), name another model, or give the labels"
+            )
+        return MAP, f"{labels}; {known}"
+    if training == ALWAYS or champion is None:
+        return TRAIN, "a segmenter is trained every time" if training == ALWAYS else f"{run.model} has no champion"
+    return REUSE, known
+
+
+def _inputs(config: RunConfig, run: Run, state: SourceState, todo: str) -> str:
+    """Digest of what the map follows from, but for the model."""
+    settings = config.model_dump(mode="json", exclude={"device"})
+    labels = "" if todo == MAP else state.labels
+    content = [state.images, labels, run.season, settings, code_version()]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _is_done(run: Run, season: str, todo: str, registry: Registry | None) -> bool:
+    """Whether the published map is what this run would make."""
+    store = maps_store()
+    if store is None or not season:
+        return False
+    facts = published_facts(store, run.map_place.partition("/")[0], season)
+    if facts.get(INPUTS) != run.inputs:
+        return False
+    if todo == TRAIN:
+        return bool(facts[MADE_BY] == "training")
+    return registry is not None and facts[WEIGHTS] == registry.weights(run.model, run.champion)
