@@ -716,7 +716,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: no such configuration file; write one with `exact config RECIPE`") from None
     except OSError as error:
         raise ConfigError(f"{path}: not a readable configuration file: {error}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid YAML in UTF-8: {error}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: expected a mapping of settings, got {type(data).__name__}")
@@ -810,7 +810,7 @@ def override(config: RunConfig, assignments: list[str]) -> RunConfig:
         parts = key.strip().split(".")
         try:
             value = read_yaml(text)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
+        except yaml.YAMLError as error:
             raise ConfigError(f"override {assignment!r}: the value is not valid YAML: {error}") from error
         node = data
         for depth, part in enumerate(parts[:-1]):

@@ -439,8 +439,8 @@ def test_unknown_key_in_season_yaml(tmp_path: Path, text: str) -> None:
         ("days: 0", "days = 0"),
         ("- a", "expected a mapping"),
         ("a: [", "not valid YAML"),
-        ("start: 2018-13-01", "season.yaml: no such date: month must be in 1..12; write a day of the calendar"),
-        ("start: 2018-02-30", "season.yaml: no such date: day is out of range for month; write"),
+        ("start: 2018-13-01", "season.yaml: not valid YAML: no such value: month must be in 1..12; dates are days"),
+        ("start: 2018-02-30", "season.yaml: not valid YAML: no such value: day is out of range for month; dates"),
     ],
 )
 def test_wrong_season_yaml(tmp_path: Path, text: str, expected: str) -> None:
