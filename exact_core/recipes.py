@@ -90,6 +90,8 @@ def season() -> RunConfig:
                 keep_best=False,
             ),
         ),
+        # Windows of one scene overlap, and patches are shared by the windows of a batch (docs/results.md).
+        masks=MasksConfig(batch=128),
         segmenter=SegmenterConfig(
             encoder=encoder,
             utae=_small_utae(),
