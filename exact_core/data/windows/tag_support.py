@@ -39,7 +39,7 @@ def findings_of_counts(
 
 
 def _few(counts: NDArray[np.int64], classes: Sequence[str]) -> list[str]:
-    scarce = [f"{classes[number]} ({counts[number]})" for number in np.flatnonzero(counts < FEW_WINDOWS)]
+    scarce = [f"{classes[number]} ({counts[number]})" for number in np.flatnonzero(counts < FEW_WINDOWS).tolist()]
     if not scarce:
         return []
     many = len(scarce) > 1
