@@ -23,7 +23,7 @@ setup: $(READY) ## make the virtual environment
 
 .PHONY: demo
 demo: $(READY) ## set up, run the whole pipeline on a generated season, and show where the report is
-	$(BIN)/exact run --source synthetic --recipe demo --workdir demo
+	$(BIN)/exact run --source synthetic --recipe demo --workdir demo --force
 
 .PHONY: test
 test: $(READY) ## set up and run the tests (under 10 minutes on 2 cores)

@@ -35,7 +35,7 @@ from exact_core.metrics import Scores, confusion_matrix
 
 def declared(source: Path, images: Any, names: list[str]) -> NDArray[np.uint8]:
     """Declared crops on the images' grid (H, W), numbered as the map's classes."""
-    layer = open_labels(source, images.settings)
+    layer = open_labels(source, images.settings, [])
     if not isinstance(layer, LabelLayer):
         sys.exit(f"{source}: a table of tags says nothing of single pixels")
     codes = layer.codes(images.grid, [])

@@ -11,8 +11,10 @@ import sys
 from kfp.dsl.executor import Executor
 
 from exact_core.cgroup import cores
+from exact_core.environment import load_environment
+from exact_core.errors import ConfigError
 
-__all__ = ["main"]
+__all__ = ["main", "use_own_cores"]
 
 log = logging.getLogger(__name__)
 
@@ -24,12 +26,23 @@ def main() -> None:
     name, given = sys.argv[1:3]
     logging.basicConfig(level=logging.INFO, format="[exact %(asctime)s %(levelname)s]: %(message)s", stream=sys.stdout)
     log.info("executor_input of %s: %s", name, given)
-    # Before numpy or torch is imported. Libraries count the cores of the node, not those that a container may use, and
-    # threads without a core wait for each other.
-    if (most := cores()) is not None:
-        os.environ.setdefault(THREADS_VARIABLE, str(most))
+    try:
+        load_environment()
+    except ConfigError as error:
+        log.error("%s: %s", name, error)
+        sys.exit(1)
+    use_own_cores()
     component = getattr(importlib.import_module(f"exact_kubeflow.components.{name}"), name)
     Executor(executor_input=json.loads(given), function_to_execute=component).execute()
+
+
+def use_own_cores() -> None:
+    """Let libraries take a thread a core that this process may use; before numpy or torch is imported.
+
+    They count the cores of the node, and threads without a core wait for each other.
+    """
+    if (most := cores()) is not None:
+        os.environ.setdefault(THREADS_VARIABLE, str(most))
 
 
 if __name__ == "__main__":

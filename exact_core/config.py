@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticUndefined
 
 from exact_core.errors import ConfigError
 from exact_core.yaml_values import read_yaml
@@ -740,8 +741,24 @@ def describe(error: ValidationError, *, where: str, model: type[BaseModel]) -> s
             value = problem.get("input")
             # A whole mapping or file as the value would bury the message.
             shown = "" if isinstance(value, dict | bytes | str) and len(str(value)) > 200 else f" = {value!r}"
-            lines.append(f"{where}: {key}{shown}: {problem['msg']}")
+            lines.append(f"{where}: {key}{shown}: {problem['msg']}{_example(path, model)}")
     return "\n".join(lines)
+
+
+def _example(path: list[str], model: type[BaseModel]) -> str:
+    """'; for example KEY=VALUE' with the default of a field, where it has a plain one."""
+    field = None
+    for part in path:
+        field = model.model_fields.get(part)
+        if field is None:
+            return ""
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            model = field.annotation
+    default = None if field is None else field.get_default(call_default_factory=True, validated_data={})
+    if default is None or default is PydanticUndefined or isinstance(default, BaseModel | dict) or default == "":
+        return ""
+    plain = list(default) if isinstance(default, tuple) else default
+    return f"; for example {'.'.join(path)}={yaml.safe_dump(plain, default_flow_style=True).partition(chr(10))[0]}"
 
 
 def _nearest(path: list[str], model: type[BaseModel]) -> str:

@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 import os
 import re
+import shlex
+import ssl
+import tempfile
 from pathlib import Path
 
 from exact_core.errors import ConfigError
 
-__all__ = ["PATIENCE_VARIABLE", "STATE_VARIABLE", "number", "patience", "readable_file", "shown", "variable"]
+__all__ = [
+    "ENVIRONMENT_VARIABLE",
+    "PATIENCE_VARIABLE",
+    "STATE_VARIABLE",
+    "load_environment",
+    "number",
+    "patience",
+    "readable_file",
+    "shown",
+    "variable",
+]
 
 STATE_VARIABLE = "EXACT_STATE_DIR"
 """Folder in which training keeps checkpoints, so that a killed run continues; unset: it starts again."""
 PATIENCE_VARIABLE = "EXACT_PATIENCE_MINUTES"
 """Minutes that the end of a stage waits for MLflow and the store to come back; unset: 10."""
+ENVIRONMENT_VARIABLE = "EXACT_ENVIRONMENT"
+"""Further variables as a shell would set them: NAME=VALUE, side by side or one a line, with quotes; lines that begin
+with # are comments. A pipeline names its steps' variables when it is compiled; this one holds any others."""
+AUTHORITIES_VARIABLE = "EXACT_CA_CERTIFICATES"
+"""Certificates of authorities in PEM, themselves and not their file, to be trusted beside the known ones."""
+BUNDLES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
+"""Who reads a file of authorities: clients of S3, of MLflow and STAC, and Python's own."""
+COMMENT = re.compile(r"^[ \t]*#.*$", re.MULTILINE)
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 LOGIN = re.compile(r"(?<=://)([^/@\s:]*)(:[^/\s]*)?@")
 SECRET = re.compile(r"(?i)([?&](?:password|passwd|pwd|token|sig|signature|secret|api_?key)=)[^&\s]*")
 
@@ -33,6 +56,48 @@ def variable(name: str, default: str = "") -> str:
                 f"with printf or `echo -n`"
             )
     return text or default
+
+
+def load_environment() -> None:
+    """Set the variables that EXACT_ENVIRONMENT holds, but those that are set, and trust EXACT_CA_CERTIFICATES.
+
+    Raises:
+        ConfigError: text that is no list of variables, or certificates that are none; no value is repeated.
+    """
+    try:
+        # Whole lines alone are comments: a password may have a # in it.
+        words = shlex.split(COMMENT.sub("", os.environ.get(ENVIRONMENT_VARIABLE, "")))
+    except ValueError as error:
+        raise ConfigError(
+            f"{ENVIRONMENT_VARIABLE}: {error}; write NAME=VALUE, and quote a value with spaces"
+        ) from error
+    for place, word in enumerate(words, start=1):
+        name, mark, value = word.partition("=")
+        if not mark or not NAME.fullmatch(name) or "\0" in value:
+            raise ConfigError(
+                f"{ENVIRONMENT_VARIABLE}: word {place} of {len(words)} is not NAME=VALUE; write one a line, values "
+                f"with spaces in quotes"
+            )
+        os.environ.setdefault(name, value)
+    authorities = os.environ.get(AUTHORITIES_VARIABLE, "").strip()
+    if authorities:
+        _trust(authorities)
+
+
+def _trust(authorities: str) -> None:
+    """Let clients trust these authorities beside the known ones, but those clients that have a file named already."""
+    try:
+        ssl.create_default_context(cadata=authorities)
+    except (ssl.SSLError, ValueError) as error:
+        raise ConfigError(f"{AUTHORITIES_VARIABLE}: holds no certificates: {error}; give PEM, lines and all") from error
+    if not (missing := [name for name in BUNDLES if not os.environ.get(name)]):
+        return
+    import certifi  # not needed by commands without such an authority
+
+    with tempfile.NamedTemporaryFile("w", prefix="exact-authorities-", suffix=".pem", delete=False) as file:
+        file.write(f"{Path(certifi.where()).read_text(encoding='utf-8')}\n{authorities}\n")
+    atexit.register(Path(file.name).unlink, missing_ok=True)
+    os.environ.update(dict.fromkeys(missing, file.name))
 
 
 def number(name: str, default: float, *, unit: str) -> float:

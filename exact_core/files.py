@@ -1,4 +1,7 @@
-"""Tables that users wrote; files under their name once they are whole, so that nobody reads half; copies; checksums."""
+"""Tables that users wrote; files under their name once they are whole, so that nobody reads half; copies; checksums.
+
+No command replaces what another made: `check_output` says the rule.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,16 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from exact_core.errors import CorruptError, DataError, ServiceError
+from exact_core.errors import ConfigError, CorruptError, DataError, ServiceError
 
 __all__ = [
     "DISK_FULL",
+    "check_output",
     "checked",
     "checked_text",
     "copy_file",
@@ -48,6 +52,36 @@ def read_table_text(path: Path) -> str:
         raise DataError(
             f"{path}: not UTF-8: byte {error.object[error.start]:#x} at position {error.start}; save it as UTF-8"
         ) from error
+
+
+def check_output(
+    path: Path, *, suffixes: Sequence[str] = (), inputs: Iterable[Path | str] = (), force: bool = False
+) -> None:
+    """Refuse a file to be written whose name promises another format, or that would cost a file that is there.
+
+    Args:
+        path: the file.
+        suffixes: those that say a format which can be written; empty: any.
+        inputs: files and folders that are read: never written to, whatever `force` says.
+        force: replace a file that is there.
+
+    Raises:
+        ConfigError: another suffix, an input, or a file that is there and not to be replaced.
+    """
+    if suffixes and path.suffix.lower() not in suffixes:
+        *first, last = suffixes
+        raise ConfigError(f"{path}: expected a name that ends in {', '.join(first)}{' or ' * bool(first)}{last}")
+    if not path.exists():
+        return
+    if path.is_dir():
+        raise ConfigError(f"{path}: a folder; name a file")
+    whole = path.resolve()
+    for each in inputs:
+        given = Path(each).resolve()
+        if whole == given or given in whole.parents:
+            raise ConfigError(f"{path}: is read by this command, and would be lost; choose another name")
+    if not force:
+        raise ConfigError(f"{path}: is there already; choose another name, or replace it by --force")
 
 
 @contextmanager

@@ -24,7 +24,10 @@ NOBODY = 1000
 """User and group of the steps where a run is started by root: the images' own."""
 WORKDIR_LABEL = "exact.workdir"
 """Of the containers of a run."""
-PASSED = ("AWS_", "EXACT_STORE", "EXACT_CACHE_GB", "MLFLOW_", "OMP_NUM_THREADS")
+PASSED = (
+    *("AWS_", "EXACT_STORE", "EXACT_CACHE_GB", "EXACT_STAC_", "EXACT_ENVIRONMENT", "EXACT_CA_CERTIFICATES"),
+    *("MLFLOW_", "OMP_NUM_THREADS", "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
+)
 """Beginnings of variables of this process that steps get."""
 
 

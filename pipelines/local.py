@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import datetime as dt
 import fcntl
 import io
 import json
@@ -14,18 +15,19 @@ import tempfile
 import uuid
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from exact_kubeflow.components.images import IMAGES, image
 from exact_kubeflow.pipelines.containers import NOBODY, docker_runner, honest_exit_codes
+from exact_kubeflow.pipelines.forked_steps import forked_steps
 from exact_kubeflow.pipelines.new_season import SCHEDULE_TIME
 from exact_kubeflow.pipelines.train_exact import train_dense, train_exact
 from kfp import local
 
 from exact_core.artifacts.folders import STATE_VARIABLE, code_version
-from exact_core.data.sources import absolute_source
+from exact_core.data.sources import absolute_source, parse_source
 from exact_core.errors import ConfigError, ServiceError
 from exact_core.files import publish_text
 from exact_core.stages.lifecycle import FAILURE_VARIABLE, RUNNER_VARIABLE
@@ -33,7 +35,7 @@ from exact_core.stages.stage import stage_table
 from exact_core.storage import fetch_folder, read_pointer
 from exact_core.tracking.runs import PIPELINE_RUN_VARIABLE, finish_pipeline_run, tracking_uri
 
-__all__ = ["run"]
+__all__ = ["default_workdir", "run"]
 
 MANGLED = "python3"
 """Text that SubprocessRunner replaces by the interpreter's path wherever it stands in an argument."""
@@ -64,18 +66,19 @@ def run(
     overrides: list[str],
     supervision: Literal["tags", "dense"],
     in_containers: bool = False,
+    force: bool = False,
 ) -> Path:
     """Run the pipeline and put what it delivers into `workdir`.
 
-    Results of an earlier run there are replaced only when this one has succeeded. Checkpoints stay in `workdir/.state`
-    until then, so a killed run, started again, continues its training. Stages are processes of this environment or,
-    `in_containers`, containers of the images that components/images.lock names.
+    Results of an earlier run there are replaced only by `force`, and when this one has succeeded. Checkpoints stay in
+    `workdir/.state` until then, so a killed run, started again, continues its training. Stages are processes of this
+    environment or, `in_containers`, containers of the images that components/images.lock names.
 
     Returns:
         The report.
 
     Raises:
-        ConfigError: a value that the runner would garble.
+        ConfigError: a value that the runner would garble, or a folder whose content would be lost.
         ServiceError: a stage failed; its own message is above.
     """
     # Absolute, but not resolved: a symbolic link is the way round a path that the runner would garble.
@@ -87,9 +90,9 @@ def run(
                 f"{value!r} holds the text {MANGLED!r}, which KFP's local runner would replace; "
                 f"use a path or value without it (a symbolic link will do)"
             )
-    _check_workdir(workdir)
     pipeline = train_exact if supervision == "tags" else train_dense
     arguments = {"recipe": recipe, "source": source, "season": season, "seed": seed, "overrides": overrides}
+    _check_workdir(workdir, force=force or _unfinished(workdir, arguments, supervision) is not None)
     with _alone(workdir):
         _run(workdir, pipeline, arguments, supervision, in_containers=in_containers)
     return workdir / "report.html"
@@ -104,8 +107,7 @@ def _run(
     root = Path(tempfile.mkdtemp(prefix=".run-", dir=workdir))
     state = workdir / ".state"
     failure = root / "failure.txt"
-    # The code is part of the identity: other code may record other settings, which MLflow does not let a run change.
-    identity = _identity(state, {**arguments, "supervision": supervision, "code_version": code_version()})
+    identity = _identity(workdir, arguments, supervision)
     settings = {
         "MLFLOW_TRACKING_URI": tracking_uri(),
         PIPELINE_RUN_VARIABLE: identity,
@@ -114,13 +116,13 @@ def _run(
         **{name: value for name, value in ALLOCATOR.items() if name not in os.environ},
     }
     runner = _runner(workdir, root, arguments["source"], settings, in_containers=in_containers)
-    succeeded, reason = False, ""
+    succeeded, reason, status = False, "", ""
     try:
         with (
             (workdir / "run.log").open("a", encoding="utf-8") as everything,
             redirect_stdout(_Console(everything, sys.stdout)),
             _environment(settings),
-            honest_exit_codes() if in_containers else nullcontext(),
+            honest_exit_codes() if in_containers else forked_steps(everything),
             warnings.catch_warnings(),
         ):
             # KFP warns at every step that it passes over what a cluster would be asked for.
@@ -129,13 +131,16 @@ def _run(
             _for_here(pipeline)(**arguments)
         _publish(_delivered(root), workdir)
         succeeded = True
+    except KeyboardInterrupt:
+        status, reason = "KILLED", "stopped by the person who started it"
+        raise
     except RuntimeError as error:
         reason = failure.read_text(encoding="utf-8") if failure.is_file() else ANSI.sub("", str(error))
         raise ServiceError(f"the run failed: {reason}\n(everything the stages printed: {workdir}/run.log)") from error
     finally:
         shutil.rmtree(root, ignore_errors=True)
         with _environment(settings):
-            finish_pipeline_run(identity, succeeded=succeeded, reason=reason)
+            finish_pipeline_run(identity, succeeded=succeeded, reason=reason, status=status)
     shutil.rmtree(state, ignore_errors=True)
 
 
@@ -215,7 +220,7 @@ class _Console(io.TextIOBase):
         *lines, self._line = (self._line + text).split("\n")
         for line in lines:
             if task := self.TASK.search(line):
-                self._screen.write(f"== {task.group(1)}\n")
+                self._screen.write(f"== {task.group(1)} ({dt.datetime.now():%H:%M:%S})\n")
             elif (said := self.SAID.match(line)) and not self.LOG_ONLY.match(said.group(1)):
                 self._screen.write(f"{said.group(1)}\n")
         self.flush()
@@ -227,24 +232,62 @@ class _Console(io.TextIOBase):
         self._screen.flush()
 
 
-def _identity(state: Path, settings: dict[str, Any]) -> str:
-    """The identity of this run: that of a killed run with the same settings, which this one continues, or a new one."""
-    path = state / "run.json"
-    if path.is_file():
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if record["settings"] == settings:
-            return str(record["identity"])
+def _settings(arguments: dict[str, Any], supervision: str) -> dict[str, Any]:
+    """What makes a run the same run.
+
+    The code is part of it: other code may record other settings, which MLflow does not let a run change.
+    """
+    return {**arguments, "supervision": supervision, "code_version": code_version()}
+
+
+def _unfinished(workdir: Path, arguments: dict[str, Any], supervision: str) -> str | None:
+    """The identity of a killed run with these settings, which the next one continues; None: there is none."""
+    path = workdir / ".state" / "run.json"
+    if not path.is_file():
+        return None
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return str(record["identity"]) if record["settings"] == _settings(arguments, supervision) else None
+
+
+def _identity(workdir: Path, arguments: dict[str, Any], supervision: str) -> str:
+    """The identity of this run: that of a killed one that this one continues, or a new one."""
+    if found := _unfinished(workdir, arguments, supervision):
+        return found
+    state = workdir / ".state"
     state.mkdir(parents=True, exist_ok=True)
     identity = uuid.uuid4().hex
-    publish_text(path, json.dumps({"settings": settings, "identity": identity}))
+    settings = _settings(arguments, supervision)
+    publish_text(state / "run.json", json.dumps({"settings": settings, "identity": identity}))
     return identity
 
 
-def _check_workdir(workdir: Path) -> None:
-    """Make the folder; refuse it if results would have to replace something that is not a result of ours.
+def default_workdir(arguments: dict[str, Any], supervision: str) -> Path:
+    """A folder here for a run that was given none: that of a killed run with the same settings, or a new one.
+
+    Its name is the source's and the time.
+    """
+    kind, place = parse_source(arguments["source"])
+    # Of an address, its last part before the query; of a folder, its name.
+    last = re.split(r"[/\\]", place.partition("?")[0].rstrip("/"))[-1]
+    name = re.sub(r"[^\w.-]+", "-", last).strip("-.") or kind
+    arguments = {**arguments, "source": absolute_source(arguments["source"])}
+    for path in sorted(Path().glob(f"{name}-*")):
+        if _unfinished(path, arguments, supervision):
+            return path
+    now = dt.datetime.now()
+    new = Path(f"{name}-{now:%Y%m%d-%H%M}")
+    return Path(f"{name}-{now:%Y%m%d-%H%M%S}") if new.exists() else new
+
+
+def _check_workdir(workdir: Path, *, force: bool) -> None:
+    """Make the folder; refuse it if results would have to replace something.
+
+    Args:
+        workdir: the folder.
+        force: results of an earlier run there may be replaced.
 
     Raises:
-        ConfigError: it cannot be written, or holds a foreign file or folder of a result's name.
+        ConfigError: it cannot be written, holds a foreign file or folder of a result's name, or results.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -258,6 +301,11 @@ def _check_workdir(workdir: Path) -> None:
             raise ConfigError(
                 f"--workdir {workdir}: {path.name} there is no result of a run (there is no {manifest.name}) and would "
                 f"be replaced; choose another folder, or move it away"
+            )
+        if path.exists() and not force:
+            raise ConfigError(
+                f"--workdir {workdir}: holds the results of a run ({path.name}); choose another folder, or replace "
+                f"them by --force"
             )
 
 

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-import pytest
+import os
+import ssl
+import threading
+import urllib.request
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
-from exact_core.environment import number, patience, readable_file, shown, variable
+import certifi
+import pytest
+import requests
+from exact_kubeflow.components.__main__ import main as step
+
+from exact_core.environment import load_environment, number, patience, readable_file, shown, variable
 from exact_core.errors import ConfigError
+from exact_kubeflow.cli.app import main as command
+from tests.certificates import self_signed
 
 
 @pytest.mark.parametrize("text", ["value\n", " value", "value \r\n"])
@@ -66,3 +78,78 @@ def test_a_variable_that_names_no_file_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "ca.pem"))
     with pytest.raises(ConfigError, match=rf"AWS_CA_BUNDLE = {tmp_path}/ca\.pem: cannot be read: No such file"):
         readable_file("AWS_CA_BUNDLE")
+
+
+@pytest.fixture
+def kept(monkeypatch):
+    """The environment as it was, afterwards."""
+    before = dict(os.environ)
+    yield monkeypatch
+    for name in set(os.environ) - set(before):
+        del os.environ[name]
+    os.environ.update(before)
+
+
+def test_further_variables_come_in_one_as_a_shell_would_set_them(kept):
+    kept.setenv("no_proxy", "kept")
+    kept.delenv("https_proxy", raising=False)
+    text = "# of this cluster\nAWS_ENDPOINT_URL_S3=https://s3.example  https_proxy='http://me:p#ss w@proxy:3128'\n"
+    kept.setenv("EXACT_ENVIRONMENT", f"{text}\n  # a=b\nno_proxy=.svc,10.0.0.0/8\nEXACT_STAC_TOKEN=a=b\n")
+    load_environment()
+    names = ("AWS_ENDPOINT_URL_S3", "https_proxy", "no_proxy", "EXACT_STAC_TOKEN")
+    assert [os.environ[name] for name in names] == ["https://s3.example", "http://me:p#ss w@proxy:3128", "kept", "a=b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("A=1 geheim", "word 2 of 2 is not NAME=VALUE"),
+        ("A=1\n2B=geheim", "word 2 of 2 is not NAME=VALUE"),
+        ("A='geheim", "No closing quotation; write NAME=VALUE"),
+    ],
+)
+def test_what_is_no_list_of_variables_is_refused_without_its_values(kept, text, said):
+    kept.setenv("EXACT_ENVIRONMENT", text)
+    with pytest.raises(ConfigError, match=f"EXACT_ENVIRONMENT: {said}") as refused:
+        load_environment()
+    assert "geheim" not in str(refused.value)
+
+
+def test_a_step_refuses_it_in_one_line(kept, capsys, caplog):
+    kept.setenv("EXACT_ENVIRONMENT", "proxy")
+    kept.setattr("sys.argv", ["components", "preflight", "{}"])
+    with pytest.raises(SystemExit, match="1"):
+        step()
+    assert "preflight: EXACT_ENVIRONMENT: word 1 of 1 is not NAME=VALUE" in caplog.text
+    kept.setattr("sys.argv", ["exact", "doctor"])
+    with pytest.raises(SystemExit, match="1"):
+        command()
+    assert capsys.readouterr().err.startswith("exact: EXACT_ENVIRONMENT: word 1 of 1")
+
+
+def test_an_authority_is_trusted_by_every_client(kept, tmp_path):
+    """A server whose certificate only EXACT_CA_CERTIFICATES vouches for, given as it would be in a secret."""
+    key, certificate = self_signed(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        url = f"https://127.0.0.1:{server.server_port}/"
+        for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):
+            kept.delenv(name, raising=False)
+        with pytest.raises(requests.exceptions.SSLError):
+            requests.head(url, timeout=10)
+        kept.setenv("EXACT_ENVIRONMENT", f'EXACT_CA_CERTIFICATES="{certificate.read_text()}"')
+        load_environment()
+        assert requests.head(url, timeout=10).ok
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            assert answer.status == 200
+        # The known authorities are still there, and the store's client has the same file.
+        bundle = Path(os.environ["AWS_CA_BUNDLE"]).read_text()
+        assert bundle.startswith(Path(certifi.where()).read_text())
+        server.shutdown()
+    kept.setenv("EXACT_CA_CERTIFICATES", "-----BEGIN geheim")
+    with pytest.raises(ConfigError, match="EXACT_CA_CERTIFICATES: holds no certificates: .*give PEM") as refused:
+        load_environment()
+    assert "geheim" not in str(refused.value)

@@ -103,7 +103,7 @@ def sweep(path: Path, attribute: str, count: int, pixels: int) -> tuple[int, int
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "labels").mkdir()
         legend(file, attribute, Path(scratch) / "labels/legend.csv")
-        layer = open_labels(Path(scratch), SeasonConfig(labels=str(path.resolve()), attribute=attribute))
+        layer = open_labels(Path(scratch), SeasonConfig(labels=str(path.resolve()), attribute=attribute), [])
         assert isinstance(layer, LabelLayer)
         for grid in squares(file, count, pixels):
             theirs, edge = independent(layer, file, grid, attribute)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import calendar
 import datetime as dt
+import difflib
 import pkgutil
 import re
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from exact_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from exact_core.data.season.folder import SeasonImages
+    from exact_core.data.season.tags import TagTable
 
 __all__ = [
     "SOURCES",
@@ -26,6 +28,8 @@ __all__ = [
     "Survey",
     "absolute_source",
     "check_mapped",
+    "check_there",
+    "check_whole",
     "default_recipe",
     "is_source",
     "known_sources",
@@ -38,11 +42,15 @@ __all__ = [
 
 
 class Survey(NamedTuple):
-    """What a source promises without a look at a pixel. dates: at most, of a window. classes: None: not known yet."""
+    """What a source promises without a look at a pixel.
+
+    dates: at most, of a window. classes: None: not known yet. cells: of a large area; 0: it is one scene.
+    """
 
     dates: int
     bands: int
     classes: int | None = None
+    cells: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,13 +65,15 @@ class Source:
     """(place, DataConfig, out, *, seed): writes a window dataset; without `place` where the source needs none. Where
     it also `opens`, `origin` too: the source as it was given, whereas `place` is where that was fetched to."""
     surveys: str
-    """(place, DataConfig) -> (dates, bands) or (dates, bands, classes); without `place` likewise."""
+    """(place, DataConfig) -> the numbers of `Survey`, as many as are known; without `place` likewise."""
     place: str = ""
     """What stands after the colon, as PATH; empty: nothing does."""
     place_help: str = ""
     """What that is, for the command line."""
     opens: str = ""
     """(place, DataConfig, *, trained) -> SeasonImages, where there are images of an area, which can be mapped."""
+    tags: str = ""
+    """(place, DataConfig) -> (TagTable or None, notes): tags of squares on those images; empty: it has none."""
     merges: str = ""
     """(place, DataConfig) -> DataConfig with what the source says of itself; empty: it says nothing."""
     warns: str = ""
@@ -131,6 +141,17 @@ class Source:
         images: SeasonImages = pkgutil.resolve_name(self.opens)(*self._where(place), config, trained=trained)
         return images
 
+    def tagged(self, place: str | Path, config: DataConfig) -> tuple[TagTable | None, list[str]]:
+        """Tags of squares on the images, None where labels are others or there are none; and what is said of them.
+
+        Raises:
+            ConfigError, DataError: labels that ingest would refuse.
+        """
+        if not self.tags:
+            return None, []
+        found: tuple[TagTable | None, list[str]] = pkgutil.resolve_name(self.tags)(*self._where(place), config)
+        return found
+
     def _where(self, place: str | Path) -> tuple[Any, ...]:
         return (Path(place),) if self.place else ()
 
@@ -171,6 +192,7 @@ SOURCES: tuple[Source, ...] = (
         checks="exact_core.data.stac.address:check_stored",
         warns="exact_core.data.season.folder:survey_tags",
         opens="exact_core.data.season.folder:open_season",
+        tags="exact_core.data.season.folder:open_tags",
         merges="exact_core.data.season.folder:merged",
         recipe="season",
     ),
@@ -182,6 +204,7 @@ SOURCES: tuple[Source, ...] = (
         place="URL",
         place_help="Address of the catalogue, and as its query what is read: ?collection=NAME&bbox=W,S,E,N&cloud=60.",
         opens="exact_core.data.season.folder:open_season",
+        tags="exact_core.data.season.folder:open_tags",
         recipe="season",
         checks="exact_core.data.stac.address:check_address",
         merges="exact_core.data.season.folder:merged",
@@ -206,6 +229,24 @@ def check_mapped(text: str) -> None:
         raise ConfigError(f"{text!r}: only images of an area can be mapped; expected {known_sources(images=True)}")
 
 
+def check_whole(text: str, *, cells: int) -> None:
+    """Accept a source that a pipeline can map: one scene, or none, of which there is no map.
+
+    Args:
+        text: the source.
+        cells: that it has, as far as that is known.
+
+    Raises:
+        ConfigError: it is cut into cells.
+    """
+    if cells:
+        raise ConfigError(
+            f"{text!r} is cut into cells, and a map is made of one scene; leave cell= out of the address, or give the "
+            f"folder of one cell. To train on all cells, use `exact ingest` and the commands after it, and map cell by "
+            f"cell (exact map season:FOLDER/CELL)"
+        )
+
+
 def source_of(text: str) -> Source:
     """The kind of a source by its name, or by the whole text.
 
@@ -214,8 +255,60 @@ def source_of(text: str) -> Source:
     """
     source = _find(text)
     if source is None:
-        raise ConfigError(f"unknown source {text!r}; expected {known_sources()}")
+        raise ConfigError(f"unknown source {text!r}; expected {known_sources()}{_meant(text)}")
     return source
+
+
+def check_there(text: str) -> None:
+    """Accept a source that is well formed and, if it is a folder or file of this disk, there: nothing is opened.
+
+    Raises:
+        ConfigError: what is wrong, and the nearest right form.
+    """
+    path = local_path(text)
+    if path is None or path.exists():
+        return
+    source = source_of(text)
+    near = difflib.get_close_matches(path.name, [each.name for each in _beside(path)], n=1)
+    guess = f"; did you mean {source.name}:{path.parent / near[0]}?" if near else ""
+    raise ConfigError(f"{text!r}: no such folder{guess or '; give its path'} ({source.place_help})")
+
+
+def _beside(path: Path) -> list[Path]:
+    try:
+        return [each for each in path.parent.iterdir() if each.is_dir() or each.name == "collection.json"]
+    except OSError:
+        return []
+
+
+def _meant(text: str) -> str:
+    """'; did you mean …?' with the nearest right form of what is no source, if something is near."""
+    kind, colon, place = text.partition(":")
+    names = [source.name for source in SOURCES]
+    near = difflib.get_close_matches(kind.lower(), names, n=1)
+    if text and Path(text).exists():
+        if (Path(text) / "dataset.json").is_file():
+            return f"; {text} is a window dataset, which was ingested already"
+        form = f"{_kind_of(Path(text))}:{text}"
+    elif re.match(r"(https?|s3)://", text):
+        form = f"{'season' if kind == 's3' else 'stac'}:{text}"
+    elif near:
+        found = next(source for source in SOURCES if source.name == near[0])
+        form = found.name if not found.place else f"{found.name}:{place or found.place}"
+    elif not colon and (
+        names_here := difflib.get_close_matches(text, [each.name for each in _beside(Path(text))], n=1)
+    ):
+        form = f"season:{names_here[0]}"
+    else:
+        return ""
+    return f"; did you mean {form}?"
+
+
+def _kind_of(folder: Path) -> str:
+    """The source that a folder looks like."""
+    if (folder / "metadata.geojson").exists():
+        return "pastis"
+    return "germany" if (folder / "geotransforms.csv").exists() else "season"
 
 
 def is_source(text: str) -> bool:
@@ -238,7 +331,7 @@ def parse_source(text: str) -> tuple[str, str]:
     """
     source, place = source_of(text), text.partition(":")[2]
     if bool(place) != bool(source.place) or (":" in text and not source.place):
-        raise ConfigError(f"unknown source {text!r}; expected {known_sources()}")
+        raise ConfigError(f"unknown source {text!r}; expected {known_sources()}{_meant(text)}")
     # A path on the command line loses the second slash.
     if source.place == "PATH" and (address := re.match(r"(https?):/+(.*)", place)):
         raise ConfigError(

@@ -108,11 +108,12 @@ def _shades(name: str) -> Iterator[str]:
     yield from usual
 
 
-def true_colour(pixels_CHW: NDArray[np.int16], bands: tuple[str, ...]) -> Image:
+def true_colour(pixels_CHW: NDArray[np.int16] | NDArray[np.float32], bands: tuple[str, ...]) -> Image:
     """A stretched picture (H, W, 3) of one acquisition.
 
     Red, green and blue are B04, B03, B02 where present, otherwise the first three bands, or the first one in grey. The
-    2nd to 98th percentile of all three together is stretched, so that colours keep their balance; clouds saturate.
+    2nd to 98th percentile of all three together, where something was measured, is stretched, so that colours keep their
+    balance; clouds saturate. What was not measured is white.
 
     Args:
         pixels_CHW: reflectance x 10,000.
@@ -123,12 +124,15 @@ def true_colour(pixels_CHW: NDArray[np.int16], bands: tuple[str, ...]) -> Image:
     else:
         chosen = [0, 1, 2] if len(bands) >= 3 else [0, 0, 0]
     image = pixels_CHW[chosen].astype(np.float64).transpose(1, 2, 0)
-    low, middle, high = np.percentile(image, (2, 50, 98))
+    measured = (image != 0).any(-1) & np.isfinite(image).all(-1)
+    if not measured.any():
+        return np.ones(image.shape)
+    low, middle, high = np.percentile(image[measured], (2, 50, 98))
     # A few clouds would push the 98th percentile up and the land into darkness.
     high = min(high, low + 4 * (middle - low))
     stretched = np.clip((image - low) / max(high - low, 1.0), 0.0, 1.0)
     # Land is dark beside cloud and bare soil; a gamma below 1 opens the shadows.
-    return np.asarray(stretched**0.8, np.float64)
+    return np.asarray(np.where(measured[..., None], stretched**0.8, 1.0), np.float64)
 
 
 def paint(labels_HW: NDArray[np.uint8], colours: Sequence[str]) -> Image:

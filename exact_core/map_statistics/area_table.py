@@ -5,16 +5,57 @@ from __future__ import annotations
 import csv
 import io
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from exact_core.manifest import read_record
 from exact_core.map_statistics.areas import AreaEstimates, Estimate, ProbabilitySample
 from exact_core.map_statistics.map_folder import CropMap
 from exact_core.undefined import to_json
 
-__all__ = ["as_csv", "as_json", "as_record", "as_text"]
+SEAMLESS = 1.1
+"""Below it, borders of windows do not show: they change as often as any other line of the map."""
+
+__all__ = ["as_csv", "as_json", "as_record", "as_text", "map_summary"]
+
+
+def map_summary(folder: Path) -> str:
+    """What a finished map shows, for a terminal: hectares and shares by crop, the largest first, and its seams.
+
+    Raises:
+        DataError: no map there.
+    """
+    record = read_record(folder / "map.json")
+    areas = {name: (each["pixels"], each["hectares"]) for name, each in record["areas"].items()}
+    mapped = sum(pixels for pixels, _ in areas.values())
+    width = max(len(name) for name in areas)
+    lines = []
+    for name, (pixels, hectares) in sorted(areas.items(), key=lambda each: -each[1][0]):
+        area = f"{pixels:14,} pixels" if hectares is None else f"{hectares:14,.1f} ha"
+        lines.append(f"{name:{width}} {area} {100 * pixels / max(1, mapped):6.1f} %")
+    if record["unmapped_pixels"]:
+        total = mapped + record["unmapped_pixels"]
+        lines.append(
+            f"not mapped: {100 * record['unmapped_pixels'] / total:.1f} % of the area, which no two dates measured"
+        )
+    lines.append(seam_words(record["seams"]))
+    lines.append("pixels are counted; how far that is from the truth: exact sample, then exact areas --reference")
+    return "\n".join(lines)
+
+
+def seam_words(ratio: float | None) -> str:
+    """What the ratio of class changes at window borders to those elsewhere says (`exact_core.mapping.rows.Seams`)."""
+    if ratio is None:
+        return "seams: unknown, as the map has too few changes of class"
+    if ratio < SEAMLESS:
+        return f"seams: none to be seen (the class changes {ratio:.2f} times as often at window borders as elsewhere)"
+    return (
+        f"seams: the class changes {ratio:.2f} times as often at window borders as elsewhere; a smaller mapping.stride "
+        f"blends windows more"
+    )
 
 
 def as_text(crop_map: CropMap, counts: NDArray[np.int64], found: AreaEstimates | None) -> str:

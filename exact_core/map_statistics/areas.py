@@ -6,6 +6,11 @@ of Environment 148:42). The estimators are those of Stehman (2014, International
 which hold whatever the strata are. With the map's classes as strata they are those of Olofsson et al., but for the
 finite population correction, which these leave out; with one stratum, those of a simple random sample.
 
+Intervals are those of Wilson (1927, Journal of the American Statistical Association 22:209) with the effective number
+of samples in the place of their number (Franco et al. 2019, Journal of Survey Statistics and Methodology 7:334): those
+of a simple random sample that would be as sure. At few samples and near 0 and 1 they hold the truth as often as they say,
+and have a width where no error was seen.
+
 Axes: n samples, H strata, K + 1 classes with background.
 """
 
@@ -44,7 +49,7 @@ class ProbabilitySample:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A share, 0..1, with its standard error and confidence interval; the interval is cut at 0 and 1."""
+    """A share, 0..1, with its standard error and confidence interval, which need not be symmetric."""
 
     value: float
     error: float
@@ -89,7 +94,7 @@ def estimate_areas(sample: ProbabilitySample, classes: tuple[str, ...], *, confi
     Args:
         sample: the references.
         classes: names of labels 0..K.
-        confidence: of the intervals, normal (z = 1.96 for 0.95).
+        confidence: of the intervals.
 
     Raises:
         ConfigError: a confidence that is none.
@@ -110,14 +115,14 @@ def estimate_areas(sample: ProbabilitySample, classes: tuple[str, ...], *, confi
             ClassEstimate(
                 name=name,
                 references=int(true.sum()),
-                share=_estimate(*totals.share(true), z),
+                share=totals.estimate(true, z),
                 users=totals.ratio(both, mapped, z),
                 producers=totals.ratio(both, true, z),
             )
         )
         for other in range(len(classes)):
             cells[label, other] = totals.share(mapped & (sample.reference == other))[0]
-    overall = _estimate(*totals.share(agrees), z)
+    overall = totals.estimate(agrees, z)
     return AreaEstimates(tuple(found), overall, cells, confidence, _notes(sample, agrees, found))
 
 
@@ -147,6 +152,7 @@ class _Totals:
         # Squared weight, finite population correction and the divisors of both variances, one figure a stratum.
         degrees = np.maximum(self._counts - 1, 1)
         self._spread = self._weights**2 * (1 - self._counts / sizes) / (self._counts * degrees)
+        self._unit = self._weights**2 * (1 - self._counts / sizes) / self._counts**2
 
     def share(self, seen: NDArray[np.bool_] | NDArray[np.float64]) -> tuple[float, float]:
         """Mean of a figure over the population, and its variance."""
@@ -155,18 +161,34 @@ class _Totals:
         squares = np.bincount(self._stratum, (values - means[self._stratum]) ** 2, len(self._counts))
         return float(self._weights @ means), float(self._spread @ squares)
 
+    def estimate(self, seen: NDArray[np.bool_], z: float) -> Estimate:
+        """The share of the population that is so."""
+        return _estimate(*self.share(seen), self._alike(np.ones(len(seen), np.bool_)), z)
+
+    def _alike(self, whole: NDArray[np.bool_]) -> float:
+        """The variance of a share among these, over p (1 - p), were p the same in all strata."""
+        return float(self._unit @ np.bincount(self._stratum, whole, len(self._counts)))
+
     def ratio(self, part: NDArray[np.bool_], whole: NDArray[np.bool_], z: float) -> Estimate | None:
         """Share of `whole` that is `part`; None where none was seen. Its variance is that of part - ratio x whole."""
         below = self.share(whole)[0]
         if not below:
             return None
         value = self.share(part)[0] / below
-        return _estimate(value, self.share(part - value * whole.astype(np.float64))[1] / below**2, z)
+        variance = self.share(part - value * whole.astype(np.float64))[1] / below**2
+        return _estimate(value, variance, self._alike(whole) / below**2, z)
 
 
-def _estimate(value: float, variance: float, z: float) -> Estimate:
-    error = math.sqrt(variance)
-    return Estimate(value, error, max(0.0, value - z * error), min(1.0, value + z * error))
+def _estimate(value: float, variance: float, alike: float, z: float) -> Estimate:
+    """A share with its interval; alike: its variance over p (1 - p), of which the samples tell none at 0 and 1."""
+    spread = value * (1 - value)
+    # One over the effective number of samples; rounding may bring a share a hair beyond 0 or 1.
+    weight = variance / spread if variance > 0 and spread > 0 else alike
+    middle = (value + z**2 * weight / 2) / (1 + z**2 * weight)
+    reach = z / (1 + z**2 * weight) * math.sqrt(max(0.0, spread * weight + (z * weight / 2) ** 2))
+    low, high = max(0.0, middle - reach), min(1.0, middle + reach)
+    # At the ends the formula gives 0 and 1, but for rounding.
+    return Estimate(value, math.sqrt(variance), min(low, value), max(high, value))
 
 
 def _notes(sample: ProbabilitySample, agrees: NDArray[np.bool_], found: list[ClassEstimate]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What a map says of each parcel of a layer: majority class, its share, coverage and mean confidence, as GeoParquet.
+"""What a map says of each parcel of a layer: majority class, its share, coverage and mean confidence.
 
 Pixels that an outline cuts count by the part inside (exactextract). The layer is read and written in chunks, so memory
 depends on neither the number of parcels nor the size of the map.
@@ -6,8 +6,6 @@ depends on neither the number of parcels nor the size of the map.
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import rasterio
 import shapely
 from exactextract import Operation, exact_extract
@@ -25,10 +22,12 @@ from exactextract.raster import RasterioRasterSource
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 
-from exact_core.data.vectors import CHUNK, Features, VectorLayer, open_layer
-from exact_core.errors import ConfigError, CorruptError, DataError, ServiceError
+from exact_core.data.vectors import CHUNK, Features, VectorLayer, open_layer, split_layer
+from exact_core.errors import ConfigError, CorruptError, DataError
+from exact_core.files import check_output
 from exact_core.map_statistics.map_folder import CLASS, CONFIDENCE, CropMap
 from exact_core.map_statistics.outlines import Placed, place_outlines
+from exact_core.map_statistics.parcel_files import FORMATS, ParcelFile, parcel_file
 
 __all__ = ["ParcelSummary", "summarise_parcels"]
 
@@ -82,7 +81,13 @@ class ParcelSummary:
 
 
 def summarise_parcels(
-    crop_map: CropMap, layer: Path, out: Path, *, attributes: tuple[str, ...] = (), chunk: int = CHUNK
+    crop_map: CropMap,
+    layer: Path,
+    out: Path,
+    *,
+    attributes: tuple[str, ...] = (),
+    chunk: int = CHUNK,
+    force: bool = False,
 ) -> ParcelSummary:
     """Summarise a map within the parcels of a layer.
 
@@ -90,60 +95,51 @@ def summarise_parcels(
         crop_map: the map.
         layer: GeoParquet, or any vector file that GDAL reads; `FILE|layername=NAME` where it has several layers. Its
             parcels are brought to the CRS of the map.
-        out: GeoParquet file to write (1.1.0, WKB): `parcel` (identity in the layer), `majority` (class),
-            `majority_share` (of the mapped part), `coverage` (mapped share of the parcel), `confidence` (mean over the
-            mapped part, percent), `pixels` (mapped, with parts), the attributes, and the outline in the CRS of the map.
+        out: file to write, .parquet (GeoParquet 1.1.0, WKB) or .gpkg: `parcel` (identity in the layer), `majority`
+            (class), `majority_share` (of the mapped part), `coverage` (mapped share of the parcel), `confidence` (mean
+            over the mapped part, percent), `pixels` (mapped, with parts), the attributes, and the outline in the CRS of
+            the map.
         attributes: of the layer, to be taken along.
         chunk: parcels in memory at a time.
+        force: replace a file that is there.
 
     Raises:
-        ConfigError: an attribute that the layer has not, or whose name is taken.
+        ConfigError: an attribute that the layer has not, or whose name is taken; a file that must not be written.
         DataError: the layer cannot be read.
         CorruptError: the map cannot be read.
         ServiceError: the file cannot be written.
     """
+    check_output(out, suffixes=tuple(FORMATS), inputs=(split_layer(layer)[0], crop_map.folder), force=force)
     parcels = open_layer(layer, what="parcel layer")
     _check_layer(parcels, attributes)
     summary = ParcelSummary()
-    frame = _Frame(crs_json=crop_map.crs.to_dict(projjson=True))
-    partial = out.with_name(f"{out.name}.partial")
-    writer = None
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with rasterio.open(crop_map.folder / CLASS) as labels, rasterio.open(crop_map.folder / CONFIDENCE) as percent:
-            if (percent.shape, percent.transform) != (labels.shape, labels.transform):
-                raise CorruptError(f"{crop_map.folder}: {CONFIDENCE} has other pixels than {CLASS}; make the map again")
-            # Sources are told apart by name: two without one are taken for the same.
-            sources = RasterioRasterSource(labels, name="class"), RasterioRasterSource(percent, name="confidence")
-            zones = _Zones(crop_map, *sources)
-            for part in parcels.read(attributes, size=chunk):
-                placed = place_outlines(part.outlines, parcels.crs, crop_map)
-                figures = zones.figures(placed.outlines)
-                table = _table(_rows(part).take(pa.array(placed.kept)), figures, placed.outlines)
-                if writer is None:
-                    writer = pq.ParquetWriter(partial, table.schema, compression="zstd")
-                writer.write_table(table)
-                summary.add(placed, figures["majority"])
-                frame.add(placed.outlines)
-        if writer is None:
+    with parcel_file(out, crop_map.crs) as file:
+        try:
+            _summarise(crop_map, parcels.read(attributes, size=chunk), parcels.crs, file, summary)
+        except RasterioError as error:
+            raise CorruptError(
+                f"{crop_map.folder}: cannot be read: {error}; make the map again with `exact map`"
+            ) from error
+        if not file.begun:
             raise DataError(f"{layer}: the layer is empty; give one with parcels")
-        writer.add_key_value_metadata({"geo": frame.text()})
-        writer.close()
-        partial.replace(out)
-    except RasterioError as error:
-        raise CorruptError(
-            f"{crop_map.folder}: cannot be read: {error}; make the map again with `exact map`"
-        ) from error
-    except OSError as error:
-        raise ServiceError(
-            f"{out}: cannot be written: {error.strerror or error}; make room, or choose another place"
-        ) from error
-    finally:
-        if writer is not None and writer.is_open:
-            writer.close()
-        with contextlib.suppress(OSError):
-            partial.unlink()
     return summary
+
+
+def _summarise(
+    crop_map: CropMap, parts: Iterator[Features], crs: Any, file: ParcelFile, summary: ParcelSummary
+) -> None:
+    """Write each chunk of parcels with what the map says of them."""
+    with rasterio.open(crop_map.folder / CLASS) as labels, rasterio.open(crop_map.folder / CONFIDENCE) as percent:
+        if (percent.shape, percent.transform) != (labels.shape, labels.transform):
+            raise CorruptError(f"{crop_map.folder}: {CONFIDENCE} has other pixels than {CLASS}; make the map again")
+        # Sources are told apart by name: two without one are taken for the same.
+        sources = RasterioRasterSource(labels, name="class"), RasterioRasterSource(percent, name="confidence")
+        zones = _Zones(crop_map, *sources)
+        for part in parts:
+            placed = place_outlines(part.outlines, crs, crop_map)
+            figures = zones.figures(placed.outlines)
+            file.add(_table(_rows(part).take(pa.array(placed.kept)), figures, placed.outlines), placed.outlines)
+            summary.add(placed, figures["majority"])
 
 
 def _check_layer(layer: VectorLayer, attributes: tuple[str, ...]) -> None:
@@ -254,27 +250,3 @@ def _majority(labels: NDArray[np.int32], shares: NDArray[np.float64]) -> tuple[i
     """The label of the largest share and that share; of equal ones, the lowest label."""
     best = min(zip(-shares, labels, strict=True))
     return int(best[1]), float(-best[0])
-
-
-class _Frame:
-    """The `geo` metadata of a GeoParquet file (geoparquet.org, 1.1.0), gathered while it is written."""
-
-    def __init__(self, crs_json: dict[str, Any]) -> None:
-        self._crs = crs_json
-        self._types: set[str] = set()
-        self._bounds = np.array([np.inf, np.inf, -np.inf, -np.inf])
-
-    def add(self, outlines: NDArray[np.object_]) -> None:
-        """Take in outlines that were written."""
-        if len(outlines):
-            self._types |= {outline.geom_type for outline in outlines}
-            low, high = np.split(self._bounds, 2)
-            found = shapely.bounds(outlines)
-            self._bounds = np.concatenate([np.minimum(low, found[:, :2].min(0)), np.maximum(high, found[:, 2:].max(0))])
-
-    def text(self) -> str:
-        """JSON."""
-        column: dict[str, Any] = {"encoding": "WKB", "geometry_types": sorted(self._types), "crs": self._crs}
-        if np.isfinite(self._bounds).all():
-            column["bbox"] = self._bounds.tolist()
-        return json.dumps({"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}})

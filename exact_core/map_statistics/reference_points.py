@@ -9,8 +9,6 @@ and its place: the layer's geometry, longitude and latitude (WGS84), or in their
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,10 +23,10 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from rasterio.warp import transform
 
+from exact_core.data.tables import number_of, read_table
 from exact_core.data.vectors import open_layer
 from exact_core.data.windows.dataset import VOID
 from exact_core.errors import ConfigError, DataError
-from exact_core.files import read_table_text
 from exact_core.map_statistics.areas import ProbabilitySample
 from exact_core.map_statistics.map_folder import CropMap
 
@@ -104,35 +102,21 @@ def read_sample(path: Path, crop_map: CropMap, counts: NDArray[np.int64], *, des
 
 
 def _read_csv(path: Path) -> _Table:
-    try:
-        text = read_table_text(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}; give a table or a point layer") from error
-    first = text.partition("\n")[0]
-    # Spreadsheets of many countries write semicolons.
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=";" if ";" in first and "," not in first else ",")
-    columns: dict[str, list[str]] = {}
-    where: list[str] = []
-    try:
-        header = [name.strip().lower() for name in next(rows, [])]
-        wanted = [name for name in header if name in COLUMNS]
-        if len(set(wanted)) < len(wanted):
-            raise DataError(f"{path}: a column stands there twice: {', '.join(wanted)}; name each once")
-        columns = {name: [] for name in wanted}
-        for row in filter(None, rows):
-            if len(row) != len(header):
-                raise DataError(
-                    f"{path}, line {rows.line_num}: {len(row)} cells, the header has {len(header)}; complete it"
-                )
-            for name, value in zip(header, row, strict=True):
-                if name in columns:
-                    columns[name].append(value.strip())
-            where.append(f"{path}, line {rows.line_num}")
-    except csv.Error as error:
-        raise DataError(f"{path}: not a readable table: {error}; save it as CSV again") from error
+    table = read_table(path)
+    wanted = [name for name in table.header if name in COLUMNS]
+    if len(set(wanted)) < len(wanted):
+        raise DataError(f"{path}: a column stands there twice: {', '.join(wanted)}; name each once")
+    columns: dict[str, list[str]] = {name: [] for name in wanted}
+    for at, cells in table.rows:
+        if len(cells) != len(table.header):
+            raise DataError(f"{at}: {len(cells)} cells, the header has {len(table.header)}; complete it")
+        for name, value in zip(table.header, cells, strict=True):
+            if name in columns:
+                columns[name].append(value)
+    where = [at for at, _ in table.rows]
     if "longitude" in columns and "latitude" in columns and where:
         x, y = (
-            np.array([_number(cell, f"{at}: {name}") for cell, at in zip(columns[name], where, strict=True)])
+            np.array([number_of(cell, f"{at}: {name}") for cell, at in zip(columns[name], where, strict=True)])
             for name in ("longitude", "latitude")
         )
         return _Table(path, columns, where, x, y, rasterio.crs.CRS.from_epsg(4326))
@@ -163,16 +147,6 @@ def _text(value: Any) -> str:
     if value is None or (isinstance(value, float | np.floating) and math.isnan(value)):
         return ""
     return str(value).strip()
-
-
-def _number(text: str, where: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise DataError(f"{where} is {text!r}; expected a number")
-    return value
 
 
 def _labels(table: _Table, column: str, crop_map: CropMap) -> NDArray[np.int64]:
@@ -264,7 +238,7 @@ def _strata(
         return names, sizes, np.array([names.index(name) for name in given], np.int64)
     found: dict[str, int] = {}
     for name, text, where in zip(given, table.columns["stratum_size"], table.where, strict=True):
-        size = _number(text, f"{where}: stratum_size")
+        size = number_of(text, f"{where}: stratum_size")
         if not size.is_integer() or not 0 < size < LARGEST:
             raise DataError(f"{where}: stratum_size is {text}; expected a number of pixels")
         if found.setdefault(name, int(size)) != size:

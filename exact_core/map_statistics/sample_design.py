@@ -13,7 +13,7 @@ import csv
 import io
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from rasterio.errors import RasterioError
 from rasterio.warp import transform
 
 from exact_core.errors import ConfigError, DataError, ServiceError
-from exact_core.files import publish_text
+from exact_core.files import check_output, publish_text
 from exact_core.map_statistics.map_folder import BAND_PIXELS, CropMap
 
 __all__ = [
@@ -36,6 +36,8 @@ __all__ = [
     "check_out",
     "draw",
     "expected_accuracies",
+    "expected_error",
+    "fitting_minimum",
     "sample_size",
     "write_sample",
 ]
@@ -109,6 +111,37 @@ def sample_size(pixels: Mapping[str, int], accuracies: Mapping[str, float], *, s
     squares = sum(weights[name] * deviations[name] ** 2 for name in pixels)
     # A hair less, as 0.1 + 0.2 must not cost one more sample.
     return min(total, math.ceil(mean**2 / (standard_error**2 + squares / total) - 1e-9))
+
+
+def expected_error(allocations: Sequence[Allocation], accuracies: Mapping[str, float]) -> float:
+    """Standard error of overall accuracy that a sample promises (Olofsson et al. 2014, eq. 6, with guessed accuracies).
+
+    Args:
+        allocations: the strata, all of the map.
+        accuracies: user's accuracy that is expected of each.
+    """
+    total = sum(each.pixels for each in allocations)
+    variance = 0.0
+    for each in allocations:
+        spread = accuracies[each.name] * (1 - accuracies[each.name])
+        # Of a stratum that is all in the sample nothing is left to err about.
+        variance += (each.pixels / total) ** 2 * (1 - each.samples / each.pixels) * spread / each.samples
+    return math.sqrt(variance)
+
+
+def fitting_minimum(counts: NDArray[np.int64], classes: tuple[str, ...], *, size: int, minimum: int) -> int:
+    """The minimum of a class that a sample of a given size has room for: no more than the equal share.
+
+    Raises:
+        ConfigError: a size that gives some class fewer than two.
+    """
+    present = int((counts[: len(classes)] > 0).sum())
+    fitting = min(minimum, size // max(1, present))
+    if fitting < 2:
+        raise ConfigError(
+            f"{size} samples for {present} classes: errors need two of each; expected at least {2 * present}"
+        )
+    return fitting
 
 
 def allocate(counts: NDArray[np.int64], classes: tuple[str, ...], *, size: int, minimum: int) -> list[Allocation]:
@@ -224,25 +257,23 @@ class _Picks:
         return np.asarray(places[np.searchsorted(self._sorted, self._order)], np.int64)
 
 
-def check_out(out: Path) -> None:
-    """Refuse a file to which no sample can be written.
+def check_out(out: Path, *, force: bool = False) -> None:
+    """Refuse a file to which no sample can be written, as `check_output` does; a sample has a table beside it.
 
     Raises:
         ConfigError: another kind of file, or one that is there: what was filled in must not be lost.
     """
-    if out.suffix.lower() not in (".csv", *DRIVERS):
-        raise ConfigError(f"{out}: expected a name that ends in {', '.join(DRIVERS)} or .csv")
-    for path in (out, out.with_suffix(".csv")):
-        if path.exists():
-            raise ConfigError(f"{path}: exists, and its references would be lost; move it away, or choose another name")
+    check_output(out, suffixes=(*DRIVERS, ".csv"), force=force)
+    check_output(out.with_suffix(".csv"), force=force)
 
 
-def write_sample(points: list[SamplePoint], out: Path) -> list[Path]:
+def write_sample(points: list[SamplePoint], out: Path, *, force: bool = False) -> list[Path]:
     """Write a sample to be filled in: a point layer, and a table of the same name beside it.
 
     Args:
         points: the sample.
         out: .geojson, .gpkg, or .csv for the table alone.
+        force: replace a sample that is there.
 
     Returns:
         The files.
@@ -251,7 +282,7 @@ def write_sample(points: list[SamplePoint], out: Path) -> list[Path]:
         ConfigError: see `check_out`.
         ServiceError: they cannot be written.
     """
-    check_out(out)
+    check_out(out, force=force)
     suffix = out.suffix.lower()
     rows = [
         (number, point.stratum.name, point.stratum.name, point.stratum.pixels, "")

@@ -12,7 +12,7 @@ from exact_core.tracking.runs import Tracker
 
 __all__ = ["STAGE", "champion"]
 
-STAGE = Stage(name="champion", size="small", minutes=30)
+STAGE = Stage(name="champion", size="small", minutes=30, writes={"segmenter": ("model.json",)})
 
 log = logging.getLogger(__name__)
 

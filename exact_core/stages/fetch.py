@@ -6,8 +6,9 @@
     stac:https://…?collection=…     a catalogue: images are searched and read (exact_core.data.stac)
 
 Folders lie under EXACT_CACHE_DIR/sources, one for each address and season, and are kept: a second call fetches what is
-new, and a killed one goes on. With EXACT_STORE, files that were read from a catalogue are kept there too, under their
-digests, so that no other machine and no later season reads them again.
+new, and a killed one goes on. They are bounded as the cache is, by EXACT_CACHE_GB: when others come, those go that were
+used longest ago and that no process uses. With EXACT_STORE, files that were read from a catalogue are kept there too,
+under their digests, so that no other machine and no later season reads them again.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ from pathlib import Path, PurePosixPath
 
 from exact_core.artifacts.stage_files import STORE_VARIABLE
 from exact_core.config import RunConfig
+from exact_core.data.season.folder import survey_season
 from exact_core.data.season.labels import USUAL, find_labels
 from exact_core.data.season.outlines import VECTORS
 from exact_core.data.season.rasters import RASTERS
 from exact_core.data.sources import Survey, parse_source, source_of
 from exact_core.data.stac.address import StacAddress, parse_address, parse_labels
 from exact_core.data.stac.fetch import Fetch, FetchedFile, fetch_cells, fetch_season
-from exact_core.data.stac.grid import area_of
+from exact_core.data.stac.grid import area_of, cells
 from exact_core.data.stac.plan import Plan, make_plan
 from exact_core.data.stac.search import Wanted, open_source
 from exact_core.data.stac.web import Token, Web, without_secrets
@@ -50,11 +52,13 @@ from exact_core.storage import (
     publish_folder,
     read_pointer,
 )
-from exact_core.storage.base import digest_file, in_parallel
+from exact_core.storage.base import check_key, digest_file, in_parallel
+from exact_core.storage.kept import KeptFolders
 from exact_core.storage.locks import exclusive
+from exact_core.storage.presign import presigned
 from exact_core.tracking.runs import Tracker
 
-__all__ = ["Arrived", "SourceState", "fetch_source", "local_place", "presign", "source_state", "survey_source"]
+__all__ = ["Arrived", "SourceState", "fetch_source", "local_place", "source_state", "survey_source"]
 
 log = logging.getLogger(__name__)
 
@@ -136,19 +140,27 @@ def local_place(config: RunConfig, source: str) -> Path | str:
 
 
 def survey_source(config: RunConfig, source: str) -> Survey:
-    """What a source promises; of a catalogue, by a search, without reading an image. Errors as `fetch_source`.
+    """What a source promises, without reading an image: of a catalogue, by a search; of a folder in a store, by names.
+
+    What images alone can tell, such as two that do not fit together, is told when they are read. A folder with archives
+    is fetched whole: what is in them is known from themselves. Errors as `fetch_source`.
 
     Where a schedule will name the season, a catalogue is asked for the last 365 days.
     """
     kind, place = parse_source(source)
-    if _scheme(place) not in ("http", "https"):
+    scheme = _scheme(place)
+    if scheme in ("s3", "file") and (names := _names_of(place)) is not None:
+        return Survey(*survey_season(names, config.data, names=True))
+    if scheme not in ("http", "https"):
         return source_of(kind).survey(local_place(config, source), config.data)
     season = config.data.season
     if season.start is None:
         last = season.model_copy(update={"start": dt.datetime.now(dt.UTC).date() - dt.timedelta(days=364), "days": 365})
         config = config.model_copy(update={"data": config.data.model_copy(update={"season": last})})
-    fetch = _asked(parse_address(place), config, _folder_of(place))
-    return Survey(len({item.moment.date() for item in _planned(fetch).items}), len(fetch.bands))
+    asked = parse_address(place)
+    fetch = _asked(asked, config, _folder_of(place))
+    cut = 0 if asked.cell is None else sum(1 for _ in cells(fetch.wanted.geometry, asked.cell, asked.crs))
+    return Survey(len({item.moment.date() for item in _planned(fetch).items}), len(fetch.bands), cells=cut)
 
 
 def _planned(fetch: Fetch) -> Plan:
@@ -164,21 +176,6 @@ def _planned(fetch: Fetch) -> Plan:
     )
 
 
-def presign(bucket: str, key: str) -> str:
-    """A signed address of an object; see `exact_core.storage.presign`.
-
-    Raises:
-        ServiceError: the minio package is not installed.
-    """
-    try:
-        from exact_core.storage.presign import presigned
-    except ImportError as error:
-        raise ServiceError(
-            f"s3://{bucket}/{key}: minio is not installed: pip install 'exact-kubeflow[store]'"
-        ) from error
-    return presigned(bucket, key)
-
-
 def _arrive(config: RunConfig, source: str) -> Arrived:
     """By what an address begins with."""
     place = parse_source(source)[1]
@@ -189,7 +186,10 @@ def _arrive(config: RunConfig, source: str) -> Arrived:
         "http": _from_catalogue,
         "https": _from_catalogue,
     }
-    return ways[_scheme(place)](config, source, place)
+    found = ways[_scheme(place)](config, source, place)
+    if _scheme(place):
+        _kept().evict()
+    return found
 
 
 def _scheme(place: str) -> str:
@@ -199,9 +199,14 @@ def _scheme(place: str) -> str:
 
 
 def _folder_of(*parts: object) -> Path:
-    """The folder of an address, and of whatever else decides what it holds."""
+    """The folder of an address, and of whatever else decides what it holds; it stays while this process lives."""
     name = hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:20]
-    return default_cache().root / "sources" / name
+    return _kept().use(name)
+
+
+def _kept() -> KeptFolders:
+    cache = default_cache()
+    return KeptFolders(cache.root / "sources", bound=cache.bound)
 
 
 def _year(config: RunConfig) -> int | None:
@@ -229,6 +234,42 @@ def _from_store(config: RunConfig, source: str, place: str) -> Arrived:
     if labels:
         _place_labels(labels, folder, _year(config), found)
     return found
+
+
+def _names_of(place: str) -> Path | None:
+    """A folder in a store without its labels and with its images as empty files; None where it has archives."""
+    address, _ = parse_labels(place)
+    folder = _folder_of(address, "names")
+    name = PurePosixPath(address).name
+    if name.endswith(".json") and name not in CATALOGUES:
+        pointer = read_pointer(address)
+        images = [file.name for file in pointer.files if _is_image(file.name)]
+        if any(map(_is_archive, images)):
+            return None
+        others = tuple(file for file in pointer.files if not _is_image(file.name))
+        fetch_folder(pointer.model_copy(update={"files": others}), folder)
+    else:
+        store = open_store(address.removesuffix(f"/{name}") if name in CATALOGUES else address.rstrip("/"))
+        keys = [each.key for each in store.listed("") if not each.key.startswith("labels/")]
+        images = [key for key in keys if _is_image(key)]
+        if any(map(_is_archive, images)):
+            return None
+        if len(images) < len(keys) or not keys:
+            mirror(store, folder, wanted=lambda key: not key.startswith("labels/") and not _is_image(key))
+    for left in [path for path in folder.rglob("*") if _is_image(path.name) and path.is_file()]:
+        left.unlink()
+    for image in images:
+        (folder / check_key(image)).parent.mkdir(parents=True, exist_ok=True)
+        (folder / image).touch()
+    return folder
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith((*RASTERS, ".zip"))
+
+
+def _is_archive(name: str) -> bool:
+    return name.lower().endswith(".zip")
 
 
 # A catalogue
@@ -276,7 +317,7 @@ def _asked(asked: StacAddress, config: RunConfig, folder: Path) -> Fetch:
         outline = folder.with_name(f"{folder.name}.area.geojson")
         outline.parent.mkdir(parents=True, exist_ok=True)
         _copy(asked.area, outline)
-    web = Web(asked.url, token_hosts=asked.token_host, sign=asked.sign, s3=presign)
+    web = Web(asked.url, token_hosts=asked.token_host, sign=asked.sign, s3=presigned)
     start, end = _days(asked, config)
     store = variable(STORE_VARIABLE)
     # One for all seasons: they may overlap.
@@ -382,7 +423,8 @@ def _label_name(address: str, name: str) -> str:
     if name in ("legend.csv", "season.yaml"):
         return name
     if suffix in VECTORS:
-        return f"outlines{suffix}" if Path(name).stem == "outlines" else f"parcels{suffix}"
+        stem = Path(name).stem
+        return f"{stem if stem in ('tags', 'outlines') else 'parcels'}{suffix}"
     if suffix in RASTERS:
         return "crop_type.tif"
     if suffix == ".csv":

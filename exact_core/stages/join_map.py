@@ -15,6 +15,7 @@ from exact_core.mapping.cogs import MapRecord, MapResult, write_files
 from exact_core.mapping.field_rows import one_crop_a_field
 from exact_core.mapping.finished_rows import FinishedRows, read_rows
 from exact_core.mapping.item import write_item
+from exact_core.mapping.qgis_style import write_style
 from exact_core.mapping.season_map import PART, PartManifest, open_part
 from exact_core.stages.stage import Stage
 from exact_core.tracking.runs import Tracker
@@ -94,6 +95,7 @@ def deliver(
         record, found = one_crop_a_field(rows, record, outlines, out)
     result = write_files(record, found, out)
     write_item(record, out)
+    write_style(record, out)
     files = {path.name: file_facts(path) for path in sorted(out.iterdir()) if path.name != MAP and path.is_file()}
     publish_record(out / MAP, {**_described(record, result), "files": files})
     for name in (MAP, "quicklook.png", "item.json"):

@@ -16,7 +16,7 @@ from exact_core.stages.parameters import check_parameters
 from exact_core.stages.plan import Plan
 from exact_core.stages.plan_map import plan_map
 from exact_core.stages.plan_seasons import plan_seasons
-from exact_core.stages.preflight import STAGE, preflight, training_size
+from exact_core.stages.preflight import STAGE, check_mappable, preflight, training_size
 from exact_core.stages.resolve_season import resolve_season
 from exact_core.stages.run import ALWAYS, SUPERVISION, TRAIN, Run
 from exact_core.stages.season_work import season_work
@@ -73,6 +73,10 @@ class Parameters:
     resources: Mapping[str, Any] = field(default_factory=dict)
     """As `exact_core.stages.sizing` has them."""
 
+    def maps(self) -> bool:
+        """Whether the pipeline ends in a map, which may then have parts."""
+        return int(self.most_parts) > 1
+
     def changes(self) -> list[str]:
         """Settings that the run changes: those it was given, and what other parameters mean for the recipe."""
         gate = [f"masks.minimum_quality={self.minimum_quality}"] if self.minimum_quality else []
@@ -95,6 +99,9 @@ def plan_run(given: Parameters) -> Plan:
     with open_stage(STAGE.name, config, pipeline_run=given.pipeline_run) as tracker:
         each = _places(given, tracker)
         size = max(_tried(config, tracker=tracker, **place) for place in each)
+        if given.maps():
+            for place in each:
+                check_mappable(config, **place)
         sizes = sized(asked, training=size)
         log.info("preflight: a step that trains gets %s cores, %s of memory, %s", *sizes[:2], _accelerators(sizes.gpus))
         run = Run(

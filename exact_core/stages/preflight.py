@@ -20,16 +20,17 @@ from typing import Literal
 from exact_core.artifacts.folders import code_version
 from exact_core.artifacts.stage_files import STORE_VARIABLE
 from exact_core.config import RunConfig
-from exact_core.data.sources import Survey, local_path, parse_source, source_of, with_season
+from exact_core.data.sources import Survey, check_whole, local_path, parse_source, source_of, with_season
 from exact_core.environment import shown, variable
 from exact_core.errors import ConfigError, ExactError, ServiceError
 from exact_core.stages.fetch import survey_source
 from exact_core.stages.stage import Stage
 from exact_core.storage import open_store
+from exact_core.storage.cache import default_cache
 from exact_core.tracking.errors import check_address
 from exact_core.tracking.runs import Tracker, server_answers, tracking_uri
 
-__all__ = ["STAGE", "Check", "checks", "preflight", "training_size"]
+__all__ = ["STAGE", "Check", "check_mappable", "checks", "preflight", "training_size"]
 
 STAGE = Stage(name="preflight", size="small", minutes=30, retries=0, reads_source=True)
 
@@ -94,10 +95,13 @@ def checks(config: RunConfig | None = None, *, source: str = "", season: str = "
     """
     asked: dict[str, Callable[[], str]] = {
         "code": _code,
-        "folder for temporary files": _temporary,
+        "folder for temporary files": lambda: _writable(Path(tempfile.gettempdir())),
         "object store": _store,
         "MLflow": _tracking,
     }
+    if config is None:
+        # A run says itself where it writes.
+        asked |= {"current folder": lambda: _writable(Path.cwd()), "cache": _cache}
     if here:
         asked["GPU"] = lambda: _device("auto" if config is None else config.device)
     if config is not None and source:
@@ -133,11 +137,19 @@ def _code() -> str:
     return ", ".join(named)
 
 
-def _temporary() -> str:
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(b"x")
-    disk = os.statvfs(tempfile.gettempdir())
-    return f"{tempfile.gettempdir()} can be written, {disk.f_bavail * disk.f_frsize / 1e9:,.1f} GB free"
+def _writable(folder: Path) -> str:
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder) as file:
+            file.write(b"x")
+    except OSError as error:
+        raise ServiceError(f"{folder} cannot be written: {error.strerror or error}; work in another folder") from error
+    disk = os.statvfs(folder)
+    return f"{folder} can be written, {disk.f_bavail * disk.f_frsize / 1e9:,.1f} GB free"
+
+
+def _cache() -> str:
+    cache = default_cache()
+    return f"{_writable(cache.root)}; EXACT_CACHE_DIR names another"
 
 
 def _store() -> str:
@@ -237,6 +249,15 @@ def training_size(config: RunConfig, *, source: str, season: str) -> int:
         "dates": min(found.dates, config.data.max_dates),
     }
     return max(training_bytes(config, kind=kind, **shape) for kind in ("classifier", "segmenter"))
+
+
+def check_mappable(config: RunConfig, *, source: str, season: str) -> None:
+    """Refuse what the map at the end of a run could not be made of, before anything is trained.
+
+    Raises:
+        ConfigError: a source of cells. DataError: as `preflight` for the source.
+    """
+    check_whole(source, cells=_survey(config, source, season).cells)
 
 
 def _survey(config: RunConfig, source: str, season: str) -> Survey:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from exact_core.artifacts.model_folders import ModelManifest, read_manifest
 from exact_core.config import RunConfig
-from exact_core.data.sources import parse_source, source_of, with_season
+from exact_core.data.season.tags import TagTable
+from exact_core.data.sources import Source, parse_source, source_of, with_season
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import ConfigError, DataError
 from exact_core.evaluation.preview.content import Preview
@@ -92,7 +94,25 @@ def _of_source(
         local_place(config, source), config.data.model_copy(update={"max_dates": EVERY_DATE, "season": seen})
     )
     reference = _reference(model, manifest, images.bands, source)
-    return preview_season(images, source=source, limit=config.data.max_dates, seed=config.seed, reference=reference)
+    tags, notes, trouble = _tags(found, local_place(config, source), config)
+    preview = preview_season(
+        images,
+        source=source,
+        limit=config.data.max_dates,
+        seed=config.seed,
+        reference=reference,
+        tags=tags,
+        window=config.data.window,
+    )
+    return replace(preview, notes=(*preview.notes, *notes), remarks=(*trouble, *preview.remarks))
+
+
+def _tags(source: Source, place: str | Path, config: RunConfig) -> tuple[TagTable | None, list[str], list[str]]:
+    """Tags of squares, notes on the labels, and what ingest would refuse them for: images are shown without, too."""
+    try:
+        return *source.tagged(place, config.data), []
+    except DataError as error:
+        return None, [], [str(error)]
 
 
 def _reference(

@@ -2,7 +2,9 @@
 
     base.py        what a store is: keys, the interface, digests, parallel work
     opening.py     from a URI to its store
-    s3.py          an S3 server; minio is imported here and in retry.py
+    s3.py          a bucket of an S3 server
+    client.py      what s3.py asks of a client of S3, and which server and library that is
+    minio_client.py, boto_client.py   the two libraries
     retry.py       what is asked again, how often, and what an error says
     filestore.py   a folder, for `file://` URIs and plain paths
     cache.py       verified local copies, shared by the processes of a machine, bounded in size

@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from exact_core.errors import ConfigError, ServiceError
+from exact_core.errors import ConfigError
 from exact_core.storage.base import Store, StoreOptions, check_key
 from exact_core.storage.filestore import FileStore
+from exact_core.storage.s3 import S3Store
 
 __all__ = ["open_object", "open_store"]
 
@@ -20,11 +21,12 @@ def open_store(uri: str, *, options: StoreOptions | None = None) -> Store:
 
     An S3 server is reached by AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL (unset: Amazon's), AWS_ACCESS_KEY_ID,
     AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN (optional) and AWS_REGION (unset: us-east-1), by way of http_proxy or
-    https_proxy unless no_proxy names it, as they are set at this moment.
+    https_proxy unless no_proxy names it, with the library that EXACT_S3_CLIENT names (minio or boto3; unset: minio), as
+    they are set at this moment.
 
     Raises:
         ConfigError: the URI or a variable is missing or wrong.
-        ServiceError: the minio package is not installed.
+        ServiceError: the package of the client is not installed.
     """
     options = options or StoreOptions()
     kind, place = _split(uri)
@@ -39,11 +41,6 @@ def open_store(uri: str, *, options: StoreOptions | None = None) -> Store:
     prefix = prefix.strip("/")
     if prefix:
         check_key(prefix)
-    try:
-        # Here, not above: a folder needs no minio.
-        from exact_core.storage.s3 import S3Store
-    except ImportError as error:
-        raise ServiceError(f"{uri}: minio is not installed: pip install 'exact-kubeflow[store]'") from error
     return S3Store.from_environment(bucket, prefix, options=options)
 
 

@@ -7,19 +7,17 @@ EXACT_STAC_S3_REQUESTER_PAYS=1 agrees to pay for the requests. Without keys, obj
 
 from __future__ import annotations
 
-import datetime as dt
 import functools
-from urllib.parse import quote, urlsplit
-
-from minio import Minio
+from urllib.parse import quote
 
 from exact_core.environment import variable
-from exact_core.errors import ConfigError
+from exact_core.storage.client import AMAZON, CLIENT_VARIABLE, Client, Connection, make_client, server_address
 
 __all__ = ["presigned"]
 
-VALID = dt.timedelta(hours=1)
-AMAZON = "https://s3.amazonaws.com"
+ENDPOINTS = ("EXACT_STAC_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+VALID = 3600
+"""Seconds."""
 
 
 def presigned(bucket: str, key: str) -> str:
@@ -27,35 +25,22 @@ def presigned(bucket: str, key: str) -> str:
 
     Raises:
         ConfigError: a variable is wrong.
+        ServiceError: the client's package is not installed.
     """
     keys = (_variable("ACCESS_KEY_ID"), _variable("SECRET_ACCESS_KEY"))
-    given = variable("EXACT_STAC_S3_ENDPOINT_URL") or variable("AWS_ENDPOINT_URL_S3")
-    endpoint = given or variable("AWS_ENDPOINT_URL") or AMAZON
-    url = urlsplit(endpoint)
-    if url.scheme not in ("http", "https") or not url.hostname or url.path.strip("/"):
-        raise ConfigError(
-            f"EXACT_STAC_S3_ENDPOINT_URL or AWS_ENDPOINT_URL = {endpoint!r}; give http://host:port or https://host"
-        )
+    name = next((each for each in ENDPOINTS if variable(each)), ENDPOINTS[-1])
+    endpoint = variable(name, AMAZON)
+    url = server_address(name, endpoint)
     if not all(keys):
         return f"{url.scheme}://{url.netloc}/{bucket}/{quote(key)}"
-    client = _client(url.netloc, url.scheme == "https", *keys, _variable("SESSION_TOKEN"), _variable("REGION"))
+    client = _client(name, endpoint, *keys, _variable("SESSION_TOKEN"), _variable("REGION"), variable(CLIENT_VARIABLE))
     pays = variable("EXACT_STAC_S3_REQUESTER_PAYS") not in ("", "0", "false")
-    return client.presigned_get_object(
-        bucket, key, expires=VALID, extra_query_params={"x-amz-request-payer": "requester"} if pays else None
-    )
+    return client.presigned(bucket, key, seconds=VALID, requester_pays=pays)
 
 
 @functools.cache
-def _client(host: str, secure: bool, access: str, secret: str, token: str, region: str) -> Minio:
-    # Named, the region need not be asked for.
-    return Minio(
-        host,
-        access_key=access,
-        secret_key=secret,
-        session_token=token or None,
-        secure=secure,
-        region=region or "us-east-1",
-    )
+def _client(name: str, endpoint: str, access: str, secret: str, token: str, region: str, library: str) -> Client:  # noqa: ARG001 - another library is another client
+    return make_client(Connection.at(name, endpoint, keys=(access, secret), token=token, region=region))
 
 
 def _variable(name: str) -> str:

@@ -5,19 +5,14 @@ from __future__ import annotations
 import itertools
 import logging
 import random
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
-from xml.etree.ElementTree import ParseError
 
-import urllib3
-from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
-
-from exact_core.environment import shown
 from exact_core.errors import DataError, ExactError, ServiceError
 from exact_core.storage.base import StoreOptions
+from exact_core.storage.client import FailedRequestError
 
 __all__ = ["LostUploadError", "Requests"]
 
@@ -90,15 +85,13 @@ class Requests:
         for attempt in itertools.count(1):
             try:
                 return request()
-            except (MinioException, urllib3.exceptions.HTTPError, ParseError) as error:
-                code = (error.code or "") if isinstance(error, S3Error) else ""
+            except FailedRequestError as error:
+                code = error.code
                 if code in LOST:
                     raise LostUploadError(code) from error
-                if isinstance(error, S3Error):
-                    region = _region(error)
-                    said = f"{code}: {error.message}" + (f" (its region: {region})" if region else "")
-                else:
-                    said = f"{type(error).__name__}: {shown(str(error))}"
+                region = error.region if HELP.get(code) == REGION else ""
+                said = f"{code}: {error.said}" if code else error.said
+                said += f" (its region: {region})" if region else ""
                 left = options.patience - (time.monotonic() - began)
                 if not _may_pass(error) or (attempt >= options.attempts and left <= 0):
                     raise self.failure(action, key, said, code, attempt) from error
@@ -125,28 +118,14 @@ class Requests:
             helps = KMS
         elif "CERTIFICATE_VERIFY_FAILED" in said:
             helps = TRUST
-        elif "ProxyError" in said:
+        elif "ProxyError" in said or "ProxyConnectionError" in said:
             helps = "check the proxy's address, or name the store in no_proxy"
         return ServiceError(f"cannot {action} {uri} ({where}) at {self.endpoint} after {tries}: {said}; {helps}")
 
 
-def _region(error: S3Error) -> str:
-    """Where the server says that the bucket is."""
-    if HELP.get(error.code or "") != REGION:
-        return ""
-    found = re.search(rb"<Region>([\w-]+)</Region>", error.response.data or b"")
-    return found[1].decode() if found else str(error.response.headers.get("x-amz-bucket-region", ""))
-
-
-def _may_pass(error: Exception) -> bool:
+def _may_pass(error: FailedRequestError) -> bool:
     """Whether the same request may succeed later."""
-    if isinstance(error, S3Error):
-        # 501 and 507, no such function and no room, are answers that stay.
-        status = error.response.status
-        return error.code in PASSING or status == 429 or (status >= 500 and status not in (501, 507))
-    if isinstance(error, ServerError):
-        return error.status_code == 429 or (error.status_code >= 500 and error.status_code not in (501, 507))
-    if isinstance(error, urllib3.exceptions.SSLError):
-        return False
-    # No answer, half an answer, or what a proxy says in the place of a server that is starting.
-    return isinstance(error, (InvalidResponseError, urllib3.exceptions.HTTPError, ParseError))
+    if not error.status:
+        return error.passes
+    # 501 and 507, no such function and no room, are answers that stay.
+    return error.code in PASSING or error.status == 429 or (error.status >= 500 and error.status not in (501, 507))

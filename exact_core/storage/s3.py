@@ -1,31 +1,15 @@
-"""A store in a bucket of an S3 server; with retry.py the only module that imports minio.
-
-Multipart calls carry an underscore in the SDK, whose public upload neither continues one nor sends checksums of the
-parts; pyproject.toml bounds its version for their sake.
-"""
+"""A store in a bucket of an S3 server, above whichever client speaks to it (client.py)."""
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import logging
-import re
-import ssl
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
-from urllib.parse import SplitResult, unquote, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
-import certifi
-import urllib3
-from minio import Minio
-from minio.datatypes import Part
-from minio.error import S3Error
-
-from exact_core.environment import readable_file, shown, variable
+from exact_core.environment import variable
 from exact_core.errors import ConfigError, DataError
 from exact_core.storage.base import (
     FileDigest,
@@ -39,14 +23,13 @@ from exact_core.storage.base import (
     one_at_a_time,
     read_part,
 )
+from exact_core.storage.client import AMAZON, Client, Connection, FailedRequestError, make_client
 from exact_core.storage.retry import LostUploadError, Requests
 
 __all__ = ["S3Store"]
 
 log = logging.getLogger(__name__)
 
-RECORD = "x-amz-meta-sha256"
-AMAZON = "https://s3.amazonaws.com"
 UPLOADS = 3
 """Times that an upload is begun anew when it is lost."""
 
@@ -67,7 +50,7 @@ class _Counted:
 class S3Store(Store):
     """Objects below a prefix of a bucket."""
 
-    def __init__(self, bucket: str, prefix: str, *, client: Minio, endpoint: str, options: StoreOptions) -> None:
+    def __init__(self, bucket: str, prefix: str, *, client: Client, endpoint: str, options: StoreOptions) -> None:
         super().__init__(f"s3://{bucket}/{prefix}".rstrip("/"), options)
         self.bucket, self.prefix = bucket, prefix
         self._client, self._requests = client, Requests(self.uri, bucket, endpoint, options)
@@ -80,26 +63,26 @@ class S3Store(Store):
 
         Raises:
             ConfigError: one is missing or wrong.
+            ServiceError: the client's package is not installed.
         """
-        endpoint, url = _endpoint()
+        # The one for S3 goes before that for all of Amazon's services, as Amazon's own tools have it.
+        name = "AWS_ENDPOINT_URL_S3" if variable("AWS_ENDPOINT_URL_S3") else "AWS_ENDPOINT_URL"
+        endpoint = variable(name, AMAZON)
+        keys = (variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY"))
+        connection = Connection.at(
+            name,
+            endpoint,
+            keys=keys,
+            token=variable("AWS_SESSION_TOKEN"),
+            region=variable("AWS_REGION") or variable("AWS_DEFAULT_REGION"),
+            timeout=options.timeout,
+            connections=2 * options.workers,
+        )
         names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-        if missing := [name for name in names if not variable(name)]:
+        if missing := [name for name, key in zip(names, keys, strict=True) if not key]:
             raise ConfigError(f"s3://{bucket} at {endpoint} needs {' and '.join(missing)}; set what is missing")
-        pool, way = _pool(url, options)
-        try:
-            client = Minio(
-                url.netloc,
-                access_key=variable(names[0]),
-                secret_key=variable(names[1]),
-                session_token=variable("AWS_SESSION_TOKEN") or None,
-                secure=url.scheme == "https",
-                # Named, the region need not be asked for, which a limited user may not do.
-                region=variable("AWS_REGION") or variable("AWS_DEFAULT_REGION") or "us-east-1",
-                http_client=pool,
-            )
-        except ValueError as error:
-            raise ConfigError(f"s3://{bucket} at {endpoint}: {error}; check AWS_ENDPOINT_URL and AWS_REGION") from error
-        return cls(bucket, prefix, client=client, endpoint=f"{endpoint}{way}", options=options)
+        way = f" by the proxy {connection.proxy}" if connection.proxy else ""
+        return cls(bucket, prefix, client=make_client(connection), endpoint=f"{endpoint}{way}", options=options)
 
     def below(self, name: str) -> S3Store:
         """See `Store`."""
@@ -117,17 +100,15 @@ class S3Store(Store):
 
         def ask() -> ObjectInfo | None:
             try:
-                found = self._client.stat_object(self.bucket, self._name(key))
-            except S3Error as error:
-                if error.response.status == 404:
+                found = self._client.head(self.bucket, self._name(key))
+            except FailedRequestError as error:
+                if error.status == 404:
                     return None
                 # Keys that may list below a prefix only are not told that an object is missing.
-                if error.response.status == 403 and not self._is_listed(key):
+                if error.status == 403 and not self._is_listed(key):
                     return None
                 raise
-            # Servers change the case of metadata keys; these headers compare without it.
-            recorded = str((found.metadata or {}).get(RECORD, ""))
-            return ObjectInfo(key, found.size or 0, recorded)
+            return ObjectInfo(key, found.size, found.sha256)
 
         self._check_bucket()
         return self._requests.ask("look up", key, ask)
@@ -137,12 +118,8 @@ class S3Store(Store):
         base = f"{self.prefix}/" if self.prefix else ""
 
         def ask() -> list[Listed]:
-            found = self._client.list_objects(self.bucket, prefix=base + prefix, recursive=True)
-            return [
-                Listed(str(item.object_name).removeprefix(base), item.size or 0, str(item.etag or ""))
-                for item in found
-                if not item.is_dir
-            ]
+            found = self._client.listed(self.bucket, base + prefix)
+            return [Listed(each.name.removeprefix(base), each.size, each.etag) for each in found]
 
         self._check_bucket()
         return sorted(self._requests.ask("list", prefix, ask), key=lambda each: each.key)
@@ -152,12 +129,7 @@ class S3Store(Store):
 
         def ask() -> bytes:
             with self._slots:
-                response = self._client.get_object(self.bucket, self._name(key))
-                try:
-                    return response.read()
-                finally:
-                    response.close()
-                    response.release_conn()
+                return self._client.get(self.bucket, self._name(key))
 
         self._check_bucket()
         return self._requests.ask("read", key, ask)
@@ -169,12 +141,7 @@ class S3Store(Store):
 
         def ask() -> bytes:
             with self._slots:
-                response = self._client.get_object(self.bucket, self._name(key), offset=start, length=length)
-                try:
-                    content = response.read()
-                finally:
-                    response.close()
-                    response.release_conn()
+                content = self._client.get(self.bucket, self._name(key), start=start, length=length)
             if len(content) != length:
                 raise DataError(f"{self.uri_of(key)}: ends before byte {start + length}: truncated; publish it again")
             return content
@@ -213,22 +180,20 @@ class S3Store(Store):
     def delete(self, key: str) -> None:
         """See `Store`."""
         self._check_bucket()
-        self._requests.ask("delete", key, lambda: self._client.remove_object(self.bucket, self._name(key)))
+        self._requests.ask("delete", key, lambda: self._client.delete(self.bucket, self._name(key)))
 
     def unfinished(self, key: str) -> list[str]:
         """Identities of uploads of this key that were begun and not finished, sorted."""
         name = self._name(key)
 
         def ask() -> list[str]:
-            # With the whole name as the prefix: MinIO's own server lists nothing for a shorter one.
             try:
-                listed = self._client._list_multipart_uploads(self.bucket, prefix=name)
-            except S3Error as error:
+                return sorted(self._client.uploads(self.bucket, name))
+            except FailedRequestError as error:
                 # Without this right an upload that was cut off is begun anew.
                 if error.code == "AccessDenied":
                     return []
                 raise
-            return sorted(str(upload.upload_id) for upload in listed.uploads if upload.object_name == name)
 
         return self._requests.ask("list uploads of", key, ask)
 
@@ -241,12 +206,12 @@ class S3Store(Store):
         if self._bucket_seen:
             return
         base = f"{self.prefix}/" if self.prefix else ""
-        self._requests.ask("list", "", lambda: next(iter(self._client.list_objects(self.bucket, prefix=base)), None))
+        self._requests.ask("list", "", lambda: self._client.may_list(self.bucket, base))
 
         def exists() -> bool:
             try:
-                return bool(self._client.bucket_exists(self.bucket))
-            except S3Error as error:
+                return self._client.has_bucket(self.bucket)
+            except FailedRequestError as error:
                 # Keys for a prefix may not ask about the bucket, and have just listed in it.
                 if error.code == "AccessDenied":
                     return True
@@ -258,15 +223,12 @@ class S3Store(Store):
 
     def _is_listed(self, key: str) -> bool:
         name = self._name(key)
-        found = self._client.list_objects(self.bucket, prefix=name, recursive=True)
-        return any(item.object_name == name for item in found)
+        return any(each.name == name for each in self._client.listed(self.bucket, name))
 
     def _put(self, key: str, content: Callable[[], bytes], sha256: str) -> None:
         def ask() -> None:
             with self._slots:
-                data = content()
-                headers = {RECORD: sha256, **_checksum(data), "Content-Type": "application/octet-stream"}
-                self._client._put_object(self.bucket, self._name(key), data, headers)
+                self._client.put(self.bucket, self._name(key), content(), sha256)
 
         self._requests.ask("upload", key, ask)
 
@@ -281,8 +243,7 @@ class S3Store(Store):
         def send(i: int) -> None:
             def ask() -> str:
                 with self._slots:
-                    data = read_part(path, i, digest)
-                    return self._client._upload_part(self.bucket, name, data, {**_checksum(data)}, upload, i + 1)
+                    return self._client.put_part(self.bucket, name, upload, i + 1, read_part(path, i, digest))
 
             tags[i] = self._requests.ask("upload", key, ask, part=i + 1)
             told(sizes[i])
@@ -293,10 +254,8 @@ class S3Store(Store):
             # Of a changed file no part is of use; after any other failure, the next try goes on from here.
             self._abort(key, upload)
             raise
-        parts = [Part(part_number=i + 1, etag=tags[i]) for i in range(len(sizes))]
-        self._requests.ask(
-            "finish", key, lambda: self._client._complete_multipart_upload(self.bucket, name, upload, parts)
-        )
+        numbered = {i + 1: tags[i] for i in range(len(sizes))}
+        self._requests.ask("finish", key, lambda: self._client.finish_upload(self.bucket, name, upload, numbered))
         for other in self.unfinished(key):
             self._abort(key, other)
         return sum(sizes[i] for i in missing)
@@ -311,11 +270,15 @@ class S3Store(Store):
         best: tuple[str, dict[int, str]] | None = None
         for upload in self.unfinished(key):
             try:
+                there = self._requests.ask(
+                    "list parts of",
+                    key,
+                    lambda upload=upload: self._client.parts(self.bucket, name, upload),  # type: ignore[misc]
+                )
                 have = {
-                    part.part_number - 1: part.etag
-                    for part in self._parts(key, upload)
-                    if 0 < part.part_number <= len(digest.md5)
-                    and part.etag.lower() == digest.md5[part.part_number - 1].hex()
+                    number - 1: tag
+                    for number, tag in there.items()
+                    if 0 < number <= len(digest.md5) and tag.lower() == digest.md5[number - 1].hex()
                 }
             except LostUploadError:
                 continue
@@ -326,101 +289,15 @@ class S3Store(Store):
         upload = self._requests.ask(
             "begin to upload",
             key,
-            lambda: self._client._create_multipart_upload(self.bucket, name, {RECORD: digest.sha256}),
+            lambda: self._client.begin_upload(self.bucket, name, digest.sha256),
         )
         return upload, {}
 
-    def _parts(self, key: str, upload: str) -> list[Part]:
-        found: list[Part] = []
-        while True:
-            marker = str(found[-1].part_number) if found else None
-            page = self._requests.ask(
-                "list parts of",
-                key,
-                lambda marker=marker: self._client._list_parts(  # type: ignore[misc]
-                    self.bucket, self._name(key), upload, part_number_marker=marker
-                ),
-            )
-            found += page.parts
-            if not page.is_truncated or not page.parts:
-                return found
-
     def _abort(self, key: str, upload: str) -> None:
         with suppress(LostUploadError):
-            self._requests.ask(
-                "abort", key, lambda: self._client._abort_multipart_upload(self.bucket, self._name(key), upload)
-            )
+            self._requests.ask("abort", key, lambda: self._client.abort_upload(self.bucket, self._name(key), upload))
 
     def _name(self, key: str) -> str:
         """Key in the bucket."""
         check_key(key)
         return f"{self.prefix}/{key}" if self.prefix else key
-
-
-def _endpoint() -> tuple[str, SplitResult]:
-    """The server's address, whole and in parts.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    # The one for S3 goes before that for all of Amazon's services, as Amazon's own tools have it.
-    name = "AWS_ENDPOINT_URL_S3" if variable("AWS_ENDPOINT_URL_S3") else "AWS_ENDPOINT_URL"
-    endpoint = variable(name, AMAZON)
-    try:
-        url = urlsplit(endpoint)
-        valid = url.scheme in ("http", "https") and bool(url.hostname) and (url.port or 80) > 0
-    except ValueError:  # a port above 65535
-        valid = False
-    if not valid or url.path.strip("/") or url.query or url.fragment or re.search(r"[\s_]", url.netloc):
-        raise ConfigError(
-            f"{name} = {shown(endpoint)!r}: no address of a server; give http://host:port or https://host, without a "
-            f"path, the port up to 65535, the host without underscores"
-        )
-    if "@" in url.netloc:
-        raise ConfigError(
-            f"{name} = {shown(endpoint)!r}: has a login in it; give http://host:port, and the login in "
-            f"AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-        )
-    return endpoint, url
-
-
-def _pool(url: SplitResult, options: StoreOptions) -> tuple[urllib3.PoolManager, str]:
-    """Connections to a server, by way of a proxy where the environment names one, and the words for that way.
-
-    Raises:
-        ConfigError: a file of certificates or the proxy's address is none.
-    """
-    bundle = readable_file("AWS_CA_BUNDLE") or readable_file("SSL_CERT_FILE") or certifi.where()
-    try:
-        ssl.create_default_context(cafile=bundle)
-    except (ssl.SSLError, OSError) as error:
-        raise ConfigError(
-            f"AWS_CA_BUNDLE or SSL_CERT_FILE = {bundle}: holds no certificates: {error}; name a PEM file"
-        ) from error
-    settings: dict[str, Any] = {
-        "timeout": urllib3.Timeout(connect=min(10.0, options.timeout), read=options.timeout),
-        "maxsize": 2 * options.workers,
-        # Our own retries, which say what they wait for: urllib3's stay silent.
-        "retries": False,
-        "cert_reqs": "CERT_REQUIRED",
-        "ca_certs": bundle,
-    }
-    proxy = getproxies().get(url.scheme, "")
-    if not proxy or proxy_bypass(url.netloc):
-        return urllib3.PoolManager(**settings), ""
-    try:
-        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-        login = unquote(f"{parts.username}:{parts.password or ''}") if parts.username else None
-        address = f"{parts.scheme}://{parts.hostname}:{parts.port or 80}"
-        headers = urllib3.make_headers(proxy_basic_auth=login) if login else None
-        return urllib3.ProxyManager(address, proxy_headers=headers, **settings), f" by the proxy {address}"
-    except (ValueError, urllib3.exceptions.HTTPError) as error:
-        raise ConfigError(
-            f"{url.scheme}_proxy = {shown(proxy)!r}: no address of a proxy: {error}; give http://host:port, or name "
-            f"{url.hostname} in no_proxy"
-        ) from error
-
-
-def _checksum(data: bytes) -> dict[str, str | list[str] | tuple[str]]:
-    """The header by which the server refuses bytes that changed on the way."""
-    return {"Content-MD5": base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()}

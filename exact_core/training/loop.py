@@ -58,6 +58,10 @@ class Task(Protocol):
         """Figures on the validation split; empty when there is none."""
 
 
+WITHIN = 60.0
+"""Seconds between two lines within an epoch."""
+
+
 class MetricLog(Protocol):
     """Where per-epoch figures go."""
 
@@ -104,6 +108,7 @@ def fit(
         log.info("%s: continuing after epoch %d of %d", name, progress.epoch, config.epochs)
     total = config.epochs * len(loader)
     meter = CostMeter(device)
+    began, first = time.monotonic(), progress.epoch
     while progress.epoch < config.epochs:
         deliverable = task.deliverable(progress=progress.update / total)
         row = _epoch(task, loader, optimizer, config, seed=seed, device=device, progress=progress, name=name)
@@ -118,7 +123,8 @@ def fit(
         checkpoints.save(model, optimizer, progress, best=best, write=processes.first)
         if processes.first:
             metrics.log_metrics(row, step=progress.epoch)
-        _report(name, row, progress, config, task.figure)
+        each = (time.monotonic() - began) / (progress.epoch - first)
+        _report(name, row, progress, config, task.figure, left=each * (config.epochs - progress.epoch))
     checkpoints.deliver(model)
     model.eval()
     _report_cost(name, progress, processes)
@@ -182,17 +188,28 @@ def _is_best(row: dict[str, float], figure: str, progress: Progress, *, keep: bo
     return True
 
 
-def _report(name: str, row: dict[str, float], progress: Progress, config: TrainingConfig, figure: str) -> None:
+def _report(
+    name: str, row: dict[str, float], progress: Progress, config: TrainingConfig, figure: str, *, left: float
+) -> None:
+    """A line an epoch; left: seconds that the other epochs are likely to take."""
     score = f", {figure} {row[figure]:.3f}" if figure in row else ""
     log.info(
-        "%s: epoch %d/%d, loss %.4f%s, %.0f windows/s",
+        "%s: epoch %d/%d, loss %.4f%s, %.0f windows/s%s",
         name,
         progress.epoch,
         config.epochs,
         row["loss"],
         score,
         row["windows_per_second"],
+        f", about {duration(left)} left" if left else "",
     )
+
+
+def duration(seconds: float) -> str:
+    """A time as a person says it: 40 s, 12 min, 3.5 h."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
 
 
 def _report_cost(name: str, progress: Progress, processes: Processes) -> None:
@@ -207,11 +224,18 @@ def _report_cost(name: str, progress: Progress, processes: Processes) -> None:
 
 
 def _bar(batches: Iterator[Batch], total: int, label: str, *, shown: bool) -> Iterator[Batch]:
-    """A progress bar on a terminal; elsewhere the line an epoch of `_report` is enough."""
-    if not shown or not sys.stderr.isatty():
-        yield from batches
+    """A progress bar on a terminal; elsewhere a line now and then within a long epoch."""
+    if shown and sys.stderr.isatty():
+        yield from tqdm(batches, total=total, desc=label, unit="batch", leave=False)
         return
-    yield from tqdm(batches, total=total, desc=label, unit="batch", leave=False)
+    began = said = time.monotonic()
+    for number, batch in enumerate(batches):
+        now = time.monotonic()
+        if shown and number and now - said >= WITHIN:
+            left = (now - began) / number * (total - number)
+            log.info("%s: %d of %d batches, about %s of this epoch left", label, number, total, duration(left))
+            said = now
+        yield batch
 
 
 def choose_device(wanted: str) -> torch.device:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import yaml
 
 from exact_core import __version__
-from exact_core.data.sources import SOURCES, check_mapped, default_recipe, known_sources
+from exact_core.data.sources import SOURCES, check_mapped, check_there, default_recipe, known_sources
+from exact_core.environment import load_environment
 from exact_core.errors import ConfigError, ExactError, ServiceError
+from exact_core.files import check_output
 from exact_core.recipes import RECIPES, portable, resolve
 from exact_kubeflow.cli import (
     areas as areas_cli,
@@ -22,29 +24,52 @@ from exact_kubeflow.cli import (
     preview as inspect_cli,
     transfer as transfer_cli,
 )
-from exact_kubeflow.cli.options import Out, Recipe, Seed, Set, Tracking, config_of
+from exact_kubeflow.cli.options import (
+    Force,
+    Out,
+    Recipe,
+    Season,
+    Seed,
+    Set,
+    Tracking,
+    config_of,
+    from_here,
+    goes_on,
+    need,
+)
 from exact_kubeflow.cli.store import store_app
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
-    help="From image-level crop tags and a Sentinel-2 season to a crop map (Exact, CVPR 2025).",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(ingest_cli.ingest_app(SOURCES), name="ingest")
-app.add_typer(store_app, name="store")
-app.command()(inspect_cli.inspect)
-app.command()(cluster_cli.upload)
-app.command()(cluster_cli.submit)
-app.command()(cluster_cli.follow)
-app.command()(areas_cli.areas)
-app.command()(areas_cli.sample)
-app.command()(areas_cli.parcels)
-app.command()(fetch_cli.fetch)
-app.add_typer(cluster_cli.schedule_app, name="schedule")
-transfer_cli.register(app)
+START, STAGES, MAPS, MODELS, CLUSTER, HERE = (
+    "From data to a map",
+    "Single stages",
+    "What a map says",
+    "Models and seasons",
+    "On a cluster",
+    "This machine and its settings",
+)
+"""Groups of commands in the help."""
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version_asked: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """From image-level crop tags and a Sentinel-2 season to a crop map (Exact, CVPR 2025)."""
 
 
 class Supervision(StrEnum):
@@ -56,9 +81,13 @@ class Supervision(StrEnum):
 
 Outlines = Annotated[
     Path | None,
-    typer.Option(help="Layer of field outlines (any vector file): one crop a field, mixed and uncertain ones named."),
+    typer.Option(
+        metavar="LAYER", help="Field outlines (any vector file): one crop a field, mixed and uncertain ones named."
+    ),
 ]
-Dataset = Annotated[str, typer.Argument(help="The window dataset: a folder, or where it lies in a store.")]
+Dataset = Annotated[
+    str, typer.Argument(metavar="DATASET", help="The window dataset: a folder, or where it lies in a store.")
+]
 
 
 def _recipe_for(dataset: str) -> str:
@@ -71,7 +100,6 @@ def _recipe_for(dataset: str) -> str:
         return default_recipe(WindowDataset(files.read(dataset)).manifest.source)
 
 
-@app.command()
 def train_classifier(
     dataset: Dataset,
     out: Out,
@@ -85,15 +113,15 @@ def train_classifier(
     from exact_core.stages.lifecycle import open_stage
     from exact_core.stages.train_classifier import train_classifier as run_stage
 
+    need(dataset=dataset)
     config = config_of(recipe or _recipe_for(dataset), seed, changes)
     with open_stage("train_classifier", config, tracking=tracking) as tracker, stage_files(tracker) as files:
         run_stage(config, dataset=files.read(dataset), out=out, tracker=tracker)
 
 
-@app.command()
 def generate_masks(
     dataset: Dataset,
-    classifier: Annotated[str, typer.Argument(help="The classifier, as DATASET.")],
+    classifier: Annotated[str, typer.Argument(metavar="CLASSIFIER", help="The classifier, as DATASET.")],
     out: Out,
     recipe: Recipe = "",
     seed: Seed = None,
@@ -105,16 +133,18 @@ def generate_masks(
     from exact_core.stages.generate_masks import generate_masks as run_stage
     from exact_core.stages.lifecycle import open_stage
 
+    need(dataset=dataset, classifier=classifier)
     config = config_of(recipe or _recipe_for(dataset), seed, changes)
     with open_stage("generate_masks", config, tracking=tracking) as tracker, stage_files(tracker) as files:
         run_stage(config, dataset=files.read(dataset), classifier=files.read(classifier), out=out, tracker=tracker)
 
 
-@app.command()
 def train_segmenter(
     dataset: Dataset,
     out: Out,
-    masks: Annotated[str, typer.Option(help="The pseudo masks, as DATASET; without: dense labels.")] = "",
+    masks: Annotated[
+        str, typer.Option(metavar="MASKS", help="The pseudo masks, as DATASET; without: dense labels.")
+    ] = "",
     recipe: Recipe = "",
     seed: Seed = None,
     changes: Set = [],
@@ -125,6 +155,7 @@ def train_segmenter(
     from exact_core.stages.lifecycle import open_stage
     from exact_core.stages.train_segmenter import train_segmenter as run_stage
 
+    need(dataset=dataset, masks=masks)
     config = config_of(recipe or _recipe_for(dataset), seed, changes)
     with open_stage("train_segmenter", config, tracking=tracking) as tracker, stage_files(tracker) as files:
         run_stage(
@@ -132,24 +163,26 @@ def train_segmenter(
         )
 
 
-@app.command()
 def evaluate(
     dataset: Dataset,
-    segmenter: Annotated[str, typer.Argument(help="The segmenter, as DATASET.")],
+    segmenter: Annotated[str, typer.Argument(metavar="SEGMENTER", help="The segmenter, as DATASET.")],
     out: Out,
-    report: Annotated[Path, typer.Option(help="Report to write.")] = Path("report.html"),
-    classifier: Annotated[str, typer.Option(help="The classifier, as DATASET.")] = "",
-    masks: Annotated[str, typer.Option(help="The pseudo masks, as DATASET.")] = "",
+    report: Annotated[Path, typer.Option(metavar="FILE", help="Report to write.")] = Path("report.html"),
+    classifier: Annotated[str, typer.Option(metavar="CLASSIFIER", help="The classifier, as DATASET.")] = "",
+    masks: Annotated[str, typer.Option(metavar="MASKS", help="The pseudo masks, as DATASET.")] = "",
     recipe: Recipe = "",
     seed: Seed = None,
     changes: Set = [],
     tracking: Tracking = True,
+    force: Force = False,
 ) -> None:
     """Score map and masks, and write the report."""
     from exact_core.artifacts.stage_files import stage_files
     from exact_core.stages.evaluate import evaluate as run_stage
     from exact_core.stages.lifecycle import open_stage
 
+    check_output(report, suffixes=(".html",), force=force)
+    need(dataset=dataset, segmenter=segmenter, classifier=classifier, masks=masks)
     config = config_of(recipe or _recipe_for(dataset), seed, changes)
     with open_stage("evaluate", config, tracking=tracking) as tracker, stage_files(tracker) as files:
         run_stage(
@@ -164,13 +197,16 @@ def evaluate(
         )
 
 
-@app.command("map")
 def map_area(
-    source: Annotated[str, typer.Argument(help=f"The images to be mapped: {known_sources(images=True)}.")],
-    segmenter: Annotated[str, typer.Argument(help="The segmenter: a folder, or where it lies in a store.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help=f"The images to be mapped: {known_sources(images=True)}.")
+    ],
+    segmenter: Annotated[
+        str, typer.Argument(metavar="SEGMENTER", help="The segmenter: a folder, or where it lies in a store.")
+    ],
     out: Out,
-    season: Annotated[str, typer.Option(help="A year, or START/DAYS; default: what the source says.")] = "",
-    part: Annotated[str, typer.Option(help="I/N: only the I-th of N parts, for `exact join-map`.")] = "",
+    season: Season = "",
+    part: Annotated[str, typer.Option(metavar="I/N", help="I/N: only the I-th of N parts, for `exact join-map`.")] = "",
     outlines: Outlines = None,
     recipe: Recipe = "season",
     changes: Set = [],
@@ -181,9 +217,15 @@ def map_area(
     from exact_core.stages.lifecycle import open_stage
     from exact_core.stages.map_season import map_season as run_stage
 
-    config = config_of(recipe, None, changes)
     check_mapped(source)
-    with open_stage("map_season", config, tracking=tracking) as tracker, stage_files(tracker) as files:
+    check_there(source)
+    need(segmenter=segmenter)
+    config = config_of(recipe, None, changes)
+    with (
+        goes_on("finished rows are kept; the same command goes on after them"),
+        open_stage("map_season", config, tracking=tracking) as tracker,
+        stage_files(tracker) as files,
+    ):
         found = files.read(segmenter)
         run_stage(
             config,
@@ -195,9 +237,10 @@ def map_area(
             part=part,
             outlines=outlines,
         )
+    if not part:
+        _show_map(out)
 
 
-@app.command()
 def join_map(
     parts: Annotated[list[str], typer.Argument(metavar="PART...", help="Folders of `exact map --part`, or URIs.")],
     out: Out,
@@ -212,16 +255,24 @@ def join_map(
 
     with open_stage("join_map", resolve("season"), tracking=tracking) as tracker, stage_files(NoTracker()) as files:
         run_stage(parts=[files.read(each) for each in parts], out=out, tracker=tracker, outlines=outlines)
+    _show_map(out)
 
 
-@app.command()
+def _show_map(folder: Path) -> None:
+    from exact_core.map_statistics.area_table import map_summary
+
+    typer.echo(map_summary(folder))
+    typer.echo(f"map: {folder / 'class.tif'} (QGIS opens it with names and colours)")
+
+
 def run(
     workdir: Annotated[
-        Path | None, typer.Option(help="Folder for the results; default: one with the recipe's name, here.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Folder for the results; default: one here, named after source and time."),
     ] = None,
-    source: Annotated[str, typer.Option(help=f"{known_sources()}.")] = "synthetic",
+    source: Annotated[str, typer.Option(metavar="SOURCE", help=f"{known_sources()}.")] = "synthetic",
     recipe: Recipe = "",
-    season: Annotated[str, typer.Option(help="For a season source: a year, or START/DAYS.")] = "",
+    season: Season = "",
     seed: Seed = None,
     supervision: Annotated[
         Supervision, typer.Option(help="dense: learn from true masks, to compare.")
@@ -230,50 +281,59 @@ def run(
         bool, typer.Option("--containers", help="Run each stage in its container; wants Docker and `make images`.")
     ] = False,
     changes: Set = [],
+    force: Force = False,
 ) -> None:
     """Run the whole pipeline on this machine, through KFP's local runner."""
+    check_there(source)
     recipe = recipe or default_recipe(source)
     # Checked before anything starts: a misspelt key should not cost an ingest.
     config = config_of(recipe, seed, changes)
     try:
-        from exact_kubeflow.pipelines.local import run as run_here
+        from exact_kubeflow.pipelines.local import default_workdir, run as run_here
     except ImportError as error:
         raise ServiceError(f"{error}: `exact run` needs kfp: pip install 'exact-kubeflow[local,pipelines]'") from error
-    report = run_here(
-        workdir or Path(Path(recipe).stem),
-        source=source,
-        recipe=portable(recipe),
-        season=season,
-        seed=config.seed,
-        overrides=changes,
-        supervision=supervision.value,
-        in_containers=containers,
-    )
+    arguments: dict[str, Any] = {
+        "recipe": portable(recipe),
+        "source": source,
+        "season": season,
+        "seed": config.seed,
+        "overrides": from_here(changes),
+    }
+    given = workdir is not None
+    if workdir is None:
+        workdir = default_workdir(arguments, supervision.value)
+        typer.echo(f"results: {workdir}")
+    with goes_on(
+        f"what is trained is kept in {workdir}; the same command{'' if given else f' (or with --workdir {workdir})'} "
+        f"goes on after the last epoch"
+    ):
+        report = run_here(workdir, **arguments, supervision=supervision.value, in_containers=containers, force=force)
     typer.echo(f"report: {report}")
 
 
-@app.command()
 def compare(
     references: Annotated[
         list[str],
         typer.Argument(metavar="RUN_OR_MODEL...", help="MLflow runs by identity; models: NAME@ALIAS, NAME/VERSION."),
     ],
-    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("comparison.html"),
+    out: Annotated[Path, typer.Option(metavar="FILE", help="HTML file to write.")] = Path("comparison.html"),
+    force: Force = False,
 ) -> None:
     """Compare evaluated maps side by side, the first being the one that others are held against."""
     from exact_core.stages.compare import compare_runs
 
+    check_output(out, suffixes=(".html",), force=force)
     run = compare_runs(references, out=out)
     typer.echo(f"comparison: {out} (MLflow run {run})")
 
 
-@app.command()
 def doctor(
     require: Annotated[
-        list[str], typer.Option(help="A check that must not be left unset, as GPU or MLflow; may be repeated.")
+        list[str],
+        typer.Option(metavar="CHECK", help="A check that must not be left unset, as GPU or MLflow; may be repeated."),
     ] = [],
 ) -> None:
-    """Try what runs need on this machine: code, store, MLflow, GPU. Exit code 1 if something fails."""
+    """Try what runs need on this machine: code, folders, store, MLflow, GPU. Exit code 1 if something fails."""
     from exact_core.stages.preflight import checks
 
     found = checks()
@@ -282,13 +342,17 @@ def doctor(
         raise ConfigError(f"--require {', '.join(sorted(unknown))}: no such check; there are {known}")
     for check in found:
         typer.echo(f"{check.state:8} {check.name}: {check.detail}")
+    failed, unset = ([check.name for check in found if check.state == state] for state in ("failed", "not set"))
+    typer.echo(
+        (f"failed, and to be put right: {', '.join(failed)}" if failed else "nothing fails")
+        + (f"; missing, which some runs need: {', '.join(unset)}" if unset else "; nothing is missing")
+    )
     if any(check.state == "failed" or (check.state == "not set" and check.name in require) for check in found):
         raise typer.Exit(1)
 
 
-@app.command("config")
 def show_config(
-    recipe: Annotated[str, typer.Argument(help=f"One of {', '.join(RECIPES)}, or a file (.yaml).")],
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help=f"One of {', '.join(RECIPES)}, or a file (.yaml).")],
     explain: Annotated[bool, typer.Option("--explain", help="With what each setting means.")] = False,
     seed: Seed = None,
     changes: Set = [],
@@ -303,15 +367,49 @@ def show_config(
         typer.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
 
-@app.command()
 def version() -> None:
     """Print the version."""
     typer.echo(__version__)
 
 
+def _grouped() -> None:
+    """The commands in the order of a first use."""
+    for command, group, name in (
+        (run, START, "run"),
+        (fetch_cli.fetch, START, "fetch"),
+        (inspect_cli.inspect, START, "inspect"),
+        (map_area, START, "map"),
+        (join_map, START, "join-map"),
+        (areas_cli.areas, MAPS, "areas"),
+        (areas_cli.sample, MAPS, "sample"),
+        (areas_cli.parcels, MAPS, "parcels"),
+        (compare, MODELS, "compare"),
+        (transfer_cli.transfer, MODELS, "transfer"),
+        (transfer_cli.leave_out, MODELS, "leave-one-season-out"),
+        (train_classifier, STAGES, "train-classifier"),
+        (generate_masks, STAGES, "generate-masks"),
+        (train_segmenter, STAGES, "train-segmenter"),
+        (evaluate, STAGES, "evaluate"),
+        (cluster_cli.upload, CLUSTER, "upload"),
+        (cluster_cli.submit, CLUSTER, "submit"),
+        (cluster_cli.follow, CLUSTER, "follow"),
+        (doctor, HERE, "doctor"),
+        (show_config, HERE, "config"),
+        (version, HERE, "version"),
+    ):
+        app.command(name, rich_help_panel=group)(command)
+    app.add_typer(ingest_cli.ingest_app(SOURCES), name="ingest", rich_help_panel=STAGES)
+    app.add_typer(cluster_cli.schedule_app, name="schedule", rich_help_panel=CLUSTER)
+    app.add_typer(store_app, name="store", rich_help_panel=CLUSTER)
+
+
+_grouped()
+
+
 def main() -> None:
     """Entry point: an ExactError or a file that cannot be used becomes a line on stderr, exit code 1."""
     try:
+        load_environment()
         app()
     except (ExactError, OSError) as error:
         sys.stderr.write(f"exact: {error}\n")

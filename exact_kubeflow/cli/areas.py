@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from exact_core.errors import ConfigError
+from exact_core.files import check_output
+from exact_kubeflow.cli.options import Force
 
 __all__ = ["areas", "parcels", "sample"]
 
@@ -18,21 +20,30 @@ def areas(
     folder: Map,
     reference: Annotated[
         Path | None,
-        typer.Option(help="Places with their true class: .csv or any point layer, as `exact sample` writes."),
+        typer.Option(
+            metavar="FILE", help="Places with their true class: .csv or any point layer, as `exact sample` writes."
+        ),
     ] = None,
-    design: Annotated[str, typer.Option(help="How the places were chosen: simple or stratified.")] = "",
-    confidence: Annotated[float, typer.Option(help="Of the intervals.")] = 0.95,
-    out: Annotated[Path | None, typer.Option(help="File to write: .json, or .csv with a row a class.")] = None,
+    design: Annotated[
+        str, typer.Option(metavar="DESIGN", help="How the places were chosen: simple or stratified.")
+    ] = "",
+    confidence: Annotated[float, typer.Option(metavar="SHARE", help="Of the intervals.")] = 0.95,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File to write: .json, or .csv with a row a class.")
+    ] = None,
+    force: Force = False,
 ) -> None:
     """Areas of a map's classes: by counting pixels, and estimated with errors from a probability sample."""
+    from exact_core.data.vectors import split_layer
     from exact_core.files import publish_text
     from exact_core.map_statistics import area_table
     from exact_core.map_statistics.areas import estimate_areas
     from exact_core.map_statistics.map_folder import open_map
     from exact_core.map_statistics.reference_points import DESIGNS, read_sample
 
-    if out is not None and out.suffix.lower() not in (".json", ".csv"):
-        raise ConfigError(f"{out}: expected a name that ends in .json or .csv")
+    if out is not None:
+        inputs = [folder] if reference is None else [folder, split_layer(reference)[0]]
+        check_output(out, suffixes=(".json", ".csv"), inputs=inputs, force=force)
     if reference is not None and not design:
         raise ConfigError(
             f"--reference {reference}: say how the places were chosen, --design {' or --design '.join(DESIGNS)}; "
@@ -54,15 +65,25 @@ def areas(
 
 def sample(
     folder: Map,
-    out: Annotated[Path, typer.Option(help="File to write: .geojson or .gpkg, with a .csv beside it, or .csv.")],
-    standard_error: Annotated[float, typer.Option(help="Target for overall accuracy; decides how many.")] = 0.01,
-    accuracy: Annotated[float, typer.Option(help="User's accuracy that is expected of a class.")] = 0.8,
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="File to write: .geojson or .gpkg, with a .csv beside it, or .csv.")
+    ],
+    standard_error: Annotated[
+        float, typer.Option(metavar="SHARE", help="Target for overall accuracy; decides how many.")
+    ] = 0.01,
+    accuracy: Annotated[
+        float, typer.Option(metavar="SHARE", help="User's accuracy that is expected of a class.")
+    ] = 0.8,
     expected: Annotated[
         list[str], typer.Option(metavar="CLASS=VALUE", help="The same for one class; may be repeated.")
     ] = [],
-    minimum: Annotated[int, typer.Option(help="Fewest samples of a class.")] = 50,
-    size: Annotated[int | None, typer.Option(help="Number of samples, in the place of --standard-error.")] = None,
+    minimum: Annotated[int, typer.Option(metavar="N", help="Fewest samples of a class.")] = 50,
+    size: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Number of samples, in the place of --standard-error; --minimum gives way."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same places.")] = 0,
+    force: Force = False,
 ) -> None:
     """Draw places to visit: a random sample of a map, stratified by its classes."""
     from exact_core.map_statistics.map_folder import open_map
@@ -71,23 +92,33 @@ def sample(
         check_out,
         draw,
         expected_accuracies,
+        expected_error,
+        fitting_minimum,
         sample_size,
         write_sample,
     )
 
-    check_out(out)
+    check_out(out, force=force)
     crop_map = open_map(folder)
     counts = crop_map.count()
+    pixels = {name: int(count) for name, count in zip(crop_map.classes, counts, strict=False)}
+    guesses = expected_accuracies(expected, crop_map.classes, otherwise=accuracy)
     if size is None:
-        pixels = {name: int(count) for name, count in zip(crop_map.classes, counts, strict=False)}
-        guesses = expected_accuracies(expected, crop_map.classes, otherwise=accuracy)
         size = sample_size(pixels, guesses, standard_error=standard_error)
+    else:
+        minimum = fitting_minimum(counts, crop_map.classes, size=size, minimum=minimum)
     allocations = allocate(counts, crop_map.classes, size=size, minimum=minimum)
-    files = write_sample(draw(crop_map, allocations, seed=seed), out)
+    files = write_sample(draw(crop_map, allocations, seed=seed), out, force=force)
     width = max(len(each.name) for each in allocations)
     for each in allocations:
         typer.echo(f"{each.name:{width}}  {each.samples:7} of {each.pixels} pixels")
     total = sum(each.samples for each in allocations)
+    error = expected_error(allocations, guesses)
+    if error > 0:
+        half = sample_size(pixels, guesses, standard_error=error / 2)
+        typer.echo(
+            f"expected standard error of overall accuracy: {100 * error:.2f} %; half takes about {half:,} places"
+        )
     typer.echo(
         f"{total} places in {', '.join(map(str, files))}; fill in `reference`, then: exact areas {folder} --design "
         f"stratified --reference {out}"
@@ -97,14 +128,17 @@ def sample(
 def parcels(
     folder: Map,
     layer: Annotated[Path, typer.Argument(metavar="LAYER", help="Parcels: any vector file that GDAL reads.")],
-    out: Annotated[Path, typer.Option(help="GeoParquet file to write.")] = Path("parcels.parquet"),
+    out: Annotated[Path, typer.Option(metavar="FILE", help="File to write: .parquet (GeoParquet) or .gpkg.")] = Path(
+        "parcels.parquet"
+    ),
     attribute: Annotated[list[str], typer.Option(help="Attribute to take along; may be repeated.")] = [],
+    force: Force = False,
 ) -> None:
     """Majority class, its share, coverage and confidence of each parcel."""
     from exact_core.map_statistics.map_folder import open_map
     from exact_core.map_statistics.parcels import summarise_parcels
 
-    summary = summarise_parcels(open_map(folder), layer, out, attributes=tuple(attribute))
+    summary = summarise_parcels(open_map(folder), layer, out, attributes=tuple(attribute), force=force)
     for name, count in summary.majority.most_common():
         typer.echo(f"{count:9} {name}")
     for note in summary.notes():

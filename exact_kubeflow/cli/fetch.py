@@ -10,6 +10,7 @@ import typer
 from tqdm import tqdm
 
 from exact_core.config import SeasonConfig
+from exact_kubeflow.cli.options import goes_on
 
 __all__ = ["fetch"]
 
@@ -52,7 +53,7 @@ def fetch(
     from exact_core.data.stac.search import Wanted, open_source
     from exact_core.data.stac.web import Web
     from exact_core.errors import ConfigError
-    from exact_core.stages.fetch import presign
+    from exact_core.storage.presign import presigned
 
     if end < start:
         raise ConfigError(f"--end {end:%Y-%m-%d} is before --start {start:%Y-%m-%d}")
@@ -60,9 +61,12 @@ def fetch(
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"--bands {bands!r}: expected names of bands, each once, as B02,B03,B04,B08")
     wanted = Wanted(area_of(bbox=bbox, file=area), start.date(), end.date(), max_cloud)
-    source = open_source(Web(url, token_hosts=token_host, sign=sign, s3=presign), url, collection)
+    source = open_source(Web(url, token_hosts=token_host, sign=sign, s3=presigned), url, collection)
     asked = Fetch(source, wanted, names, crs=crs, skip=frozenset(skip), workers=workers, missing=missing)
-    with tqdm(desc="fetch", unit="file", disable=None) as bar:
+    with (
+        goes_on("what was read is kept; the same command reads the rest"),
+        tqdm(desc="fetch", unit="file", disable=None) as bar,
+    ):
 
         def update(count: int) -> None:
             bar.update(count)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from exact_core.data.sources import Source
+from exact_core.data.sources import Source, check_there
 from exact_kubeflow.cli.options import Out, Recipe, Season, Seed, Set, Tracking, config_of
 
 __all__ = ["ingest_app"]
@@ -41,8 +41,9 @@ def _command(source: Source) -> Callable[..., None]:
         from exact_core.stages.ingest import ingest
         from exact_core.stages.lifecycle import open_stage
 
-        config = config_of(recipe, seed, changes)
         text = f"{source.name}:{place}" if source.place else source.name
+        check_there(text)
+        config = config_of(recipe, seed, changes)
         with open_stage("ingest", config, tracking=tracking) as tracker:
             ingest(config, source=text, season=season, out=out, tracker=tracker)
 

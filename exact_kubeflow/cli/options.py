@@ -2,31 +2,86 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from exact_core.config import RunConfig
+from exact_core.errors import ConfigError
 from exact_core.recipes import RECIPES, resolve
 
-__all__ = ["Out", "Recipe", "Season", "Seed", "Set", "Tracking", "config_of"]
+__all__ = ["Force", "Out", "Recipe", "Season", "Seed", "Set", "Tracking", "config_of", "from_here", "goes_on", "need"]
 
-Out = Annotated[Path, typer.Argument(help="Folder to write; refused if it holds a finished result.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there under that name.")]
+Out = Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; refused if it holds a finished result.")]
 Recipe = Annotated[
     str,
     typer.Option(
-        help=f"One of {', '.join(RECIPES)}, or a file (.yaml), saved or of some keys; default: what fits the data."
+        metavar="RECIPE",
+        help=f"One of {', '.join(RECIPES)}, or a file (.yaml), saved or of some keys; default: what fits the data.",
     ),
 ]
-Season = Annotated[str, typer.Option(help="A year, or START/DAYS; default: what the source says.")]
-Seed = Annotated[
-    int | None, typer.Option(min=0, help="Seed of generation, initialisation, order and augmentation; default 0.")
+Season = Annotated[
+    str, typer.Option(metavar="YEAR|START/DAYS", help="As 2021 or 2021-09-01/300; default: what the source says.")
 ]
-Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated.")]
+Seed = Annotated[
+    int | None,
+    typer.Option(min=0, metavar="N", help="Seed of generation, initialisation, order and augmentation; default 0."),
+]
+Set = Annotated[
+    list[str],
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change a setting; may be repeated. Paths are those of the current folder."
+    ),
+]
 Tracking = Annotated[bool, typer.Option("--tracking/--no-tracking", help="Record the run in MLflow.")]
+
+PATHS = ("data.season.labels",)
+"""Settings that name a file."""
 
 
 def config_of(recipe: str, seed: int | None, changes: list[str]) -> RunConfig:
     """A recipe by name, or a file with its own seed unless another is given."""
-    return resolve(recipe, seed=seed, overrides=changes)
+    return resolve(recipe, seed=seed, overrides=from_here(changes))
+
+
+def from_here(changes: list[str]) -> list[str]:
+    """Settings of the command line, paths of the current folder among them made absolute.
+
+    A path that is not there stays as it is: it may be one in the season's folder.
+    """
+    found = []
+    for change in changes:
+        key, equals, value = change.partition("=")
+        here = Path(value.partition("|")[0])
+        named = equals and key.strip() in PATHS and value and "://" not in value and not here.is_absolute()
+        found.append(f"{key}={here.absolute()}{value[len(str(here)) :]}" if named and here.is_file() else change)
+    return found
+
+
+@contextmanager
+def goes_on(how: str) -> Iterator[None]:
+    """Say, when a person stops a command by Ctrl-C, how to go on; exit code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"\nstopped: {how}", err=True)
+        raise typer.Exit(130) from None
+
+
+def need(**places: str) -> None:
+    """Refuse folders that are to be read and are not there, all at once; places in a store are looked at later.
+
+    Raises:
+        ConfigError: which are missing.
+    """
+    missing = [
+        f"{name.upper()} {place}"
+        for name, place in places.items()
+        if place and "://" not in place and not Path(place).exists()
+    ]
+    if missing:
+        raise ConfigError(f"not there: {', '.join(missing)}; name what an earlier command wrote")

@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
-from exact_core.data.sources import default_recipe, is_source, known_sources
+from exact_core.data.sources import check_there, default_recipe, is_source, known_sources
 from exact_core.errors import ConfigError
+from exact_core.files import check_output
 from exact_core.recipes import RECIPES, resolve
+from exact_kubeflow.cli.options import Force, Season, Set, from_here
 
 __all__ = ["inspect"]
 
@@ -21,18 +23,24 @@ def inspect(
             metavar="DATASET|SOURCE", help=f"A dataset: folder or place in a store; or a source: {known_sources()}."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("preview.html"),
+    out: Annotated[Path, typer.Option(metavar="FILE", help="HTML file to write.")] = Path("preview.html"),
     model: Annotated[
-        str, typer.Option(help="Segmenter whose training the bands are held against: folder or place in a store.")
+        str,
+        typer.Option(
+            metavar="SEGMENTER", help="Segmenter whose training the bands are held against: folder or place in a store."
+        ),
     ] = "",
-    season: Annotated[str, typer.Option(help="For a season source: a year, or START/DAYS.")] = "",
+    season: Season = "",
     recipe: Annotated[
-        str, typer.Option(help=f"For a source, one of {', '.join(RECIPES)}, or a file (.yaml); default: what fits it.")
+        str,
+        typer.Option(
+            metavar="RECIPE",
+            help=f"For a source, one of {', '.join(RECIPES)}, or a file (.yaml); default: what fits it.",
+        ),
     ] = "",
-    seed: Annotated[int, typer.Option(min=0, help="Draws what is shown, and generated data.")] = 0,
-    changes: Annotated[
-        list[str], typer.Option("--set", metavar="KEY=VALUE", help="For a source, change a setting; may be repeated.")
-    ] = [],
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Draws what is shown, and generated data.")] = 0,
+    changes: Set = [],
+    force: Force = False,
 ) -> None:
     """Look at data before training: place, dates, bands against training, tags, windows over time, on one page."""
     from exact_core.artifacts.stage_files import stage_files
@@ -40,10 +48,13 @@ def inspect(
     from exact_core.stages.preview import inspect as write_page
     from exact_core.tracking.runs import NoTracker
 
+    check_output(out, suffixes=(".html",), force=force)
     source = is_source(what)
+    if source:
+        check_there(what)
     if not source and (recipe or changes):
         raise ConfigError(f"{what}: a dataset is shown as it was ingested; --recipe and --set are for sources")
-    config = resolve(recipe or (default_recipe(what) if source else "season"), seed=seed, overrides=changes)
+    config = resolve(recipe or (default_recipe(what) if source else "season"), seed=seed, overrides=from_here(changes))
     with stage_files(NoTracker()) as files:
         preview = write_page(
             config,

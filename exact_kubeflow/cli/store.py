@@ -10,8 +10,10 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
+from exact_core.files import check_output
 from exact_core.stages.stage import manifests
 from exact_core.storage import Progress, fetch_folder, manifest_of, publish_folder, read_pointer
+from exact_kubeflow.cli.options import Force
 
 __all__ = ["store_app"]
 
@@ -38,8 +40,11 @@ def put(
     uri: Annotated[str, typer.Argument(help="s3://bucket/prefix, file:///folder or a path.")],
     manifest: Annotated[str, typer.Option(help="File that makes the folder complete; default: that of our own.")] = "",
     pointer: Annotated[Path | None, typer.Option(help="Also write the pointer to this file.")] = None,
+    force: Force = False,
 ) -> None:
     """Publish a folder and print the URI of its pointer; what the store has already is not sent again."""
+    if pointer is not None:
+        check_output(pointer, inputs=[folder], force=force)
     name = manifest or manifest_of(folder, manifests())
     total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     with _bar("put", total) as progress:

@@ -7,31 +7,32 @@ from typing import Annotated
 
 import typer
 
-from exact_core.data.sources import known_sources
-from exact_core.recipes import RECIPES
-from exact_kubeflow.cli.options import Set, Tracking, config_of
+from exact_core.data.sources import check_there, known_sources
+from exact_kubeflow.cli.options import Recipe, Season, Set, Tracking, config_of, need
 
-__all__ = ["register"]
-
-Recipe = Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}, or a saved configuration (.yaml).")]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to `exact`."""
-    app.command()(transfer)
-    app.command("leave-one-season-out")(leave_out)
+__all__ = ["leave_out", "transfer"]
 
 
 def transfer(
     source: Annotated[
-        str, typer.Argument(help=f"The new season: {known_sources(images=True)}; or a window dataset of it.")
+        str,
+        typer.Argument(
+            metavar="SOURCE", help=f"The new season: {known_sources(images=True)}; or a window dataset of it."
+        ),
     ],
     dataset: Annotated[
-        str, typer.Argument(help="The training dataset; default: the sample of it that the segmenter carries.")
+        str,
+        typer.Argument(
+            metavar="DATASET", help="The training dataset; default: the sample of it that the segmenter carries."
+        ),
     ] = "",
-    segmenter: Annotated[str, typer.Option(help="The segmenter; default: classes are told by tags.")] = "",
-    out: Annotated[Path, typer.Option(help="Folder for report.html and transfer.json.")] = Path("transfer"),
-    season: Annotated[str, typer.Option(help="A year, or START/DAYS; default: what the source says.")] = "",
+    segmenter: Annotated[
+        str, typer.Option(metavar="SEGMENTER", help="The segmenter; default: classes are told by tags.")
+    ] = "",
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for report.html and transfer.json.")] = Path(
+        "transfer"
+    ),
+    season: Season = "",
     recipe: Recipe = "season",
     changes: Set = [],
     tracking: Tracking = True,
@@ -41,6 +42,9 @@ def transfer(
     from exact_core.stages.lifecycle import open_stage
     from exact_core.stages.transfer_report import transfer_report
 
+    if not (Path(source) / "dataset.json").is_file():
+        check_there(source)
+    need(segmenter=segmenter, dataset=dataset)
     config = config_of(recipe, None, changes)
     with open_stage("transfer_report", config, tracking=tracking) as tracker, stage_files(tracker) as files:
         transfer_report(
@@ -56,8 +60,12 @@ def transfer(
 
 
 def leave_out(
-    datasets: Annotated[list[Path], typer.Argument(help="Window datasets, one a season; two or more.")],
-    out: Annotated[Path, typer.Option(help="Folder for the models, their evaluations and the table.")],
+    datasets: Annotated[
+        list[Path], typer.Argument(metavar="DATASET...", help="Window datasets, one a season; two or more.")
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Folder for the models, their evaluations and the table.")
+    ],
     dense: Annotated[bool, typer.Option("--dense", help="Learn from dense labels instead of tags.")] = False,
     recipe: Recipe = "season",
     changes: Set = [],
@@ -68,6 +76,7 @@ def leave_out(
     from exact_core.stages.lifecycle import open_stage
     from exact_core.stages.season_table import table
 
+    need(**{f"dataset {number}": str(folder) for number, folder in enumerate(datasets, 1)})
     config = config_of(recipe, None, changes)
     with open_stage("leave_season_out", config, tracking=tracking) as tracker:
         leave_each_season_out(config, datasets=datasets, dense=dense, out=out, tracker=tracker)

@@ -1,10 +1,13 @@
 """The commands as a person types them."""
 
+import os
+import signal
 import subprocess
 import sys
 
 import pytest
 import yaml
+from mlflow import MlflowClient
 
 from exact_core import __version__
 from tests.conftest import TINY
@@ -29,6 +32,89 @@ def test_help_names_the_commands():
     for command in ("ingest", "train-classifier", "generate-masks", "train-segmenter", "evaluate", "run", "config"):
         assert command in said.stdout
     assert exact("version").stdout.strip() == __version__
+
+
+def test_help_is_grouped_and_short_options_answer():
+    said = exact("-h").stdout
+    groups = ["From data to a map", "What a map says", "Models and seasons", "Single stages", "On a cluster"]
+    places = [said.index(group) for group in groups]
+    assert places == sorted(places)
+    assert said.index("From data") < said.index("│ run ") < said.index("│ inspect ") < said.index("What a map says")
+    assert "--install-completion" in said
+    assert exact("--version").stdout.strip() == __version__
+    shown = exact("map", "-h").stdout
+    assert "SOURCE SEGMENTER OUT" in shown
+    assert "YEAR|START/DAYS" in shown
+
+
+def test_what_is_missing_is_named_at_once(tmp_path):
+    done = exact("evaluate", "d", "s", "e", "--classifier", "c", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == "exact: not there: DATASET d, SEGMENTER s, CLASSIFIER c; name what an earlier command wrote\n"
+
+
+def test_a_path_of_a_setting_is_one_of_the_current_folder(tmp_path):
+    write_season(tmp_path / "s")
+    (tmp_path / "s/labels/crop_type.tif").rename(tmp_path / "mine.tif")
+    options = ["--no-tracking", "--set", "data.season.labels=mine.tif"]
+    done = exact("ingest", "season", "s", "d", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"labels are those of {tmp_path}/mine.tif" in done.stdout
+
+
+def test_a_value_of_another_type_is_shown_a_right_one():
+    said = exact("config", "demo", "--set", "classifier.training.epochs=many").stderr
+    assert "classifier.training.epochs = 'many': Input should be a valid integer" in said
+    assert "; for example classifier.training.epochs=" in said
+
+
+def test_a_mistyped_source_is_refused_before_anything_starts(tmp_path):
+    """Without kfp, torch or MLflow having been imported, and without a folder or a tracking file."""
+    (tmp_path / "flanders").mkdir()
+    code = (
+        "import sys\nfrom exact_kubeflow.cli.app import main\ntry:\n    main()\nfinally:\n"
+        "    print({'kfp', 'torch', 'mlflow', 'rasterio', 'numpy'} & set(sys.modules))"
+    )
+    arguments = ["run", "--source", "flanders"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 1
+    assert done.stderr.endswith("; did you mean season:flanders?\n")
+    assert done.stdout == "set()\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["flanders"]
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path):
+    command = [sys.executable, "-c", "from exact_kubeflow.cli.app import main; main()", "run", "--workdir", "w"]
+    long = [*SETTINGS, "--set", "classifier.training.epochs=4000"]
+    process = subprocess.Popen(
+        [*command, *long],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert any("epoch" in line for line in process.stdout)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert said.endswith("stopped: what is trained is kept in w; the same command goes on after the last epoch\n")
+    assert (tmp_path / "w/.state/run.json").is_file()
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("exact").experiment_id])
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert parent.info.status == "KILLED"
+    assert not [run for run in runs if run.info.status in ("RUNNING", "FAILED")]
+
+
+def test_doctor_says_what_is_missing(tmp_path):
+    said = exact("doctor", cwd=tmp_path)
+    assert said.returncode == 0, said.stdout
+    assert f"ok       current folder: {tmp_path} can be written" in said.stdout
+    assert "ok       cache: " in said.stdout
+    assert said.stdout.splitlines()[-1].startswith("nothing fails; missing, which some runs need: object store")
 
 
 def test_the_old_address_of_the_command_line_still_answers():

@@ -92,7 +92,9 @@ def test_from_a_map_to_a_campaign_to_areas_with_errors(exact, folder, tmp_path):
     assert float(table["wheat"]["producers_accuracy"]) == 1
     code, _, complaint = exact("sample", folder, "--out", out)
     assert code == 1
-    assert "its references would be lost" in complaint
+    assert f"{out}: is there already; choose another name, or replace it by --force" in complaint
+    # The table beside it holds what was filled in, too.
+    assert exact("sample", folder, "--out", out.with_suffix(".gpkg"))[0] == 1
 
 
 def test_hectares_follow_the_size_of_a_pixel(exact, tmp_path):
@@ -142,6 +144,44 @@ def test_parcels(exact, folder, tmp_path):
     table = pq.read_table(tmp_path / "p.parquet").to_pydict()
     assert table["majority"] == ["wheat"]
     assert table["owner"] == ["x"]
+    assert exact("parcels", folder, tmp_path / "a.gpkg", "--out", tmp_path / "p.gpkg", "--attribute", "owner")[0] == 0
+    info = pyogrio.read_info(tmp_path / "p.gpkg")
+    assert (info["driver"], info["layer_name"], info["features"], info["crs"]) == ("GPKG", "parcels", 1, "EPSG:32631")
+    _, found = pyogrio.read_arrow(tmp_path / "p.gpkg", columns=["majority", "owner", "pixels"])
+    assert found.select(["majority", "owner", "pixels"]).to_pylist() == [
+        {"majority": "wheat", "owner": "x", "pixels": pytest.approx(table["pixels"][0])}
+    ]
+
+
+def test_nothing_is_written_over_what_is_there(exact, folder, tmp_path):
+    """Neither an input, even by force; nor what another command made, but by force."""
+    layer = tmp_path / "fields.gpkg"
+    pyogrio.raw.write(
+        layer,
+        geometry=shapely.to_wkb([shapely.box(500_000, 5_599_700, 500_100, 5_599_800)]),
+        field_data=[],
+        fields=[],
+        geometry_type="Polygon",
+        crs="EPSG:32631",
+    )
+    before = layer.read_bytes()
+    for more in ([], ["--force"]):
+        code, _, complaint = exact("parcels", folder, f"{layer}|layername=fields", "--out", layer, *more)
+        assert (code, complaint.strip()) == (
+            1,
+            f"exact: {layer}: is read by this command, and would be lost; choose another name",
+        )
+        assert layer.read_bytes() == before
+    code, _, complaint = exact("areas", folder, "--out", folder / "map.json", "--force")
+    assert code == 1
+    assert "is read by this command" in complaint
+    mine = tmp_path / "mine.gpkg"
+    mine.write_text("mine")
+    assert "is there already" in exact("parcels", folder, layer, "--out", mine)[2]
+    assert mine.read_text() == "mine"
+    assert exact("parcels", folder, layer, "--out", mine, "--force")[0] == 0
+    assert pyogrio.read_info(mine)["features"] == 1
+    assert "ends in .parquet or .gpkg" in exact("parcels", folder, layer, "--out", tmp_path / "a.shp")[2]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from exact_core.data.sources import (
     Source,
     absolute_source,
     check_mapped,
+    check_there,
     default_recipe,
     is_source,
     known_sources,
@@ -144,6 +145,36 @@ def test_what_is_no_source_names_those_there_are(text):
     with pytest.raises(ConfigError, match=f"unknown source {text!r}; expected {known_sources()}"):
         parse_source(text)
     assert not is_source(text) or text == "season:"
+
+
+def test_the_nearest_right_form_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("flanders/labels", "pastis_r", "germany_240", "made"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "pastis_r/metadata.geojson").touch()
+    (tmp_path / "germany_240/geotransforms.csv").touch()
+    (tmp_path / "made/dataset.json").touch()
+    for text, meant in (
+        ("flanders", "did you mean season:flanders?"),
+        ("flandres", "did you mean season:flanders?"),
+        ("seson:flanders", "did you mean season:flanders?"),
+        ("pastis_r", "did you mean pastis:pastis_r?"),
+        ("germany_240", "did you mean germany:germany_240?"),
+        ("synthetic:", "did you mean synthetic?"),
+        ("pastis", "did you mean pastis:PATH?"),
+        ("https://a.example/v1", "did you mean stac:https://a.example/v1?"),
+        ("s3://bucket/a", "did you mean season:s3://bucket/a?"),
+        ("made", "made is a window dataset, which was ingested already"),
+    ):
+        with pytest.raises(ConfigError, match="unknown source") as caught:
+            check_there(text)
+        assert str(caught.value).endswith(f"; {meant}")
+    check_there("season:flanders")
+    check_there("synthetic")
+    with pytest.raises(ConfigError, match=r"'season:flandres': no such folder; did you mean season:flanders\? \("):
+        check_there("season:flandres")
+    with pytest.raises(ConfigError, match=r"'pastis:/no/where': no such folder; give its path \(Folder with metadata"):
+        check_there("pastis:/no/where")
 
 
 def test_paths_are_made_absolute_and_nothing_else_is(tmp_path, monkeypatch):

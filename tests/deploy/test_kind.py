@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
-
-import pytest
-from exact_kubeflow.pipelines.compile import PIPELINES
-from exact_kubeflow.pipelines.steps import LEAST_CPU
+from exact_kubeflow.pipelines.steps import LEAST_CPU, SMALL_MEMORY
 
 from exact_core.recipes import resolve
 from exact_core.stages.preflight import training_size
 from exact_core.stages.sizing import read_resources, sized
 from tests.deploy import rules
-from tests.deploy.conftest import DEPLOY, deployment
-from tests.pipelines.compiled import compile_with, load
+from tests.deploy.conftest import deployment
 
-SETTINGS = DEPLOY / "overlays" / "kind" / "steps.yaml"
 MIB = 2**20
 CORES, MEMORY = 4.0, 8 * 1024 * MIB
 KFP = {
@@ -38,24 +32,6 @@ KUBERNETES = {
     "kindnet": (0.1, 50),
 }
 """Requests of what kubeadm and kind put on the one node."""
-SIDE_BY_SIDE = ({"evaluate", "transfer-report"}, {"map-season", "join-map"})
-"""Steps of the two branches after training; everything else comes one after another."""
-
-
-@pytest.fixture(scope="module")
-def steps(tmp_path_factory):
-    """Pipeline -> step -> cores and bytes, as compiled with the settings of the overlay."""
-    folder = tmp_path_factory.mktemp("compiled")
-    compile_with(SETTINGS, folder)
-    found = {}
-    for name in PIPELINES:
-        found[name] = {}
-        for step, (_, container, kubernetes) in load(folder / name).items():
-            resources = container["resources"]
-            assert "accelerator" not in resources, step
-            assert not kubernetes.get("nodeSelector"), step
-            found[name][step] = (cores(resources["resourceCpuRequest"]), size(resources["resourceMemoryLimit"]))
-    return found
 
 
 def cores(text: str) -> float:
@@ -80,28 +56,11 @@ def room() -> tuple[float, int]:
     return CORES - sum(number for number, _ in taken), MEMORY - sum(taken_bytes for _, taken_bytes in taken)
 
 
-def test_every_step_fits_beside_kfp_and_the_services(steps):
-    free_cores, free_memory = room()
-    for name, of in steps.items():
-        for step, (wanted_cores, wanted_memory) in of.items():
-            assert wanted_cores <= free_cores, (name, step)
-            assert wanted_memory <= free_memory, (name, step)
-
-
-def test_steps_that_run_side_by_side_fit_too(steps):
-    free_cores, free_memory = room()
-    for of in steps.values():
-        for one, other in itertools.product(*SIDE_BY_SIDE):
-            if one in of and other in of:
-                assert of[one][0] + of[other][0] <= free_cores, (one, other)
-                assert of[one][1] + of[other][1] <= free_memory, (one, other)
-
-
-def test_without_the_settings_the_demo_fits_too():
-    """What the first step asks for where nobody says anything, of the recipe that fits a laptop."""
+def test_every_step_of_the_demo_fits_beside_kfp_and_the_services():
+    """What steps ask for where nobody says anything, of the recipe that fits a laptop."""
     sizes = sized(read_resources({}), training=training_size(resolve("demo"), source="synthetic", season=""))
     free_cores, free_memory = room()
-    assert size(sizes.memory) <= free_memory
-    assert size(sizes.data_memory) <= free_memory
+    for memory in (sizes.memory, sizes.data_memory, SMALL_MEMORY):
+        assert size(memory) <= free_memory
     assert cores(LEAST_CPU) <= free_cores
     assert not sizes.gpus

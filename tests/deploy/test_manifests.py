@@ -305,8 +305,8 @@ def test_the_patch_for_retries_reaches_the_api_server_and_keeps_what_it_had(tmp_
 
 def test_secrets_that_pipelines_name(deployed):
     s3 = secret_values(deployed, "kubeflow", "exact-s3")
-    # Of keys that last, without an authority of its own.
-    assert set(s3) == set(STORE_KEYS) - {"AWS_SESSION_TOKEN", "AWS_CA_BUNDLE"}
+    # Of keys that last, on a cluster without proxies or authorities of its own.
+    assert set(s3) == set(STORE_KEYS) - {"AWS_SESSION_TOKEN", "EXACT_ENVIRONMENT"}
     assert s3 == secret_values(deployed, "exact", "exact-s3")
     assert set(secret_values(deployed, "kubeflow", "exact-mlflow")) == {"MLFLOW_TRACKING_URI"}
 

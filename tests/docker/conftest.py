@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import docker
@@ -17,6 +18,7 @@ from tests.services.servers import ACCESS_KEY, SECRET_KEY, JuiceFS, Mlflow, Seaw
 from tests.skipping import skip
 
 USER = 1000
+EXACT = [sys.executable, "-c", "from exact_kubeflow.cli.app import main; main()"]
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from exact_core.errors import ConfigError, DataError
 from exact_core.map_statistics.areas import ProbabilitySample, estimate_areas
@@ -119,8 +120,11 @@ def test_one_stratum_is_a_simple_random_sample():
     assert found.classes[1].producers.value == pytest.approx(1)
     assert found.overall.value == pytest.approx(0.9)
     low, high = found.overall.low, found.overall.high
-    assert low == pytest.approx(0.9 - 1.959964 * math.sqrt(0.9 * 0.9 * 0.1 / 9))
-    assert high == 1
+    # Wilson's interval of 9 of 10; nine tenths of the map are not in the sample, and a variance has n - 1 below it.
+    n, z = 0.9 * 0.1 / (0.9 * 0.9 * 0.1 / 9), 1.959964
+    middle, reach = 0.9 + z**2 / (2 * n), z * math.sqrt(0.9 * 0.1 / n + z**2 / (4 * n**2))
+    assert low == pytest.approx((middle - reach) / (1 + z**2 / n))
+    assert high == pytest.approx((middle + reach) / (1 + z**2 / n))
     wider = estimate_areas(given, ("background", "maize"), confidence=0.99)
     assert wider.overall.low < low
 
@@ -169,6 +173,36 @@ def test_simulation():
         assert abs(np.mean(values[name]) - true) < 4 * spread / math.sqrt(rounds) + 0.02 * spread, name
         assert np.mean(errors[name]) == pytest.approx(spread, rel=0.08), name
         assert 0.93 < np.mean(inside[name]) < 0.97, name
+
+
+@pytest.mark.parametrize(("count", "true"), [(20, 0.95), (30, 0.02), (50, 0.9)])
+def test_intervals_of_few_samples_hold_what_they_say(count, true):
+    """By the binomial itself, not by simulation: normal intervals hold 0.95 of 20 in 64 of 100 samples."""
+    held, normal = 0.0, 0.0
+    for seen in range(count + 1):
+        chance = math.comb(count, seen) * true**seen * (1 - true) ** (count - seen)
+        given = sample([ENDLESS], [0] * count, [0] * count, [0] * seen + [1] * (count - seen))
+        overall = estimate_areas(given, ("right", "wrong")).overall
+        held += chance * (overall.low <= true <= overall.high)
+        normal += chance * (abs(overall.value - true) <= 1.959964 * overall.error)
+    assert 0.92 < held < 0.985
+    assert normal < held
+
+
+def test_a_class_without_an_error_has_an_interval():
+    """10 of 10 right: Wilson's lower end is 10 / (10 + z^2), of a population without end."""
+    given = sample([ENDLESS, ENDLESS], [0] * 10 + [1] * 10, [0] * 10 + [1] * 10, [0] * 10 + [1] * 5 + [0] * 5)
+    users = estimate_areas(given, ("a", "b")).classes[0].users
+    assert (users.value, users.error, users.high) == (1, 0, 1)
+    assert users.low == pytest.approx(10 / (10 + 1.959964**2), abs=1e-5)
+
+
+def test_the_interval_of_scipy():
+    """An independent oracle: scipy's Wilson interval, for 400 pixels of a million."""
+    given = sample([ENDLESS], [0] * 400, [0] * 400, [0] * 372 + [1] * 28)
+    found = estimate_areas(given, ("a", "b"), confidence=0.9).overall
+    expected = binomtest(372, 400).proportion_ci(0.9, method="wilson")
+    assert (found.low, found.high) == (pytest.approx(expected.low, abs=2e-4), pytest.approx(expected.high, abs=2e-4))
 
 
 SHARES = ([0.1, 0.2, 0.7], [0.7, 0.25, 0.05], [0.3, 0.6, 0.1])

@@ -14,7 +14,16 @@ from hypothesis import given, strategies as st
 from exact_core.errors import ConfigError, CorruptError, DataError
 from exact_core.map_statistics.map_folder import open_map
 from exact_core.map_statistics.reference_points import read_sample
-from exact_core.map_statistics.sample_design import allocate, draw, expected_accuracies, sample_size, write_sample
+from exact_core.map_statistics.sample_design import (
+    Allocation,
+    allocate,
+    draw,
+    expected_accuracies,
+    expected_error,
+    fitting_minimum,
+    sample_size,
+    write_sample,
+)
 from tests.mapping.maps import CLASSES, VOID, write_map
 
 PIXELS = {"deforestation": 200_000, "gain": 150_000, "forest": 3_200_000, "other": 6_450_000}
@@ -158,7 +167,7 @@ def test_what_is_written_comes_back_when_filled_in(tmp_path, name):
         assert shapely.get_x(shapely.from_wkb(outlines)).tolist() == pytest.approx(
             [float(row["longitude"]) for row in rows]
         )
-    with pytest.raises(ConfigError, match="its references would be lost"):
+    with pytest.raises(ConfigError, match="is there already"):
         write_sample(points, tmp_path / "out" / name)
 
 
@@ -177,6 +186,30 @@ def test_guesses_are_read():
     for value in ("1.5", "nan", "-0.1"):
         with pytest.raises(ConfigError, match="expected a share from 0 to 1"):
             expected_accuracies([f"c={value}"], ("c",), otherwise=0.8)
+
+
+def test_the_error_that_a_sample_promises_by_hand():
+    """Half of the map at 0.8, half at 0.5, ten samples of each of many pixels: sqrt(0.25 * 0.016 + 0.25 * 0.025)."""
+    rows = [Allocation(0, "a", 10**9, 10), Allocation(1, "b", 10**9, 10)]
+    assert expected_error(rows, {"a": 0.8, "b": 0.5}) == pytest.approx(math.sqrt(0.25 * 0.016 + 0.25 * 0.025))
+    # A stratum that is all in the sample errs no more.
+    assert expected_error([Allocation(0, "a", 10, 10)], {"a": 0.5}) == 0
+    # The size that eq. 13 gives to a target promises that target.
+    pixels, guesses = {"a": 10**6, "b": 10**6}, {"a": 0.8, "b": 0.8}
+    size = sample_size(pixels, guesses, standard_error=0.02)
+    halves = [Allocation(0, "a", 10**6, size // 2), Allocation(1, "b", 10**6, size // 2)]
+    assert expected_error(halves, guesses) == pytest.approx(0.02, rel=0.01)
+
+
+def test_a_size_means_its_size():
+    counts = np.array([900_000, 90_000, 9_000, 0, 1_000])
+    names = ("a", "b", "c", "d")
+    minimum = fitting_minimum(counts, names, size=60, minimum=50)
+    assert minimum == 20
+    assert sum(each.samples for each in allocate(counts, names, size=60, minimum=minimum)) == 60
+    assert fitting_minimum(counts, names, size=600, minimum=50) == 50
+    with pytest.raises(ConfigError, match="5 samples for 3 classes: errors need two of each; expected at least 6"):
+        fitting_minimum(counts, names, size=5, minimum=50)
 
 
 def test_what_cannot_be_drawn_is_refused(tmp_path):

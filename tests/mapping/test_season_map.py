@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pystac
@@ -156,6 +157,21 @@ def test_the_files_are_cloud_optimised_and_say_what_they_hold(mapped, season):
     assert not list(folder.glob("*.partial")) + list(folder.glob("*.cog")) + list(folder.glob("*.aux.xml"))
 
 
+def test_qgis_gets_names_and_colours(mapped):
+    """The file that QGIS looks for beside class.tif, with an entry a label, in the palette of the raster itself."""
+    entries = ElementTree.parse(mapped[0] / "class.qml").findall(".//paletteEntry")
+    assert [(each.get("value"), each.get("label")) for each in entries] == [
+        ("0", "background"),
+        ("1", "wheat"),
+        ("2", "maize"),
+    ]
+    with rasterio.open(mapped[0] / "class.tif") as file:
+        palette = file.colormap(1)
+    for each in entries:
+        assert each.get("color") == "#%02x%02x%02x" % palette[int(each.get("value"))][:3]
+    assert "class.qml" in json.loads((mapped[0] / "map.json").read_text())["files"]
+
+
 def test_the_item_leads_to_the_files(mapped):
     item = pystac.Item.from_file(str(mapped[0] / "item.json"))
     assert item.properties["proj:code"] == "EPSG:32631"
@@ -200,7 +216,7 @@ def test_what_cannot_be_mapped_is_refused(season, tmp_path):
         map_season(config, source=source, out=root / "map", **arguments)
 
 
-def test_the_command(season, mapped, tmp_path, monkeypatch):
+def test_the_command(season, mapped, tmp_path, monkeypatch, capsys):
     root, source, _ = season
     stride = ["--set", "mapping.stride=4"]
     monkeypatch.setattr(sys, "argv", ["exact", "map", source, str(root / "segmenter"), str(tmp_path / "m"), *stride])
@@ -209,6 +225,16 @@ def test_the_command(season, mapped, tmp_path, monkeypatch):
         main()
     assert not ended.value.code
     assert (read(tmp_path / "m" / "class.tif")[0] == read(mapped[0] / "class.tif")[0]).all()
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1] == f"map: {tmp_path}/m/class.tif (QGIS opens it with names and colours)"
+    areas = json.loads((tmp_path / "m" / "map.json").read_text())["areas"]
+    largest = max(areas, key=lambda name: areas[name]["pixels"])
+    line = next(line for line in said if line.startswith(largest))
+    mapped_pixels = sum(each["pixels"] for each in areas.values())
+    assert line.split()[-2] == f"{100 * areas[largest]['pixels'] / mapped_pixels:.1f}"
+    assert f"{areas[largest]['hectares']:,.1f} ha" in line
+    assert any(line.startswith("not mapped: ") for line in said)
+    assert any(line.startswith("seams: ") for line in said)
     monkeypatch.setattr(sys, "argv", ["exact", "map", "synthetic", str(root / "segmenter"), str(tmp_path / "n")])
     with pytest.raises(SystemExit) as ended:
         main()

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -51,7 +52,7 @@ def test_a_stale_file_is_noticed(tmp_path, monkeypatch):
 def test_a_compiled_pipeline_has_few_documented_parameters_with_defaults(name):
     spec = next(yaml.safe_load_all((compiler.COMPILED / name).read_text()))
     parameters = spec["root"]["inputDefinitions"]["parameters"]
-    assert len(parameters) <= 14
+    assert len(parameters) <= 15
     for parameter in parameters.values():
         assert parameter["description"]
         assert parameter.get("isOptional") or "defaultValue" in parameter
@@ -134,7 +135,10 @@ def test_one_parent_run_and_a_nested_run_a_stage(finished, monkeypatch):
 def test_another_run_replaces_the_results(finished, tmp_path):
     """A dense run where one from tags has been: nothing of that one is left to be mistaken for its own."""
     shutil.copytree(finished[0], tmp_path / "work")
-    report = start(tmp_path / "work", supervision="dense")
+    with pytest.raises(ConfigError, match=r"holds the results of a run \(.*\); choose another folder, or replace"):
+        start(tmp_path / "work", supervision="dense")
+    assert (tmp_path / "work" / "masks" / "masks.json").is_file()
+    report = start(tmp_path / "work", supervision="dense", force=True)
     names = sorted(path.name for path in report.parent.iterdir())
     assert names == ["dataset", "evaluation", "report.html", "run.log", "segmenter"]
     tags = json.loads((finished[0] / "evaluation" / "metrics.json").read_text())
@@ -174,7 +178,7 @@ def test_the_screen_shows_stages_and_what_they_say(tmp_path, capsys):
     with pytest.raises(ServiceError):
         start(tmp_path / "work", source=f"pastis:{tmp_path}/nothing")
     said = capsys.readouterr().out
-    assert said.startswith("== preflight\n")
+    assert re.match(r"== preflight \(\d\d:\d\d:\d\d\)\n", said)
     assert "executor_input" not in said
     assert "executor_input" in (tmp_path / "work" / "run.log").read_text()
 
@@ -190,6 +194,21 @@ def test_what_is_not_a_result_is_never_replaced(tmp_path, name):
     with pytest.raises(ConfigError, match=f"{name} there is no result of a run"):
         start(tmp_path, source=f"season:{tmp_path}/dataset")
     assert mine.exists()
+
+
+def test_the_default_folder_names_source_and_time_and_a_killed_run_is_continued_in_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = {"recipe": "season", "source": "season:data/flanders 2018/", "season": "", "seed": 0, "overrides": []}
+    first = local.default_workdir(arguments, "tags")
+    assert re.fullmatch(r"flanders-2018-\d{8}-\d{4}", first.name)
+    # A killed run has left its state there.
+    killed = {**arguments, "source": local.absolute_source(arguments["source"])}
+    local._identity(Path("flanders-2018-20200101-0000"), killed, "tags")
+    assert local.default_workdir(arguments, "tags") == Path("flanders-2018-20200101-0000")
+    assert local.default_workdir({**arguments, "seed": 1}, "tags") != Path("flanders-2018-20200101-0000")
+    assert local.default_workdir({**arguments, "source": "synthetic"}, "tags").name.startswith("synthetic-2")
+    address = {**arguments, "source": "stac:https://example.com/v1?collection=s2&bbox=1,2,3,4"}
+    assert local.default_workdir(address, "tags").name.startswith("v1-2")
 
 
 def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
@@ -231,8 +250,7 @@ def test_a_killed_run_leaves_no_stage_behind_and_the_next_one_continues(tmp_path
     identity = json.loads((state / "run.json").read_text())["identity"]
     # The same settings continue it: the identity of the run, and so its checkpoints' place, is the same.
     arguments = {"recipe": "demo", "source": "synthetic", "season": "", "seed": 0, "overrides": long}
-    again = local._identity(state, {**arguments, "supervision": "tags", "code_version": local.code_version()})
-    assert again == identity
+    assert local._identity(tmp_path / "w", arguments, "tags") == identity
     # Other settings in that folder start anew, and clear what the killed run left.
     start(tmp_path / "w")
     assert not list((tmp_path / "w").glob(".*"))

@@ -83,30 +83,39 @@ def seaweedfs(tmp_path_factory):
         yield server
 
 
-def _place(kind: str, request, tmp_path, monkeypatch) -> Place:
+def place_of(kind: str, request, tmp_path, monkeypatch) -> Place:
     for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     folder = tmp_path / "store"
     if kind == "file":
         folder.mkdir()
         return Place(folder.as_uri(), folder)
+    kind, _, library = kind.partition(" ")
     server = request.getfixturevalue(kind)
+    monkeypatch.setenv("EXACT_S3_CLIENT", library)
     for name, value in server.variables.items():
         monkeypatch.setenv(name, value)
     return Place(f"s3://exact/test/{next(_numbers)}", folder, server)
 
 
 SERVERS = [pytest.param(name, marks=pytest.mark.services) for name in ("juicefs", "seaweedfs")]
+LIBRARIES = ["minio", "boto3"]
+BY_LIBRARY = [
+    pytest.param(f"{name} {library}", marks=pytest.mark.services)
+    for name in ("juicefs", "seaweedfs")
+    for library in LIBRARIES
+]
+"""Each server, spoken to by each library."""
 
 
 @pytest.fixture(params=["file", *SERVERS])
 def place(request, tmp_path, monkeypatch) -> Place:
-    return _place(request.param, request, tmp_path, monkeypatch)
+    return place_of(request.param, request, tmp_path, monkeypatch)
 
 
 @pytest.fixture(params=SERVERS)
 def s3(request, tmp_path, monkeypatch) -> Place:
-    return _place(request.param, request, tmp_path, monkeypatch)
+    return place_of(request.param, request, tmp_path, monkeypatch)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from minio.credentials import StaticProvider
 
 from exact_core.errors import ServiceError
 from exact_core.storage import Cache, fetch_folder, open_store, publish_folder
-from tests.services.conftest import FAST, MIB
+from tests.services.conftest import FAST, LIBRARIES, MIB
 from tests.services.servers import ACCESS_KEY, SECRET_KEY
 
 pytestmark = pytest.mark.services
@@ -18,7 +18,9 @@ pytestmark = pytest.mark.services
 
 @pytest.mark.parametrize("listed", [("team/*",), ("team", "team/*")])
 @pytest.mark.parametrize("uploads", [True, False])
-def test_a_folder_goes_up_and_down(juicefs, monkeypatch, tmp_path, listed, uploads):
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_folder_goes_up_and_down(juicefs, monkeypatch, tmp_path, listed, uploads, library):
+    monkeypatch.setenv("EXACT_S3_CLIENT", library)
     admin = MinioAdmin(
         endpoint=f"127.0.0.1:{juicefs.port}",
         credentials=StaticProvider(ACCESS_KEY, SECRET_KEY),

@@ -1,21 +1,38 @@
-"""What every store keeps to, in a folder and on two S3 servers, also when something breaks."""
+"""What every store keeps to, in a folder and on two S3 servers by each library, also when something breaks."""
 
 from __future__ import annotations
 
+import hashlib
+import http.client
 import os
 import signal
 import threading
 import time
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
 
 import pytest
 
 from exact_core.errors import ConfigError, CorruptError, DataError, ServiceError
 from exact_core.storage import Cache, ObjectInfo, StoreOptions, content_key, fetch_folder, open_store, publish_folder
 from exact_core.storage.base import digest_file
+from exact_core.storage.client import FailedRequestError
+from exact_core.storage.presign import presigned
 from tests.services import children
-from tests.services.conftest import FAST, MIB
+from tests.services.conftest import BY_LIBRARY, FAST, MIB, Place, place_of
 
 PATIENT = StoreOptions(part_bytes=5 * MIB, workers=2, attempts=30)
+
+
+@pytest.fixture(params=["file", *BY_LIBRARY])
+def place(request, tmp_path, monkeypatch) -> Place:
+    return place_of(request.param, request, tmp_path, monkeypatch)
+
+
+@pytest.fixture(params=BY_LIBRARY)
+def s3(request, tmp_path, monkeypatch) -> Place:
+    return place_of(request.param, request, tmp_path, monkeypatch)
 
 
 def write(path, size):
@@ -285,3 +302,61 @@ def test_a_full_disk(place, small_disk):
         with pytest.raises(ServiceError, match="cannot write .*make room there"):
             full.upload(place.folder.with_name("file2"), large, digest=too)
         assert full.list_keys() == []
+
+
+class Flipping(BaseHTTPRequestHandler):
+    """A proxy that changes the last byte of what is sent."""
+
+    def log_message(self, *_):
+        pass
+
+    def do_PUT(self):
+        body = bytearray(self.rfile.read(int(self.headers["Content-Length"])))
+        body[-1] ^= 1
+        address = urlsplit(self.path)
+        beyond = http.client.HTTPConnection(address.netloc, timeout=10)
+        headers = {key: value for key, value in self.headers.items() if key.lower() != "expect"}
+        beyond.request("PUT", f"{address.path}?{address.query}".rstrip("?"), bytes(body), headers)
+        answer = beyond.getresponse()
+        content = answer.read()
+        self.send_response(answer.status)
+        self.send_header("Content-Type", answer.getheader("Content-Type", ""))
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+
+def test_bytes_that_change_on_the_way_are_refused(s3, monkeypatch):
+    straight, name = s3.open()._client, f"{s3.uri.removeprefix('s3://exact/')}/ab/x"
+    upload = straight.begin_upload("exact", name, "0" * 64)
+    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Flipping)
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.server_port}")
+    for each in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(each, raising=False)
+    client = s3.open()._client
+    for send in (
+        lambda: client.put_part("exact", name, upload, 1, b"content"),
+        lambda: client.put("exact", name, b"content", "0" * 64),
+    ):
+        with pytest.raises(FailedRequestError) as refused:
+            send()
+        assert refused.value.code in ("BadDigest", "XAmzContentSHA256Mismatch")
+    proxy.shutdown()
+    proxy.server_close()
+    assert straight.parts("exact", name, upload) == {}
+    tag = straight.put_part("exact", name, upload, 1, b"content")
+    assert straight.parts("exact", name, upload) == {1: hashlib.md5(b"content", usedforsecurity=False).hexdigest()}
+    assert straight.uploads("exact", name) == [upload]
+    straight.finish_upload("exact", name, upload, {1: tag})
+    assert straight.head("exact", name) == ObjectInfo(name, 7, "0" * 64)
+    assert straight.uploads("exact", name) == []
+
+
+def test_a_presigned_address_is_read_without_keys(s3):
+    store = s3.open()
+    store.write("é +", b"content")
+    bucket, _, prefix = s3.uri.removeprefix("s3://").partition("/")
+    address = presigned(bucket, f"{prefix}/é +")
+    with urllib.request.urlopen(address, timeout=10) as answer:
+        assert answer.read() == b"content"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from exact_core.errors import ConfigError, DataError, ServiceError
 from exact_core.recipes import resolve
 from exact_core.stages.fetch import fetch_source, local_place, survey_source
 from exact_core.stages.ingest import ingest
+from exact_core.stages.parameters import check_parameters
+from exact_core.stages.preflight import check_mappable
 from exact_core.tracking.runs import NoTracker
 from tests.fakes import write_raster, write_season
 from tests.stac_server import Fault, StacServer
@@ -164,9 +168,19 @@ def test_a_broken_item_is_a_missing_image(season, serve, config):
 
 
 def test_cells_of_a_large_area(season, serve, config):
-    found = fetched(config, f"stac:{serve(season).url}?{AREA}&cell=1000&crs=EPSG:32631")
+    source = f"stac:{serve(season).url}?{AREA}&cell=1000&crs=EPSG:32631"
+    found = fetched(config, source)
     assert (Path(found.folder) / "cells.json").is_file()
     assert found.images == 4
+    # What cannot be mapped whole is known before anything is fetched or trained.
+    assert survey_source(config, source).cells > 1
+    assert survey_source(config, f"season:{found.folder}").cells == 1
+    for each in (source, f"season:{found.folder}"):
+        with pytest.raises(ConfigError, match=r"is cut into cells, and a map is made of one scene; leave cell= out"):
+            check_mappable(config, source=each, season="2018")
+    with pytest.raises(ConfigError, match=r"is cut into cells"):
+        check_parameters({"source": source, "map_parts": 1, "most_parts": 6})
+    check_parameters({"source": source, "map_parts": 1, "most_parts": 1})
 
 
 def test_labels_of_a_year_that_are_not_there_yet(season, serve, config, tmp_path):
@@ -247,6 +261,79 @@ def test_a_folder_in_a_store_is_mirrored(season, config, tmp_path):
     with pytest.raises(DataError, match="nothing lies there"):
         (tmp_path / "empty").mkdir()
         local_place(config, f"season:{(tmp_path / 'empty').as_uri()}")
+
+
+def test_a_survey_of_a_folder_in_a_store_fetches_no_image(season, config, tmp_path):
+    store = tmp_path / "store"
+    shutil.copytree(season, store / "flanders")
+    source = f"season:{(store / 'flanders').as_uri()}"
+    direct = survey_source(config, f"season:{season}")
+    assert survey_source(config, source) == direct == (4, 10, None, 0)
+
+    def fetched_bytes() -> dict[str, int]:
+        """What lies there of images and labels, by name; the survey's own records are of no interest."""
+        found = [path for path in (tmp_path / "cache/sources").rglob("*") if path.is_file()]
+        return {path.name: path.stat().st_size for path in found if path.suffix == ".tif" or "labels" in path.parts}
+
+    assert set(fetched_bytes()) == {path.name for path in season.glob("S2*/*.tif")}
+    assert set(fetched_bytes().values()) == {0}
+    # What a name tells is told before anything is fetched.
+    (store / "flanders/S2_20180411/B03.tif").unlink()
+    (store / "flanders/season.yaml").write_text("bands: [B02, B03]\n")
+    shutil.rmtree(store / "flanders/S2_20180421")
+    for item in (store / "flanders").rglob("*.json"):
+        item.unlink()
+    with pytest.raises(DataError, match="band B03 is missing"):
+        survey_source(config, source)
+    shutil.rmtree(store / "flanders/S2_20180411")
+    assert survey_source(config, source) == (2, 2, None, 0)
+    assert set(fetched_bytes().values()) == {0}
+
+
+def test_a_survey_of_a_published_folder_fetches_no_image(season, serve, config, tmp_path, monkeypatch):
+    monkeypatch.setenv("EXACT_STORE", (tmp_path / "store").as_uri())
+    found = fetched(config, f"stac:{serve(season).url}?{AREA}")
+    monkeypatch.setenv("EXACT_CACHE_DIR", str(tmp_path / "other machine"))
+    assert survey_source(config, found.source) == (4, 10, None, 0)
+    there = [path for path in (tmp_path / "other machine").rglob("*.tif") if path.is_file()]
+    assert len(there) == FILES
+    assert not any(path.stat().st_size for path in there)
+
+
+def test_archives_must_be_fetched_to_know_what_is_in_them(season, config, tmp_path):
+    store = tmp_path / "store/flanders"
+    store.mkdir(parents=True)
+    for date in sorted(season.glob("S2*")):
+        shutil.make_archive(str(store / date.name), "zip", season, date.name)
+    assert survey_source(config, f"season:{store.as_uri()}") == (4, 10, None, 0)
+
+
+def test_what_was_used_longest_ago_goes_when_others_come(season, config, tmp_path, monkeypatch):
+    def stored(name: str) -> str:
+        shutil.copytree(season, tmp_path / "store" / name)
+        return f"season:{(tmp_path / 'store' / name).as_uri()}"
+
+    def elsewhere(source: str) -> Path:
+        """By a process that then ends: it uses it no longer."""
+        code = (
+            "import sys; from exact_core.recipes import resolve; from exact_core.stages.fetch import local_place\n"
+            "print(local_place(resolve('season'), sys.argv[1]))"
+        )
+        done = subprocess.run([sys.executable, "-c", code, source], capture_output=True, text=True, check=True)
+        return Path(done.stdout.strip())
+
+    size = sum(path.stat().st_size for path in season.rglob("*") if path.is_file())
+    # Two and a half of them; beside each there is a record of some kilobytes.
+    monkeypatch.setenv("EXACT_CACHE_GB", str(2.5 * size / 1e9))
+    first, second = elsewhere(stored("a")), elsewhere(stored("b"))
+    assert elsewhere(f"season:{(tmp_path / 'store/a').as_uri()}") == first  # the second is now the older one
+    ours = local_place(config, stored("c"))
+    assert [path.is_dir() for path in (first, second, ours)] == [True, False, True]
+    assert not list(second.parent.glob(f"{second.name}*"))
+    # This process uses its own until it ends, whatever the bound.
+    monkeypatch.setenv("EXACT_CACHE_GB", "0")
+    other = elsewhere(stored("d"))
+    assert [path.is_dir() for path in (first, ours, other)] == [False, True, True]
 
 
 def test_labels_beside_a_folder_in_a_store(season, config, tmp_path):

@@ -70,3 +70,11 @@ def test_the_table_of_steps_says_what_each_may_take():
     for name, stage in stage_table().items():
         if not stage.within:
             assert rows[name] == f"{stage.size} | {stage.minutes} | {stage.retries}", name
+
+
+def test_every_folder_that_a_component_puts_out_is_among_those_of_its_stage():
+    """With a store they are published by the manifest that the stage names; without one nobody would notice."""
+    for path in sorted((Path(__file__).parents[2] / "components").glob("*.py")):
+        written = set(re.findall(r"files\.write\((\w+)", path.read_text(encoding="utf-8")))
+        stages = [stage for stage in stage_table().values() if path.stem in (stage.name, stage.within)]
+        assert written <= {name for stage in stages for name in stage.writes}, path.name

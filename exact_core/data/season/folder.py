@@ -2,7 +2,7 @@
 
     acquisitions            a STAC catalogue, a folder a date, or flat files: exact_core.data.season.files
     labels/                 a raster of crop codes or parcels, and a legend: exact_core.data.season.labels
-                            or a table of tags: exact_core.data.season.tags
+                            or tags of squares: exact_core.data.season.tag_tables
                             outlines of fields beside them, if any: exact_core.data.season.outlines
     season.yaml             optional: any key of SeasonConfig, and `stride`; the run's own configuration goes first
 
@@ -38,6 +38,7 @@ from exact_core.data.season.labels import ClassNumbers, LabelLayer, find_labels,
 from exact_core.data.season.outlines import field_numbers, open_outlines
 from exact_core.data.season.rasters import Grid, pixel_metres
 from exact_core.data.season.scene import SeasonScene
+from exact_core.data.season.tag_checks import check_places, check_sizes, contradictions
 from exact_core.data.season.tags import Placed, TagTable
 from exact_core.data.season.windows import FEWEST_BLOCKS, write_labelled, write_scene_of, write_tagged
 from exact_core.data.vectors import VectorLayer
@@ -55,7 +56,16 @@ from exact_core.data.windows.tag_support import ALWAYS, tag_findings
 from exact_core.data.windows.writer import DatasetWriter
 from exact_core.errors import ConfigError, DataError
 
-__all__ = ["SeasonFile", "SeasonImages", "ingest_season", "merged", "open_season", "survey_season", "survey_tags"]
+__all__ = [
+    "SeasonFile",
+    "SeasonImages",
+    "ingest_season",
+    "merged",
+    "open_season",
+    "open_tags",
+    "survey_season",
+    "survey_tags",
+]
 
 
 SMALLEST = 4
@@ -97,7 +107,7 @@ def ingest_season(source: Path, config: DataConfig, out: Path, *, seed: int, ori
     notes: list[str] = []
     seasons = _one_season([_find(place, settings, notes) for place in cells or [source]])
     config = _sized(config, seasons[0].grid, notes)
-    layer, outlines = open_labels(folder, settings), open_outlines(folder, settings.outlines)
+    layer, outlines = open_labels(folder, settings, notes), open_outlines(folder, settings.outlines)
     found = layer if isinstance(layer, TagTable) else layer.classes(_present(seasons, layer), notes)
     with DatasetWriter(
         out,
@@ -157,9 +167,12 @@ def _write_one(
     grid = images.grid
     labels, placed = None, list[Placed]()
     if isinstance(found, TagTable):
+        if split is None:
+            writer.notes.extend(check_sizes(found, grid, window=config.window))
         placed, outside = found.place(images.name, grid, window=config.window)
         if split is None:
-            _check_placed(found, placed, outside, writer.notes, source)
+            writer.notes.extend(check_places(found, outside, grid, window=config.window, source=str(source)))
+        writer.notes.extend(contradictions(found, grid, window=config.window))
         if not placed:
             return
     elif isinstance(layer, LabelLayer):
@@ -174,16 +187,6 @@ def _write_one(
     else:
         write_labelled(writer, scene, config, seed=seed, noise=noise)
     writer.notes[noted:noted] = describe_counts(scene.changed)
-
-
-def _check_placed(table: TagTable, placed: list[Placed], outside: int, notes: list[str], source: Path) -> None:
-    if not placed:
-        raise DataError(
-            f"{table.path}: none of its {len(table.rows)} squares lies in the images of {source}; check the columns "
-            f"(lon,lat are degrees, x,y are in the CRS of the images), or the area"
-        )
-    if outside:
-        notes.append(f"{outside} of {len(table.rows)} squares of {table.path.name} do not lie in the images")
 
 
 # Several scenes
@@ -272,6 +275,18 @@ def open_season(source: Path, config: DataConfig, *, trained: tuple[dt.date, int
     return _open(season, settings, config, notes)
 
 
+def open_tags(source: Path, config: DataConfig) -> tuple[TagTable | None, list[str]]:
+    """The tags of squares that `ingest_season` would read, None where its labels are others; and what it would note.
+
+    Raises:
+        ConfigError, DataError: as `ingest_season`.
+    """
+    folder = _folder(source)
+    notes: list[str] = []
+    labels = open_labels(folder, _settings(folder, config), notes)
+    return labels if isinstance(labels, TagTable) else None, notes
+
+
 def _as_trained(season: _Season, start: dt.date, days: int, notes: list[str]) -> _Season:
     """The season with its days counted as in a model's."""
     dates = [each.date for each in season.acquisitions]
@@ -329,23 +344,37 @@ class _Season:
 
 def _find(source: Path, settings: SeasonConfig, notes: list[str]) -> _Season:
     """The season in a folder, its files checked; no pixel is read."""
-    name, found = find_acquisitions(source, settings.bands)
-    start, length, acquisitions = clip_to_season(found, settings, source, notes)
-    check_files(acquisitions, settings.bands)
+    name, start, length, acquisitions = _listed(source, settings, notes)
     asked = settings.start or acquisitions[0].date
     return _Season(source, name, start, length, asked, acquisitions, choose_grid(acquisitions, settings.bands))
 
 
-def survey_season(source: Path, config: DataConfig) -> tuple[int, int]:
-    """What `ingest_season` would read, without a look at a pixel: the numbers of dates and of bands.
+def _listed(source: Path, settings: SeasonConfig, notes: list[str]) -> tuple[str, dt.date, int, list[Acquisition]]:
+    """Name of a folder's scene, first day and days of its season, and the acquisitions; no image is opened."""
+    name, found = find_acquisitions(source, settings.bands)
+    start, length, acquisitions = clip_to_season(found, settings, source, notes)
+    check_files(acquisitions, settings.bands)
+    return name, start, length, acquisitions
+
+
+def survey_season(source: Path, config: DataConfig, *, names: bool = False) -> tuple[int, int, None, int]:
+    """What `ingest_season` would read, without a look at a pixel: numbers of dates, of bands and of cells.
+
+    Args:
+        source: as for `ingest_season`.
+        config: as for `ingest_season`.
+        names: the images are names alone, of which none can be opened; else it is seen whether they fit together.
 
     Raises:
         ConfigError, DataError: as `ingest_season`.
     """
     folder = _folder(source)
-    settings = _settings(folder, config)
-    found = [_find(place, settings, []).acquisitions for place in _cells(folder) or [source]]
-    return max(len({each.date for each in acquisitions}) for acquisitions in found), len(settings.bands)
+    settings, cells = _settings(folder, config), _cells(folder)
+    found = [
+        _listed(place, settings, [])[3] if names else _find(place, settings, []).acquisitions
+        for place in cells or [source]
+    ]
+    return max(len({each.date for each in dates}) for dates in found), len(settings.bands), None, len(cells)
 
 
 def survey_tags(source: Path, config: DataConfig) -> list[str]:
@@ -363,7 +392,7 @@ def survey_tags(source: Path, config: DataConfig) -> list[str]:
         return []
     seasons = _one_season([_find(place, settings, []) for place in _cells(folder) or [source]])
     config = _sized(config, seasons[0].grid, [])
-    layer = open_labels(folder, settings)
+    layer = open_labels(folder, settings, [])
     if isinstance(layer, TagTable):
         placed = [layer.place(each.name, each.grid, window=config.window)[0] for each in seasons]
         tags = [each.tags for squares in placed for each in squares]

@@ -44,7 +44,15 @@ from exact_core.data.windows.dataset import CLEAR_PATCH
 from exact_core.data.windows.dates import MIN_DATES
 from exact_core.errors import DataError
 
-__all__ = ["SeasonImages", "choose_dates", "choose_grid", "describe_counts", "merge_days", "settle_offsets"]
+__all__ = [
+    "SeasonImages",
+    "choose_dates",
+    "choose_grid",
+    "describe_counts",
+    "merge_days",
+    "sample_places",
+    "settle_offsets",
+]
 
 SAMPLE = 4_000_000
 """Pixels looked at to tell a raster's scale."""
@@ -202,10 +210,10 @@ def _look(acquisition: Acquisition, grid: Grid, settings: SeasonConfig) -> Look:
     files = acquisition.files
     clear: NDArray[np.bool_] | None = None
     if SCL in files:
-        clear = np.isin(_sample(files[SCL], coarse), settings.clear_classes)
+        clear = np.isin(sample_places(files[SCL], coarse), settings.clear_classes)
 
     def reflectance(band: str) -> NDArray[np.float32]:
-        values = _sample(files[band], coarse)
+        values = sample_places(files[band], coarse)
         measured = np.isfinite(values) & (values > MARK) & (values != 0)
         factor = _factor(values, files[band], acquisition.factor)
         scaled = values.astype(np.float32) * np.float32(factor)
@@ -257,7 +265,7 @@ def _factor(values: NDArray[Any], path: Path, stated: float | None) -> float:
     return 1.0 if stated is None else stated
 
 
-def _sample(path: Path, coarse: Grid) -> NDArray[Any]:
+def sample_places(path: Path, coarse: Grid) -> NDArray[Any]:
     """Single pixels of a file at the places of a coarse grid (H, W), 0 where it has none."""
     with open_raster(path) as file:
         try:

@@ -27,14 +27,20 @@ from exact_core.data.season.class_map import ClassMap, is_missing, read_class_ma
 from exact_core.data.season.outlines import VECTORS, outlines_on
 from exact_core.data.season.parcel_raster import Parcel, burn_parcels
 from exact_core.data.season.rasters import RASTERS, Grid, fit_to_grid, read_raster
-from exact_core.data.season.tags import TagTable, read_tag_table
+from exact_core.data.season.tag_tables import crop_field, read_tag_layer, read_tag_table
+from exact_core.data.season.tags import TagTable
 from exact_core.data.vectors import BY_NAME, VectorLayer, open_layer, split_layer
 from exact_core.data.windows.dataset import VOID
 from exact_core.errors import DataError
 
 __all__ = ["USUAL", "ClassNumbers", "LabelLayer", "find_labels", "open_labels"]
 
-USUAL = ("labels/crop_type.tif", *(f"labels/parcels{suffix}" for suffix in VECTORS), "labels/tags.csv")
+USUAL = (
+    "labels/crop_type.tif",
+    *(f"labels/parcels{suffix}" for suffix in VECTORS),
+    "labels/tags.csv",
+    *(f"labels/tags{suffix}" for suffix in VECTORS),
+)
 """Where labels are, relative to the season's folder, if none are named; the first of these that is there."""
 OUTSIDE = np.iinfo(np.int32).min
 """Code of a pixel that the label layer does not cover."""
@@ -167,28 +173,67 @@ class ClassNumbers:
         return labels
 
 
-def open_labels(folder: Path, settings: SeasonConfig) -> LabelLayer | TagTable:
-    """The labels of a source: a raster or parcels, or a table of tags.
+def open_labels(folder: Path, settings: SeasonConfig, notes: list[str]) -> LabelLayer | TagTable:
+    """The labels of a source: a raster or parcels, or tags as a table or a layer of squares.
+
+    Args:
+        folder: of the season.
+        settings: of the season.
+        notes: gets which file it is, and what lies beside it.
 
     Raises:
-        DataError: no labels, no readable class map (which a table can do without), or a wrong table.
+        DataError: no labels, no readable class map (which tags can do without), or wrong tags.
     """
     path = find_labels(folder, settings.labels)
     if path is None:
         raise DataError(
-            f"{folder}: no labels, looked for {settings.labels or ', '.join(USUAL)}; name a label raster, a parcel "
-            f"layer or a table of tags by data.season.labels"
+            f"{folder}: no labels, looked for {settings.labels or ', '.join(USUAL)}{_seen_instead(folder)}; name a "
+            f"label raster, a parcel layer or a table of tags by data.season.labels"
         )
-    if path.suffix.lower() != ".csv":
-        return LabelLayer(path, read_class_map(folder, settings), settings)
+    notes.append(_which(folder, path))
     named = settings.classes is not None or settings.legend is not None or (folder / "labels" / "legend.csv").is_file()
-    return read_tag_table(path, read_class_map(folder, settings) if named else None)
+    if path.suffix.lower() == ".csv":
+        table = read_tag_table(path, read_class_map(folder, settings) if named else None)
+    elif layer := _tag_layer(path, settings):
+        table = read_tag_layer(layer, read_class_map(folder, settings) if named else None)
+    else:
+        return LabelLayer(path, read_class_map(folder, settings), settings)
+    notes.extend((*table.notes, *table.questions))
+    return table
 
 
 def find_labels(folder: Path, labels: str | None) -> Path | None:
     """Where a source's labels are: the named file, with its layer, or the first usual one; None: nowhere."""
     sought = (folder / name for name in ([labels] if labels else USUAL))
     return next((path for path in sought if split_layer(path)[0].is_file()), None)
+
+
+def _which(folder: Path, path: Path) -> str:
+    """A note of the file that is used, and of the usual ones beside it that are not."""
+    file, _ = split_layer(path)
+    unused = [name for name in USUAL if (folder / name).is_file() and folder / name != file]
+    beside = f"; {', '.join(unused)} beside it {'is' if len(unused) == 1 else 'are'} not used" if unused else ""
+    named = path.relative_to(folder) if path.is_relative_to(folder) else path
+    return f"labels are those of {named}{beside}"
+
+
+def _tag_layer(path: Path, settings: SeasonConfig) -> VectorLayer | None:
+    """The layer, if it holds squares or points with lists of crops, rather than parcels with a code each."""
+    file, _ = split_layer(path)
+    if file.suffix.lower() not in VECTORS:
+        return None
+    if file.stem == "tags":
+        return open_layer(path, what="layer of tags")
+    if settings.attribute is not None or file.stem == "parcels":
+        return None
+    layer = open_layer(path, what="parcel layer")
+    return layer if crop_field(layer.fields) and "crop_code" not in layer.fields else None
+
+
+def _seen_instead(folder: Path) -> str:
+    """What lies in the folder of labels under other names."""
+    names = sorted(path.name for path in (folder / "labels").glob("*") if path.name != "legend.csv")
+    return f" (labels/ holds {', '.join(names[:5])}{', ...' if len(names) > 5 else ''})" if names else ""
 
 
 def _codes_from_raster(layer: LabelLayer, grid: Grid) -> NDArray[np.int32]:

@@ -1,50 +1,51 @@
-"""Image-level tags from a table: which crops grow in which square, and nothing else.
+"""Image-level tags, placed on images: which crops grow in which square, and nothing else.
 
-    labels/tags.csv    lon,lat,crops            3.021,50.815,maize;potatoes
-                       x,y,size,crops           501440,5629400,240,maize       (metres of the images' CRS)
-                       scene,crops              E501360_N5629040,maize;grass   (a whole scene)
-
-`crops` are names, or codes of the class map, apart by `;`; a row without any says that none of the classes grows
-there. `size` is the side of the square, in units of the images' CRS (metres); without it, a window. A square larger
-than a window is cut into windows, and each of them takes the whole list. Axes: K crop classes, N windows.
+`exact_core.data.season.tag_tables` reads them. A square larger than a window is cut into windows, and each of them
+takes the whole list. Axes: K crop classes, N windows, R rows of a table.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
-from rasterio.errors import CRSError
+from rasterio.errors import RasterioError
 from rasterio.warp import transform
 
-from exact_core.data.season.class_map import ClassMap, meant
 from exact_core.data.season.rasters import Grid
 from exact_core.data.windows.dataset import CLEAR_PATCH
 from exact_core.errors import DataError
-from exact_core.files import read_table_text
 
-__all__ = ["Placed", "TagRow", "TagTable", "groups", "read_tag_table"]
-
-PLACES = (("scene",), ("lon", "lat"), ("x", "y"))
+__all__ = ["Placed", "Square", "TagRow", "TagTable", "groups"]
 
 
 @dataclass(frozen=True)
 class TagRow:
-    """A row: its crops, and its scene, or its centre (degrees of WGS84, or units of the images' CRS) and its side."""
+    """A row: its crops, and its scene, its centre and side, or its outline.
+
+    where: its place, for messages. centre: in the CRS of the table. size: side of the square, in units of the images'
+    CRS; None: a window. outline: of a square, in the CRS of the table.
+    """
 
     where: str
     crops: tuple[str, ...]
-    scene: str | None
-    centre: tuple[float, float] | None
-    degrees: bool
-    size: float | None
+    scene: str | None = None
+    centre: tuple[float, float] | None = None
+    size: float | None = None
+    outline: shapely.Geometry | None = None
+
+    @property
+    def name(self) -> str:
+        """Its place without the file: line 3."""
+        return self.where.rpartition(", ")[2]
 
 
 @dataclass(frozen=True)
@@ -57,156 +58,138 @@ class Placed:
 
 
 @dataclass(frozen=True)
+class Square:
+    """The square of a row in pixels of a grid: its centre from the upper left corner, and its side; NaN: no place."""
+
+    tag: TagRow
+    row: float
+    col: float
+    side: float
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """Left, top, right, bottom, in pixels."""
+        half = self.side / 2
+        return self.col - half, self.row - half, self.col + half, self.row + half
+
+
+@dataclass(frozen=True)
 class TagTable:
-    """A table of tags. classes: names of crops 1..K. colours: name -> #rrggbb, of those that have one."""
+    """A table of tags.
+
+    classes: names of crops 1..K. colours: name -> #rrggbb, of those that have one. crs: of the places; None: that of
+    the images. notes: what a reader of it should know. questions: what he may not have meant.
+    """
 
     path: Path
     rows: tuple[TagRow, ...]
     classes: tuple[str, ...]
     colours: Mapping[str, str]
+    crs: Any = None
+    notes: tuple[str, ...] = ()
+    questions: tuple[str, ...] = ()
 
-    def place(self, scene: str, grid: Grid, *, window: int) -> tuple[list[Placed], int]:
-        """The windows of a scene that the table speaks of, row-major, and how many rows' squares do not lie in it.
+    def place(self, scene: str, grid: Grid, *, window: int) -> tuple[list[Placed], list[TagRow]]:
+        """The windows of a scene that the table speaks of, row-major, and the rows of which none lies in it.
 
         Squares of two rows that give the same window: its tags are those of both.
+
+        Raises:
+            DataError: a place that cannot be brought to the CRS of the images.
         """
         found: dict[tuple[int, int], NDArray[np.uint8]] = {}
-        outside = 0
+        outside = []
+        squares = {id(square.tag): square for square in self.squares(grid, window=window)}
         for row in self.rows:
-            corners = self._corners(row, scene, grid, window)
-            outside += not corners
+            if row.scene is not None:
+                corners = _tiles(grid, window) if row.scene == scene else []
+            else:
+                corners = _windows_of(squares[id(row)], grid, window)
+            if not corners:
+                outside.append(row)
             tags = np.array([name in row.crops for name in self.classes], np.uint8)
             for corner in corners:
                 found[corner] = np.maximum(found.get(corner, 0), tags).astype(np.uint8)
         return [Placed(row, col, tags) for (row, col), tags in sorted(found.items())], outside
 
-    def _corners(self, row: TagRow, scene: str, grid: Grid, window: int) -> list[tuple[int, int]]:
-        """Upper left corners of the windows of a row's square that lie in the scene."""
-        if row.centre is None:
-            if row.scene != scene:
-                return []
-            return [
-                (top, left)
-                for top in range(0, grid.height - window + 1, window)
-                for left in range(0, grid.width - window + 1, window)
-            ]
-        x, y = row.centre
-        if row.degrees:
-            try:
-                xs, ys = transform("EPSG:4326", grid.crs, [x], [y])
-            except (CPLE_BaseError, CRSError) as error:
-                raise DataError(
-                    f"{row.where}: {x}, {y} cannot be brought to {grid.crs.to_string()}: {error}"
-                ) from error
-            x, y = xs[0], ys[0]
-        if not (math.isfinite(x) and math.isfinite(y)):
-            return []
-        col, line = ~grid.transform @ (x, y)
+    def squares(self, grid: Grid, *, window: int, swapped: bool = False, scale: float = 1.0) -> list[Square]:
+        """Where the rows that have a place lie on a grid, in it or beside it.
+
+        Args:
+            grid: of the images.
+            window: side of a window, pixels: that of a square without a size.
+            swapped: read both coordinates the other way round.
+            scale: of the coordinates, as 1000 for kilometres.
+
+        Raises:
+            DataError: a place that cannot be brought to the CRS of the images.
+        """
         pixel = math.sqrt(abs(grid.transform.determinant))
-        count = 1 if row.size is None else max(1, int(row.size / pixel) // window)
+        placed = [row for row in self.rows if row.scene is None]
+        corners = [_corners(row) * scale for row in placed]
+        if swapped:
+            corners = [each[:, ::-1] for each in corners]
+        moved = _in_images(corners, self.crs, grid, placed)
+        squares = []
+        for row, points in zip(placed, moved, strict=True):
+            if np.isfinite(points).all():
+                col, line = ~grid.transform @ tuple(points.mean(0))
+                size = math.sqrt(shapely.Polygon(points).area) if len(points) > 2 else row.size
+            else:
+                col, line, size = math.nan, math.nan, None
+            squares.append(Square(row, line, col, window if size is None else size / pixel))
+        return squares
+
+
+def _corners(row: TagRow) -> NDArray[np.float64]:
+    """The corners of an outline (4, 2), or the centre (1, 2)."""
+    if row.outline is not None:
+        return np.asarray(shapely.get_coordinates(shapely.oriented_envelope(row.outline))[:4])
+    return np.array([row.centre], np.float64)
+
+
+def _in_images(
+    corners: list[NDArray[np.float64]], crs: Any, grid: Grid, rows: list[TagRow]
+) -> list[NDArray[np.float64]]:
+    """Points in the CRS of the images; those that have no place there are not finite."""
+    if crs is None or crs == grid.crs or not corners:
+        return corners
+    ends = np.cumsum([len(each) for each in corners])[:-1]
+    try:
+        x, y = transform(crs, grid.crs, *np.concatenate(corners).T)
+    except (CPLE_BaseError, RasterioError) as error:
+        if len(rows) > 1:
+            # One place spoils the call for all of them: it is named.
+            return [_in_images([each], crs, grid, [row])[0] for each, row in zip(corners, rows, strict=True)]
+        raise DataError(
+            f"{rows[0].where}: {', '.join(f'{value:g}' for value in corners[0][0])} cannot be brought to "
+            f"{grid.crs.to_string()}: {error}; correct it"
+        ) from error
+    return np.split(np.stack([x, y], 1), ends)
+
+
+@lru_cache(maxsize=8)
+def _tiles_of(height: int, width: int, window: int) -> list[tuple[int, int]]:
+    tops, lefts = range(0, height - window + 1, window), range(0, width - window + 1, window)
+    return [(top, left) for top in tops for left in lefts]
+
+
+def _tiles(grid: Grid, window: int) -> list[tuple[int, int]]:
+    return _tiles_of(grid.height, grid.width, window)
+
+
+def _windows_of(square: Square, grid: Grid, window: int) -> list[tuple[int, int]]:
+    """Upper left corners of the windows of a square that lie in the scene; no others are ever made."""
+    if not (math.isfinite(square.row) and math.isfinite(square.col)):
+        return []
+    count = max(1, int(square.side) // window)
+    starts = []
+    for middle, length in ((square.row, grid.height), (square.col, grid.width)):
         # Even, because clear patches are 2x2.
-        first = [round((place - count * window / 2) / CLEAR_PATCH) * CLEAR_PATCH for place in (line, col)]
-        return [
-            (top, left)
-            for top in range(first[0], first[0] + count * window, window)
-            for left in range(first[1], first[1] + count * window, window)
-            if 0 <= top <= grid.height - window and 0 <= left <= grid.width - window
-        ]
-
-
-def read_tag_table(path: Path, class_map: ClassMap | None) -> TagTable:
-    """Read a table of tags.
-
-    Args:
-        path: the file, UTF-8, apart by commas or semicolons in its header's way.
-        class_map: the classes, if they are given; else every name of the table is one, in the order of the alphabet.
-
-    Raises:
-        DataError: a missing column, or a row with a wrong number or an unknown crop; the line is named.
-    """
-    try:
-        text = read_table_text(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    try:
-        reader = csv.DictReader(io.StringIO(text, newline=""))
-        columns = [name.strip() for name in reader.fieldnames or ()]
-        reader.fieldnames = columns
-        place = next((each for each in PLACES if set(each) <= set(columns)), None)
-        if place is None or "crops" not in columns:
-            raise DataError(
-                f"{path}, line 1: columns {columns}; expected crops and scene, or crops and lon,lat, or crops and x,y"
-            )
-        known = _known(class_map)
-        rows = [_row(line, f"{path}, line {reader.line_num}", place, known) for line in reader]
-    except csv.Error as error:
-        raise DataError(f"{path}: not a readable table: {error}; write a header and a line a square") from error
-    if not rows:
-        raise DataError(f"{path}: no rows; write a line a square under the header")
-    used = {crop for row in rows for crop in row.crops}
-    if not used:
-        raise DataError(f"{path}: no row names a crop; write names into the column crops, apart by ;")
-    ordered = dict.fromkeys(known.values()) if known else sorted(used)
-    names = tuple(name for name in ordered if name in used)
-    if len(names) > 254:
-        raise DataError(f"{path}: {len(names)} crops; at most 254, join some by a class map (labels/legend.csv)")
-    if "background" in names:
-        raise DataError(f"{path}: 'background' is the name of what is no crop; leave it out of the lists")
-    colours = (
-        {} if class_map is None else {name: class_map.colours[name] for name in names if name in class_map.colours}
-    )
-    return TagTable(path, tuple(rows), names, colours)
-
-
-def _known(class_map: ClassMap | None) -> dict[str, str]:
-    """What may stand in the column crops -> class: codes and names of the class map."""
-    if class_map is None:
-        return {}
-    names = {str(code): name for code, name in class_map.names.items()}
-    return {**names, **{name: name for name in class_map.names.values()}}
-
-
-def _row(
-    line: Mapping[str | None, str | list[str] | None], where: str, place: Sequence[str], known: Mapping[str, str]
-) -> TagRow:
-    if None in line or any(value is None for value in line.values()):
-        raise DataError(f"{where}: another number of values than the header has; several crops are apart by ;, not ,")
-    values = {str(key): str(value).strip() for key, value in line.items()}
-    crops = []
-    for crop in (each.strip() for each in values["crops"].split(";")):
-        if crop and known and crop not in known:
-            raise DataError(
-                f"{where}: crop {crop!r} is not in the class map{meant(crop, known)}; name it in labels/legend.csv, or "
-                f"correct it"
-            )
-        if crop:
-            crops.append(known.get(crop, crop))
-    size = None
-    if values.get("size"):
-        size = _number(values["size"], f"{where}: size")
-        if size <= 0:
-            raise DataError(f"{where}: size {size:g}; expected the side of the square, more than 0")
-    scene, centre = None, None
-    if place == ("scene",):
-        scene = values["scene"]
-        if not scene:
-            raise DataError(f"{where}: no scene; expected the name of one")
-    else:
-        x, y = (_number(values[name], f"{where}: {name}") for name in place)
-        centre = (x, y)
-        if place == ("lon", "lat") and not (-180 <= x <= 180 and -90 <= y <= 90):
-            raise DataError(f"{where}: lon {x:g}, lat {y:g} are no degrees; name the columns x,y if they are metres")
-    return TagRow(where, tuple(crops), scene, centre, place == ("lon", "lat"), size)
-
-
-def _number(text: str, where: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise DataError(f"{where} {text!r} is not a number")
-    return number
+        first = round((middle - count * window / 2) / CLEAR_PATCH) * CLEAR_PATCH
+        lowest, highest = max(0, -(first // window)), min(count - 1, (length - window - first) // window)
+        starts.append([first + step * window for step in range(lowest, highest + 1)])
+    return [(top, left) for top in starts[0] for left in starts[1]]
 
 
 def groups(corners: Sequence[tuple[int, int]], *, window: int) -> list[int]:

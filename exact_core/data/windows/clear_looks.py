@@ -126,10 +126,12 @@ def check_gaps(
     if last - first <= limit:
         return
     ends = start + dt.timedelta(days=first), start + dt.timedelta(days=last - 1)
+    inside = (days >= first) & (days < last)
     raise DataError(
-        f"{source}: from {ends[0]} to {ends[1]}, {last - first} days, an average place is not once seen clearly; at "
-        f"most {limit} days are allowed (data.season.longest_gap). Add acquisitions, choose another season by "
-        f"data.season.start and data.season.days, or allow longer gaps if nothing that matters happens then. "
+        f"{source}: from {ends[0]} to {ends[1]}, {last - first} days, {inside.sum()} dates make "
+        f"{shares[inside].sum():.1f} clear looks at an average place, less than one; at most {limit} days are allowed "
+        f"(data.season.longest_gap). Add acquisitions, choose another season by data.season.start and "
+        f"data.season.days, or allow longer gaps if nothing that matters happens then. "
         f"The season:\n{calendar_text(days, shares, start=start, length=length)}"
     )
 

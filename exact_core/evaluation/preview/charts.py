@@ -27,7 +27,7 @@ from exact_core.evaluation.chart_style import (
     plain,
     shorten,
 )
-from exact_core.evaluation.preview.content import BandFigures, Footprint, Gap, SceneDates, TagFigures
+from exact_core.evaluation.preview.content import BandFigures, Footprint, Gap, SceneDates, Squares, TagFigures
 from exact_core.evaluation.preview.findings import LARGE_SHIFT
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "calendar_figure",
     "density_figure",
     "footprint_figure",
+    "squares_figure",
     "together_figure",
 ]
 
@@ -53,6 +54,8 @@ CLEAR = LinearSegmentedColormap.from_list("clear", ["#d6d1c4", "#9ec7ad", "#1f5a
 """Clouded dates stay visible on white."""
 LABELLED_ROWS = 40
 """Rows of the calendar that are named; more are drawn thin."""
+NAMED = 150
+"""Squares whose crops are written into them; of more, colours alone tell."""
 APART = 48
 """Scenes that are drawn apart, at most."""
 TINY = 0.008
@@ -131,6 +134,34 @@ def _scenes_apart(footprint: Footprint) -> Figure:
         axes.set_ylim(-1.02 * largest, 0.02 * largest)
         axes.set_aspect("equal")
     _group_legend(figure, footprint.groups)
+    return figure
+
+
+def squares_figure(tags: Squares) -> Figure:
+    """Squares of tags with the names of their crops on a picture of the area; dashed: those without a window in it."""
+    height, width = tags.image.shape[:2]
+    wide = min(11.4, 7.6 * width / height)
+    figure = new_figure(wide, wide * height / width + 0.5)
+    axes = figure.add_subplot()
+    axes.imshow(tags.image, interpolation="nearest", extent=(0, width, height, 0))
+    for square in tags.squares:
+        left, top, right, bottom = square.box
+        colour = next((tags.colours[crop] for crop in square.crops), "white")
+        for drawn, thick in ((INK, 3.0), (colour, 1.8)):
+            frame = Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=drawn, linewidth=thick)
+            if drawn == colour and not square.used:
+                frame.set_linestyle("--")
+            axes.add_patch(frame)
+        # A name has place where the square is broad enough, or there are few.
+        if len(tags.squares) <= NAMED and right > 0 and left < width and bottom > 0 and top < height:
+            box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.0}
+            text = "\n".join(shorten(crop, 18) for crop in square.crops) or "no crop"
+            at = (max(left, 0) + 0.006 * width, max(top, 0) + 0.006 * width)
+            axes.text(*at, text, va="top", fontsize=7, color=INK, bbox=box, parse_math=False, clip_on=True)
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_color(RULE)
     return figure
 
 

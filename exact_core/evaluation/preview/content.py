@@ -20,10 +20,12 @@ from exact_core.data.windows.dataset import SPLITS, Statistics
 __all__ = [
     "BandFigures",
     "BandSums",
+    "DrawnSquare",
     "Footprint",
     "Gap",
     "Preview",
     "SceneDates",
+    "Squares",
     "Strip",
     "TagFigures",
     "count_tags",
@@ -127,6 +129,38 @@ class TagFigures:
 
 
 @dataclass(frozen=True)
+class DrawnSquare:
+    """A square of tags: left, top, right, bottom in pixels of the picture, its crops, and whether a window is in it."""
+
+    box: tuple[float, float, float, float]
+    crops: tuple[str, ...]
+    used: bool
+
+
+@dataclass(frozen=True)
+class Squares:
+    """Tags of squares on a picture of the whole area.
+
+    Args:
+        image: true colour (H, W, 3).
+        date: of the picture.
+        squares: those that have a place.
+        counts: crop -> squares that name it, windows that take it.
+        colours: crop -> #rrggbb.
+        windows: that the squares give.
+        notes: what there is to say of the table.
+    """
+
+    image: NDArray[np.float64]
+    date: str
+    squares: tuple[DrawnSquare, ...]
+    counts: Mapping[str, tuple[int, int]]
+    colours: Mapping[str, str]
+    windows: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Strip:
     """A window over time: true colour (H, W, 3) of some dates in the order of time, one stretch for all of them."""
 
@@ -161,6 +195,8 @@ class Preview:
         sampled: what was read, in words.
         facts: label -> value.
         notes: what ingest, or opening the season, had to say.
+        squares: tags of squares, of a season that nothing was cut from yet; None: it has none.
+        remarks: what stands out in them, a sentence each.
     """
 
     title: str
@@ -181,6 +217,8 @@ class Preview:
     sampled: str
     facts: dict[str, str]
     notes: tuple[str, ...]
+    squares: Squares | None = None
+    remarks: tuple[str, ...] = ()
 
 
 def find_gaps(scene: SceneDates, *, start: dt.date, length: int) -> list[Gap]:

@@ -15,7 +15,12 @@ LARGE_SHIFT = 1.0
 
 def findings(preview: Preview) -> list[str]:
     """What stands out, a sentence or two each, with the way out."""
-    return [*_shifted(preview), *_gaps(preview), *([] if preview.tags is None else _tags(preview.tags))]
+    return [
+        *preview.remarks,
+        *_shifted(preview),
+        *_gaps(preview),
+        *([] if preview.tags is None else _tags(preview.tags)),
+    ]
 
 
 def few(tags: TagFigures) -> list[int]:

@@ -11,12 +11,25 @@ from rasterio.transform import Affine
 
 from exact_core.data.season.files import SCL
 from exact_core.data.season.folder import SeasonImages
+from exact_core.data.season.overview import overview
+from exact_core.data.season.tag_checks import check_places, check_sizes, contradictions
+from exact_core.data.season.tags import TagTable
 from exact_core.data.windows.cutting import thin_dates
 from exact_core.data.windows.dataset import Statistics, Window
 from exact_core.data.windows.dates import MIN_DATES, measured_dates
 from exact_core.errors import DataError
-from exact_core.evaluation.palette import colours_of
-from exact_core.evaluation.preview.content import ALL, BandSums, Footprint, Preview, SceneDates, Strip, find_gaps
+from exact_core.evaluation.palette import colours_of, true_colour
+from exact_core.evaluation.preview.content import (
+    ALL,
+    BandSums,
+    DrawnSquare,
+    Footprint,
+    Preview,
+    SceneDates,
+    Squares,
+    Strip,
+    find_gaps,
+)
 from exact_core.evaluation.preview.footprints import corners_of
 from exact_core.evaluation.preview.from_dataset import STRIPS, NamedStatistics, counted, longest_first, strip_of
 
@@ -24,12 +37,21 @@ __all__ = ["preview_season"]
 
 CUTOUTS = 12
 """Cut-outs whose pixels are read."""
+PICTURE = 1100
+"""Pixels of the longer side of the picture that squares are drawn on."""
 CUTOUT = (16, 48)
 """Smallest and largest side of a cut-out, pixels; a third of a small scene in between."""
 
 
 def preview_season(
-    images: SeasonImages, *, source: str, limit: int, seed: int, reference: NamedStatistics | None = None
+    images: SeasonImages,
+    *,
+    source: str,
+    limit: int,
+    seed: int,
+    reference: NamedStatistics | None = None,
+    tags: TagTable | None = None,
+    window: int = 24,
 ) -> Preview:
     """A preview of a season of images; a few cut-outs are in memory.
 
@@ -39,6 +61,8 @@ def preview_season(
         limit: dates that ingest would keep.
         seed: draws the cut-outs.
         reference: statistics of training to compare with; None: no comparison.
+        tags: of squares, to be drawn on the area; None: there are none.
+        window: side of a window, pixels.
 
     Raises:
         DataError: no cut-out was measured on two dates.
@@ -89,7 +113,54 @@ def preview_season(
             "Clouds": "known (SCL)" if clouds else "not known",
         },
         notes=tuple(images.notes),
+        squares=None if tags is None else _squares(images, tags, window),
+        remarks=() if tags is None else tuple(_remarks(images, tags, window, source)),
     )
+
+
+def _squares(images: SeasonImages, table: TagTable, window: int) -> Squares:
+    """The squares of a table on a picture of the area."""
+    seen = overview(images, longest=PICTURE)
+    placed, outside = table.place(images.name, images.grid, window=window)
+    unused = {id(row) for row in outside}
+    squares = [square for square in table.squares(images.grid, window=window) if np.isfinite(square.box).all()]
+    taken = np.array([each.tags for each in placed], np.uint8).reshape(len(placed), len(table.classes)).sum(0)
+    counts = {
+        name: (sum(name in row.crops for row in table.rows), int(windows))
+        for name, windows in zip(table.classes, taken, strict=True)
+    }
+    colours = colours_of(table.classes, table.colours)[1:]
+    return Squares(
+        image=true_colour(seen.pixels, seen.bands),
+        date=seen.date,
+        squares=tuple(
+            DrawnSquare(_scaled(square.box, seen.step), square.tag.crops, used=id(square.tag) not in unused)
+            for square in squares
+        ),
+        counts=counts,
+        colours=dict(zip(table.classes, colours, strict=True)),
+        windows=len(placed),
+        notes=table.notes,
+    )
+
+
+def _scaled(box: tuple[float, float, float, float], step: int) -> tuple[float, float, float, float]:
+    left, top, right, bottom = box
+    return left / step, top / step, right / step, bottom / step
+
+
+def _remarks(images: SeasonImages, table: TagTable, window: int, source: str) -> list[str]:
+    """What ingest would say of the squares, or refuse them for."""
+    grid = images.grid
+    said = list(table.questions)
+    try:
+        said += check_sizes(table, grid, window=window)
+        _, outside = table.place(images.name, grid, window=window)
+        said += check_places(table, outside, grid, window=window, source=source)
+        said += contradictions(table, grid, window=window)
+    except DataError as error:
+        said.append(str(error))
+    return said
 
 
 def _cut_outs(images: SeasonImages, seed: int) -> list[tuple[int, int, NDArray[np.int16], NDArray[np.bool_]]]:

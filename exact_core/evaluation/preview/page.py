@@ -17,6 +17,7 @@ from exact_core.evaluation.preview.charts import (
     density_figure,
     footprint_figure,
     signed,
+    squares_figure,
     together_figure,
 )
 from exact_core.evaluation.preview.content import ALL, GAP_WEEKS, USABLE, Preview, TagFigures
@@ -53,6 +54,8 @@ def summary(preview: Preview) -> str:
         lines.append(
             f"tags: {preview.tags.mean:.1f} a window; {len(own)} crops, {own.min()} to {own.max()} windows a crop"
         )
+    if preview.squares is not None:
+        lines.extend(f"tags: {note}" for note in preview.squares.notes)
     lines.extend(f"look: {finding}" for finding in findings(preview))
     return "\n".join(lines)
 
@@ -98,6 +101,7 @@ def _content(preview: Preview) -> dict[str, Any]:
                 calendar_figure(preview.calendar, preview.gaps, start=preview.season_start, length=preview.season_days)
             )
         ),
+        "squares": None if preview.squares is None else data_uri(png_of(squares_figure(preview.squares))),
         "gap_weeks": GAP_WEEKS,
         "usable": USABLE,
         "gaps": preview.gaps[:GAPS],

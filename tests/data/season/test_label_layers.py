@@ -40,7 +40,7 @@ def season(root: Path, legend: str, codes: Any, *, file: str = "parcels.gpkg", *
 def labelled(root: Path, grid: Grid | None = None, **settings: Any) -> tuple[tuple[str, ...], list[int], list[str]]:
     """Names of the classes, the labels of the first row's columns 4 and 28, and the notes."""
     grid = grid or Grid(rasterio.crs.CRS.from_epsg(32631), from_origin(LEFT, TOP, 10, 10), 32, 32, root)
-    layer = open_labels(root, SeasonConfig(**settings))
+    layer = open_labels(root, SeasonConfig(**settings), [])
     assert isinstance(layer, LabelLayer)
     notes: list[str] = []
     classes = layer.classes(layer.present(grid), notes)

@@ -38,7 +38,7 @@ def labels(folder: Path, outlines: list[Any], columns: dict[str, Any], **setting
         geometry_type="Unknown",
     )
     (folder / "labels/legend.csv").write_text("code,name\n1,wheat\n2,mustard\n3,wheat\n")
-    layer = open_labels(folder, SeasonConfig(**settings))
+    layer = open_labels(folder, SeasonConfig(**settings), [])
     assert isinstance(layer, LabelLayer)
     notes: list[str] = []
     classes = layer.classes(layer.present(GRID), [])

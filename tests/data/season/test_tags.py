@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyogrio
 import pytest
+import shapely
 from hypothesis import HealthCheck, given, settings, strategies as st
 from rasterio.transform import Affine
 from rasterio.warp import transform
@@ -17,8 +19,11 @@ from rasterio.warp import transform
 from exact_core.config import DataConfig, SeasonConfig
 from exact_core.data.season.class_map import read_class_map
 from exact_core.data.season.folder import ingest_season, survey_season
+from exact_core.data.season.labels import open_labels
 from exact_core.data.season.rasters import Grid
-from exact_core.data.season.tags import TagTable, groups, read_tag_table
+from exact_core.data.season.tag_checks import check_places, check_sizes, contradictions
+from exact_core.data.season.tag_tables import read_tag_table
+from exact_core.data.season.tags import TagTable, groups
 from exact_core.data.windows.cutting import TagNoise
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import DataError, ExactError
@@ -62,7 +67,7 @@ def test_a_square_by_hand(tmp_path: Path) -> None:
     found = table(tmp_path, f"x,y,crops\n{SEASON_LEFT + 305},{SEASON_TOP - 195},maize;grass\n")
     assert found.classes == ("grass", "maize")
     placed, outside = found.place("s", grid(), window=8)
-    assert outside == 0
+    assert outside == []
     assert [(each.row, each.col, each.tags.tolist()) for each in placed] == [(16, 26, [1, 1])]
 
 
@@ -89,7 +94,7 @@ def test_rows_of_one_square_are_joined_and_rows_elsewhere_counted(tmp_path: Path
     found = table(tmp_path, f"x,y,crops\n{here},maize\n{here},grass\n{here},\n0,0,maize\n")
     placed, outside = found.place("s", grid(), window=8)
     assert [each.tags.tolist() for each in placed] == [[1, 1]]
-    assert outside == 1
+    assert [row.name for row in outside] == ["line 5"]
 
 
 def test_names_and_codes_of_a_class_map(tmp_path: Path) -> None:
@@ -102,6 +107,149 @@ def test_names_and_codes_of_a_class_map(tmp_path: Path) -> None:
         DataError, match=r"tags\.csv, line 2: crop 'Gras' is not in the class map \(did you mean 'grass'"
     ):
         table(tmp_path, f"x,y,crops\n{here},Gras\n", legend)
+
+
+HERE = (SEASON_LEFT + 500, SEASON_TOP - 500)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x,y,size,crops\n{x},{y},160.5,maize;grass\n",
+        "X;Y;Size;Crop\n{x};{y};160,5;maize;grass\n",
+        'x;y;size;crops\n{x};{y};160,5;"maize;grass"\n\n;;;\n',
+        "x\ty\tsize\tcrops\n{x}\t{y}\t160,5\tmaize; grass\n",
+        "\ufeffx, y, size, crops\r\n{x}, {y}, 160.5, maize; grass;-\r\n",
+    ],
+)
+def test_a_table_as_spreadsheets_of_any_country_write_it(tmp_path: Path, text: str) -> None:
+    found = table(tmp_path, text.format(x=HERE[0], y=HERE[1]))
+    assert found.classes == ("grass", "maize")
+    assert [row.size for row in found.rows] == [160.5]
+    placed, _ = found.place("s", grid(), window=8)
+    assert [(each.row, each.col) for each in placed] == list(itertools.product((42, 50), (42, 50)))
+
+
+def test_names_are_read_as_a_person_means_them(tmp_path: Path) -> None:
+    """Case and blanks make no crop; `none` and `-` are none; a slip of the keyboard is asked about."""
+    at = f"{HERE[0]},{HERE[1]}"
+    names = ["Winter  wheat", "winter wheat", "winter wheat ;potatoes", "potatos", "none", "-", "", "rye; Rye"]
+    found = table(tmp_path, "x,y,crops\n" + "".join(f"{at},{name}\n" for name in names))
+    assert found.classes == ("potatoes", "potatos", "rye", "winter wheat")
+    assert [row.crops for row in found.rows] == [
+        *[("winter wheat",)] * 2,
+        ("winter wheat", "potatoes"),
+        ("potatos",),
+        *[()] * 3,
+        ("rye",),
+    ]
+    assert found.notes == (
+        "tags.csv: 'Winter wheat' and 'winter wheat' are one crop",
+        "tags.csv: 'Rye' and 'rye' are one crop",
+        "tags.csv: 8 squares; winter wheat in 3, potatoes in 1, potatos in 1, rye in 1; no crop in 3",
+    )
+    assert found.questions == (
+        "tags.csv: are 'potatoes' (1) and 'potatos' (1) one crop? Then write them alike; as they are, they are two",
+    )
+    with pytest.raises(DataError, match=r"line 2: crop 'maize, grass' has a comma; several crops are apart by ;"):
+        table(tmp_path, f'x,y,crops\n{at},"maize, grass"\n')
+
+
+def test_sizes_that_no_one_means(tmp_path: Path) -> None:
+    at = f"{HERE[0]},{HERE[1]}"
+    kilometres = table(tmp_path, f"x,y,size,crops\n{at},0.24,maize\n")
+    with pytest.raises(DataError, match=r"line 2: .* 0\.24 m, less than a pixel \(10 m\); .* write 240 if kilometres"):
+        check_sizes(kilometres, grid(), window=8)
+    found = table(tmp_path, f"x,y,size,crops\n{at},40,maize\n{at},1e9,grass\n{at},80,maize\n")
+    assert check_sizes(found, grid(), window=8) == [
+        "1 squares of tags.csv are smaller than a window of 80 m (line 2): their crops count for the whole window",
+        "1 squares of tags.csv are larger than the images, 1000 x 1000 m (line 3): each window in them takes all of "
+        "their crops",
+    ]
+    # A square of a million kilometres takes no more work than the images have windows.
+    placed, _ = table(tmp_path, f"x,y,size,crops\n{at},1e9,grass\n").place("s", grid(), window=8)
+    assert len(placed) == 12 * 12
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (f"x,y,crops\n{HERE[1]},{HERE[0]},maize\n", "with x and y exchanged they would: exchange the names"),
+        (f"x,y,crops\n{HERE[0] / 1000},{HERE[1] / 1000},maize\n", "if they were kilometres: write metres"),
+        ("x,y,crops\n3.00706,50.54744,maize\n", "if they were degrees: name the columns lon,lat"),
+        ("lon,lat,crops\n50.54744,3.00706,maize\n", "with lon and lat exchanged they would"),
+        ("lon,lat,crops\n10,20,maize\n", "check the columns"),
+    ],
+)
+def test_what_would_bring_squares_into_the_images(tmp_path: Path, rows: str, words: str) -> None:
+    found = table(tmp_path, rows)
+    (lon,), (lat,) = transform("EPSG:32631", "EPSG:4326", [HERE[0]], [HERE[1]])
+    assert (lon, lat) == pytest.approx((3.00706, 50.54744), abs=1e-5)
+    _, outside = found.place("s", grid(), window=8)
+    with pytest.raises(DataError, match=r"none of its 1 squares lies in the images of s; ") as caught:
+        check_places(found, outside, grid(), window=8, source="s")
+    assert words in str(caught.value)
+
+
+def test_squares_that_contradict_each_other_are_noted(tmp_path: Path) -> None:
+    x, y = HERE
+    rows = [(x, y, 160, "maize;grass"), (x + 20, y, 80, "beet"), (x + 20, y, 80, "maize"), (x + 400, y, 80, "rye")]
+    lines = "".join(f"{a},{b},{size},{crops}\n" for a, b, size, crops in rows)
+    found = table(tmp_path, f"x,y,size,crops\n{lines}")
+    (note,) = contradictions(found, grid(), window=8)
+    assert note.startswith(
+        "2 squares of tags.csv lie in others that leave out one of their crops (line 3 has beet, line 2 has not, "
+        "line 3 has beet, line 4 has not)"
+    )
+    alone = table(tmp_path, f"x,y,size,crops\n{x},{y},80,maize\n{x + 80},{y},80,rye\n{x},{y},80,maize\n")
+    assert contradictions(alone, grid(), window=8) == []
+
+
+@pytest.mark.parametrize("crs", [32631, 4326])
+def test_a_layer_of_squares_or_points(tmp_path: Path, crs: int) -> None:
+    """The same windows as the table of the same squares; the file and what lies beside it are named."""
+    x, y = HERE[0] - 340, HERE[1] + 340
+    shapes = [shapely.box(x - 80, y - 80, x + 80, y + 80), shapely.Point(x - 100, y - 100)]
+    moved = [shapely.transform(one, lambda at: np.stack(transform(32631, crs, *at.T), 1)) for one in shapes]
+    root = season(tmp_path / "s", "x,y,crops\n0,0,never\n")
+    pyogrio.raw.write(
+        root / "labels/tags.gpkg",
+        geometry=shapely.to_wkb(moved),
+        field_data=[np.array(["maize; grass", "Maize"], object)],
+        fields=["Crops"],
+        geometry_type="Unknown",
+        crs=f"EPSG:{crs}",
+    )
+    notes: list[str] = []
+    assert open_labels(root, SeasonConfig(), notes).path.name == "tags.csv"
+    assert notes[0] == "labels are those of labels/tags.csv; labels/tags.gpkg beside it is not used"
+    (root / "labels/tags.csv").unlink()
+    layer = open_labels(root, SeasonConfig(), notes)
+    assert isinstance(layer, TagTable)
+    by_layer, _ = layer.place("s", grid(), window=8)
+    text = f"x,y,size,crops\n{x},{y},160,maize;grass\n{x - 100},{y - 100},,maize\n"
+    by_table, _ = table(tmp_path, text).place("s", grid(), window=8)
+    assert [(one.row, one.col, one.tags.tolist()) for one in by_layer] == [
+        (one.row, one.col, one.tags.tolist()) for one in by_table
+    ]
+    (root / "labels/tags.gpkg").rename(root / "labels/Squares.gpkg")
+    with pytest.raises(DataError, match=r"no labels, .* \(labels/ holds Squares\.gpkg\); name a label raster"):
+        open_labels(root, SeasonConfig(), [])
+    assert open_labels(root, SeasonConfig(labels="labels/Squares.gpkg"), []).path.name == "Squares.gpkg"
+
+
+def test_a_triangle_is_no_square(tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    pyogrio.raw.write(
+        tmp_path / "labels/tags.gpkg",
+        geometry=shapely.to_wkb([shapely.Polygon([(0, 0), (9, 0), (0, 9)])]),
+        field_data=[np.array(["maize"], object)],
+        fields=["crops"],
+        geometry_type="Polygon",
+        crs="EPSG:32631",
+    )
+    with pytest.raises(DataError, match=r"feature 1: a Polygon that is no square"):
+        open_labels(tmp_path, SeasonConfig(), [])
 
 
 @pytest.mark.parametrize(
@@ -198,7 +346,7 @@ def test_few_squares_are_used_whole(tmp_path: Path) -> None:
     root = season(tmp_path / "s", f"x,y,crops\n{SEASON_LEFT + 160},{SEASON_TOP - 160},maize\n0,0,maize\n")
     dataset = ingest(root, DataConfig(window=8))
     assert dataset.manifest.self_scored
-    assert "1 of 2 squares of tags.csv do not lie in the images" in dataset.manifest.notes
+    assert "1 of 2 squares of tags.csv do not lie in the images: line 3" in dataset.manifest.notes
 
 
 def test_text_codes_of_parcels_groups_and_colours(tmp_path: Path) -> None:

@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 
 from exact_core.config import DataConfig, SeasonConfig
-from exact_core.data.season.folder import open_season
+from exact_core.data.season.folder import open_season, open_tags
 from exact_core.data.windows.dataset import Statistics, Window, WindowDataset, WindowRecord
 from exact_core.data.windows.writer import DatasetWriter
-from exact_core.evaluation.preview.charts import calendar_figure, degrees, signed
+from exact_core.evaluation.preview.charts import calendar_figure, degrees, signed, squares_figure
 from exact_core.evaluation.preview.content import BINS, BandSums, Preview, SceneDates, count_tags, find_gaps
 from exact_core.evaluation.preview.findings import findings
 from exact_core.evaluation.preview.footprints import corners_of
 from exact_core.evaluation.preview.from_dataset import NamedStatistics, preview_dataset, strip_dates
 from exact_core.evaluation.preview.from_season import preview_season
 from exact_core.evaluation.preview.page import summary, write_preview
-from tests.fakes import write_season
+from tests.fakes import SEASON_LEFT, SEASON_TOP, write_season
 
 SIDE, BANDS = 4, ("B02", "B03")
 START = dt.date(2021, 3, 1)
@@ -271,6 +271,38 @@ def test_a_season_by_hand(tmp_path: Path) -> None:
     assert all(not figures.shifts for figures in preview.bands)
     write_preview(tmp_path / "p.html", preview)
     assert "exact ingest season" in (tmp_path / "p.html").read_text(encoding="utf-8")
+
+
+def test_squares_of_tags_are_drawn_where_ingest_cuts_its_windows(tmp_path: Path) -> None:
+    """A square of two windows, one without a size beside the images, and a slip that is asked about."""
+    root = write_season(tmp_path / "s", size=(64, 64), labels=False, legend=None)
+    (root / "labels").mkdir()
+    rows = f"{SEASON_LEFT + 320},{SEASON_TOP - 320},160,maize;grass\n{SEASON_LEFT - 320},{SEASON_TOP - 80},,maise\n"
+    (root / "labels/tags.csv").write_text(f"x,y,size,crops\n{rows}")
+    config = DataConfig(max_dates=1000, window=8)
+    tags, notes = open_tags(root, config)
+    assert tags is not None
+    assert notes[0] == "labels are those of labels/tags.csv"
+    images = open_season(root, config)
+    preview = preview_season(images, source="s", limit=60, seed=0, tags=tags, window=8)
+    squares = preview.squares
+    assert squares is not None
+    assert [(each.box, each.crops, each.used) for each in squares.squares] == [
+        ((24, 24, 40, 40), ("maize", "grass"), True),
+        ((-36, 4, -28, 12), ("maise",), False),
+    ]
+    assert squares.windows == 4
+    assert squares.counts == {"grass": (1, 4), "maise": (1, 0), "maize": (1, 4)}
+    assert squares.image.shape == (64, 64, 3)
+    said = summary(preview)
+    assert "tags: tags.csv: 2 squares; maize in 1, grass in 1, maise in 1" in said
+    assert "look: tags.csv: are 'maise' (1) and 'maize' (1) one crop?" in said
+    assert "look: 1 of 2 squares of tags.csv do not lie in the images: line 3" in said
+    write_preview(tmp_path / "p.html", preview)
+    page = (tmp_path / "p.html").read_text(encoding="utf-8")
+    assert "2 squares give 4 windows" in " ".join(page.split())
+    drawn = squares_figure(squares).axes[0]
+    assert [text.get_text() for text in drawn.texts] == ["maize\ngrass"]
 
 
 def test_thinning_that_makes_a_gap_is_told_apart_from_missing_acquisitions(tmp_path: Path) -> None:

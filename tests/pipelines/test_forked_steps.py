@@ -1,0 +1,101 @@
+"""Steps as forks of one process: what they print, their exit status, and nothing of one in another."""
+
+import os
+import re
+import signal
+import socket
+import sys
+import threading
+from functools import partial
+
+import pytest
+from exact_kubeflow.pipelines import forked_steps
+
+STATE = []
+"""What a step changes in its own process."""
+
+
+def component():
+    """What a step of these tests does: its arguments are the words of its command."""
+    name = sys.argv[1]
+    STATE.append(name)
+    # Past pytest, which holds what this process prints.
+    os.write(1, f"{name} {os.getpid()} {os.environ.get('EXACT_TEST_STEP', 'unset')} {len(STATE)}\n".encode())
+    if name == "fails":
+        sys.exit(3)
+    if name == "raises":
+        raise ValueError("a step's own error")
+    if name == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Runs a step by its name, in a fork of a process that was forked from this one."""
+    monkeypatch.setattr(forked_steps, "run_component", component)
+    ours, theirs = socket.socketpair()
+    server = os.fork()
+    if server == 0:
+        ours.close()
+        code = 1
+        try:
+            descriptors = forked_steps._serve(theirs)
+            if descriptors is not None:
+                forked_steps._become_step(*descriptors)
+            code = 0
+        except SystemExit as end:
+            code = end.code
+        except ValueError as error:
+            os.write(2, f"{error}\n".encode())
+        finally:
+            os._exit(code)
+    theirs.close()
+
+    def step(name, environment=None):
+        return forked_steps._run_step(ours, [sys.executable, "-m", forked_steps.MODULE, name], environment)
+
+    yield step
+    ours.shutdown(socket.SHUT_RDWR)
+    assert os.waitpid(server, 0)[1] == 0
+    ours.close()
+
+
+@pytest.mark.parametrize(("name", "status"), [("ends", 0), ("fails", 3), ("raises", 1), ("killed", 128 + 9)])
+def test_a_step_has_its_own_exit_status_and_its_output_comes_through(run, capsys, name, status):
+    assert run(name) == status
+    assert name in capsys.readouterr().out
+    assert run("ends") == 0
+
+
+def test_nothing_of_a_step_is_in_the_next_one(run, capsys):
+    assert run("ends", {"EXACT_TEST_STEP": "first"}) == 0
+    assert run("ends") == 0
+    first, second = re.findall(r"ends (\d+) (\w+) (\d+)", capsys.readouterr().out)
+    assert (first[1], second[1]) == ("first", "unset")
+    assert first[2] == second[2] == "1"
+    assert len({first[0], second[0], str(os.getpid())}) == 3
+
+
+def test_steps_side_by_side(run):
+    statuses = {}
+    threads = [
+        threading.Thread(target=lambda name=name: statuses.update({name: run(name)}))
+        for name in ("ends", "fails", "killed")
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert statuses == {"ends": 0, "fails": 3, "killed": 137}
+
+
+def test_a_server_that_has_ended_is_an_error():
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    with ours, pytest.raises(RuntimeError, match=r"the process that forks steps has ended.*run\.log"):
+        partial(forked_steps._run_step, ours)([sys.executable, "-m", forked_steps.MODULE, "ends"])
+
+
+def test_a_command_that_is_no_step_of_ours_is_refused():
+    with pytest.raises(RuntimeError, match="not ours"):
+        forked_steps._run_step(None, ["sh", "-c", "ls"])
