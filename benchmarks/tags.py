@@ -45,7 +45,7 @@ TRACKER = NoTracker()
 def truth_of(source: Path, config: RunConfig) -> tuple[NDArray[np.uint8], tuple[str, ...], Grid]:
     """Labels (H, W) of a scene, the names of its crops 1..K, and its pixels."""
     images = open_season(source, config.data)
-    layer = open_labels(source, merged(source, config.data).season)
+    layer = open_labels(source, merged(source, config.data).season, [])
     if not isinstance(layer, LabelLayer):
         raise SystemExit(f"{source}: its labels are a table of tags already; give a scene with a raster or parcels")
     classes = layer.classes(layer.present(images.grid), [])

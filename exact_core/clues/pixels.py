@@ -9,7 +9,7 @@ Axes: n pixels, D features, K classes, H W pixels of a window.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any

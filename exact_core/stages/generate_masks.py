@@ -231,13 +231,15 @@ def _told(masks: MaskManifest, out: Path, tracker: Tracker) -> dict[str, float]:
     if quality.rare:
         log.info("masks: %s tagged in few windows, so the expected mIoU counts them in part", ", ".join(quality.rare))
     log.info(
-        "masks: %d windows, threshold %.2f (%s), background %.0f %%, expected mIoU %.2f ± %.2f",
+        "masks: %d windows, threshold %.2f (%s), background %.0f %%, expected mIoU %.2f (%.2f to %.2f, by %s seasons)",
         masks.windows,
         masks.threshold,
         masks.rule,
         100 * masks.coverage["background"],
         quality.expected_miou,
-        quality.expected_error,
+        quality.expected_low,
+        quality.expected_high,
+        quality.expected_from,
     )
     tracker.log_file(out / "masks.json")
     summary = {
@@ -260,7 +262,8 @@ def _gate(quality: MaskQuality, settings: MasksConfig, out: Path) -> None:
     """Fail the run where the masks are not worth a segmenter."""
     if quality.expected_miou < settings.minimum_quality:
         raise TrainingError(
-            f"the masks' expected mIoU is {quality.expected_miou:.2f} ± {quality.expected_error:.2f}, below "
+            f"the masks' expected mIoU is {quality.expected_miou:.2f} ({quality.expected_low:.2f} to "
+            f"{quality.expected_high:.2f}, by {quality.expected_from} seasons), below "
             f"masks.minimum_quality {settings.minimum_quality:g} (stability {quality.stability:.2f}, tag agreement "
             f"{quality.tag_agreement:.2f}; crops lost: {', '.join(quality.lost) or 'none'}; too rare to promise much: "
             f"{', '.join(quality.rare) or 'none'}); the masks are in {out}. Train the classifier longer, check the "

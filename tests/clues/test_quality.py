@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from exact_core.clues.quality import ClassSigns, every_other_date, expected_miou, shares_shown, tag_agreement
+from exact_core.clues.quality import ClassSigns, every_other_date, expected_miou, real_miou, shares_shown, tag_agreement
 from exact_core.data.windows.batches import Series
 
 
@@ -68,3 +68,28 @@ def test_shares_shown_by_hand():
     tags = np.array([[1, 1, 0], [1, 0, 0], [1, 1, 0]], np.uint8)
     shown = np.array([[True, False, True], [True, False, False], [False, False, False]])
     assert shares_shown(shown, tags) == [pytest.approx(2 / 3), 0.0, None]
+
+
+REAL_SCENES = [
+    (0.76, 0.78, 0.731),
+    (0.75, 0.64, 0.613),
+    (0.32, 0.62, 0.173),
+    (0.69, 0.87, 0.570),
+    (0.31, 0.48, 0.301),
+    (0.37, 0.50, 0.218),
+    (0.644, 0.665, 0.528),
+]
+"""Stability, what generated seasons promise, and the score of the masks, of the mask sets of real land in view."""
+
+
+def test_real_land_is_expected_by_its_stability():
+    """Against a plain least-squares fit of the seven; never 15 points too high, and not above what is promised."""
+    stability, promised, score = np.array(REAL_SCENES).T
+    slope, constant = np.polyfit(stability, score, 1)
+    for steady, high in zip(stability, promised, strict=True):
+        assert real_miou(high, steady) == pytest.approx(min(high, constant + slope * steady), abs=2e-3)
+    errors = np.array([real_miou(high, steady) for steady, high in zip(stability, promised, strict=True)]) - score
+    assert np.sqrt(np.mean(errors**2)) < 0.08
+    assert errors.max() < 0.15
+    assert real_miou(0.9, float("nan")) == 0
+    assert real_miou(0.3, 1.0) == 0.3

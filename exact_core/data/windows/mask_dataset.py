@@ -59,6 +59,11 @@ class MaskQuality(Settings):
     expected_error: float = Field(
         description="by how much that expectation was off on seasons that it was not fitted to"
     )
+    expected_low: float | None = Field(None, description="the expectation less its largest error on such seasons")
+    expected_high: float | None = Field(None, description="the expectation and its largest error on such seasons")
+    expected_from: Literal["generated", "real"] = Field(
+        "generated", description="what the expectation was fitted to: generated seasons, or real scenes"
+    )
 
 
 class FieldsUsed(Settings):

@@ -221,3 +221,20 @@ def test_a_corrupt_index_or_manifest_is_named(tmp_path):
     publish_checked(folder / "dataset.json", json.dumps(data))
     with pytest.raises(CorruptError, match="missing, though the manifest lists it"):
         WindowDataset(folder).window(0)
+
+
+def test_a_dataset_without_outlines_and_void_is_the_one_that_it_was(tmp_path):
+    """Its digest was recorded before there were outlines and unknown pixels (commit 44aab5d)."""
+    start = dt.date(2018, 4, 1)
+    given = {"bands": ("B02",), "classes": ("a", "b"), "window": 4, "season_start": start, "season_days": 9}
+    with DatasetWriter(tmp_path / "d", name="t", source="t", **given) as writer:
+        for number in range(2):
+            record = WindowRecord(f"s/{number}", "s", 0, 4 * number, "", (), "train", 0, 2, (1, number))
+            pixels = np.arange(32, dtype=np.int16).reshape(2, 1, 4, 4) + 1
+            labels, tags = np.full((4, 4), number, np.uint8), np.array((1, number), np.uint8)
+            writer.add(record, Window(pixels, np.array([0, 9], np.int16), tags, labels, None), origin="t")
+    found = WindowDataset(tmp_path / "d")
+    assert found.manifest.digest == "499b220d306e04f91b118ec2fa289238dda5fa9213e6efc928474aced7c3deff"
+    assert found.open is None
+    assert found.unknown(0) is None
+    assert found.fields(0) is None
