@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -68,12 +69,8 @@ def watched_steps() -> Iterator[Watched]:
     @contextmanager
     def watching(log: TextIO) -> Iterator[None]:
         with forked_steps(log), pytest.MonkeyPatch.context() as patch:
-            start = subprocess_task_handler.run_local_subprocess
-            patch.setattr(
-                subprocess_task_handler,
-                "run_local_subprocess",
-                lambda command, env_vars=None: watched.run(start, Path(log.name), command, env_vars),
-            )
+            start = partial(watched.run, subprocess_task_handler.run_local_subprocess, Path(log.name))
+            patch.setattr(subprocess_task_handler, "run_local_subprocess", start)
             yield
 
     with pytest.MonkeyPatch.context() as patch:
