@@ -21,7 +21,7 @@ from minio import Minio
 from exact_core.files import sha256_of
 from exact_core.storage import StoreOptions, content_key, open_store
 from exact_core.storage.base import MIB, digest_file
-from exact_core.storage.client import CLIENT_VARIABLE, CLIENTS
+from exact_core.storage.clients import CLIENT_VARIABLE, CLIENTS
 from exact_core.storage.download import fetch_ranges, journal_of
 from tests.services.servers import ACCESS_KEY, SECRET_KEY, JuiceFS, S3Server, SeaweedFS
 

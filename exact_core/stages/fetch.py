@@ -423,8 +423,7 @@ def _label_name(address: str, name: str) -> str:
     if name in ("legend.csv", "season.yaml"):
         return name
     if suffix in VECTORS:
-        stem = Path(name).stem
-        return f"{stem if stem in ('tags', 'outlines') else 'parcels'}{suffix}"
+        return f"{Path(name).stem if Path(name).stem in ('tags', 'outlines') else 'parcels'}{suffix}"
     if suffix in RASTERS:
         return "crop_type.tif"
     if suffix == ".csv":

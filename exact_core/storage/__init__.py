@@ -3,8 +3,8 @@
     base.py        what a store is: keys, the interface, digests, parallel work
     opening.py     from a URI to its store
     s3.py          a bucket of an S3 server
-    client.py      what s3.py asks of a client of S3, and which server and library that is
-    minio_client.py, boto_client.py   the two libraries
+    client.py      what s3.py asks of a client of S3, and how the server is reached
+    clients.py     which library is the client: minio_client.py or boto_client.py
     retry.py       what is asked again, how often, and what an error says
     filestore.py   a folder, for `file://` URIs and plain paths
     cache.py       verified local copies, shared by the processes of a machine, bounded in size

@@ -1,7 +1,7 @@
-"""What a store in a bucket asks of a client of S3, and how the client and its server are chosen.
+"""What a store in a bucket asks of a client of S3, and how its server is reached.
 
-EXACT_S3_CLIENT names the library: `minio` (unset) or `boto3`. Both send the same requests: each object and each part
-with its MD5, by which the server refuses bytes that changed on the way, and with every x-amz- header signed.
+`clients.py` chooses the library. Each sends the same requests: each object and each part with its MD5, by which the
+server refuses bytes that changed on the way, and with every x-amz- header signed.
 """
 
 from __future__ import annotations
@@ -16,26 +16,20 @@ from urllib.request import getproxies, proxy_bypass
 
 import certifi
 
-from exact_core.environment import readable_file, shown, variable
-from exact_core.errors import ConfigError, ServiceError
+from exact_core.environment import readable_file, shown
+from exact_core.errors import ConfigError
 from exact_core.storage.base import ObjectInfo
 
 __all__ = [
     "AMAZON",
-    "CLIENT_VARIABLE",
     "RECORD",
     "Client",
     "Connection",
     "FailedRequestError",
     "Found",
-    "make_client",
     "server_address",
 ]
 
-CLIENT_VARIABLE = "EXACT_S3_CLIENT"
-"""Library that speaks to S3 servers: minio or boto3; unset: minio."""
-CLIENTS = {"minio": "store", "boto3": "store-boto3"}
-"""Libraries, and the extras that install them."""
 AMAZON = "https://s3.amazonaws.com"
 RECORD = "sha256"
 """Name of the metadata of an object that records its SHA-256."""
@@ -174,33 +168,6 @@ class Connection:
             read_timeout=timeout,
             connections=connections,
         )
-
-
-def make_client(connection: Connection) -> Client:
-    """The client that EXACT_S3_CLIENT names.
-
-    Raises:
-        ConfigError: it names none, or the region is none.
-        ServiceError: its package is not installed.
-    """
-    name = variable(CLIENT_VARIABLE, "minio")
-    if name not in CLIENTS:
-        raise ConfigError(f"{CLIENT_VARIABLE} = {name!r}; give {' or '.join(CLIENTS)}")
-    try:
-        # Here, not above: each is needed by those alone who use it.
-        if name == "boto3":
-            from exact_core.storage.boto_client import BotoClient
-
-            return BotoClient(connection)
-        from exact_core.storage.minio_client import MinioClient
-
-        return MinioClient(connection)
-    except ModuleNotFoundError as error:
-        raise ServiceError(
-            f"{connection.address}: {name} is not installed: pip install 'exact-kubeflow[{CLIENTS[name]}]'"
-        ) from error
-    except ValueError as error:
-        raise ConfigError(f"{connection.address}: {error}; check AWS_ENDPOINT_URL and AWS_REGION") from error
 
 
 def server_address(name: str, address: str) -> SplitResult:

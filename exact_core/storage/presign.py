@@ -11,7 +11,8 @@ import functools
 from urllib.parse import quote
 
 from exact_core.environment import variable
-from exact_core.storage.client import AMAZON, CLIENT_VARIABLE, Client, Connection, make_client, server_address
+from exact_core.storage.client import AMAZON, Client, Connection, server_address
+from exact_core.storage.clients import CLIENT_VARIABLE, make_client
 
 __all__ = ["presigned"]
 

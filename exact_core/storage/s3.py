@@ -23,7 +23,8 @@ from exact_core.storage.base import (
     one_at_a_time,
     read_part,
 )
-from exact_core.storage.client import AMAZON, Client, Connection, FailedRequestError, make_client
+from exact_core.storage.client import AMAZON, Client, Connection, FailedRequestError
+from exact_core.storage.clients import make_client
 from exact_core.storage.retry import LostUploadError, Requests
 
 __all__ = ["S3Store"]

@@ -82,7 +82,8 @@ class Supervision(StrEnum):
 Outlines = Annotated[
     Path | None,
     typer.Option(
-        metavar="LAYER", help="Field outlines (any vector file): one crop a field, mixed and uncertain ones named."
+        metavar="FILE",
+        help="Layer of field outlines (any vector file): one crop a field, mixed and uncertain ones named.",
     ),
 ]
 Dataset = Annotated[
