@@ -41,6 +41,10 @@ test-docker: $(READY) ## the whole pipeline in containers, against real servers 
 test-slow: $(READY) ## the tests that take minutes each
 	$(BIN)/python -m pytest -n 2 -m slow --timeout 1800
 
+.PHONY: fuzz
+fuzz: $(READY) ## a million damaged files to all readers (FUZZ_FLAGS='--inputs 10000 --seed 1')
+	$(BIN)/python -m tests.fuzz $(FUZZ_FLAGS)
+
 DOCS := $(VENV)/.docs
 $(DOCS): $(READY)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[docs]'

@@ -94,7 +94,13 @@ def relearn(config: RunConfig, dataset: Path, out: Path, *, plain: bool) -> Call
 
 
 def fit_plainly(
-    features: NDArray[Any], labels: NDArray[Any], *, classes: int, ridge: float, balance: float
+    features: NDArray[Any],
+    labels: NDArray[Any],
+    *,
+    classes: int,
+    ridge: float,
+    balance: float,
+    start: object = None,  # noqa: ARG001 - scikit-learn's starts from nothing
 ) -> Callable[[NDArray[np.floating]], NDArray[np.float64]]:
     """`exact_core.clues.pixels.fit_pixels` by scikit-learn's solver."""
     known, place, count = np.unique(labels, return_inverse=True, return_counts=True)

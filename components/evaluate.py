@@ -54,5 +54,5 @@ def evaluate(
         )
         confusion.log_confusion_matrix(*read_confusion(step.files.write(evaluation)))
     places = {"dataset": dataset, "segmenter": segmenter, "promotion": promotion, "decision": decision}
-    summary |= promote_after(run, register=register, **places)
+    summary |= promote_after(run, register=register, figures=summary, **places)
     step.show(metrics, summary)

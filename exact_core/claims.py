@@ -19,6 +19,8 @@ import time
 from contextlib import suppress
 from typing import Protocol
 
+from exact_core.json_values import read_json
+
 __all__ = ["Board", "take"]
 
 log = logging.getLogger(__name__)
@@ -81,7 +83,7 @@ def _counting(board: Board) -> dict[str, bool]:
     found = {}
     for owner, text in board.claims().items():
         with suppress(ValueError, KeyError, TypeError):
-            claim = json.loads(text)
+            claim = read_json(text)
             if claim["until"] > time.time():
                 found[owner] = bool(claim["sure"])
     return found

@@ -191,6 +191,9 @@ class SeasonConfig(Settings):
     min_clear: float = Field(
         0.0, ge=0, lt=1, description="dates with a smaller clear share are left out; 0: their clear parts are used"
     )
+    leave_out: tuple[dt.date, ...] = Field(
+        (), description="dates that are not read, as one whose clouds the scene classification calls clear"
+    )
     longest_gap: int = Field(
         120, ge=1, description="days of the season that may pass without a clear look at an average place"
     )
@@ -713,7 +716,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: no such configuration file; write one with `exact config RECIPE`") from None
     except OSError as error:
         raise ConfigError(f"{path}: not a readable configuration file: {error}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid YAML in UTF-8: {error}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: expected a mapping of settings, got {type(data).__name__}")
@@ -807,7 +810,7 @@ def override(config: RunConfig, assignments: list[str]) -> RunConfig:
         parts = key.strip().split(".")
         try:
             value = read_yaml(text)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
+        except yaml.YAMLError as error:
             raise ConfigError(f"override {assignment!r}: the value is not valid YAML: {error}") from error
         node = data
         for depth, part in enumerate(parts[:-1]):

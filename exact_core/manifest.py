@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,6 +10,7 @@ from pydantic import Field, ValidationError
 from exact_core.config import Settings, describe
 from exact_core.errors import CorruptError, DataError
 from exact_core.files import checked, checked_text, publish_checked, publish_text, with_checksum
+from exact_core.json_values import read_json
 from exact_core.undefined import to_json
 
 __all__ = ["Manifest", "publish_record", "read_record"]
@@ -78,10 +78,10 @@ def read_record(path: Path) -> dict[str, Any]:
         DataError: it cannot be read.
     """
     try:
-        record = json.loads(checked_text(path))
+        record = read_json(checked_text(path))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise CorruptError(f"{path}: corrupt: not JSON: {error}; put a copy back, or make it again") from error
     if not isinstance(record, dict):
         raise CorruptError(f"{path}: corrupt: not a mapping; put a copy back, or make it again")

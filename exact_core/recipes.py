@@ -29,6 +29,7 @@ from exact_core.config import (
     read_settings,
 )
 from exact_core.errors import ConfigError
+from exact_core.json_values import read_json
 
 __all__ = ["RECIPES", "demo", "germany", "pastis24", "portable", "resolve", "season"]
 
@@ -89,6 +90,8 @@ def season() -> RunConfig:
                 keep_best=False,
             ),
         ),
+        # Windows of one scene overlap, and patches are shared by the windows of a batch (docs/results.md).
+        masks=MasksConfig(batch=128),
         segmenter=SegmenterConfig(
             encoder=encoder,
             utae=_small_utae(),
@@ -199,7 +202,7 @@ def _started_from(recipe: str) -> RunConfig:
         return _completed(read_settings(Path(recipe)), recipe)
     if recipe.startswith("{"):
         try:
-            return _completed(json.loads(recipe), "recipe")
+            return _completed(read_json(recipe), "recipe")
         except ValueError as error:
             raise ConfigError(f"recipe {recipe[:80]!r}: not valid JSON: {error}") from error
     raise ConfigError(f"unknown recipe {recipe!r}; choose one of {', '.join(RECIPES)}, or a file (.yaml)")
@@ -208,7 +211,7 @@ def _started_from(recipe: str) -> RunConfig:
 def _completed(given: dict[str, Any], where: str) -> RunConfig:
     """What a file says, over the recipe that it names."""
     name = given.get("recipe")
-    if name not in RECIPES:
+    if not isinstance(name, str) or name not in RECIPES:
         raise ConfigError(
             f"{where}: recipe is {name!r}; name the one that has all other settings: {', '.join(RECIPES)}"
         )

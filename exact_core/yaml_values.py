@@ -12,6 +12,9 @@ import yaml
 
 __all__ = ["read_yaml"]
 
+OVERLOOKED = (AttributeError, LookupError, OverflowError, TypeError, ValueError)
+"""What PyYAML lets through of values that do not fit their tag, as 2018-13-01, !!int x or !!bool x."""
+
 
 class _Loader(yaml.SafeLoader):
     """See the module."""
@@ -45,6 +48,12 @@ def read_yaml(text: str) -> Any:
     """The value of a YAML text.
 
     Raises:
-        yaml.YAMLError: it is no YAML.
+        yaml.YAMLError: it is no YAML, holds a value that is none of its kind, or is nested deeper than Python reads.
     """
-    return yaml.load(text, _Loader)  # noqa: S506 - a safe loader
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506 - a safe loader
+    except RecursionError as error:
+        raise yaml.YAMLError("brackets within brackets, too deep to be read") from error
+    except OVERLOOKED as error:
+        # PyYAML makes a date of anything like 2018-13-01, and does not say which line it was.
+        raise yaml.YAMLError(f"no such value: {error}; dates are days of the calendar, as 2018-04-01") from error

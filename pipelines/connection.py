@@ -9,7 +9,6 @@ KFP_UI          address of the UI, for links; not needed where KFP_HOST is the U
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -23,6 +22,7 @@ import kfp_server_api as api
 from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError
 
 from exact_core.errors import ConfigError, ServiceError
+from exact_core.json_values import read_json
 
 __all__ = ["ATTEMPTS", "PAGE", "TIMEOUT", "Connection", "LoggedOutError", "MissingError", "UnansweredError"]
 
@@ -217,7 +217,7 @@ class Connection:
                 f"gateway in /pipeline"
             ) from error
         try:
-            health = json.loads(answer.data)
+            health = read_json(answer.data)
             if not isinstance(health, dict):
                 raise ValueError(f"a {type(health).__name__}")
         except ValueError as error:
@@ -241,7 +241,7 @@ def _said(error: api.ApiException | HTTPError) -> str:
         reason = error.reason if isinstance(error, MaxRetryError) else error
         return "no connection" if isinstance(reason, NewConnectionError) else f"{type(reason).__name__}: {reason}"
     try:
-        body = json.loads(error.body)
+        body = read_json(error.body)
         # Uploads answer with names of their own.
         return f"{error.status}: {body['message'] if 'message' in body else body['error_message']}"
     except (TypeError, ValueError, KeyError):

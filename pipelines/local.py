@@ -27,7 +27,7 @@ from exact_kubeflow.pipelines.train_exact import train_dense, train_exact
 from kfp import local
 
 from exact_core.artifacts.folders import STATE_VARIABLE, code_version
-from exact_core.data.sources import absolute_source, parse_source
+from exact_core.data.sources import absolute_source, short_name
 from exact_core.errors import ConfigError, ServiceError
 from exact_core.files import publish_text
 from exact_core.stages.lifecycle import FAILURE_VARIABLE, RUNNER_VARIABLE
@@ -266,10 +266,7 @@ def default_workdir(arguments: dict[str, Any], supervision: str) -> Path:
 
     Its name is the source's and the time.
     """
-    kind, place = parse_source(arguments["source"])
-    # Of an address, its last part before the query; of a folder, its name.
-    last = re.split(r"[/\\]", place.partition("?")[0].rstrip("/"))[-1]
-    name = re.sub(r"[^\w.-]+", "-", last).strip("-.") or kind
+    name = short_name(arguments["source"])
     arguments = {**arguments, "source": absolute_source(arguments["source"])}
     for path in sorted(Path().glob(f"{name}-*")):
         if _unfinished(path, arguments, supervision):

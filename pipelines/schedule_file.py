@@ -20,8 +20,12 @@ from exact_core.yaml_values import read_yaml
 __all__ = ["FIXED", "RULE", "ScheduleFile", "arguments_of", "load_schedule", "rule_of"]
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+LONGEST = 100 * 366 * 86400
+"""Seconds between slots at most: a century."""
 RULE = {"season_start": "starts", "season_days": "days"}
 """Parameter of a pipeline -> field of the season rule."""
+EARLIEST, LATEST = 1970, 9000
+"""Years that a slot may be in."""
 FIXED = {"max_concurrency": 1, "no_catchup": True}
 """One run at a time; and after a pause only the latest slot is run, not each that was missed."""
 
@@ -36,7 +40,9 @@ class ScheduleFile(Settings):
         None, min_length=1, description="Kubernetes account that its runs have; without it the server's default"
     )
     cron: str | None = Field(None, description="slots: second minute hour day month weekday, in UTC")
-    interval: int | None = Field(None, ge=60, description="seconds between slots, or a text such as 90d; wants start")
+    interval: int | None = Field(
+        None, ge=60, le=LONGEST, description="seconds between slots, or a text such as 90d; wants start"
+    )
     start: dt.datetime | None = Field(None, description="no slot at or before this moment; without a time zone: UTC")
     end: dt.datetime | None = Field(None, description="no slot after this moment")
     enabled: bool = Field(True, description="False keeps the recurring run, but starts nothing")
@@ -66,6 +72,8 @@ class ScheduleFile(Settings):
     def _in_utc(cls, moment: dt.datetime | None) -> dt.datetime | None:
         if moment is None:
             return None
+        if not EARLIEST <= moment.year <= LATEST:
+            raise ValueError(f"expected a year from {EARLIEST} to {LATEST}")
         return (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).astimezone(dt.UTC).replace(microsecond=0)
 
     @model_validator(mode="after")

@@ -22,6 +22,7 @@ from pydantic import Field, ValidationError
 from exact_core.config import Settings, describe
 from exact_core.errors import ConfigError
 from exact_core.stages.stage import Stage, stage_table
+from exact_core.yaml_values import read_yaml
 
 __all__ = ["SIDE_BY_SIDE", "ClusterSettings", "cluster_settings", "configure", "pipeline", "stage_of"]
 
@@ -92,7 +93,7 @@ def cluster_settings() -> ClusterSettings:
     if not name:
         return ClusterSettings()
     try:
-        data: Any = yaml.safe_load(Path(name).read_text(encoding="utf-8")) or {}
+        data: Any = read_yaml(Path(name).read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"EXACT_CLUSTER = {name}: not a readable YAML file: {error}") from error
     if not isinstance(data, dict) or not isinstance(data.get("steps", {}), dict):

@@ -23,7 +23,7 @@ from exact_core.data.windows.dataset import FileEntry, Statistics, WindowDataset
 from exact_core.data.windows.day_zero import check_day_zero
 from exact_core.data.windows.series_sample import SAMPLES_FILE, SeasonSamples, load_season_samples, save_season_samples
 from exact_core.environment import variable
-from exact_core.errors import ConfigError, DataError, ServiceError
+from exact_core.errors import ConfigError, CorruptError, DataError, ServiceError
 from exact_core.manifest import Manifest, publish_record, read_record
 from exact_core.mapping.calibration import NOT_FITTED, Calibration
 from exact_core.models.classifier import TagClassifier
@@ -262,8 +262,16 @@ def open_season_samples(folder: Path, manifest: ModelManifest) -> SeasonSamples 
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """The rows, one an epoch, of a model's training."""
-    return [defined(epoch) for epoch in read_record(folder / "metrics.json")["history"]]
+    """The rows, one an epoch, of a model's training.
+
+    Raises:
+        CorruptError, DataError: there is none, or it is not what was written.
+    """
+    path = folder / "metrics.json"
+    try:
+        return [defined(epoch) for epoch in read_record(path)["history"]]
+    except (AttributeError, KeyError, OverflowError, TypeError) as error:
+        raise CorruptError(f"{path}: corrupt: holds no history of metrics; train the model again") from error
 
 
 def _segmenter(folder: Path, manifest: ModelManifest, config: RunConfig) -> AnySegmenter:

@@ -9,8 +9,9 @@ Axes: n pixels, D features, K classes, H W pixels of a window.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,14 @@ ITERATIONS, TOLERANCE = 1000, 1e-7
 """Of the regression's solver; the tolerance is that of each derivative of the mean loss. So close to the one optimum
 that there is, rounding by another processor, or in another number of threads, changes no label; at 1e-4 and in float32
 it changed one pixel in a thousand."""
+ROUGH = 1e-4
+"""Likewise, of the fit to a part of the pixels that says where the other one starts."""
+ONE_IN, ENOUGH = 8, 1000
+"""That part is one pixel in so many, but not fewer pixels than enough."""
+LEAST_BEND = 1e-4
+"""Of the 0.25 that a pixel's loss bends by at most."""
+BLOCK = 2000
+"""Rows that are worked on at a time: of 200 features, 3 MB."""
 FEWEST = 20
 """Pixels of a window that teach at least, where it has so many sure ones."""
 
@@ -43,9 +52,6 @@ def without_unknown(mask: NDArray[np.uint8], windows: WindowDataset, index: int)
     """A window's mask (H, W) with void where nothing is known of the ground: no model learns there."""
     unknown = windows.unknown(index)
     return mask if unknown is None else np.where(unknown, VOID, mask).astype(np.uint8)
-
-
-Predict = Callable[[NDArray[np.floating]], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -68,10 +74,35 @@ def sure_pixels(strongest: NDArray[np.floating], threshold: float, margin: float
     return enough
 
 
+@dataclass(frozen=True)
+class PixelOdds:
+    """A fitted regression: features (n, D) -> probabilities (n, classes).
+
+    known: labels that occurred; the others have probability 0. coefficients: theirs, intercepts in the last row,
+    (D + 1, known).
+    """
+
+    known: NDArray[Any]
+    coefficients: NDArray[np.float64]
+    classes: int
+
+    def __call__(self, rows: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Probabilities (n, classes)."""
+        spread = np.zeros((len(rows), self.classes))
+        spread[:, self.known] = _softmax(rows.astype(np.float64) @ self.coefficients[:-1] + self.coefficients[-1])
+        return spread
+
+
 def fit_pixels(
-    features: NDArray[Any], labels: NDArray[Any], *, classes: int, ridge: float, balance: float = 0.0
-) -> Predict:
-    """Multinomial logistic regression: fitted probabilities (n, classes) as a function of features (n, D).
+    features: NDArray[Any],
+    labels: NDArray[Any],
+    *,
+    classes: int,
+    ridge: float,
+    balance: float = 0.0,
+    start: PixelOdds | None = None,
+) -> PixelOdds:
+    """Multinomial logistic regression of labels on features.
 
     Args:
         features: standardised, (n, D).
@@ -80,77 +111,124 @@ def fit_pixels(
         ridge: inverse strength of the ridge penalty.
         balance: pixels count as (their class's share) ** -balance, and 1 in the mean: a crop of few fields is not
             outvoted.
+        start: what was fitted to labels that differ little, to begin from.
     """
     known, place, count = np.unique(labels, return_inverse=True, return_counts=True)
     if len(known) == 1:
-        return lambda rows: np.tile(np.eye(classes)[known[0]], (len(rows), 1))
+        return PixelOdds(known, np.zeros((features.shape[1] + 1, 1)), classes)
     weight = ((count / len(labels)) ** -balance)[place]
+    begin = start.coefficients if start is not None and np.array_equal(start.known, known) else None
     # Its products are small: a second thread costs more than it helps.
     with threadpool_limits(1, user_api="blas"):
-        found = _regression(features.astype(np.float64), place, weight / weight.mean(), ridge=ridge)
-
-    def predict(rows: NDArray[np.floating]) -> NDArray[np.float64]:
-        spread = np.zeros((len(rows), classes))
-        spread[:, known] = _softmax(rows.astype(np.float64) @ found[:-1] + found[-1])
-        return spread
-
-    return predict
+        found = _regression(features.astype(np.float64), place, weight / weight.mean(), ridge=ridge, start=begin)
+    return PixelOdds(known, found, classes)
 
 
 def _regression(
-    features: NDArray[np.float64], labels: NDArray[np.int64], weight: NDArray[np.float64], *, ridge: float
+    features: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    weight: NDArray[np.float64],
+    *,
+    ridge: float,
+    start: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     """Coefficients and, in the last row, intercepts (D + 1, classes) of a multinomial logistic regression.
 
     The loss is the weighted sum of the cross-entropies and half the squared coefficients over `ridge`; of two classes,
     half the squared differences of their coefficients, as it is usual.
 
-    A season's features go together, which leaves the loss a long narrow valley, and L-BFGS hundreds of steps. In
-    coordinates in which a quarter of the features' second moments with the penalty, what the loss bends by at most for
-    a class (Boehning, "Multinomial logistic regression algorithm", 1992), is the identity, it takes a tenth of them.
+    A season's features go together, which leaves the loss a long narrow valley, and L-BFGS hundreds of steps. It takes
+    a quarter of them in coordinates in which, where it starts, the loss of a part of the pixels bends alike in all
+    directions of a class. Where that is, a rough fit to that part says; its own coordinates are those of what a loss
+    bends by at most (Boehning, "Multinomial logistic regression algorithm", 1992).
 
     Args:
         features: (n, D).
         labels: (n,), 0..classes - 1, each of which occurs.
         weight: of each pixel, mean 1.
         ridge: inverse strength of the penalty.
+        start: coefficients to begin from.
     """
     n, depth = features.shape
     classes = int(labels.max()) + 1
-    penalty = (2 if classes == 2 else 1) / (ridge * n)
     rows = np.concatenate([features, np.ones((n, 1))], 1)
     share = weight / n
-    decay = np.full((depth + 1, 1), penalty)
-    # The intercept is not held back; a little keeps the factor from being singular.
+    # The intercept is not held back.
+    decay = np.full((depth + 1, 1), (2 if classes == 2 else 1) / (ridge * n))
     decay[-1] = 0
-    bend = (rows * (share[:, None] / 4)).T @ rows + np.diag(np.maximum(decay[:, 0], 1e-9))
-    factor = cholesky(bend, lower=True)
-    wanted = np.zeros((n, classes))
-    wanted[np.arange(n), labels] = share
+    some = slice(None, None, max(1, min(ONE_IN, n // ENOUGH)))
+    sample, part = rows[some], share[some] / share[some].sum()
+    if start is None:
+        alike = [_factor(sample, part / 4, decay)] * classes
+        begin = np.zeros((depth + 1, classes))
+        start = _descend(sample, labels[some], part, decay, start=begin, factors=alike, tolerance=ROUGH)
+    odds = _softmax(sample @ start)
+    # Of a class that the sample lacks nothing would bend.
+    bends = np.maximum(odds * (1 - odds), LEAST_BEND)
+    factors = [_factor(sample, part * bends[:, number], decay) for number in range(classes)]
+    return _descend(rows, labels, share, decay, start=start, factors=factors, tolerance=TOLERANCE)
+
+
+def _factor(rows: NDArray[np.float64], weight: NDArray[np.float64], decay: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Lower factor (D + 1, D + 1) of what the loss of a class bends by; a little keeps it from being singular."""
+    return np.asarray(cholesky((rows * weight[:, None]).T @ rows + np.diag(np.maximum(decay[:, 0], 1e-9)), lower=True))
+
+
+def _descend(
+    rows: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    share: NDArray[np.float64],
+    decay: NDArray[np.float64],
+    *,
+    start: NDArray[np.float64],
+    factors: Sequence[NDArray[np.float64]],
+    tolerance: float,
+) -> NDArray[np.float64]:
+    """The coefficients where every derivative of the loss is within the tolerance.
+
+    Args:
+        rows: features and a 1, (n, D + 1).
+        labels: (n,).
+        share: weight of each row; they add up to 1.
+        decay: penalty of each coefficient, (D + 1, 1).
+        start: coefficients (D + 1, classes).
+        factors: one a class, whose coordinates the solver works in.
+        tolerance: of the derivatives.
+    """
+    blocks = [slice(first, first + BLOCK) for first in range(0, len(rows), BLOCK)]
+
+    def coefficients(flat: NDArray[np.float64]) -> NDArray[np.float64]:
+        columns = zip(factors, flat.reshape(-1, len(factors)).T, strict=True)
+        return np.stack([solve_triangular(factor, each, lower=True, trans="T") for factor, each in columns], 1)
 
     def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        found = solve_triangular(factor, flat.reshape(-1, classes), lower=True, trans="T")
-        scores = rows @ found
-        scores -= scores.max(1, keepdims=True)
-        of_label = scores[np.arange(n), labels]
-        np.exp(scores, out=scores)
-        total = scores.sum(1)
-        value = share @ (np.log(total) - of_label) + (decay * found**2).sum() / 2
-        scores *= (share / total)[:, None]
-        scores -= wanted
-        slope = rows.T @ scores + decay * found
+        found = coefficients(flat)
+        value, slope = (decay * found**2).sum() / 2, decay * found
+        # A block of rows stays in cache between its scores and what they say of the slope.
+        for block in blocks:
+            scores = rows[block] @ found
+            scores -= scores.max(1, keepdims=True)
+            own = np.arange(len(scores)), labels[block]
+            of_label = scores[own]
+            np.exp(scores, out=scores)
+            total = scores.sum(1)
+            value += share[block] @ (np.log(total) - of_label)
+            scores *= (share[block] / total)[:, None]
+            scores[own] -= share[block]
+            slope += rows[block].T @ scores
         steepest[0] = np.abs(slope).max()
-        return float(value), solve_triangular(factor, slope, lower=True).ravel()
+        parts = zip(factors, slope.T, strict=True)
+        return float(value), np.stack([solve_triangular(each, own, lower=True) for each, own in parts], 1).ravel()
 
     def reached(_: NDArray[np.float64]) -> None:
-        if steepest[0] <= TOLERANCE:
+        if steepest[0] <= tolerance:
             raise StopIteration
 
     steepest = [np.inf]
-    start = np.zeros((depth + 1) * classes)
+    begin = np.stack([factor.T @ each for factor, each in zip(factors, start.T, strict=True)], 1).ravel()
     options = {"maxiter": ITERATIONS, "gtol": 0.0, "ftol": 0.0, "maxcor": 20}
-    result = minimize(loss, start, jac=True, method="L-BFGS-B", options=options, callback=reached)
-    return np.asarray(solve_triangular(factor, result.x.reshape(-1, classes), lower=True, trans="T"))
+    result = minimize(loss, begin, jac=True, method="L-BFGS-B", options=options, callback=reached)
+    return coefficients(result.x)
 
 
 def _softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -197,14 +275,10 @@ class PixelModel:
         self._scaler = StandardScaler().fit(features)
         features = self._scaler.transform(features)
 
-        def taught(labels: NDArray[np.int64]) -> Predict:
-            return fit_pixels(
-                features, labels, classes=windows.classes + 1, ridge=settings.ridge, balance=settings.balance
-            )
-
-        self._predict = taught(labels)
+        fit = partial(fit_pixels, features, classes=windows.classes + 1, ridge=settings.ridge, balance=settings.balance)
+        self._odds = fit(labels)
         for _ in range(settings.rounds - 1):
-            self._predict = taught((self._predict(features) * may_be).argmax(1))
+            self._odds = fit((self._odds(features) * may_be).argmax(1), start=self._odds)
 
     def mask(self, index: int) -> NDArray[np.uint8]:
         """Labels uint8 (H, W) of a window: the likeliest of background and its tags."""
@@ -214,7 +288,7 @@ class PixelModel:
     def scores(self, index: int) -> NDArray[np.float64]:
         """Probabilities (H, W, K + 1) of a window's pixels, 0 for what they may not be."""
         side = self.windows.manifest.window
-        probabilities = self._predict(self._scaler.transform(self._features(index)))
+        probabilities = self._odds(self._scaler.transform(self._features(index)))
         return (probabilities * self._allowed(index)).reshape(side, side, -1)
 
     def _teachers(

@@ -36,6 +36,7 @@ __all__ = [
     "local_path",
     "parse_season",
     "parse_source",
+    "short_name",
     "source_of",
     "with_season",
 ]
@@ -350,6 +351,13 @@ def local_path(text: str) -> Path | None:
     """The file or folder of this disk that a source names; None where it names none."""
     name, place = parse_source(text)
     return Path(place) if source_of(name).place == "PATH" and "://" not in place else None
+
+
+def short_name(text: str) -> str:
+    """What a source is called in the names of folders and runs: its folder's name, or the last part of an address."""
+    kind, place = parse_source(text)
+    last = re.split(r"[/\\]", place.partition("?")[0].rstrip("/"))[-1]
+    return re.sub(r"[^\w.-]+", "-", last).strip("-.") or kind
 
 
 def absolute_source(text: str) -> str:

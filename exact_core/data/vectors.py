@@ -6,7 +6,6 @@ layers needs the name of one, as QGIS writes it: `fields.gpkg|layername=parcels_
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import CRSError
 
 from exact_core.errors import DataError
+from exact_core.json_values import read_json
 
 __all__ = ["CHUNK", "Features", "VectorLayer", "areas_of", "open_layer", "split_layer"]
 
@@ -300,7 +300,7 @@ def _geometry_of(file: Any, path: Path) -> dict[str, Any]:
             f"`geo`); write it again as GeoParquet, or as .gpkg"
         )
     try:
-        geo = json.loads(text)
+        geo = read_json(text)
         name = geo["primary_column"]
         return {**geo["columns"][name], "name": name, "place": file.schema_arrow.names.index(name)}
     except (KeyError, TypeError, ValueError) as error:

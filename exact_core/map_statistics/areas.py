@@ -7,9 +7,9 @@ which hold whatever the strata are. With the map's classes as strata they are th
 finite population correction, which these leave out; with one stratum, those of a simple random sample.
 
 Intervals are those of Wilson (1927, Journal of the American Statistical Association 22:209) with the effective number
-of samples in place of their number (Franco et al. 2019, Journal of Survey Statistics and Methodology 7:334). That is
-the size of a simple random sample of the same precision. They keep their coverage at few samples and near 0 and 1, and
-have a width where no error was seen.
+of samples, that of a simple random sample that would be as sure (Franco et al. 2019, Journal of Survey Statistics and
+Methodology 7:334). At few samples and near 0 and 1 they hold the truth as often as they say, and have a width where no
+error was seen.
 
 Axes: n samples, H strata, K + 1 classes with background.
 """

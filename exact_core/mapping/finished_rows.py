@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from exact_core.errors import CorruptError
 from exact_core.files import publish_text
+from exact_core.json_values import read_json
 
 __all__ = ["FinishedRows", "RowFiles", "read_rows"]
 
@@ -66,14 +67,14 @@ class RowFiles:
         self.folder = folder
         journal = {"key": key, "first": first}
         known = _journal(folder)
-        if known is None or {name: known.get(name) for name in journal} != journal:
+        if known is None or {name: known.get(name) for name in journal} != journal or not _is_count(known.get("batch")):
             if known is not None:
                 log.info("%s: rows of another map or model, so the map begins anew", folder)
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             known = {**journal, "batch": batch}
             publish_text(folder / JOURNAL, json.dumps(known))
-        self.batch = int(known["batch"])  # type: ignore[call-overload]
+        self.batch: int = known["batch"]
         self.end = first
         for path in sorted(folder.glob("rows-*")):
             if path.suffix == ".npz" and path.name == _name(self.end):
@@ -116,12 +117,16 @@ def _name(first: int) -> str:
     return f"rows-{first:08d}.npz"
 
 
-def _journal(folder: Path) -> dict[str, object] | None:
+def _is_count(value: object) -> bool:
+    return type(value) is int and value > 0
+
+
+def _journal(folder: Path) -> dict[str, Any] | None:
     """The journal; None where there is none, empty where it says nothing."""
     if not folder.is_dir():
         return None
     try:
-        known = json.loads((folder / JOURNAL).read_text(encoding="utf-8"))
+        known = read_json((folder / JOURNAL).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}

@@ -1,40 +1,51 @@
-"""`exact compare`: runs and models of MLflow, side by side."""
+"""`exact compare`: evaluated maps side by side, of folders of this disk and of runs and models of MLflow."""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from exact_core.evaluation.run_report.comparison import Candidate, write_comparison
+import yaml
+
+from exact_core.errors import DataError
+from exact_core.evaluation.run_report.comparison import Candidate, text_table, write_comparison
 from exact_core.manifest import read_record
 from exact_core.tracking.lookups import Evaluations
 
-__all__ = ["compare_runs"]
+__all__ = ["compare_maps"]
+
+METRICS, PICTURE = "metrics.json", Path("figures/map.png")
 
 
-def compare_runs(references: list[str], *, out: Path) -> str:
-    """Compare evaluated maps, and log the comparison as a run of its own.
+def compare_maps(references: list[str], *, out: Path) -> tuple[str, str | None]:
+    """Compare evaluated maps; where MLflow knows one of them, the comparison is logged as a run of its own.
 
     Args:
-        references: identities of MLflow runs (of a pipeline, or of any of its stages), or models as NAME@ALIAS or
-            NAME/VERSION.
+        references: folders of `exact run` or `exact evaluate`; identities or names of MLflow runs (of a pipeline, or of
+            any of its stages); models as NAME@ALIAS or NAME/VERSION. The first is what the others are held against.
         out: HTML file to write.
 
     Returns:
-        Identity of the MLflow run that holds it.
+        The table, for a terminal; and the identity of the MLflow run that holds the page, None where all are folders.
 
     Raises:
         ConfigError: MLflow knows no such run or model.
-        DataError: a run was not evaluated, or there are fewer than two.
+        DataError: one was not evaluated, or there are fewer than two.
         ServiceError: MLflow does not answer.
     """
-    evaluations = Evaluations()
+    evaluations: Evaluations | None = None
     candidates, runs = [], []
     for reference in references:
+        if Path(reference).is_dir():
+            candidates.append(_of_folder(Path(reference)))
+            continue
+        # Of folders alone nobody is asked.
+        evaluations = evaluations or Evaluations()
         run = evaluations.find(reference)
         with tempfile.TemporaryDirectory() as scratch:
-            metrics = evaluations.fetch(run, "metrics.json", Path(scratch))
-            picture = evaluations.fetch(run, "figures/map.png", Path(scratch), missing_ok=True)
+            metrics = evaluations.fetch(run, METRICS, Path(scratch))
+            picture = evaluations.fetch(run, PICTURE.as_posix(), Path(scratch), missing_ok=True)
             content = read_record(metrics) if metrics is not None else {}
             candidates.append(
                 Candidate(
@@ -46,4 +57,33 @@ def compare_runs(references: list[str], *, out: Path) -> str:
             )
         runs.append(run)
     write_comparison(out, candidates)
-    return evaluations.log_comparison(out, runs)
+    logged = evaluations.log_comparison(out, runs) if evaluations else None
+    return text_table(candidates), logged
+
+
+def _of_folder(folder: Path) -> Candidate:
+    """The evaluation in a run's folder, or of an `exact evaluate`."""
+    place = folder / "evaluation" if (folder / "evaluation" / METRICS).is_file() else folder
+    if not (place / METRICS).is_file():
+        raise DataError(f"{folder}: no evaluation there ({METRICS}); name a folder of `exact run` or `exact evaluate`")
+    metrics = read_record(place / METRICS)
+    picture = place / PICTURE
+    return Candidate(
+        title=folder.name or str(folder),
+        metrics=metrics,
+        facts={**_facts(place), "split": str(metrics.get("split"))},
+        map_png=picture.read_bytes() if picture.is_file() else None,
+    )
+
+
+def _facts(place: Path) -> dict[str, str]:
+    """What a map was made of, by the files beside its evaluation."""
+    config, dataset = place / "config.yaml", place.parent / "dataset" / "dataset.json"
+    found: dict[str, Any] = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    digest = str(read_record(dataset).get("digest", "–"))[:12] if dataset.is_file() else "–"
+    return {
+        "recipe": str(found.get("recipe", "–")),
+        "seed": str(found.get("seed", "–")),
+        "segmenter": str((found.get("segmenter") or {}).get("model", "–")),
+        "dataset": digest,
+    }

@@ -164,7 +164,7 @@ def _publish(
     for name in ("metrics.json", "config.yaml"):
         tracker.log_file(out / name)
     summary = defined(_headline(data.metrics))
-    tracker.log_summary(summary)
+    tracker.log_headline(summary)
     told = ", ".join(f"{name} {value:.3f}" for name, value in summary.items())
     log.info("evaluate: %s split, %s", manifest.evaluation_split, told)
     return summary

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 import math
 import os
@@ -18,6 +19,7 @@ from typing import Any, Protocol
 from exact_core.artifacts.folders import code_version
 from exact_core.artifacts.stage_files import StageFiles, stage_files
 from exact_core.config import RunConfig, SegmenterConfig
+from exact_core.data.sources import short_name
 from exact_core.environment import variable
 from exact_core.errors import in_a_line
 from exact_core.stages.run import Run, read_run
@@ -58,13 +60,23 @@ GRACE_SECONDS = 10.0
 
 
 @contextmanager
-def open_stage(name: str, config: RunConfig, *, pipeline_run: str = "", tracking: bool = True) -> Iterator[Tracker]:
+def open_stage(
+    name: str,
+    config: RunConfig,
+    *,
+    pipeline_run: str = "",
+    source: str = "",
+    season: str = "",
+    tracking: bool = True,
+) -> Iterator[Tracker]:
     """Open a stage: log lines on stdout, a tracked run, its settings and its duration.
 
     Args:
         name: the stage, as in its component.
         config: the whole configuration; it becomes the run's parameters.
         pipeline_run: identity of the pipeline run that this stage belongs to; empty for a stage run alone.
+        source: of the pipeline run, which is named after it, its season and the time; empty: after recipe and seed.
+        season: of the pipeline run.
         tracking: False records nothing.
     """
     # Of the processes that torchrun starts, one speaks and is tracked.
@@ -80,7 +92,10 @@ def open_stage(name: str, config: RunConfig, *, pipeline_run: str = "", tracking
         # A process that the kernel ends says nothing more.
         Path(failure).write_text(f"{name}: {KILLED}", encoding="utf-8")
     try:
-        with ending_in_order(), _tracked(name, config, pipeline_run=pipeline_run, tracking=tracking) as tracker:
+        with (
+            ending_in_order(),
+            _tracked(name, config, pipeline_run=pipeline_run, about=(source, season), tracking=tracking) as tracker,
+        ):
             yield tracker
     except BaseException as error:
         if failure:
@@ -95,18 +110,28 @@ def open_stage(name: str, config: RunConfig, *, pipeline_run: str = "", tracking
 
 
 @contextmanager
-def _tracked(name: str, config: RunConfig, *, pipeline_run: str, tracking: bool) -> Iterator[Tracker]:
+def _tracked(
+    name: str, config: RunConfig, *, pipeline_run: str, about: tuple[str, str], tracking: bool
+) -> Iterator[Tracker]:
     started = time.perf_counter()
     if not tracking:
         yield NoTracker()
         return
-    title = f"{config.recipe} seed {config.seed}"
+    source, season = about
+    if source:
+        title = " ".join(filter(None, (short_name(source), season, f"{dt.datetime.now():%Y-%m-%d %H:%M}")))
+    else:
+        title = f"{config.recipe} seed {config.seed}"
     if config.segmenter.model != SegmenterConfig().model:
         title += f", {config.segmenter.title}"
     params = {**config.model_dump(mode="json"), "code_version": code_version()}
+    if name == FIRST and source:
+        params |= {"source": source, "season": season}
     # The first stage of a run finds out what is there; the others know that MLflow was.
     patient = bool(pipeline_run) and name != FIRST
-    with tracked_stage(name, pipeline_run=pipeline_run, name=title, params=params, patient=patient) as tracker:
+    with tracked_stage(
+        name, pipeline_run=pipeline_run, name=title, params=params, whole=name == FIRST, patient=patient
+    ) as tracker:
         tracker.set_tags({"exact.image": os.environ.get(IMAGE_VARIABLE, "none")})
         yield tracker
         tracker.log_summary({"seconds": time.perf_counter() - started})
@@ -151,7 +176,14 @@ def open_step(stage: Stage, run: Mapping[str, Any], *, tracking: bool = True) ->
     config = given.config()
     name = f"{stage.name} {given.part}" if stage.in_parts and given.part else stage.name
     with (
-        open_stage(name, config, pipeline_run=given.pipeline_run, tracking=tracking) as tracker,
+        open_stage(
+            name,
+            config,
+            pipeline_run=given.pipeline_run,
+            source=given.source,
+            season=given.season,
+            tracking=tracking,
+        ) as tracker,
         stage_files(tracker, stage.writes) as files,
     ):
         renew(given, stage)

@@ -96,7 +96,9 @@ def plan_run(given: Parameters) -> Plan:
     # On a GPU that a user has named, a training that does not see it is to stop at once, not to go on for days.
     chosen = [*given.changes(), *(["device=cuda"] if asked.gpus else [])]
     config = resolve(given.recipe, seed=int(given.seed), overrides=chosen)
-    with open_stage(STAGE.name, config, pipeline_run=given.pipeline_run) as tracker:
+    with open_stage(
+        STAGE.name, config, pipeline_run=given.pipeline_run, source=given.source, season=given.season
+    ) as tracker:
         each = _places(given, tracker)
         size = max(_tried(config, tracker=tracker, **place) for place in each)
         if given.maps():

@@ -43,6 +43,7 @@ def promote(
     model: str,
     out: Path,
     tracker: Tracker,
+    figures: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
     """Register a segmenter as challenger, and move the champion's alias to it if the gate holds.
 
@@ -59,6 +60,7 @@ def promote(
         segmenter: model folder of the new segmenter.
         model: name of the registered model; empty: exact-NAME after the dataset's name.
         out: folder for metrics.json, which holds the decision and its reasons.
+        figures: what the segmenter's evaluation on this dataset gave, which goes to its model in MLflow.
         tracker: gets the figures and the reason; where runs are not tracked, there is no registry and no decision.
 
     Returns:
@@ -72,7 +74,7 @@ def promote(
     if registry is None:
         record["reason"] = "runs are not tracked, so there is no registry"
     else:
-        record |= _register(config, windows, segmenter, name, registry)
+        record |= _register(config, windows, segmenter, name, registry, figures or {})
     tracker.set_tags({f"exact.{key}": str(record[key]) for key in ("model", "version", "promoted", "reason")})
     summary = {"promoted": float(record["promoted"])}
     if record["comparison"]:
@@ -93,6 +95,7 @@ def promote_after(
     segmenter: Artifact,
     promotion: Artifact,
     decision: Artifact,
+    figures: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
     """The stage as the second half of a step: one that has the dataset and the segmenter, and a GPU, already.
 
@@ -103,6 +106,7 @@ def promote_after(
         segmenter: the new segmenter.
         promotion: folder for metrics.json.
         decision: Markdown for a person to read.
+        figures: what the evaluation has found.
     """
     with open_step(STAGE, run, tracking=register) as step:
         page, out = step.files.file(decision), step.files.write(promotion, optional=True)
@@ -110,7 +114,7 @@ def promote_after(
             page.write_text("This run registers no model: there is nothing to decide.\n", encoding="utf-8")
             return {}
         folders = {"dataset": step.files.read(dataset), "segmenter": step.files.read(segmenter), "out": out}
-        summary = promote(step.config, model=step.run.model, tracker=step.tracker, **folders)
+        summary = promote(step.config, model=step.run.model, tracker=step.tracker, figures=figures, **folders)
         page.write_text(read_decision(out), encoding="utf-8")
         return summary
 
@@ -147,10 +151,17 @@ def read_decision(folder: Path) -> str:
 
 
 def _register(
-    config: RunConfig, windows: WindowDataset, segmenter: Path, name: str, registry: Registry
+    config: RunConfig,
+    windows: WindowDataset,
+    segmenter: Path,
+    name: str,
+    registry: Registry,
+    figures: Mapping[str, float],
 ) -> dict[str, Any]:
     """Register, compare, and move aliases; the decision's part of the record."""
     version = registry.register(segmenter, name=name)
+    data = windows.manifest
+    registry.log_figures(name, version, figures, dataset=data.name, digest=data.digest)
     registry.set_alias(name, CHALLENGER, version)
     record: dict[str, Any] = {"version": version, "champion": None}
     for _ in range(ROUNDS):

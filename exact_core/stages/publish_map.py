@@ -21,6 +21,7 @@ from exact_core.data.sources import parse_season, parse_source
 from exact_core.data.stac.address import parse_address, parse_labels
 from exact_core.environment import patience, shown, variable
 from exact_core.errors import ConfigError, DataError
+from exact_core.json_values import read_json
 from exact_core.manifest import read_record
 from exact_core.mapping.publication import (
     CATALOG,
@@ -206,7 +207,7 @@ def _write_changed(store: Store, key: str, content: dict[str, Any]) -> None:
 
 def _json(store: Store, key: str) -> dict[str, Any]:
     try:
-        found = json.loads(store.read(key))
+        found = read_json(store.read(key))
         if not isinstance(found, dict):
             raise ValueError("not an object")
     except ValueError as error:

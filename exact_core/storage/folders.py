@@ -47,7 +47,7 @@ class StoredFile(Settings):
     """One file of a folder."""
 
     name: str = Field(description="path below the folder, with slashes")
-    size: int = Field(ge=0, description="bytes")
+    size: int = Field(ge=0, lt=2**63, description="bytes")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     uri: str = Field(description="the object that holds its content")
 

@@ -45,7 +45,8 @@ class Evaluations:
         """The run of stage `evaluate` that a reference leads to.
 
         Args:
-            reference: identity of a run, of a pipeline or of any stage of it; or a model, NAME@ALIAS or NAME/VERSION.
+            reference: identity of a run, of a pipeline or of any stage of it, or its name, of which the newest counts;
+                or a model, NAME@ALIAS or NAME/VERSION.
 
         Raises:
             ConfigError: MLflow knows no such run or model.
@@ -124,4 +125,15 @@ class Evaluations:
         name, slash, number = reference.partition("/")
         if slash:
             return str(self.client.get_model_version(name, number).run_id)
+        # A name that a person gave, or sees on MLflow's page.
+        quote = '"' if "'" in reference else "'"
+        if quote not in reference and (
+            named := self.client.search_runs(
+                [self.experiment],
+                f"attributes.run_name = {quote}{reference}{quote}",
+                order_by=["attributes.start_time DESC"],
+                max_results=1,
+            )
+        ):
+            return str(named[0].info.run_id)
         return reference

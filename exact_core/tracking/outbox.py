@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from exact_core.errors import ServiceError
+from exact_core.json_values import read_json
 from exact_core.tracking.errors import AwayError, explained, refused
 
 __all__ = ["Outbox"]
@@ -146,8 +147,8 @@ class Outbox:
             return
         for line in text.splitlines():
             try:
-                record = json.loads(line)
-            except json.JSONDecodeError:  # the line that a kill broke off
+                record = read_json(line)
+            except ValueError:  # the line that a kill broke off
                 continue
             # How that try ended is no news of this one.
             if isinstance(record, dict) and record.get("kind") not in (None, "end"):

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import ast
 import datetime as dt
+import math
 import re
 import shutil
 import tempfile
 import time
+import uuid
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,19 +24,22 @@ import yaml
 
 import exact_core
 from exact_core.claims import take
-from exact_core.environment import patience
+from exact_core.environment import patience, shown
 from exact_core.errors import ConfigError, CorruptError, DataError, ServiceError
 from exact_core.files import sha256_of
 from exact_core.manifest import read_record
 from exact_core.tracking.errors import explained, patiently
 from exact_core.tracking.kfp_plugin import PARENT_TAG
-from exact_core.tracking.runs import MlflowTracker, Tracker, tracking_uri
+from exact_core.tracking.runs import MlflowTracker, Tracker, open_client, tracking_uri
 
-__all__ = ["CHALLENGER", "CHAMPION", "Origin", "Registry", "check_model_name", "default_name"]
+__all__ = ["CHALLENGER", "CHAMPION", "Origin", "Registry", "Version", "check_model_name", "default_name"]
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 DIGEST_TAG = "exact.weights_sha256"
 SEASON_TAG = "exact.season_start"
+SINCE_TAG = "exact.champion_since"
+"""On a version: when it became champion, each time, ISO 8601, UTC, apart by blanks."""
+REASON_TAG = "exact.champion_reason"
 CLAIM_TAG = "exact.claim."
 """Before the name of a run that is moving the champion's alias: a tag of the model meanwhile."""
 CLAIM_SECONDS = 120.0
@@ -41,6 +47,8 @@ CLAIM_SECONDS = 120.0
 REQUIREMENTS = ("mlflow", "numpy", "pyarrow", "pydantic", "pyyaml", "safetensors", "torch")
 """What a logged model needs to be loaded, at the versions it was logged with."""
 EXAMPLE_DATES = 4
+DIGEST = 36
+"""Characters of a data set's digest that MLflow keeps."""
 
 
 def default_name(dataset: str) -> str:
@@ -77,24 +85,49 @@ class Origin(NamedTuple):
     """When its pipeline run began, ISO 8601, UTC; of a stage run alone, the stage."""
 
 
-class Registry:
-    """MLflow's registry, as a stage uses it.
+class Version(NamedTuple):
+    """A version of a registered model.
 
-    Args:
-        tracker: the stage's run; it gets the models that are logged.
+    since: when it became champion, each time. figures: data set -> name -> value.
     """
 
-    def __init__(self, tracker: MlflowTracker) -> None:
+    number: str
+    season: str
+    aliases: tuple[str, ...]
+    since: tuple[str, ...]
+    reason: str
+    figures: dict[str, dict[str, float]]
+
+
+class Registry:
+    """MLflow's registry, as a stage or a person uses it.
+
+    Args:
+        client: of the server.
+        run_id: the stage's run, which gets the models that are logged; of a person, any name of their own.
+    """
+
+    def __init__(self, client: Any, run_id: str) -> None:
         import mlflow
 
-        self.client, self.run_id = tracker.client, tracker.run_id
+        self.client, self.run_id = client, run_id
         # Models are logged and resolved through MLflow's one global address.
         mlflow.set_tracking_uri(tracking_uri())
 
     @classmethod
     def of(cls, tracker: Tracker) -> Registry | None:
         """The registry where a tracker's run lies; None where nothing is tracked."""
-        return cls(tracker) if isinstance(tracker, MlflowTracker) else None
+        return cls(tracker.client, tracker.run_id) if isinstance(tracker, MlflowTracker) else None
+
+    @classmethod
+    def of_person(cls) -> Registry:
+        """The registry as a command uses it, outside any run.
+
+        Raises:
+            ServiceError: MLflow does not answer.
+        """
+        client, _ = open_client()
+        return cls(client, f"person-{uuid.uuid4().hex}")
 
     def register(self, folder: Path, *, name: str) -> str:
         """Log a segmenter as a model of the run, and register it; a repeated call finds it again.
@@ -120,7 +153,7 @@ class Registry:
                 if each.tags.get(DIGEST_TAG) == digest and each.run_id == self.run_id:
                     return str(each.version)
             with tempfile.TemporaryDirectory() as scratch:
-                model_id, model_uri = self._log(folder, Path(scratch), manifest)
+                model_id, model_uri = self._log(folder, Path(scratch), manifest, name=name)
             status = self.client.get_logged_model(model_id).status
             if status != "READY":
                 # MLflow would register it all the same.
@@ -133,7 +166,7 @@ class Registry:
 
         return patiently(ask, seconds=patience())
 
-    def _log(self, folder: Path, scratch: Path, manifest: dict[str, Any]) -> tuple[str, str]:
+    def _log(self, folder: Path, scratch: Path, manifest: dict[str, Any], *, name: str) -> tuple[str, str]:
         """Log the model to the run; its identity and address.
 
         Not by `start_run`, which ends the run when it is left: it is the stage's, and goes on.
@@ -144,7 +177,10 @@ class Registry:
         run = self.client.get_run(self.run_id)
         # Made by hand, since MLflow would put it into its default experiment, where no run is active.
         made = self.client.create_logged_model(
-            run.info.experiment_id, name="segmenter", source_run_id=self.run_id, params=run.data.params
+            run.info.experiment_id,
+            name=_title(name, manifest),
+            source_run_id=self.run_id,
+            params=run.data.params,
         )
         info = Model.log(
             artifact_path=None,
@@ -220,9 +256,76 @@ class Registry:
         def ask() -> None:
             if reason:
                 self.client.set_model_version_tag(name, version, f"exact.{alias}_reason", reason[:5000])
+            if alias == CHAMPION:
+                before = self.client.get_model_version(name, version).tags.get(SINCE_TAG, "")
+                now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+                self.client.set_model_version_tag(name, version, SINCE_TAG, f"{before} {now}".strip())
             self.client.set_registered_model_alias(name, alias, version)
 
         patiently(ask, seconds=patience())
+
+    def log_figures(self, name: str, version: str, figures: Mapping[str, float], *, dataset: str, digest: str) -> None:
+        """Put figures on the model of a version, by the data that they were measured on: MLflow compares them.
+
+        Args:
+            name: of the registered model.
+            version: number of its version.
+            figures: by name.
+            dataset: name of the data.
+            digest: of the data.
+        """
+
+        def ask() -> None:
+            model_id = _model_of(self.client.get_model_version(name, version))
+            known = {(each.key, each.dataset_digest) for each in self.client.get_logged_model(model_id).metrics or ()}
+            for key, value in figures.items():
+                # A repeated stage finds its own.
+                if math.isfinite(value) and (key, digest[:DIGEST]) not in known:
+                    self.client.log_metric(
+                        self.run_id,
+                        key,
+                        value,
+                        dataset_name=dataset,
+                        dataset_digest=digest[:DIGEST],
+                        model_id=model_id,
+                    )
+
+        patiently(ask, seconds=patience())
+
+    def versions(self, name: str) -> list[Version]:
+        """All versions of a registered model, the newest first.
+
+        Raises:
+            ConfigError: there is no such model.
+            ServiceError: MLflow does not answer.
+        """
+
+        def ask() -> list[Version]:
+            if not self.client.search_registered_models(_named(name)):
+                raise ConfigError(f"{name}: MLflow at {shown(tracking_uri())} has no model of this name{self._known()}")
+            aliases = self.client.get_registered_model(name).aliases
+            found = self.client.search_model_versions(_named(name), order_by=["version_number DESC"])
+            return [self._version(each, aliases) for each in found]
+
+        return patiently(ask, seconds=patience())
+
+    def _known(self) -> str:
+        names = [each.name for each in self.client.search_registered_models()]
+        return f"; it has {', '.join(names[:10])}" if names else "; it has none"
+
+    def _version(self, found: Any, aliases: Mapping[str, str]) -> Version:
+        figures: dict[str, dict[str, float]] = {}
+        model_id = _model_of(found)
+        for each in (self.client.get_logged_model(model_id).metrics or ()) if model_id else ():
+            figures.setdefault(each.dataset_name or "", {})[each.key] = each.value
+        return Version(
+            str(found.version),
+            found.tags.get(SEASON_TAG, ""),
+            tuple(sorted(alias for alias, version in aliases.items() if str(version) == str(found.version))),
+            tuple(found.tags.get(SINCE_TAG, "").split()),
+            found.tags.get(REASON_TAG, ""),
+            figures,
+        )
 
     def download(self, name: str, version: str, out: Path) -> Path:
         """The model folder of a registered version, as stage `train_segmenter` wrote it, at `out`.
@@ -245,6 +348,18 @@ class Registry:
             if not (folder / "model.json").is_file():
                 raise DataError(f"model {name} version {version} in MLflow is no segmenter of this package")
             return Path(shutil.copytree(folder, out))
+
+
+def _model_of(version: Any) -> str:
+    """The logged model of a version, empty: none. A registry in a database tells it by the source alone."""
+    named = re.fullmatch(r"models:/(m-\w+)", str(version.source))
+    return str(version.model_id or (named[1] if named else ""))
+
+
+def _title(name: str, manifest: Mapping[str, Any]) -> str:
+    """What MLflow's page of models calls it: the registered model's name and the season, without / : . % and quotes."""
+    season = str(manifest.get("season_start") or "")
+    return re.sub(r"[^\w-]+", "-", f"{name} {season}".strip())
 
 
 class _ModelBoard:

@@ -83,6 +83,9 @@ class Tracker(Protocol):
     def log_summary(self, metrics: dict[str, float]) -> None:
         """Final figures."""
 
+    def log_headline(self, metrics: dict[str, float]) -> None:
+        """Final figures that the whole pipeline run is known by: of the stage, and of that run."""
+
     def log_params(self, params: dict[str, Any]) -> None:
         """Settings, nested dictionaries flattened to dotted keys."""
 
@@ -108,6 +111,9 @@ class NoTracker:
     def log_summary(self, metrics: dict[str, float]) -> None:
         """See `Tracker`."""
 
+    def log_headline(self, metrics: dict[str, float]) -> None:
+        """See `Tracker`."""
+
     def log_params(self, params: dict[str, Any]) -> None:
         """See `Tracker`."""
 
@@ -131,10 +137,11 @@ class MlflowTracker:
         client: of the server.
         run_id: the run.
         folder: where records wait while MLflow is away.
+        parent: the pipeline run that it is nested in; empty: none.
     """
 
-    def __init__(self, client: MlflowClient, run_id: str, folder: Path) -> None:
-        self.client, self.run_id = client, run_id
+    def __init__(self, client: MlflowClient, run_id: str, folder: Path, *, parent: str = "") -> None:
+        self.client, self.run_id, self.parent = client, run_id, parent
         self._places: dict[Path, str] = {}
         self._waiting: dict[Path, tuple[str, str]] = {}
         self._outbox = Outbox(folder, self._send)
@@ -147,15 +154,28 @@ class MlflowTracker:
         """See `Tracker`."""
         self.log_metrics(metrics, step=0)
 
-    def log_params(self, params: dict[str, Any]) -> None:
-        """See `Tracker`. At once: settings that the run does not take end the stage before it costs anything."""
+    def log_headline(self, metrics: dict[str, float]) -> None:
+        """See `Tracker`."""
+        self.log_summary(metrics)
+        if self.parent:
+            moment = int(time.time() * 1000)
+            self._outbox.add(
+                {"kind": "metrics", "values": defined(metrics), "time": moment, "step": 0, "run": self.parent}
+            )
+
+    def log_params(self, params: dict[str, Any], *, whole: bool = False) -> None:
+        """See `Tracker`. At once: settings that the run does not take end the stage before it costs anything.
+
+        `whole`: of the pipeline run, too.
+        """
         from mlflow.entities import Param
         from mlflow.exceptions import MlflowException
 
         flat = [Param(key, str(value)) for key, value in _flatten(params)]
         try:
-            for start in range(0, len(flat), PARAMS_PER_CALL):
-                self.client.log_batch(self.run_id, params=flat[start : start + PARAMS_PER_CALL])
+            for run in filter(None, (self.run_id, self.parent if whole else "")):
+                for start in range(0, len(flat), PARAMS_PER_CALL):
+                    self.client.log_batch(run, params=flat[start : start + PARAMS_PER_CALL])
         except MlflowException as error:
             if not refused(error):
                 raise
@@ -211,7 +231,7 @@ class MlflowTracker:
         kind, values = record["kind"], record.get("values", {})
         if kind == "metrics":
             metrics = [Metric(key, value, record["time"], record["step"]) for key, value in values.items()]
-            self.client.log_batch(self.run_id, metrics=metrics)
+            self.client.log_batch(record.get("run", self.run_id), metrics=metrics)
         elif kind == "tags":
             self.client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in values.items()])
         elif kind == "dataset":
@@ -224,7 +244,13 @@ class MlflowTracker:
 
 @contextmanager
 def tracked_stage(
-    stage: str, *, pipeline_run: str, name: str, params: dict[str, Any] | None = None, patient: bool = False
+    stage: str,
+    *,
+    pipeline_run: str,
+    name: str,
+    params: dict[str, Any] | None = None,
+    whole: bool = False,
+    patient: bool = False,
 ) -> Iterator[MlflowTracker]:
     """The MLflow run of a stage, nested under its pipeline run unless `pipeline_run` is empty.
 
@@ -233,6 +259,7 @@ def tracked_stage(
         pipeline_run: identity of the pipeline run, equal for all its stages.
         name: what the pipeline run is called in MLflow.
         params: its settings.
+        whole: they are those of the pipeline run, too.
         patient: wait for an MLflow that is away when the stage begins; at its end that is always done.
 
     Raises:
@@ -248,15 +275,18 @@ def tracked_stage(
     with ExitStack() as stack:
         client, run_id, reopened = patiently(begin, seconds=patience() if patient else 0.0)
         root = variable(STATE_VARIABLE) or stack.enter_context(tempfile.TemporaryDirectory(prefix="exact-mlflow-"))
-        tracker = MlflowTracker(client, run_id, Path(root) / f"mlflow-{run_id}")
+        parent = client.get_run(run_id).data.tags.get(PARENT_TAG, "") if pipeline_run else ""
+        tracker = MlflowTracker(client, run_id, Path(root) / f"mlflow-{run_id}", parent=parent)
         stack.callback(tracker.close)
         try:
-            patiently(lambda: tracker.log_params(params or {}), seconds=patience() if patient else 0.0)
+            patiently(lambda: tracker.log_params(params or {}, whole=whole), seconds=patience() if patient else 0.0)
             yield tracker
         except BaseException as error:
             tracker.set_tags({FAILURE_TAG: in_a_line(error)[:5000]})
             try:
-                tracker.end("FAILED", seconds=GRACE_SECONDS)
+                # What a person has stopped has not failed.
+                stopped = isinstance(error, KeyboardInterrupt)
+                tracker.end("KILLED" if stopped else "FAILED", seconds=GRACE_SECONDS)
                 if reopened:
                     patiently(lambda: _close(client, reopened), seconds=GRACE_SECONDS)
             except ServiceError as problem:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from exact_core.errors import CorruptError, ServiceError
 from exact_core.files import checked_text, publish_checked, publishing, sha256_of
+from exact_core.json_values import read_json
 
 STATE, BEST, LAST = "state.json", "best", "last"
 
@@ -90,7 +91,7 @@ class Checkpoints:
         if self.folder is None or not (self.folder / STATE).is_file():
             return Progress()
         try:
-            record = json.loads(checked_text(self.folder / STATE))
+            record = read_json(checked_text(self.folder / STATE))
             del record["checksum"]
             self._files = record.pop("files")
             progress = Progress(**record)

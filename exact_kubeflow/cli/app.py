@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+import tempfile
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,6 +37,7 @@ from exact_kubeflow.cli.options import (
     config_of,
     from_here,
     goes_on,
+    model_folder,
     need,
 )
 from exact_kubeflow.cli.store import store_app
@@ -203,7 +206,10 @@ def map_area(
         str, typer.Argument(metavar="SOURCE", help=f"The images to be mapped: {known_sources(images=True)}.")
     ],
     segmenter: Annotated[
-        str, typer.Argument(metavar="SEGMENTER", help="The segmenter: a folder, or where it lies in a store.")
+        str,
+        typer.Argument(
+            metavar="SEGMENTER", help="The segmenter: a folder, where it lies in a store, or NAME@champion of MLflow."
+        ),
     ],
     out: Out,
     season: Season = "",
@@ -224,10 +230,11 @@ def map_area(
     config = config_of(recipe, None, changes)
     with (
         goes_on("finished rows are kept; the same command goes on after them"),
+        tempfile.TemporaryDirectory(prefix="exact-model-") as scratch,
         open_stage("map_season", config, tracking=tracking) as tracker,
         stage_files(tracker) as files,
     ):
-        found = files.read(segmenter)
+        found = model_folder(segmenter, files, scratch)
         run_stage(
             config,
             source=source,
@@ -315,17 +322,43 @@ def run(
 def compare(
     references: Annotated[
         list[str],
-        typer.Argument(metavar="RUN_OR_MODEL...", help="MLflow runs by identity; models: NAME@ALIAS, NAME/VERSION."),
+        typer.Argument(
+            metavar="MAP...",
+            help="Folders of `exact run`; MLflow runs by name or identity; models: NAME@ALIAS, NAME/VERSION.",
+        ),
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="HTML file to write.")] = Path("comparison.html"),
     force: Force = False,
 ) -> None:
     """Compare evaluated maps side by side, the first being the one that others are held against."""
-    from exact_core.stages.compare import compare_runs
+    from exact_core.stages.compare import compare_maps
 
     check_output(out, suffixes=(".html",), force=force)
-    run = compare_runs(references, out=out)
-    typer.echo(f"comparison: {out} (MLflow run {run})")
+    table, logged = compare_maps(references, out=out)
+    typer.echo(table)
+    typer.echo(f"comparison: {out}{f' (MLflow run {logged})' if logged else ''}")
+
+
+def champion(
+    name: Annotated[str, typer.Argument(metavar="MODEL", help="Name of the registered model, as exact-season.")],
+    history: Annotated[
+        bool, typer.Option("--history", help="All versions: data, figures, when champion, why.")
+    ] = False,
+    to: Annotated[
+        str, typer.Option(metavar="VERSION", help="Make this version the champion, as after a bad one.")
+    ] = "",
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why, kept on the version.")] = "moved by hand",
+) -> None:
+    """Show the champion of a model, its history, or go back to another version."""
+    from exact_core.stages import champions
+
+    if to:
+        before = champions.move_champion(name, to, reason=reason)
+        typer.echo(f"champion of {name}: version {to} (before: {before or 'none'})")
+        return
+    lines = champions.history(name).splitlines()
+    current = [line for line in lines if re.match(r"version \d+ \([^)]*champion", line)]
+    typer.echo("\n".join(lines if history else current or [f"{name} has no champion; its versions: --history"]))
 
 
 def doctor(
@@ -385,6 +418,7 @@ def _grouped() -> None:
         (areas_cli.sample, MAPS, "sample"),
         (areas_cli.parcels, MAPS, "parcels"),
         (compare, MODELS, "compare"),
+        (champion, MODELS, "champion"),
         (transfer_cli.transfer, MODELS, "transfer"),
         (transfer_cli.leave_out, MODELS, "leave-one-season-out"),
         (train_classifier, STAGES, "train-classifier"),

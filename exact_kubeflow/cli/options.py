@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,7 +13,23 @@ from exact_core.config import RunConfig
 from exact_core.errors import ConfigError
 from exact_core.recipes import RECIPES, resolve
 
-__all__ = ["Force", "Out", "Recipe", "Season", "Seed", "Set", "Tracking", "config_of", "from_here", "goes_on", "need"]
+if TYPE_CHECKING:
+    from exact_core.artifacts.stage_files import StageFiles
+
+__all__ = [
+    "Force",
+    "Out",
+    "Recipe",
+    "Season",
+    "Seed",
+    "Set",
+    "Tracking",
+    "config_of",
+    "from_here",
+    "goes_on",
+    "model_folder",
+    "need",
+]
 
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there under that name.")]
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; refused if it holds a finished result.")]
@@ -72,6 +88,15 @@ def goes_on(how: str) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
+def model_folder(reference: str, files: StageFiles, scratch: str) -> Path:
+    """The folder of a segmenter that is a folder, lies in a store, or is NAME@ALIAS of MLflow's registry."""
+    from exact_core.stages.champions import fetch_registered, is_registered
+
+    if is_registered(reference):
+        return fetch_registered(reference, Path(scratch) / "segmenter")
+    return files.read(reference)
+
+
 def need(**places: str) -> None:
     """Refuse folders that are to be read and are not there, all at once; places in a store are looked at later.
 
@@ -81,7 +106,7 @@ def need(**places: str) -> None:
     missing = [
         f"{name.upper()} {place}"
         for name, place in places.items()
-        if place and "://" not in place and not Path(place).exists()
+        if place and "://" not in place and "@" not in place and not Path(place).exists()
     ]
     if missing:
         raise ConfigError(f"not there: {', '.join(missing)}; name what an earlier command wrote")

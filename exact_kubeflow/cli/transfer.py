@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from exact_core.data.sources import check_there, known_sources
-from exact_kubeflow.cli.options import Recipe, Season, Set, Tracking, config_of, need
+from exact_kubeflow.cli.options import Recipe, Season, Set, Tracking, config_of, model_folder, need
 
 __all__ = ["leave_out", "transfer"]
+
+
+WITHOUT = "--set data.season.leave_out=[YYYY-MM-DD]"
+WAYS_OUT = {
+    "fine": "fine: map this season with the model",
+    "look": f"look: see the report before you publish; a date that spoils the season is left out by {WITHOUT}",
+    "do_not_publish": f"do not publish: mend the source (dates are left out by {WITHOUT}), or train on this season",
+}
 
 
 def transfer(
@@ -27,7 +36,8 @@ def transfer(
         ),
     ] = "",
     segmenter: Annotated[
-        str, typer.Option(metavar="SEGMENTER", help="The segmenter; default: classes are told by tags.")
+        str,
+        typer.Option(metavar="SEGMENTER", help="The segmenter, or NAME@champion; default: classes are told by tags."),
     ] = "",
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for report.html and transfer.json.")] = Path(
         "transfer"
@@ -39,6 +49,7 @@ def transfer(
 ) -> None:
     """Tell, without labels of a new season, whether a model will hold on it."""
     from exact_core.artifacts.stage_files import stage_files
+    from exact_core.manifest import read_record
     from exact_core.stages.lifecycle import open_stage
     from exact_core.stages.transfer_report import transfer_report
 
@@ -46,16 +57,23 @@ def transfer(
         check_there(source)
     need(segmenter=segmenter, dataset=dataset)
     config = config_of(recipe, None, changes)
-    with open_stage("transfer_report", config, tracking=tracking) as tracker, stage_files(tracker) as files:
+    with (
+        tempfile.TemporaryDirectory(prefix="exact-model-") as scratch,
+        open_stage("transfer_report", config, tracking=tracking) as tracker,
+        stage_files(tracker) as files,
+    ):
         transfer_report(
             config,
             source=source,
             season=season,
-            segmenter=files.read(segmenter) if segmenter else None,
+            segmenter=model_folder(segmenter, files, scratch) if segmenter else None,
             dataset=files.read(dataset) if dataset else None,
             out=out,
             tracker=tracker,
         )
+    if (out / "transfer.json").is_file():
+        record = read_record(out / "transfer.json")
+        typer.echo(f"verdict: {WAYS_OUT[record['verdict']]}")
     typer.echo(f"report: {out / 'report.html'}")
 
 

@@ -1,5 +1,6 @@
 """The commands as a person types them."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -96,9 +97,13 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
         text=True,
         start_new_session=True,
     )
-    assert any("epoch" in line for line in process.stdout)
-    os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=120)
+    try:
+        assert any("epoch" in line for line in process.stdout)
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=120)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130
     assert said.endswith("stopped: what is trained is kept in w; the same command goes on after the last epoch\n")
     assert (tmp_path / "w/.state/run.json").is_file()

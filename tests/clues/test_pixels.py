@@ -160,3 +160,18 @@ def test_the_regression_by_hand():
     """Without a feature it is the shares of the classes: three of four pixels, weighing 1, 1, 1 and 3, so a half."""
     found = pixels._regression(np.zeros((4, 1)), np.array([0, 0, 0, 1]), np.array([1.0, 1, 1, 3]) / 1.5, ridge=1.0)
     np.testing.assert_allclose(found, 0, atol=1e-6)
+
+
+def test_where_the_regression_starts_changes_no_label():
+    rng = np.random.default_rng(3)
+    features = rng.normal(size=(3000, 6))
+    labels = (features[:, :3] + rng.normal(size=(3000, 3))).argmax(1)
+    other = np.where(rng.random(3000) < 0.05, 0, labels)
+    fresh = fit_pixels(features, labels, classes=3, ridge=0.1)
+    begun = fit_pixels(features, labels, classes=3, ridge=0.1, start=fit_pixels(features, other, classes=3, ridge=0.1))
+    assert np.abs(fresh(features) - begun(features)).max() < 1e-5
+    # One that knew other labels is no start: 2 does not occur here.
+    few = fit_pixels(features, np.minimum(labels, 1), classes=3, ridge=0.1, start=fresh)
+    assert np.array_equal(
+        few.coefficients, fit_pixels(features, np.minimum(labels, 1), classes=3, ridge=0.1).coefficients
+    )

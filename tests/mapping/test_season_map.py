@@ -168,7 +168,7 @@ def test_qgis_gets_names_and_colours(mapped):
     with rasterio.open(mapped[0] / "class.tif") as file:
         palette = file.colormap(1)
     for each in entries:
-        assert each.get("color") == "#{:02x}{:02x}{:02x}".format(*palette[int(each.get("value"))][:3])
+        assert each.get("color") == "#" + bytes(palette[int(each.get("value"))][:3]).hex()
     assert "class.qml" in json.loads((mapped[0] / "map.json").read_text())["files"]
 
 

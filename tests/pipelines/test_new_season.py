@@ -17,6 +17,7 @@ from kfp import dsl
 
 from exact_core.config import override
 from exact_core.data.windows.dataset import WindowDataset
+from exact_core.errors import ConfigError
 from exact_core.recipes import resolve
 from exact_core.stages.publish_map import INPUTS, MADE_BY, maps_store
 from exact_core.stages.resolve_season import resolve_season
@@ -129,6 +130,15 @@ def test_a_schedule_with_the_uis_defaults_makes_each_season_once(server, tmp_pat
     assert slots("2019-11-15") == ["flanders/2019-04-01_2019-10-31"]
     # A past season's slots, which catch-up may bring at any time.
     assert slots("2018-12-15") == []
+
+
+def test_a_region_is_checked_before_anything_is_sent():
+    package = load_package(str(compiler.COMPILED / "map_area.yaml"))
+    assert package.arguments({"map_name": "flanders"}) == {"map_name": "flanders"}
+    with pytest.raises(ConfigError, match="map_name = 'a/b': expected at most 63 letters"):
+        package.arguments({"map_name": "a/b"})
+    with pytest.raises(ConfigError, match="gives no name to the region of its maps.*name it by map_name"):
+        package.arguments({"source": "season:s3://bucket/folders/0123.json"})
 
 
 @pytest.mark.slow

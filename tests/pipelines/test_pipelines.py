@@ -129,6 +129,12 @@ def test_one_parent_run_and_a_nested_run_a_stage(finished, monkeypatch):
     (evaluation,) = [run for run in runs if run.data.tags.get("exact.stage") == "evaluate"]
     metrics = json.loads((workdir / "evaluation" / "metrics.json").read_text())
     assert evaluation.data.metrics["miou_macro"] == metrics["miou_macro"]
+    # The run that MLflow's page lists is named, and has what two of them are compared by.
+    (parent,) = parents
+    assert re.fullmatch(r"synthetic \d{4}-\d\d-\d\d \d\d:\d\d", parent.info.run_name)
+    assert parent.data.metrics["miou_macro"] == metrics["miou_macro"]
+    assert parent.data.params["source"] == "synthetic"
+    assert parent.data.params["segmenter.training.epochs"] == "2"
     assert {item.path for item in client.list_artifacts(evaluation.info.run_id)} >= {"figures", "report"}
 
 

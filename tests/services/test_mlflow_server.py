@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 
 from exact_core.config import override
 from exact_core.errors import ConfigError, DataError
-from exact_core.stages.compare import compare_runs
+from exact_core.stages.compare import compare_maps
 from exact_core.stages.evaluate import evaluate
 from exact_core.stages.lifecycle import open_stage
 from exact_core.stages.promote import promote
@@ -102,7 +102,8 @@ def test_runs_models_and_comparisons(client, two, tmp_path, juicefs, monkeypatch
         f"tags.`mlflow.parentRunId` = '{parents[1]}' and tags.`exact.stage` = 'promote'",
     )[0].info.run_id
     out = tmp_path / "comparison.html"
-    run = compare_runs([parents[0], stage], out=out)
+    table, run = compare_maps([parents[0], stage], out=out)
+    assert "mIoU" in table
     assert {item.path for item in client.list_artifacts(run)} == {"comparison.html"}
     html = out.read_text()
     assert "http" not in html.replace("http-equiv", "")
@@ -128,9 +129,9 @@ def test_runs_models_and_comparisons(client, two, tmp_path, juicefs, monkeypatch
         (run, DataError, "no finished stage evaluate"),
     ):
         with pytest.raises(error, match=said):
-            compare_runs([parents[0], reference], out=tmp_path / "x.html")
+            compare_maps([parents[0], reference], out=tmp_path / "x.html")
     with pytest.raises(DataError, match="two maps or more"):
-        compare_runs([parents[0]], out=tmp_path / "x.html")
+        compare_maps([parents[0]], out=tmp_path / "x.html")
 
 
 def test_a_repeated_stage_continues_its_run(client, config, tmp_path):

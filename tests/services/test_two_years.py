@@ -10,10 +10,8 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +34,11 @@ from tests.conftest import TINY
 from tests.fakes import halves, write_raster, write_season
 from tests.services.kfp_server import KfpServer
 from tests.services.servers import ACCESS_KEY, SECRET_KEY, Mlflow
-from tests.services.steps import forked_steps, run_slot
+from tests.services.steps import run_slot, watched_steps
 from tests.stac_server import StacServer
+from tests.webhook import Webhook
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, pytest.mark.timeout(900)]
 
 SIZE = (72, 72)
 DAYS = ("0410", "0501", "0610", "0720", "0901")
@@ -57,33 +56,11 @@ TRAINED = ["ingest", "train_classifier", "generate_masks", "train_segmenter", "e
 BY_CHAMPION = ["champion", "transfer_report", "map_season"]
 
 
-class Webhook:
-    """Receives what runs say at their end."""
-
-    def __init__(self) -> None:
-        said: list[dict[str, Any]] = []
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                said.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-                self.send_response(204)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.said = said
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
-        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
-
-
 @pytest.fixture
 def webhook() -> Iterator[Webhook]:
     served = Webhook()
     yield served
-    served.server.shutdown()
-    served.server.server_close()
+    served.close()
 
 
 def client_of(server) -> Minio:
@@ -214,7 +191,7 @@ def test_two_years_of_a_region(tmp_path, machine, catalogue, seaweedfs, webhook,
             run["state"] = "SUCCEEDED"
             steps = killer.started[first:]
             assert (steps[0], steps[-1]) == ("preflight", "record_status")
-            said = webhook.said[-1]
+            said = webhook.got[-1]
             assert (said["state"], said["error"]) == ("SUCCEEDED", "")
             done.append((steps[1:-1], said["facts"]))
         return done
@@ -224,10 +201,10 @@ def test_two_years_of_a_region(tmp_path, machine, catalogue, seaweedfs, webhook,
             return any(tmp_path.glob("*/.state/*segmenter-*/0002.safetensors"))
         return False
 
-    with forked_steps(tmp_path) as killer:
+    with watched_steps() as killer:
         # Year one, with labels; the segmenter's training is killed after an epoch, and goes on.
         label(seaweedfs, tmp_path, 2018)
-        killer.step, killer.when = "train_segmenter", has_an_epoch
+        killer.kill, killer.when = "train_segmenter", has_an_epoch
         (steps, facts), *others = slots("2018-11-15", 3)
         assert killer.killed == ["train_segmenter"]
         assert sorted(steps) == sorted([*TRAINED, "train_segmenter"])
@@ -269,4 +246,4 @@ def test_two_years_of_a_region(tmp_path, machine, catalogue, seaweedfs, webhook,
     assert runs[5].data.tags["exact.map"] == "s3://exact/two-years/maps/flanders/2019-04-01_2019-10-31/item.json"
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert not open_store("s3://exact/two-years/leases").list_keys()
-    assert len(webhook.said) == len(runs)
+    assert len(webhook.got) == len(runs)

@@ -15,15 +15,17 @@ from exact_core.artifacts.model_folders import load_segmenter
 from exact_core.config import PromotionConfig, override
 from exact_core.data.synthetic import ingest_synthetic
 from exact_core.data.windows.dataset import WindowDataset
-from exact_core.errors import ServiceError
+from exact_core.errors import ConfigError, ServiceError
 from exact_core.mapping.predict import Predictor
 from exact_core.stages import promote as promoting
 from exact_core.stages.champion import champion
+from exact_core.stages.champions import fetch_registered
 from exact_core.stages.promote import decide_first, promote, read_decision
 from exact_core.stages.train_segmenter import train_segmenter
 from exact_core.tracking.registry import CHALLENGER, CHAMPION, Origin, Registry
 from exact_core.tracking.runs import NoTracker, tracking_uri
 from exact_core.training.loop import choose_device
+from exact_kubeflow.cli.app import main
 
 NAME = "exact-synthetic"
 
@@ -281,3 +283,46 @@ def test_a_logged_model_loads_without_this_package_and_predicts_the_same(
     version = client.get_model_version(NAME, "1")
     assert Registry.of(NoTracker()) is None
     assert version.tags["exact.weights_sha256"] == manifest.weights.sha256
+
+
+def test_the_model_carries_its_figures_and_the_champion_has_a_history(place, capsys, monkeypatch, tmp_path):
+    """What MLflow's own pages compare; and back to the first version by hand, with both times it was champion."""
+    figures = {"miou_macro": 0.5, "oa_micro": 0.75, "nothing": float("nan")}
+    place("poor", "run-1", figures=figures)
+    place("good", "run-2", figures={"miou_macro": 0.8})
+    client = MlflowClient(tracking_uri=tracking_uri())
+    first, _ = sorted(client.search_model_versions(f"name = '{NAME}'"), key=lambda each: int(each.version))
+    model = client.get_logged_model(first.source.removeprefix("models:/"))
+    assert model.name.startswith(f"{NAME}-2")
+    assert {(each.key, each.value, each.dataset_name) for each in model.metrics} == {
+        ("miou_macro", 0.5, "synthetic"),
+        ("oa_micro", 0.75, "synthetic"),
+    }
+
+    def exact(*arguments):
+        monkeypatch.setattr(sys, "argv", ["exact", "champion", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return ended.value.code or 0, said.out, said.err
+
+    current = aliases()[CHAMPION]
+    other = {"1": "2", "2": "1"}[current]
+    code, said, _ = exact(NAME)
+    assert code == 0
+    assert said.startswith(f"version {current} (")
+    code, said, _ = exact(NAME, "--to", other, "--reason", "the map was wrong in the east")
+    assert (code, said) == (0, f"champion of {NAME}: version {other} (before: {current})\n")
+    assert aliases()[CHAMPION] == other
+    code, said, _ = exact(NAME, "--history")
+    lines = {line.split()[1]: line for line in said.splitlines()}
+    assert list(lines) == ["2", "1"]
+    assert "miou_macro 50.0 % on synthetic" in lines["1"]
+    assert "the map was wrong in the east" in lines[other]
+    assert "champion since 2" in lines[other]
+    assert exact(NAME, "--to", "9")[2] == f"exact: {NAME} has no version '9'; it has 2, 1\n"
+    assert f"has no model of this name; it has {NAME}" in exact("exact-none")[2]
+    folder = fetch_registered(f"{NAME}@champion", tmp_path / "fetched")
+    assert (folder / "model.json").is_file()
+    with pytest.raises(ConfigError, match="no such alias; exact-synthetic has challenger, champion"):
+        fetch_registered(f"{NAME}@best", tmp_path / "none")

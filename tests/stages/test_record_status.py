@@ -1,11 +1,8 @@
 """How a run ended: into MLflow, and to a webhook that a real server answers."""
 
-import json
 import re
 import socket
 import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import ClassVar
 
 import pytest
 from mlflow import MlflowClient
@@ -13,28 +10,14 @@ from mlflow import MlflowClient
 from exact_core.errors import ConfigError, DataError
 from exact_core.stages.record_status import check_webhook, record_status
 from exact_core.tracking.runs import tracking_uri
+from tests.webhook import Webhook
 
 
 @pytest.fixture
 def hook():
-    class Handler(BaseHTTPRequestHandler):
-        got: ClassVar[list] = []
-        answer = 200
-
-        def do_POST(self):
-            Handler.got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(Handler.answer)
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    Handler.got.clear()
-    yield Handler, f"http://127.0.0.1:{server.server_port}/hook"
-    server.shutdown()
-    server.server_close()
+    served = Webhook()
+    yield served, served.url
+    served.close()
 
 
 def record(state="SUCCEEDED", error="", webhook=""):
@@ -45,13 +28,18 @@ def test_a_failure_and_its_reason_are_kept_on_the_run(tracked, hook):
     handler, url = hook
     with tracked("ingest") as tracker:
         run_id = tracker.run_id
+        tracker.set_tags({"exact.work": "train", "exact.map": "s3://exact/maps/x/item.json", "exact.other": "x"})
     record("FAILED", "ingest: no such folder", url)
     client = MlflowClient(tracking_uri=tracking_uri())
     parent = client.get_run(client.get_run(run_id).data.tags["mlflow.parentRunId"])
     assert parent.info.status == "FAILED"
     assert parent.data.tags["exact.failure"] == "ingest: no such folder"
+    facts = {"work": "train", "map": "s3://exact/maps/x/item.json"}
     told = {"pipeline_run": "run-1", "state": "FAILED", "error": "ingest: no such folder", "job": "jobs/7"}
-    assert handler.got == [told]
+    assert handler.got == [{**told, "facts": facts}]
+    # The whole run has them too.
+    assert parent.data.tags["exact.map"] == facts["map"]
+    assert "exact.other" not in parent.data.tags
 
 
 def parent_of(run_id):

@@ -1,5 +1,6 @@
 """Against a real MLflow store (sqlite): structure, figures, repeat, failure."""
 
+import re
 import subprocess
 import sys
 import threading
@@ -194,3 +195,26 @@ def test_a_run_that_kfp_has_made_is_found_by_its_stage(config, monkeypatch):
     tags = client.get_run(given).data.tags
     assert tags["exact.stage"] == "evaluate"
     assert tags["exact.pipeline_run"] == "run-1"
+
+
+def test_the_whole_run_gets_the_settings_of_its_first_stage_and_the_headline(config, runs):
+    """And is named after source and season; a stage's other figures stay its own."""
+    about = {"pipeline_run": "run-9", "source": "season:/data/flanders 2018", "season": "2018"}
+    with open_stage("preflight", config, **about):
+        pass
+    with open_stage("evaluate", config, **about) as tracker:
+        tracker.log_summary({"panels": 3.0})
+        tracker.log_headline({"miou_macro": 0.5, "nothing": float("nan")})
+    (parent,) = [run for run in runs() if "mlflow.parentRunId" not in run.data.tags]
+    assert re.fullmatch(r"flanders-2018 2018 \d{4}-\d\d-\d\d \d\d:\d\d", parent.info.run_name)
+    assert parent.data.metrics == {"miou_macro": 0.5}
+    assert parent.data.params["source"] == "season:/data/flanders 2018"
+    assert parent.data.params["recipe"] == "demo"
+    assert parent.info.status == "RUNNING"
+
+
+def test_what_a_person_stops_has_not_failed(config, runs):
+    with pytest.raises(KeyboardInterrupt), open_stage("ingest", config):
+        raise KeyboardInterrupt
+    (run,) = runs()
+    assert run.info.status == "KILLED"

@@ -10,7 +10,6 @@ Patches of any size and any number of classes up to 254 are read; arrays are mem
 from __future__ import annotations
 
 import datetime as dt
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from exact_core.data.windows.cutting import Scene, add_scene, mark_self_scored
 from exact_core.data.windows.dataset import VOID
 from exact_core.data.windows.writer import DatasetWriter
 from exact_core.errors import ConfigError, DataError
+from exact_core.json_values import read_json
 
 __all__ = ["BANDS", "CLASSES", "ingest_pastis", "survey_pastis"]
 
@@ -151,7 +151,7 @@ def _class_names(count: int) -> tuple[str, ...]:
 def _read_metadata(path: Path) -> tuple[str, list[_Patch]]:
     """The CRS and the patches, in the file's order."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(
             f"{path}: missing; a PASTIS folder holds metadata.geojson, DATA_S2/ and ANNOTATIONS/, "
@@ -222,7 +222,7 @@ def _whole(value: Any) -> int:
 def _read_dates(value: Any, where: str) -> tuple[dt.date, ...]:
     """Dates from {"0": 20180917, ...} or [20180917, ...], or from either as a JSON string, in the array's order."""
     try:
-        table = json.loads(value) if isinstance(value, str) else value
+        table = read_json(value) if isinstance(value, str) else value
         listed = table if isinstance(table, list) else [table[key] for key in sorted(table, key=int)]
         dates = tuple(dt.datetime.strptime(str(_whole(date)), "%Y%m%d").date() for date in listed)
     except (TypeError, ValueError, KeyError, OverflowError, RecursionError) as error:

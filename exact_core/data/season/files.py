@@ -336,6 +336,18 @@ def clip_to_season(
     Where no first day is set, it is that of the quarter of the year in which the first image lies: days count from one
     day of the year, whichever image a season happens to begin with.
     """
+    strange = sorted(set(settings.leave_out) - {acquisition.date for acquisition in found})
+    if strange:
+        dates = sorted({str(each.date) for each in found}, key=lambda day: _apart(day, strange[0]))
+        raise DataError(
+            f"{source}: no image of {strange[0]}, which data.season.leave_out names; there are {', '.join(dates[:3])} "
+            f"near it"
+        )
+    if settings.leave_out:
+        found = [acquisition for acquisition in found if acquisition.date not in settings.leave_out]
+        notes.append(f"left out by data.season.leave_out: {', '.join(map(str, sorted(settings.leave_out)))}")
+    if not found:
+        raise DataError(f"{source}: data.season.leave_out names all of its dates; leave fewer out")
     start = settings.start or _quarter(found[0].date)
     days = settings.days or (found[-1].date - start).days + 1
     kept = [acquisition for acquisition in found if 0 <= (acquisition.date - start).days < days]
@@ -348,6 +360,10 @@ def clip_to_season(
     if len(kept) < len(found):
         notes.append(f"{len(found) - len(kept)} of {len(found)} dates lie outside the season and were left out")
     return start, days, kept
+
+
+def _apart(day: str, other: dt.date) -> int:
+    return abs((dt.date.fromisoformat(day) - other).days)
 
 
 def _quarter(date: dt.date) -> dt.date:

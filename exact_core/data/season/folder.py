@@ -12,7 +12,6 @@ Axes: T dates, C bands, H W pixels.
 from __future__ import annotations
 
 import datetime as dt
-import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -55,6 +54,8 @@ from exact_core.data.windows.day_zero import nearest_start
 from exact_core.data.windows.tag_support import ALWAYS, tag_findings
 from exact_core.data.windows.writer import DatasetWriter
 from exact_core.errors import ConfigError, DataError
+from exact_core.json_values import read_json
+from exact_core.yaml_values import read_yaml
 
 __all__ = [
     "SeasonFile",
@@ -198,8 +199,10 @@ def _cells(folder: Path) -> list[Path]:
     if not path.is_file() or (folder / "collection.json").is_file():
         return []
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path.read_text(encoding="utf-8"))
         names = sorted(cell["name"] for cell in content["cells"])
+        if any(Path(name).name != name or "\0" in name for name in names):
+            raise ValueError("a cell that is no name of a folder beside it")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not a readable list of cells: {error}; run exact fetch again") from error
     found = [folder / name for name in names if (folder / name / "collection.json").is_file()]
@@ -466,14 +469,11 @@ def _settings(folder: Path, config: DataConfig) -> SeasonFile:
     data: Any = {}
     if path.exists():
         try:
-            data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            data = read_yaml(path.read_text(encoding="utf-8")) or {}
         except UnicodeDecodeError as error:
             raise ConfigError(f"{path}: not valid YAML: {error}; save it as UTF-8") from error
         except yaml.YAMLError as error:
             raise ConfigError(f"{path}: not valid YAML: {error}") from error
-        except ValueError as error:
-            # YAML makes a date of anything like 2018-13-01, and does not say which line it was.
-            raise ConfigError(f"{path}: no such date: {error}; write a day of the calendar, as 2018-04-01") from error
         except OSError as error:
             raise ConfigError(
                 f"{path}: not a readable file: {error.strerror}; write the settings to a text file, or take it away"

@@ -344,7 +344,7 @@ def _rank(value: Any, *, where: str) -> float:
         return math.inf
     try:
         return float(value)
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:
         raise DataError(
             f"{where} is {value!r}; expected a number, the lowest of which holds where parcels overlap"
         ) from error

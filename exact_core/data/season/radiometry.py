@@ -202,7 +202,7 @@ def _described(bands: Sequence[Mapping[str, Any]], where: object) -> Stated:
 def _number(value: Any) -> float | None:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         return None
     return number if math.isfinite(number) else None
 

@@ -19,6 +19,7 @@ from rasterio.transform import Affine
 from rasterio.warp import Resampling, reproject
 from rasterio.windows import Window
 
+from exact_core.cgroup import memory_free
 from exact_core.data.season.archives import for_gdal
 from exact_core.data.season.integer_resampling import resample_in_integers
 from exact_core.errors import DataError
@@ -28,6 +29,8 @@ __all__ = ["RASTERS", "Grid", "fit_to_grid", "open_raster", "own_rows", "pixel_m
 RASTERS = (".tif", ".tiff", ".jp2", ".vrt")
 MARGIN = 2
 """Pixels of a coarser raster beside a grid that its bilinear values draw on."""
+ALWAYS_ROOM = 2**28
+"""Bytes that are unpacked without a look at what memory has free."""
 ALIGNED = 1e-4
 """Pixels by which two grids may differ and still be one."""
 
@@ -79,7 +82,28 @@ def open_raster(path: Path) -> Any:
             f"{path}: its geotransform {tuple(file.transform)[:6]} gives pixels no area; georeference or download "
             f"it again"
         )
+    # A file can be small and its blocks larger than memory: one tile that holds one value.
+    height, width = file.block_shapes[0] if file.block_shapes else (1, 1)
+    try:
+        _check_room(path, height, width, file.dtypes[0], "in one block; write it again in tiles (a COG)")
+    except DataError:
+        file.close()
+        raise
     return file
+
+
+def _check_room(path: Path, height: int, width: int, dtype: str, more: str) -> None:
+    """Refuse to unpack more than memory has room for, which would end the process without a word."""
+    try:
+        needed = height * width * np.dtype(dtype).itemsize
+    except TypeError:  # a type of GDAL's that no array has; reading it says so
+        return
+    if needed < ALWAYS_ROOM or needed <= (free := memory_free()):
+        return
+    raise DataError(
+        f"{path}: {width:,} x {height:,} pixels unpack to {needed / 1e9:,.1f} GB, where {free / 1e9:,.1f} GB of memory "
+        f"are free, {more}"
+    )
 
 
 def read_raster(path: Path, *, around: Grid | None = None) -> tuple[NDArray[Any], Any, Any, float | None]:
@@ -90,6 +114,8 @@ def read_raster(path: Path, *, around: Grid | None = None) -> tuple[NDArray[Any]
         try:
             window = None if around is None else _window_around(file, around)
             transform = file.transform if window is None else file.window_transform(window)
+            height, width = (file.height, file.width) if window is None else (window.height, window.width)
+            _check_room(path, height, width, file.dtypes[0], "all at once; cut it to the area of the images")
             return file.read(1, window=window), file.crs, transform, file.nodata
         except RasterioError as error:
             raise DataError(f"{path}: damaged: {error}; download it again or leave its date out") from error

@@ -180,7 +180,7 @@ def _tiles(grid: Grid, window: int) -> list[tuple[int, int]]:
 
 def _windows_of(square: Square, grid: Grid, window: int) -> list[tuple[int, int]]:
     """Upper left corners of the windows of a square that lie in the scene; no others are ever made."""
-    if not (math.isfinite(square.row) and math.isfinite(square.col)):
+    if not all(map(math.isfinite, (square.row, square.col, square.side))):
         return []
     count = max(1, int(square.side) // window)
     starts = []

@@ -24,6 +24,7 @@ from rasterio.warp import transform
 
 from exact_core.data.stac.items import RemoteItem
 from exact_core.errors import ConfigError, DataError
+from exact_core.json_values import read_json
 
 __all__ = ["SNAP", "Bounds", "Cell", "area_of", "bounds_in", "cells", "choose_crs", "crop", "projected"]
 
@@ -64,13 +65,13 @@ def area_of(*, bbox: tuple[float, ...] | None = None, file: Path | None = None) 
             )
         return shapely.box(west, south, east, north)
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        document = read_json(file.read_text(encoding="utf-8"))
         shapes = [shapely.make_valid(shapely.from_geojson(json.dumps(shape))) for shape in _geometries(document)]
         area = shapely.union_all(shapes)
         west, south, east, north = area.bounds
     except OSError as error:
         raise DataError(f"{file}: {error.strerror}; give a GeoJSON file") from error
-    except (KeyError, RecursionError, TypeError, ValueError, shapely.errors.ShapelyError) as error:
+    except (KeyError, TypeError, ValueError, shapely.errors.ShapelyError) as error:
         raise DataError(f"{file}: no GeoJSON with polygons: {error}") from error
     if not (area.area > 0 and -180 <= west < east <= 180 and -90 <= south < north <= 90):
         raise DataError(f"{file}: expected polygons in degrees of longitude and latitude, got bounds {area.bounds}")

@@ -26,7 +26,7 @@ from exact_core.data.season.files import SCL, asset_bands
 from exact_core.data.stac.web import without_secrets
 from exact_core.errors import DataError
 
-__all__ = ["RemoteAsset", "RemoteItem", "parse_item"]
+__all__ = ["RemoteAsset", "RemoteItem", "finite_number", "parse_item"]
 
 KEPT = ("title", "roles", "gsd", "eo:bands", "bands", "raster:bands", "raster:scale", "raster:offset", "nodata", "unit")
 """Fields of an asset that stay true of a part of it."""
@@ -114,7 +114,7 @@ def parse_item(raw: Any, *, base: str, bands: tuple[str, ...]) -> RemoteItem:
         tile=next((str(properties[key]) for key in ("grid:code", "s2:mgrs_tile") if properties.get(key)), ""),
         updated=_text(properties.get("updated")),
         baseline=_text(properties.get("s2:processing_baseline")) or _text(properties.get("processing:version")),
-        cloud=_number(properties.get("eo:cloud_cover")),
+        cloud=finite_number(properties.get("eo:cloud_cover")),
         assets=assets,
         raw=raw,
     )
@@ -219,7 +219,7 @@ def _geometry(raw: Mapping[str, Any], where: str) -> shapely.Geometry:
     except (KeyError, TypeError, ValueError, shapely.errors.ShapelyError):
         pass
     box = raw.get("bbox")
-    edges = [_number(edge) for edge in box] if isinstance(box, list) else []
+    edges = [finite_number(edge) for edge in box] if isinstance(box, list) else []
     flat = [edges[0], edges[1], edges[-3], edges[-2]] if len(edges) == 6 else edges
     west, south, east, north = (*flat, None, None, None, None)[:4]
     if west is None or south is None or east is None or north is None or len(edges) not in (4, 6):
@@ -270,7 +270,9 @@ def _shape(value: Any) -> tuple[int, int] | None:
 
 def _transform(value: Any) -> Affine | None:
     """North up; any other is left to the file itself, which is asked in its place."""
-    numbers = [_number(number) for number in value[:6]] if isinstance(value, list) and len(value) in (6, 9) else []
+    numbers = (
+        [finite_number(number) for number in value[:6]] if isinstance(value, list) and len(value) in (6, 9) else []
+    )
     known = [number for number in numbers if number is not None]
     if len(known) != 6:
         return None
@@ -287,7 +289,8 @@ def _extent(fields: Mapping[str, Any]) -> tuple[float, float, float, float] | No
     return left, top + transform.e * shape[0], left + transform.a * shape[1], top
 
 
-def _number(value: Any) -> float | None:
+def finite_number(value: Any) -> float | None:
+    """A value of metadata as a number; None where it is none."""
     try:
         number = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
     except OverflowError:

@@ -14,7 +14,7 @@ import shapely
 
 from exact_core.data.season.radiometry import TEST_BASELINES
 from exact_core.data.stac.grid import Bounds, bounds_in, choose_crs, crop, projected
-from exact_core.data.stac.items import RemoteItem, parse_item
+from exact_core.data.stac.items import RemoteItem, finite_number, parse_item
 from exact_core.data.stac.search import Wanted
 from exact_core.data.stac.web import Web
 from exact_core.data.stac.window_copy import Place, place_of
@@ -252,7 +252,7 @@ def _replaces(newer: RemoteItem, older: RemoteItem) -> bool:
     strips = [_STRIP.search(str(each.raw["properties"].get("s2:datastrip_id"))) for each in (newer, older)]
     if strips[0] and strips[1] and strips[0][1] != strips[1][1]:
         return False
-    empty = [_percent(each.raw["properties"].get("s2:nodata_pixel_percentage")) for each in (newer, older)]
+    empty = [finite_number(each.raw["properties"].get("s2:nodata_pixel_percentage")) for each in (newer, older)]
     if empty[0] is not None and empty[1] is not None:
         complete = abs(empty[0] + empty[1] - 100) < LITTLE and min(empty[0], empty[1]) > LITTLE
         if complete or empty[0] > empty[1] + LITTLE:
@@ -292,10 +292,6 @@ def _age(item: RemoteItem) -> tuple[bool, float, str, str]:
     match = re.match(r"\d+(\.\d+)?", item.baseline)
     baseline = float(match[0]) if match else -1.0
     return baseline < TEST_BASELINES, baseline, item.updated, item.id
-
-
-def _percent(value: object) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 def _covers(extent: Bounds, window: Bounds) -> bool:

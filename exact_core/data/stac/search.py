@@ -7,7 +7,6 @@ out is checked again here: some servers leave a filter out without a word.
 from __future__ import annotations
 
 import datetime as dt
-import json
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pystac_client.exceptions import APIError
 
 from exact_core.data.stac.web import Web, without_secrets
 from exact_core.errors import ConfigError, DataError, ExactError, ServiceError
+from exact_core.json_values import read_json
 
 __all__ = ["Source", "Wanted", "open_source"]
 
@@ -148,8 +148,8 @@ def open_source(web: Web, url: str, collection: str) -> Source:
 
 def _read(web: Web, url: str) -> dict[str, Any]:
     try:
-        document = json.loads(web.request(url))
-    except (ValueError, RecursionError) as error:
+        document = read_json(web.request(url))
+    except ValueError as error:
         raise DataError(f"{without_secrets(url)}: not JSON: {str(error)[:100]}; check the address") from error
     if not isinstance(document, dict):
         raise DataError(f"{without_secrets(url)}: JSON, but no STAC document; check the address")

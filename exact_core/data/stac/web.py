@@ -11,7 +11,6 @@ address instead get it when they are read: see signing.py.
 from __future__ import annotations
 
 import base64
-import json
 import logging
 import math
 import os
@@ -32,6 +31,7 @@ from urllib3.exceptions import MaxRetryError
 
 from exact_core.data.stac.signing import S3Signer, SasTokens, sas_endpoint
 from exact_core.errors import ConfigError, DataError, ExactError, ServiceError
+from exact_core.json_values import read_json
 
 __all__ = ["Token", "Web", "WebOptions", "without_secrets"]
 
@@ -130,7 +130,7 @@ def _read_token(text: str) -> tuple[str, float]:
     """Token and its end in seconds since 1970, from JSON, from the `exp` of a JWT, or without a known end."""
     try:
         if text.startswith("{"):
-            found = json.loads(text)
+            found = read_json(text)
             token, seconds = found["access_token"], found.get("expires_in")
             return str(token), math.inf if seconds is None else time.time() + float(seconds)
     except (KeyError, TypeError, ValueError):
@@ -138,7 +138,7 @@ def _read_token(text: str) -> tuple[str, float]:
     parts = text.split(".")
     if len(parts) == 3:
         try:
-            claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+            claims = read_json(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
             return text, float(claims["exp"])
         except (KeyError, TypeError, ValueError):
             pass
@@ -302,7 +302,7 @@ def _head(answer: requests.Response, where: str) -> Head:
 
 def _document(web: Web, url: str) -> dict[str, Any]:
     try:
-        document = json.loads(web.request(url))
+        document = read_json(web.request(url))
     except ValueError as error:
         raise ServiceError(f"{without_secrets(url)}: not JSON; check the address that signs") from error
     return document if isinstance(document, dict) else {}

@@ -21,7 +21,6 @@ Axes: N windows, T dates, C bands, H W pixels, K crop classes.
 from __future__ import annotations
 
 import datetime as dt
-import json
 import mmap
 import struct
 from collections.abc import Iterator, Sequence
@@ -38,6 +37,7 @@ from pydantic import Field
 from exact_core.config import Settings
 from exact_core.errors import CorruptError, DataError
 from exact_core.files import sha256_of
+from exact_core.json_values import read_json
 from exact_core.manifest import Manifest
 
 __all__ = [
@@ -184,7 +184,7 @@ class Shard:
             with path.open("rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             (size,) = struct.unpack_from("<Q", self._map)
-            header = json.loads(self._map[8 : 8 + size])
+            header = read_json(self._map[8 : 8 + size])
             self.arrays = {
                 name: np.frombuffer(
                     self._map,
@@ -225,21 +225,27 @@ class WindowDataset:
             raise DataError(f"{path}: no dataset here; make one with `exact ingest ... {self.root}`")
         self.manifest = DatasetManifest.read(path)
         verify(self.root, self.manifest.index)
-        table = pq.read_table(self.root / "index.parquet")
-        self.records = Records(table)
-        self.dates: NDArray[np.int64] = table["dates"].to_numpy().astype(np.int64)
-        """Number of dates of each window (N,)."""
-        tags = table["tags"].combine_chunks().flatten().to_numpy()
-        self.tags: NDArray[np.uint8] = tags.astype(np.uint8).reshape(len(table), self.classes)
-        """Tags of all windows (N, K)."""
-        self.open: NDArray[np.uint8] | None = None
-        """Crops that may grow in a window untagged (N, K); None: the tags of all windows are complete, and no pixel is
-        unknown."""
-        if "open" in table.column_names:
-            self.open = table["open"].combine_chunks().flatten().to_numpy().astype(np.uint8).reshape(self.tags.shape)
-        self._splits: NDArray[np.object_] = table["split"].to_numpy()
-        self._scenes = table["scene"]
-        self._starts = np.cumsum([0, *(shard.windows for shard in self.manifest.shards)])
+        try:
+            table = pq.read_table(self.root / self.manifest.index.name)
+            self.records = Records(table)
+            self.dates: NDArray[np.int64] = table["dates"].to_numpy().astype(np.int64)
+            """Number of dates of each window (N,)."""
+            tags = table["tags"].combine_chunks().flatten().to_numpy()
+            self.tags: NDArray[np.uint8] = tags.astype(np.uint8).reshape(len(table), self.classes)
+            """Tags of all windows (N, K)."""
+            self.open: NDArray[np.uint8] | None = None
+            """Crops that may grow in a window untagged (N, K); None: the tags of all windows are complete, and no pixel
+            is unknown."""
+            if "open" in table.column_names:
+                untagged = table["open"].combine_chunks().flatten().to_numpy()
+                self.open = untagged.astype(np.uint8).reshape(self.tags.shape)
+            self._splits: NDArray[np.object_] = table["split"].to_numpy()
+            self._scenes = table["scene"]
+            self._starts = np.cumsum([0, *(shard.windows for shard in self.manifest.shards)])
+            if len(table) != self._starts[-1] or any(shard.windows < 1 for shard in self.manifest.shards):
+                raise ValueError(f"{len(table)} rows, and shards of {self._starts[-1]} windows")
+        except (AttributeError, KeyError, OSError, OverflowError, TypeError, ValueError, pa.ArrowException) as error:
+            raise CorruptError(f"{path}: its index is not that of these shards: {error}; ingest again") from error
         self._open: dict[int, Shard] = {}
         self._read: set[int] = set()
         self._resident = 0

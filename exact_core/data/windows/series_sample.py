@@ -14,7 +14,6 @@ Axes: N pixels, T dates, C bands, H W pixels of a window, G days of the calendar
 from __future__ import annotations
 
 import datetime as dt
-import json
 import os
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -32,6 +31,7 @@ from exact_core.data.windows.dataset import CLEAR_PATCH, VOID, Window
 from exact_core.data.windows.dates import MIN_DATES
 from exact_core.data.windows.regular_series import calendar_series
 from exact_core.errors import CorruptError
+from exact_core.json_values import read_json
 
 __all__ = [
     "NEVER",
@@ -231,7 +231,7 @@ def load_season_samples(path: Path) -> SeasonSamples:
     """
     try:
         with safe_open(path, "numpy") as file:
-            season = ReferenceSeason.model_validate(json.loads((file.metadata() or {})["reference"]))
+            season = ReferenceSeason.model_validate(read_json((file.metadata() or {})["reference"]))
             samples = [
                 SeriesSample(
                     **{

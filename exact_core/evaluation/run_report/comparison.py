@@ -14,7 +14,7 @@ from exact_core.evaluation.html_page import data_uri, png_of, render
 from exact_core.evaluation.run_report.figures import confusion_figure
 from exact_core.files import publish_text
 
-__all__ = ["Candidate", "write_comparison"]
+__all__ = ["Candidate", "text_table", "write_comparison"]
 
 FIGURES = {
     "oa_micro": "Overall accuracy",
@@ -65,6 +65,29 @@ def write_comparison(path: Path, candidates: Sequence[Candidate]) -> None:
         "pictures": _pictures(candidates),
     }
     publish_text(path, render("run_report/comparison.html.j2", content))
+
+
+def text_table(candidates: Sequence[Candidate]) -> str:
+    """Figures and IoU by class in percent, for a terminal: a column a map, and its difference to the first."""
+    names = [name for name in _classes(candidates[0]) if all(name in _classes(each) for each in candidates)]
+    rows = [_row(label, [each.metrics.get(key) for each in candidates]) for key, label in FIGURES.items()]
+    rows += [_row(f"IoU {name}", [each.metrics["per_class"][name]["iou"] for each in candidates]) for name in names]
+    table = [["%", *(each.title for each in candidates)]]
+    for row in rows:
+        cells = [
+            "–" if cell["value"] is None else f"{100 * cell['value']:.1f}{f' ({difference})' if difference else ''}"
+            for cell in row["cells"]
+            for difference in [cell["difference"]]
+        ]
+        table.append([row["label"], *cells])
+    widths = [max(len(row[place]) for row in table) for place in range(len(table[0]))]
+    lines = [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in table
+    ]
+    return "\n".join([*lines, *(f"note: {note}" for note in _notes(candidates))])
 
 
 def _classes(candidate: Candidate) -> list[str]:

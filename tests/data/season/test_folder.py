@@ -439,8 +439,8 @@ def test_unknown_key_in_season_yaml(tmp_path: Path, text: str) -> None:
         ("days: 0", "days = 0"),
         ("- a", "expected a mapping"),
         ("a: [", "not valid YAML"),
-        ("start: 2018-13-01", "season.yaml: no such date: month must be in 1..12; write a day of the calendar"),
-        ("start: 2018-02-30", "season.yaml: no such date: day is out of range for month; write"),
+        ("start: 2018-13-01", "season.yaml: not valid YAML: no such value: month must be in 1..12; dates are days"),
+        ("start: 2018-02-30", "season.yaml: not valid YAML: no such value: day is out of range for month; dates"),
     ],
 )
 def test_wrong_season_yaml(tmp_path: Path, text: str, expected: str) -> None:
@@ -887,3 +887,17 @@ def test_the_real_parcels_equal_the_real_raster(flanders: Path, tmp_path: Path) 
     raster, parcels = WindowDataset(tmp_path / "raster"), WindowDataset(tmp_path / "parcels")
     for index in range(len(raster)):
         np.testing.assert_array_equal(raster.labels(index), parcels.labels(index))
+
+
+def test_dates_are_left_out_by_name(tmp_path: Path) -> None:
+    """A date whose clouds nobody has marked is not read; a slip in its name is no silence."""
+    root = write_season(tmp_path / "s", dates=("20210301", "20210311", "20210321"))
+    season = SeasonConfig(leave_out=(dt.date(2021, 3, 11),))
+    images = open_season(root, DataConfig(season=season))
+    assert [each.date.day for each in images.acquisitions] == [1, 21]
+    assert "left out by data.season.leave_out: 2021-03-11" in images.notes
+    wrong = DataConfig(season=SeasonConfig(leave_out=(dt.date(2021, 3, 12),)))
+    with pytest.raises(
+        DataError, match="no image of 2021-03-12, .* there are 2021-03-11, 2021-03-21, 2021-03-01 near it"
+    ):
+        open_season(root, wrong)
