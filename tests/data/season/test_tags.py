@@ -434,7 +434,7 @@ def test_cells_become_one_dataset_split_by_cells(tmp_path: Path) -> None:
     for first, second in itertools.combinations(scenes.values(), 2):
         assert first
         assert not first & second
-    assert survey_season(root, DataConfig()) == (4, 10)
+    assert survey_season(root, DataConfig()) == (4, 10, None, 10)
     with pytest.raises(DataError, match="3 cells with images; a split by cells needs 9"):
         ingest_season(cells(tmp_path / "few", 3), DataConfig(), tmp_path / "x", seed=0)
 
