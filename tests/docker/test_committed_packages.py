@@ -119,8 +119,11 @@ def files_at(pointer: Path) -> dict[str, str]:
     return {file.name: file.sha256 for file in (*found.files, found.manifest)}
 
 
-def same_map(run: Path, task: str, by_folder: Path) -> None:
-    made, expected = files_at(run / task / "crop_map"), files_of(by_folder / "crop_map")
+def same_map(run: Path, by_folder: Path) -> None:
+    """Whichever branch made it: a part of a map has another manifest, and a step that was not run no folder."""
+    found = [files_at(pointer) for pointer in run.glob("*/crop_map") if pointer.stat().st_size]
+    (made,) = [files for files in found if "map.json" in files]
+    expected = files_of(by_folder / "crop_map")
     assert {name: made[name] for name in MAP} == {name: expected[name] for name in MAP}
 
 
@@ -131,7 +134,7 @@ def trained(by_folder, run_package, catalogue):
 
 
 def test_train_exact_of_a_catalogue_is_exact_run_of_the_folder_to_the_bit(trained, by_folder):
-    same_map(trained, "map-season", by_folder)
+    same_map(trained, by_folder)
     compared = 0
     for task, output in {
         "ingest": "dataset",
@@ -173,9 +176,9 @@ def test_every_step_is_recorded_and_every_folder_is_in_the_store(trained, server
 
 def test_new_season_of_a_store_maps_with_the_champion(by_folder, run_package, stored):
     run = run_package("new_season", source=f"season:{stored}", season=SEASON, training="if_no_champion")
-    same_map(run, "map-season", by_folder)
+    same_map(run, by_folder)
 
 
 def test_map_area_in_parts_of_a_static_catalogue(by_folder, run_package, catalogue):
     run = run_package("map_area", source=catalogue["static"], season=SEASON, map_parts=2)
-    same_map(run, "join-map", by_folder)
+    same_map(run, by_folder)
