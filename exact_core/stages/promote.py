@@ -18,6 +18,7 @@ from exact_core.errors import ConfigError
 from exact_core.evaluation.paired_bootstrap import Comparison, UnitCounts, compare, unit_counts
 from exact_core.manifest import publish_record, read_record
 from exact_core.mapping.predict import Predictor
+from exact_core.markdown import as_markdown
 from exact_core.stages.lifecycle import open_step
 from exact_core.stages.stage import Stage
 from exact_core.tracking.registry import CHALLENGER, CHAMPION, Origin, Registry, default_name
@@ -142,11 +143,15 @@ def read_decision(folder: Path) -> str:
     """The decision of a finished stage as Markdown, for a person to read."""
     record = read_record(folder / "metrics.json")
     verdict = "promoted to champion" if record["promoted"] else "not promoted"
-    lines = [f"**{record['model']}** version {record['version']}: {verdict}", "", record["reason"]]
+    lines = [
+        f"**{as_markdown(record['model'])}** version {record['version']}: {verdict}",
+        "",
+        as_markdown(record["reason"]),
+    ]
     if record["comparison"]:
         lines += ["", "| class | difference, points |", "| --- | --- |"]
         for name, value in record["comparison"]["per_class"].items():
-            lines.append(f"| {name} | {'–' if value is None else f'{100 * value:+.1f}'} |")
+            lines.append(f"| {as_markdown(name)} | {'–' if value is None else f'{100 * value:+.1f}'} |")
     return "\n".join(lines) + "\n"
 
 

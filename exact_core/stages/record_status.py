@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import logging
+import re
 import urllib.parse
 import urllib.request
 from typing import Any
@@ -73,10 +74,10 @@ def _send(webhook: str, body: bytes) -> None:
         check_webhook(webhook)
         request = urllib.request.Request(webhook, body, {"Content-Type": "application/json"})  # noqa: S310 - checked above
         with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:  # noqa: S310 - checked above
-            log.info("record_status: %s answered %d", webhook, answer.status)
+            log.info("record_status: %s answered %d", _shown(webhook), answer.status)
     except (ConfigError, OSError, http.client.HTTPException, ValueError) as problem:
         # URLError is an OSError; what is no HTTP at all, and an address that cannot be sent, are the last two.
-        log.warning("record_status: %s did not take the status: %s", webhook, problem)
+        log.warning("record_status: %s did not take the status: %s", _shown(webhook), problem)
 
 
 def check_webhook(webhook: str) -> None:
@@ -92,4 +93,11 @@ def check_webhook(webhook: str) -> None:
         # Read, because it is checked only then.
         _ = url.port
     except ValueError as error:
-        raise ConfigError(f"webhook = {webhook!r}: no URL that can be called: {error}") from error
+        raise ConfigError(f"webhook = {_shown(webhook)!r}: no URL that can be called: {error}") from error
+
+
+def _shown(webhook: str) -> str:
+    """A webhook without what is secret of it: login, path and query."""
+    scheme, apart, rest = webhook.partition("://") if "://" in webhook else ("", "", webhook)
+    host = re.split("[/?#]", rest, maxsplit=1)[0]
+    return f"{scheme}{apart}{host.rpartition('@')[2]}{'/…' if rest != host else ''}"

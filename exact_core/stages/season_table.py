@@ -13,6 +13,7 @@ from exact_core.evaluation.run_report.seasons_page import season_names, write_se
 from exact_core.evaluation.score import HEADLINE
 from exact_core.files import copy_file
 from exact_core.manifest import publish_record, read_record
+from exact_core.markdown import as_markdown
 from exact_core.stages.stage import Stage
 from exact_core.tracking.runs import Tracker
 from exact_core.undefined import defined
@@ -67,7 +68,7 @@ def table(out: Path) -> str:
     record = read_record(out / RECORD)
     lines = ["| left out | OA | mIoU | F1 | mIoU, seasons seen |", "| --- | --- | --- | --- | --- |"]
     for name, row in zip(season_names(record["seasons"]), record["seasons"], strict=True):
-        lines.append(_line(name, row["new"], row["seen"]))
+        lines.append(_line(as_markdown(name), row["new"], row["seen"]))
     lines.append(_line("**mean**", record["mean"], record["seen_mean"]))
     lines.append(_line("**worst**", record["worst"], {}))
     return "\n".join(lines)
