@@ -1,7 +1,5 @@
 """How a run ended: into MLflow, and to a webhook that a real server answers."""
 
-import json
-import re
 import socket
 import threading
 
