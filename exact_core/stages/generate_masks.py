@@ -118,17 +118,13 @@ def generate_masks(
     evidence = {name: Evidence(windows.classes) for name in ("clue", "fused")}
     parts = _by_shard(windows)
     overlaps = OverlapTags(windows, np.concatenate(parts).tolist(), use=settings.overlaps)
-    fields = None
-    if settings.fields and windows.manifest.has_fields:
-        fields = Fields(windows, np.concatenate(parts).tolist(), overlaps)
+    use_fields = settings.fields and windows.manifest.has_fields
+    fields = Fields(windows, np.concatenate(parts).tolist(), overlaps) if use_fields else None
     shards = [_cams(maker, loader(indices), evidence, overlaps, fields) for indices in parts]
     chosen = evidence[settings.cam]
     _check_activation(chosen)
     threshold, rule = chosen.threshold(settings)
-    for arrays in shards:
-        first = pseudo_masks(torch.from_numpy(arrays[settings.cam]).float(), threshold).numpy()
-        named = zip(first, arrays["index"], strict=True)
-        arrays["masks"] = np.stack([without_unknown(mask, windows, int(index)) for mask, index in named])
+    _first_masks(shards, windows, cam=settings.cam, threshold=threshold)
     agreement, scores = _relearn(shards, windows, settings, overlaps, threshold=threshold, seed=config.seed)
     outlines = None if fields is None else _one_crop_a_field(shards, fields, settings, scores)
     entries, counts = _write(shards, out, kind=settings.cam, classes=windows.classes)
@@ -148,6 +144,14 @@ def generate_masks(
     summary = _told(masks, out, tracker)
     _gate(quality, settings, out)
     return summary
+
+
+def _first_masks(shards: list[Arrays], windows: WindowDataset, *, cam: str, threshold: float) -> None:
+    """Add the masks that CAMs and tags alone make, void where nothing is known."""
+    for arrays in shards:
+        first = pseudo_masks(torch.from_numpy(arrays[cam]).float(), threshold).numpy()
+        named = zip(first, arrays["index"], strict=True)
+        arrays["masks"] = np.stack([without_unknown(mask, windows, int(index)) for mask, index in named])
 
 
 def _check_validation(windows: WindowDataset, settings: MasksConfig) -> None:

@@ -7,7 +7,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,7 +24,7 @@ from exact_core.errors import ConfigError
 from exact_core.evaluation.palette import colours_of
 from exact_core.mapping.capacity import Careful, choose_batch, window_bytes
 from exact_core.mapping.cogs import MapRecord
-from exact_core.mapping.finished_rows import FinishedRows, RowFiles, read_rows
+from exact_core.mapping.finished_rows import RowFiles, read_rows
 from exact_core.mapping.predict import SeasonMapper, season_mapper
 from exact_core.mapping.rows import usual_stride
 from exact_core.mapping.season_map import PART, PartManifest, extent_of_part, map_part, map_record, parse_part
@@ -98,7 +98,24 @@ def map_season(
     fresh_folder(out, PART if part else MAP)
     model, manifest, trained = open_segmenter(segmenter)
     images = _images(with_season(config, season, kind=kind), source, manifest, trained)
-    record = map_record(
+    record = _record(config, images, manifest, source=source)
+    first, end = extent_of_part(record, number, parts)
+    pieces, seconds = _map(config, images, record, model, manifest, trained, out=out, rows=(first, end))
+    summary = {"megapixels": (end - first) * record.width / 1e6, "map_seconds": seconds}
+    if part:
+        extent = {"part": number, "parts": parts, "first": first, "end": end}
+        made = PartManifest(**extent, batch=pieces.batch, seconds=seconds, record=record)
+        return _deliver_part(made, pieces.folder, out, summary, tracker)
+    rows = partial(read_rows, pieces.folder, first=first, end=end)
+    summary |= deliver(record, rows, out, tracker, outlines=outlines)
+    shutil.rmtree(pieces.folder)
+    tracker.log_summary(summary)
+    return summary
+
+
+def _record(config: RunConfig, images: SeasonImages, manifest: ModelManifest, *, source: str) -> MapRecord:
+    """What the map says of itself."""
+    return map_record(
         images,
         source=source,
         side=manifest.window,
@@ -110,21 +127,6 @@ def map_season(
         weights_sha256=manifest.weights.sha256,
         code_version=code_version(),
     )
-    first, end = extent_of_part(record, number, parts)
-    pieces, seconds = _map(config, images, record, model, manifest, trained, out=out, rows=(first, end))
-    summary = {"megapixels": (end - first) * record.width / 1e6, "map_seconds": seconds}
-    if part:
-        extent = {"part": number, "parts": parts, "first": first, "end": end}
-        made = PartManifest(**extent, batch=pieces.batch, seconds=seconds, record=record)
-        return _deliver_part(made, pieces.folder, out, summary, tracker)
-
-    def rows() -> Iterable[FinishedRows]:
-        return read_rows(pieces.folder, first=first, end=end)
-
-    summary |= deliver(record, rows, out, tracker, outlines=outlines)
-    shutil.rmtree(pieces.folder)
-    tracker.log_summary(summary)
-    return summary
 
 
 def _images(config: RunConfig, source: str, manifest: ModelManifest, trained: RunConfig) -> SeasonImages:
