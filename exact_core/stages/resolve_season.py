@@ -109,7 +109,7 @@ def resolve_season(
         resolved = rule.latest_ended(at)
         reason = f"latest to have ended at {at:%Y-%m-%d %H:%M} UTC ({slot}); starts {starts}, {days} days"
     log.info("resolve_season: %s: %s", resolved or "none", reason)
-    tracker.log_params({"season": resolved, "season_reason": reason})
+    tracker.log_params({"season_resolved": resolved, "season_reason": reason})
     return resolved
 
 
