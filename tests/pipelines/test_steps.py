@@ -88,7 +88,7 @@ def test_what_the_first_step_decides_reaches_every_step_that_asks_for_it(name):
 @pytest.mark.parametrize("name", compiler.PIPELINES)
 def test_the_forms_fields_are_documented_as_they_are(name):
     parameters = next(yaml.safe_load_all((compiler.COMPILED / name).read_text()))["root"]["inputDefinitions"]
-    text, pipeline = (ROOT / "docs/operations.md").read_text(), f"`{name.removesuffix('.yaml')}`"
+    text, pipeline = (ROOT / "docs/how-to/cluster.md").read_text(), f"`{name.removesuffix('.yaml')}`"
     section = text[text.index("## The form") : text.index("## What a run does")]
     documented = {}
     for field, of, _, default, _ in re.findall(r"^\| `(\w+)`" + r" \| (.+?)" * 4 + r" \|$", section, re.MULTILINE):

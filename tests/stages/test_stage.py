@@ -65,7 +65,7 @@ def test_the_table_of_images_names_the_stages_of_each(image):
 
 
 def test_the_table_of_steps_says_what_each_may_take():
-    text = (ROOT / "docs/operations.md").read_text()
+    text = (ROOT / "docs/how-to/cluster.md").read_text()
     rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", text, re.MULTILINE))
     for name, stage in stage_table().items():
         if not stage.within:
