@@ -2,8 +2,8 @@
 
 What a run decides - the image, memory, cores, GPUs and nodes - are parameters of the pipeline and outputs of its first
 step, so one compiled package serves every cluster. What KFP takes as constants only is compiled in: by default what
-stands below and in the stages' own facts, else what the YAML file says that `EXACT_CLUSTER` names (docs/how-to/cluster.md).
-KFP's local runner passes over all of it.
+stands below and in the stages' own facts, else what the YAML file says that `EXACT_CLUSTER` names
+(docs/how-to/cluster.md). KFP's local runner passes over all of it.
 """
 
 from __future__ import annotations
