@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -406,9 +406,9 @@ def _inference_code(scratch: Path) -> Path:
         if path in seen:
             continue
         seen.add(path)
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "exact_core":
-                waiting += _files_of(root, str(node.module).split(".")[1:])
+        for module in _imported(ast.parse(path.read_text(encoding="utf-8"))):
+            if module.split(".")[0] == "exact_core":
+                waiting += _files_of(root, module.split(".")[1:])
         waiting += [package / "__init__.py" for package in path.parents if root in (package, *package.parents)]
     out = scratch / "exact_core"
     for path in seen - {root / "portable.py"}:
@@ -416,6 +416,16 @@ def _inference_code(scratch: Path) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
     return out
+
+
+def _imported(node: ast.AST) -> Iterator[str]:
+    """Modules that code imports names from when it runs: not what only annotates (`if TYPE_CHECKING`)."""
+    if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+        return
+    if isinstance(node, ast.ImportFrom):
+        yield node.module or ""
+    for child in ast.iter_child_nodes(node):
+        yield from _imported(child)
 
 
 def _files_of(root: Path, parts: list[str]) -> list[Path]:
