@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -30,6 +31,10 @@ TINY = [
     "evaluation.panels=2",
     "device=cpu",
 ]
+
+# The same generated inputs in every run, so that a failure can be repeated; `make fuzz` looks for new ones.
+hypothesis.settings.register_profile("repeatable", derandomize=True)
+hypothesis.settings.load_profile("repeatable")
 
 
 @pytest.hookimpl(optionalhook=True)
