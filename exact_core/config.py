@@ -33,43 +33,49 @@ class SyntheticConfig(Settings):
     scenes: int = Field(12, ge=3, description="number of independent scenes")
     scene_size: int = Field(120, ge=24, description="side of a scene, pixels of 10 m")
     crops: int = Field(6, ge=1, le=18, description="number of crop classes")
-    dates: int = Field(20, ge=1, description="mean number of acquisitions in the season; irregular, varies by scene")
+    dates: int = Field(
+        20, ge=1, description="mean number of acquisitions in the season, irregular and different in each scene"
+    )
     season_days: int = Field(300, ge=30, description="length of the season, days")
     cloud_share: float = Field(0.25, ge=0.0, le=0.95, description="mean share of pixels under cloud or shadow")
-    background_share: float = Field(0.2, ge=0.0, le=0.9, description="share of fields that are no crop")
-    void_share: float = Field(0.02, ge=0.0, le=0.5, description="share of fields whose truth is unknown (void)")
+    background_share: float = Field(0.2, ge=0.0, le=0.9, description="share of fields without a crop")
+    void_share: float = Field(0.02, ge=0.0, le=0.5, description="share of fields with unknown truth (void)")
     field_size: float = Field(14.0, gt=2.0, description="typical field side, pixels")
-    variation: float = Field(1.0, ge=0.0, description="field-to-field variation of phenology; 1 is realistic")
-    crops_per_neighbourhood: float = Field(2.0, gt=0.0, description="about how many crops a window contains")
+    variation: float = Field(1.0, ge=0.0, description="variation of phenology among fields, 1 is realistic")
+    crops_per_neighbourhood: float = Field(2.0, gt=0.0, description="approximate number of crops in a window")
     imbalance: float = Field(
-        0.0, ge=0.0, description="crop k of 1..K is sown in proportion to k^-imbalance; 0: all alike, 1: Zipf's law"
+        0.0,
+        ge=0.0,
+        description="crop k of 1..K is sown in proportion to k^-imbalance (0 is equal shares, 1 is Zipf's law)",
     )
     tag_noise: float = Field(
         0.0,
         ge=0.0,
         le=0.5,
-        description="share of the tags of training and validation windows that are wrong: left out, and as many absent "
-        "crops tagged instead",
+        description="share of wrong tags in training and validation windows. This share of true tags is left out, and "
+        "as many absent crops are tagged instead",
     )
 
 
 class PastisConfig(Settings):
-    """Which official folds of PASTIS serve which split, and how its dates are read."""
+    """Official folds of PASTIS for each split, and reading of its dates."""
 
     train_folds: tuple[int, ...] = Field((1, 2, 3), description="folds of the training split (paper)")
     validation_folds: tuple[int, ...] = Field((4,), description="folds of the validation split (paper)")
     test_folds: tuple[int, ...] = Field((5,), description="folds of the test split (paper)")
-    classes: int = Field(18, ge=1, le=254, description="number of crop classes K; labels are 0 background, 1..K")
-    void_label: int | None = Field(None, description="label of void pixels; None: K + 1, as in PASTIS")
+    classes: int = Field(
+        18, ge=1, le=254, description="number of crop classes K. Label 0 is background, labels 1..K are crops"
+    )
+    void_label: int | None = Field(None, description="label of void pixels. If None, K + 1, as in PASTIS")
     date_limit: Literal["thin", "cut"] = Field(
         "thin",
-        description="what becomes of more than data.max_dates dates: thinned over the whole season; or cut, as "
-        "published, to the first by day of year, whatever the year",
+        description="rule for more than data.max_dates dates. `thin` spreads the kept dates over the season. `cut` "
+        "keeps the first by day of year in any year, as published",
     )
     day_rounding: Literal["exact", "published"] = Field(
         "exact",
-        description="published: the 19 days of the year that float32 scaling by 365.0001 and truncation lose are read "
-        "as the day before",
+        description="rounding of days. `published` reads 19 days of the year as the day before, because float32 "
+        "scaling by 365.0001 and truncation lose them",
     )
 
     @model_validator(mode="after")
@@ -88,25 +94,27 @@ GermanyBand = Literal[
 
 
 class GermanyConfig(Settings):
-    """Which tiles of the Germany dataset (MTLCC) are read, and how; "MTLCC" is Russwurm and Koerner 2018."""
+    """Tiles of the Germany dataset to read. "MTLCC" is Russwurm and Koerner 2018."""
 
     years: tuple[Literal[2016, 2017], ...] = Field(
-        (2016, 2017), min_length=1, description="seasons that are read, a folder dataYY each (MTLCC: both; TSViT: 2016)"
+        (2016, 2017),
+        min_length=1,
+        description="seasons to read, each from a folder dataYY (MTLCC has both, TSViT has 2016)",
     )
     fold: int = Field(
         0,
         ge=0,
-        description="number of the lists of training and validation tiles, train_foldN and test_foldN (TSViT: 0)",
+        description="number N of the lists of training and validation tiles, train_foldN and test_foldN (TSViT has 0)",
     )
     bands: tuple[GermanyBand, ...] = Field(
         get_args(GermanyBand),
         min_length=1,
-        description="bands that are read, in the order in which they are stored (MTLCC, TSViT: all 13)",
+        description="bands to read, in their stored order (MTLCC and TSViT have all 13)",
     )
     unknown: Literal["background", "void"] = Field(
         "background",
-        description="what land without a declared field of the 17 crops is: background, as in PASTIS; or void, never "
-        "scored and no target, as MTLCC and TSViT have it",
+        description="class of land without a declared field of the 17 crops. It is `background`, as in PASTIS, or "
+        "`void`, which is never scored and no target, as in MTLCC and TSViT",
     )
 
     @model_validator(mode="after")
@@ -122,11 +130,11 @@ OffsetRule = Literal["correct", "refuse", "stated", 0, 1000]
 
 
 class SeasonConfig(Settings):
-    """A season of Sentinel-2 L2A on disk. Each key may also stand in the source's own `season.yaml`."""
+    """Season of Sentinel-2 L2A on disk. The source's own `season.yaml` may set each key."""
 
-    start: dt.date | None = Field(None, description="first day of the season; None: the first acquisition")
+    start: dt.date | None = Field(None, description="first day of the season. If None, day of the first acquisition")
     days: int | None = Field(
-        None, ge=1, le=3660, description="length of the season, days; None: to the last acquisition"
+        None, ge=1, le=3660, description="length of the season, days. If None, the season ends at the last acquisition"
     )
     bands: tuple[str, ...] = Field(
         ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12"),
@@ -135,67 +143,74 @@ class SeasonConfig(Settings):
     )
     labels: str | None = Field(
         None,
-        description="label raster, parcel layer or table of tags (.csv); None: labels/crop_type.tif, then "
-        "labels/parcels.*, then labels/tags.csv",
+        description="label raster, parcel layer or table of tags (.csv). If None, the first of labels/crop_type.tif, "
+        "labels/parcels.* and labels/tags.csv",
     )
     outlines: str | None = Field(
         None,
-        description="layer of field outlines, no crop in it, which says what pixels belong together; None: "
-        "labels/outlines.*, and where there is none, no outlines are used",
+        description="layer of field outlines without crops, which groups pixels into fields. If None, "
+        "labels/outlines.* if it exists",
     )
-    attribute: str | None = Field(None, description="parcel attribute with the crop code; None: crop_code")
-    classes: dict[int | str, str] | None = Field(None, description="crop code -> class name; None: labels/legend.csv")
+    attribute: str | None = Field(None, description="parcel attribute with the crop code. If None, crop_code")
+    classes: dict[int | str, str] | None = Field(
+        None, description="crop code -> class name. If None, labels/legend.csv"
+    )
     legend: Literal["hcat"] | None = Field(
         None,
-        description="what crop codes mean: hcat, the codes of EuroCrops (attribute EC_hcat_c), those that are not "
-        "listed being what is above them; None: labels/legend.csv",
+        description="meaning of crop codes. `hcat` is the legend of EuroCrops (attribute EC_hcat_c), in which an "
+        "unlisted code has the name of its parent. If None, labels/legend.csv",
     )
     level: Literal["name", "group"] = Field(
-        "name", description="column of the legend that makes the classes: each name one, or each group"
+        "name", description="column of the legend that defines the classes, one class for each name or for each group"
     )
     overlap_order: str | None = Field(
         None,
-        description="parcel attribute that puts overlapping parcels of different crops in order, the lowest number "
-        "first; None: void where they overlap",
+        description="parcel attribute that orders overlapping parcels of different crops, lowest number first. If "
+        "None, overlaps are void",
     )
-    void_codes: tuple[int | str, ...] = Field((), description="codes of the label layer whose truth is unknown")
+    void_codes: tuple[int | str, ...] = Field((), description="codes of the label layer with unknown truth")
     missing_code: Literal["void", "background", "refuse"] = Field(
         "void",
-        description="what a parcel without a code (null or empty, whether codes are numbers or text) is: void, its "
-        "truth unknown; background, no crop; or a reason to refuse the layer",
+        description="rule for parcels without a code (null or empty, for numbers and text). `void` is unknown truth, "
+        "`background` is no crop, and `refuse` rejects the layer",
     )
     offset: OffsetRule = Field(
         "correct",
-        description="where metadata and pixels disagree whether a date holds the offset of 1000 of baseline 04.00: the "
-        "pixels win, and it is noted; the season is refused; or metadata are believed, unchecked. A number: the offset "
-        "of all dates, whatever metadata and pixels say",
+        description="rule if metadata and pixels disagree on the offset of 1000 of baseline 04.00. `correct` follows "
+        "the pixels and notes it, `refuse` rejects the season, and `stated` follows the metadata without "
+        "a check. A number is the offset of all dates, and overrides metadata and pixels",
     )
     scale: float | None = Field(
         None,
         gt=0,
-        description="reflectance of a stored 1, of all dates, as 0.0001; None: as metadata state, else 0.0001 for "
-        "whole numbers and 1 for fractions, within bounds that reflectance of land has",
+        description="reflectance of a stored 1 in all dates, for example 0.0001. If None, the metadata decide. "
+        "Without them, whole numbers have 0.0001 and fractions 1, within the bounds of land reflectance",
     )
     clear_classes: tuple[int, ...] = Field(
         (4, 5, 6, 7, 11),
-        description="classes of the scene classification that show the ground: vegetation, bare soil, water, "
-        "unclassified, snow",
+        description="classes of the scene classification that show the ground (vegetation, bare soil, water, "
+        "unclassified, snow)",
     )
     cloud_erosion: int = Field(
         0,
         ge=0,
         le=50,
-        description="what is not clear and narrower than twice this, pixels, is a misjudgement",
+        description="unclear areas narrower than twice this, pixels, count as clear, as errors of the scene "
+        "classification",
     )
-    cloud_dilation: int = Field(0, ge=0, le=200, description="margin, pixels, around clouds that is not clear either")
+    cloud_dilation: int = Field(0, ge=0, le=200, description="margin around clouds that also counts as unclear, pixels")
     min_clear: float = Field(
-        0.0, ge=0, lt=1, description="dates with a smaller clear share are left out; 0: their clear parts are used"
+        0.0,
+        ge=0,
+        lt=1,
+        description="minimum clear share of a date. Dates below it are left out. If 0, the clear parts of every date "
+        "are used",
     )
     leave_out: tuple[dt.date, ...] = Field(
-        (), description="dates that are not read, as one whose clouds the scene classification calls clear"
+        (), description="dates that are not read, for example one with clouds that the scene classification calls clear"
     )
     longest_gap: int = Field(
-        120, ge=1, description="days of the season that may pass without a clear look at an average place"
+        120, ge=1, description="maximum days of the season without a clear acquisition at an average pixel"
     )
 
     @model_validator(mode="after")
@@ -206,46 +221,51 @@ class SeasonConfig(Settings):
 
 
 class DataConfig(Settings):
-    """How a source is cut into windows and splits."""
+    """Windows and splits of a source."""
 
     window: int = Field(24, ge=4, description="window side, pixels (paper)")
     window_metres: float | None = Field(
         None,
         gt=0,
-        description="window side of a season in metres: the nearest even number of pixels of its grid, at least 4; "
-        "None, or where data.window is set and this is not: data.window",
+        description="window side of a season in metres, rounded to the nearest even number of pixels, at least 4. If "
+        "None, or if only data.window is set, data.window applies",
     )
     stride: int | None = Field(
         None,
         ge=1,
-        description="step between windows, pixels; None: the window, or a third of it in a scene too small to split",
+        description="step between windows, pixels. If None, one window, or a third of it in a scene too small to split",
     )
-    tag_share: float = Field(0.01, ge=0.0, lt=1.0, description="a crop is tagged where it covers more than this share")
+    tag_share: float = Field(0.01, ge=0.0, lt=1.0, description="share of a window that a crop must exceed to be tagged")
     min_support: int = Field(
-        0, ge=0, description="a crop that is tagged in fewer training windows of a season is refused; 0: noted at most"
+        0,
+        ge=0,
+        description="minimum number of training windows of a season with the tag of a crop. A crop with fewer is "
+        "refused. If 0, it is noted at most",
     )
     void_tags: Literal["positive", "complete"] = Field(
         "positive",
-        description="what tags say of a window that holds void pixels: positive, a crop that could grow there untagged "
-        "is neither there nor absent, void pixels teach nothing, and a window that is all void is left out; or "
-        "complete, void is no crop (paper)",
+        description="meaning of tags in a window with void pixels. `positive` leaves a crop that could grow there "
+        "untagged neither present nor absent, void pixels give no training signal, and all-void windows "
+        "are left out. `complete` treats void as no crop (paper)",
     )
-    max_dates: int = Field(60, ge=2, description="longer series are thinned over the whole season to this many dates")
+    max_dates: int = Field(
+        60, ge=2, description="maximum number of dates. Longer series are thinned over the whole season"
+    )
     validation_share: float = Field(0.15, ge=0.0, lt=1.0, description="share of blocks or scenes for validation")
     test_share: float = Field(0.25, ge=0.0, lt=1.0, description="share of blocks or scenes for testing")
     fewest_squares: int = Field(
         100,
         ge=1,
-        description="squares of a table of tags, apart from each other, from which some are split off; fewer are all "
-        "learned from, and figures are computed on them",
+        description="minimum number of separate squares in a table of tags for a split. With fewer, all are used for "
+        "training, and metrics are computed on them",
     )
     shard_windows: int = Field(64, ge=1, description="windows in a shard file")
-    synthetic: SyntheticConfig = Field(SyntheticConfig(), description="the season that a synthetic source generates")
+    synthetic: SyntheticConfig = Field(SyntheticConfig(), description="generated season of a synthetic source")
     pastis: PastisConfig = Field(
-        PastisConfig(), description="which folds a PASTIS source gives to which split, and how its dates are read"
+        PastisConfig(), description="folds of a PASTIS source for each split, and reading of its dates"
     )
-    germany: GermanyConfig = Field(GermanyConfig(), description="which tiles of the Germany dataset are read, and how")
-    season: SeasonConfig = Field(SeasonConfig(), description="how a season folder is read: bands, clouds, labels")
+    germany: GermanyConfig = Field(GermanyConfig(), description="tiles of the Germany dataset to read, and how")
+    season: SeasonConfig = Field(SeasonConfig(), description="bands, clouds and labels of a season folder")
 
     @model_validator(mode="after")
     def _something_to_train_on(self) -> DataConfig:
@@ -270,52 +290,61 @@ class EncoderConfig(Settings):
     dropout: float = Field(0.0, ge=0.0, lt=1.0, description="dropout probability (paper: 0)")
     residual: Literal["pre_norm", "normed", "double"] = Field(
         "pre_norm",
-        description="what attention adds to: x (pre_norm); LN(x), as the published classifier; x + LN(x), as the "
-        "published segmenter",
+        description="input that attention adds to. `pre_norm` is x. `normed` is LN(x), as in the published "
+        "classifier. `double` is x + LN(x), as in the published segmenter",
     )
     dates: Literal["season_day", "day_of_year"] = Field(
         "season_day",
-        description="date embedding: Fourier features of days since season start, or a learned table by day of year "
-        "as published",
+        description="date embedding. `season_day` has Fourier features of days since season start. `day_of_year` has "
+        "a learned table, as published",
     )
-    mask_padding: bool = Field(True, description="keep padding dates out of attention; False reproduces the published")
+    mask_padding: bool = Field(
+        True, description="exclude padding dates from attention. False reproduces the published code"
+    )
     pad_dates: int = Field(
-        60, ge=1, description="with mask_padding off, series are padded to this many dates, all attended to (published)"
+        60,
+        ge=1,
+        description="without mask_padding, pad series to this many dates and attend to all of them (published)",
     )
-    mask_clouds: bool = Field(True, description="keep cloudy dates out of a patch's attention where clouds are known")
+    mask_clouds: bool = Field(True, description="exclude cloudy dates from a patch's attention if clouds are known")
     checkpointing: bool = Field(
         False,
-        description="keep only each block's input for the backward pass and compute the block again: a fraction of the "
-        "memory for about a third more time, same gradients",
+        description="keep only each block's input for the backward pass and recompute the block. Memory falls to a "
+        "fraction for about a third more time, with the same gradients",
     )
 
 
 class PrototypeConfig(Settings):
     """Spatial clues (paper)."""
 
-    per_class: int = Field(2, ge=1, description="foreground and background prototypes a class, N_p (paper)")
-    foreground: float = Field(0.4, ge=0, le=1, description="normalised CAM from which a pixel is foreground (paper)")
-    background: float = Field(0.2, ge=0, le=1, description="normalised CAM below which a pixel is background (paper)")
+    per_class: int = Field(
+        2, ge=1, description="number of foreground and background prototypes of a class, N_p (paper)"
+    )
+    foreground: float = Field(0.4, ge=0, le=1, description="minimum normalised CAM of foreground pixels (paper)")
+    background: float = Field(0.2, ge=0, le=1, description="normalised CAM below which pixels are background (paper)")
     iterations: int = Field(3, ge=1, description="Sinkhorn iterations (paper)")
     epsilon: float = Field(0.05, gt=0, description="Sinkhorn temperature (paper)")
     assignment: Literal["argmax", "gumbel"] = Field(
         "argmax",
-        description="which prototype a pixel moves: its likeliest by Sinkhorn; or one drawn by a hard Gumbel-softmax "
-        "that takes the Sinkhorn matrix for logits, as published",
+        description="prototype that a pixel updates. `argmax` is its likeliest by Sinkhorn. `gumbel` draws one by a "
+        "hard Gumbel-softmax with the Sinkhorn matrix as logits, as published",
     )
     momentum: float = Field(0.999, ge=0, lt=1, description="weight of the old prototype (paper)")
     momentum_warmup: bool = Field(
         True,
-        description="running mean until `momentum` is reached; False: `momentum` from the first update (published)",
+        description="use a running mean until `momentum` is reached. If False, use `momentum` from the first update "
+        "(published)",
     )
     weights: Literal["cam", "published"] = Field(
         "cam",
-        description="weight of a pixel in its prototype's mean: CAM for foreground and 1 - CAM for background; or CAM "
-        "squared for both, as published, where surest background weighs nothing",
+        description="weight of a pixel in the mean of its prototype. `cam` is CAM for foreground and 1 - CAM for "
+        "background. `published` is CAM squared for both, which gives the surest background no weight",
     )
     temperature: float = Field(0.1, gt=0, description="temperature of the contrastive softmax (paper)")
     present_only: bool = Field(
-        True, description="average the contrast over classes that have pixels; False: over all, absent as 0 (published)"
+        True,
+        description="average the contrast over classes with pixels. If False, average over all classes, with absent "
+        "classes as 0 (published)",
     )
 
 
@@ -327,18 +356,18 @@ class AffinityConfig(Settings):
     temperature: float = Field(0.3, gt=0, description="divisor of cosine / std before the softmax (paper)")
     time_weights: Literal["attention", "double_softmax"] = Field(
         "attention",
-        description="class-to-time weights: attention renormalised over real dates, or a second softmax over it "
-        "as published",
+        description="class-to-time weights. `attention` is renormalised over real dates. `double_softmax` is a second "
+        "softmax over attention, as published",
     )
 
 
 class TrainingConfig(Settings):
-    """One loop for both models."""
+    """Training of either model, in one loop."""
 
     epochs: int = Field(20, ge=1, description="passes over the training windows (paper: 20, segmenter 100)")
-    batch: int = Field(48, ge=1, description="windows a step, of all processes together (paper)")
+    batch: int = Field(48, ge=1, description="windows in a step, over all processes (paper)")
     fewest_steps: int = Field(
-        1, ge=1, description="steps an epoch: where there are too few windows for so many, the batch is smaller"
+        1, ge=1, description="minimum steps in an epoch. With too few windows, the batch is smaller"
     )
     learning_rate: float = Field(1e-3, gt=0, description="peak rate of AdamW (paper)")
     minimum_rate: float = Field(5e-6, ge=0, description="rate at the end of the cosine (paper)")
@@ -346,18 +375,24 @@ class TrainingConfig(Settings):
     warmup_epochs: float = Field(3.0, ge=0, description="length of the linear warm-up, epochs (paper)")
     schedule: Literal["cosine", "published"] = Field(
         "cosine",
-        description="continuous warm-up + cosine every step; or the published one: moved once an epoch, cosine counted "
-        "from the first step",
+        description="learning-rate schedule. `cosine` changes at every step, with a continuous warm-up. `published` "
+        "changes once an epoch, with the cosine counted from the first step",
     )
     weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay (paper: 0)")
-    clip_norm: float | None = Field(None, gt=0, description="gradient norm limit; None: off")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 runs the forward pass under autocast")
-    compile: bool = Field(False, description="torch.compile the transformer blocks; pays on a GPU, not on a CPU")
-    flips: bool = Field(True, description="random flips and quarter turns of a training window")
-    keep_dates: float = Field(
-        1.0, gt=0, le=1, description="smallest share of dates kept by random date dropping; 1: off"
+    clip_norm: float | None = Field(None, gt=0, description="maximum gradient norm. If None, off")
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="numeric precision. `bf16` runs the forward pass under autocast"
     )
-    keep_best: bool = Field(True, description="deliver the checkpoint with the best validation figure, not the last")
+    compile: bool = Field(
+        False, description="compile the transformer blocks with torch.compile, which pays on a GPU and not on a CPU"
+    )
+    flips: bool = Field(True, description="apply random flips and quarter turns to training windows")
+    keep_dates: float = Field(
+        1.0, gt=0, le=1, description="minimum share of dates that random date dropping keeps. 1 is off"
+    )
+    keep_best: bool = Field(
+        True, description="deliver the checkpoint with the best validation metric instead of the last"
+    )
 
     def batch_of(self, windows: int) -> int:
         """Windows a step of a training on so many windows."""
@@ -371,45 +406,49 @@ class LossConfig(Settings):
     contrast: float = Field(0.01, ge=0, description="weight of L_cbl (paper)")
     affinity: float = Field(0.015, ge=0, description="weight of L_tap (paper)")
     contrast_start: float = Field(
-        4000 / 15000, ge=0, lt=1, description="share of the steps after which prototypes start (paper: 4,000 of 15,000)"
+        4000 / 15000, ge=0, lt=1, description="share of the steps before prototypes start (paper: 4,000 of 15,000)"
     )
 
 
 class ClassifierConfig(Settings):
-    """The tag classifier and how it learns."""
+    """Tag classifier and its training."""
 
     encoder: EncoderConfig = Field(EncoderConfig(), description="the classifier's TSViT encoder")
     prototypes: PrototypeConfig = Field(
-        PrototypeConfig(), description="spatial clues: how prototypes are moved and contrasted"
+        PrototypeConfig(), description="spatial clues, with the update and contrast of prototypes"
     )
     affinity: AffinityConfig = Field(
-        AffinityConfig(), description="temporal clues: how patches that look alike at a crop's dates share their CAM"
+        AffinityConfig(),
+        description="temporal clues, with which patches that look alike at a crop's dates share their CAM",
     )
-    loss: LossConfig = Field(LossConfig(), description="weights of the parts of the classifier's loss")
-    training: TrainingConfig = Field(TrainingConfig(), description="how the classifier learns")
+    loss: LossConfig = Field(LossConfig(), description="weights of the terms of the classifier's loss")
+    training: TrainingConfig = Field(TrainingConfig(), description="training of the classifier")
 
 
 class RelearnConfig(Settings):
-    """Masks learned again by a model of single pixels (not in the paper; `exact_core.clues.pixels`)."""
+    """Pixel self-training of the masks (not in the paper, see `exact_core.clues.pixels`)."""
 
     rounds: int = Field(
-        2, ge=0, description="times that the model is taught; 0: masks stay as the CAMs give them (paper)"
+        2,
+        ge=0,
+        description="number of times that the pixel classifier is trained. If 0, masks stay as the CAMs give them "
+        "(paper)",
     )
     margin: float = Field(
         0.2,
         ge=0,
         lt=1,
-        description="distance of a pixel's strongest CAM from the threshold from which it teaches; at most three "
-        "quarters of the way to 0 or 1",
+        description="minimum distance of a training pixel's strongest CAM from the threshold, at most three quarters "
+        "of the way to 0 or 1",
     )
-    pixels: int = Field(40_000, ge=100, description="pixels that teach, over all windows")
+    pixels: int = Field(40_000, ge=100, description="number of training pixels, over all windows")
     ridge: float = Field(0.03, gt=0, description="inverse strength of the regression's ridge penalty")
     balance: float = Field(
         0.5,
         ge=0,
         le=1,
-        description="pixels teach with the weight (share of their class among them) ** -balance; 0: all alike, 1: "
-        "classes alike",
+        description="exponent of the weight of training pixels, (share of their class) ** -balance. 0 gives pixels "
+        "equal weight, 1 gives classes equal weight",
     )
 
 
@@ -419,55 +458,56 @@ class MasksConfig(Settings):
     cam: Literal["clue", "fused"] = Field("clue", description="clue-based CAM (paper) or the fused CAM (baseline)")
     stretch: Literal["maximum", "min_max"] = Field(
         "maximum",
-        description="how a window's CAM of a class is brought to [0, 1]: divided by its maximum; or min-max (paper), "
-        "which makes background of the weakest part of a window that is all one crop",
+        description="scaling of a window's CAM of a class to [0, 1]. `maximum` divides by its maximum. `min_max` "
+        "(paper) turns the weakest part of a single-crop window into background",
     )
     propagation: bool = Field(
         True, description="average the clue-based CAM with its propagation along the temporal clues (paper)"
     )
     shifts: bool = Field(
         True,
-        description="average CAMs over windows shifted within a patch: pixel resolution; False: as in the paper",
+        description="average CAMs over windows shifted within a patch, for pixel resolution. False is as in the paper",
     )
     diffusion: int = Field(
-        8, ge=0, description="steps of diffusion among neighbouring pixels that look alike; 0: none, as in the paper"
+        8, ge=0, description="steps of diffusion among similar neighbouring pixels. 0 is none, as in the paper"
     )
     diffusion_temperature: float = Field(
-        0.3, gt=0, description="contrast, in medians of the window, that a step of diffusion hardly crosses"
+        0.3, gt=0, description="contrast that a step of diffusion hardly crosses, in medians of the window"
     )
     threshold: Annotated[float, Field(ge=0, le=1)] | Literal["borders", "otsu", "valley"] = Field(
         "borders", description="background plane in CAM units, or the rule that chooses it without masks"
     )
     overlaps: bool = Field(
         True,
-        description="a crop that an overlapping window is not tagged with is ruled out in the part that it shares; "
-        "False: each window's own tags alone (paper)",
+        description="exclude a crop from the shared part if an overlapping window has no tag for it. If False, use "
+        "each window's own tags alone (paper)",
     )
     fields: bool = Field(
         True,
-        description="where outlines of fields are known, one crop a field: the scores of its pixels are averaged; "
-        "outlines that images or tags contradict are left out",
+        description="give each known field one crop by the mean score of its pixels. Outlines that contradict images "
+        "or tags are left out",
     )
     outside: Literal["pixels", "borders", "background"] = Field(
         "pixels",
-        description="what pixels outside of all outlines are: what they look like, as outlines may be missing; the "
-        "same, but background beside a field; or background, as outlines are of all fields",
+        description="class of pixels outside all outlines. `pixels` classifies them by appearance, because outlines "
+        "may be missing. `borders` does the same but makes pixels beside a field background. `background` "
+        "assumes that every field has an outline",
     )
-    relearn: RelearnConfig = Field(RelearnConfig(), description="how a model of single pixels learns the masks again")
+    relearn: RelearnConfig = Field(RelearnConfig(), description="pixel self-training of the masks")
     validation_masks: bool = Field(
         False,
-        description="choose the threshold by mIoU against the dense labels of the validation split instead, and say so",
+        description="choose the threshold by mIoU against dense labels of the validation split instead, and report it",
     )
-    align_corners: bool = Field(False, description="bilinear enlargement with corners aligned, as published")
-    batch: int = Field(32, ge=1, description="windows a forward pass")
-    judged: int = Field(128, ge=1, description="training windows that the quality of the masks is estimated on")
+    align_corners: bool = Field(False, description="align corners in bilinear upsampling, as published")
+    batch: int = Field(32, ge=1, description="windows in a forward pass")
+    judged: int = Field(128, ge=1, description="number of training windows to estimate the quality of the masks on")
     minimum_quality: float = Field(
-        0.0, ge=0, le=1, description="gate: a run whose masks' expected mIoU is below this fails before the segmenter"
+        0.0, ge=0, le=1, description="fail a run before the segmenter if the expected mIoU of its masks is below this"
     )
 
 
 class UtaeConfig(Settings):
-    """The U-TAE segmenter (Garnot & Landrieu, ICCV 2021: "U-TAE")."""
+    """U-TAE segmenter ("U-TAE" is Garnot & Landrieu, ICCV 2021)."""
 
     encoder_widths: tuple[int, ...] = Field(
         (64, 64, 64, 128), min_length=2, description="channels of the encoder's levels, finest first (U-TAE)"
@@ -475,11 +515,12 @@ class UtaeConfig(Settings):
     decoder_widths: tuple[int, ...] = Field(
         (32, 32, 64, 128),
         min_length=2,
-        description="channels of the decoder's levels, finest first; the last is the temporal attention's (U-TAE)",
+        description="channels of the decoder's levels, finest first. The last level is that of the temporal attention "
+        "(U-TAE)",
     )
     heads: int = Field(16, ge=1, description="heads of the temporal attention, G (U-TAE)")
     key_dim: int = Field(4, ge=1, description="width of a head's keys and master query (U-TAE)")
-    attention_width: int = Field(256, ge=2, description="channels that the heads divide among themselves (L-TAE)")
+    attention_width: int = Field(256, ge=2, description="total channels of all attention heads (L-TAE)")
     period: float = Field(1000.0, gt=1, description="base of the sinusoidal date encoding, days (L-TAE)")
     groups: int = Field(4, ge=1, description="groups of the encoder's group normalisation (U-TAE)")
     dropout: float = Field(0.2, ge=0, lt=1, description="dropout of the temporal attention (L-TAE)")
@@ -505,23 +546,26 @@ class UtaeConfig(Settings):
 
 
 class SegmenterConfig(Settings):
-    """The segmenter and how it learns."""
+    """Segmenter and its training."""
 
     model: Literal["tsvit", "utae"] = Field(
-        "tsvit", description="TSViT (paper), which `encoder` describes, or U-TAE, which `utae` describes"
+        "tsvit", description="TSViT (paper, set by `encoder`) or U-TAE (set by `utae`)"
     )
     encoder: EncoderConfig = Field(
         EncoderConfig(temporal_depth=4, head_dim=32), description="the encoder of a TSViT segmenter"
     )
     utae: UtaeConfig = Field(UtaeConfig(), description="the layers of a U-TAE segmenter")
-    training: TrainingConfig = Field(TrainingConfig(epochs=100), description="how the segmenter learns")
+    training: TrainingConfig = Field(TrainingConfig(epochs=100), description="training of the segmenter")
     calibrate_on: Literal["targets", "labels"] = Field(
         "targets",
-        description="what the temperature of confidence is fitted to on the validation split: what the segmenter "
-        "learns from, pseudo masks or dense labels; or dense labels wherever there are any, also from tags",
+        description="labels that calibrate the temperature of confidence on the validation split. `targets` are those "
+        "that the segmenter is trained on, pseudo masks or dense labels. `labels` are dense labels if "
+        "they exist, even for training from tags",
     )
     layout: Literal["patch", "published"] = Field(
-        "patch", description="a patch's outputs are its own pixels; or the published order (see docs/method.md)"
+        "patch",
+        description="order of a patch's outputs. `patch` keeps its own pixels. `published` is the published order "
+        "(see docs/method.md)",
     )
 
     @property
@@ -541,61 +585,69 @@ class SegmenterConfig(Settings):
 
 
 class EvaluationConfig(Settings):
-    """What is scored and shown."""
+    """Metrics and report."""
 
-    batch: int = Field(32, ge=1, description="windows a forward pass")
-    panels: int = Field(6, ge=0, description="windows shown in the report")
+    batch: int = Field(32, ge=1, description="windows in a forward pass")
+    panels: int = Field(6, ge=0, description="windows in the report")
 
 
 class MappingConfig(Settings):
-    """How a whole area is mapped."""
+    """Mapping of a whole area."""
 
     batch: int | None = Field(
         None,
         ge=1,
-        description="windows a forward pass; None: as many as a share of the free memory holds. Another number rounds "
-        "otherwise in the last bits",
+        description="windows in a forward pass. If None, as many as fit into a share of free memory. Another number "
+        "changes rounding in the last bits",
     )
     stride: Annotated[int, Field(ge=2, multiple_of=2)] | None = Field(
         None,
-        description="step between windows, pixels; None: three quarters of a window, the widest that loses nothing "
-        "(docs/results.md). A window itself leaves no overlap",
+        description="step between windows, pixels. If None, three quarters of a window, the widest without loss "
+        "(docs/results.md). A step of a whole window leaves no overlap",
     )
-    probabilities: bool = Field(False, description="write the probability of every class too, a byte a pixel and class")
-    rows: int = Field(64, ge=2, description="rows in memory, and kept as finished, at a time")
+    probabilities: bool = Field(
+        False, description="also write the probability of every class, one byte for each pixel and class"
+    )
+    rows: int = Field(64, ge=2, description="rows in memory at a time, saved when finished")
 
 
 class TransferConfig(Settings):
-    """When a new season is too unlike the training season for its map to be published."""
+    """Limits of difference between a new season and the training season, for publishing its map."""
 
-    windows: int = Field(128, ge=4, description="windows that are sampled of a season")
-    pixels: int = Field(2048, ge=64, description="pixel series that are sampled of a season, spread over the windows")
+    windows: int = Field(128, ge=4, description="number of sampled windows of a season")
+    pixels: int = Field(2048, ge=64, description="number of sampled pixel series of a season, spread over the windows")
     held_out_dates: float = Field(
         0.5,
         gt=0,
         le=1,
-        description="share of its dates that the series of each held-out window is made of, drawn anew for each: "
-        "another season has another list of dates, and what that does to a series belongs to what two samples of one "
-        "season differ by; 1: all of them",
+        description="share of dates in the series of each held-out window, drawn anew for each. Another season has "
+        "other dates, and their effect belongs to the difference between two samples of one season. 1 "
+        "keeps all dates",
     )
-    reach: int = Field(15, ge=1, description="a day counts as seen if there is a clear look within so many days")
-    neighbours: int = Field(5, ge=1, description="a series is as far from training as from its n-th nearest there")
-    parts: int = Field(4, ge=1, le=16, description="parts of the season whose reflectance is compared one by one")
+    reach: int = Field(
+        15, ge=1, description="maximum days from a day to a clear acquisition for the day to count as seen"
+    )
+    neighbours: int = Field(
+        5, ge=1, description="number n of the nearest training series that sets the distance of a series from training"
+    )
+    parts: int = Field(
+        4, ge=1, le=16, description="number of parts of the season for separate comparisons of reflectance"
+    )
     bands: tuple[float, float] = Field(
         (0.3, 0.8),
-        description="Wasserstein-1 distance of a band's reflectance, over the season, in standard deviations of "
-        "training, beyond that of held-out windows of the training season "
-        "(from which to look, from which not to publish)",
+        description="Wasserstein-1 distance of a band's reflectance over the season, in standard deviations of "
+        "training, beyond that of held-out windows of the training season (from which to look, from which "
+        "not to publish)",
     )
     part_bands: tuple[float, float] = Field(
         (0.6, 1.2),
-        description="the distance of `bands` in a single part of the season "
-        "(from which to look, from which not to publish)",
+        description="distance as in `bands`, in a single part of the season (from which to look, from which not to "
+        "publish)",
     )
     outside: tuple[float, float] = Field(
         (0.1, 0.35),
-        description="share of series that lie outside what training showed, beyond that of held-out windows (5 %) "
-        "(from which to look, from which not to publish)",
+        description="share of series outside the range of training, beyond that of held-out windows, 5 % (from which "
+        "to look, from which not to publish)",
     )
     shift: tuple[float, float] = Field(
         (15.0, 30.0),
@@ -603,19 +655,19 @@ class TransferConfig(Settings):
     )
     confidence: tuple[float, float] = Field(
         (0.1, 0.25),
-        description="loss of a class's mean confidence, of 1, against held-out windows "
-        "(from which to look, from which not to publish)",
+        description="loss of a class's mean confidence against held-out windows, of 1 (from which to look, from which "
+        "not to publish)",
     )
     dates: tuple[float, float] = Field(
         (0.05, 0.34),
-        description="share of the key times, weighted by what they tell of the classes, that is not seen "
-        "(from which to look, from which not to publish)",
+        description="share of unseen key dates, weighted by their information on the classes (from which to look, "
+        "from which not to publish)",
     )
     smallest_class: float = Field(
-        0.01, ge=0, lt=1, description="classes with a smaller share of the sampled pixels are not judged"
+        0.01, ge=0, lt=1, description="minimum share of the sampled pixels for a class to be judged"
     )
     refuse: Literal["never", "look", "do_not_publish"] = Field(
-        "never", description="verdict from which the stage fails, so that no map is made; never: it only warns"
+        "never", description="verdict from which the stage fails and makes no map. `never` only warns"
     )
 
     @model_validator(mode="after")
@@ -628,42 +680,48 @@ class TransferConfig(Settings):
 
 
 class PromotionConfig(Settings):
-    """When a new segmenter takes the place of the one in use."""
+    """Conditions for a new segmenter to replace the champion."""
 
     minimum_gain: float = Field(
-        0.0, ge=-1, le=1, description="what the lower end of the difference's confidence interval must exceed, of 1"
+        0.0,
+        ge=-1,
+        le=1,
+        description="value that the lower end of the difference's confidence interval must exceed, of 1",
     )
     first_floor: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="mIoU (F1 of tags without dense labels) below which a first model, with no champion to compare "
-        "with, does not become champion",
+        description="minimum mIoU (F1 of tags without dense labels) for a first model, without a champion to compare "
+        "with, to become champion",
     )
-    largest_class_loss: float = Field(
-        0.1, ge=0, le=1, description="no class may lose more than this in its own figure, of 1"
-    )
+    largest_class_loss: float = Field(0.1, ge=0, le=1, description="maximum loss of any class in its own metric, of 1")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="level of the confidence interval of the difference")
     samples: int = Field(2000, ge=100, description="draws of the paired bootstrap")
 
 
 class RunConfig(Settings):
-    """Everything a run needs beside its source."""
+    """All settings of a run except its source."""
 
-    recipe: str = Field(description="name of the recipe this configuration started from")
+    recipe: str = Field(description="name of the recipe on which this configuration is based")
     seed: int = Field(0, ge=0, le=2**53 - 1, description="seed of generation, initialisation, order and augmentation")
     device: str = Field(
-        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="'auto' (CUDA when there is one), 'cpu' or 'cuda'"
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="compute device, 'auto' (CUDA if available), 'cpu' or 'cuda'",
     )
-    data: DataConfig = Field(DataConfig(), description="how a source is read and cut into windows and splits")
-    classifier: ClassifierConfig = Field(ClassifierConfig(), description="the tag classifier and how it learns")
-    masks: MasksConfig = Field(MasksConfig(), description="how CAMs become pseudo masks")
-    segmenter: SegmenterConfig = Field(SegmenterConfig(), description="the segmenter and how it learns")
-    evaluation: EvaluationConfig = Field(EvaluationConfig(), description="what is scored and shown")
-    promotion: PromotionConfig = Field(PromotionConfig(), description="when a new segmenter becomes champion")
-    mapping: MappingConfig = Field(MappingConfig(), description="how a whole area is mapped")
+    data: DataConfig = Field(DataConfig(), description="reading of a source, windows and splits")
+    classifier: ClassifierConfig = Field(ClassifierConfig(), description="tag classifier and its training")
+    masks: MasksConfig = Field(MasksConfig(), description="conversion of CAMs to pseudo masks")
+    segmenter: SegmenterConfig = Field(SegmenterConfig(), description="segmenter and its training")
+    evaluation: EvaluationConfig = Field(EvaluationConfig(), description="metrics and report")
+    promotion: PromotionConfig = Field(
+        PromotionConfig(), description="conditions for a new segmenter to become champion"
+    )
+    mapping: MappingConfig = Field(MappingConfig(), description="mapping of a whole area")
     transfer: TransferConfig = Field(
-        TransferConfig(), description="when a new season is too unlike the training season for its map to be published"
+        TransferConfig(),
+        description="limits of difference between a new season and the training season, for publishing its map",
     )
 
     @model_validator(mode="after")

@@ -54,20 +54,24 @@ def _written(value: Any) -> str:
 
 
 def settings_page() -> str:
-    """The page: a table a part, with the default and what recipes have in its place (Markdown)."""
+    """The page: one table for each part, with defaults and other values of recipes (Markdown)."""
     recipes = {name: recipe().model_dump(mode="json") for name, recipe in RECIPES.items()}
     lines = [
         "# Settings",
         "",
-        "Made from the fields of `exact_core/config.py` by `make compile`; not to be edited. `exact config RECIPE "
-        "--explain` prints the same beside the values of a recipe.",
+        "`make compile` writes this page from the fields of `exact_core/config.py`. Do not edit it. The command "
+        "`exact config RECIPE --explain` prints the same text beside the values of a recipe.",
         "",
-        "Values count in this order, the later over the earlier: the recipe (`--recipe NAME` or `FILE.yaml`), the "
-        "`season.yaml` of a source (the keys of `data.season`, and `stride`), the parameters `--season` and `--seed`, "
-        "`--set KEY=VALUE`. A file names the `recipe` that has what it leaves out. What was used lies as `config.yaml` "
-        "in every artifact.",
+        "Values apply in this order, and later ones override earlier ones.",
         "",
-        "The last column has recipes whose value is another one.",
+        "1. The recipe (`--recipe NAME` or `FILE.yaml`). A file names the `recipe` that supplies its missing keys.",
+        "2. The `season.yaml` of a source (the keys of `data.season`, and `stride`).",
+        "3. The parameters `--season` and `--seed`.",
+        "4. `--set KEY=VALUE`.",
+        "",
+        "Every artifact contains the values in use as `config.yaml`.",
+        "",
+        "The last column lists recipes with another value than the default.",
     ]
     for path, kind in _parts(RunConfig, ()):
         rows = [name for name, field in kind.model_fields.items() if not _is_part(field.annotation)]

@@ -13,7 +13,10 @@ from kfp import dsl
 from exact_core.stages.run import TRAIN
 
 
-@pipeline(name="leave-one-season-out", description="Train on all seasons but one, score on that one, for each in turn")
+@pipeline(
+    name="leave-one-season-out",
+    description="Train on all seasons but one and evaluate on that one, for each season in turn",
+)
 def leave_one_season_out(
     recipe: str = "season",
     source: str = "season:/data/season",
@@ -25,18 +28,18 @@ def leave_one_season_out(
     image: str = IMAGE,
     resources: dict[str, Any] = {},  # noqa: B006
 ) -> None:
-    """Tell, of seasons with labels, what to expect of the next one.
+    """Evaluate on each labelled season a model of the others, to predict quality on the next season.
 
     Args:
-        recipe: demo, season, pastis24 or germany.
-        source: season:PATH, the source of all seasons that name none of their own.
-        seasons: Two or more, as ["2022", "2023"], ["2022-04-01/214", ...] or ["season:PATH", "season:PATH@2023"].
-        supervision: What is learned from: tags or dense.
+        recipe: One of demo, season, pastis24 and germany.
+        source: Source as season:PATH, for all seasons that do not name their own.
+        seasons: Two or more seasons, as ["2022", "2023-04-01/214"] or ["season:PATH", "season:PATH@2023"].
+        supervision: Labels to train on, tags or dense.
         seed: Seed of initialisation, order and augmentation.
-        overrides: Settings changed in the recipe, each as key=value.
-        webhook: http(s) URL that gets the run's final status as JSON; empty for none.
-        image: The image of every step.
-        resources: What steps may ask for, as cpu, memory, data_memory, gpus, gpu_memory, node_selector, toleration.
+        overrides: Changed settings of the recipe, each as key=value.
+        webhook: http(s) URL that receives the final status of the run as JSON. If empty, none.
+        image: Image of every step.
+        resources: Resources of the steps, as cpu, memory, data_memory, gpus, gpu_memory, node_selector and toleration.
     """
     with dsl.ExitHandler(recorded(webhook, image), name="leave-one-season-out"):
         steps = planned(

@@ -10,7 +10,7 @@ from kfp import dsl
 from exact_core.stages.run import MAP, NEVER
 
 
-@pipeline(name="map-area", description="A crop map of a season by the champion: images alone, no label")
+@pipeline(name="map-area", description="Map a season with the champion, from images without labels")
 def map_area(
     recipe: str = "season",
     source: str = "season:/data/season",
@@ -26,22 +26,22 @@ def map_area(
     image: str = IMAGE,
     resources: dict[str, Any] = {},  # noqa: B006
 ) -> None:
-    """Map one season of an area with the segmenter in use, and say whether it will hold there.
+    """Map one season of an area with the champion, and report whether the model holds there.
 
     Args:
-        recipe: demo, season, pastis24 or germany.
-        source: season:PATH.
-        season: auto for the latest season that has ended at the schedule's time; or a year, or START/DAYS.
-        season_start: First day of every season, MM-DD; for auto.
-        season_days: Length of a season, days; for auto.
-        seed: Seed of what is sampled for the report.
-        overrides: Settings changed in the recipe, each as key=value.
-        model: Name of the registered model in MLflow; empty for exact-season.
-        map_name: Name of the region in the address of its maps; empty for what the source says of the place.
-        map_parts: Parts that the map is made in, each by a step of its own, side by side.
-        webhook: http(s) URL that gets the run's final status as JSON; empty for none.
-        image: The image of every step.
-        resources: What steps may ask for, as cpu, memory, data_memory, gpus, gpu_memory, node_selector, toleration.
+        recipe: One of demo, season, pastis24 and germany.
+        source: Images to map, as season:PATH.
+        season: Season, as a year, START/DAYS, or auto for the latest that ended by the schedule's time.
+        season_start: First day of each season for auto, MM-DD.
+        season_days: Length of each season for auto, days.
+        seed: Seed of the samples in the report.
+        overrides: Changed settings of the recipe, each as key=value.
+        model: Name of the registered model in MLflow. If empty, exact-season.
+        map_name: Name of the region in the address of its maps. If empty, that of the source.
+        map_parts: Number of parts of the map, each made by its own step in parallel.
+        webhook: http(s) URL that receives the final status of the run as JSON. If empty, none.
+        image: Image of every step.
+        resources: Resources of the steps, as cpu, memory, data_memory, gpus, gpu_memory, node_selector and toleration.
     """
     with dsl.ExitHandler(recorded(webhook, image), name="map-area"):
         steps = planned(

@@ -26,7 +26,7 @@ def by_champion(steps: Steps, *, map_parts: Any) -> Any:
     return segmenter
 
 
-@pipeline(name="new-season", description="The latest season from its crop tags: Exact (Zhu et al., CVPR 2025)")
+@pipeline(name="new-season", description="Map the latest season from its crop tags with Exact (Zhu et al., CVPR 2025)")
 def new_season(
     recipe: str = "demo",
     source: str = "synthetic",
@@ -44,24 +44,24 @@ def new_season(
     image: str = IMAGE,
     resources: dict[str, Any] = {},  # noqa: B006
 ) -> None:
-    """Train a segmenter on one season and map it; or map it with the one in use; or end, where that is done already.
+    """Train a segmenter on one season and map it, or map it with the champion, or end if its map is done.
 
     Args:
-        recipe: demo, season, pastis24 or germany.
-        source: A kind of source and where it is, as exact ingest --help lists them.
-        season: auto for the latest season that has ended at the schedule's time; or a year, or START/DAYS.
-        season_start: First day of every season, MM-DD; for auto.
-        season_days: Length of a season, days; for auto.
+        recipe: One of demo, season, pastis24 and germany.
+        source: Source of the data, in a form that exact ingest --help lists.
+        season: Season, as a year, START/DAYS, or auto for the latest that ended by the schedule's time.
+        season_start: First day of each season for auto, MM-DD.
+        season_days: Length of each season for auto, days.
         seed: Seed of generation, initialisation, order and augmentation.
-        overrides: Settings changed in the recipe, each as key=value.
-        minimum_quality: Gate: masks whose expected mIoU is below this fail the run; 0: what the recipe says.
-        training: always; or if_no_champion, to map the season with the champion where there is one, as without labels.
-        model: Name of the registered model in MLflow; empty for exact-NAME after the dataset's name.
-        map_name: Name of the region in the address of its maps; empty for what the source says of the place.
-        map_parts: Parts that the map is made in, each by a step of its own, side by side.
-        webhook: http(s) URL that gets the run's final status as JSON; empty for none.
-        image: The image of every step.
-        resources: What steps may ask for, as cpu, memory, data_memory, gpus, gpu_memory, node_selector, toleration.
+        overrides: Changed settings of the recipe, each as key=value.
+        minimum_quality: Fail the run if the expected mIoU of its masks is below this. If 0, use the recipe's.
+        training: Use always, or if_no_champion to map with an existing champion, as without labels.
+        model: Name of the registered model in MLflow. If empty, exact-NAME of the dataset.
+        map_name: Name of the region in the address of its maps. If empty, that of the source.
+        map_parts: Number of parts of the map, each made by its own step in parallel.
+        webhook: http(s) URL that receives the final status of the run as JSON. If empty, none.
+        image: Image of every step.
+        resources: Resources of the steps, as cpu, memory, data_memory, gpus, gpu_memory, node_selector and toleration.
     """
     with dsl.ExitHandler(recorded(webhook, image), name="new-season"):
         steps = planned(

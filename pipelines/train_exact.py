@@ -81,7 +81,7 @@ def from_tags(steps: Steps, dataset: Any, *, map_parts: Any) -> None:
     mapped(steps, segmenter, map_parts=map_parts)
 
 
-@pipeline(name="train-exact", description="Crop map from image-level tags: Exact (Zhu et al., CVPR 2025)")
+@pipeline(name="train-exact", description="Make a crop map from image-level tags with Exact (Zhu et al., CVPR 2025)")
 def train_exact(
     recipe: str = "demo",
     source: str = "synthetic",
@@ -95,20 +95,20 @@ def train_exact(
     image: str = IMAGE,
     resources: dict[str, Any] = {},  # noqa: B006
 ) -> None:
-    """Train a segmenter from crop tags, map the season with it, and promote it if it is better than the one in use.
+    """Train a segmenter from crop tags, map its season, and promote it if it is better than the champion.
 
     Args:
-        recipe: demo, season, pastis24 or germany.
-        source: A kind of source and where it is, as exact ingest --help lists them.
-        season: Year or START/DAYS of a season source; empty for the source's own.
+        recipe: One of demo, season, pastis24 and germany.
+        source: Source of the data, in a form that exact ingest --help lists.
+        season: Season, as a year or START/DAYS. If empty, that of the source.
         seed: Seed of generation, initialisation, order and augmentation.
-        overrides: Settings changed in the recipe, each as key=value.
-        minimum_quality: Gate: masks whose expected mIoU is below this fail the run; 0: what the recipe says.
-        model: Name of the registered model in MLflow; empty for exact-NAME after the dataset's name.
-        map_parts: Parts that the map is made in, each by a step of its own, side by side.
-        webhook: http(s) URL that gets the run's final status as JSON; empty for none.
-        image: The image of every step.
-        resources: What steps may ask for, as cpu, memory, data_memory, gpus, gpu_memory, node_selector, toleration.
+        overrides: Changed settings of the recipe, each as key=value.
+        minimum_quality: Fail the run if the expected mIoU of its masks is below this. If 0, use the recipe's.
+        model: Name of the registered model in MLflow. If empty, exact-NAME of the dataset.
+        map_parts: Number of parts of the map, each made by its own step in parallel.
+        webhook: http(s) URL that receives the final status of the run as JSON. If empty, none.
+        image: Image of every step.
+        resources: Resources of the steps, as cpu, memory, data_memory, gpus, gpu_memory, node_selector and toleration.
     """
     with dsl.ExitHandler(recorded(webhook, image), name="train-exact"):
         steps = planned(
@@ -129,7 +129,7 @@ def train_exact(
         from_tags(steps, data.outputs["dataset"], map_parts=map_parts)
 
 
-@pipeline(name="train-dense", description="The same segmenter trained on dense labels, for comparison")
+@pipeline(name="train-dense", description="Train the same segmenter on dense labels, for comparison")
 def train_dense(
     recipe: str = "demo",
     source: str = "synthetic",
@@ -140,17 +140,17 @@ def train_dense(
     image: str = IMAGE,
     resources: dict[str, Any] = {},  # noqa: B006
 ) -> None:
-    """Train a segmenter from dense labels. It is not registered: it is what a map from tags is measured against.
+    """Train a segmenter from dense labels, as a reference for maps from tags. It is not registered.
 
     Args:
-        recipe: demo, season, pastis24 or germany.
-        source: A kind of source and where it is, as exact ingest --help lists them.
-        season: Year or START/DAYS of a season source; empty for the source's own.
+        recipe: One of demo, season, pastis24 and germany.
+        source: Source of the data, in a form that exact ingest --help lists.
+        season: Season, as a year or START/DAYS. If empty, that of the source.
         seed: Seed of generation, initialisation, order and augmentation.
-        overrides: Settings changed in the recipe, each as key=value.
-        webhook: http(s) URL that gets the run's final status as JSON; empty for none.
-        image: The image of every step.
-        resources: What steps may ask for, as cpu, memory, data_memory, gpus, gpu_memory, node_selector, toleration.
+        overrides: Changed settings of the recipe, each as key=value.
+        webhook: http(s) URL that receives the final status of the run as JSON. If empty, none.
+        image: Image of every step.
+        resources: Resources of the steps, as cpu, memory, data_memory, gpus, gpu_memory, node_selector and toleration.
     """
     with dsl.ExitHandler(recorded(webhook, image), name="train-dense"):
         steps = planned(

@@ -160,7 +160,7 @@ class Source:
 SOURCES: tuple[Source, ...] = (
     Source(
         "synthetic",
-        "Generate a season whose answer is known.",
+        "Generate a season with known truth.",
         ingests="exact_core.data.synthetic:ingest_synthetic",
         surveys="exact_core.data.synthetic:survey_synthetic",
         quick=True,
@@ -189,7 +189,7 @@ SOURCES: tuple[Source, ...] = (
         ingests="exact_core.data.season.folder:ingest_season",
         surveys="exact_core.data.season.folder:survey_season",
         place="PATH",
-        place_help="Folder with a STAC collection, GeoTIFFs or .SAFE or .zip products, and labels; or s3://BUCKET/PREFIX.",
+        place_help="Folder of a STAC collection, GeoTIFFs, .SAFE or .zip products, and labels, or s3://BUCKET/PREFIX.",
         checks="exact_core.data.stac.address:check_stored",
         warns="exact_core.data.season.folder:survey_tags",
         opens="exact_core.data.season.folder:open_season",
@@ -203,7 +203,7 @@ SOURCES: tuple[Source, ...] = (
         ingests="exact_core.data.season.folder:ingest_season",
         surveys="exact_core.data.season.folder:survey_season",
         place="URL",
-        place_help="Address of the catalogue, and as its query what is read: ?collection=NAME&bbox=W,S,E,N&cloud=60.",
+        place_help="Address of the catalogue with a query, as ?collection=NAME&bbox=W,S,E,N&cloud=60.",
         opens="exact_core.data.season.folder:open_season",
         tags="exact_core.data.season.folder:open_tags",
         recipe="season",

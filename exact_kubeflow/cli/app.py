@@ -72,7 +72,7 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """From image-level crop tags and a Sentinel-2 season to a crop map (Exact, CVPR 2025)."""
+    """Make a crop map from image-level crop tags and a Sentinel-2 season (Exact, CVPR 2025)."""
 
 
 class Supervision(StrEnum):
@@ -86,12 +86,10 @@ Outlines = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Layer of field outlines (any vector file): one crop a field, mixed and uncertain ones named.",
+        help="Vector file of field outlines. Give each field one crop, and list mixed and uncertain fields.",
     ),
 ]
-Dataset = Annotated[
-    str, typer.Argument(metavar="DATASET", help="The window dataset: a folder, or where it lies in a store.")
-]
+Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="Window dataset, as a folder or a URI in a store.")]
 
 
 def _recipe_for(dataset: str) -> str:
@@ -112,7 +110,7 @@ def train_classifier(
     changes: Set = [],
     tracking: Tracking = True,
 ) -> None:
-    """Train the tag classifier with both clues."""
+    """Train the tag classifier with spatial and temporal clues."""
     from exact_core.artifacts.stage_files import stage_files
     from exact_core.stages.lifecycle import open_stage
     from exact_core.stages.train_classifier import train_classifier as run_stage
@@ -125,14 +123,16 @@ def train_classifier(
 
 def generate_masks(
     dataset: Dataset,
-    classifier: Annotated[str, typer.Argument(metavar="CLASSIFIER", help="The classifier, as DATASET.")],
+    classifier: Annotated[
+        str, typer.Argument(metavar="CLASSIFIER", help="Classifier, as a folder or a URI in a store.")
+    ],
     out: Out,
     recipe: Recipe = "",
     seed: Seed = None,
     changes: Set = [],
     tracking: Tracking = True,
 ) -> None:
-    """Make CAMs and pseudo masks."""
+    """Compute CAMs and pseudo masks."""
     from exact_core.artifacts.stage_files import stage_files
     from exact_core.stages.generate_masks import generate_masks as run_stage
     from exact_core.stages.lifecycle import open_stage
@@ -147,14 +147,15 @@ def train_segmenter(
     dataset: Dataset,
     out: Out,
     masks: Annotated[
-        str, typer.Option(metavar="MASKS", help="The pseudo masks, as DATASET; without: dense labels.")
+        str,
+        typer.Option(metavar="MASKS", help="Pseudo masks, as a folder or a URI in a store. Default is dense labels."),
     ] = "",
     recipe: Recipe = "",
     seed: Seed = None,
     changes: Set = [],
     tracking: Tracking = True,
 ) -> None:
-    """Train the segmenter on pseudo masks."""
+    """Train the segmenter on pseudo masks or dense labels."""
     from exact_core.artifacts.stage_files import stage_files
     from exact_core.stages.lifecycle import open_stage
     from exact_core.stages.train_segmenter import train_segmenter as run_stage
@@ -169,18 +170,20 @@ def train_segmenter(
 
 def evaluate(
     dataset: Dataset,
-    segmenter: Annotated[str, typer.Argument(metavar="SEGMENTER", help="The segmenter, as DATASET.")],
+    segmenter: Annotated[str, typer.Argument(metavar="SEGMENTER", help="Segmenter, as a folder or a URI in a store.")],
     out: Out,
-    report: Annotated[Path, typer.Option(metavar="FILE", help="Report to write.")] = Path("report.html"),
-    classifier: Annotated[str, typer.Option(metavar="CLASSIFIER", help="The classifier, as DATASET.")] = "",
-    masks: Annotated[str, typer.Option(metavar="MASKS", help="The pseudo masks, as DATASET.")] = "",
+    report: Annotated[Path, typer.Option(metavar="FILE", help="HTML report to write.")] = Path("report.html"),
+    classifier: Annotated[
+        str, typer.Option(metavar="CLASSIFIER", help="Classifier, as a folder or a URI in a store.")
+    ] = "",
+    masks: Annotated[str, typer.Option(metavar="MASKS", help="Pseudo masks, as a folder or a URI in a store.")] = "",
     recipe: Recipe = "",
     seed: Seed = None,
     changes: Set = [],
     tracking: Tracking = True,
     force: Force = False,
 ) -> None:
-    """Score map and masks, and write the report."""
+    """Evaluate the map and the masks, and write the report."""
     from exact_core.artifacts.stage_files import stage_files
     from exact_core.stages.evaluate import evaluate as run_stage
     from exact_core.stages.lifecycle import open_stage
@@ -202,24 +205,24 @@ def evaluate(
 
 
 def map_area(
-    source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help=f"The images to be mapped: {known_sources(images=True)}.")
-    ],
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help=f"Images to map, as {known_sources(images=True)}.")],
     segmenter: Annotated[
         str,
         typer.Argument(
-            metavar="SEGMENTER", help="The segmenter: a folder, where it lies in a store, or NAME@champion of MLflow."
+            metavar="SEGMENTER", help="Segmenter, as a folder, a URI in a store, or NAME@champion in MLflow."
         ),
     ],
     out: Out,
     season: Season = "",
-    part: Annotated[str, typer.Option(metavar="I/N", help="I/N: only the I-th of N parts, for `exact join-map`.")] = "",
+    part: Annotated[
+        str, typer.Option(metavar="I/N", help="Map only part I of N. Join the parts with `exact join-map`.")
+    ] = "",
     outlines: Outlines = None,
     recipe: Recipe = "season",
     changes: Set = [],
     tracking: Tracking = True,
 ) -> None:
-    """Map all of an area: cloud-optimised GeoTIFFs of class and confidence, a STAC item, areas."""
+    """Map a whole area, and write GeoTIFFs (COG) of class and confidence, a STAC item and areas."""
     from exact_core.artifacts.stage_files import stage_files
     from exact_core.stages.lifecycle import open_stage
     from exact_core.stages.map_season import map_season as run_stage
@@ -250,12 +253,14 @@ def map_area(
 
 
 def join_map(
-    parts: Annotated[list[str], typer.Argument(metavar="PART...", help="Folders of `exact map --part`, or URIs.")],
+    parts: Annotated[
+        list[str], typer.Argument(metavar="PART...", help="Folders that `exact map --part` wrote, or their URIs.")
+    ],
     out: Out,
     outlines: Outlines = None,
     tracking: Tracking = True,
 ) -> None:
-    """Make one map of its parts."""
+    """Join the parts of a map."""
     from exact_core.artifacts.stage_files import stage_files
     from exact_core.stages.join_map import join_map as run_stage
     from exact_core.stages.lifecycle import open_stage
@@ -276,22 +281,26 @@ def _show_map(folder: Path) -> None:
 def run(
     workdir: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Folder for the results; default: one here, named after source and time."),
+        typer.Option(
+            metavar="FOLDER", help="Folder for the results. Default is a folder here, named after source and time."
+        ),
     ] = None,
-    source: Annotated[str, typer.Option(metavar="SOURCE", help=f"{known_sources()}.")] = "synthetic",
+    source: Annotated[
+        str, typer.Option(metavar="SOURCE", help=f"Source of the data, as {known_sources()}.")
+    ] = "synthetic",
     recipe: Recipe = "",
     season: Season = "",
     seed: Seed = None,
     supervision: Annotated[
-        Supervision, typer.Option(help="dense: learn from true masks, to compare.")
+        Supervision, typer.Option(help="Labels to train on. Use dense for a comparison with true masks.")
     ] = Supervision.tags,
     containers: Annotated[
-        bool, typer.Option("--containers", help="Run each stage in its container; wants Docker and `make images`.")
+        bool, typer.Option("--containers", help="Run each stage in its container. Requires Docker and `make images`.")
     ] = False,
     changes: Set = [],
     force: Force = False,
 ) -> None:
-    """Run the whole pipeline on this machine, through KFP's local runner."""
+    """Run the whole pipeline on this machine with KFP's local runner."""
     check_there(source)
     recipe = recipe or default_recipe(source)
     # Checked before anything starts: a misspelt key should not cost an ingest.
@@ -324,13 +333,13 @@ def compare(
         list[str],
         typer.Argument(
             metavar="MAP...",
-            help="Folders of `exact run`; MLflow runs by name or identity; models: NAME@ALIAS, NAME/VERSION.",
+            help="Folder of `exact run`, name or ID of an MLflow run, or model as NAME@ALIAS or NAME/VERSION.",
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="HTML file to write.")] = Path("comparison.html"),
     force: Force = False,
 ) -> None:
-    """Compare evaluated maps side by side, the first being the one that others are held against."""
+    """Compare evaluated maps side by side, each with the first."""
     from exact_core.stages.compare import compare_maps
 
     check_output(out, suffixes=(".html",), force=force)
@@ -340,16 +349,20 @@ def compare(
 
 
 def champion(
-    name: Annotated[str, typer.Argument(metavar="MODEL", help="Name of the registered model, as exact-season.")],
+    name: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Name of the registered model, for example exact-season.")
+    ],
     history: Annotated[
-        bool, typer.Option("--history", help="All versions: data, figures, when champion, why.")
+        bool, typer.Option("--history", help="Show all versions with data, metrics, time as champion and reason.")
     ] = False,
     to: Annotated[
-        str, typer.Option(metavar="VERSION", help="Make this version the champion, as after a bad one.")
+        str, typer.Option(metavar="VERSION", help="Make this version the champion, for example after a bad one.")
     ] = "",
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why, kept on the version.")] = "moved by hand",
+    reason: Annotated[
+        str, typer.Option(metavar="TEXT", help="Reason for the change, stored with the version.")
+    ] = "moved by hand",
 ) -> None:
-    """Show the champion of a model, its history, or go back to another version."""
+    """Show the champion of a model or its history, or return to another version."""
     from exact_core.stages import champions
 
     if to:
@@ -364,10 +377,10 @@ def champion(
 def doctor(
     require: Annotated[
         list[str],
-        typer.Option(metavar="CHECK", help="A check that must not be left unset, as GPU or MLflow; may be repeated."),
+        typer.Option(metavar="CHECK", help="Fail if this check is not set, for example GPU or MLflow. Repeatable."),
     ] = [],
 ) -> None:
-    """Try what runs need on this machine: code, folders, store, MLflow, GPU. Exit code 1 if something fails."""
+    """Check code, folders, store, MLflow and GPU on this machine. Exit with code 1 if a check fails."""
     from exact_core.stages.preflight import checks
 
     found = checks()
@@ -386,8 +399,10 @@ def doctor(
 
 
 def show_config(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help=f"One of {', '.join(RECIPES)}, or a file (.yaml).")],
-    explain: Annotated[bool, typer.Option("--explain", help="With what each setting means.")] = False,
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help=f"Recipe, one of {', '.join(RECIPES)}, or a .yaml file.")
+    ],
+    explain: Annotated[bool, typer.Option("--explain", help="Add the meaning of each setting.")] = False,
     seed: Seed = None,
     changes: Set = [],
 ) -> None:

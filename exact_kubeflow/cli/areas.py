@@ -21,19 +21,20 @@ def areas(
     reference: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Places with their true class: .csv or any point layer, as `exact sample` writes."
+            metavar="FILE",
+            help="Points with their true class, as a .csv file or a point layer like those of `exact sample`.",
         ),
     ] = None,
     design: Annotated[
-        str, typer.Option(metavar="DESIGN", help="How the places were chosen: simple or stratified.")
+        str, typer.Option(metavar="DESIGN", help="Sampling design of the points, simple or stratified.")
     ] = "",
-    confidence: Annotated[float, typer.Option(metavar="SHARE", help="Of the intervals.")] = 0.95,
+    confidence: Annotated[float, typer.Option(metavar="SHARE", help="Confidence level of the intervals.")] = 0.95,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="File to write: .json, or .csv with a row a class.")
+        Path | None, typer.Option(metavar="FILE", help="File to write, .json or .csv with one row for each class.")
     ] = None,
     force: Force = False,
 ) -> None:
-    """Areas of a map's classes: by counting pixels, and estimated with errors from a probability sample."""
+    """Compute class areas by pixel counts, and estimate them with errors from a probability sample."""
     from exact_core.data.vectors import split_layer
     from exact_core.files import publish_text
     from exact_core.map_statistics import area_table
@@ -66,26 +67,24 @@ def areas(
 def sample(
     folder: Map,
     out: Annotated[
-        Path, typer.Option(metavar="FILE", help="File to write: .geojson or .gpkg, with a .csv beside it, or .csv.")
+        Path, typer.Option(metavar="FILE", help="File to write, .csv, or .geojson or .gpkg with a .csv beside it.")
     ],
     standard_error: Annotated[
-        float, typer.Option(metavar="SHARE", help="Target for overall accuracy; decides how many.")
+        float, typer.Option(metavar="SHARE", help="Target standard error of overall accuracy. Sets the sample size.")
     ] = 0.01,
-    accuracy: Annotated[
-        float, typer.Option(metavar="SHARE", help="User's accuracy that is expected of a class.")
-    ] = 0.8,
+    accuracy: Annotated[float, typer.Option(metavar="SHARE", help="Expected user's accuracy of a class.")] = 0.8,
     expected: Annotated[
-        list[str], typer.Option(metavar="CLASS=VALUE", help="The same for one class; may be repeated.")
+        list[str], typer.Option(metavar="CLASS=VALUE", help="Expected user's accuracy of one class. Repeatable.")
     ] = [],
-    minimum: Annotated[int, typer.Option(metavar="N", help="Fewest samples of a class.")] = 50,
+    minimum: Annotated[int, typer.Option(metavar="N", help="Minimum number of samples for each class.")] = 50,
     size: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Number of samples, in the place of --standard-error; --minimum gives way."),
+        typer.Option(metavar="N", help="Number of samples. Overrides --standard-error, and --minimum if needed."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same places.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draw. The same seed draws the same points.")] = 0,
     force: Force = False,
 ) -> None:
-    """Draw places to visit: a random sample of a map, stratified by its classes."""
+    """Draw points to visit, as a random sample of a map stratified by its classes."""
     from exact_core.map_statistics.map_folder import open_map
     from exact_core.map_statistics.sample_design import (
         allocate,
@@ -127,14 +126,14 @@ def sample(
 
 def parcels(
     folder: Map,
-    layer: Annotated[Path, typer.Argument(metavar="LAYER", help="Parcels: any vector file that GDAL reads.")],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="File to write: .parquet (GeoParquet) or .gpkg.")] = Path(
+    layer: Annotated[Path, typer.Argument(metavar="LAYER", help="Parcels, as any vector file that GDAL reads.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="File to write, .parquet (GeoParquet) or .gpkg.")] = Path(
         "parcels.parquet"
     ),
-    attribute: Annotated[list[str], typer.Option(help="Attribute to take along; may be repeated.")] = [],
+    attribute: Annotated[list[str], typer.Option(help="Copy this attribute of the parcels. Repeatable.")] = [],
     force: Force = False,
 ) -> None:
-    """Majority class, its share, coverage and confidence of each parcel."""
+    """Write the majority class, its share, coverage and confidence of each parcel."""
     from exact_core.map_statistics.map_folder import open_map
     from exact_core.map_statistics.parcels import summarise_parcels
 

@@ -13,15 +13,15 @@ from exact_core.recipes import portable, resolve
 
 __all__ = ["follow", "schedule_app", "submit", "upload"]
 
-schedule_app = typer.Typer(help="Recurring runs, declared in a file.", no_args_is_help=True)
+schedule_app = typer.Typer(help="Manage recurring runs declared in a file.", no_args_is_help=True)
 
 Host = Annotated[str | None, typer.Option(envvar="KFP_HOST", help="Address of the KFP API.")]
-Namespace = Annotated[
-    str | None, typer.Option(envvar="KFP_NAMESPACE", help="Your namespace, on a server with several users.")
-]
+Namespace = Annotated[str | None, typer.Option(envvar="KFP_NAMESPACE", help="Your namespace on a multi-user server.")]
 ServiceAccount = Annotated[
     str | None,
-    typer.Option(envvar="KFP_SERVICE_ACCOUNT", help="Kubernetes account of the steps; default: the server's."),
+    typer.Option(
+        envvar="KFP_SERVICE_ACCOUNT", help="Kubernetes service account of the steps. Default is that of the server."
+    ),
 ]
 Name = Annotated[str, typer.Argument(help="Name of the recurring run.")]
 
@@ -30,19 +30,19 @@ def submit(
     pipeline: Annotated[
         str,
         typer.Argument(
-            help="train_exact, train_dense, new_season, map_area, leave_one_season_out, or the path of a compiled one."
+            help="train_exact, train_dense, new_season, map_area, leave_one_season_out, or a path to a compiled one."
         ),
     ],
     parameters: Annotated[
-        list[str], typer.Option("--param", "-p", metavar="NAME=VALUE", help="A pipeline parameter; may be repeated.")
+        list[str], typer.Option("--param", "-p", metavar="NAME=VALUE", help="Set a pipeline parameter. Repeatable.")
     ] = [],
     changes: Annotated[
-        list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the recipe; may be repeated.")
+        list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the recipe. Repeatable.")
     ] = [],
-    experiment: Annotated[str, typer.Option(help="Experiment that gets the run.")] = "exact",
-    name: Annotated[str, typer.Option(help="Name of the run; default: the pipeline's.")] = "",
+    experiment: Annotated[str, typer.Option(help="Experiment of the run.")] = "exact",
+    name: Annotated[str, typer.Option(help="Name of the run. Default is the name of the pipeline.")] = "",
     description: Annotated[
-        str, typer.Option(help="Description of the run; default: its source, recipe and code, and who submits it.")
+        str, typer.Option(help="Description of the run. Default is its source, recipe, code and submitter.")
     ] = "",
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the run to its end.")] = True,
     host: Host = None,
@@ -51,7 +51,7 @@ def submit(
 ) -> None:
     """Run a pipeline on a KFP cluster.
 
-    Exit code: 0 succeeded, 1 failed, 3 terminated, 4 the token has ended, 130 no longer followed.
+    Exit codes are 0 succeeded, 1 failed, 3 terminated, 4 token expired, 130 no longer followed.
     """
     code = _pipelines("submit").submit(
         pipeline,
@@ -69,14 +69,14 @@ def submit(
 
 
 def upload(host: Host = None, namespace: Namespace = None) -> None:
-    """Put all pipelines up for the KFP UI, described by their parameters; again only where they have changed."""
+    """Upload all new or changed pipelines to the KFP UI, with descriptions of their parameters."""
     _pipelines("submit").upload_all(host=host, namespace=namespace)
 
 
 def follow(
-    run_id: Annotated[str, typer.Argument(help="Identity of the run.")], host: Host = None, namespace: Namespace = None
+    run_id: Annotated[str, typer.Argument(help="ID of the run.")], host: Host = None, namespace: Namespace = None
 ) -> None:
-    """Follow a run on a KFP cluster to its end. Exit codes as for `submit`."""
+    """Follow a run on a KFP cluster to its end, with the exit codes of `submit`."""
     raise typer.Exit(_pipelines("follow").follow(run_id, host=host, namespace=namespace))
 
 
@@ -93,14 +93,14 @@ def _portable(parameters: list[str]) -> list[str]:
 
 @schedule_app.command("apply")
 def apply(
-    file: Annotated[Path, typer.Argument(help="The schedule (.yaml).")],
+    file: Annotated[Path, typer.Argument(help="Schedule file (.yaml).")],
     backfill: Annotated[
-        str, typer.Option(metavar="FIRST..LAST", help="Also run the seasons that started in these years, once each.")
+        str, typer.Option(metavar="FIRST..LAST", help="Run the seasons that started in these years too, each once.")
     ] = "",
     host: Host = None,
     namespace: Namespace = None,
 ) -> None:
-    """Make the recurring run agree with the file; applying it twice changes nothing."""
+    """Create or update the recurring run as the file declares it. A second time changes nothing."""
     _pipelines("schedule").apply(file, backfill=backfill, host=host, namespace=namespace)
 
 
@@ -112,13 +112,13 @@ def list_schedules(host: Host = None, namespace: Namespace = None) -> None:
 
 @schedule_app.command("show")
 def show(name: Name, host: Host = None, namespace: Namespace = None) -> None:
-    """Print a recurring run as the file that would declare it."""
+    """Print a recurring run as a schedule file."""
     typer.echo(_pipelines("schedule").show(name, host=host, namespace=namespace))
 
 
 @schedule_app.command("delete")
 def delete(name: Name, host: Host = None, namespace: Namespace = None) -> None:
-    """Delete a recurring run; a run of it that is at work goes on."""
+    """Delete a recurring run, and let its active runs continue."""
     _pipelines("schedule").delete(name, host=host, namespace=namespace)
 
 

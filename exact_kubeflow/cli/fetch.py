@@ -18,35 +18,33 @@ BANDS = SeasonConfig.model_fields["bands"].default
 
 
 def fetch(
-    url: Annotated[str, typer.Argument(help="A STAC API, or the collection.json of a static catalogue (http, https).")],
-    out: Annotated[Path, typer.Argument(help="Folder of the season; what an earlier run has read there is kept.")],
-    start: Annotated[dt.datetime, typer.Option(formats=["%Y-%m-%d"], help="First day.")],
-    end: Annotated[dt.datetime, typer.Option(formats=["%Y-%m-%d"], help="Last day.")],
-    collection: Annotated[str, typer.Option(help="Collection of the API, as sentinel-2-l2a.")] = "",
+    url: Annotated[str, typer.Argument(help="STAC API, or collection.json of a static catalogue (http, https).")],
+    out: Annotated[Path, typer.Argument(help="Folder of the season. Images of an earlier run are kept.")],
+    start: Annotated[dt.datetime, typer.Option(formats=["%Y-%m-%d"], help="First day to fetch.")],
+    end: Annotated[dt.datetime, typer.Option(formats=["%Y-%m-%d"], help="Last day to fetch.")],
+    collection: Annotated[str, typer.Option(help="Collection of the API, for example sentinel-2-l2a.")] = "",
     bbox: Annotated[
         tuple[float, float, float, float] | None,
-        typer.Option(metavar="W S E N", help="The area in degrees: west, south, east, north."),
+        typer.Option(metavar="W S E N", help="Area in degrees, west, south, east, north."),
     ] = None,
-    area: Annotated[Path | None, typer.Option(help="The area as a GeoJSON file; its bounds are read.")] = None,
+    area: Annotated[Path | None, typer.Option(help="GeoJSON file of the area. Only its bounds count.")] = None,
     max_cloud: Annotated[
-        float | None, typer.Option(min=0, max=100, help="Percent of clouds in the whole image.")
+        float | None, typer.Option(min=0, max=100, help="Maximum cloud cover of the whole image, percent.")
     ] = None,
-    bands: Annotated[str, typer.Option(help="Bands to read, besides SCL.")] = ",".join(BANDS),
-    cell: Annotated[int | None, typer.Option(help="Cut the area into cells of so many metres, a folder each.")] = None,
+    bands: Annotated[str, typer.Option(help="Bands to read, in addition to SCL.")] = ",".join(BANDS),
+    cell: Annotated[
+        int | None, typer.Option(help="Split the area into cells of this size, metres, each with its folder.")
+    ] = None,
     crs: Annotated[
-        str | None, typer.Option(help="CRS of the images to read, as EPSG:32631; default: by the area.")
+        str | None, typer.Option(help="CRS of the images to read, for example EPSG:32631. Default depends on the area.")
     ] = None,
-    skip: Annotated[list[str], typer.Option(help="An item to leave out; may be repeated.")] = [],
-    token_host: Annotated[
-        list[str], typer.Option(help="A host beside the API's that gets EXACT_STAC_TOKEN; may be repeated.")
-    ] = [],
-    sign: Annotated[
-        str, typer.Option(help="Address that gives SAS tokens; the Planetary Computer's catalogue needs no name.")
-    ] = "",
-    missing: Annotated[int, typer.Option(min=0, help="Images that may fail and are then left out.")] = 0,
-    workers: Annotated[int, typer.Option(min=1, max=64, help="Files read at once.")] = 4,
+    skip: Annotated[list[str], typer.Option(help="Leave out this item. Repeatable.")] = [],
+    token_host: Annotated[list[str], typer.Option(help="Send EXACT_STAC_TOKEN to this host too. Repeatable.")] = [],
+    sign: Annotated[str, typer.Option(help="Address of SAS tokens. Not needed for the Planetary Computer.")] = "",
+    missing: Annotated[int, typer.Option(min=0, help="Maximum number of failed images to leave out.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Number of files to read in parallel.")] = 4,
 ) -> None:
-    """Read a season of images from a STAC API: the area's part of each file, only what is not there yet."""
+    """Fetch new images of a season from a STAC API, only the area's part of each file."""
     # Here, not above: other commands need none of it.
     from exact_core.data.stac.fetch import Fetch, fetch_cells, fetch_season
     from exact_core.data.stac.grid import area_of

@@ -31,26 +31,29 @@ __all__ = [
     "need",
 ]
 
-Force = Annotated[bool, typer.Option("--force", help="Replace what is there under that name.")]
-Out = Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; refused if it holds a finished result.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]
+Out = Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write. Refused if it contains a finished result.")]
 Recipe = Annotated[
     str,
     typer.Option(
         metavar="RECIPE",
-        help=f"One of {', '.join(RECIPES)}, or a file (.yaml), saved or of some keys; default: what fits the data.",
+        help=f"Recipe, one of {', '.join(RECIPES)}, or a .yaml file of some or all keys. Default fits the data.",
     ),
 ]
 Season = Annotated[
-    str, typer.Option(metavar="YEAR|START/DAYS", help="As 2021 or 2021-09-01/300; default: what the source says.")
+    str,
+    typer.Option(
+        metavar="YEAR|START/DAYS", help="Season, for example 2021 or 2021-09-01/300. Default is that of the source."
+    ),
 ]
 Seed = Annotated[
     int | None,
-    typer.Option(min=0, metavar="N", help="Seed of generation, initialisation, order and augmentation; default 0."),
+    typer.Option(min=0, metavar="N", help="Seed of generation, initialisation, order and augmentation. Default is 0."),
 ]
 Set = Annotated[
     list[str],
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="Change a setting; may be repeated. Paths are those of the current folder."
+        "--set", metavar="KEY=VALUE", help="Change a setting. Paths are relative to the current folder. Repeatable."
     ),
 ]
 Tracking = Annotated[bool, typer.Option("--tracking/--no-tracking", help="Record the run in MLflow.")]

@@ -20,14 +20,14 @@ def inspect(
     what: Annotated[
         str,
         typer.Argument(
-            metavar="DATASET|SOURCE", help=f"A dataset: folder or place in a store; or a source: {known_sources()}."
+            metavar="DATASET|SOURCE", help=f"Dataset, as a folder or a URI in a store, or source, as {known_sources()}."
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="HTML file to write.")] = Path("preview.html"),
     model: Annotated[
         str,
         typer.Option(
-            metavar="SEGMENTER", help="Segmenter whose training the bands are held against: folder or place in a store."
+            metavar="SEGMENTER", help="Compare bands with the training of this segmenter, a folder or a URI in a store."
         ),
     ] = "",
     season: Season = "",
@@ -35,14 +35,14 @@ def inspect(
         str,
         typer.Option(
             metavar="RECIPE",
-            help=f"For a source, one of {', '.join(RECIPES)}, or a file (.yaml); default: what fits it.",
+            help=f"Recipe for a source, one of {', '.join(RECIPES)}, or a .yaml file. Default fits the source.",
         ),
     ] = "",
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Draws what is shown, and generated data.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the windows shown and of generated data.")] = 0,
     changes: Set = [],
     force: Force = False,
 ) -> None:
-    """Look at data before training: place, dates, bands against training, tags, windows over time, on one page."""
+    """Show location, dates, bands against training, tags and windows over time on one page, before training."""
     from exact_core.artifacts.stage_files import stage_files
     from exact_core.evaluation.preview.page import summary
     from exact_core.stages.preview import inspect as write_page

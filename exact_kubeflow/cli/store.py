@@ -18,7 +18,7 @@ from exact_kubeflow.cli.options import Force
 __all__ = ["store_app"]
 
 store_app = typer.Typer(
-    help="Dataset, model, mask and evaluation folders in an object store (AWS_ENDPOINT_URL and its like).",
+    help="Copy dataset, model, mask and evaluation folders to and from an object store (AWS_* variables).",
     no_args_is_help=True,
 )
 
@@ -36,13 +36,15 @@ def _bar(action: str, total: int) -> Iterator[Progress]:
 
 @store_app.command()
 def put(
-    folder: Annotated[Path, typer.Argument(help="A finished folder.")],
-    uri: Annotated[str, typer.Argument(help="s3://bucket/prefix, file:///folder or a path.")],
-    manifest: Annotated[str, typer.Option(help="File that makes the folder complete; default: that of our own.")] = "",
-    pointer: Annotated[Path | None, typer.Option(help="Also write the pointer to this file.")] = None,
+    folder: Annotated[Path, typer.Argument(help="Finished folder to publish.")],
+    uri: Annotated[str, typer.Argument(help="Destination, as s3://bucket/prefix, file:///folder or a path.")],
+    manifest: Annotated[
+        str, typer.Option(help="File that marks the folder as complete. Default is the manifest of its artifact type.")
+    ] = "",
+    pointer: Annotated[Path | None, typer.Option(help="Write the pointer to this file too.")] = None,
     force: Force = False,
 ) -> None:
-    """Publish a folder and print the URI of its pointer; what the store has already is not sent again."""
+    """Publish a folder and print the URI of its pointer, without sending stored files again."""
     if pointer is not None:
         check_output(pointer, inputs=[folder], force=force)
     name = manifest or manifest_of(folder, manifests())
@@ -56,10 +58,10 @@ def put(
 
 @store_app.command()
 def get(
-    uri: Annotated[str, typer.Argument(help="Pointer that `exact store put` printed, or a file that holds it.")],
-    folder: Annotated[Path, typer.Argument(help="Folder for the files; they are read-only.")],
+    uri: Annotated[str, typer.Argument(help="Pointer that `exact store put` printed, or a file that contains it.")],
+    folder: Annotated[Path, typer.Argument(help="Folder for the read-only files.")],
 ) -> None:
-    """Fetch a published folder by way of the local cache."""
+    """Fetch a published folder through the local cache."""
     pointer = read_pointer(uri)
     with _bar("get", pointer.size) as progress:
         fetch_folder(pointer, folder, progress=progress)

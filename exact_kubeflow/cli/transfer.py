@@ -25,19 +25,15 @@ WAYS_OUT = {
 def transfer(
     source: Annotated[
         str,
-        typer.Argument(
-            metavar="SOURCE", help=f"The new season: {known_sources(images=True)}; or a window dataset of it."
-        ),
+        typer.Argument(metavar="SOURCE", help=f"New season, as {known_sources(images=True)} or as a window dataset."),
     ],
     dataset: Annotated[
         str,
-        typer.Argument(
-            metavar="DATASET", help="The training dataset; default: the sample of it that the segmenter carries."
-        ),
+        typer.Argument(metavar="DATASET", help="Training dataset. Default is the sample in the segmenter."),
     ] = "",
     segmenter: Annotated[
         str,
-        typer.Option(metavar="SEGMENTER", help="The segmenter, or NAME@champion; default: classes are told by tags."),
+        typer.Option(metavar="SEGMENTER", help="Segmenter, or NAME@champion. Default is to take classes from tags."),
     ] = "",
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for report.html and transfer.json.")] = Path(
         "transfer"
@@ -47,7 +43,7 @@ def transfer(
     changes: Set = [],
     tracking: Tracking = True,
 ) -> None:
-    """Tell, without labels of a new season, whether a model will hold on it."""
+    """Predict whether a model holds on a new season, without labels of that season."""
     from exact_core.artifacts.stage_files import stage_files
     from exact_core.manifest import read_record
     from exact_core.stages.lifecycle import open_stage
@@ -79,17 +75,17 @@ def transfer(
 
 def leave_out(
     datasets: Annotated[
-        list[Path], typer.Argument(metavar="DATASET...", help="Window datasets, one a season; two or more.")
+        list[Path], typer.Argument(metavar="DATASET...", help="Two or more window datasets, one for each season.")
     ],
     out: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Folder for the models, their evaluations and the table.")
     ],
-    dense: Annotated[bool, typer.Option("--dense", help="Learn from dense labels instead of tags.")] = False,
+    dense: Annotated[bool, typer.Option("--dense", help="Train on dense labels instead of tags.")] = False,
     recipe: Recipe = "season",
     changes: Set = [],
     tracking: Tracking = True,
 ) -> None:
-    """Train on all seasons but one, score on that one, for each in turn."""
+    """Train on all seasons but one and evaluate on that one, for each season in turn."""
     from exact_core.stages.leave_season_out import leave_each_season_out
     from exact_core.stages.lifecycle import open_stage
     from exact_core.stages.season_table import table
