@@ -31,7 +31,7 @@ test: $(READY) ## set up and run the tests (under 10 minutes on 2 cores)
 
 .PHONY: test-services
 test-services: $(READY) ## tests against object store servers (tests/services/servers.py says which)
-	$(BIN)/python -m pytest -m services
+	$(BIN)/python -m pytest -n 2 -m services
 
 .PHONY: test-docker
 test-docker: $(READY) ## the whole pipeline in containers, against real servers (build the images first: make images)

@@ -228,8 +228,8 @@ class Postgres(Server):
         self.user = "postgres" if os.getuid() == 0 else None
         if self.user:
             shutil.chown(self.data, self.user)
-            for parent in [folder, *folder.parents][:4]:
-                # Folders of tests are their owner's alone.
+            for parent in [folder, *folder.parents][:5]:
+                # Folders of tests are their owner's alone, a worker's too.
                 parent.chmod(parent.stat().st_mode | 0o011)
         self._run("initdb", "--pgdata", str(self.data), "--username", "mlflow", "--auth", "trust", "--no-sync")
 

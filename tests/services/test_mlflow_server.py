@@ -115,9 +115,8 @@ def test_runs_models_and_comparisons(client, two, tmp_path, juicefs, monkeypatch
     metrics = [json.loads((tmp_path / f"{name}-evaluation" / "metrics.json").read_text()) for name in "ab"]
     difference = 100 * (metrics[1]["miou_macro"] - metrics[0]["miou_macro"])
     assert f"{difference:+.1f}" in html
-    monkeypatch.setattr(
-        sys, "argv", ["exact", "compare", "exact-synthetic/1", f"exact-synthetic@{CHALLENGER}", "--out", str(out)]
-    )
+    command = ["exact", "compare", "exact-synthetic/1", f"exact-synthetic@{CHALLENGER}", "--out", str(out), "--force"]
+    monkeypatch.setattr(sys, "argv", command)
     with pytest.raises(SystemExit) as ended:
         main()
     assert not ended.value.code
