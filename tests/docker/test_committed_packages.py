@@ -157,7 +157,8 @@ def test_every_step_is_recorded_and_every_folder_is_in_the_store(trained, server
     model = client.get_registered_model("exact-by-package")
     assert set(model.aliases) == {"champion", "challenger"}
     experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
-    (promoted,) = client.search_runs([experiment], "tags.`exact.model` = 'exact-by-package'")
+    tags = "tags.`exact.model` = 'exact-by-package' and tags.`exact.stage` = 'promote'"
+    (promoted,) = client.search_runs([experiment], tags)
     parent = promoted.data.tags["mlflow.parentRunId"]
     assert client.get_run(parent).info.status == "FINISHED"
     runs = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'")

@@ -96,7 +96,9 @@ def ran(recipe, tmp_path_factory):
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout, folder / recipe
+    # Its name has source and time.
+    (report,) = folder.glob("*/report.html")
+    return done.stdout, report.parent
 
 
 def test_it_is_the_documented_command(recipe):
