@@ -53,7 +53,7 @@ def on_page_markdown(markdown: str, page: Any, files: Files, **_: Any) -> str:
         if goal not in known:
             if not (ROOT / place).exists():
                 return found.group(0)  # leads nowhere: mkdocs says so
-            return f"{text}" if text.startswith("`") else f"{text} (`{place}`)"
+            return text if text.startswith("`") else f"{text} (`{place}`)"
         image = "!" if found.group(0).startswith("!") else ""
         return f"{image}[{text}]({os.path.relpath(goal, PurePosixPath(own).parent)}{anchor})"
 

@@ -47,16 +47,19 @@ class OverlapTags:
         lacking = np.zeros((self._windows.classes, side, side), np.int64)
         for other, shared in others:
             lacking[(slice(None), *shared)] += self._lacks[other][:, None, None]
-        ruled_out = lacking > self.count(index) // WITNESSES
+        ruled_out = lacking > self._count(others) // WITNESSES
         allowed: NDArray[np.float64] = np.broadcast_to(own, (len(own), side, side)).copy()
         allowed[1:][ruled_out] = 0
         return allowed
 
     def count(self, index: int) -> NDArray[np.int64]:
         """Windows over each pixel of a window (H, W), itself among them."""
+        return self._count(self._others(index))
+
+    def _count(self, others: list[tuple[int, tuple[slice, slice]]]) -> NDArray[np.int64]:
         side = self._windows.manifest.window
         count = np.ones((side, side), np.int64)
-        for _, shared in self._others(index):
+        for _, shared in others:
             count[shared] += 1
         return count
 

@@ -402,10 +402,9 @@ def survey_tags(source: Path, config: DataConfig) -> list[str]:
         return tag_findings(np.array(tags), layer.classes) if tags else []
     classes = layer.classes(_present(seasons, layer), [])
     scenes = [layer.labels(classes, each.grid, []) for each in seasons]
-    return [
-        *tag_findings(_tags_of(scenes, classes, config, config.window), classes.classes),
-        *_advised(scenes, classes, config, pixel_metres(seasons[0].grid)),
-    ]
+    cut = _tags_of(scenes, classes, config, config.window)
+    advice = [] if _teach(cut) else _advised(scenes, classes, config, pixel_metres(seasons[0].grid))
+    return [*tag_findings(cut, classes.classes), *advice]
 
 
 def _tags_of(
@@ -422,16 +421,15 @@ def _tags_of(
     return np.array(found, np.uint8).reshape(-1, count)
 
 
+def _teach(tags: NDArray[np.uint8]) -> bool:
+    """Whether no crop is in nearly all of the windows with these tags (N, K)."""
+    return not len(tags) or float(tags.mean(0).max(initial=0)) <= ALWAYS
+
+
 def _advised(scenes: list[NDArray[np.uint8]], classes: ClassNumbers, config: DataConfig, pixel: float) -> list[str]:
-    """The largest smaller window in which no crop is nearly always there, where one is in those that are set."""
-
-    def teaches(window: int) -> bool:
-        tags = _tags_of(scenes, classes, config, window)
-        return not len(tags) or float(tags.mean(0).max(initial=0)) <= ALWAYS
-
-    if teaches(config.window):
-        return []
-    side = next((side for side in range(config.window - 2, SMALLEST - 1, -2) if teaches(side)), None)
+    """The largest window smaller than that of `config` in which no crop is nearly always there."""
+    smaller = range(config.window - 2, SMALLEST - 1, -2)
+    side = next((side for side in smaller if _teach(_tags_of(scenes, classes, config, side))), None)
     if side is None:
         return [f"No smaller window would teach more, down to {SMALLEST} pixels: add land without that crop."]
     return [

@@ -200,13 +200,7 @@ def _described(acquisition: Acquisition, settings: SeasonConfig) -> Acquisition:
 
 def _look(acquisition: Acquisition, grid: Grid, settings: SeasonConfig) -> Look:
     """A sample of a date, on places that are the same for all dates of the grid."""
-    step = max(1, math.ceil(max(grid.height, grid.width) / LOOK))
-    coarse = replace(
-        grid,
-        transform=grid.transform @ Affine.scale(step),
-        height=max(1, grid.height // step),
-        width=max(1, grid.width // step),
-    )
+    coarse = grid.coarse(grid.step(LOOK))
     files = acquisition.files
     clear: NDArray[np.bool_] | None = None
     if SCL in files:

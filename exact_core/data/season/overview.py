@@ -5,12 +5,10 @@ Axes: C bands, H W pixels.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.transform import Affine
 
 from exact_core.data.season.images import SeasonImages, sample_places
 
@@ -36,14 +34,8 @@ def overview(images: SeasonImages, *, longest: int) -> Overview:
         images: the season.
         longest: pixels of the longer side, at most.
     """
-    grid = images.grid
-    step = max(1, math.ceil(max(grid.height, grid.width) / longest))
-    coarse = replace(
-        grid,
-        transform=grid.transform @ Affine.scale(step),
-        height=max(1, grid.height // step),
-        width=max(1, grid.width // step),
-    )
+    step = images.grid.step(longest)
+    coarse = images.grid.coarse(step)
     bands = TRUE_COLOUR if set(TRUE_COLOUR) <= set(images.bands) else images.bands[:3]
     best = max(range(len(images.shares)), key=lambda place: images.shares[place])
     date = images.acquisitions[best]

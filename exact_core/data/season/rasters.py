@@ -54,6 +54,15 @@ class Grid:
         transform = self.transform @ Affine.translation(0, first)
         return replace(self, transform=transform, height=last - first, top=self.top + first)
 
+    def step(self, longest: int) -> int:
+        """The least whole number of pixels in one that leaves about `longest` on the longer side."""
+        return max(1, math.ceil(max(self.height, self.width) / longest))
+
+    def coarse(self, step: int) -> Grid:
+        """The same land in pixels that are `step` times as large."""
+        transform = self.transform @ Affine.scale(step)
+        return replace(self, transform=transform, height=max(1, self.height // step), width=max(1, self.width // step))
+
 
 DEGREE = 111_195.0
 """Metres of a degree along a meridian of a sphere of 6,371 km."""
