@@ -144,7 +144,7 @@ class SeasonConfig(Settings):
     labels: str | None = Field(
         None,
         description="label raster, parcel layer or table of tags (.csv). If None, the first of labels/crop_type.tif, "
-        "labels/parcels.* and labels/tags.csv",
+        "labels/parcels.* and labels/tags.*",
     )
     outlines: str | None = Field(
         None,

@@ -10,13 +10,14 @@ from typing import Any
 
 from exact_core.artifacts.folders import STATE_VARIABLE
 from exact_core.config import RunConfig
+from exact_core.data.sources import Survey, check_whole
 from exact_core.recipes import resolve
 from exact_core.stages.lifecycle import open_stage
 from exact_core.stages.parameters import check_parameters
 from exact_core.stages.plan import Plan
 from exact_core.stages.plan_map import plan_map
 from exact_core.stages.plan_seasons import plan_seasons
-from exact_core.stages.preflight import STAGE, check_mappable, preflight, training_size
+from exact_core.stages.preflight import STAGE, preflight, survey, training_size
 from exact_core.stages.resolve_season import resolve_season
 from exact_core.stages.run import ALWAYS, SUPERVISION, TRAIN, Run
 from exact_core.stages.season_work import season_work
@@ -100,10 +101,12 @@ def plan_run(given: Parameters) -> Plan:
         STAGE.name, config, pipeline_run=given.pipeline_run, source=given.source, season=given.season
     ) as tracker:
         each = _places(given, tracker)
-        size = max(_tried(config, tracker=tracker, **place) for place in each)
+        found = [_tried(config, tracker=tracker, **place) for place in each]
+        size = max(training_size(config, promised) for promised in found)
         if given.maps():
-            for place in each:
-                check_mappable(config, **place)
+            # What the map at the end could not be made of is refused before anything is trained.
+            for place, promised in zip(each, found, strict=True):
+                check_whole(place["source"], cells=promised.cells)
         sizes = sized(asked, training=size)
         log.info("preflight: a step that trains gets %s cores, %s of memory, %s", *sizes[:2], _accelerators(sizes.gpus))
         run = Run(
@@ -144,11 +147,11 @@ def _places(given: Parameters, tracker: Tracker) -> list[dict[str, str]]:
     return [{"source": given.source, "season": found}]
 
 
-def _tried(config: RunConfig, *, source: str, season: str, tracker: Tracker) -> int:
-    """Try what a season needs; bytes that training on it takes."""
+def _tried(config: RunConfig, *, source: str, season: str, tracker: Tracker) -> Survey:
+    """Try what a season needs; what its source promises."""
     # Where steps keep their state in a folder of this machine, they run here, with the memory that there is.
     preflight(config, source=source, season=season, tracker=tracker, here=STATE_VARIABLE in os.environ)
-    return training_size(config, source=source, season=season)
+    return survey(config, source, season)
 
 
 def _accelerators(gpus: str) -> str:

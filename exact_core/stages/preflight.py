@@ -20,7 +20,7 @@ from typing import Literal
 from exact_core.artifacts.folders import code_version
 from exact_core.artifacts.stage_files import STORE_VARIABLE
 from exact_core.config import RunConfig
-from exact_core.data.sources import Survey, check_whole, local_path, parse_source, source_of, with_season
+from exact_core.data.sources import Survey, local_path, parse_source, source_of, with_season
 from exact_core.environment import shown, variable
 from exact_core.errors import ConfigError, ExactError, ServiceError
 from exact_core.stages.fetch import survey_source
@@ -30,7 +30,7 @@ from exact_core.storage.cache import default_cache
 from exact_core.tracking.errors import check_address
 from exact_core.tracking.runs import Tracker, server_answers, tracking_uri
 
-__all__ = ["STAGE", "Check", "check_mappable", "checks", "preflight", "training_size"]
+__all__ = ["STAGE", "Check", "checks", "preflight", "survey", "training_size"]
 
 STAGE = Stage(name="preflight", size="small", minutes=30, retries=0, reads_source=True)
 
@@ -198,7 +198,7 @@ def _device(wanted: str) -> str:
 
 
 def _data(config: RunConfig, source: str, season: str) -> str:
-    found = _survey(config, source, season)
+    found = survey(config, source, season)
     return f"{source}: {found.dates} dates, {found.bands} bands"
 
 
@@ -231,18 +231,13 @@ def _memory(config: RunConfig, *, source: str, season: str) -> tuple[int, int]:
     from exact_core.training.loop import choose_device
     from exact_core.training.memory import available_bytes
 
-    return training_size(config, source=source, season=season), available_bytes(choose_device(config.device))
+    return training_size(config, survey(config, source, season)), available_bytes(choose_device(config.device))
 
 
-def training_size(config: RunConfig, *, source: str, season: str) -> int:
-    """Bytes that the larger of the two trainings takes on its device.
-
-    Raises:
-        ConfigError, DataError: as `preflight` for the source.
-    """
+def training_size(config: RunConfig, found: Survey) -> int:
+    """Bytes that the larger of the two trainings takes on its device, on what a source promises."""
     from exact_core.training.memory import training_bytes
 
-    found = _survey(config, source, season)
     shape = {
         "bands": found.bands,
         "classes": found.classes or LIKELY_CLASSES,
@@ -251,17 +246,12 @@ def training_size(config: RunConfig, *, source: str, season: str) -> int:
     return max(training_bytes(config, kind=kind, **shape) for kind in ("classifier", "segmenter"))
 
 
-def check_mappable(config: RunConfig, *, source: str, season: str) -> None:
-    """Refuse what the map at the end of a run could not be made of, before anything is trained.
+def survey(config: RunConfig, source: str, season: str) -> Survey:
+    """What a source promises.
 
     Raises:
-        ConfigError: a source of cells. DataError: as `preflight` for the source.
+        ConfigError, DataError: as `preflight` for the source.
     """
-    check_whole(source, cells=_survey(config, source, season).cells)
-
-
-def _survey(config: RunConfig, source: str, season: str) -> Survey:
-    """What a source promises."""
     kind, _ = parse_source(source)
     # A season that a schedule will name is not known yet; where the source has its own, none is given.
     config = with_season(config, "" if season == "auto" else season, kind=kind)

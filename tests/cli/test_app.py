@@ -12,6 +12,7 @@ import yaml
 from mlflow import MlflowClient
 
 from exact_core import __version__
+from exact_kubeflow.cli.options import from_here
 from tests.conftest import TINY
 from tests.fakes import write_pastis, write_season
 
@@ -62,6 +63,16 @@ def test_a_path_of_a_setting_is_one_of_the_current_folder(tmp_path):
     done = exact("ingest", "season", "s", "d", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert f"labels are those of {tmp_path}/mine.tif" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["labels", "outlines"])
+def test_each_setting_that_names_a_file_may_be_of_the_current_folder(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "fields.gpkg").touch()
+    assert from_here([f"data.season.{name}=fields.gpkg|layername=a", f"data.season.{name}=none.gpkg"]) == [
+        f"data.season.{name}={tmp_path}/fields.gpkg|layername=a",
+        f"data.season.{name}=none.gpkg",
+    ]
 
 
 def test_a_value_of_another_type_is_shown_a_right_one():

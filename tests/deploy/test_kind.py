@@ -5,7 +5,7 @@ from __future__ import annotations
 from exact_kubeflow.pipelines.steps import LEAST_CPU, SMALL_MEMORY
 
 from exact_core.recipes import resolve
-from exact_core.stages.preflight import training_size
+from exact_core.stages.preflight import survey, training_size
 from exact_core.stages.sizing import read_resources, sized
 from tests.deploy import rules
 from tests.deploy.conftest import deployment
@@ -58,7 +58,8 @@ def room() -> tuple[float, int]:
 
 def test_every_step_of_the_demo_fits_beside_kfp_and_the_services():
     """What steps ask for where nobody says anything, of the recipe that fits a laptop."""
-    sizes = sized(read_resources({}), training=training_size(resolve("demo"), source="synthetic", season=""))
+    config = resolve("demo")
+    sizes = sized(read_resources({}), training=training_size(config, survey(config, "synthetic", "")))
     free_cores, free_memory = room()
     for memory in (sizes.memory, sizes.data_memory, SMALL_MEMORY):
         assert size(memory) <= free_memory

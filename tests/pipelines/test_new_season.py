@@ -4,15 +4,12 @@ import datetime as dt
 import json
 from concurrent.futures import ThreadPoolExecutor
 
-import kfp
 import pytest
 import yaml
 from exact_kubeflow.pipelines import compile as compiler, local
-from exact_kubeflow.pipelines.cluster import Cluster
 from exact_kubeflow.pipelines.new_season import new_season
 from exact_kubeflow.pipelines.package import load_package
 from exact_kubeflow.pipelines.steps import SIDE_BY_SIDE
-from exact_kubeflow.pipelines.submit import upload
 from kfp import dsl
 
 from exact_core.config import override
@@ -27,6 +24,7 @@ from exact_core.stages.season_work import season_work
 from exact_core.tracking.runs import NoTracker
 from tests.conftest import TINY
 from tests.fakes import write_season
+from tests.services.ui_schedule import schedule_in_the_ui
 
 
 def test_the_schedule_time_is_filled_in_for_one_task_of_the_cluster_form():
@@ -87,19 +85,8 @@ def test_a_schedule_with_the_uis_defaults_makes_each_season_once(server, tmp_pat
     """Catch-up on, ten at once, every hour: one of the first ten slots works, and no later one of that season."""
     monkeypatch.setenv("EXACT_STORE", (tmp_path / "store").as_uri())
     write_season(tmp_path / "flanders", dates=["20180410", "20180710", "20190410", "20190710"])
-    cluster = Cluster(server.host)
-    version = upload(cluster, load_package(str(compiler.COMPILED / "new_season.yaml")))
     asked = {"recipe": "season", "source": f"season:{tmp_path}/flanders"}
-    recurring = kfp.Client(host=server.host).create_recurring_run(
-        cluster.experiment("crops"),
-        "flanders",
-        cron_expression="0 0 * * * ?",
-        max_concurrency=10,
-        no_catchup=False,
-        params=asked,
-        pipeline_id=version.pipeline_id,
-        version_id=version.pipeline_version_id,
-    )
+    recurring = schedule_in_the_ui(server.host, asked)
     config = override(resolve("season"), ["data.window=12"])
 
     def first_step(run):
@@ -110,7 +97,7 @@ def test_a_schedule_with_the_uis_defaults_makes_each_season_once(server, tmp_pat
 
     def slots(day):
         since = dt.datetime.fromisoformat(f"{day}T00:30:00Z")
-        runs = server.start_slots(recurring.recurring_run_id, since=since, now=since + dt.timedelta(hours=30))
+        runs = server.start_slots(recurring, since=since, now=since + dt.timedelta(hours=30))
         assert len(runs) == 10
         with ThreadPoolExecutor(10) as pool:
             found = list(pool.map(first_step, runs))

@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,7 @@ import kfp
 import numpy as np
 import pystac
 import pytest
-from exact_kubeflow.pipelines.cluster import Cluster
-from exact_kubeflow.pipelines.compile import COMPILED
 from exact_kubeflow.pipelines.new_season import new_season
-from exact_kubeflow.pipelines.package import load_package
-from exact_kubeflow.pipelines.submit import upload
 from minio import Minio
 from mlflow import MlflowClient
 
@@ -35,6 +32,7 @@ from tests.fakes import halves, write_raster, write_season
 from tests.services.kfp_server import KfpServer
 from tests.services.servers import ACCESS_KEY, SECRET_KEY, Mlflow
 from tests.services.steps import run_slot, watched_steps
+from tests.services.ui_schedule import schedule_in_the_ui
 from tests.stac_server import StacServer
 from tests.webhook import Webhook
 
@@ -125,22 +123,7 @@ def schedule(tmp_path, monkeypatch) -> Iterator[tuple[KfpServer, Any]]:
     monkeypatch.setattr(kfp.Client, "_LOCAL_KFP_CONTEXT", str(tmp_path / "context.json"))
     server = KfpServer()
 
-    def make(parameters: dict[str, Any]) -> str:
-        cluster = Cluster(server.host)
-        version = upload(cluster, load_package(str(COMPILED / "new_season.yaml")))
-        made = kfp.Client(host=server.host).create_recurring_run(
-            cluster.experiment("crops"),
-            "flanders",
-            cron_expression="0 0 * * * ?",
-            max_concurrency=10,
-            no_catchup=False,
-            params=parameters,
-            pipeline_id=version.pipeline_id,
-            version_id=version.pipeline_version_id,
-        )
-        return str(made.recurring_run_id)
-
-    yield server, make
+    yield server, partial(schedule_in_the_ui, server.host)
     server.close()
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from exact_core.config import RunConfig, override
-from exact_core.data.sources import parse_source, with_season
+from exact_core.data.sources import check_whole, parse_source, with_season
 from exact_core.data.stac.plan import NothingFoundError
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import ConfigError, DataError, ServiceError
@@ -21,7 +21,7 @@ from exact_core.recipes import resolve
 from exact_core.stages.fetch import fetch_source, local_place, survey_source
 from exact_core.stages.ingest import ingest
 from exact_core.stages.parameters import check_parameters
-from exact_core.stages.preflight import check_mappable
+from exact_core.stages.preflight import survey
 from exact_core.tracking.runs import NoTracker
 from tests.fakes import write_raster, write_season
 from tests.stac_server import Fault, StacServer
@@ -177,7 +177,7 @@ def test_cells_of_a_large_area(season, serve, config):
     assert survey_source(config, f"season:{found.folder}").cells == 1
     for each in (source, f"season:{found.folder}"):
         with pytest.raises(ConfigError, match=r"is cut into cells, and a map is made of one scene; leave cell= out"):
-            check_mappable(config, source=each, season="2018")
+            check_whole(each, cells=survey(config, each, "2018").cells)
     with pytest.raises(ConfigError, match=r"is cut into cells"):
         check_parameters({"source": source, "map_parts": 1, "most_parts": 6})
     check_parameters({"source": source, "map_parts": 1, "most_parts": 1})
