@@ -312,7 +312,11 @@ class EncoderConfig(Settings):
         ge=1,
         description="without mask_padding, pad series to this many dates and attend to all of them (published)",
     )
-    mask_clouds: bool = Field(True, description="exclude cloudy dates from a patch's attention if clouds are known")
+    mask_clouds: bool = Field(
+        True,
+        description="exclude cloudy dates from a patch's attention if clouds are known. Dates that did not measure a "
+        "patch are excluded anyway, except without mask_padding",
+    )
     checkpointing: bool = Field(
         False,
         description="keep only each block's input for the backward pass and recompute the block. Memory falls to a "
