@@ -619,6 +619,24 @@ class MappingConfig(Settings):
         False, description="also write the probability of every class, one byte for each pixel and class"
     )
     rows: int = Field(64, ge=2, description="rows in memory at a time, saved when finished")
+    majority: int | None = Field(
+        None,
+        ge=3,
+        le=51,
+        description="side in pixels, odd, of a majority filter over the classes. If None, there is no filter",
+    )
+    minimum_hectares: float | None = Field(
+        None,
+        gt=0,
+        description="minimum mapping unit: smaller regions take the class of their longest border, after the majority "
+        "filter. If None, all regions stay",
+    )
+
+    @model_validator(mode="after")
+    def _around_a_pixel(self) -> MappingConfig:
+        if self.majority is not None and self.majority % 2 == 0:
+            raise ValueError(f"majority {self.majority}: expected an odd number of pixels, as 3 or 5")
+        return self
 
 
 class TransferConfig(Settings):
