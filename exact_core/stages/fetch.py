@@ -378,6 +378,7 @@ def _asked(asked: StacAddress, config: RunConfig, folder: Path) -> Fetch:
         crs=asked.crs,
         skip=frozenset(asked.skip),
         missing=asked.missing,
+        workers=asked.workers,
         shelf=StoreShelf(open_store(store), open_store(store).below("sources"), shelf_name) if store else None,
     )
 

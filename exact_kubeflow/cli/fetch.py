@@ -11,7 +11,7 @@ import typer
 from tqdm import tqdm
 
 from exact_core.config import SeasonConfig
-from exact_core.data.stac import WORKERS
+from exact_core.data.stac import MOST_WORKERS, WORKERS
 from exact_kubeflow.cli.options import goes_on
 
 __all__ = ["fetch"]
@@ -44,7 +44,9 @@ def fetch(
     token_host: Annotated[list[str], typer.Option(help="Send EXACT_STAC_TOKEN to this host too. Repeatable.")] = [],
     sign: Annotated[str, typer.Option(help="Address of SAS tokens. Not needed for the Planetary Computer.")] = "",
     missing: Annotated[int, typer.Option(min=0, help="Maximum number of failed images to leave out.")] = 0,
-    workers: Annotated[int, typer.Option(min=1, max=64, help="Number of files to read in parallel.")] = WORKERS,
+    workers: Annotated[
+        int, typer.Option(min=1, max=MOST_WORKERS, help="Number of files to read in parallel.")
+    ] = WORKERS,
 ) -> None:
     """Fetch new images of a season from a STAC API, only the area's part of each file."""
     # Here, not above: other commands need none of it.

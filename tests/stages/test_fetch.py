@@ -20,9 +20,10 @@ from exact_core.data.stac.plan import NothingFoundError
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import ConfigError, DataError, ServiceError
 from exact_core.recipes import resolve
-from exact_core.stages.fetch import fetch_source, local_place, survey_source
+from exact_core.stages.fetch import fetch_for_run, fetch_source, local_place, survey_source
 from exact_core.stages.ingest import ingest
 from exact_core.stages.preflight import survey
+from exact_core.stages.run import Run, read_run
 from exact_core.tracking.runs import NoTracker
 from tests.fakes import write_raster, write_season
 from tests.stac_server import Fault, StacServer
@@ -138,6 +139,32 @@ def test_a_fetch_that_ended_early_goes_on_on_another_machine(season, serve, conf
     before = len(server.asked)
     assert fetched(config, source).files_read == 1
     assert {path for _, path, _ in server.asked[before:] if "/files/" in path} == {"/files/S2_20180421/B03.tif"}
+
+
+def test_steps_read_what_a_fetch_of_their_run_put_into_the_store(season, serve, config, tmp_path, monkeypatch):
+    """One state for all of them, whatever comes or goes meanwhile; and the run is known by its source as given."""
+    server = serve(season)
+    source = f"stac:{server.url}?{AREA}&missing=1&labels={season}/labels/"
+    run = Run(recipe="season", source=source, season="2018", pipeline_run="p", part="1/2")
+    parts = [run.model_copy(update={"part": "2/2"}).given()]
+    assert fetch_for_run(config, run, parts, tracker=NoTracker()) == ((run.given(), parts), {})
+    monkeypatch.setenv("EXACT_STORE", (tmp_path / "store").as_uri())
+    folder = Run(recipe="season", source=f"season:{season}")
+    assert fetch_for_run(config, folder, [], tracker=NoTracker()) == ((folder.given(), []), {})
+    assert not server.asked
+    server.faults.append(Fault("S2_20180421/B03.tif", 404))
+    found, figures = fetch_for_run(config, run, parts, tracker=NoTracker())
+    assert figures == {"images": 3, "files_fetched": 43, "files_unchanged": 0, "images_missing": 1}
+    later = [read_run(each) for each in (found.run, *found.parts)]
+    assert [each.part for each in later] == ["1/2", "2/2"]
+    assert {each.named_source for each in later} == {source}
+    assert len({each.source for each in later}) == 1
+    # The image is back, and the catalogue then gone: neither is seen.
+    server.faults.clear()
+    server.close()
+    monkeypatch.setenv("EXACT_CACHE_DIR", str(tmp_path / "other machine"))
+    assert survey_source(config, later[1].source).dates == 3
+    assert set(dataset(config, later[0].source, tmp_path / "a").dates) == {3}
 
 
 def test_images_may_be_missing_within_a_limit(season, serve, config):

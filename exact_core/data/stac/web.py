@@ -30,6 +30,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 from urllib3.exceptions import MaxRetryError
 
+from exact_core.data.stac import MOST_WORKERS
 from exact_core.data.stac.signing import S3Signer, SasTokens, sas_endpoint
 from exact_core.errors import ConfigError, DataError, ExactError, ServiceError
 from exact_core.json_values import read_json
@@ -44,8 +45,6 @@ BEFORE_EXPIRY = 30.0
 """Seconds before its end at which a token is no longer used: a request takes some itself."""
 COMMAND_TIME = 60
 """Seconds that the token command may take."""
-CONNECTIONS = 64
-"""Kept open to a host: what `--workers` may be at most."""
 HEAD_BYTES = 1024
 """Bytes looked at to tell what a file is."""
 
@@ -201,7 +200,7 @@ class Web(StacApiIO):  # type: ignore[misc, unused-ignore]
         self._readers: dict[str, threading.RLock] = {}
         for scheme in ("http://", "https://"):
             # One for each thread that asks; by itself requests keeps ten.
-            self.session.mount(scheme, HTTPAdapter(max_retries=retries, pool_maxsize=CONNECTIONS))
+            self.session.mount(scheme, HTTPAdapter(max_retries=retries, pool_maxsize=MOST_WORKERS))
 
     def reading(self, url: str) -> threading.RLock:
         """Held by the thread that reads a file: GDAL's threads wait for each other, for minutes, over one address."""
