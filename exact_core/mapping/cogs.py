@@ -33,7 +33,7 @@ from rasterio.windows import Window
 from exact_core.config import Settings
 from exact_core.data.windows.dataset import VOID
 from exact_core.errors import ServiceError
-from exact_core.mapping.calibration import Calibration
+from exact_core.mapping.calibration import Calibration, DatedCalibration
 from exact_core.mapping.finished_rows import FinishedRows
 from exact_core.mapping.rows import MappedRows, Seams
 
@@ -58,6 +58,7 @@ class MapRecord(Settings):
     season_start: dt.date
     season_days: int
     bands: tuple[str, ...]
+    until: dt.date | None = Field(None, description="last day whose images may be used; null: the season's last")
     dates: tuple[dt.date, ...] = Field(description="of the images that were read")
     inputs: str = Field(description="SHA-256 over dates, bands, names and sizes of the images' files")
     crs: str = Field(description="WKT 2")
@@ -70,6 +71,7 @@ class MapRecord(Settings):
     colours: tuple[str, ...] = Field(description="of background and crops, #rrggbb")
     probabilities: bool = Field(description="whether those of all classes are delivered")
     calibration: Calibration
+    by_date: tuple[DatedCalibration, ...] = Field((), description="of the model for parts of a season and all of it")
     model_weights_sha256: str
     code_version: str
     notes: tuple[str, ...]

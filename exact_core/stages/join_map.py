@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from exact_core.artifacts.folders import fresh_folder
+from exact_core.config import Outside
 from exact_core.errors import DataError
 from exact_core.files import file_facts
 from exact_core.manifest import publish_record
@@ -30,7 +31,9 @@ log = logging.getLogger(__name__)
 MAP = "map.json"
 
 
-def join_map(*, parts: Sequence[Path], out: Path, tracker: Tracker, outlines: Path | None = None) -> dict[str, float]:
+def join_map(
+    *, parts: Sequence[Path], out: Path, tracker: Tracker, outlines: Path | None = None, outside: Outside = "pixels"
+) -> dict[str, float]:
     """Make the files of a map from its parts.
 
     Args:
@@ -38,6 +41,7 @@ def join_map(*, parts: Sequence[Path], out: Path, tracker: Tracker, outlines: Pa
         out: folder for the map's files; map.json is written last.
         tracker: gets areas, quick-look and the seams' figure.
         outlines: layer of fields, each of which gets one crop (`exact_core.mapping.field_rows`); None: pixels stay.
+        outside: pixels outside of all outlines: as they are, background beside a field, or all background.
 
     Returns:
         Megapixels, seconds of all parts together, the share of the area that could not be mapped, how much window
@@ -64,7 +68,7 @@ def join_map(*, parts: Sequence[Path], out: Path, tracker: Tracker, outlines: Pa
     summary = {
         "megapixels": record.height * record.width / 1e6,
         "map_seconds": sum(part.seconds for _, part in found),
-        **deliver(record, rows, out, tracker, outlines=outlines),
+        **deliver(record, rows, out, tracker, outlines=outlines, outside=outside),
     }
     tracker.log_summary(summary)
     return defined(summary)
@@ -77,6 +81,7 @@ def deliver(
     tracker: Tracker,
     *,
     outlines: Path | None = None,
+    outside: Outside = "pixels",
 ) -> dict[str, float]:
     """Write all files of a map, its manifest last, and show them.
 
@@ -86,13 +91,14 @@ def deliver(
         out: folder for the files.
         tracker: gets areas and quick-look.
         outlines: layer of fields, each of which gets one crop; None: pixels stay.
+        outside: pixels outside of all outlines: as they are, background beside a field, or all background.
 
     Returns:
         The share of the area that could not be mapped and, where it is known, how much window borders show.
     """
     found = rows()
     if outlines is not None:
-        record, found = one_crop_a_field(rows, record, outlines, out)
+        record, found = one_crop_a_field(rows, record, outlines, out, outside=outside)
     result = write_files(record, found, out)
     write_item(record, out)
     write_style(record, out)
@@ -122,6 +128,7 @@ def _described(record: MapRecord, result: MapResult) -> dict[str, object]:
         "source": record.source,
         "season_start": str(record.season_start),
         "season_days": record.season_days,
+        "until": None if record.until is None else str(record.until),
         "dates": [str(date) for date in record.dates],
         "classes": dict(zip(record.names, record.colours, strict=True)),
         "areas": {
@@ -131,6 +138,7 @@ def _described(record: MapRecord, result: MapResult) -> dict[str, object]:
         "unmapped_pixels": result.unmapped,
         "seams": result.seams,
         "calibration": record.calibration.model_dump(mode="json"),
+        "by_date": [each.model_dump(mode="json") for each in record.by_date],
         "inputs_sha256": record.inputs,
         "model_weights_sha256": record.model_weights_sha256,
         "code_version": record.code_version,

@@ -15,13 +15,14 @@ from tqdm import tqdm
 
 from exact_core.artifacts.folders import STATE_VARIABLE, code_version, fresh_folder
 from exact_core.artifacts.model_folders import ModelManifest, open_segmenter
-from exact_core.config import EncoderConfig, RunConfig
+from exact_core.config import EncoderConfig, Outside, RunConfig
 from exact_core.data.season.archives import modified
 from exact_core.data.season.folder import SeasonImages
 from exact_core.data.sources import parse_source, source_of, with_season
 from exact_core.environment import variable
 from exact_core.errors import ConfigError
 from exact_core.evaluation.palette import colours_of
+from exact_core.mapping.calibration import DatedCalibration, calibration_at
 from exact_core.mapping.capacity import Careful, choose_batch, window_bytes
 from exact_core.mapping.cogs import MapRecord
 from exact_core.mapping.finished_rows import RowFiles, read_rows
@@ -63,6 +64,7 @@ def map_season(
     tracker: Tracker,
     part: str = "",
     outlines: Path | None = None,
+    outside: Outside = "pixels",
 ) -> dict[str, float]:
     """Map all of a season's area, or a part of it; only images are read, no label.
 
@@ -78,6 +80,7 @@ def map_season(
         tracker: gets areas, quick-look and the seams' figure.
         part: I/N for the I-th of N parts, which stage `join_map` makes a map of; empty: all.
         outlines: layer of fields, each of which gets one crop (`exact_core.mapping.field_rows`); None: pixels stay.
+        outside: pixels outside of all outlines: as they are, background beside a field, or all background.
 
     Returns:
         Megapixels and seconds and, of a whole map, the share of the area that could not be mapped and how much window
@@ -98,7 +101,7 @@ def map_season(
     fresh_folder(out, PART if part else MAP)
     model, manifest, trained = open_segmenter(segmenter)
     images = _images(with_season(config, season, kind=kind), source, manifest, trained)
-    record = _record(config, images, manifest, source=source)
+    record = _record(config, images, manifest, trained, source=source)
     first, end = extent_of_part(record, number, parts)
     pieces, seconds = _map(config, images, record, model, manifest, trained, out=out, rows=(first, end))
     summary = {"megapixels": (end - first) * record.width / 1e6, "map_seconds": seconds}
@@ -107,14 +110,26 @@ def map_season(
         made = PartManifest(**extent, batch=pieces.batch, seconds=seconds, record=record)
         return _deliver_part(made, pieces.folder, out, summary, tracker)
     rows = partial(read_rows, pieces.folder, first=first, end=end)
-    summary |= deliver(record, rows, out, tracker, outlines=outlines)
+    summary |= deliver(record, rows, out, tracker, outlines=outlines, outside=outside)
     shutil.rmtree(pieces.folder)
     tracker.log_summary(summary)
     return summary
 
 
-def _record(config: RunConfig, images: SeasonImages, manifest: ModelManifest, *, source: str) -> MapRecord:
-    """What the map says of itself."""
+def _record(
+    config: RunConfig, images: SeasonImages, manifest: ModelManifest, trained: RunConfig, *, source: str
+) -> MapRecord:
+    """What the map says of itself; within the season, with the confidence of its date."""
+    calibration, until = manifest.calibration, images.settings.until
+    # By the day of the year a model does not know where in a season it is.
+    season = manifest.day_zero(trained.segmenter.reading)
+    dated = (
+        (*manifest.by_date, DatedCalibration(days=season[1], calibration=calibration))
+        if season and manifest.by_date
+        else ()
+    )
+    if until is not None and dated:
+        calibration = calibration_at((until - images.start).days + 1, dated)
     return map_record(
         images,
         source=source,
@@ -123,7 +138,8 @@ def _record(config: RunConfig, images: SeasonImages, manifest: ModelManifest, *,
         classes=manifest.classes,
         colours=colours_of(manifest.classes, manifest.colours),
         probabilities=config.mapping.probabilities,
-        calibration=manifest.calibration,
+        calibration=calibration,
+        by_date=dated,
         weights_sha256=manifest.weights.sha256,
         code_version=code_version(),
     )

@@ -13,6 +13,7 @@ import typer
 import yaml
 
 from exact_core import __version__
+from exact_core.config import Outside
 from exact_core.data.sources import SOURCES, check_mapped, check_there, default_recipe, known_sources
 from exact_core.environment import load_environment
 from exact_core.errors import ConfigError, ExactError, ServiceError
@@ -88,6 +89,10 @@ Outlines = Annotated[
         metavar="FILE",
         help="Vector file of field outlines. Give each field one crop, and list mixed and uncertain fields.",
     ),
+]
+OutsideFields = Annotated[
+    Outside,
+    typer.Option(help="Pixels outside all outlines: as mapped, background beside a field, or all background."),
 ]
 Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="Window dataset, as a folder or a URI in a store.")]
 
@@ -217,7 +222,11 @@ def map_area(
     part: Annotated[
         str, typer.Option(metavar="I/N", help="Map only part I of N. Join the parts with `exact join-map`.")
     ] = "",
+    until: Annotated[
+        str, typer.Option(metavar="YYYY-MM-DD", help="Use images up to this day only, for a map within the season.")
+    ] = "",
     outlines: Outlines = None,
+    outside: OutsideFields = "pixels",
     recipe: Recipe = "season",
     changes: Set = [],
     tracking: Tracking = True,
@@ -230,7 +239,7 @@ def map_area(
     check_mapped(source)
     check_there(source)
     need(segmenter=segmenter)
-    config = config_of(recipe, None, changes)
+    config = config_of(recipe, None, [*changes, *([f"data.season.until={until}"] if until else [])])
     with (
         goes_on("finished rows are kept; the same command goes on after them"),
         tempfile.TemporaryDirectory(prefix="exact-model-") as scratch,
@@ -247,6 +256,7 @@ def map_area(
             tracker=tracker,
             part=part,
             outlines=outlines,
+            outside=outside,
         )
     if not part:
         _show_map(out)
@@ -258,6 +268,7 @@ def join_map(
     ],
     out: Out,
     outlines: Outlines = None,
+    outside: OutsideFields = "pixels",
     tracking: Tracking = True,
 ) -> None:
     """Join the parts of a map."""
@@ -267,7 +278,9 @@ def join_map(
     from exact_core.tracking.runs import NoTracker
 
     with open_stage("join_map", resolve("season"), tracking=tracking) as tracker, stage_files(NoTracker()) as files:
-        run_stage(parts=[files.read(each) for each in parts], out=out, tracker=tracker, outlines=outlines)
+        run_stage(
+            parts=[files.read(each) for each in parts], out=out, tracker=tracker, outlines=outlines, outside=outside
+        )
     _show_map(out)
 
 
