@@ -25,7 +25,7 @@ from exact_core.data.windows.series_sample import SAMPLES_FILE, SeasonSamples, l
 from exact_core.environment import variable
 from exact_core.errors import ConfigError, CorruptError, DataError, ServiceError
 from exact_core.manifest import Manifest, publish_record, read_record
-from exact_core.mapping.calibration import NOT_FITTED, Calibration
+from exact_core.mapping.calibration import NOT_FITTED, Calibration, DatedCalibration
 from exact_core.models.classifier import TagClassifier
 from exact_core.models.segmenter import AnySegmenter, build_segmenter
 from exact_core.storage import (
@@ -169,6 +169,7 @@ class ModelManifest(Manifest):
     weights: FileEntry
     config: FileEntry | None = Field(None, description="config.yaml; null in models of older versions")
     calibration: Calibration = Field(NOT_FITTED, description="of a segmenter's confidence")
+    by_date: tuple[DatedCalibration, ...] = Field((), description="the same within the season, for maps until a date")
     reference: FileEntry | None = Field(None, description="sample of the training season; segmenters have one")
 
     def day_zero(self, encoder: EncoderConfig) -> tuple[dt.date, int] | None:
@@ -187,6 +188,7 @@ def save_model(
     progress: Progress,
     supervision: Literal["tags", "dense"] = "tags",
     calibration: Calibration = NOT_FITTED,
+    by_date: tuple[DatedCalibration, ...] = (),
     reference: SeasonSamples | None = None,
 ) -> None:
     """Write a model folder: weights, configuration, metrics, the season's sample, and last the manifest."""
@@ -212,6 +214,7 @@ def save_model(
         weights=_entry(out / WEIGHTS, manifest.splits["train"]),
         config=_entry(out / CONFIG, manifest.splits["train"]),
         calibration=calibration,
+        by_date=by_date,
         reference=None if reference is None else _entry(out / SAMPLES_FILE, manifest.splits["train"]),
     )
     record.write(out / "model.json")

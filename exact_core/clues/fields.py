@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exact_core.clues.overlaps import OverlapTags
+from exact_core.data.season.outlines import beside_fields
 from exact_core.data.windows.dataset import VOID, WindowDataset
 
 __all__ = ["Fields"]
@@ -143,9 +144,7 @@ class Fields:
 
     def beside(self, index: int) -> NDArray[np.bool_]:
         """Pixels (H, W) of a window outside of all outlines that share a side with a field."""
-        fields = np.pad(self.of(index), 1, mode="edge") >= 0
-        near = fields[:-2, 1:-1] | fields[2:, 1:-1] | fields[1:-1, :-2] | fields[1:-1, 2:]
-        return np.asarray(near & ~fields[1:-1, 1:-1])
+        return beside_fields(np.pad(self.of(index), 1, mode="edge") >= 0)
 
     def _scene(self, index: int) -> str:
         return self._windows.records[index].scene

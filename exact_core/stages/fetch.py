@@ -299,15 +299,18 @@ def _from_catalogue(config: RunConfig, source: str, place: str) -> Arrived:
 
 def _days(asked: StacAddress, config: RunConfig) -> tuple[dt.date, dt.date]:
     """First and last day."""
-    if asked.start is not None and asked.end is not None:
-        return asked.start, asked.end
     season = config.data.season
+    if asked.start is not None and asked.end is not None:
+        return asked.start, min(asked.end, season.until or asked.end)
+    if season.start is not None and season.until is not None and season.days is None:
+        return season.start, season.until
     if season.start is None or season.days is None:
         raise ConfigError(
             "which days are to be fetched is not known: give the season (2021 or 2021-09-01/300), or start= and end= "
             "in the address"
         )
-    return season.start, season.start + dt.timedelta(days=season.days - 1)
+    end = season.start + dt.timedelta(days=season.days - 1)
+    return season.start, min(end, season.until or end)
 
 
 def _asked(asked: StacAddress, config: RunConfig, folder: Path) -> Fetch:

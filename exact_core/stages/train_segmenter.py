@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,10 +13,10 @@ from numpy.typing import NDArray
 from exact_core.artifacts.folders import fresh_folder
 from exact_core.artifacts.model_folders import checkpoints_for, save_model
 from exact_core.config import RunConfig
-from exact_core.data.windows.batches import BatchLoader, Targets
+from exact_core.data.windows.batches import BatchLoader, Targets, days_of
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.data.windows.mask_dataset import MaskSet
-from exact_core.mapping.calibration import Calibration, calibrate
+from exact_core.mapping.calibration import Calibration, DatedCalibration, calibrate
 from exact_core.mapping.pixel_series import sample_training_season
 from exact_core.mapping.predict import Predictor
 from exact_core.models.segmenter import AnySegmenter, build_segmenter
@@ -135,6 +136,11 @@ def _save(
     # Few windows at a time: this must not ask for more memory than the training did.
     teller = Predictor(model.eval(), windows, settings.reading, statistics, device, SAMPLING_BATCH)
     calibration = _calibration(config, windows, masks, teller)
+    parts = days_of(settings.season_shares, windows.manifest.season_days) if calibration.temperature is not None else ()
+    by_date = tuple(
+        DatedCalibration(days=days, calibration=_calibration(config, windows, masks, replace(teller, until=days)))
+        for days in parts
+    )
     save_model(
         out,
         model,
@@ -143,6 +149,7 @@ def _save(
         progress=progress,
         supervision=supervision,
         calibration=calibration,
+        by_date=by_date,
         # What later seasons are held against travels with the model, wherever its dataset is by then.
         reference=sample_training_season(windows, teller, config.transfer, seed=config.seed),
     )

@@ -147,7 +147,9 @@ def _epoch(
     started = time.perf_counter()
     # Dropout draws from here on what (seed, epoch) says, so that a resumed run needs no random state.
     torch.manual_seed(int(np.random.SeedSequence((seed, progress.epoch, processes.rank)).generate_state(1)[0]))
-    augmentation = Augmentation(flips=config.flips, keep_dates=config.keep_dates)
+    augmentation = Augmentation(
+        flips=config.flips, keep_dates=config.keep_dates, prefixes=config.prefixes, shortest=config.shortest_prefix
+    )
     batches = loader.epoch(progress.epoch, seed=seed, augmentation=augmentation, part=processes.part)
     tally = LossTally(device, processes, name=name, epoch=progress.epoch + 1)
     task.model.train()

@@ -13,6 +13,7 @@ import typer
 import yaml
 
 from exact_core import __version__
+from exact_core.config import Outside
 from exact_core.data.sources import SOURCES, check_mapped, check_there, default_recipe, known_sources
 from exact_core.environment import load_environment
 from exact_core.errors import ConfigError, ExactError, ServiceError
@@ -98,6 +99,10 @@ CroplandValue = Annotated[
     typer.Option(
         metavar="N", help="Value of the --cropland raster that is cropland. Repeatable. Default is all but 0."
     ),
+]
+OutsideFields = Annotated[
+    Outside,
+    typer.Option(help="Pixels outside all outlines: as mapped, background beside a field, or all background."),
 ]
 Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="Window dataset, as a folder or a URI in a store.")]
 
@@ -227,7 +232,11 @@ def map_area(
     part: Annotated[
         str, typer.Option(metavar="I/N", help="Map only part I of N. Join the parts with `exact join-map`.")
     ] = "",
+    until: Annotated[
+        str, typer.Option(metavar="YYYY-MM-DD", help="Use images up to this day only, for a map within the season.")
+    ] = "",
     outlines: Outlines = None,
+    outside: OutsideFields = "pixels",
     cropland: Cropland = None,
     cropland_value: CroplandValue = [],
     recipe: Recipe = "season",
@@ -241,10 +250,10 @@ def map_area(
     from exact_core.stages.map_season import map_season as run_stage
 
     check_mapped(source)
-    layers = Layers(outlines, cropland, tuple(cropland_value))
+    layers = Layers(outlines, outside, cropland, tuple(cropland_value))
     check_there(source)
     need(segmenter=segmenter)
-    config = config_of(recipe, None, changes)
+    config = config_of(recipe, None, [*changes, *([f"data.season.until={until}"] if until else [])])
     with (
         goes_on("finished rows are kept; the same command goes on after them"),
         tempfile.TemporaryDirectory(prefix="exact-model-") as scratch,
@@ -272,6 +281,7 @@ def join_map(
     ],
     out: Out,
     outlines: Outlines = None,
+    outside: OutsideFields = "pixels",
     cropland: Cropland = None,
     cropland_value: CroplandValue = [],
     tracking: Tracking = True,
@@ -282,7 +292,7 @@ def join_map(
     from exact_core.stages.lifecycle import open_stage
     from exact_core.tracking.runs import NoTracker
 
-    layers = Layers(outlines, cropland, tuple(cropland_value))
+    layers = Layers(outlines, outside, cropland, tuple(cropland_value))
     with open_stage("join_map", resolve("season"), tracking=tracking) as tracker, stage_files(NoTracker()) as files:
         run_stage(parts=[files.read(each) for each in parts], out=out, tracker=tracker, layers=layers)
     _show_map(out)

@@ -349,16 +349,23 @@ def clip_to_season(
     if not found:
         raise DataError(f"{source}: data.season.leave_out names all of its dates; leave fewer out")
     start = settings.start or _quarter(found[0].date)
-    days = settings.days or (found[-1].date - start).days + 1
-    kept = [acquisition for acquisition in found if 0 <= (acquisition.date - start).days < days]
+    last = settings.until or found[-1].date
+    days = settings.days or max(1, (last - start).days + 1)
+    seen = [acquisition for acquisition in found if acquisition.date <= last]
+    kept = [acquisition for acquisition in seen if 0 <= (acquisition.date - start).days < days]
     if len(kept) < MIN_DATES:
+        until, later = "", ""
+        if settings.until is not None:
+            until, later = f" until {settings.until} (data.season.until)", " or a later data.season.until"
         raise DataError(
-            f"{source}: {len(kept)} date in the season of {days} days from {start}, of {len(found)} from "
-            f"{found[0].date} to {found[-1].date}; a time series needs at least {MIN_DATES}: add acquisitions, or set "
-            f"data.season.start and data.season.days"
+            f"{source}: {len(kept)} date{'s' * (len(kept) != 1)} in the season of {days} days from {start}{until}, of "
+            f"{len(found)} from {found[0].date} to {found[-1].date}; a time series needs at least {MIN_DATES}: add "
+            f"acquisitions, or set data.season.start and data.season.days{later}"
         )
-    if len(kept) < len(found):
-        notes.append(f"{len(found) - len(kept)} of {len(found)} dates lie outside the season and were left out")
+    if len(seen) < len(found):
+        notes.append(f"images until {last} are used; {len(found) - len(seen)} later dates were left out")
+    if len(kept) < len(seen):
+        notes.append(f"{len(seen) - len(kept)} of {len(found)} dates lie outside the season and were left out")
     return start, days, kept
 
 

@@ -316,12 +316,16 @@ def _as_trained(season: _Season, start: dt.date, days: int, notes: list[str]) ->
 def _open(season: _Season, settings: SeasonConfig, config: DataConfig, notes: list[str]) -> SeasonImages:
     """The dates to read, their offsets settled, on their grid."""
     settled = settle_offsets(season.acquisitions, season.grid, settings, season.source, notes)
+    length = season.length
+    if settings.until is not None:
+        # What comes later is no gap: it is not there yet.
+        length = min(length, (settings.until - season.start).days + 1)
     chosen, shares = choose_dates(
         merge_days(settled, notes),
         season.grid,
         settings,
         start=season.asked,
-        length=season.length - (season.asked - season.start).days,
+        length=length - (season.asked - season.start).days,
         limit=config.max_dates,
         source=season.source,
         notes=notes,

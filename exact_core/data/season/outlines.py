@@ -26,7 +26,7 @@ from exact_core.data.season.rasters import Grid
 from exact_core.data.vectors import VectorLayer, areas_of, open_layer
 from exact_core.errors import DataError
 
-__all__ = ["VECTORS", "Outline", "field_numbers", "open_outlines", "outlines_on"]
+__all__ = ["VECTORS", "Outline", "beside_fields", "field_numbers", "open_outlines", "outlines_on"]
 
 VECTORS = (".geojson", ".gpkg", ".fgb", ".shp", ".parquet")
 LARGEST = int(np.iinfo(np.int32).max) - 1
@@ -119,6 +119,12 @@ def open_outlines(folder: Path, named: str | None) -> VectorLayer | None:
     if not layer.has_outlines:
         raise DataError(f"{layer.path}: a table without outlines; give a layer of field outlines, or none")
     return layer
+
+
+def beside_fields(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Pixels (H, W) in no field that share a side with one, of what is known with a rim around it (H + 2, W + 2)."""
+    near = inside[:-2, 1:-1] | inside[2:, 1:-1] | inside[1:-1, :-2] | inside[1:-1, 2:]
+    return np.asarray(near & ~inside[1:-1, 1:-1])
 
 
 def field_numbers(layer: VectorLayer, grid: Grid, notes: list[str]) -> NDArray[np.int32]:

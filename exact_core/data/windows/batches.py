@@ -6,9 +6,10 @@ Axes: B batch, T dates, C bands, H W pixels, P patches, K crop classes.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,18 @@ from exact_core.config import EncoderConfig
 from exact_core.data.windows.dataset import CLEAR_PATCH, Statistics, Window, WindowDataset
 from exact_core.data.windows.dates import MIN_DATES, stack_dates
 
-__all__ = ["Augmentation", "Batch", "BatchLoader", "Series", "Targets", "clear_patches", "make_series", "model_dates"]
+__all__ = [
+    "Augmentation",
+    "Batch",
+    "BatchLoader",
+    "Series",
+    "Targets",
+    "clear_patches",
+    "days_of",
+    "make_series",
+    "model_dates",
+    "seen_until",
+]
 
 Targets = Callable[[int], NDArray[np.uint8]]
 """Dense targets (H, W) of the window at a position of the dataset."""
@@ -67,10 +79,16 @@ class Batch:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What may change from epoch to epoch: one of the 8 orientations of a window, and dates left out at random."""
+    """What may change from epoch to epoch: one of the 8 orientations of a window, and dates left out at random.
+
+    prefixes: share of the windows that are seen from the season's start to a random day, none sooner than `shortest`,
+    a share of the season.
+    """
 
     flips: bool = False
     keep_dates: float = 1.0
+    prefixes: float = 0.0
+    shortest: float = 0.3
 
 
 @dataclass(frozen=True)
@@ -100,6 +118,7 @@ class BatchLoader:
         device: where batches end up.
         targets: dense targets (H, W) by position; None: no targets.
         statistics: normalisation constants; None: the dataset's own. A trained model brings those it was trained with.
+        until: days of the season that windows are seen for, by `seen_until`; None: all.
     """
 
     def __init__(
@@ -112,8 +131,10 @@ class BatchLoader:
         device: torch.device,
         targets: Targets | None = None,
         statistics: Statistics | None = None,
+        until: int | None = None,
     ) -> None:
         self.dataset, self.indices, self.batch, self.encoder = dataset, indices, batch, encoder
+        self._until = until
         self.device, self.targets = device, targets
         self._stream: torch.cuda.Stream | None = None
         if device.type == "cuda":
@@ -168,10 +189,15 @@ class BatchLoader:
         for position, index in enumerate(chunk):
             # Drawn for the whole batch: every process takes the same numbers from the one random stream.
             kept = _kept_dates(self.dataset.records[int(index)].dates, augmentation.keep_dates, rng)
+            until = _prefix(self._calendar[1], augmentation, rng)
             turn = int(rng.integers(8)) if augmentation.flips else 0
             if position not in own:
                 continue
-            windows.append(_orient_window(_take_dates(self.dataset.window(int(index)), kept), turn))
+            window = _take_dates(self.dataset.window(int(index)), kept)
+            for end in (until, self._until):
+                if end is not None:
+                    window = _take_dates(window, np.arange(seen_until(window.days, end)))
+            windows.append(_orient_window(window, turn))
             if self.targets is not None:
                 targets.append(_orient(self.targets(int(index)), turn))
         valid = stack_dates([np.ones(len(window.days), np.bool_) for window in windows], False)
@@ -337,6 +363,23 @@ def _kept_dates(dates: int, keep: float, rng: np.random.Generator) -> NDArray[np
         return None
     count = max(MIN_DATES, round(dates * rng.uniform(keep, 1)))
     return np.sort(rng.choice(dates, count, replace=False))
+
+
+def _prefix(length: int, augmentation: Augmentation, rng: np.random.Generator) -> int | None:
+    """Days of a season of `length` days that a window is seen for; None: all of it, and nothing is drawn if off."""
+    if augmentation.prefixes <= 0 or rng.random() >= augmentation.prefixes:
+        return None
+    return round(length * rng.uniform(augmentation.shortest, 1))
+
+
+def days_of(shares: Sequence[float], length: int) -> tuple[int, ...]:
+    """Parts of a season of `length` days in days, ascending, each once."""
+    return tuple(sorted({max(1, round(share * length)) for share in shares}))
+
+
+def seen_until(days: NDArray[np.integer[Any]], until: int) -> int:
+    """How many of ascending days (T,) are among the first `until` days of the season, but MIN_DATES at least."""
+    return min(len(days), max(MIN_DATES, int(np.searchsorted(days, until))))
 
 
 def _take_dates(window: Window, chosen: NDArray[np.int64] | None) -> Window:
