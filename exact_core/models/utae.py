@@ -163,7 +163,7 @@ def seen_pixels(series: Series) -> Tensor:
     rows, cols = (1, 1) if patches == 1 else (height // patch, width // patch)
     if rows * cols != patches:
         raise DataError(
-            f"seen has {patches} patches, which do not tile a window of {height} x {width} pixels; expected a square "
+            f"seen has {patches} patches, which do not tile a window of {height} x {width} pixels, expected a square "
             f"number of square patches"
         )
     grid = series.seen.transpose(1, 2).reshape(batch, dates, rows, cols).to(series.pixels.dtype)

@@ -99,7 +99,7 @@ class Checkpoints:
             best = None if progress.best_epoch is None else self._load(BEST)
         except (CorruptError, KeyError, TypeError, ValueError) as error:
             raise CorruptError(
-                f"{self.folder}: this checkpoint is damaged: {error}; delete the folder to train from the start"
+                f"{self.folder}: this checkpoint is damaged: {error}. Delete the folder to train from the start"
             ) from error
         model.load_state_dict(_under("model.", tensors))
         state = optimizer.state_dict()
@@ -138,7 +138,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     try:
         model.load_state_dict(_load(path))
     except RuntimeError as error:
-        raise CorruptError(f"{path}: these weights belong to another model: {error}; train again") from error
+        raise CorruptError(f"{path}: these weights belong to another model: {error}. Train again") from error
 
 
 def _publish(tensors: dict[str, Tensor], path: Path) -> dict[str, str]:
@@ -158,7 +158,7 @@ def _load(path: Path) -> dict[str, Tensor]:
     try:
         tensors: dict[str, Tensor] = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise CorruptError(f"{path}: not a readable weights file: {error}; delete it and train again") from error
+        raise CorruptError(f"{path}: not a readable weights file: {error}. Delete it and train again") from error
     return tensors
 
 

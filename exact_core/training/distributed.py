@@ -137,7 +137,7 @@ class Processes:
             if isinstance(layer, _BatchNorm):
                 raise TrainingError(
                     f"{type(model).__name__}.{name} is a {type(layer).__name__}: its statistics would be those of a "
-                    f"process's share of the batch; train this model with one process"
+                    f"process's share of the batch. Train this model with one process"
                 )
         device = next(model.parameters()).device
         with warnings.catch_warnings():
@@ -201,8 +201,8 @@ def _own_gpu(device: torch.device) -> torch.device:
     local, gpus = rank_variable("LOCAL_RANK", 0), torch.cuda.device_count()
     if device.index is not None:
         raise ConfigError(
-            f"device = '{device}' is one GPU for {rank_variable('WORLD_SIZE', 1)} processes; use device=cuda"
+            f"device = '{device}' is one GPU for {rank_variable('WORLD_SIZE', 1)} processes. Use device=cuda"
         )
     if local >= gpus:
-        raise ConfigError(f"process {local} on this machine has no GPU: there are {gpus}; start {gpus} processes")
+        raise ConfigError(f"process {local} on this machine has no GPU: there are {gpus}. Start {gpus} processes")
     return torch.device("cuda", local)

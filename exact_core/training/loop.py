@@ -90,7 +90,7 @@ def fit(
         TrainingError: the loss is not finite, there is nothing to train on, or processes find different checkpoints.
     """
     if not len(loader.indices):
-        raise TrainingError(f"{name}: there is no window to train on; check the splits and tags of the dataset")
+        raise TrainingError(f"{name}: there is no window to train on. Check the splits and tags of the dataset")
     model, processes = task.model, task.processes
     if config.compile:
         compile_blocks(model)
@@ -248,7 +248,7 @@ def choose_device(wanted: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(wanted)
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device = 'cuda': no CUDA device is visible here; use device=auto or device=cpu")
+        raise ConfigError("device = 'cuda': no CUDA device is visible here. Use device=auto or device=cpu")
     return device
 
 

@@ -61,7 +61,7 @@ class LossTally:
         update, loss = torch.stack([began, value]).tolist()
         if update != float("inf"):
             raise TrainingError(
-                f"{self.name}: the loss is {loss} at update {int(update)} (epoch {self.epoch}); lower "
+                f"{self.name}: the loss is {loss} at update {int(update)} (epoch {self.epoch}). Lower "
                 f"training.learning_rate or set training.clip_norm=1. The last good checkpoint is kept"
             )
 

@@ -22,5 +22,5 @@ def rank_variable(variable: str, default: int) -> int:
     """
     text = os.environ.get(variable, str(default))
     if not text.isdecimal():
-        raise ConfigError(f"{variable} = {text!r} is no number; leave it to torchrun, or unset it")
+        raise ConfigError(f"{variable} = {text!r} is no number. Leave it to torchrun, or unset it")
     return int(text)

@@ -119,7 +119,7 @@ def sample(
             f"expected standard error of overall accuracy: {100 * error:.2f} %; half takes about {half:,} places"
         )
     typer.echo(
-        f"{total} places in {', '.join(map(str, files))}; fill in `reference`, then: exact areas {folder} --design "
+        f"{total} places in {', '.join(map(str, files))}. Fill in `reference`, then: exact areas {folder} --design "
         f"stratified --reference {out}"
     )
 

@@ -112,4 +112,4 @@ def need(**places: str) -> None:
         if place and "://" not in place and "@" not in place and not Path(place).exists()
     ]
     if missing:
-        raise ConfigError(f"not there: {', '.join(missing)}; name what an earlier command wrote")
+        raise ConfigError(f"not there: {', '.join(missing)}. Name what an earlier command wrote")

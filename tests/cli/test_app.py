@@ -53,7 +53,7 @@ def test_help_is_grouped_and_short_options_answer():
 def test_what_is_missing_is_named_at_once(tmp_path):
     done = exact("evaluate", "d", "s", "e", "--classifier", "c", cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr == "exact: not there: DATASET d, SEGMENTER s, CLASSIFIER c; name what an earlier command wrote\n"
+    assert done.stderr == "exact: not there: DATASET d, SEGMENTER s, CLASSIFIER c. Name what an earlier command wrote\n"
 
 
 def test_a_path_of_a_setting_is_one_of_the_current_folder(tmp_path):
@@ -93,7 +93,7 @@ def test_a_mistyped_source_is_refused_before_anything_starts(tmp_path):
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert done.returncode == 1
-    assert done.stderr.endswith("; did you mean season:flanders?\n")
+    assert done.stderr.endswith(". Did you mean season:flanders?\n")
     assert done.stdout == "set()\n"
     assert [path.name for path in tmp_path.iterdir()] == ["flanders"]
 

@@ -214,7 +214,7 @@ def test_alone_it_is_as_if_there_were_no_processes(dataset):
 
 
 def test_batch_normalisation_is_refused():
-    with pytest.raises(TrainingError, match=r"Sequential\.1 is a BatchNorm2d.*train this model with one process"):
+    with pytest.raises(TrainingError, match=r"Sequential\.1 is a BatchNorm2d.*Train this model with one process"):
         Processes(0, 2).parallel(nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1)))
 
 

@@ -4,10 +4,10 @@
                          1200,grain maize,maize,#e0a030
                          1210,fodder maize,maize,
 
-A code is what stands in a label raster (a whole number) or in the attribute of parcels (a whole number or text), of any
-length: codes that are text, or do not fit in 32 bits, are counted by their place in the map. Codes
-of one name are one class; with `data.season.level: group`, codes of one group are, and a code without a group keeps its
-name.
+A code is the value in a label raster (a whole number) or in the attribute of parcels (a whole number or text), of any
+length. Codes that are text, or do not fit in 32 bits, are numbered by their position in the map. Codes with the same
+name are one class. With `data.season.level: group`, codes of one group are one class, and a code without a group keeps
+its name.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ Code = int | str
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 _WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
 LEGENDS = Path(__file__).parent / "legends"
-"""Legends that are shipped. hcat: codes of HCAT 3 (EuroCrops; Schneider et al. 2023, doi 10.1038/s41597-023-02517-0),
-checked against github.com/maja601/EuroCrops at b4331ad; their choice, names and groups are this package's own."""
+"""Built-in legends. hcat: codes of HCAT 3 (EuroCrops; Schneider et al. 2023, doi 10.1038/s41597-023-02517-0), checked
+against github.com/maja601/EuroCrops at b4331ad; their choice, names and groups are this package's own."""
 LARGEST = -int(np.iinfo(np.int32).min)
 
 
@@ -45,7 +45,7 @@ class ClassMap:
     """Names of codes.
 
     names: code -> class, the codes whole numbers or all text. colours: class -> #rrggbb, of those that have one. where:
-    what messages call it. nested: a code that is not named counts as the nearest above it, whose last digits are 0.
+    its name in messages. nested: a code without a name counts as the nearest above it, whose last digits are 0.
     """
 
     names: Mapping[Code, str]
@@ -60,7 +60,7 @@ class ClassMap:
 
     @cached_property
     def by_place(self) -> bool:
-        """Whether codes stand for their place in the map, as text and numbers beyond 32 bits do."""
+        """Whether codes are numbered by their position in the map, as text and numbers beyond 32 bits are."""
         return self.text is not None or any(abs(int(code)) >= LARGEST for code in self.names)
 
     @cached_property
@@ -68,19 +68,19 @@ class ClassMap:
         return {code: place for place, code in enumerate(self.names, 1)}
 
     def number(self, value: Any, *, where: str, void: Sequence[Code] = ()) -> int:
-        """The whole number that stands for a parcel's code: itself, or its place in the map, from 1.
+        """The whole number of a parcel's code: itself, or its position in the map, from 1.
 
         Args:
             value: as the attribute has it.
             where: named in messages.
-            void: codes whose truth is unknown; of a map by places they get numbers below 0.
+            void: codes whose truth is unknown; in a map by positions they get numbers below 0.
 
         Raises:
-            DataError: neither a whole number nor a code of a map by places.
+            DataError: neither a whole number nor a code of a map by positions.
         """
         if is_missing(value):
             raise DataError(
-                f"{where} is empty; give the parcel a code, or say by data.season.missing_code what such parcels are"
+                f"{where} is empty. Give the parcel a code, or say by data.season.missing_code what such parcels are"
             )
         code: Code = str(value).strip() if self.text is not None else self._whole(value, where)
         if not self.by_place or code == 0:
@@ -95,7 +95,7 @@ class ClassMap:
         known = [str(each) for each in self.names]
         raise DataError(
             f"{where} is {code!r}, which is in neither {self.where} nor data.season.void_codes"
-            f"{misread(str(code), known) or meant(str(code), known)}; name it there"
+            f"{misread(str(code), known) or meant(str(code), known)}. Name it there"
         )
 
     def _whole(self, value: Any, where: str) -> int:
@@ -107,8 +107,8 @@ class ClassMap:
         fits = whole == value and (self.by_place or abs(whole) < LARGEST - 2)
         if not fits:
             raise DataError(
-                f"{where} is {value}; expected a whole number, as {self.where} has them (up to {LARGEST - 3:,} unless "
-                f"one of those is larger); name text codes there, or give such parcels a code of their own"
+                f"{where} is {value}, expected a whole number, as {self.where} has them (up to {LARGEST - 3:,} unless "
+                f"one of those is larger). Name text codes there, or give such parcels a code of their own"
             )
         return whole
 
@@ -125,7 +125,7 @@ class ClassMap:
         return {int(code): name for code, name in self.names.items()}, [int(code) for code in codes]
 
     def _alike(self, codes: Sequence[Code]) -> list[Code]:
-        """Codes of the settings as those of the map are; '' is none, but what `missing_code` speaks of."""
+        """Codes of the settings in the form of the map's; '' is no code, and `missing_code` covers it."""
         codes = [code for code in codes if str(code).strip()]
         if self.text is not None:
             return [str(code) for code in codes]
@@ -155,12 +155,12 @@ def misread(text: str, known: Iterable[str]) -> str:
         except UnicodeError:
             continue
         if true != text and true in known:
-            return f", but {true!r} is: the file is in UTF-8 and says otherwise; write UTF-8 into the .cpg beside it"
+            return f", but {true!r} is: the file is in UTF-8 and says otherwise. Write UTF-8 into the .cpg beside it"
     return ""
 
 
 def meant(text: str, known: Iterable[str]) -> str:
-    """' (did you mean …?)' if something alike is known, whatever the case of its letters."""
+    """' (did you mean …?)' if a similar name is known, ignoring case."""
     names = {name.lower(): name for name in known}
     near = difflib.get_close_matches(text.lower(), names, n=1)
     return f" (did you mean {names[near[0]]!r}?)" if near else ""
@@ -181,15 +181,15 @@ def read_class_map(folder: Path, settings: SeasonConfig) -> ClassMap:
     for where, row in rows:
         code, name = row["code"], row["name"]
         if not code:
-            raise DataError(f"{where}: no code; expected for example 1200,maize")
+            raise DataError(f"{where}: no code, expected for example 1200,maize")
         if not name:
-            raise DataError(f"{where}: code {code} has no name; expected for example 1200,maize")
+            raise DataError(f"{where}: code {code} has no name, expected for example 1200,maize")
         if code in names:
-            raise DataError(f"{where}: code {code} stands here a second time; name each code once")
+            raise DataError(f"{where}: code {code} stands here a second time. Name each code once")
         names[code] = (row.get("group") or name) if settings.level == "group" else name
         colour = row.get("colour") or row.get("color") or ""
         if colour and not _COLOUR.fullmatch(colour):
-            raise DataError(f"{where}: colour {colour!r}; expected #rrggbb, for example #e0a030")
+            raise DataError(f"{where}: colour {colour!r}, expected #rrggbb, for example #e0a030")
         # Of a class of several codes, the first colour counts.
         if colour:
             colours.setdefault(names[code], colour.lower())
@@ -204,14 +204,14 @@ def _alike(names: Mapping[Any, str]) -> dict[Code, str]:
 
 
 def _rows(path: Path) -> list[tuple[str, dict[str, str]]]:
-    """Lines of a legend, each with its place."""
+    """Lines of a legend, each with its position for messages."""
     if not path.is_file():
-        raise DataError(f"{path}: missing; write code,name lines there, or name the classes by data.season.classes")
+        raise DataError(f"{path}: missing. Write code,name lines there, or name the classes by data.season.classes")
     text = read_table_text(path)
     try:
         rows = csv.DictReader(io.StringIO(text, newline=""))
         if not {"code", "name"} <= set(rows.fieldnames or ()):
-            raise DataError(f"{path}, line 1: columns {rows.fieldnames}; expected the header code,name")
+            raise DataError(f"{path}, line 1: columns {rows.fieldnames}, expected the header code,name")
         return [
             (
                 f"{path}, line {rows.line_num}",
@@ -220,4 +220,4 @@ def _rows(path: Path) -> list[tuple[str, dict[str, str]]]:
             for row in rows
         ]
     except csv.Error as error:
-        raise DataError(f"{path}: not a readable table: {error}; write code,name lines there") from error
+        raise DataError(f"{path}: not a readable table: {error}. Write code,name lines there") from error
