@@ -89,6 +89,16 @@ Outlines = Annotated[
         help="Vector file of field outlines. Give each field one crop, and list mixed and uncertain fields.",
     ),
 ]
+Cropland = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Raster or vector mask of cropland. Land outside of it is not mapped."),
+]
+CroplandValue = Annotated[
+    list[int],
+    typer.Option(
+        metavar="N", help="Value of the --cropland raster that is cropland. Repeatable. Default is all but 0."
+    ),
+]
 Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="Window dataset, as a folder or a URI in a store.")]
 
 
@@ -218,16 +228,20 @@ def map_area(
         str, typer.Option(metavar="I/N", help="Map only part I of N. Join the parts with `exact join-map`.")
     ] = "",
     outlines: Outlines = None,
+    cropland: Cropland = None,
+    cropland_value: CroplandValue = [],
     recipe: Recipe = "season",
     changes: Set = [],
     tracking: Tracking = True,
 ) -> None:
     """Map a whole area, and write GeoTIFFs (COG) of class and confidence, a STAC item and areas."""
     from exact_core.artifacts.stage_files import stage_files
+    from exact_core.stages.join_map import Layers
     from exact_core.stages.lifecycle import open_stage
     from exact_core.stages.map_season import map_season as run_stage
 
     check_mapped(source)
+    layers = Layers(outlines, cropland, tuple(cropland_value))
     check_there(source)
     need(segmenter=segmenter)
     config = config_of(recipe, None, changes)
@@ -246,7 +260,7 @@ def map_area(
             out=out,
             tracker=tracker,
             part=part,
-            outlines=outlines,
+            layers=layers,
         )
     if not part:
         _show_map(out)
@@ -258,16 +272,19 @@ def join_map(
     ],
     out: Out,
     outlines: Outlines = None,
+    cropland: Cropland = None,
+    cropland_value: CroplandValue = [],
     tracking: Tracking = True,
 ) -> None:
     """Join the parts of a map."""
     from exact_core.artifacts.stage_files import stage_files
-    from exact_core.stages.join_map import join_map as run_stage
+    from exact_core.stages.join_map import Layers, join_map as run_stage
     from exact_core.stages.lifecycle import open_stage
     from exact_core.tracking.runs import NoTracker
 
+    layers = Layers(outlines, cropland, tuple(cropland_value))
     with open_stage("join_map", resolve("season"), tracking=tracking) as tracker, stage_files(NoTracker()) as files:
-        run_stage(parts=[files.read(each) for each in parts], out=out, tracker=tracker, outlines=outlines)
+        run_stage(parts=[files.read(each) for each in parts], out=out, tracker=tracker, layers=layers)
     _show_map(out)
 
 

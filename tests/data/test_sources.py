@@ -168,7 +168,7 @@ def test_the_nearest_right_form_is_named(tmp_path, monkeypatch):
     ):
         with pytest.raises(ConfigError, match="unknown source") as caught:
             check_there(text)
-        assert str(caught.value).endswith(f"; {meant}")
+        assert str(caught.value).endswith(f". {meant}")
     check_there("season:flanders")
     check_there("synthetic")
     with pytest.raises(ConfigError, match=r"'season:flandres': no such folder. Did you mean season:flanders\? \("):

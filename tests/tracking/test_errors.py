@@ -111,7 +111,7 @@ def test_a_deleted_experiment_and_the_schema_of_another_mlflow():
     """In one test: a new database takes MLflow long."""
     client, experiment = open_client()
     client.delete_experiment(experiment)
-    with pytest.raises(ServiceError, match=rf"experiment 'exact' is deleted; .*restore -x {experiment}`") as error:
+    with pytest.raises(ServiceError, match=rf"experiment 'exact' is deleted. .*restore -x {experiment}`") as error:
         open_client()
     assert "\n" not in str(error.value)
     with explained("record"), pytest.raises(MlflowException) as kept:

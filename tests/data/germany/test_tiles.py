@@ -295,7 +295,7 @@ def set_(name: str, value: object) -> object:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda _, a: {k: v for k, v in a.items() if k != "x20"}, "no x20/data with x20/shape; it has dates/doy"),
+        (lambda _, a: {k: v for k, v in a.items() if k != "x20"}, "no x20/data with x20/shape. It has dates/doy"),
         (set_("x20", lambda v: v[:, :9]), "x20 has shape (6, 9, 12, 6), expected (6, 12, 12, 6)"),
         (set_("x60", lambda v: v[:-1]), "x60 has shape (5, 4, 4, 3), expected (6, 4, 4, 3)"),
         (set_("x10", lambda v: v[..., 0]), "x10/data has 27648 bytes, x10/shape says (6, 24, 24)"),
