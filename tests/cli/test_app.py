@@ -117,7 +117,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130
-    assert said.endswith("stopped: what is trained is kept in w; the same command goes on after the last epoch\n")
+    assert said.endswith("stopped: finished epochs are kept in w. To continue, repeat the command\n")
     assert (tmp_path / "w/.state/run.json").is_file()
     client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("exact").experiment_id])
@@ -131,7 +131,7 @@ def test_doctor_says_what_is_missing(tmp_path):
     assert said.returncode == 0, said.stdout
     assert f"ok       current folder: {tmp_path} can be written" in said.stdout
     assert "ok       cache: " in said.stdout
-    assert said.stdout.splitlines()[-1].startswith("nothing fails; missing, which some runs need: object store")
+    assert said.stdout.splitlines()[-1].startswith("nothing fails. Not set, though some runs need it: object store")
 
 
 def test_the_old_address_of_the_command_line_still_answers():

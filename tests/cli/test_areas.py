@@ -189,7 +189,7 @@ def test_nothing_is_written_over_what_is_there(exact, folder, tmp_path):
     [
         (["areas", "nothing"], "nothing: no map here"),
         (["areas", "MAP", "--out", "a.txt"], "ends in .json or .csv"),
-        (["areas", "MAP", "--reference", "a.csv"], "say how the places were chosen"),
+        (["areas", "MAP", "--reference", "a.csv"], "state how the points were drawn"),
         (["areas", "MAP", "--design", "simple"], "of which places?"),
         (["areas", "MAP", "--reference", "a.csv", "--design", "purposive"], "only from places that chance chose"),
         (["areas", "MAP", "--reference", "none.csv", "--design", "simple"], "none.csv: cannot be read"),

@@ -57,7 +57,7 @@ def preview_season(
 
     Args:
         images: all dates of the season.
-        source: what it is called.
+        source: its name.
         limit: dates that ingest would keep.
         seed: draws the cut-outs.
         reference: statistics of training to compare with; None: no comparison.

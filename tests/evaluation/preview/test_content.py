@@ -226,9 +226,9 @@ def test_the_summary_names_place_dates_and_tags(tmp_path: Path) -> None:
     said = summary(preview_of(tmp_path))
     for words in (
         "4 of 4 × 4 pixels (2 train, 2 test), 2 scenes",
-        "2021-03-01 to 2021-06-08 (100 days); 3 dates a scene, 2 to 3 of them at least 30 % clear",
+        "2021-03-01 to 2021-06-08 (100 days), 3 dates a scene, 2 to 3 of them at least 30 % clear",
         "3.0000° E",
-        "1.5 a window; 2 crops, 2 to 4 windows a crop",
+        "1.5 per window, 2 crops, 2 to 4 windows per crop",
     ):
         assert words in said
 
