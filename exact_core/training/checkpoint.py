@@ -1,14 +1,14 @@
 """Checkpoints and models on disk: safetensors and JSON, no pickle; the file that names the rest is written last.
 
-A state folder belongs to one training (its name holds a digest of configuration and data), so whatever complete
-checkpoint it holds may be continued:
+A state folder belongs to one training, because its name contains a digest of configuration and data. So training can
+continue from any complete checkpoint in it:
 
-    state.json               names the files below with their SHA-256; progress, best figure, history; its own checksum
+    state.json               names the files below with their SHA-256; progress, best metric, history; its own checksum
     NNNN.safetensors         model and optimiser after epoch NNNN
     best-NNNN.safetensors    model of the best epoch so far
 
-There is no random state to keep: every epoch draws from (seed, epoch). So a training may be continued by another number
-of processes than began it; all of them read the folder, the first alone writes.
+There is no random state to save, because every epoch draws from (seed, epoch). So another number of processes can
+continue a training. All of them read the folder, and only the first writes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = ["Checkpoints", "Progress", "load_weights", "save_weights"]
 
 @dataclass
 class Progress:
-    """How far a training has come: epochs finished, updates made, best figure and its epoch (from 1), rows.
+    """Progress of a training: epochs finished, updates made, best metric and its epoch (from 1), rows.
 
     cost: windows a second and peak memory of this process's own epochs, once they are over.
     """
@@ -61,7 +61,7 @@ class Checkpoints:
     ) -> None:
         """Record the end of an epoch; `best` also keeps the model as the one to deliver.
 
-        Of several processes all keep it in memory, and one is told to write.
+        Of several processes all keep it in memory, and one writes.
         """
         if best:
             self._best = {name: value.detach().clone() for name, value in model.state_dict().items()}
@@ -70,7 +70,7 @@ class Checkpoints:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ServiceError(f"{self.folder}: no checkpoint can be kept there: {error.strerror}") from error
+            raise ServiceError(f"{self.folder}: cannot write a checkpoint: {error.strerror}") from error
         if best:
             name = f"best-{progress.epoch:04d}.safetensors"
             self._files[BEST] = _publish(model.state_dict(), self.folder / name)

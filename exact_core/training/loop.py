@@ -29,10 +29,10 @@ log = logging.getLogger(__name__)
 
 
 class Task(Protocol):
-    """What is learned: a model, a loss with named parts, and a figure to validate by."""
+    """The task of a training: a model, a loss with named parts, and a metric for validation."""
 
     figure: str
-    """Name of the validation figure that chooses the best epoch; higher is better."""
+    """Name of the validation metric that chooses the best epoch; higher is better."""
 
     @property
     def model(self) -> nn.Module:
@@ -55,7 +55,7 @@ class Task(Protocol):
         """Whether the model of an epoch that began at this share of the updates may be the one to deliver."""
 
     def validate(self) -> dict[str, float]:
-        """Figures on the validation split; empty when there is none."""
+        """Metrics on the validation split; empty when there is none."""
 
 
 WITHIN = 60.0
@@ -63,10 +63,10 @@ WITHIN = 60.0
 
 
 class MetricLog(Protocol):
-    """Where per-epoch figures go."""
+    """Receiver of the metrics of each epoch."""
 
     def log_metrics(self, metrics: dict[str, float], *, step: int) -> None:
-        """Record figures of an epoch."""
+        """Record the metrics of an epoch."""
 
 
 def fit(

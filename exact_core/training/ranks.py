@@ -1,4 +1,4 @@
-"""What torchrun tells a process of its place among others; without torch, which not every stage's image has."""
+"""The rank that torchrun assigns to a process; without torch, which some images do not have."""
 
 from __future__ import annotations
 
