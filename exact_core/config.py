@@ -82,9 +82,9 @@ class PastisConfig(Settings):
     def _disjoint(self) -> PastisConfig:
         folds = [*self.train_folds, *self.validation_folds, *self.test_folds]
         if len(set(folds)) != len(folds):
-            raise ValueError(f"a fold serves two splits: {sorted(folds)}; name each fold once")
+            raise ValueError(f"a fold serves two splits: {sorted(folds)}. Name each fold once")
         if not self.train_folds:
-            raise ValueError("train_folds is empty; name at least one fold")
+            raise ValueError("train_folds is empty. Name at least one fold")
         return self
 
 
@@ -607,9 +607,9 @@ class SegmenterConfig(Settings):
 
     @property
     def reading(self) -> EncoderConfig:
-        """How the model wants its batches: days and masks.
+        """The dates and masks that the model needs in its batches.
 
-        U-TAE counts days since the season's start and never attends to padding, whatever TSViT would do.
+        U-TAE counts days since the season's start and never attends to padding, unlike TSViT with published settings.
         """
         if self.model == "tsvit":
             return self.encoder
@@ -821,7 +821,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     try:
         data = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such configuration file; write one with `exact config RECIPE`") from None
+        raise ConfigError(f"{path}: no such configuration file. Write one with `exact config RECIPE`") from None
     except OSError as error:
         raise ConfigError(f"{path}: not a readable configuration file: {error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -255,7 +255,7 @@ def map_area(
     need(segmenter=segmenter)
     config = config_of(recipe, None, [*changes, *([f"data.season.until={until}"] if until else [])])
     with (
-        goes_on("finished rows are kept; the same command goes on after them"),
+        goes_on("finished rows are kept. To continue, repeat the command"),
         tempfile.TemporaryDirectory(prefix="exact-model-") as scratch,
         open_stage("map_season", config, tracking=tracking) as tracker,
         stage_files(tracker) as files,
@@ -348,8 +348,8 @@ def run(
         workdir = default_workdir(arguments, supervision.value)
         typer.echo(f"results: {workdir}")
     with goes_on(
-        f"what is trained is kept in {workdir}; the same command{'' if given else f' (or with --workdir {workdir})'} "
-        f"goes on after the last epoch"
+        f"finished epochs are kept in {workdir}. To continue, repeat the command"
+        f"{'' if given else f' with --workdir {workdir}'}"
     ):
         report = run_here(workdir, **arguments, supervision=supervision.value, in_containers=containers, force=force)
     typer.echo(f"report: {report}")
@@ -398,7 +398,9 @@ def champion(
         return
     lines = champions.history(name).splitlines()
     current = [line for line in lines if re.match(r"version \d+ \([^)]*champion", line)]
-    typer.echo("\n".join(lines if history else current or [f"{name} has no champion; its versions: --history"]))
+    typer.echo(
+        "\n".join(lines if history else current or [f"{name} has no champion. List its versions with --history"])
+    )
 
 
 def doctor(
@@ -413,13 +415,13 @@ def doctor(
     found = checks()
     if unknown := set(require) - {check.name for check in found}:
         known = ", ".join(check.name for check in found)
-        raise ConfigError(f"--require {', '.join(sorted(unknown))}: no such check; there are {known}")
+        raise ConfigError(f"--require {', '.join(sorted(unknown))}: no such check. The checks are {known}")
     for check in found:
         typer.echo(f"{check.state:8} {check.name}: {check.detail}")
     failed, unset = ([check.name for check in found if check.state == state] for state in ("failed", "not set"))
     typer.echo(
-        (f"failed, and to be put right: {', '.join(failed)}" if failed else "nothing fails")
-        + (f"; missing, which some runs need: {', '.join(unset)}" if unset else "; nothing is missing")
+        (f"failed: {', '.join(failed)}" if failed else "nothing fails")
+        + (f". Not set, though some runs need it: {', '.join(unset)}" if unset else ". Nothing is missing")
     )
     if any(check.state == "failed" or (check.state == "not set" and check.name in require) for check in found):
         raise typer.Exit(1)
