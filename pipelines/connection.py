@@ -10,7 +10,6 @@ KFP_UI          address of the UI, for links; not needed where KFP_HOST is the U
 from __future__ import annotations
 
 import logging
-import os
 import re
 import time
 import warnings
@@ -21,6 +20,7 @@ import kfp
 import kfp_server_api as api
 from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError
 
+from exact_core.environment import authorities_file, variable
 from exact_core.errors import ConfigError, ServiceError
 from exact_core.json_values import read_json
 
@@ -32,6 +32,7 @@ TIMEOUT = (10, 60)
 """Seconds to connect and to answer: the SDK itself would wait without end."""
 PAGE = 100
 ATTEMPTS = 6
+UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
 FIRST_DELAY = 0.5
 """Seconds before the second attempt; each wait doubles, up to half a minute."""
 
@@ -62,14 +63,14 @@ class Connection:
             ConfigError: no host, or no namespace where one is needed.
             ServiceError: nobody answers, or it is no KFP API, or it wants (another) token.
         """
-        self.host = (host or os.environ.get("KFP_HOST") or "").rstrip("/")
+        self.host = (host or variable("KFP_HOST")).rstrip("/")
         if not self.host.startswith(("http://", "https://")):
             raise ConfigError(
                 f"host = {self.host!r}: expected the address of the KFP API in --host or KFP_HOST; with `kubectl -n "
                 f"kubeflow port-forward svc/ml-pipeline 8888` it is http://127.0.0.1:8888"
             )
-        self.namespace = namespace or os.environ.get("KFP_NAMESPACE") or None
-        token, certificate = os.environ.get("KFP_TOKEN") or None, os.environ.get("KFP_CA_CERT") or None
+        self.namespace = namespace or variable("KFP_NAMESPACE") or None
+        token, certificate = variable("KFP_TOKEN") or None, authorities_file("KFP_CA_CERT") or None
         # urllib3 tells of each of its own attempts; the last error is told here.
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
         health = self._health(token, certificate)
@@ -92,7 +93,7 @@ class Connection:
 
     def link(self, run_id: str) -> str:
         """A run's page, or how to come to it: the API's own service has no pages."""
-        ui = os.environ.get("KFP_UI", "").rstrip("/") or (self.host if self.through_ui else "")
+        ui = variable("KFP_UI").rstrip("/") or (self.host if self.through_ui else "")
         if ui:
             return f"{ui}/#/runs/details/{run_id}"
         return (
@@ -167,6 +168,11 @@ class Connection:
             try:
                 return attempt()
             except (api.ApiException, HTTPError) as error:
+                if UNTRUSTED in str(error):
+                    raise ServiceError(
+                        f"{self.host}: its certificate is not trusted here; set KFP_CA_CERT to the file of its "
+                        f"authority"
+                    ) from error
                 if not _passing(error):
                     raise self._explained(what, error) from error
                 if number == attempts:

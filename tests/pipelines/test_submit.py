@@ -5,10 +5,12 @@ import os
 import re
 import shlex
 import signal
+import ssl
 import threading
 import time
 import urllib.error
 import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from exact_kubeflow.pipelines import follow as following
@@ -17,6 +19,7 @@ from exact_kubeflow.pipelines.compile import PIPELINES
 from exact_kubeflow.pipelines.package import load_package
 
 from exact_core.errors import ConfigError, ServiceError
+from tests.certificates import self_signed
 from tests.pipelines.compiled import ROOT
 from tests.pipelines.conftest import exact
 
@@ -198,6 +201,38 @@ def test_no_address(server, monkeypatch, host):
 def test_something_else_at_the_address(server):
     with pytest.raises(ServiceError, match=r"no KFP API \(404\).*ends before /apis"):
         Cluster(f"{server.host}/pipeline")
+
+
+def test_a_private_authority(server, monkeypatch, tmp_path):
+    key, certificate = self_signed(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:
+        other.socket = context.wrap_socket(other.socket, server_side=True)
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        host = f"https://127.0.0.1:{other.server_port}"
+        with pytest.raises(ServiceError, match=rf"^{host}: its certificate is not trusted here; set KFP_CA_CERT"):
+            Cluster(host)
+        monkeypatch.setenv("KFP_CA_CERT", str(certificate))
+        with pytest.raises(ServiceError, match="501"):
+            Cluster(host)
+        other.shutdown()
+
+
+@pytest.mark.parametrize(("content", "words"), [(None, "cannot be read: No such file"), ("hello", "no certificates")])
+def test_a_file_of_an_authority_that_is_none(server, monkeypatch, tmp_path, content, words):
+    if content is not None:
+        (tmp_path / "ca.pem").write_text(content)
+    monkeypatch.setenv("KFP_CA_CERT", str(tmp_path / "ca.pem"))
+    with pytest.raises(ConfigError, match=rf"KFP_CA_CERT = .*ca\.pem: .*{words}"):
+        Cluster()
+
+
+def test_a_token_that_has_a_line_break_is_named(server, monkeypatch):
+    monkeypatch.setenv("KFP_TOKEN", "one\ntwo")
+    with pytest.raises(ConfigError, match=r"KFP_TOKEN has the character '\\n' at position 4 of 7") as error:
+        Cluster()
+    assert "one" not in str(error.value)
 
 
 def test_a_token_is_sent_and_a_wrong_one_explained(server, capsys, monkeypatch):

@@ -13,7 +13,6 @@ from __future__ import annotations
 import base64
 import logging
 import math
-import os
 import shlex
 import subprocess
 import threading
@@ -30,6 +29,7 @@ from urllib3 import Retry
 from urllib3.exceptions import MaxRetryError
 
 from exact_core.data.stac.signing import S3Signer, SasTokens, sas_endpoint
+from exact_core.environment import variable
 from exact_core.errors import ConfigError, DataError, ExactError, ServiceError
 from exact_core.json_values import read_json
 
@@ -87,7 +87,7 @@ class Token:
     @classmethod
     def from_environment(cls) -> Token:
         """By EXACT_STAC_TOKEN and EXACT_STAC_TOKEN_COMMAND."""
-        return cls(os.environ.get("EXACT_STAC_TOKEN", ""), os.environ.get("EXACT_STAC_TOKEN_COMMAND", ""))
+        return cls(variable("EXACT_STAC_TOKEN"), variable("EXACT_STAC_TOKEN_COMMAND"))
 
     def get(self) -> str:
         """A token that has not expired; empty where there is none.
