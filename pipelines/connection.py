@@ -79,7 +79,7 @@ class Connection:
         self.release = (int(tag[1]), int(tag[2])) if tag else None
         several = health.get("apiServerMultiUser") or health.get("multi_user")
         if several and not self.namespace:
-            raise ConfigError(f"{self.host} has several users; name your namespace in --namespace or KFP_NAMESPACE")
+            raise ConfigError(f"{self.host} has several users. Name your namespace in --namespace or KFP_NAMESPACE")
         with warnings.catch_warnings():
             # The SDK announces at every start that it wants KFP 2.
             warnings.simplefilter("ignore", FutureWarning)
@@ -171,7 +171,7 @@ class Connection:
                     raise self._explained(what, error) from error
                 if number == attempts:
                     raise UnansweredError(
-                        f"{self.host}: {what}: failed {number} times, last with {_said(error)}; see whether the server "
+                        f"{self.host}: {what}: failed {number} times, last with {_said(error)}. See whether the server "
                         f"is well, then repeat the command",
                         last=_said(error),
                     ) from error
@@ -208,7 +208,7 @@ class Connection:
             answer = self._patiently("healthz", ask, attempts=3)
         except UnansweredError as error:
             raise ServiceError(
-                f"{self.host} cannot be reached ({error.last}); check --host or KFP_HOST, and whether the "
+                f"{self.host} cannot be reached ({error.last}). Check --host or KFP_HOST, and whether the "
                 f"port-forward or VPN to the cluster is up"
             ) from error
         except MissingError as error:

@@ -59,7 +59,7 @@ class Cron:
             )
         if len(texts) != 6:
             raise ConfigError(
-                f"cron = {expression!r}: {len(texts)} fields; expected six: second minute hour day month weekday, for "
+                f"cron = {expression!r}: {len(texts)} fields, expected six: second minute hour day month weekday, for "
                 f"example '0 0 3 1 11 *' for 1 November at 03:00"
             )
         values = (_field(text, *field, expression=expression) for text, field in zip(texts, FIELDS, strict=True))

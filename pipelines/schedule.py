@@ -258,7 +258,7 @@ def _body(
     )
     return api.V2beta1RecurringRun(
         display_name=file.name,
-        description="declared in a file; change it there and use `exact schedule apply`",
+        description="declared in a file. Change it there and use `exact schedule apply`",
         experiment_id=experiment_id,
         # The version is pinned: another one comes with the next apply, not with the next upload.
         pipeline_version_reference=api.V2beta1PipelineVersionReference(

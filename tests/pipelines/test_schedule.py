@@ -364,11 +364,11 @@ def test_a_pipeline_without_seasons_has_none_to_run(server, file):
         ({"season": {"starts": "02-29", "days": 90}}, "only leap years"),
         ({"season": {"starts": "13-01", "days": 90}}, "month must be in 1..12"),
         ({"season": {"starts": "04-01", "days": 0}}, "season.days"),
-        ({"parameters": {"season": "2024"}}, "keep one"),
+        ({"parameters": {"season": "2024"}}, "Keep one"),
         ({"parameters": {"sourc": "x"}}, "did you mean 'source'"),
-        ({"season": None, "parameters": {"season": "[[ScheduledTime.2006]]"}}, "nobody fills in such a placeholder"),
-        ({"season": None, "parameters": {"season": "{{$.scheduledTime}}"}}, "nobody fills in such a placeholder"),
-        ({"season": None, "parameters": {"season_days": 0}}, "season rule"),
+        ({"season": None, "parameters": {"season": "[[ScheduledTime.2006]]"}}, "KFP v2 does not fill in such a
+        placeholder"), ({"season": None, "parameters": {"season": "{{$.scheduledTime}}"}}, "KFP v2 does not fill in such
+        a placeholder"), ({"season": None, "parameters": {"season_days": 0}}, "season rule"),
         ({"cron": "0 0 3 30 2 *"}, "no date within 5 years fits"),
         ({"parameters": {"recipe": "seasn"}}, "unknown recipe 'seasn'"),
         ({"parameters": {"minimum_quality": float("nan")}}, "minimum_quality = nan: expected a number that is finite"),

@@ -182,7 +182,7 @@ def test_nobody_at_the_address(server, capsys):
     code, _, err = exact(capsys, "submit", "train_exact")
     assert code == 1
     assert err == (
-        f"exact: {server.host} cannot be reached (no connection); check --host or KFP_HOST, and whether the "
+        f"exact: {server.host} cannot be reached (no connection). Check --host or KFP_HOST, and whether the "
         f"port-forward or VPN to the cluster is up\n"
     )
     assert time.monotonic() - started < 5
@@ -221,7 +221,7 @@ def test_several_users(server, capsys):
     server.multi_user = True
     code, _, err = exact(capsys, "submit", "train_exact", "--no-wait")
     assert code == 1
-    assert "name your namespace in --namespace or KFP_NAMESPACE" in err
+    assert "Name your namespace in --namespace or KFP_NAMESPACE" in err
     assert exact(capsys, "submit", "train_exact", "--no-wait", "--namespace", "jane")[0] == 0
     (experiment,) = server.experiments.values()
     assert experiment["namespace"] == "jane"
@@ -268,7 +268,7 @@ def test_a_server_without_a_release(server, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["train_maize"], "unknown pipeline 'train_maize'; choose train_exact"),
+        (["train_maize"], "unknown pipeline 'train_maize'. Choose train_exact"),
         (["nothing.yaml"], "nothing.yaml: not a readable pipeline"),
         (["train_exact", "-p", "sed=1"], "did you mean 'seed'"),
         (["train_exact", "-p", "seed"], "expected NAME=VALUE"),
@@ -284,21 +284,21 @@ def test_a_server_without_a_release(server, capsys):
         (["train_exact", "-p", "source=sesaon:/data"], "unknown source 'sesaon:/data'"),
         (["train_exact", "-p", "webhook=hooks.example.org/x"], "no URL that can be called"),
         (["map_area", "-p", "season=2025", "-p", "model=exact:flanders"], "for example exact-flanders"),
-        (["train_exact", "-p", "overrides=[]", "--set", "a=1"], "use one of them"),
+        (["train_exact", "-p", "overrides=[]", "--set", "a=1"], "Use one of them"),
         (["train_exact", "-p", "season=auto"], "does not follow a schedule"),
         (["map_area", "-p", "map_parts=17"], "map_parts = 17: expected 1 to 9"),
         (["train_exact", "-p", "recipe=demoo"], "unknown recipe 'demoo'. Choose one of demo"),
         (["train_exact", "-p", "source=nowhere"], "unknown source 'nowhere', expected synthetic"),
         (["train_exact", "-p", "model=a/b"], "model = 'a/b': MLflow takes no name"),
         (["train_exact", "-p", "webhook=ftp://x"], "webhook = 'ftp://x': no URL that can be called"),
-        (["train_exact", "-p", "image=exact:latest"], "'exact:latest' moves; give it an exact tag"),
+        (["train_exact", "-p", "image=exact:latest"], "'exact:latest' moves. Give it an exact tag"),
         (["train_exact", "-p", "resources={gpu: 1}"], "keys: cpu, memory"),
         (["new_season", "-p", "training=never"], "expected always or if_no_champion"),
         (["leave_one_season_out"], "two or more"),
         (["new_season", "-p", "season=last"], "expected a year"),
-        (["new_season", "-p", "season=[[ScheduledTime]]"], "nobody fills in such a placeholder"),
-        (["new_season", "-p", "season={{$.scheduledTime}}"], "nobody fills in such a placeholder"),
-        (["new_season", "-p", 'overrides=["a=[[CurrentTime]]"]'], "nobody fills in such a placeholder"),
+        (["new_season", "-p", "season=[[ScheduledTime]]"], "KFP v2 does not fill in such a placeholder"),
+        (["new_season", "-p", "season={{$.scheduledTime}}"], "KFP v2 does not fill in such a placeholder"),
+        (["new_season", "-p", 'overrides=["a=[[CurrentTime]]"]'], "KFP v2 does not fill in such a placeholder"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_sent(server, capsys, arguments, words):
