@@ -1,7 +1,7 @@
 """The connection to a KFP server: the SDK's client, with time limits, patience and errors that name the way out.
 
 KFP_HOST        address of the API, as http://127.0.0.1:8888 or https://kubeflow.example.org/pipeline
-KFP_TOKEN       bearer token, if the server wants one
+KFP_TOKEN       bearer token, if the server requires one
 KFP_NAMESPACE   namespace, on a server with several users
 KFP_CA_CERT     certificate file of a private authority
 KFP_UI          address of the UI, for links; not needed where KFP_HOST is the UI's, which passes the API on
@@ -41,7 +41,7 @@ class MissingError(ServiceError):
 
 
 class LoggedOutError(ServiceError):
-    """The server wants a token, or a newer one."""
+    """The server requires a token, or a newer one."""
 
 
 class UnansweredError(ServiceError):
@@ -60,12 +60,12 @@ class Connection:
 
         Raises:
             ConfigError: no host, or no namespace where one is needed.
-            ServiceError: nobody answers, or it is no KFP API, or it wants (another) token.
+            ServiceError: the server does not answer, is no KFP API, or requires a (newer) token.
         """
         self.host = (host or os.environ.get("KFP_HOST") or "").rstrip("/")
         if not self.host.startswith(("http://", "https://")):
             raise ConfigError(
-                f"host = {self.host!r}: expected the address of the KFP API in --host or KFP_HOST; with `kubectl -n "
+                f"host = {self.host!r}: expected the address of the KFP API in --host or KFP_HOST. With `kubectl -n "
                 f"kubeflow port-forward svc/ml-pipeline 8888` it is http://127.0.0.1:8888"
             )
         self.namespace = namespace or os.environ.get("KFP_NAMESPACE") or None
@@ -192,7 +192,7 @@ class Connection:
         return ServiceError(f"{self.host}: {what}: the server refused it: {_said(error)}")
 
     def _health(self, token: str | None, certificate: str | None) -> dict[str, Any]:
-        """What the server says of itself, asked before the SDK's client is made, which would try for half a minute."""
+        """The server's health, checked before the SDK's client, which would retry for half a minute."""
         settings = api.Configuration(host=self.host)
         if certificate:
             settings.ssl_ca_cert = certificate
@@ -213,7 +213,7 @@ class Connection:
             ) from error
         except MissingError as error:
             raise ServiceError(
-                f"{self.host} answers, but has no KFP API (404); the address ends before /apis, and behind Kubeflow's "
+                f"{self.host} answers, but has no KFP API (404). The address ends before /apis, and behind Kubeflow's "
                 f"gateway in /pipeline"
             ) from error
         try:
@@ -222,7 +222,7 @@ class Connection:
                 raise ValueError(f"a {type(health).__name__}")
         except ValueError as error:
             raise ServiceError(
-                f"{self.host} answers, but not as a KFP API ({error}); if it shows a login page, put a token "
+                f"{self.host} answers, but not as a KFP API ({error}). If it shows a login page, put a token "
                 f"into KFP_TOKEN"
             ) from error
         return health

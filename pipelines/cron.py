@@ -54,7 +54,7 @@ class Cron:
             raise ConfigError(f"cron = {expression!r}: write out six fields, seconds first: 0 0 3 1 11 *")
         if len(texts) == 5:
             raise ConfigError(
-                f"cron = {expression!r}: five fields; KFP wants six, seconds first, and would read these as second "
+                f"cron = {expression!r}: five fields. KFP requires six, seconds first, and would read these as second "
                 f"{texts[0]}, minute {texts[1]}, hour {texts[2]}. Put a 0 in front: '0 {' '.join(texts)}'"
             )
         if len(texts) != 6:

@@ -202,7 +202,7 @@ def _alone(workdir: Path) -> Iterator[None]:
 
 
 class _Console(io.TextIOBase):
-    """Writes all output to a log and what a person wants to follow to the screen: stages and what they say.
+    """Writes all output to a log, and the progress of the stages to the screen.
 
     KFP prints each stage's input as JSON, and its own steps, in between.
     """
@@ -327,7 +327,7 @@ def _delivered(root: Path) -> dict[str, Path]:
 
 
 def _publish(outputs: dict[str, Path], workdir: Path) -> None:
-    """Move the artifacts to `workdir/<output>`, in place of those of an earlier run."""
+    """Move the artifacts to `workdir/<output>`, replacing those of an earlier run."""
     for name in RESULTS:
         shutil.rmtree(workdir / name, ignore_errors=True)
     for name, path in outputs.items():

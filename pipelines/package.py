@@ -68,7 +68,7 @@ class Package:
 
     @property
     def most_parts(self) -> int:
-        """Parts of a map that a run can hold, as its first step is told."""
+        """Largest number of parts of a map in a run, a parameter of its first step."""
         for component in next(yaml.load_all(self.text, LOADER))["components"].values():
             for task in component.get("dag", {}).get("tasks", {}).values():
                 if "most_parts" in (given := task.get("inputs", {}).get("parameters", {})):
@@ -138,7 +138,7 @@ class Package:
             # 1e3 and 2.0 are whole numbers.
             return int(value)
         if not isinstance(value, TYPES[kind]) or (isinstance(value, bool) and kind != "BOOLEAN"):
-            raise ConfigError(f"{name} = {value!r}: pipeline {self.name} wants {kind} here, not {type(value).__name__}")
+            raise ConfigError(f"{name} = {value!r}: pipeline {self.name} needs {kind} here, not {type(value).__name__}")
         return value
 
 

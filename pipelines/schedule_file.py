@@ -41,7 +41,7 @@ class ScheduleFile(Settings):
     )
     cron: str | None = Field(None, description="slots: second minute hour day month weekday, in UTC")
     interval: int | None = Field(
-        None, ge=60, le=LONGEST, description="seconds between slots, or a text such as 90d; wants start"
+        None, ge=60, le=LONGEST, description="seconds between slots, or a text such as 90d; requires start"
     )
     start: dt.datetime | None = Field(None, description="no slot at or before this moment; without a time zone: UTC")
     end: dt.datetime | None = Field(None, description="no slot after this moment")
@@ -81,7 +81,7 @@ class ScheduleFile(Settings):
         if (self.cron is None) == (self.interval is None):
             raise ValueError("give either cron or interval")
         if self.interval is not None and self.start is None:
-            raise ValueError("an interval wants start: the slots are counted from it")
+            raise ValueError("an interval requires start, from which the slots are counted")
         if self.start and self.end and self.end <= self.start:
             raise ValueError(f"end {self.end} is not after start {self.start}")
         if twice := ({"season", *RULE} if self.season else set()) & set(self.parameters):

@@ -357,7 +357,7 @@ def test_a_pipeline_without_seasons_has_none_to_run(server, file):
         ({"cron": "0 0 3 1 13 *"}, "month '13': outside 1-12"),
         ({"cron": None}, "give either cron or interval"),
         ({"interval": 86400}, "give either cron or interval"),
-        ({"cron": None, "interval": "90d"}, "an interval wants start"),
+        ({"cron": None, "interval": "90d"}, "an interval requires start"),
         ({"cron": None, "interval": "soon", "start": "2026-01-01"}, "for example 90d"),
         ({"start": "2027-01-01", "end": "2026-01-01"}, "is not after start"),
         ({"crone": "0 0 3 1 9 *"}, "did you mean 'cron'"),
@@ -366,9 +366,9 @@ def test_a_pipeline_without_seasons_has_none_to_run(server, file):
         ({"season": {"starts": "04-01", "days": 0}}, "season.days"),
         ({"parameters": {"season": "2024"}}, "Keep one"),
         ({"parameters": {"sourc": "x"}}, "did you mean 'source'"),
-        ({"season": None, "parameters": {"season": "[[ScheduledTime.2006]]"}}, "KFP v2 does not fill in such a
-        placeholder"), ({"season": None, "parameters": {"season": "{{$.scheduledTime}}"}}, "KFP v2 does not fill in such
-        a placeholder"), ({"season": None, "parameters": {"season_days": 0}}, "season rule"),
+        ({"season": None, "parameters": {"season": "[[ScheduledTime.2006]]"}}, "does not fill in such a placeholder"),
+        ({"season": None, "parameters": {"season": "{{$.scheduledTime}}"}}, "does not fill in such a placeholder"),
+        ({"season": None, "parameters": {"season_days": 0}}, "season rule"),
         ({"cron": "0 0 3 30 2 *"}, "no date within 5 years fits"),
         ({"parameters": {"recipe": "seasn"}}, "unknown recipe 'seasn'"),
         ({"parameters": {"minimum_quality": float("nan")}}, "minimum_quality = nan: expected a number that is finite"),

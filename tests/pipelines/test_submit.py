@@ -134,7 +134,7 @@ def test_ctrl_c_ends_the_following_not_the_run(server, capsys, request):
     assert code == 130
     (run,) = server.runs.values()
     assert run["state"] == "RUNNING"
-    assert f"Go on following with: exact follow {run['run_id']}" in err
+    assert f"To follow it again: exact follow {run['run_id']}" in err
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_an_old_server_gets_named_seasons_only(server, capsys):
     server.tag = "2.16.1"
     code, _, err = exact(capsys, "submit", "new_season", "--no-wait")
     assert code == 1
-    assert "is KFP 2.16, which does not tell a run its schedule's time" in err
+    assert "is KFP 2.16, which does not pass the schedule's time to a run" in err
     assert not server.pipelines
     assert exact(capsys, "submit", "new_season", "--no-wait", "-p", "season=2025")[0] == 0
 
@@ -262,7 +262,7 @@ def test_a_server_without_a_release(server, capsys):
     server.tag = "unknown"
     code, _, err = exact(capsys, "submit", "new_season", "--no-wait")
     assert code == 0
-    assert "season auto needs KFP 2.17 or newer" in err
+    assert "Season auto needs KFP 2.17 or newer" in err
 
 
 @pytest.mark.parametrize(
@@ -272,8 +272,8 @@ def test_a_server_without_a_release(server, capsys):
         (["nothing.yaml"], "nothing.yaml: not a readable pipeline"),
         (["train_exact", "-p", "sed=1"], "did you mean 'seed'"),
         (["train_exact", "-p", "seed"], "expected NAME=VALUE"),
-        (["train_exact", "-p", "seed=one"], "wants NUMBER_INTEGER here, not str"),
-        (["train_exact", "-p", "seed=true"], "wants NUMBER_INTEGER here, not bool"),
+        (["train_exact", "-p", "seed=one"], "needs NUMBER_INTEGER here, not str"),
+        (["train_exact", "-p", "seed=true"], "needs NUMBER_INTEGER here, not bool"),
         (["train_exact", "-p", "seed=-1"], "seed = -1: expected 0 or more"),
         (["train_exact", "-p", "seed=9007199254740993"], "at most 2^53"),
         (["train_exact", "-p", "minimum_quality=.nan"], "expected a number that is finite"),
