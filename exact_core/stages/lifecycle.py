@@ -180,7 +180,7 @@ def open_step(stage: Stage, run: Mapping[str, Any], *, tracking: bool = True) ->
             name,
             config,
             pipeline_run=given.pipeline_run,
-            source=given.source,
+            source=given.named_source,
             season=given.season,
             tracking=tracking,
         ) as tracker,

@@ -10,7 +10,8 @@ from typing import Any
 
 from exact_core.artifacts.folders import STATE_VARIABLE
 from exact_core.config import RunConfig
-from exact_core.data.sources import Survey, check_whole
+from exact_core.data.season.folder import check_one_crs
+from exact_core.data.sources import Survey
 from exact_core.recipes import resolve
 from exact_core.stages.lifecycle import open_stage
 from exact_core.stages.parameters import check_parameters
@@ -106,7 +107,7 @@ def plan_run(given: Parameters) -> Plan:
         if given.maps():
             # What the map at the end could not be made of is refused before anything is trained.
             for place, promised in zip(each, found, strict=True):
-                check_whole(place["source"], cells=promised.cells)
+                check_one_crs(place["source"], promised.cells)
         sizes = sized(asked, training=size)
         log.info("preflight: a step that trains gets %s cores, %s of memory, %s", *sizes[:2], _accelerators(sizes.gpus))
         run = Run(

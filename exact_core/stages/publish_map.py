@@ -139,7 +139,7 @@ def publish_map(run: Run, folder: Path, tracker: Tracker) -> str:
         MADE_BY: "champion" if run.champion else "training",
         "exact:model": run.champion and f"{run.model}/{run.champion}",
         WEIGHTS: record["model_weights_sha256"],
-        "exact:source": shown(run.source),
+        "exact:source": shown(run.named_source),
         "exact:pipeline_run": run.pipeline_run,
         "exact:code_version": code_version(),
     }
