@@ -284,8 +284,8 @@ def make_series(
 ) -> Series:
     """What a model sees of measured pixels: normalised, with what it must not look at marked.
 
-    A patch that a date did not measure (all 0) is not seen on it, whether clouds are masked or not. With attended padding,
-    as published, it is.
+    A patch that a date did not measure (all 0) is not seen on it, whether clouds are masked or not. With attended
+    padding, as published, it is.
 
     Args:
         pixels: int16 (B, T, C, H, W), reflectance x 10,000.
