@@ -189,6 +189,23 @@ def test_an_empty_date_is_dropped(tmp_path: Path) -> None:
     assert "S2_20180411 (2018-04-11) is 0 (nodata) everywhere and was dropped" in dataset.manifest.notes
 
 
+@pytest.mark.parametrize("band", ["B02", "B06", "B11"])
+def test_a_date_with_an_empty_band_is_dropped_and_one_with_half_of_it_counts_half(tmp_path: Path, band: str) -> None:
+    """Without a band, nothing of a date is measured: it is no look, whichever band it is."""
+
+    def change(date: int, name: str, values: np.ndarray) -> np.ndarray:
+        rows = {1: len(values), 2: len(values) // 2}.get(date, 0)
+        values[: rows if name == band else 0] = 0
+        return values
+
+    dataset = ingest(write_season(tmp_path / "s", change=change))
+    assert dataset.window(0).days.tolist() == [0, 20, 30]
+    notes = " ".join(dataset.manifest.notes)
+    assert f"S2_20180411 (2018-04-11) has no place that all bands measured ({band} lacks data) and was dropped" in notes
+    images = open_season(tmp_path / "s", DataConfig())
+    assert images.shares == (1.0, 0.5, 1.0)
+
+
 def test_float_reflectance_and_nan(tmp_path: Path) -> None:
     def fraction(_date: int, band: str, values: np.ndarray) -> np.ndarray:
         values = (values / 10_000).astype(np.float32)
