@@ -82,9 +82,9 @@ class PastisConfig(Settings):
     def _disjoint(self) -> PastisConfig:
         folds = [*self.train_folds, *self.validation_folds, *self.test_folds]
         if len(set(folds)) != len(folds):
-            raise ValueError(f"a fold serves two splits: {sorted(folds)}; name each fold once")
+            raise ValueError(f"a fold serves two splits: {sorted(folds)}. Name each fold once")
         if not self.train_folds:
-            raise ValueError("train_folds is empty; name at least one fold")
+            raise ValueError("train_folds is empty. Name at least one fold")
         return self
 
 
@@ -134,7 +134,10 @@ OffsetRule = Literal["correct", "refuse", "stated", 0, 1000]
 class SeasonConfig(Settings):
     """Season of Sentinel-2 L2A on disk. The source's own `season.yaml` may set each key."""
 
-    start: dt.date | None = Field(None, description="first day of the season. If None, day of the first acquisition")
+    start: dt.date | None = Field(
+        None,
+        description="first day of the season. If None, first day of the quarter that contains the first acquisition",
+    )
     days: int | None = Field(
         None, ge=1, le=3660, description="length of the season, days. If None, the season ends at the last acquisition"
     )
@@ -162,10 +165,13 @@ class SeasonConfig(Settings):
     classes: dict[int | str, str] | None = Field(
         None, description="crop code -> class name. If None, labels/legend.csv"
     )
-    legend: Literal["hcat"] | None = Field(
+    legend: str | None = Field(
         None,
-        description="meaning of crop codes. `hcat` is the legend of EuroCrops (attribute EC_hcat_c), in which an "
-        "unlisted code has the name of its parent. If None, labels/legend.csv",
+        min_length=1,
+        description="meaning of crop codes. `hcat` is the legend of EuroCrops (attribute EC_hcat_c), `worldcereal` "
+        "that of WorldCereal (attribute ewoc_code). In both, an unlisted code has the name of its parent. "
+        "`eurocrops:TABLE` has the national codes of a country, for example eurocrops:nl_2020. Otherwise a file in "
+        "the layout of legend.csv or of EuroCrops' country mappings. If None, labels/legend.csv",
     )
     level: Literal["name", "group"] = Field(
         "name", description="column of the legend that defines the classes, one class for each name or for each group"
@@ -313,7 +319,11 @@ class EncoderConfig(Settings):
         ge=1,
         description="without mask_padding, pad series to this many dates and attend to all of them (published)",
     )
-    mask_clouds: bool = Field(True, description="exclude cloudy dates from a patch's attention if clouds are known")
+    mask_clouds: bool = Field(
+        True,
+        description="exclude cloudy dates from a patch's attention if clouds are known. Dates that did not measure a "
+        "patch are excluded anyway, except without mask_padding",
+    )
     checkpointing: bool = Field(
         False,
         description="keep only each block's input for the backward pass and recompute the block. Memory falls to a "
@@ -597,9 +607,9 @@ class SegmenterConfig(Settings):
 
     @property
     def reading(self) -> EncoderConfig:
-        """How the model wants its batches: days and masks.
+        """The dates and masks that the model needs in its batches.
 
-        U-TAE counts days since the season's start and never attends to padding, whatever TSViT would do.
+        U-TAE counts days since the season's start and never attends to padding, unlike TSViT with published settings.
         """
         if self.model == "tsvit":
             return self.encoder
@@ -631,6 +641,24 @@ class MappingConfig(Settings):
         False, description="also write the probability of every class, one byte for each pixel and class"
     )
     rows: int = Field(64, ge=2, description="rows in memory at a time, saved when finished")
+    majority: int | None = Field(
+        None,
+        ge=3,
+        le=51,
+        description="side in pixels, odd, of a majority filter over the classes. If None, there is no filter",
+    )
+    minimum_hectares: float | None = Field(
+        None,
+        gt=0,
+        description="minimum mapping unit: smaller regions take the class of their longest border, after the majority "
+        "filter. If None, all regions stay",
+    )
+
+    @model_validator(mode="after")
+    def _around_a_pixel(self) -> MappingConfig:
+        if self.majority is not None and self.majority % 2 == 0:
+            raise ValueError(f"majority {self.majority}: expected an odd number of pixels, as 3 or 5")
+        return self
 
 
 class TransferConfig(Settings):
@@ -793,7 +821,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     try:
         data = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such configuration file; write one with `exact config RECIPE`") from None
+        raise ConfigError(f"{path}: no such configuration file. Write one with `exact config RECIPE`") from None
     except OSError as error:
         raise ConfigError(f"{path}: not a readable configuration file: {error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -205,7 +205,7 @@ def _started_from(recipe: str) -> RunConfig:
             return _completed(read_json(recipe), "recipe")
         except ValueError as error:
             raise ConfigError(f"recipe {recipe[:80]!r}: not valid JSON: {error}") from error
-    raise ConfigError(f"unknown recipe {recipe!r}; choose one of {', '.join(RECIPES)}, or a file (.yaml)")
+    raise ConfigError(f"unknown recipe {recipe!r}. Choose one of {', '.join(RECIPES)}, or a file (.yaml)")
 
 
 def _completed(given: dict[str, Any], where: str) -> RunConfig:
@@ -213,7 +213,7 @@ def _completed(given: dict[str, Any], where: str) -> RunConfig:
     name = given.get("recipe")
     if not isinstance(name, str) or name not in RECIPES:
         raise ConfigError(
-            f"{where}: recipe is {name!r}; name the one that has all other settings: {', '.join(RECIPES)}"
+            f"{where}: recipe is {name!r}. Name the one that has all other settings: {', '.join(RECIPES)}"
         )
     known = RECIPES[name]().model_dump(mode="json")
     if isinstance(stated := given.get("data"), dict) and "window" in stated and "window_metres" not in stated:

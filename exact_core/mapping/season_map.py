@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
+from exact_core.config import MappingConfig
 from exact_core.data.season.archives import size_of
 from exact_core.data.season.folder import SeasonImages
 from exact_core.data.season.strips import Strips
@@ -80,7 +81,7 @@ def map_record(
     stride: int,
     classes: tuple[str, ...],
     colours: list[str],
-    probabilities: bool,
+    mapping: MappingConfig,
     calibration: Calibration,
     weights_sha256: str,
     code_version: str,
@@ -95,13 +96,14 @@ def map_record(
         stride: step between windows, pixels.
         classes: names of crops 1..K.
         colours: of labels 0..K, #rrggbb.
-        probabilities: whether those of all classes are delivered.
+        mapping: probabilities, majority filter and minimum mapping unit apply.
         calibration: of the segmenter, for what is seen of the season.
         weights_sha256: of the segmenter.
         code_version: of this package.
         by_date: calibrations of the segmenter for parts of the season and all of it, as far as they are known.
 
     Raises:
+        ConfigError: a minimum mapping unit, and pixels without a size in metres.
         DataError: the images are smaller than a window, rotated or south up.
     """
     grid = images.grid
@@ -122,7 +124,7 @@ def map_record(
         for each in images.acquisitions
         for band, path in sorted(each.files.items())
     ]
-    return MapRecord(
+    record = MapRecord(
         source=source,
         name=images.name,
         season_start=images.start,
@@ -139,13 +141,18 @@ def map_record(
         stride=stride,
         classes=classes,
         colours=tuple(colours),
-        probabilities=probabilities,
+        probabilities=mapping.probabilities,
+        majority=mapping.majority,
+        minimum_hectares=mapping.minimum_hectares,
         calibration=calibration,
         by_date=by_date,
         model_weights_sha256=weights_sha256,
         code_version=code_version,
         notes=tuple(images.notes),
     )
+    # Refused now, and not when all is mapped.
+    _ = record.minimum_pixels
+    return record
 
 
 def extent_of_part(record: MapRecord, part: int, parts: int) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from exact_core.artifacts.folders import STATE_VARIABLE, code_version, fresh_folder
 from exact_core.artifacts.model_folders import ModelManifest, open_segmenter
-from exact_core.config import EncoderConfig, Outside, RunConfig
+from exact_core.config import EncoderConfig, RunConfig
 from exact_core.data.season.archives import modified
 from exact_core.data.season.folder import SeasonImages
 from exact_core.data.sources import parse_source, source_of, with_season
@@ -31,7 +31,7 @@ from exact_core.mapping.rows import usual_stride
 from exact_core.mapping.season_map import PART, PartManifest, extent_of_part, map_part, map_record, parse_part
 from exact_core.models.segmenter import AnySegmenter
 from exact_core.stages.fetch import local_place
-from exact_core.stages.join_map import MAP, deliver
+from exact_core.stages.join_map import MAP, NO_LAYERS, Layers, deliver
 from exact_core.stages.stage import Stage
 from exact_core.tracking.runs import Tracker
 from exact_core.training.loop import choose_device
@@ -63,8 +63,7 @@ def map_season(
     out: Path,
     tracker: Tracker,
     part: str = "",
-    outlines: Path | None = None,
-    outside: Outside = "pixels",
+    layers: Layers = NO_LAYERS,
 ) -> dict[str, float]:
     """Map all of a season's area, or a part of it; only images are read, no label.
 
@@ -79,8 +78,7 @@ def map_season(
         out: folder for the map's files and map.json; of a part, for its rows and part.json; the manifest comes last.
         tracker: gets areas, quick-look and the seams' figure.
         part: I/N for the I-th of N parts, which stage `join_map` makes a map of; empty: all.
-        outlines: layer of fields, each of which gets one crop (`exact_core.mapping.field_rows`); None: pixels stay.
-        outside: pixels outside of all outlines: as they are, background beside a field, or all background.
+        layers: field outlines and cropland mask.
 
     Returns:
         Megapixels and seconds and, of a whole map, the share of the area that could not be mapped and how much window
@@ -91,9 +89,7 @@ def map_season(
         DataError, CorruptError: no such model or images.
         ServiceError: the map cannot be written.
     """
-    number, parts = parse_part(part or "1/1")
-    if part and outlines is not None:
-        raise ConfigError(f"part {part}: a field may lie in two parts; give the outlines to `exact join-map`")
+    number, parts = _part(part, layers)
     kind, _ = parse_source(source)
     if not source_of(kind).opens:
         log.info("map_season: nothing to map: a %s source has windows, and no images of an area", kind)
@@ -110,10 +106,20 @@ def map_season(
         made = PartManifest(**extent, batch=pieces.batch, seconds=seconds, record=record)
         return _deliver_part(made, pieces.folder, out, summary, tracker)
     rows = partial(read_rows, pieces.folder, first=first, end=end)
-    summary |= deliver(record, rows, out, tracker, outlines=outlines, outside=outside)
+    summary |= deliver(record, rows, out, tracker, layers=layers)
     shutil.rmtree(pieces.folder)
     tracker.log_summary(summary)
     return summary
+
+
+def _part(part: str, layers: Layers) -> tuple[int, int]:
+    """Number of the part and of all parts; a whole map is part 1 of 1."""
+    if part and layers != NO_LAYERS:
+        raise ConfigError(
+            f"part {part}: outlines and cropland apply to a whole map, because a field may cross two parts; give them "
+            f"to `exact join-map`"
+        )
+    return parse_part(part or "1/1")
 
 
 def _record(
@@ -137,7 +143,7 @@ def _record(
         stride=_stride(config, manifest),
         classes=manifest.classes,
         colours=colours_of(manifest.classes, manifest.colours),
-        probabilities=config.mapping.probabilities,
+        mapping=config.mapping,
         calibration=calibration,
         by_date=dated,
         weights_sha256=manifest.weights.sha256,
@@ -232,7 +238,9 @@ def _deliver_part(
 def _key(config: RunConfig, record: MapRecord, images: SeasonImages, device: torch.device, first: int, end: int) -> str:
     """Digest of all that the rows follow from: what the map says of itself, and how these files lie here."""
     times = [modified(path) for each in images.acquisitions for _, path in sorted(each.files.items())]
-    content = [record.model_dump(mode="json"), config.mapping.batch, device.type, first, end, times]
+    # What is done to the finished rows may change: they stay.
+    said = record.model_dump(mode="json", exclude={"majority", "minimum_hectares"})
+    content = [said, config.mapping.batch, device.type, first, end, times]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

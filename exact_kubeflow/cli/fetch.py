@@ -62,7 +62,7 @@ def fetch(
     source = open_source(Web(url, token_hosts=token_host, sign=sign, s3=presigned), url, collection)
     asked = Fetch(source, wanted, names, crs=crs, skip=frozenset(skip), workers=workers, missing=missing)
     with (
-        goes_on("what was read is kept; the same command reads the rest"),
+        goes_on("finished files are kept. To continue, repeat the command"),
         tqdm(desc="fetch", unit="file", disable=None) as bar,
     ):
 
@@ -78,7 +78,7 @@ def fetch(
         typer.echo(f"note: {note}")
     cells = "" if cell is None else f"{done.cells} cells ({done.empty} without images), "
     typer.echo(
-        f"{out}: {cells}{done.images} images; {done.files_read} files read ({done.bytes / 1e6:.1f} MB), "
+        f"{out}: {cells}{done.images} images. {done.files_read} files read ({done.bytes / 1e6:.1f} MB), "
         f"{done.files_kept} unchanged"
     )
     typer.echo(f"next: put labels in {out}/labels, then: exact ingest season {out} DATASET")

@@ -29,6 +29,7 @@ from exact_core.manifest import publish_record
 from exact_core.mapping.calibration import NOT_FITTED
 from exact_core.mapping.cogs import CACHE, MapRecord, write_files
 from exact_core.mapping.finished_rows import FinishedRows, RowFiles
+from exact_core.mapping.generalise import majority_filter, without_small_regions
 from exact_core.mapping.season_map import parse_part
 from exact_core.recipes import resolve
 from exact_core.stages.ingest import ingest
@@ -546,18 +547,38 @@ def _stop_after(count, add):
     return stopping
 
 
-def test_the_commands_of_parts(full, season, tmp_path, monkeypatch):
+def test_the_commands_of_parts(full, season, tmp_path, monkeypatch, capsys):
+    """Filtered and masked as a whole, though mapped in parts."""
     root, source, _ = season
     monkeypatch.setenv("EXACT_CACHE_DIR", str(tmp_path / "cache"))
-    settings = [part for each in ("mapping.rows=8", "mapping.batch=64", "mapping.stride=4") for part in ("--set", each)]
+    changes = ("rows=8", "batch=64", "stride=4", "majority=3", "minimum_hectares=0.04")
+    settings = [part for each in changes for part in ("--set", f"mapping.{each}")]
+    label, profile, _ = read(full[0] / "class.tif")
+    cropland = np.ones(label.shape, np.uint8)
+    cropland[:, -9:] = 0
+    with rasterio.open(tmp_path / "cropland.tif", "w", **{**profile, "driver": "GTiff", "nodata": None}) as file:
+        file.write(cropland, 1)
     commands = [
         ["map", source, root / "segmenter", tmp_path / f"p{part}", "--part", f"{part}/2", *settings] for part in (1, 2)
     ]
-    commands.append(["join-map", tmp_path / "p1", tmp_path / "p2", tmp_path / "map"])
+    commands.append(
+        ["join-map", tmp_path / "p1", tmp_path / "p2", tmp_path / "map", "--cropland", tmp_path / "cropland.tif"]
+    )
     for command in commands:
         monkeypatch.setattr(sys, "argv", ["exact", *map(str, command), "--no-tracking"])
         with pytest.raises(SystemExit) as ended:
             main()
         assert not ended.value.code
-    assert (read(tmp_path / "map" / "class.tif")[0] == read(full[0] / "class.tif")[0]).all()
+    filtered = majority_filter(np.where(cropland, label, np.uint8(VOID)), 3)
+    while (merged := without_small_regions(filtered, 4)).tolist() != filtered.tolist():
+        filtered = merged
+    found = read(tmp_path / "map" / "class.tif")[0]
+    np.testing.assert_array_equal(found, filtered)
+    assert (found != label)[cropland > 0].any()
+    confidence = np.where(cropland, read(full[0] / "confidence.tif")[0], VOID)
+    np.testing.assert_array_equal(read(tmp_path / "map" / "confidence.tif")[0], confidence)
+    record = json.loads((tmp_path / "map" / "map.json").read_text())
+    masked = int(((cropland == 0) & (label != VOID)).sum())
+    assert (record["masked_pixels"], record["unmapped_pixels"]) == (masked, int((found == VOID).sum()))
+    assert f"not cropland by the mask: {100 * masked / label.size:.1f} % of the area" in capsys.readouterr().out
     assert not (tmp_path / "map" / "probabilities.tif").exists()

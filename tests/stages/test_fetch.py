@@ -176,7 +176,7 @@ def test_cells_of_a_large_area(season, serve, config):
     assert survey_source(config, source).cells > 1
     assert survey_source(config, f"season:{found.folder}").cells == 1
     for each in (source, f"season:{found.folder}"):
-        with pytest.raises(ConfigError, match=r"is cut into cells, and a map is made of one scene; leave cell= out"):
+        with pytest.raises(ConfigError, match=r"is cut into cells, and a map is made of one scene. Leave cell= out"):
             check_whole(each, cells=survey(config, each, "2018").cells)
     with pytest.raises(ConfigError, match=r"is cut into cells"):
         check_parameters({"source": source, "map_parts": 1, "most_parts": 6})
@@ -354,7 +354,7 @@ def test_labels_beside_a_folder_in_a_store(season, config, tmp_path):
         ("https://a/b?bbox=1,2,3", "bbox = '1,2,3': expected WEST,SOUTH,EAST,NORTH"),
         ("https://a/b?bbox=3,2,1,4", "west < east"),
         ("https://a/b?bbox=1,2,3,x", "bbox: 'x' is no number"),
-        ("https://a/b?bbox=1,2,3,4&colection=x", "unknown 'colection' in the query; did you mean collection"),
+        ("https://a/b?bbox=1,2,3,4&colection=x", "unknown 'colection' in the query. Did you mean collection"),
         ("https://a/b?bbox=1,2,3,4&cloud=101", "cloud = '101': expected percent"),
         ("https://a/b?bbox=1,2,3,4&missing=-1", "missing = '-1': expected a whole number"),
         ("https://a/b?bbox=1,2,3,4&start=2020-01-01", "both start and end"),

@@ -320,7 +320,7 @@ def test_the_model_carries_its_figures_and_the_champion_has_a_history(place, cap
     assert "miou_macro 50.0 % on synthetic" in lines["1"]
     assert "the map was wrong in the east" in lines[other]
     assert "champion since 2" in lines[other]
-    assert exact(NAME, "--to", "9")[2] == f"exact: {NAME} has no version '9'; it has 2, 1\n"
+    assert exact(NAME, "--to", "9")[2] == f"exact: {NAME} has no version '9'. It has 2, 1\n"
     assert f"has no model of this name; it has {NAME}" in exact("exact-none")[2]
     folder = fetch_registered(f"{NAME}@champion", tmp_path / "fetched")
     assert (folder / "model.json").is_file()

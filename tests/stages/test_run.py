@@ -29,7 +29,7 @@ def test_what_is_no_run_is_refused(wrong):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"recipe": "demoo"}, "unknown recipe 'demoo'; choose one of demo, "),
+        ({"recipe": "demoo"}, "unknown recipe 'demoo'. Choose one of demo, "),
         ({"recipe": "demo", "overrides": ["no.such=1"]}, "no.such"),
         ({"source": "nowhere:x"}, "expected synthetic"),
         ({"season": "[[ScheduledTime]]"}, "nobody fills in"),

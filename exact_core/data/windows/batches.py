@@ -40,14 +40,14 @@ PREFETCH = 2
 
 @dataclass(frozen=True)
 class Series:
-    """What a model sees of a batch.
+    """The model's input of a batch.
 
     pixels: float (B, T, C, H, W), normalised, 0 on padding.
-    dates: int64 (B, T), days since season start or day of year, as the encoder's configuration asks; (1, T) where all
-        windows share them.
-    seen: bool (B, P, T) or (B, 1, T), True where a patch has a usable look on that date; None: all are.
-    padding: int64 (B,), how many rows of zeros and day 0 follow each window's dates and are attended to, as published;
-        they are not stored. None: no padding is attended to.
+    dates: int64 (B, T), days since season start or day of year, depending on the encoder's configuration; (1, T) where
+        all windows share them.
+    seen: bool (B, P, T) or (B, 1, T), True where a patch has a usable acquisition on that date; None: all are.
+    padding: int64 (B,), how many rows of zeros and day 0 follow each window's dates and are attended to, as published.
+        They are not stored. None: no padding is attended to.
     """
 
     pixels: Tensor
@@ -60,11 +60,11 @@ class Series:
 class Batch:
     """A batch on the device: tags float (B, K); target int64 (B, H, W) or None; index (B,) positions in the dataset.
 
-    tagged: how many (window, class) pairs are tagged, known without asking the device; None: ask it.
-    known: float (B, K), 0 where it is not known whether a crop without a tag grows in the window; None: all is known.
-    teaching: bool (B, P), False for patches with a pixel of which nothing is known; None: all teach.
-    shares: of a batch that several processes share, how many windows each has; this one holds its own, or one of
-        another's where it has none.
+    tagged: how many (window, class) pairs are tagged, known without a device read; None: read it.
+    known: float (B, K), 0 where it is unknown whether a crop without a tag grows in the window; None: all is known.
+    teaching: bool (B, P), False for patches with a pixel without ground truth; None: all count in training.
+    shares: of a batch that several processes share, how many windows each has. This one holds its own windows, or one
+        of another process where it has none.
     """
 
     series: Series
@@ -107,17 +107,17 @@ class _Sent:
 class BatchLoader:
     """Batches of chosen windows of a dataset.
 
-    The next batch is read and collated by a thread while the present one is used. Order and augmentation depend on
-    (seed, epoch) alone, so a resumed run sees what an unbroken one would have seen.
+    A thread reads and collates the next batch while the present one is used. Order and augmentation depend on
+    (seed, epoch) alone, so a resumed run gets the same batches as an uninterrupted one.
 
     Args:
         dataset: where windows come from.
         indices: positions in it.
         batch: windows a batch; the last may be smaller.
-        encoder: which dates the model wants, and what it masks.
+        encoder: which dates the model needs, and what it masks.
         device: where batches end up.
         targets: dense targets (H, W) by position; None: no targets.
-        statistics: normalisation constants; None: the dataset's own. A trained model brings those it was trained with.
+        statistics: normalisation constants; None: the dataset's own. A trained model uses those of its training.
         until: days of the season that windows are seen for, by `seen_until`; None: all.
     """
 
@@ -223,8 +223,8 @@ class BatchLoader:
     def _send(self, arrays: dict[str, NDArray[np.generic]]) -> _Sent:
         """Start moving a batch's arrays, pixels still int16, to the device; runs in the reading thread.
 
-        To CUDA they go from pinned memory on a stream of their own, while the model computes on its. torch keeps the
-        pinned memory until the copy is done.
+        To CUDA they go from pinned memory on a separate stream while the model computes. torch keeps the pinned memory
+        until the copy is done.
         """
         whole, tagged = bool(arrays["valid"].all()), int(arrays["tags"].sum())
         if self._stream is None:
@@ -283,7 +283,7 @@ def clear_patches(clear: Tensor, encoder: EncoderConfig) -> Tensor:
 
 
 def model_dates(days: NDArray[np.int64], encoder: EncoderConfig, start: dt.date, length: int) -> NDArray[np.int64]:
-    """Days since the season's start as an encoder wants them: as they are, or as days of the year from 1.
+    """Days since the season's start in the encoder's unit: unchanged, or as days of the year from 1.
 
     Args:
         days: any shape, 0..length.
@@ -308,17 +308,22 @@ def make_series(
     std: Tensor,
     encoder: EncoderConfig,
 ) -> Series:
-    """What a model sees of measured pixels: normalised, with what it must not look at marked.
+    """The model's input from pixels: normalised, with masks of what is not usable.
+
+    A patch that a date did not measure (all 0) is not seen on it, whether clouds are masked or not. With attended
+    padding, as published, it is.
 
     Args:
         pixels: int16 (B, T, C, H, W), reflectance x 10,000.
-        dates: int64 (B, T), as the encoder wants them.
+        dates: int64 (B, T), in the encoder's unit.
         valid: bool (B, T), True on real dates; None: all are.
         clear: bool (B, P, T), True where a patch is clear; None: not known.
         mean: float (C,), of the training split.
         std: float (C,), of the training split.
         encoder: whether padding is masked.
     """
+    if clear is None and encoder.mask_padding:
+        clear = _measured_patches(pixels, valid, encoder.patch)
     normalised = pixels.float().sub_(mean[:, None, None]).div_(std[:, None, None])
     seen = clear
     if valid is not None:
@@ -329,6 +334,15 @@ def make_series(
         count = dates.new_full((len(pixels),), dates.shape[1]) if valid is None else valid.sum(1)
         padding = (encoder.pad_dates - count).clamp(min=0)
     return Series(pixels=normalised, dates=dates, seen=seen, padding=padding)
+
+
+def _measured_patches(pixels: Tensor, valid: Tensor | None, patch: int) -> Tensor | None:
+    """Patches (B, P, T) of which a date measured something, of pixels (B, T, C, H, W); None: every real date did."""
+    batch, dates, _, height, width = pixels.shape
+    cells = (pixels != 0).any(2).view(batch, dates, height // patch, patch, width // patch, patch)
+    measured = cells.any(5).any(3).flatten(2).transpose(1, 2)
+    every = measured if valid is None else measured | ~valid[:, None]
+    return None if bool(every.all()) else measured
 
 
 def _shares(windows: int, parts: int) -> tuple[int, ...]:

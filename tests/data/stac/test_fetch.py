@@ -282,7 +282,7 @@ def test_a_killed_run_goes_on(season: Path, serve: Serve, tmp_path: Path) -> Non
     os.kill(child.pid, signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
     assert not (out / "collection.json").exists()
-    with pytest.raises(DataError, match="has not come to its end; repeat `exact fetch`"):
+    with pytest.raises(DataError, match="has not come to its end. Repeat `exact fetch`"):
         find_acquisitions(out, BANDS)
     (out / "S2_20180401/.B02.tif.partial").write_bytes(b"left over")
     server.delay, count = 0.0, server.files_asked()
@@ -587,7 +587,7 @@ def test_cells(season: Path, serve: Serve, tmp_path: Path) -> None:
     merged = np.block(rows)
     with rasterio.open(season / "S2_20180411/B02.tif") as file:
         np.testing.assert_array_equal(merged, file.read(1))
-    with pytest.raises(DataError, match="a folder of cells; name one of them"):
+    with pytest.raises(DataError, match="a folder of cells. Name one of them"):
         find_acquisitions(out, ("B02",))
     again = fetch_cells(asked(server, bands=("B02",), area=area, crs="EPSG:32631"), out, 240)
     assert (again.files_read, again.files_kept) == (0, total.files_read)
