@@ -17,10 +17,10 @@ __all__ = [
     "ENVIRONMENT_VARIABLE",
     "PATIENCE_VARIABLE",
     "STATE_VARIABLE",
+    "authorities_file",
     "load_environment",
     "number",
     "patience",
-    "readable_file",
     "shown",
     "variable",
 ]
@@ -121,17 +121,20 @@ def patience() -> float:
     return 60 * number(PATIENCE_VARIABLE, 10.0, unit="minutes")
 
 
-def readable_file(name: str) -> str:
-    """A variable that names a file; empty where it is not set.
+def authorities_file(name: str) -> str:
+    """A variable that names a PEM file of authorities to trust; empty where it is not set.
 
     Raises:
-        ConfigError: there is no such file, or it cannot be read.
+        ConfigError: there is no such file, it cannot be read, or it holds no certificates.
     """
     path = variable(name)
     if path:
         try:
             with Path(path).open("rb") as file:
                 file.read(1)
+            ssl.create_default_context(cafile=path)
+        except ssl.SSLError as error:
+            raise ConfigError(f"{name} = {path}: holds no certificates: {error}; name a PEM file") from error
         except OSError as error:
             raise ConfigError(f"{name} = {path}: cannot be read: {error.strerror}. Name a file, or unset it") from error
     return path

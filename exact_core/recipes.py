@@ -60,7 +60,7 @@ def demo() -> RunConfig:
             encoder=encoder,
             utae=_small_utae(),
             training=TrainingConfig(
-                epochs=24, batch=8, learning_rate=3e-3, warmup_epochs=1, clip_norm=1.0, keep_dates=0.6
+                epochs=16, batch=4, learning_rate=2e-3, warmup_epochs=1, clip_norm=1.0, keep_dates=0.4
             ),
         ),
     )

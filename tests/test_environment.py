@@ -14,7 +14,7 @@ import pytest
 import requests
 from exact_kubeflow.components.__main__ import main as step
 
-from exact_core.environment import load_environment, number, patience, readable_file, shown, variable
+from exact_core.environment import authorities_file, load_environment, number, patience, shown, variable
 from exact_core.errors import ConfigError
 from exact_kubeflow.cli.app import main as command
 from tests.certificates import self_signed
@@ -74,10 +74,13 @@ def test_patience_is_in_minutes(monkeypatch):
 
 def test_a_variable_that_names_no_file_is_named(monkeypatch, tmp_path):
     monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
-    assert readable_file("AWS_CA_BUNDLE") == ""
+    assert authorities_file("AWS_CA_BUNDLE") == ""
     monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "ca.pem"))
     with pytest.raises(ConfigError, match=rf"AWS_CA_BUNDLE = {tmp_path}/ca\.pem: cannot be read: No such file"):
-        readable_file("AWS_CA_BUNDLE")
+        authorities_file("AWS_CA_BUNDLE")
+    (tmp_path / "ca.pem").write_text("hello")
+    with pytest.raises(ConfigError, match=rf"AWS_CA_BUNDLE = {tmp_path}/ca\.pem: holds no certificates"):
+        authorities_file("AWS_CA_BUNDLE")
 
 
 @pytest.fixture

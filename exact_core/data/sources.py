@@ -29,7 +29,6 @@ __all__ = [
     "absolute_source",
     "check_mapped",
     "check_there",
-    "check_whole",
     "default_recipe",
     "is_source",
     "known_sources",
@@ -45,13 +44,14 @@ __all__ = [
 class Survey(NamedTuple):
     """The content of a source, known without reading a pixel.
 
-    dates: at most, of a window. classes: None: not known yet. cells: of a large area; 0: it is one scene.
+    dates: at most, of a window. classes: None: not known yet. cells: of a large area, the CRS of each; none: it is one
+    scene.
     """
 
     dates: int
     bands: int
     classes: int | None = None
-    cells: int = 0
+    cells: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -228,24 +228,6 @@ def check_mapped(text: str) -> None:
     """
     if not source_of(text).opens:
         raise ConfigError(f"{text!r}: only images of an area can be mapped, expected {known_sources(images=True)}")
-
-
-def check_whole(text: str, *, cells: int) -> None:
-    """Accept a source that a pipeline can map: one scene, or none, of which there is no map.
-
-    Args:
-        text: the source.
-        cells: that it has, as far as that is known.
-
-    Raises:
-        ConfigError: it is cut into cells.
-    """
-    if cells:
-        raise ConfigError(
-            f"{text!r} is cut into cells, and a map is made of one scene. Leave cell= out of the address, or give the "
-            f"folder of one cell. To train on all cells, use `exact ingest` and the commands after it, and map cell by "
-            f"cell (exact map season:FOLDER/CELL)"
-        )
 
 
 def source_of(text: str) -> Source:

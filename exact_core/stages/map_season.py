@@ -63,6 +63,7 @@ def map_season(
     out: Path,
     tracker: Tracker,
     part: str = "",
+    origin: str = "",
     layers: Layers = NO_LAYERS,
 ) -> dict[str, float]:
     """Map all of a season's area, or a part of it; only images are read, no label.
@@ -78,6 +79,7 @@ def map_season(
         out: folder for the map's files and map.json; of a part, for its rows and part.json; the manifest comes last.
         tracker: gets areas, quick-look and the seams' figure.
         part: I/N for the I-th of N parts, which stage `join_map` makes a map of; empty: all.
+        origin: the source as it was given, where that is another; the map names it.
         layers: field outlines and cropland mask.
 
     Returns:
@@ -97,7 +99,7 @@ def map_season(
     fresh_folder(out, PART if part else MAP)
     model, manifest, trained = open_segmenter(segmenter)
     images = _images(with_season(config, season, kind=kind), source, manifest, trained)
-    record = _record(config, images, manifest, trained, source=source)
+    record = _record(config, images, manifest, trained, source=origin or source)
     first, end = extent_of_part(record, number, parts)
     pieces, seconds = _map(config, images, record, model, manifest, trained, out=out, rows=(first, end))
     summary = {"megapixels": (end - first) * record.width / 1e6, "map_seconds": seconds}

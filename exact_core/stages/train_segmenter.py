@@ -45,15 +45,15 @@ def train_segmenter(
         dataset: folder of the window dataset.
         masks: folder of the mask set; None: dense supervision, for comparison.
         out: model folder to write.
-        tracker: gets the figures of each epoch.
+        tracker: gets the metrics of each epoch.
 
     Returns:
         Final loss, windows a second, peak memory and, where there is a validation split, the best mIoU against
-        validation targets of the same kind, and what calibrated confidence rests on (`exact_core.mapping.calibration`).
+        validation targets of the same kind, and the basis of calibrated confidence (`exact_core.mapping.calibration`).
         The same on every process that torchrun started; the first one writes and tracks.
 
     Raises:
-        DataError: the masks belong to another dataset, or dense labels are wanted and there are none.
+        DataError: the masks belong to another dataset, or dense labels are needed and there are none.
     """
     fresh_folder(out, "model.json")
     windows = WindowDataset(dataset)
@@ -129,7 +129,7 @@ def _save(
     device: torch.device,
     tracker: Tracker,
 ) -> None:
-    """Calibrate the model and write its folder, with the sample that later seasons are held against."""
+    """Calibrate the model and write its folder, with the sample for comparison with later seasons."""
     settings = config.segmenter
     supervision: Literal["dense", "tags"] = "dense" if masks is None else "tags"
     statistics = windows.manifest.statistics

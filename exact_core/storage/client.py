@@ -7,7 +7,6 @@ the server refuses bytes that changed in transit, and with every x-amz- header s
 from __future__ import annotations
 
 import re
-import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,7 +15,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import certifi
 
-from exact_core.environment import readable_file, shown
+from exact_core.environment import authorities_file, shown
 from exact_core.errors import ConfigError
 from exact_core.storage.base import ObjectInfo
 
@@ -195,14 +194,7 @@ def server_address(name: str, address: str) -> SplitResult:
 
 
 def _bundle() -> str:
-    bundle = readable_file("AWS_CA_BUNDLE") or readable_file("SSL_CERT_FILE") or certifi.where()
-    try:
-        ssl.create_default_context(cafile=bundle)
-    except (ssl.SSLError, OSError) as error:
-        raise ConfigError(
-            f"AWS_CA_BUNDLE or SSL_CERT_FILE = {bundle}: holds no certificates: {error}. Name a PEM file"
-        ) from error
-    return bundle
+    return authorities_file("AWS_CA_BUNDLE") or authorities_file("SSL_CERT_FILE") or certifi.where()
 
 
 def _proxy(url: SplitResult) -> tuple[str, str]:

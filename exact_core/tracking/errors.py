@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote, urlsplit
 
-from exact_core.environment import readable_file, shown, variable
+from exact_core.environment import authorities_file, shown, variable
 from exact_core.errors import ConfigError, ExactError, ServiceError
 
 __all__ = ["AwayError", "check_address", "database_file", "explained", "patiently", "refused", "tracking_uri"]
@@ -100,7 +100,7 @@ def _check_server(uri: str, said: str) -> None:
     if not valid:
         raise ConfigError(f"{said}: no address of a server. Give http://host:port or https://host")
     for name in ("MLFLOW_TRACKING_SERVER_CERT_PATH", "REQUESTS_CA_BUNDLE"):
-        readable_file(name)
+        authorities_file(name)
 
 
 def _check_file(path: Path, said: str) -> None:

@@ -98,7 +98,7 @@ def test_what_cannot_be_shown_is_refused(dataset_folder: Path, tmp_path: Path) -
 
 def test_where_nothing_can_be_written(dataset_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="choose another file by --out"):
+    with pytest.raises(DataError, match="Choose another file by --out"):
         look(dataset_folder, tmp_path / "file" / "a.html")
 
 
@@ -111,4 +111,4 @@ def test_the_command(dataset_folder: Path, tmp_path: Path) -> None:
     assert out.stat().st_size > 10_000
     done = CliRunner().invoke(app, ["inspect", str(dataset_folder), "--set", "data.window=8"])
     assert isinstance(done.exception, ConfigError)
-    assert "--recipe and --set are for sources" in str(done.exception)
+    assert "Use --recipe and --set for sources only" in str(done.exception)

@@ -235,13 +235,13 @@ def test_crops_that_the_masks_lose_are_named_and_expected_to_count_for_nothing(
     assert quality.lost == dataset.manifest.classes
     assert set(quality.shown_by_class.values()) == {0.0}
     assert MaskSet(finished / "masks", dataset).manifest.quality.lost != dataset.manifest.classes
-    with pytest.raises(TrainingError, match=f"crops lost: {', '.join(dataset.manifest.classes)}"):
+    with pytest.raises(TrainingError, match=f"lost crops: {', '.join(dataset.manifest.classes)}"):
         generate_masks(override(changed, ["masks.minimum_quality=0.5"]), out=tmp_path / "gated", **made)
 
 
 def test_the_gate_fails_a_run_whose_masks_are_not_good_enough(finished, tmp_path, config, dataset_folder, dataset):
     made = {"dataset": dataset_folder, "classifier": finished / "classifier", "tracker": TRACKER}
-    with pytest.raises(TrainingError, match=r"below masks\.minimum_quality 1 .*lower the gate"):
+    with pytest.raises(TrainingError, match=r"below masks\.minimum_quality 1 .*lower the minimum"):
         generate_masks(override(config, ["masks.minimum_quality=1"]), out=tmp_path / "m", **made)
     # They can be looked at, and are those that the open gate lets through.
     looked_at, passed = MaskSet(tmp_path / "m", dataset).manifest, MaskSet(finished / "masks", dataset).manifest

@@ -12,7 +12,7 @@ Axes: T dates, C bands, H W pixels.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,6 +60,7 @@ from exact_core.yaml_values import read_yaml
 __all__ = [
     "SeasonFile",
     "SeasonImages",
+    "check_one_crs",
     "ingest_season",
     "merged",
     "open_season",
@@ -103,7 +104,7 @@ def ingest_season(source: Path, config: DataConfig, out: Path, *, seed: int, ori
     check_shares(validation=config.validation_share, test=config.test_share)
     folder = _folder(source)
     settings, config = _settings(folder, config), merged(source, config)
-    cells = _cells(folder)
+    cells = list(_cells(folder))
     splits = _splits_of(cells, config, seed) if cells else [None]
     notes: list[str] = []
     seasons = _one_season([_find(place, settings, notes) for place in cells or [source]])
@@ -193,19 +194,20 @@ def _write_one(
 # Several scenes
 
 
-def _cells(folder: Path) -> list[Path]:
-    """Folders of the cells of a large area, in the order of their names; none for an ordinary season."""
+def _cells(folder: Path) -> dict[Path, str]:
+    """Folders of the cells of a large area and their CRS, in the order of their names; none for an ordinary season."""
     path = folder / "cells.json"
     if not path.is_file() or (folder / "collection.json").is_file():
-        return []
+        return {}
     try:
         content = read_json(path.read_text(encoding="utf-8"))
-        names = sorted(cell["name"] for cell in content["cells"])
+        listed = {cell["name"]: str(cell.get("crs", "")) for cell in content["cells"]}
+        names = sorted(listed)
         if any(Path(name).name != name or "\0" in name for name in names):
             raise ValueError("a cell that is no name of a folder beside it")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: not a readable list of cells: {error}. Run exact fetch again") from error
-    found = [folder / name for name in names if (folder / name / "collection.json").is_file()]
+    found = {folder / name: listed[name] for name in names if (folder / name / "collection.json").is_file()}
     if not found:
         raise DataError(f"{path}: no cell has images. Run exact fetch again")
     return found
@@ -258,7 +260,7 @@ def _check_splits(writer: DatasetWriter, config: DataConfig) -> None:
 
 
 def open_season(source: Path, config: DataConfig, *, trained: tuple[dt.date, int] | None = None) -> SeasonImages:
-    """The season that `ingest_season` would read, without its labels.
+    """The season as `ingest_season` would read it, without its labels; cells of one CRS are one scene.
 
     Args:
         source: as for `ingest_season`.
@@ -267,12 +269,13 @@ def open_season(source: Path, config: DataConfig, *, trained: tuple[dt.date, int
             and earlier dates, which the model has not seen, are left out. None: as the season itself states.
 
     Raises:
-        ConfigError: fewer than two dates of the season are of a time of the year that the model was trained on; else as
-            `ingest_season`. DataError: as `ingest_season`.
+        ConfigError: fewer than two dates of the season are of a time of the year that the model was trained on, or
+            cells of several CRS; else as `ingest_season`. DataError: as `ingest_season`.
     """
     settings = _settings(_folder(source), config)
     notes: list[str] = []
-    season = _find(source, settings, notes)
+    cells = _cells(_folder(source))
+    season = _together(source, cells, settings, notes) if cells else _find(source, settings, notes)
     if trained is not None:
         season = _as_trained(season, *trained, notes)
     return _open(season, settings, config, notes)
@@ -356,6 +359,37 @@ def _find(source: Path, settings: SeasonConfig, notes: list[str]) -> _Season:
     return _Season(source, name, start, length, asked, acquisitions, choose_grid(acquisitions, settings.bands))
 
 
+def _together(source: Path, cells: dict[Path, str], settings: SeasonConfig, notes: list[str]) -> _Season:
+    """The cells of an area as one scene, whose images of a day complete each other.
+
+    Raises:
+        ConfigError: cells of several CRS.
+    """
+    check_one_crs(f"season:{source}", tuple(cells.values()))
+    found = [_listed(place, settings, notes) for place in cells]
+    start = min(each[1] for each in found)
+    length = max((first - start).days + days for _, first, days, _ in found)
+    acquisitions = sorted((each for part in found for each in part[3]), key=lambda each: each.date)
+    grid = choose_grid(acquisitions, settings.bands)
+    # A cell's scene is named after the collection and the cell.
+    name = found[0][0].removesuffix(f"-{next(iter(cells)).name}")
+    return _Season(source, name, start, length, settings.start or acquisitions[0].date, acquisitions, grid)
+
+
+def check_one_crs(source: str, crs: Iterable[str]) -> None:
+    """Accept an area that can be one scene, by the CRS of its cells.
+
+    Raises:
+        ConfigError: its cells are of several CRS.
+    """
+    several = sorted(set(crs))
+    if len(several) > 1:
+        raise ConfigError(
+            f"{source}: its cells are in {', '.join(several)}, and a map has one CRS; give crs={several[0]} in the "
+            f"address (--crs of exact fetch), or map cell by cell (exact map season:FOLDER/CELL)"
+        )
+
+
 def _listed(source: Path, settings: SeasonConfig, notes: list[str]) -> tuple[str, dt.date, int, list[Acquisition]]:
     """Name of a folder's scene, first day and days of its season, and the acquisitions; no image is opened."""
     name, found = find_acquisitions(source, settings.bands)
@@ -364,8 +398,8 @@ def _listed(source: Path, settings: SeasonConfig, notes: list[str]) -> tuple[str
     return name, start, length, acquisitions
 
 
-def survey_season(source: Path, config: DataConfig, *, names: bool = False) -> tuple[int, int, None, int]:
-    """What `ingest_season` would read, without reading a pixel: numbers of dates, of bands and of cells.
+def survey_season(source: Path, config: DataConfig, *, names: bool = False) -> tuple[int, int, None, tuple[str, ...]]:
+    """What `ingest_season` would read, without reading a pixel: numbers of dates and bands, and the CRS of each cell.
 
     Args:
         source: as for `ingest_season`.
@@ -381,7 +415,8 @@ def survey_season(source: Path, config: DataConfig, *, names: bool = False) -> t
         _listed(place, settings, [])[3] if names else _find(place, settings, []).acquisitions
         for place in cells or [source]
     ]
-    return max(len({each.date for each in dates}) for dates in found), len(settings.bands), None, len(cells)
+    dates = max(len({each.date for each in dates}) for dates in found)
+    return dates, len(settings.bands), None, tuple(cells.values())
 
 
 def survey_tags(source: Path, config: DataConfig) -> list[str]:

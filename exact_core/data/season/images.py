@@ -291,7 +291,8 @@ def merge_days(acquisitions: list[Acquisition], notes: list[str]) -> list[Acquis
         several = merged[0]
         notes.append(
             f"{len(merged)} days have more than one acquisition (the first {several[0].date}: "
-            f"{', '.join(each.name for each in several)}) and were merged: each pixel is of the first that is clear"
+            f"{', '.join(dict.fromkeys(each.name for each in several))}) and were merged: each pixel is of the first "
+            f"that is clear"
         )
     chosen = []
     for group in days.values():
@@ -451,14 +452,43 @@ def _read_date(
         return ground
     measured = _measured(out)
     for each in acquisition.others:
-        found = np.stack([_read_band(each.files[band], part, each, counts) for band in bands])
-        clear = _read_ground(each, grid, first, last, settings)
+        # A cell of a large area is a small part of it, and the cells of a day are many.
+        left, right = _shown_columns(each.files[bands[0]], part, beside=_reach(settings))
+        if left >= right:
+            continue
+        cols = slice(left, right)
+        found = np.stack([_read_band(each.files[band], part.columns(left, right), each, counts) for band in bands])
+        clear = _read_ground(each, grid.columns(left, right), first, last, settings)
         here = _measured(found)
-        better = here & (~measured | (clear & ~ground))
-        out[:, better] = found[:, better]
-        ground[better] = clear[better]
-        measured |= here
+        better = here & (~measured[:, cols] | (clear & ~ground[:, cols]))
+        out[:, :, cols][:, better] = found[:, better]
+        ground[:, cols][better] = clear[better]
+        measured[:, cols] |= here
     return ground
+
+
+def _shown_columns(path: Path, part: Grid, *, beside: int) -> tuple[int, int]:
+    """First column of a grid that a file may show something of, and one past the last; two equal ones: it shows none.
+
+    beside: columns that are looked at on both sides of the file.
+    """
+    own = _grid_of(path)
+    if own.crs != part.crs:
+        # Reading it says so.
+        return 0, part.width
+    onto = ~part.transform @ own.transform
+    corners = [onto @ corner for corner in ((0, 0), (own.width, 0), (0, own.height), (own.width, own.height))]
+    cols, rows = zip(*corners, strict=True)
+    if max(rows) <= -beside or min(rows) >= part.height + beside:
+        return 0, 0
+    edges = math.floor(min(cols)) - beside, math.ceil(max(cols)) + beside
+    left, right = (min(max(edge, 0), part.width) for edge in edges)
+    return left, right
+
+
+def _reach(settings: SeasonConfig) -> int:
+    """Pixels by which a cloud may act on what lies beside it."""
+    return 2 * settings.cloud_erosion + settings.cloud_dilation
 
 
 def _measured(pixels: NDArray[np.int16]) -> NDArray[np.bool_]:
@@ -480,7 +510,7 @@ def _read_ground(
         return np.ones((last - first, grid.width), np.bool_)
     path = acquisition.files[SCL]
     # What clouds beside the rows do to them.
-    reach = 2 * settings.cloud_erosion + settings.cloud_dilation
+    reach = _reach(settings)
     top, bottom = max(0, first - reach), min(grid.height, last + reach)
     part = grid.rows(top, bottom)
     values, crs, transform, _ = read_raster(path, around=part)

@@ -54,6 +54,10 @@ class Grid:
         transform = self.transform @ Affine.translation(0, first)
         return replace(self, transform=transform, height=last - first, top=self.top + first)
 
+    def columns(self, first: int, last: int) -> Grid:
+        """The part from column `first` to before column `last`."""
+        return replace(self, transform=self.transform @ Affine.translation(first, 0), width=last - first)
+
     def step(self, longest: int) -> int:
         """The least whole number of pixels in one that leaves about `longest` on the longer side."""
         return max(1, math.ceil(max(self.height, self.width) / longest))
