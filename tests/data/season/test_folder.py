@@ -140,6 +140,22 @@ def test_odd_sizes_are_cut_to_even(tmp_path: Path) -> None:
     assert max(record.col for record in dataset.records) == 26 - 8
 
 
+def test_until_a_day_dates_are_as_dense_as_in_the_whole_season(tmp_path: Path) -> None:
+    """Four dates in 31 days; of three a season, two until the 21st, and a model of twice the days has them in half."""
+    write_season(tmp_path)
+    three = DataConfig(max_dates=3)
+    until = DataConfig(max_dates=3, season=SeasonConfig(until=dt.date(2018, 4, 21)))
+    assert len(open_season(tmp_path, three).acquisitions) == 3
+    found = open_season(tmp_path, until)
+    assert [str(each.date) for each in found.acquisitions][-1] <= "2018-04-21"
+    assert (found.start, found.length) == (dt.date(2018, 4, 1), 21)
+    assert len(found.acquisitions) == 3  # no length is given, so that the season ends there
+    known = DataConfig(max_dates=3, season=SeasonConfig(until=dt.date(2018, 4, 21), days=31))
+    assert len(open_season(tmp_path, known).acquisitions) == 2
+    assert open_season(tmp_path, known).length == 31
+    assert len(open_season(tmp_path, until, trained=(dt.date(2017, 4, 1), 31)).acquisitions) == 2
+
+
 def test_the_season_clips_dates(tmp_path: Path) -> None:
     config = DataConfig(season=SeasonConfig(start=dt.date(2018, 4, 6), days=20))
     dataset = ingest(write_season(tmp_path / "s"), config)
