@@ -207,7 +207,9 @@ def _cells(folder: Path) -> list[Path]:
         raise DataError(f"{path}: not a readable list of cells: {error}; run exact fetch again") from error
     found = [folder / name for name in names if (folder / name / "collection.json").is_file()]
     if not found:
-        raise DataError(f"{path}: no cell has images; run exact fetch again")
+        empty = all(isinstance(cell, dict) and cell.get("state") == "empty" for cell in content["cells"])
+        help_ = "fetch other days, more clouds or another area" if empty else "run exact fetch again"
+        raise DataError(f"{path}: no cell has images; {help_}")
     return found
 
 
