@@ -529,7 +529,7 @@ def test_a_list_of_files_that_is_damaged_is_deleted_and_all_is_read(season: Path
         fetch_season(asked(server, bands=("B02",)), out)
     for name in ("fetched.json", "collection.json"):
         (out / name).unlink()
-    assert fetch_season(asked(server, bands=("B02",)), out).files_read == 4
+    assert fetch_season(asked(server, bands=("B02",)), out).files_read == 8
     assert hashes(out) == before
 
 
