@@ -36,11 +36,13 @@ def map_summary(folder: Path) -> str:
     for name, (pixels, hectares) in sorted(areas.items(), key=lambda each: -each[1][0]):
         area = f"{pixels:14,} pixels" if hectares is None else f"{hectares:14,.1f} ha"
         lines.append(f"{name:{width}} {area} {100 * pixels / max(1, mapped):6.1f} %")
-    if record["unmapped_pixels"]:
-        total = mapped + record["unmapped_pixels"]
-        lines.append(
-            f"not mapped: {100 * record['unmapped_pixels'] / total:.1f} % of the area, which no two dates measured"
-        )
+    # Maps of older versions have no mask.
+    masked = record.get("masked_pixels", 0)
+    total = mapped + record["unmapped_pixels"]
+    if unmeasured := record["unmapped_pixels"] - masked:
+        lines.append(f"not mapped: {100 * unmeasured / total:.1f} % of the area, which no two dates measured")
+    if masked:
+        lines.append(f"not cropland by the mask: {100 * masked / total:.1f} % of the area")
     lines.append(seam_words(record["seams"]))
     lines.append("pixels are counted; how far that is from the truth: exact sample, then exact areas --reference")
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 from tqdm import tqdm
 
 from exact_core.config import SeasonConfig
+from exact_core.data.stac import MOST_WORKERS, WORKERS
 from exact_kubeflow.cli.options import goes_on
 
 __all__ = ["fetch"]
@@ -42,7 +44,9 @@ def fetch(
     token_host: Annotated[list[str], typer.Option(help="Send EXACT_STAC_TOKEN to this host too. Repeatable.")] = [],
     sign: Annotated[str, typer.Option(help="Address of SAS tokens. Not needed for the Planetary Computer.")] = "",
     missing: Annotated[int, typer.Option(min=0, help="Maximum number of failed images to leave out.")] = 0,
-    workers: Annotated[int, typer.Option(min=1, max=64, help="Number of files to read in parallel.")] = 4,
+    workers: Annotated[
+        int, typer.Option(min=1, max=MOST_WORKERS, help="Number of files to read in parallel.")
+    ] = WORKERS,
 ) -> None:
     """Fetch new images of a season from a STAC API, only the area's part of each file."""
     # Here, not above: other commands need none of it.
@@ -61,13 +65,16 @@ def fetch(
     wanted = Wanted(area_of(bbox=bbox, file=area), start.date(), end.date(), max_cloud)
     source = open_source(Web(url, token_hosts=token_host, sign=sign, s3=presigned), url, collection)
     asked = Fetch(source, wanted, names, crs=crs, skip=frozenset(skip), workers=workers, missing=missing)
+    lock = threading.Lock()
     with (
-        goes_on("what was read is kept; the same command reads the rest"),
+        goes_on("finished files are kept. To continue, repeat the command"),
         tqdm(desc="fetch", unit="file", disable=None) as bar,
     ):
 
         def update(count: int) -> None:
-            bar.update(count)
+            # Cells side by side tell it.
+            with lock:
+                bar.update(count)
 
         done = (
             fetch_season(asked, out, progress=update)
@@ -78,7 +85,7 @@ def fetch(
         typer.echo(f"note: {note}")
     cells = "" if cell is None else f"{done.cells} cells ({done.empty} without images), "
     typer.echo(
-        f"{out}: {cells}{done.images} images; {done.files_read} files read ({done.bytes / 1e6:.1f} MB), "
+        f"{out}: {cells}{done.images} images. {done.files_read} files read ({done.bytes / 1e6:.1f} MB), "
         f"{done.files_kept} unchanged"
     )
     typer.echo(f"next: put labels in {out}/labels, then: exact ingest season {out} DATASET")

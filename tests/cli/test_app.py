@@ -53,7 +53,7 @@ def test_help_is_grouped_and_short_options_answer():
 def test_what_is_missing_is_named_at_once(tmp_path):
     done = exact("evaluate", "d", "s", "e", "--classifier", "c", cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr == "exact: not there: DATASET d, SEGMENTER s, CLASSIFIER c; name what an earlier command wrote\n"
+    assert done.stderr == "exact: not there: DATASET d, SEGMENTER s, CLASSIFIER c. Name what an earlier command wrote\n"
 
 
 def test_a_path_of_a_setting_is_one_of_the_current_folder(tmp_path):
@@ -93,7 +93,7 @@ def test_a_mistyped_source_is_refused_before_anything_starts(tmp_path):
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert done.returncode == 1
-    assert done.stderr.endswith("; did you mean season:flanders?\n")
+    assert done.stderr.endswith(". Did you mean season:flanders?\n")
     assert done.stdout == "set()\n"
     assert [path.name for path in tmp_path.iterdir()] == ["flanders"]
 
@@ -117,7 +117,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130
-    assert said.endswith("stopped: what is trained is kept in w; the same command goes on after the last epoch\n")
+    assert said.endswith("stopped: finished epochs are kept in w. To continue, repeat the command\n")
     assert (tmp_path / "w/.state/run.json").is_file()
     client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("exact").experiment_id])
@@ -131,7 +131,7 @@ def test_doctor_says_what_is_missing(tmp_path):
     assert said.returncode == 0, said.stdout
     assert f"ok       current folder: {tmp_path} can be written" in said.stdout
     assert "ok       cache: " in said.stdout
-    assert said.stdout.splitlines()[-1].startswith("nothing fails; missing, which some runs need: object store")
+    assert said.stdout.splitlines()[-1].startswith("nothing fails. Not set, though some runs need it: object store")
 
 
 def test_the_old_address_of_the_command_line_still_answers():
