@@ -21,7 +21,7 @@ from exact_core.data.season.rasters import Grid, fit_to_grid, read_raster
 from exact_core.data.windows.clear_looks import ground_between
 from exact_core.errors import DataError
 
-__all__ = ["hidden_places", "reach", "read_ground"]
+__all__ = ["cloud_reach", "hidden_places", "read_ground"]
 
 HIDING = {"CLM": 0xFF, "MG2": 2 | 8, "FMASK": 2 | 4 | 8}
 """Bits of a mask that say that the ground is hidden."""
@@ -38,8 +38,8 @@ def hidden_places(name: str, values: NDArray[Any], settings: SeasonConfig) -> ND
     return hidden
 
 
-def reach(settings: SeasonConfig) -> int:
-    """How far a cloud changes what is clear beside it, pixels."""
+def cloud_reach(settings: SeasonConfig) -> int:
+    """Pixels by which a cloud may act on what lies beside it."""
     return 2 * settings.cloud_erosion + settings.cloud_dilation
 
 
@@ -56,8 +56,8 @@ def read_ground(
         return np.ones((last - first, grid.width), np.bool_)
     name, path = mask
     # What clouds beside the rows do to them.
-    beside = reach(settings)
-    top, bottom = max(0, first - beside), min(grid.height, last + beside)
+    reach = cloud_reach(settings)
+    top, bottom = max(0, first - reach), min(grid.height, last + reach)
     part = grid.rows(top, bottom)
     values, crs, transform, _ = read_raster(path, around=part)
     # Where the mask ends, and where it has no number, nothing is known.
@@ -66,7 +66,7 @@ def read_ground(
         values = np.where(np.isnan(values), values.dtype.type(unknown), values)
     if values.dtype != np.uint8 and (values.min() < 0 or values.max() > 255):
         expected = "classes 0..11" if name == SCL else "bits of 0..255"
-        raise DataError(f"{path}: {name} values from {values.min()} to {values.max()}; expected {expected}")
+        raise DataError(f"{path}: {name} values from {values.min()} to {values.max()}, expected {expected}")
     fitted = fit_to_grid(values.astype(np.uint8), crs or grid.crs, transform, part, nearest=True, fill=int(unknown))
     hidden = hidden_places(name, fitted, settings)
     return ground_between(hidden, erosion=settings.cloud_erosion, dilation=settings.cloud_dilation)[

@@ -210,7 +210,9 @@ def _cells(folder: Path) -> dict[Path, str]:
         raise DataError(f"{path}: not a readable list of cells: {error}. Run exact fetch again") from error
     found = {folder / name: listed[name] for name in names if (folder / name / "collection.json").is_file()}
     if not found:
-        raise DataError(f"{path}: no cell has images. Run exact fetch again")
+        empty = all(cell.get("state") == "empty" for cell in content["cells"])
+        help_ = "Fetch other days, more clouds or another area" if empty else "Run exact fetch again"
+        raise DataError(f"{path}: no cell has images. {help_}")
     return found
 
 

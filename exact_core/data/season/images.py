@@ -27,7 +27,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import Resampling
 
 from exact_core.config import SeasonConfig
-from exact_core.data.season.clouds import hidden_places, reach, read_ground
+from exact_core.data.season.clouds import cloud_reach, hidden_places, read_ground
 from exact_core.data.season.files import Acquisition, cloud_mask
 from exact_core.data.season.radiometry import (
     NO_REFLECTANCE,
@@ -474,7 +474,7 @@ def _read_date(
     measured = _measured(out)
     for each in acquisition.others:
         # A cell of a large area is a small part of it, and the cells of a day are many.
-        left, right = _shown_columns(each.files[bands[0]], part, beside=reach(settings))
+        left, right = _shown_columns(each.files[bands[0]], part, beside=cloud_reach(settings))
         if left >= right:
             continue
         cols = slice(left, right)

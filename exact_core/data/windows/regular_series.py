@@ -25,7 +25,7 @@ def calendar_of(windows: WindowDataset) -> NDArray[np.float64]:
 def calendar_series(window: Window, calendar: NDArray[np.float64]) -> NDArray[np.float32]:
     """Every pixel's series on regular days (H * W, G, C): linear between its clear observations, constant at the ends.
 
-    A patch that no date shows clearly, or whose clouds are not known, takes all its measurements.
+    A patch without a clear date, or whose clouds are not known, takes all its measurements.
     """
     dates, bands, height, width = window.pixels.shape
     rows, cols = height // CLEAR_PATCH, width // CLEAR_PATCH
