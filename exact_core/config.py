@@ -132,7 +132,10 @@ OffsetRule = Literal["correct", "refuse", "stated", 0, 1000]
 class SeasonConfig(Settings):
     """Season of Sentinel-2 L2A on disk. The source's own `season.yaml` may set each key."""
 
-    start: dt.date | None = Field(None, description="first day of the season. If None, day of the first acquisition")
+    start: dt.date | None = Field(
+        None,
+        description="first day of the season. If None, first day of the quarter that contains the first acquisition",
+    )
     days: int | None = Field(
         None, ge=1, le=3660, description="length of the season, days. If None, the season ends at the last acquisition"
     )
@@ -155,10 +158,13 @@ class SeasonConfig(Settings):
     classes: dict[int | str, str] | None = Field(
         None, description="crop code -> class name. If None, labels/legend.csv"
     )
-    legend: Literal["hcat"] | None = Field(
+    legend: str | None = Field(
         None,
-        description="meaning of crop codes. `hcat` is the legend of EuroCrops (attribute EC_hcat_c), in which an "
-        "unlisted code has the name of its parent. If None, labels/legend.csv",
+        min_length=1,
+        description="meaning of crop codes. `hcat` is the legend of EuroCrops (attribute EC_hcat_c), `worldcereal` "
+        "that of WorldCereal (attribute ewoc_code). In both, an unlisted code has the name of its parent. "
+        "`eurocrops:TABLE` has the national codes of a country, for example eurocrops:nl_2020. Otherwise a file in "
+        "the layout of legend.csv or of EuroCrops' country mappings. If None, labels/legend.csv",
     )
     level: Literal["name", "group"] = Field(
         "name", description="column of the legend that defines the classes, one class for each name or for each group"
@@ -306,7 +312,11 @@ class EncoderConfig(Settings):
         ge=1,
         description="without mask_padding, pad series to this many dates and attend to all of them (published)",
     )
-    mask_clouds: bool = Field(True, description="exclude cloudy dates from a patch's attention if clouds are known")
+    mask_clouds: bool = Field(
+        True,
+        description="exclude cloudy dates from a patch's attention if clouds are known. Dates that did not measure a "
+        "patch are excluded anyway, except without mask_padding",
+    )
     checkpointing: bool = Field(
         False,
         description="keep only each block's input for the backward pass and recompute the block. Memory falls to a "

@@ -1,4 +1,4 @@
-"""Recurring runs, declared in a file: `exact schedule apply season.yaml` makes the server agree with it.
+"""Recurring runs, declared in a file: `exact schedule apply schedule.yaml` makes the server agree with it.
 
 A file says everything about a schedule, so applying it twice changes nothing. KFP cannot edit a recurring run: a
 changed one is created anew, and then the old one deleted, so that a failure in between leaves two, which the next apply

@@ -45,7 +45,7 @@ KINDS = {
     "millet|sorghum": "#b8863b",
     "cereal": "#ead06a",
     "soy": "#5f8f6b",
-    r"\bpeas?\b|bean|legume|pulse|lentil|lupin|chickpea": "#78a060",
+    r"\bpeas?\b|bean|groundnut|peanut|legume|pulse|lentil|lupin|chickpea": "#78a060",
     "alfalfa|lucerne|clover|fodder": "#2f8f5b",
     "temporary grass|fodder grass": "#8fd05f",
     "grass|meadow|pasture|grazing": "#5cb531",

@@ -88,12 +88,7 @@ def map_season(
         DataError, CorruptError: no such model or images.
         ServiceError: the map cannot be written.
     """
-    number, parts = parse_part(part or "1/1")
-    if part and layers != NO_LAYERS:
-        raise ConfigError(
-            f"part {part}: outlines and cropland are those of a whole map, as a field may lie in two parts; give them "
-            f"to `exact join-map`"
-        )
+    number, parts = _part(part, layers)
     kind, _ = parse_source(source)
     if not source_of(kind).opens:
         log.info("map_season: nothing to map: a %s source has windows, and no images of an area", kind)
@@ -114,6 +109,16 @@ def map_season(
     shutil.rmtree(pieces.folder)
     tracker.log_summary(summary)
     return summary
+
+
+def _part(part: str, layers: Layers) -> tuple[int, int]:
+    """Number of the part and of all parts; a whole map is part 1 of 1."""
+    if part and layers != NO_LAYERS:
+        raise ConfigError(
+            f"part {part}: outlines and cropland apply to a whole map, because a field may cross two parts; give them "
+            f"to `exact join-map`"
+        )
+    return parse_part(part or "1/1")
 
 
 def _record(config: RunConfig, images: SeasonImages, manifest: ModelManifest, *, source: str) -> MapRecord:

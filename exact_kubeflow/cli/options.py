@@ -58,7 +58,7 @@ Set = Annotated[
 ]
 Tracking = Annotated[bool, typer.Option("--tracking/--no-tracking", help="Record the run in MLflow.")]
 
-PATHS = ("data.season.labels", "data.season.outlines")
+PATHS = ("data.season.labels", "data.season.outlines", "data.season.legend")
 """Settings that name a file."""
 
 

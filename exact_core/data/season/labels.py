@@ -1,7 +1,7 @@
 """The labels of a season: a raster of crop codes or a layer of parcels, and a legend that names the codes.
 
     labels/crop_type.tif    crop codes, 0 = no declared parcel; or labels/parcels.geojson with an attribute crop_code
-    labels/legend.csv       what the codes mean: exact_core.data.season.class_map
+    labels/legend.csv       what the codes mean: exact_core.data.season.legends
 
 Codes are brought to the grid of the images, nearest (parcels: those that contain a pixel's centre), and numbered by the
 legend: 0 background, 1..K crops, VOID. Axes: H W pixels, K crop classes.
@@ -23,7 +23,8 @@ from rasterio.warp import transform_bounds
 
 from exact_core.cgroup import memory_free
 from exact_core.config import SeasonConfig
-from exact_core.data.season.class_map import ClassMap, is_missing, read_class_map
+from exact_core.data.season.class_map import ClassMap, is_missing
+from exact_core.data.season.legends import read_class_map
 from exact_core.data.season.outlines import VECTORS, outlines_on
 from exact_core.data.season.parcel_raster import Parcel, burn_parcels
 from exact_core.data.season.rasters import RASTERS, Grid, fit_to_grid, read_raster
@@ -82,7 +83,7 @@ class LabelLayer:
             )
         if self.path.suffix.lower() not in RASTERS:
             return _codes_from_parcels(self, grid, notes)
-        if text := self.class_map.text:
+        if (text := self.class_map.text) and not self.class_map.national:
             raise DataError(
                 f"{self.class_map.where}: code {text!r} is not a whole number, and {self.path} is a raster, which "
                 f"holds no other; name its numbers"
@@ -250,7 +251,10 @@ def _codes_from_raster(layer: LabelLayer, grid: Grid) -> NDArray[np.int32]:
     if layer.class_map.by_place:
         present, places = np.unique(values, return_inverse=True)
         void = layer.settings.void_codes
-        known = [layer.class_map.number(value, where=f"{path}: a code", void=void) for value in present.tolist()]
+        known = [
+            layer.class_map.number(value, where=f"{path}: a code", void=void) if value else 0
+            for value in present.tolist()
+        ]
         values = np.array(known, np.int32)[places.reshape(values.shape)]
     wrong = values[(values != np.rint(values)) | (values <= OVERLAP) | (values > np.iinfo(np.int32).max)]
     if wrong.size:
@@ -311,7 +315,8 @@ def _parcels(layer: LabelLayer, grid: Grid, notes: list[str]) -> Iterator[Parcel
             f"{path}: no attribute {order!r}, it has {', '.join(file.fields)}; name the one that puts overlapping "
             f"parcels in order by data.season.overlap_order, or none"
         )
-    uncoded = found = 0
+    unknown = set(layer.class_map.numbered()[1])
+    uncoded = found = void = 0
     left_out = Counter[str]()
     for each in outlines_on(file, grid, [attribute, *([order] if order else [])], left_out):
         value, rank = each.values[0], each.values[1] if order else 0.0
@@ -321,6 +326,7 @@ def _parcels(layer: LabelLayer, grid: Grid, notes: list[str]) -> Iterator[Parcel
         else:
             number = layer.class_map.number(value, where=f"{each.where}: {attribute}", void=settings.void_codes)
         found += 1
+        void += number in unknown
         yield Parcel(each.area, number, _rank(rank, where=f"{each.where}: {order}"))
     unplaced, flat = left_out["unplaced"], left_out["flat"]
     if unplaced:
@@ -336,6 +342,8 @@ def _parcels(layer: LabelLayer, grid: Grid, notes: list[str]) -> Iterator[Parcel
     if uncoded:
         meaning = "their truth is unknown (void)" if settings.missing_code == "void" else "they are background"
         notes.append(f"{uncoded} parcels of {path.name} have no {attribute}: {meaning} (data.season.missing_code)")
+    if void:
+        notes.append(f"{void} parcels of {path.name} have a code that {layer.class_map.where} calls void")
 
 
 def _rank(value: Any, *, where: str) -> float:

@@ -284,6 +284,9 @@ def make_series(
 ) -> Series:
     """What a model sees of measured pixels: normalised, with what it must not look at marked.
 
+    A patch that a date did not measure (all 0) is not seen on it, whether clouds are masked or not. With attended
+    padding, as published, it is.
+
     Args:
         pixels: int16 (B, T, C, H, W), reflectance x 10,000.
         dates: int64 (B, T), as the encoder wants them.
@@ -293,6 +296,8 @@ def make_series(
         std: float (C,), of the training split.
         encoder: whether padding is masked.
     """
+    if clear is None and encoder.mask_padding:
+        clear = _measured_patches(pixels, valid, encoder.patch)
     normalised = pixels.float().sub_(mean[:, None, None]).div_(std[:, None, None])
     seen = clear
     if valid is not None:
@@ -303,6 +308,15 @@ def make_series(
         count = dates.new_full((len(pixels),), dates.shape[1]) if valid is None else valid.sum(1)
         padding = (encoder.pad_dates - count).clamp(min=0)
     return Series(pixels=normalised, dates=dates, seen=seen, padding=padding)
+
+
+def _measured_patches(pixels: Tensor, valid: Tensor | None, patch: int) -> Tensor | None:
+    """Patches (B, P, T) of which a date measured something, of pixels (B, T, C, H, W); None: every real date did."""
+    batch, dates, _, height, width = pixels.shape
+    cells = (pixels != 0).any(2).view(batch, dates, height // patch, patch, width // patch, patch)
+    measured = cells.any(5).any(3).flatten(2).transpose(1, 2)
+    every = measured if valid is None else measured | ~valid[:, None]
+    return None if bool(every.all()) else measured
 
 
 def _shares(windows: int, parts: int) -> tuple[int, ...]:

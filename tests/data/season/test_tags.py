@@ -17,9 +17,9 @@ from rasterio.transform import Affine
 from rasterio.warp import transform
 
 from exact_core.config import DataConfig, SeasonConfig
-from exact_core.data.season.class_map import read_class_map
 from exact_core.data.season.folder import ingest_season, survey_season
 from exact_core.data.season.labels import open_labels
+from exact_core.data.season.legends import read_class_map
 from exact_core.data.season.rasters import Grid
 from exact_core.data.season.tag_checks import check_places, check_sizes, contradictions
 from exact_core.data.season.tag_tables import read_tag_table

@@ -1,8 +1,9 @@
 import numpy as np
+import pytest
 import torch
 
 from exact_core.config import EncoderConfig
-from exact_core.data.windows.batches import Augmentation, BatchLoader
+from exact_core.data.windows.batches import Augmentation, BatchLoader, make_series
 from exact_core.data.windows.dataset import VOID
 from exact_core.models.classifier import TagClassifier
 
@@ -53,6 +54,29 @@ def test_padding_alone_is_masked_where_clouds_are_not(dataset):
     for row, count in enumerate(counts):
         assert batch.series.pixels[row, count:].abs().sum() == 0
     assert batch.series.padding is None
+
+
+@pytest.mark.parametrize("patch", [1, 2, 4])
+def test_a_patch_that_a_date_did_not_measure_is_not_seen_on_it(dataset, patch):
+    """Whether or not clouds are masked; but with attended padding, as published, everything is looked at."""
+    pixels = torch.ones(2, 3, 10, 8, 8, dtype=torch.int16)
+    pixels[0, 1, :, :4, :4] = 0
+    pixels[0, 2, :, 7, 7] = 0
+    valid = torch.tensor([[True, True, True], [True, True, False]])
+    dates, ones = torch.tensor([[0, 9, 20], [0, 9, 0]]), torch.ones(10)
+
+    def seen(valid, pixels=pixels, **encoder):
+        encoder = EncoderConfig(patch=patch, mask_clouds=False, **encoder)
+        return make_series(pixels, dates, valid, mean=ones, std=ones, encoder=encoder).seen
+
+    grid = seen(valid).transpose(1, 2).unflatten(2, (8 // patch, 8 // patch))
+    expected = torch.ones(2, 3, 8, 8, dtype=torch.bool)
+    expected[0, 1, :4, :4] = expected[1, 2] = False
+    # A patch of which a part was measured was seen.
+    expected[0, 2, 7, 7] = patch > 1
+    assert torch.equal(grid.repeat_interleave(patch, 2).repeat_interleave(patch, 3), expected)
+    assert seen(None, torch.ones_like(pixels)) is None
+    assert torch.equal(seen(valid, mask_padding=False), valid[:, None])
 
 
 def test_attended_padding_is_counted_up_to_the_published_length(dataset):
