@@ -71,6 +71,8 @@ def write_map_page(folder: Path, out: Path, *, outlines: Path | None = None, tag
     except RasterioError as error:
         raise CorruptError(f"{folder}: cannot be read: {error}; make the map again with `exact map`") from error
     height, width = pictures["label"].shape
+    if missing := [name for name in ("source", "season_start", "dates", "classes", "areas") if name not in record]:
+        raise CorruptError(f"{manifest}: holds no {', '.join(missing)}; make the map again with `exact map`")
     scale = width / grid.width, height / grid.height
     mapped = sum(each["pixels"] for each in record["areas"].values())
     content: dict[str, Any] = {

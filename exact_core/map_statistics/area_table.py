@@ -69,10 +69,11 @@ def comparison_text(names: tuple[str, str], found: PairedComparison) -> str:
         if found.better is None
         else f"{names[found.better - 1]} is better"
     )
+    share = 100 * found.differing / found.both
     points = [100 * each for each in (found.difference, found.low, found.high, found.always_low, found.always_high)]
     return "\n".join(
         [
-            f"the maps differ at {found.differing:,} of {found.both:,} pixels ({100 * found.differing / found.both:.1f} %)",
+            f"the maps differ at {found.differing:,} of {found.both:,} pixels ({share:.1f} %)",
             f"of {count} samples there, {names[0]} is right at {found.first}, {names[1]} at {found.second}, none at "
             f"{found.neither}",
             f"overall accuracy of {names[0]} less that of {names[1]}: {points[0]:+.2f} points, {found.confidence:.0%} "

@@ -265,8 +265,7 @@ def _notes(sample: ProbabilitySample, agrees: NDArray[np.bool_], found: list[Cla
         if len(here) < size and (here.all() or not here.any()):
             notes.append(
                 f"stratum {name}: the map is {'right' if here.all() else 'wrong'} at all {len(here)} samples, so its "
-                f"standard error counts as 0; up to {min(1, 3 / len(here)):.1%} may still be otherwise (rule of three), "
-                f"which the intervals count"
+                f"standard error counts as 0; up to {min(1, 3 / len(here)):.1%} may still be otherwise (rule of three)"
             )
     missing = [each.name for each in found if not each.references]
     if missing:

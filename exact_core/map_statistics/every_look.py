@@ -20,8 +20,8 @@ from scipy.special import digamma, gammaln
 
 __all__ = ["difference_at_every_look", "share_at_every_look"]
 
-STEPS = 60
-"""Halvings of a search: more than a double has digits."""
+STEPS = 40
+"""Halvings of a search: to a millionth of a millionth."""
 
 
 def share_at_every_look(

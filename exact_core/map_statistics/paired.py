@@ -179,7 +179,7 @@ def compare_maps(
     alike = [place for place, (one, other) in enumerate(zip(first, second, strict=True)) if one == other]
     if alike:
         raise DataError(
-            f"sample {alike[0] + 1}: both maps show {first[alike[0]]!r} there; the sample must be drawn where they differ: "
+            f"sample {alike[0] + 1}: both maps show {first[alike[0]]!r} there; draw the sample where they differ: "
             f"exact sample MAP --other MAP"
         )
     if not 0 < len(reference) <= differing:

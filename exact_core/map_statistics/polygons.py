@@ -1,7 +1,7 @@
 """The fields that a map shows, as polygons: each region of one crop, with its area and mean confidence.
 
-The map is read in strips of rows. A region that reaches the last row of a strip is held until it ends. So memory follows
-the regions that a line across the map cuts, and a polygon has no seam.
+The map is read in strips of rows. A region that reaches the last row of a strip is held until it ends. So memory
+follows the regions that a line across the map cuts, and a polygon has no seam.
 
 Axes: h rows, W columns.
 """

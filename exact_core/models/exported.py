@@ -45,23 +45,19 @@ class SegmenterProgram(nn.Module):
         measured = (to_patches(pixels, encoder.patch) != 0).any(-1)
         seen = measured & clear_patches(clear, encoder) if encoder.mask_clouds else measured
         values = temporal.patch_embedding(to_patches((pixels.float() - self.mean) / self.std, encoder.patch))
-        days = temporal.date_embedding(dates)
-        embedded = values + days[:, None]
-        bias = torch.zeros(seen.shape).masked_fill(~seen, -torch.inf)
+        sequences = (values + temporal.date_embedding(dates)[:, None]).flatten(0, 1)
+        first = [temporal.class_tokens.expand(sequences.shape[0], -1, -1)]
+        bias = torch.zeros(seen.shape).masked_fill(~seen, -torch.inf).flatten(0, 1)
         if not encoder.mask_padding:
             # As published, rows of zeros and day 0 are attended to; n equal ones hold n exp(s) = exp(s + log n).
-            blank = (
-                temporal.patch_embedding(
-                    torch.zeros_like(values[..., :1, :1]).expand(-1, -1, -1, temporal.patch_embedding.in_features)
-                )
-                + temporal.date_embedding(torch.zeros_like(dates[:, :1]))[:, None]
-            )
-            count = (encoder.pad_dates - measured.sum(-1, keepdim=True)).clamp(min=0)
-            embedded, bias = torch.cat([embedded, blank], 2), torch.cat([bias, count.float().log()], 2)
-        sequences = embedded.flatten(0, 1)
-        tokens = torch.cat([temporal.class_tokens.expand(sequences.shape[0], -1, -1), sequences], 1)
+            count = (encoder.pad_dates - measured.sum(-1, keepdim=True)).clamp(min=0).flatten(0, 1)
+            nothing = torch.zeros(1, 1, temporal.patch_embedding.in_features)
+            blank = temporal.patch_embedding(nothing) + temporal.date_embedding(dates[:1, :1] * 0)
+            first.append(blank.expand(sequences.shape[0], -1, -1))
+            bias = torch.cat([count.float().log(), bias], 1)
+        tokens = torch.cat([*first, sequences], 1)
         found, _ = temporal.transformer(
-            tokens, bias=F.pad(bias.flatten(0, 1), (temporal.tokens, 0)), rows=temporal.tokens, only_rows=True
+            tokens, bias=F.pad(bias, (temporal.tokens, 0)), rows=temporal.tokens, only_rows=True
         )
         logits: Tensor = self.model.decode(found.unflatten(0, (-1, self.model.side**2)))
         return logits
@@ -80,8 +76,8 @@ def export_segmenter(
         window: S.
     """
     program = SegmenterProgram(model, statistics=statistics, encoder=encoder).eval()
-    windows, dates = torch.export.Dim("windows", min=1), torch.export.Dim("dates", min=1)
-    shape = {0: windows, 1: dates}
+    # Not named: of a named one, torch 2.13 wants proofs about strides that it cannot make for the paper's padding.
+    shape = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     example = (
         torch.ones(2, 3, bands, window, window, dtype=torch.int16),
         torch.arange(1, 4).expand(2, -1).contiguous(),

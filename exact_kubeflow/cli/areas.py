@@ -99,7 +99,9 @@ def sample(
             metavar="MAP", help="Second map. Draw where both maps differ, to find the better one. Requires --size."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the draw. The same seed draws the same points.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Seed of the draw. The same seed draws the same points.")
+    ] = 0,
     force: Force = False,
 ) -> None:
     """Draw points to visit, as a random sample of a map stratified by its classes, or of where two maps differ."""
@@ -234,7 +236,9 @@ def parcels(
     out: Annotated[Path, typer.Option(metavar="FILE", help="File to write, .parquet (GeoParquet) or .gpkg.")] = Path(
         "parcels.parquet"
     ),
-    attribute: Annotated[list[str], typer.Option(help="Copy this attribute of the parcels. Repeatable.")] = [],
+    attribute: Annotated[
+        list[str], typer.Option(metavar="NAME", help="Copy this attribute of the parcels. Repeatable.")
+    ] = [],
     force: Force = False,
 ) -> None:
     """Write the majority class, its share, coverage and confidence of each parcel."""

@@ -13,7 +13,7 @@ import rasterio
 import shapely
 from rasterio.io import MemoryFile
 
-from exact_core.errors import DataError
+from exact_core.errors import CorruptError, DataError
 from exact_core.evaluation import map_page
 from exact_core.evaluation.map_page import write_map_page
 from tests.mapping.maps import VOID, write_map
@@ -102,6 +102,9 @@ def test_layers_of_other_land_are_refused(folder, tmp_path):
     away = layer(tmp_path / "away.gpkg", [(0, 0, 9, 9)])
     with pytest.raises(DataError, match="away.gpkg: none of its outlines lies on the map"):
         write_map_page(folder, tmp_path / "map.html", outlines=away)
+    write_map(tmp_path / "bare", np.ones((9, 9)))
+    with pytest.raises(CorruptError, match="holds no source, season_start, dates, areas; make the map again"):
+        write_map_page(tmp_path / "bare", tmp_path / "map.html")
     with pytest.raises(DataError, match="no map here"):
         write_map_page(tmp_path, tmp_path / "map.html")
 
