@@ -80,7 +80,7 @@ class PaddingToken:
 
 @dataclass(frozen=True)
 class TemporalTokens:
-    """What the temporal encoder makes of a batch.
+    """The temporal encoder's output for a batch.
 
     classes (B, P, K, D). dates (B, P, T, D): 0 where a patch is not seen. attention (B, K, T): class tokens to dates,
     averaged over heads, blocks and patches, detached. dates and attention are None when only classes were asked for;

@@ -54,8 +54,8 @@ def areas(
         check_output(out, suffixes=(".json", ".csv"), inputs=inputs, force=force)
     if reference is not None and not design:
         raise ConfigError(
-            f"--reference {reference}: say how the places were chosen, --design {' or --design '.join(DESIGNS)}; "
-            f"errors are known only where chance chose them"
+            f"--reference {reference}: state how the points were drawn, --design {' or --design '.join(DESIGNS)}. "
+            f"Only random points give standard errors"
         )
     if looks and reference is None:
         raise ConfigError("--looks: at which places? name their file by --reference")
@@ -148,10 +148,10 @@ def sample(
     if error > 0:
         half = sample_size(pixels, guesses, standard_error=error / 2)
         typer.echo(
-            f"expected standard error of overall accuracy: {100 * error:.2f} %; half takes about {half:,} places"
+            f"expected standard error of overall accuracy: {100 * error:.2f} %. Half of it takes about {half:,} points"
         )
     typer.echo(
-        f"{total} places in {', '.join(map(str, files))}; fill in `reference`, then: exact areas {folder} --design "
+        f"{total} points in {', '.join(map(str, files))}. Fill in `reference`, then: exact areas {folder} --design "
         f"stratified --reference {out}"
     )
 

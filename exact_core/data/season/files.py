@@ -3,7 +3,7 @@
     a STAC catalogue    collection.json or catalog.json; items with an asset a band, by asset key or band name
     a folder a date     S2_xxx_20180401/B02.tif
     flat files          S2_20180401_B02.tif, S2_2018-04-01_B8A_20m.tif
-    .zip archives       of any of these, as S2A_MSIL2A_20180401T….SAFE.zip: read in place
+    .zip archives       of any of these, as S2A_MSIL2A_20180401T….SAFE.zip; not unpacked
 
 In the order of use: `find_acquisitions`, `clip_to_season`, `check_files`; then `exact_core.data.season.images`.
 """
@@ -73,9 +73,9 @@ FINEST = 10
 class Acquisition:
     """One date.
 
-    name: in messages. files: one a band. stated: scale and offset by the metadata. offset: what is taken off
-    reflectance x 10,000. factor: what a stored 1 is of that; None: the kind of numbers in a file says it. others:
-    further acquisitions of the same day, whose pixels serve where this one has none that is clear.
+    name: in messages. files: one per band. stated: scale and offset by the metadata. offset: subtracted from
+    reflectance x 10,000. factor: reflectance x 10,000 of a stored 1; None: the data type decides. others: further
+    acquisitions of the same day, whose pixels are used where this one has no clear ones.
     """
 
     name: str
@@ -90,20 +90,20 @@ class Acquisition:
 def find_acquisitions(source: Path, bands: tuple[str, ...]) -> tuple[str, list[Acquisition]]:
     """Name of the scene and its acquisitions in the order of the calendar; a day may have several."""
     if not source.exists():
-        raise DataError(f"{source}: no such folder; give the folder of a season")
+        raise DataError(f"{source}: no such folder. Give the folder of a season")
     catalogues = [source] if source.is_file() else [source / name for name in ("collection.json", "catalog.json")]
     catalogue = next((path for path in catalogues if path.is_file()), None)
     if catalogue is None and (source / "fetched.json").exists():
-        raise DataError(f"{source}: a fetch that has not come to its end; repeat `exact fetch`: it goes on from here")
+        raise DataError(f"{source}: a fetch that has not come to its end. Repeat `exact fetch`: it goes on from here")
     if catalogue is None and (source / "cells.json").exists():
-        raise DataError(f"{source}: a folder of cells; name one of them, which {source / 'cells.json'} lists")
+        raise DataError(f"{source}: a folder of cells. Name one of them, which {source / 'cells.json'} lists")
     if catalogue is None:
         name, found = "scene", _from_files(source, bands)
     else:
         name, found = _from_stac(catalogue, bands)
     if not found:
         raise DataError(
-            f"{catalogue or source}: no acquisition with bands; expected a STAC collection.json, folders such as "
+            f"{catalogue or source}: no acquisition with bands, expected a STAC collection.json, folders such as "
             f"S2_20180401/B02.tif, files such as S2_20180401_B02.tif, or .zip archives of them"
         )
     found.sort(key=lambda acquisition: (acquisition.date, acquisition.name))
@@ -114,7 +114,7 @@ def _from_stac(path: Path, bands: tuple[str, ...]) -> tuple[str, list[Acquisitio
     try:
         catalogue = pystac.read_file(str(path.resolve()))
         if not isinstance(catalogue, pystac.Catalog):
-            raise DataError(f"{path}: a STAC {type(catalogue).__name__}; expected a Collection or Catalog")
+            raise DataError(f"{path}: a STAC {type(catalogue).__name__}, expected a Collection or Catalog")
         items = list(catalogue.get_items(recursive=True))
     except (
         pystac.errors.STACError,
@@ -127,7 +127,7 @@ def _from_stac(path: Path, bands: tuple[str, ...]) -> tuple[str, list[Acquisitio
         ValueError,
     ) as error:
         raise DataError(
-            f"{path}: not a readable STAC catalogue: {error}; repair it or the item it names, or remove it to use "
+            f"{path}: not a readable STAC catalogue: {error}. Repair it or the item it names, or remove it to use "
             f"the dates in the names of the files"
         ) from error
     return catalogue.id.replace("/", "-"), [_from_item(item, path, bands) for item in items]
@@ -136,7 +136,7 @@ def _from_stac(path: Path, bands: tuple[str, ...]) -> tuple[str, list[Acquisitio
 def _from_item(item: pystac.Item, catalogue: Path, bands: tuple[str, ...]) -> Acquisition:
     moment = item.datetime or item.common_metadata.start_datetime
     if moment is None:
-        raise DataError(f"{catalogue}: item {item.id} has no datetime; every item needs one")
+        raise DataError(f"{catalogue}: item {item.id} has no datetime. Every item needs one")
     files: list[tuple[str, int, Path]] = []
     described: list[Mapping[str, Any]] = []
     for key, asset in item.assets.items():
@@ -214,7 +214,7 @@ def _local(asset: pystac.Asset, item: str, catalogue: Path) -> Path:
     if parts.scheme == "file":
         return Path(unquote(parts.path))
     if "://" in href:
-        raise DataError(f"{catalogue}: item {item}: {href} is not on this disk; download the assets first")
+        raise DataError(f"{catalogue}: item {item}: {href} is not on this disk. Download the assets first")
     return Path(href)
 
 
@@ -231,7 +231,7 @@ def _from_files(folder: Path, bands: tuple[str, ...]) -> list[Acquisition]:
             continue
         if _LANDSAT.search(path.name):
             raise DataError(
-                f"{path}: Landsat's bands of HLS are not Sentinel-2's of the same number; take the files HLS.L30 out"
+                f"{path}: Landsat's bands of HLS are not Sentinel-2's of the same number. Take the files HLS.L30 out"
             )
         # Theia delivers reflectance without and with correction for slopes: the corrected one is read.
         if path.with_name(_SURFACE.sub("_FRE_", path.name)) in every and _SURFACE.search(path.name):
@@ -241,7 +241,7 @@ def _from_files(folder: Path, bands: tuple[str, ...]) -> list[Acquisition]:
         date = next((date for date in map(_date_of, (path.stem, *reversed(dated))) if date), None)
         if date is None:
             raise DataError(
-                f"{path}: neither the file's name nor a folder's has a date; expected YYYYMMDD or YYYY-MM-DD in it"
+                f"{path}: neither the file's name nor a folder's has a date, expected YYYYMMDD or YYYY-MM-DD in it"
             )
         name = dated[0] if dated else _stem_without_band(path.stem)
         groups.setdefault((name, date), []).append((*match, path))
@@ -257,9 +257,9 @@ def _from_files(folder: Path, bands: tuple[str, ...]) -> list[Acquisition]:
 
 
 def _rasters(folder: Path) -> Iterator[tuple[Path, PurePath]]:
-    """Rasters below a folder and in archives below it, and where they lie in the folder, unpacked or not.
+    """Rasters in a folder and in its archives, with their paths in the folder, unpacked or not.
 
-    An archive whose product lies unpacked beside it is not looked into.
+    An archive whose product is also unpacked beside it is ignored.
     """
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
@@ -281,7 +281,7 @@ def _finest(files: Iterable[tuple[str, int, Path]], where: str) -> dict[str, Pat
     for band, resolution, path in files:
         known = chosen.get(band)
         if known and known[0] == resolution:
-            raise DataError(f"{where}: {known[1]} and {path} are both band {band}; keep one of them")
+            raise DataError(f"{where}: {known[1]} and {path} are both band {band}. Keep one of them")
         if not known or resolution < known[0]:
             chosen[band] = (resolution, path)
     return {band: path for band, (_, path) in chosen.items()}
@@ -333,32 +333,39 @@ def clip_to_season(
 ) -> tuple[dt.date, int, list[Acquisition]]:
     """First day and length of the season, and the acquisitions in it.
 
-    Where no first day is set, it is that of the quarter of the year in which the first image lies: days count from one
-    day of the year, whichever image a season happens to begin with.
+    The default first day is that of the quarter of the year with the first image. So days count from a day of the year
+    that does not depend on the date of the first image.
     """
     strange = sorted(set(settings.leave_out) - {acquisition.date for acquisition in found})
     if strange:
         dates = sorted({str(each.date) for each in found}, key=lambda day: _apart(day, strange[0]))
         raise DataError(
-            f"{source}: no image of {strange[0]}, which data.season.leave_out names; there are {', '.join(dates[:3])} "
-            f"near it"
+            f"{source}: no image of {strange[0]}, which data.season.leave_out names. The nearest dates are "
+            f"{', '.join(dates[:3])}"
         )
     if settings.leave_out:
         found = [acquisition for acquisition in found if acquisition.date not in settings.leave_out]
         notes.append(f"left out by data.season.leave_out: {', '.join(map(str, sorted(settings.leave_out)))}")
     if not found:
-        raise DataError(f"{source}: data.season.leave_out names all of its dates; leave fewer out")
+        raise DataError(f"{source}: data.season.leave_out names all of its dates. Leave fewer out")
     start = settings.start or _quarter(found[0].date)
-    days = settings.days or (found[-1].date - start).days + 1
-    kept = [acquisition for acquisition in found if 0 <= (acquisition.date - start).days < days]
+    last = settings.until or found[-1].date
+    days = settings.days or max(1, (last - start).days + 1)
+    seen = [acquisition for acquisition in found if acquisition.date <= last]
+    kept = [acquisition for acquisition in seen if 0 <= (acquisition.date - start).days < days]
     if len(kept) < MIN_DATES:
+        until, later = "", ""
+        if settings.until is not None:
+            until, later = f" until {settings.until} (data.season.until)", " or a later data.season.until"
         raise DataError(
-            f"{source}: {len(kept)} date in the season of {days} days from {start}, of {len(found)} from "
-            f"{found[0].date} to {found[-1].date}; a time series needs at least {MIN_DATES}: add acquisitions, or set "
-            f"data.season.start and data.season.days"
+            f"{source}: {len(kept)} date{'s' * (len(kept) != 1)} in the season of {days} days from {start}{until}, of "
+            f"{len(found)} from {found[0].date} to {found[-1].date}. A time series needs at least {MIN_DATES}. Add "
+            f"acquisitions, or set data.season.start and data.season.days{later}"
         )
-    if len(kept) < len(found):
-        notes.append(f"{len(found) - len(kept)} of {len(found)} dates lie outside the season and were left out")
+    if len(seen) < len(found):
+        notes.append(f"images until {last} are used; {len(found) - len(seen)} later dates were left out")
+    if len(kept) < len(seen):
+        notes.append(f"{len(seen) - len(kept)} of {len(found)} dates are outside the season and were left out")
     return start, days, kept
 
 
@@ -376,14 +383,14 @@ def check_files(acquisitions: list[Acquisition], bands: tuple[str, ...]) -> None
         missing = [band for band in bands if band not in acquisition.files]
         if missing:
             raise DataError(
-                f"{acquisition.name} ({acquisition.date}): band {', '.join(missing)} is missing; it has "
-                f"{', '.join(sorted(acquisition.files)) or 'none'}; add the file, or name the bands to use in "
+                f"{acquisition.name} ({acquisition.date}): band {', '.join(missing)} is missing. It has "
+                f"{', '.join(sorted(acquisition.files)) or 'none'}. Add the file, or name the bands to use in "
                 f"data.season.bands"
             )
     with_scl = [SCL in acquisition.files for acquisition in acquisitions]
     if any(with_scl) and not all(with_scl):
         first = acquisitions[with_scl.index(False)]
         raise DataError(
-            f"{first.name} ({first.date}): SCL is missing (on {with_scl.count(False)} of {len(acquisitions)} dates); "
-            f"add it, or leave these dates out: clouds must be known for all dates or for none"
+            f"{first.name} ({first.date}): SCL is missing (on {with_scl.count(False)} of {len(acquisitions)} dates). "
+            f"Add it, or leave these dates out: clouds must be known for all dates or for none"
         )

@@ -57,7 +57,7 @@ def preview_season(
 
     Args:
         images: all dates of the season.
-        source: what it is called.
+        source: its name.
         limit: dates that ingest would keep.
         seed: draws the cut-outs.
         reference: statistics of training to compare with; None: no comparison.
@@ -72,7 +72,7 @@ def preview_season(
     thinned = replace(images, acquisitions=[images.acquisitions[position] for position in kept])
     cuts = _cut_outs(thinned, seed)
     if not cuts:
-        raise DataError(f"{source}: no part that was looked at is measured on two dates; give more acquisitions")
+        raise DataError(f"{source}: no part that was looked at is measured on two dates. Give more acquisitions")
     side = cuts[0][2].shape[-1]
     known = reference or NamedStatistics(_own_statistics([pixels for _, _, pixels, _ in cuts]), "")
     sums = BandSums(images.bands, known.statistics)

@@ -106,13 +106,13 @@ def test_a_gap_is_refused_with_the_calendar() -> None:
     message = str(caught.value)
     # After 21 September: 0.5 and 0.3 are less than one look; it comes on day 210.
     assert (
-        "from 2021-09-22 to 2022-03-29, 189 days, 2 dates make 0.8 clear looks at an average place, less than"
+        "from 2021-09-22 to 2022-03-29, 189 days, 2 dates give 0.8 clear observations of an average pixel. At least one"
         in message
     )
     assert "data.season.longest_gap" in message
-    assert message.splitlines()[1] == "  2021-09    2 dates    2.0 clear looks  ##"
-    assert message.splitlines()[2] == "  2021-10    1 dates    0.5 clear looks  +"
-    assert message.splitlines()[3] == "  2021-11    0 dates    0.0 clear looks"
+    assert message.splitlines()[1] == "  2021-09    2 dates    2.0 clear observations  ##"
+    assert message.splitlines()[2] == "  2021-10    1 dates    0.5 clear observations  +"
+    assert message.splitlines()[3] == "  2021-11    0 dates    0.0 clear observations"
     check_gaps(days, np.array([1, 1, 0.5, 0.3, 1]), start=START, length=240, limit=189, source="season:x")
 
 
