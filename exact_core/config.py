@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticUndefined
 
 from exact_core.errors import ConfigError
@@ -654,11 +654,12 @@ class MappingConfig(Settings):
         "filter. If None, all regions stay",
     )
 
-    @model_validator(mode="after")
-    def _around_a_pixel(self) -> MappingConfig:
-        if self.majority is not None and self.majority % 2 == 0:
-            raise ValueError(f"majority {self.majority}: expected an odd number of pixels, as 3 or 5")
-        return self
+    @field_validator("majority")
+    @classmethod
+    def _around_a_pixel(cls, majority: int | None) -> int | None:
+        if majority is not None and majority % 2 == 0:
+            raise ValueError("expected an odd number of pixels, as 3 or 5")
+        return majority
 
 
 class TransferConfig(Settings):

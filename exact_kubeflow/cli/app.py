@@ -319,7 +319,8 @@ def run(
     season: Season = "",
     seed: Seed = None,
     supervision: Annotated[
-        Supervision, typer.Option(help="Labels to train on. Use dense for a comparison with true masks.")
+        Supervision,
+        typer.Option(metavar="tags|dense", help="Labels to train on. Use dense for a comparison with true masks."),
     ] = Supervision.tags,
     containers: Annotated[
         bool, typer.Option("--containers", help="Run each stage in its container. Requires Docker and `make images`.")
@@ -403,6 +404,26 @@ def champion(
     )
 
 
+def export(
+    segmenter: Annotated[
+        str,
+        typer.Argument(
+            metavar="SEGMENTER", help="Segmenter, as a folder, a URI in a store, or NAME@champion in MLflow."
+        ),
+    ],
+    out: Out,
+) -> None:
+    """Export a segmenter as a program that runs in PyTorch alone, with a STAC item (MLM)."""
+    from exact_core.artifacts.stage_files import stage_files
+    from exact_core.stages.export import export_model
+    from exact_core.tracking.runs import NoTracker
+
+    need(segmenter=segmenter)
+    with tempfile.TemporaryDirectory(prefix="exact-model-") as scratch, stage_files(NoTracker()) as files:
+        path = export_model(model_folder(segmenter, files, scratch), out)
+    typer.echo(f"program: {path} ({path.stat().st_size / 1e6:.1f} MB); run it with torch.export.load")
+
+
 def doctor(
     require: Annotated[
         list[str],
@@ -460,9 +481,13 @@ def _grouped() -> None:
         (join_map, START, "join-map"),
         (areas_cli.areas, MAPS, "areas"),
         (areas_cli.sample, MAPS, "sample"),
+        (areas_cli.compare_maps, MAPS, "compare-maps"),
         (areas_cli.parcels, MAPS, "parcels"),
+        (areas_cli.polygons, MAPS, "polygons"),
+        (areas_cli.view, MAPS, "view"),
         (compare, MODELS, "compare"),
         (champion, MODELS, "champion"),
+        (export, MODELS, "export"),
         (transfer_cli.transfer, MODELS, "transfer"),
         (transfer_cli.leave_out, MODELS, "leave-one-season-out"),
         (train_classifier, STAGES, "train-classifier"),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import typer
 import yaml
 from mlflow import MlflowClient
 
@@ -213,3 +214,17 @@ def test_config_explains_every_setting():
     said = exact("config", "season", "--explain").stdout
     assert yaml.safe_load(said) == yaml.safe_load(exact("config", "season").stdout)
     assert "\n  # window side, pixels (paper)\n  window: 12\n" in said
+
+
+def test_every_value_of_the_command_line_has_a_name():
+    """`--help` says what a value is in the words of the docs, for example FOLDER or N, and never `<path>`."""
+
+    def without(command, name):
+        for each in getattr(command, "commands", {}).items():
+            yield from without(each[1], f"{name} {each[0]}")
+        for parameter in command.params:
+            if not getattr(parameter, "is_flag", False) and parameter.metavar is None:
+                yield f"{name} {parameter.name}"
+
+    command = typer.main.get_command(app)
+    assert [each for each in without(command, "exact") if not each.endswith(("_completion", " help"))] == []
