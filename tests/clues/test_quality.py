@@ -37,7 +37,7 @@ def test_tag_agreement_by_hand():
 BACKGROUND = ClassSigns(stability=0.6)
 
 
-@pytest.mark.parametrize("agreement", [0.9, None], ids=["learned again", "from the CAMs"])
+@pytest.mark.parametrize("agreement", [0.9, None], ids=["after pixel self-training", "from the CAMs"])
 def test_better_signs_promise_better_masks(agreement):
     def expected(**changes):
         crop = ClassSigns(**{"stability": 0.5, "found": 0.8, "shown": 0.8, "windows": 20} | changes)
