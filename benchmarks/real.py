@@ -41,6 +41,7 @@ from exact_core.recipes import resolve
 from exact_core.stages.evaluate import evaluate
 from exact_core.stages.generate_masks import generate_masks
 from exact_core.stages.ingest import ingest
+from exact_core.stages.join_map import Layers
 from exact_core.stages.map_season import map_season
 from exact_core.stages.train_classifier import train_classifier
 from exact_core.stages.train_segmenter import train_segmenter
@@ -139,7 +140,7 @@ def _with_fields(
             segmenter=fields / "segmenter-tags",
             out=out,
             tracker=TRACKER,
-            outlines=source / outlines,
+            layers=Layers(source / outlines),
         ),
     )
     truth, names, _ = truth_of(source, config)

@@ -782,9 +782,10 @@ class RunConfig(Settings):
                 raise ValueError(
                     f"data.window {self.data.window} is not a multiple of {name}.encoder.patch {encoder.patch}"
                 )
-            if encoder.patch != 1 and encoder.patch % 2:
+            if encoder.mask_clouds and encoder.patch != 1 and encoder.patch % 2:
                 raise ValueError(
-                    f"{name}.encoder.patch {encoder.patch} is neither 1 nor even: clouds are known per 2 x 2"
+                    f"{name}.encoder.patch {encoder.patch} is neither 1 nor even: clouds are known per 2 x 2 pixels; "
+                    f"choose another patch, or set {name}.encoder.mask_clouds=false"
                 )
         if self.data.window % 2 or self.data.synthetic.scene_size % 2:
             raise ValueError(

@@ -175,7 +175,7 @@ def open_layer(text: str | Path, *, what: str) -> VectorLayer:
 
 
 def _unreadable(path: Path, what: str, error: Exception) -> DataError:
-    return DataError(f"{path}: not a readable {what}: {error}. Repair it or export it again")
+    return DataError(f"{path}: not a readable {what}: {error}. Export it again, as .gpkg")
 
 
 def _choose_layer(path: Path, name: str | None) -> str | None:

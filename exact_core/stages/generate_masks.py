@@ -235,15 +235,12 @@ def _told(masks: MaskManifest, out: Path, tracker: Tracker) -> dict[str, float]:
     if quality.rare:
         log.info("masks: %s tagged in few windows, so the expected mIoU counts them in part", ", ".join(quality.rare))
     log.info(
-        "masks: %d windows, threshold %.2f (%s), background %.0f %%, expected mIoU %.2f (%.2f to %.2f, by %s seasons)",
+        "masks: %d windows, threshold %.2f (%s), background %.0f %%, %s",
         masks.windows,
         masks.threshold,
         masks.rule,
         100 * masks.coverage["background"],
-        quality.expected_miou,
-        quality.expected_low,
-        quality.expected_high,
-        quality.expected_from,
+        _expected(quality),
     )
     tracker.log_file(out / "masks.json")
     summary = {
@@ -262,12 +259,25 @@ def _told(masks: MaskManifest, out: Path, tracker: Tracker) -> dict[str, float]:
     return defined(summary)
 
 
+def _expected(quality: MaskQuality) -> str:
+    """What is expected of the masks, in words."""
+    if not quality.expected_known:
+        return (
+            f"expected mIoU unknown (stability {quality.stability:.2f}, less than of any scene with known quality; "
+            f"{quality.expected_miou:.2f} if the fit went on)"
+        )
+    return (
+        f"expected mIoU {quality.expected_miou:.2f} ({quality.expected_low:.2f} to {quality.expected_high:.2f}, by "
+        f"{quality.expected_from} seasons)"
+    )
+
+
 def _gate(quality: MaskQuality, settings: MasksConfig, out: Path) -> None:
-    """Fail the run where the masks are not worth a segmenter."""
-    if quality.expected_miou < settings.minimum_quality:
+    """Fail the run where the masks are not worth a segmenter; what is unknown passes no gate but an open one."""
+    unknown = not quality.expected_known and settings.minimum_quality > 0
+    if unknown or quality.expected_miou < settings.minimum_quality:
         raise TrainingError(
-            f"the masks' expected mIoU is {quality.expected_miou:.2f} ({quality.expected_low:.2f} to "
-            f"{quality.expected_high:.2f}, by {quality.expected_from} seasons), below "
+            f"masks: {_expected(quality)}, {'which does not pass' if unknown else 'below'} "
             f"masks.minimum_quality {settings.minimum_quality:g} (stability {quality.stability:.2f}, tag agreement "
             f"{quality.tag_agreement:.2f}; lost crops: {', '.join(quality.lost) or 'none'}; crops too rare for an "
             f"estimate: {', '.join(quality.rare) or 'none'}). The masks are in {out}. Train the classifier longer, "

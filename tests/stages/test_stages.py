@@ -19,7 +19,7 @@ from exact_core.evaluation.score import HEADLINE
 from exact_core.metrics import Scores, confusion_matrix
 from exact_core.recipes import resolve
 from exact_core.stages.evaluate import evaluate
-from exact_core.stages.generate_masks import generate_masks
+from exact_core.stages.generate_masks import _gate, generate_masks
 from exact_core.stages.ingest import ingest
 from exact_core.stages.map_season import map_season
 from exact_core.stages.train_classifier import train_classifier
@@ -246,6 +246,11 @@ def test_the_gate_fails_a_run_whose_masks_are_not_good_enough(finished, tmp_path
     # They can be looked at, and are those that the open gate lets through.
     looked_at, passed = MaskSet(tmp_path / "m", dataset).manifest, MaskSet(finished / "masks", dataset).manifest
     assert looked_at.quality == passed.quality
+    # What nobody can tell passes an open gate, and no other.
+    unknown = passed.quality.model_copy(update={"expected_known": False, "stability": 0.2, "expected_miou": 0.9})
+    _gate(unknown, config.masks, tmp_path)
+    with pytest.raises(TrainingError, match=r"expected mIoU unknown \(stability 0\.20.*does not pass masks"):
+        _gate(unknown, override(config, ["masks.minimum_quality=0.1"]).masks, tmp_path)
     assert 0 <= passed.quality.expected_miou < 1
 
 

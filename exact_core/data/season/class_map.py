@@ -19,11 +19,15 @@ import numpy as np
 
 from exact_core.errors import DataError
 
-__all__ = ["ClassMap", "Code", "alike", "is_missing", "meant", "misread"]
+__all__ = ["ClassMap", "Code", "UnlistedCodeError", "alike", "is_missing", "meant", "misread"]
 
 Code = int | str
 _WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
 LARGEST = -int(np.iinfo(np.int32).min)
+
+
+class UnlistedCodeError(DataError):
+    """A code that a class map does not name."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,8 @@ class ClassMap:
             void: codes whose truth is unknown besides those of the map; in a map by positions they get numbers below 0.
 
         Raises:
-            DataError: neither a whole number nor a code of a map by positions.
+            DataError: no whole number.
+            UnlistedCodeError: no code of a map by positions.
         """
         if is_missing(value):
             raise DataError(
@@ -89,7 +94,7 @@ class ClassMap:
             if above in self._places:
                 return self._places[above]
         known = [str(each) for each in self.names]
-        raise DataError(
+        raise UnlistedCodeError(
             f"{where} is {code!r}, which is in neither {self.where} nor data.season.void_codes"
             f"{misread(str(code), known) or meant(str(code), known)}. Name it there"
         )

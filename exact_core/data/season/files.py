@@ -29,6 +29,7 @@ from exact_core.data.windows.dates import MIN_DATES
 from exact_core.errors import DataError
 
 __all__ = [
+    "CLOUD_MASKS",
     "COMMON_NAMES",
     "SCL",
     "Acquisition",
@@ -36,16 +37,21 @@ __all__ = [
     "band_of",
     "check_files",
     "clip_to_season",
+    "cloud_mask",
     "find_acquisitions",
 ]
 
 SCL = "SCL"
+CLOUD_MASKS = (SCL, "CLM", "MG2", "FMASK")
+"""Masks of clouds by the names that they have here; the first that an acquisition has is read."""
 _DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)[-_]?(0[1-9]|1[0-2])[-_]?(0[1-9]|[12]\d|3[01])(?!\d)")
 _RESOLUTION = re.compile(r"[_-](\d+)m$", re.IGNORECASE)
 _DECORATION = re.compile(r"(_V\d+|_(19|20)\d\d-?\d\d-?\d\d)$")
 _DAY_OF_YEAR = re.compile(r"(?<!\d)((?:19|20)\d\d)([0-3]\d\d)T\d{6}")
 _LANDSAT = re.compile(r"HLS\.L30\.")
 _SURFACE = re.compile(r"_SRE_(?=B)")
+_CLOUD_MASK = re.compile(r"(?:^|_)(CLM|MG2)(?:_R([12]))?$|(?:^|\.)(Fmask|FMASK)$")
+_THEIA_METRES = {None: 0, "1": 10, "2": 20}
 _SENTINEL_BAND = re.compile(r"B(0[1-9]|8A|1[0-2])|SCL", re.IGNORECASE)
 
 
@@ -75,7 +81,8 @@ class Acquisition:
 
     name: in messages. files: one per band. stated: scale and offset by the metadata. offset: subtracted from
     reflectance x 10,000. factor: reflectance x 10,000 of a stored 1; None: the data type decides. others: further
-    acquisitions of the same day, whose pixels are used where this one has no clear ones.
+    acquisitions of the same day, whose pixels are used where this one has no clear ones. lacking: bands without data
+    where others have some.
     """
 
     name: str
@@ -85,6 +92,7 @@ class Acquisition:
     offset: int = 0
     factor: float | None = None
     others: tuple[Acquisition, ...] = ()
+    lacking: tuple[str, ...] = ()
 
 
 def find_acquisitions(source: Path, bands: tuple[str, ...]) -> tuple[str, list[Acquisition]]:
@@ -296,6 +304,9 @@ def band_of(text: str, bands: tuple[str, ...]) -> tuple[str, int] | None:
     for band in bands:
         if rest == band or rest.endswith(("_" + band, "-" + band, "." + band)):
             return band, metres
+    # Case counts: "fmask" in lower case is a classification of other numbers in some catalogues.
+    if mask := _CLOUD_MASK.search(rest):
+        return (mask[1] or "FMASK", metres or _THEIA_METRES[mask[2]])
     last = re.split(r"[_.-]", rest)[-1].upper()
     if last == "SCENECLASSIFICATION":
         return SCL, metres
@@ -311,6 +322,8 @@ def _without_resolution(text: str) -> tuple[str, int]:
 
 def _stem_without_band(stem: str) -> str:
     rest = _RESOLUTION.sub("", _DECORATION.sub("", stem))
+    # Theia's masks and bands have names of unequal length.
+    rest = re.sub(r"_([FS]RE_B\w+|(CLM|MG2)_R\d)$", "_", rest)
     return re.sub(r"[_.-]?[^_.-]*$", "", rest) or rest
 
 
@@ -377,8 +390,13 @@ def _quarter(date: dt.date) -> dt.date:
     return date.replace(month=date.month - (date.month - 1) % 3, day=1)
 
 
+def cloud_mask(files: Mapping[str, Path]) -> tuple[str, Path] | None:
+    """Name and file of the mask of clouds that is read, by an acquisition's files."""
+    return next(((name, files[name]) for name in CLOUD_MASKS if name in files), None)
+
+
 def check_files(acquisitions: list[Acquisition], bands: tuple[str, ...]) -> None:
-    """Raise DataError unless every date has all bands, and SCL is there for all dates or for none."""
+    """Raise DataError unless every date has all bands, and a mask of clouds is there for all dates or for none."""
     for acquisition in acquisitions:
         missing = [band for band in bands if band not in acquisition.files]
         if missing:
@@ -387,10 +405,11 @@ def check_files(acquisitions: list[Acquisition], bands: tuple[str, ...]) -> None
                 f"{', '.join(sorted(acquisition.files)) or 'none'}. Add the file, or name the bands to use in "
                 f"data.season.bands"
             )
-    with_scl = [SCL in acquisition.files for acquisition in acquisitions]
-    if any(with_scl) and not all(with_scl):
-        first = acquisitions[with_scl.index(False)]
+    masks = [cloud_mask(acquisition.files) for acquisition in acquisitions]
+    if any(masks) and not all(masks):
+        first = acquisitions[masks.index(None)]
+        name = next(mask[0] for mask in masks if mask)
         raise DataError(
-            f"{first.name} ({first.date}): SCL is missing (on {with_scl.count(False)} of {len(acquisitions)} dates). "
+            f"{first.name} ({first.date}): {name} is missing (on {masks.count(None)} of {len(acquisitions)} dates). "
             f"Add it, or leave these dates out: clouds must be known for all dates or for none"
         )

@@ -50,6 +50,7 @@ from exact_core.data.windows.cutting import (
     tags_from_labels,
 )
 from exact_core.data.windows.dataset import CLEAR_PATCH, VOID
+from exact_core.data.windows.dates import MIN_DATES
 from exact_core.data.windows.day_zero import nearest_start
 from exact_core.data.windows.tag_support import ALWAYS, tag_findings
 from exact_core.data.windows.writer import DatasetWriter
@@ -209,7 +210,9 @@ def _cells(folder: Path) -> dict[Path, str]:
         raise DataError(f"{path}: not a readable list of cells: {error}. Run exact fetch again") from error
     found = {folder / name: listed[name] for name in names if (folder / name / "collection.json").is_file()}
     if not found:
-        raise DataError(f"{path}: no cell has images. Run exact fetch again")
+        empty = all(cell.get("state") == "empty" for cell in content["cells"])
+        help_ = "Fetch other days, more clouds or another area" if empty else "Run exact fetch again"
+        raise DataError(f"{path}: no cell has images. {help_}")
     return found
 
 
@@ -278,7 +281,7 @@ def open_season(source: Path, config: DataConfig, *, trained: tuple[dt.date, int
     season = _together(source, cells, settings, notes) if cells else _find(source, settings, notes)
     if trained is not None:
         season = _as_trained(season, *trained, notes)
-    return _open(season, settings, config, notes)
+    return _open(season, settings, config, notes, whole=None if trained is None else trained[1])
 
 
 def open_tags(source: Path, config: DataConfig) -> tuple[TagTable | None, list[str]]:
@@ -316,20 +319,24 @@ def _as_trained(season: _Season, start: dt.date, days: int, notes: list[str]) ->
     return replace(season, start=first, length=(end - first).days, asked=max(first, season.asked), acquisitions=kept)
 
 
-def _open(season: _Season, settings: SeasonConfig, config: DataConfig, notes: list[str]) -> SeasonImages:
-    """The dates to read, their offsets settled, on their grid."""
+def _open(
+    season: _Season, settings: SeasonConfig, config: DataConfig, notes: list[str], *, whole: int | None = None
+) -> SeasonImages:
+    """The dates to read, their offsets settled, on their grid; `whole`: days of the season that a model knows."""
     settled = settle_offsets(season.acquisitions, season.grid, settings, season.source, notes)
-    length = season.length
+    length, limit = season.length, config.max_dates
     if settings.until is not None:
         # What comes later is no gap: it is not there yet.
         length = min(length, (settings.until - season.start).days + 1)
+        # As dense as in the whole season, which models are trained on: docs/results.md, "Within the season".
+        limit = min(limit, max(MIN_DATES, round(limit * length / (whole or season.length))))
     chosen, shares = choose_dates(
         merge_days(settled, notes),
         season.grid,
         settings,
         start=season.asked,
         length=length - (season.asked - season.start).days,
-        limit=config.max_dates,
+        limit=limit,
         source=season.source,
         notes=notes,
     )

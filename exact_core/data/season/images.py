@@ -1,7 +1,7 @@
 """The pixels of a season on disk: the dates that are read, corrections of their values, and their clear patches.
 
 Every band of every date is brought to one grid. It has the pixels of the finest band of the first date, and it covers
-the images of all dates. Coarser bands are interpolated bilinearly, the scene classification (SCL) by nearest neighbour.
+the images of all dates. Coarser bands are interpolated bilinearly, the mask of clouds by nearest neighbour.
 
 Axes: T dates, C bands, H W pixels.
 """
@@ -27,7 +27,8 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import Resampling
 
 from exact_core.config import SeasonConfig
-from exact_core.data.season.files import SCL, Acquisition
+from exact_core.data.season.clouds import cloud_reach, hidden_places, read_ground
+from exact_core.data.season.files import Acquisition, cloud_mask
 from exact_core.data.season.radiometry import (
     NO_REFLECTANCE,
     SHORTWAVE,
@@ -38,7 +39,7 @@ from exact_core.data.season.radiometry import (
     stated_offset,
 )
 from exact_core.data.season.rasters import Grid, fit_to_grid, open_raster, own_rows, read_raster
-from exact_core.data.windows.clear_looks import all_of_patches, check_gaps, shows_ground
+from exact_core.data.windows.clear_looks import all_of_patches, check_gaps
 from exact_core.data.windows.cutting import thin_dates
 from exact_core.data.windows.dataset import CLEAR_PATCH
 from exact_core.data.windows.dates import MIN_DATES
@@ -68,6 +69,8 @@ SPARSE = 4.0
 """How many times larger than what images show their common grid may be."""
 EDGE = 2
 """Sampled places beside what was not measured that show nothing of the offset: products have artifacts there."""
+LACKING = 0.01
+"""Share of the sampled places that other bands measured, without which a band is looked at in whole."""
 MARK = -2000
 """Stored values from here down are marks of missing data that the file does not declare, as -9999, on any scale."""
 LIMITS = np.iinfo(np.int16)
@@ -170,7 +173,10 @@ def settle_offsets(
             f"{'scale of data.season.scale' if settings.scale else 'scale that they state'}: a stored 1 is "
             f"{' or '.join(sorted({f'{each.factor:g}' for each in scaled}))}"
         )
-    return [replace(each, offset=offset) for each, offset in zip(acquisitions, offsets, strict=True)]
+    return [
+        replace(each, offset=offset, lacking=look.lacking)
+        for each, offset, look in zip(acquisitions, offsets, looks, strict=True)
+    ]
 
 
 def _described(acquisition: Acquisition, settings: SeasonConfig) -> Acquisition:
@@ -203,12 +209,19 @@ def _look(acquisition: Acquisition, grid: Grid, settings: SeasonConfig) -> Look:
     coarse = grid.coarse(grid.step(LOOK))
     files = acquisition.files
     clear: NDArray[np.bool_] | None = None
-    if SCL in files:
-        clear = np.isin(sample_places(files[SCL], coarse), settings.clear_classes)
+    if mask := cloud_mask(files):
+        name, path = mask
+        clear = ~hidden_places(name, np.nan_to_num(sample_places(path, coarse)).astype(np.uint8), settings)
+
+    found: dict[str, NDArray[np.bool_]] = {}
+
+    def sample(band: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        values = sample_places(files[band], coarse)
+        found[band] = np.isfinite(values) & (values > MARK) & (values != 0)
+        return values, found[band]
 
     def reflectance(band: str) -> NDArray[np.float32]:
-        values = sample_places(files[band], coarse)
-        measured = np.isfinite(values) & (values > MARK) & (values != 0)
+        values, measured = sample(band)
         factor = _factor(values, files[band], acquisition.factor)
         scaled = values.astype(np.float32) * np.float32(factor)
         return np.where(measured, scaled, np.float32(np.nan))
@@ -216,24 +229,30 @@ def _look(acquisition: Acquisition, grid: Grid, settings: SeasonConfig) -> Look:
     def shown(bands: tuple[str, ...]) -> NDArray[np.float32] | None:
         if not all(each in files for each in bands):
             return None
-        found = np.stack([reflectance(each) for each in bands])
+        values = np.stack([reflectance(each) for each in bands])
         # Beside the edge of what was measured, which a swath, a detector or the file ends at.
-        inner = _inner(np.asarray(np.isfinite(found).all(0)))
-        found[:, ~(inner if clear is None else inner & clear)] = np.nan
-        return found.reshape(len(bands), -1)
+        inner = _inner(np.asarray(np.isfinite(values).all(0)))
+        values[:, ~(inner if clear is None else inner & clear)] = np.nan
+        return values.reshape(len(bands), -1)
 
     infrared = next((reflectance(each) for each in INFRARED if each in files), None)
     is_empty = infrared is not None and not np.isfinite(infrared).any()
     if infrared is not None and clear is not None:
         infrared[~clear] = np.nan
+    visible, shortwave = shown(VISIBLE), shown(SHORTWAVE)
+    for band in settings.bands:
+        if band not in found:
+            sample(band)
+    measured = np.logical_or.reduce([found[band] for band in settings.bands])
     return Look(
         acquisition.name,
         acquisition.date,
         acquisition.stated,
-        shown(VISIBLE),
-        shown(SHORTWAVE),
+        visible,
+        shortwave,
         None if infrared is None else infrared.ravel(),
         is_empty=is_empty,
+        lacking=tuple(band for band in settings.bands if (measured & ~found[band]).sum() > LACKING * measured.sum()),
     )
 
 
@@ -315,7 +334,7 @@ def choose_dates(
     """Dates to read, with the clear share of each: useless ones dropped, and long series thinned.
 
     The best date of a group shows most of the scene. A pixel without data or under cloud does not count, so a clear
-    corner of a swath does not rank above a whole scene. Without SCL, every measured patch counts as clear.
+    corner of a swath does not rank above a whole scene. Without a mask of clouds, every measured patch counts as clear.
 
     Raises:
         DataError: fewer than two dates remain, or the season has a long gap.
@@ -325,7 +344,11 @@ def choose_dates(
     for acquisition in acquisitions:
         seen, clear = _seen(acquisition, grid, settings)
         if not seen:
-            notes.append(f"{acquisition.name} ({acquisition.date}) is 0 (nodata) everywhere and was dropped")
+            bands = ", ".join(acquisition.lacking)
+            empty = (
+                f"has no place that all bands measured ({bands} lacks data)" if bands else "is 0 (nodata) everywhere"
+            )
+            notes.append(f"{acquisition.name} ({acquisition.date}) {empty} and was dropped")
         elif clear < settings.min_clear:
             hidden += 1
         else:
@@ -352,21 +375,19 @@ def choose_dates(
 def _seen(acquisition: Acquisition, grid: Grid, settings: SeasonConfig) -> tuple[bool, float]:
     """Whether a date has a measured pixel, and the share of its patches that are clear.
 
-    By the first band that has any value: reading all of them here would double the time.
+    By the first band, and those that lack what others measured: reading all of them here would double the time.
     """
-    patches = grid.height // CLEAR_PATCH * (grid.width // CLEAR_PATCH)
-    for band in settings.bands:
-        any_measured, clear = False, 0
-        for first in range(0, grid.height, ROWS_LOOKED_AT):
-            last = min(first + ROWS_LOOKED_AT, grid.height)
-            pixels = np.empty((1, last - first, grid.width), np.int16)
-            ground = _read_date(acquisition, (band,), grid, first, last, settings, Counter(), out=pixels)
-            measured = pixels[0] != 0
-            any_measured |= bool(measured.any())
-            clear += int(all_of_patches(measured & ground).sum())
-        if any_measured:
-            return True, clear / patches
-    return False, 0.0
+    lacking = {band for each in (acquisition, *acquisition.others) for band in each.lacking}
+    bands = (settings.bands[0], *(band for band in settings.bands[1:] if band in lacking))
+    any_measured, clear = False, 0
+    for first in range(0, grid.height, ROWS_LOOKED_AT):
+        last = min(first + ROWS_LOOKED_AT, grid.height)
+        pixels = np.empty((len(bands), last - first, grid.width), np.int16)
+        ground = _read_date(acquisition, bands, grid, first, last, settings, Counter(), out=pixels)
+        measured = _measured(pixels)
+        any_measured |= bool(measured.any())
+        clear += int(all_of_patches(measured & ground).sum())
+    return any_measured, clear / (grid.height // CLEAR_PATCH * (grid.width // CLEAR_PATCH))
 
 
 # Grid and values
@@ -447,18 +468,18 @@ def _read_date(
     part = grid.rows(first, last)
     for row, band in zip(out, bands, strict=True):
         row[:] = _read_band(acquisition.files[band], part, acquisition, counts)
-    ground = _read_ground(acquisition, grid, first, last, settings)
+    ground = read_ground(acquisition, grid, first, last, settings)
     if not acquisition.others:
         return ground
     measured = _measured(out)
     for each in acquisition.others:
         # A cell of a large area is a small part of it, and the cells of a day are many.
-        left, right = _shown_columns(each.files[bands[0]], part, beside=_reach(settings))
+        left, right = _shown_columns(each.files[bands[0]], part, beside=cloud_reach(settings))
         if left >= right:
             continue
         cols = slice(left, right)
         found = np.stack([_read_band(each.files[band], part.columns(left, right), each, counts) for band in bands])
-        clear = _read_ground(each, grid.columns(left, right), first, last, settings)
+        clear = read_ground(each, grid.columns(left, right), first, last, settings)
         here = _measured(found)
         better = here & (~measured[:, cols] | (clear & ~ground[:, cols]))
         out[:, :, cols][:, better] = found[:, better]
@@ -486,11 +507,6 @@ def _shown_columns(path: Path, part: Grid, *, beside: int) -> tuple[int, int]:
     return left, right
 
 
-def _reach(settings: SeasonConfig) -> int:
-    """Pixels by which a cloud may act on what lies beside it."""
-    return 2 * settings.cloud_erosion + settings.cloud_dilation
-
-
 def _measured(pixels: NDArray[np.int16]) -> NDArray[np.bool_]:
     """Where all bands of (C, h, W) have a value (h, W): an acquisition without one of them does not count.
 
@@ -500,30 +516,6 @@ def _measured(pixels: NDArray[np.int16]) -> NDArray[np.bool_]:
     for band in pixels[1:]:
         measured &= band != 0
     return measured
-
-
-def _read_ground(
-    acquisition: Acquisition, grid: Grid, first: int, last: int, settings: SeasonConfig
-) -> NDArray[np.bool_]:
-    """Where the scene classification shows the ground (h, W); everywhere if there is none."""
-    if SCL not in acquisition.files:
-        return np.ones((last - first, grid.width), np.bool_)
-    path = acquisition.files[SCL]
-    # What clouds beside the rows do to them.
-    reach = _reach(settings)
-    top, bottom = max(0, first - reach), min(grid.height, last + reach)
-    part = grid.rows(top, bottom)
-    values, crs, transform, _ = read_raster(path, around=part)
-    if values.dtype.kind == "f":
-        # No number is no class.
-        values = np.where(np.isnan(values), values.dtype.type(0), values)
-    if values.dtype != np.uint8 and (values.min() < 0 or values.max() > 255):
-        raise DataError(f"{path}: SCL values from {values.min()} to {values.max()}, expected classes 0..11")
-    classes = fit_to_grid(values.astype(np.uint8), crs or grid.crs, transform, part, nearest=True, fill=0)
-    ground = shows_ground(
-        classes, clear=settings.clear_classes, erosion=settings.cloud_erosion, dilation=settings.cloud_dilation
-    )
-    return ground[first - top : last - top]
 
 
 def _read_band(path: Path, grid: Grid, of: Acquisition, counts: Counter[str]) -> NDArray[np.int16]:

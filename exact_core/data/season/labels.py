@@ -23,7 +23,7 @@ from rasterio.warp import transform_bounds
 
 from exact_core.cgroup import memory_free
 from exact_core.config import SeasonConfig
-from exact_core.data.season.class_map import ClassMap, is_missing
+from exact_core.data.season.class_map import ClassMap, UnlistedCodeError, is_missing
 from exact_core.data.season.legends import read_class_map
 from exact_core.data.season.outlines import VECTORS, outlines_on
 from exact_core.data.season.parcel_raster import Parcel, burn_parcels
@@ -315,8 +315,9 @@ def _parcels(layer: LabelLayer, grid: Grid, notes: list[str]) -> Iterator[Parcel
             f"{path}: no attribute {order!r}, it has {', '.join(file.fields)}. Name the one that puts overlapping "
             f"parcels in order by data.season.overlap_order, or none"
         )
-    unknown = set(layer.class_map.numbered()[1])
+    unknown, unlisted = set(layer.class_map.numbered()[1]), Counter[str]()
     uncoded = found = void = 0
+    wrong: DataError | None = None
     left_out = Counter[str]()
     for each in outlines_on(file, grid, [attribute, *([order] if order else [])], left_out):
         value, rank = each.values[0], each.values[1] if order else 0.0
@@ -324,7 +325,15 @@ def _parcels(layer: LabelLayer, grid: Grid, notes: list[str]) -> Iterator[Parcel
             uncoded += 1
             number = int(UNCODED) if settings.missing_code == "void" else 0
         else:
-            number = layer.class_map.number(value, where=f"{each.where}: {attribute}", void=settings.void_codes)
+            try:
+                number = layer.class_map.number(value, where=f"{each.where}: {attribute}", void=settings.void_codes)
+            except UnlistedCodeError as error:
+                # Countries add codes every year.
+                if not layer.class_map.national:
+                    raise
+                wrong = wrong or error
+                unlisted[str(value).strip()] += 1
+                number = int(UNCODED)
         found += 1
         void += number in unknown
         yield Parcel(each.area, number, _rank(rank, where=f"{each.where}: {order}"))
@@ -342,6 +351,14 @@ def _parcels(layer: LabelLayer, grid: Grid, notes: list[str]) -> Iterator[Parcel
     if uncoded:
         meaning = "their truth is unknown (void)" if settings.missing_code == "void" else "they are background"
         notes.append(f"{uncoded} parcels of {path.name} have no {attribute}: {meaning} (data.season.missing_code)")
+    if wrong and found == uncoded + unlisted.total():
+        raise wrong
+    if unlisted:
+        first = ", ".join(list(unlisted)[:5])
+        notes.append(
+            f"{unlisted.total()} parcels of {path.name} have a code that {layer.class_map.where} does not list ({first}"
+            f"{', ...' if len(unlisted) > 5 else ''}): their truth is unknown (void); a table of your own can name them"
+        )
     if void:
         notes.append(f"{void} parcels of {path.name} have a code that {layer.class_map.where} calls void")
 

@@ -320,11 +320,17 @@ def _document(web: Web, url: str) -> dict[str, Any]:
 
 def _refusal(status: int, where: str, url: str, *, token: bool, signed: bool) -> ExactError:
     if status in (404, 410):
-        return DataError(f"{where}: no such file (HTTP {status}); the catalogue names what is gone: search again later")
+        return DataError(
+            f"{where}: no such file (HTTP {status}); the catalogue names what is gone: leave the image out by "
+            f"--skip, or search again later"
+        )
     # Azure answers 409 where its storage account is not public.
     if status in (401, 403, 409):
         return ServiceError(f"{where}: not allowed (HTTP {status}); {_refusal_help(url, token=token, signed=signed)}")
-    return ServiceError(f"{where}: HTTP {status}; try again later")
+    help_ = (
+        "try again later" if status in PASSING else "report it to the files' operator, or leave the image out by --skip"
+    )
+    return ServiceError(f"{where}: HTTP {status}; {help_}")
 
 
 def _refusal_help(url: str, *, token: bool, signed: bool) -> str:

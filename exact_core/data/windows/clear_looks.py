@@ -6,7 +6,6 @@ Axes: T dates, H W pixels.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,28 +13,21 @@ from numpy.typing import NDArray
 from exact_core.data.windows.dataset import CLEAR_PATCH
 from exact_core.errors import DataError
 
-__all__ = ["all_of_patches", "calendar_text", "check_gaps", "longest_gap", "shows_ground"]
+__all__ = ["all_of_patches", "calendar_text", "check_gaps", "ground_between", "longest_gap"]
 
 
-def shows_ground(
-    scl: NDArray[np.uint8], *, clear: Sequence[int], erosion: int = 0, dilation: int = 0
-) -> NDArray[np.bool_]:
-    """Where the scene classification of Sentinel-2 L2A sees the ground.
+def ground_between(hidden: NDArray[np.bool_], *, erosion: int = 0, dilation: int = 0) -> NDArray[np.bool_]:
+    """Where the ground shows, by what a mask of clouds hides.
 
     Args:
-        scl: classes (H, W); beyond its edges nothing is known, and nothing is taken for cloud.
-        clear: classes that show the ground.
-        erosion: pixels by which what does not is shrunk first: specks narrower than twice this are misjudged roofs and
+        hidden: (H, W); beyond its edges nothing is known, and nothing is taken for cloud.
+        erosion: pixels by which what is hidden is shrunk first: specks narrower than twice this are misjudged roofs and
             sand more often than clouds.
         dilation: pixels by which the rest is grown: the thin edges of clouds.
 
     Returns:
         bool (H, W).
     """
-    # One class at a time: they are few, and numpy's isin takes a fifth of all reading.
-    hidden = np.ones(scl.shape, np.bool_)
-    for each in clear:
-        hidden &= scl != each
     if erosion:
         hidden = ~_grown(~hidden, erosion)
     # Opened, not only shrunk: clouds that remain keep their size.

@@ -64,6 +64,9 @@ class MaskQuality(Settings):
     expected_from: Literal["generated", "real"] = Field(
         "generated", description="what the expectation was fitted to: generated seasons, or real scenes"
     )
+    expected_known: bool = Field(
+        True, description="false: these masks are less stable than any of those scenes, and nobody can tell"
+    )
 
 
 class FieldsUsed(Settings):

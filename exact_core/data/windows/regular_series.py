@@ -25,13 +25,13 @@ def calendar_of(windows: WindowDataset) -> NDArray[np.float64]:
 def calendar_series(window: Window, calendar: NDArray[np.float64]) -> NDArray[np.float32]:
     """Every pixel's series on regular days (H * W, G, C): linear between its clear observations, constant at the ends.
 
-    A patch without a clear date takes all its measurements.
+    A patch without a clear date, or whose clouds are not known, takes all its measurements.
     """
     dates, bands, height, width = window.pixels.shape
     rows, cols = height // CLEAR_PATCH, width // CLEAR_PATCH
-    clear = np.ones((dates, rows * cols), bool) if window.clear is None else window.clear.reshape(dates, -1) > 0
     patches = window.pixels.any(1).reshape(dates, rows, CLEAR_PATCH, cols, CLEAR_PATCH)
     measured = patches.all((2, 4)).reshape(dates, -1)
+    clear = measured if window.clear is None else window.clear.reshape(dates, -1) > 0
     clear = np.where(clear.any(0), clear, measured)
     clear = clear | ~clear.any(0)
     days = window.days.astype(np.float64)

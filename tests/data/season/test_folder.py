@@ -140,6 +140,22 @@ def test_odd_sizes_are_cut_to_even(tmp_path: Path) -> None:
     assert max(record.col for record in dataset.records) == 26 - 8
 
 
+def test_until_a_day_dates_are_as_dense_as_in_the_whole_season(tmp_path: Path) -> None:
+    """Four dates in 31 days; of three a season, two until the 21st, and a model of twice the days has them in half."""
+    write_season(tmp_path)
+    three = DataConfig(max_dates=3)
+    until = DataConfig(max_dates=3, season=SeasonConfig(until=dt.date(2018, 4, 21)))
+    assert len(open_season(tmp_path, three).acquisitions) == 3
+    found = open_season(tmp_path, until)
+    assert [str(each.date) for each in found.acquisitions][-1] <= "2018-04-21"
+    assert (found.start, found.length) == (dt.date(2018, 4, 1), 21)
+    assert len(found.acquisitions) == 3  # no length is given, so that the season ends there
+    known = DataConfig(max_dates=3, season=SeasonConfig(until=dt.date(2018, 4, 21), days=31))
+    assert len(open_season(tmp_path, known).acquisitions) == 2
+    assert open_season(tmp_path, known).length == 31
+    assert len(open_season(tmp_path, until, trained=(dt.date(2017, 4, 1), 31)).acquisitions) == 2
+
+
 def test_the_season_clips_dates(tmp_path: Path) -> None:
     config = DataConfig(season=SeasonConfig(start=dt.date(2018, 4, 6), days=20))
     dataset = ingest(write_season(tmp_path / "s"), config)
@@ -187,6 +203,23 @@ def test_an_empty_date_is_dropped(tmp_path: Path) -> None:
     dataset = ingest(root)
     assert dataset.window(0).days.tolist() == [0, 20, 30]
     assert "S2_20180411 (2018-04-11) is 0 (nodata) everywhere and was dropped" in dataset.manifest.notes
+
+
+@pytest.mark.parametrize("band", ["B02", "B06", "B11"])
+def test_a_date_with_an_empty_band_is_dropped_and_one_with_half_of_it_counts_half(tmp_path: Path, band: str) -> None:
+    """Without a band, nothing of a date is measured: it is no look, whichever band it is."""
+
+    def change(date: int, name: str, values: np.ndarray) -> np.ndarray:
+        rows = {1: len(values), 2: len(values) // 2}.get(date, 0)
+        values[: rows if name == band else 0] = 0
+        return values
+
+    dataset = ingest(write_season(tmp_path / "s", change=change))
+    assert dataset.window(0).days.tolist() == [0, 20, 30]
+    notes = " ".join(dataset.manifest.notes)
+    assert f"S2_20180411 (2018-04-11) has no place that all bands measured ({band} lacks data) and was dropped" in notes
+    images = open_season(tmp_path / "s", DataConfig())
+    assert images.shares == (1.0, 0.5, 1.0)
 
 
 def test_float_reflectance_and_nan(tmp_path: Path) -> None:

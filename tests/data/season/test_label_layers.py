@@ -234,6 +234,18 @@ def test_codes_of_a_country(tmp_path: Path, table: str, codes: Any, names: Any, 
     assert set(labelled(root, legend=f"eurocrops:{table}", level="group")[0]) == set(groups)
 
 
+def test_a_code_that_a_country_added_later_is_void(tmp_path: Path) -> None:
+    """6794 is in the Dutch layer of 2023 and not in the table; where no code fits, it is the wrong attribute."""
+    root = season(tmp_path, "", np.array([259, 6794]))
+    classes, labels, notes = labelled(root, legend="eurocrops:nl_2020")
+    assert (classes, labels) == (("silage maize",), [1, 255])
+    said = "1 parcels of parcels.gpkg have a code that the legend eurocrops:nl_2020 does not list (6794): their truth"
+    assert any(note.startswith(said) for note in notes)
+    root = season(tmp_path / "b", "", np.array([6794, 6795]))
+    with pytest.raises(DataError, match="crop_code is '6794', which is in neither the legend eurocrops:nl_2020 nor"):
+        labelled(root, legend="eurocrops:nl_2020")
+
+
 def test_a_country_whose_code_0_is_unknown(tmp_path: Path) -> None:
     """000 of Slovenia, "ni v uporabi": void, and no background, whose label is 0."""
     root = season(tmp_path, "", np.array(["000", "001"], object))

@@ -420,6 +420,21 @@ def cells(root: Path, count: int = 10) -> Path:
     return root
 
 
+@pytest.mark.parametrize(
+    ("states", "help_"),
+    [
+        (("empty", "empty"), "Fetch other days, more clouds or another area"),
+        (("empty", "failed"), "Run exact fetch again"),
+    ],
+)
+def test_cells_without_images(tmp_path: Path, states: tuple[str, ...], help_: str) -> None:
+    """Fetching again would find nothing again where the catalogue has nothing."""
+    listed = [{"name": f"E{number}", "state": state} for number, state in enumerate(states)]
+    (tmp_path / "cells.json").write_text(json.dumps({"cells": listed}))
+    with pytest.raises(DataError, match=rf"no cell has images\. {help_}"):
+        survey_season(tmp_path, WHOLE)
+
+
 def test_cells_become_one_dataset_split_by_cells(tmp_path: Path) -> None:
     root = cells(tmp_path / "s")
     half = (SEASON_LEFT, SEASON_TOP - 320, SEASON_LEFT + 160, SEASON_TOP)

@@ -365,7 +365,9 @@ def test_what_passes_is_borne(season: Path, serve: Serve, tmp_path: Path, fault:
     ("kind", "error", "expected"),
     [
         (500, ServiceError, "HTTP 500; try again later; the other images are kept: the same command"),
-        (404, DataError, "no such file \\(HTTP 404\\)"),
+        (404, DataError, "no such file \\(HTTP 404\\); .*: leave the image out by --skip, or search again later"),
+        # Asking again would not help.
+        (400, ServiceError, "HTTP 400; report it to the files' operator, or leave the image out by --skip"),
         (403, ServiceError, "not allowed \\(HTTP 403\\); no token was sent: set EXACT_STAC_TOKEN"),
         ("html", DataError, "expected a TIFF or JPEG 2000, got an HTML page"),
         ("cut", DataError, "cannot be read: .*; the file is damaged or truncated where it lies"),
@@ -519,6 +521,20 @@ def test_what_is_no_api(season: Path, serve: Serve) -> None:
     )
     assert "HTTP 404" in opened(f"{server.url}/nowhere")
     assert "expected http(s)://HOST/..." in opened("season")
+
+
+def test_a_list_of_files_that_is_damaged_is_deleted_and_all_is_read(season: Path, serve: Serve, tmp_path: Path) -> None:
+    """As its message says."""
+    server, out = serve(season), tmp_path / "out"
+    fetch_season(asked(server, bands=("B02",)), out)
+    before = hashes(out)
+    (out / "fetched.json").write_text("{")
+    with pytest.raises(DataError, match=r"fetched.json: not readable: .*; delete it and collection.json to read"):
+        fetch_season(asked(server, bands=("B02",)), out)
+    for name in ("fetched.json", "collection.json"):
+        (out / name).unlink()
+    assert fetch_season(asked(server, bands=("B02",)), out).files_read == 8
+    assert hashes(out) == before
 
 
 def test_a_folder_of_something_else(season: Path, serve: Serve, tmp_path: Path) -> None:
