@@ -346,16 +346,23 @@ def _from_catalogue(config: RunConfig, source: str, place: str) -> Arrived:
 
 
 def _days(asked: StacAddress, config: RunConfig) -> tuple[dt.date, dt.date]:
-    """First and last day."""
-    if asked.start is not None and asked.end is not None:
-        return asked.start, asked.end
+    """First and last day: those of the address, else of the season, and none after `data.season.until`."""
     season = config.data.season
-    if season.start is None or season.days is None:
+    start, end = asked.start, asked.end
+    if start is None or end is None:
+        start, end = season.start, season.until
+        if start is not None and season.days is not None:
+            end = start + dt.timedelta(days=season.days - 1)
+    if start is None or end is None:
         raise ConfigError(
             "which days are to be fetched is not known: give the season (2021 or 2021-09-01/300), or start= and end= "
             "in the address"
         )
-    return season.start, season.start + dt.timedelta(days=season.days - 1)
+    if season.until is not None and season.until < start:
+        raise ConfigError(
+            f"data.season.until {season.until} is before the first day of the season, {start}; name a later day"
+        )
+    return start, min(end, season.until or end)
 
 
 def _asked(asked: StacAddress, config: RunConfig, folder: Path) -> Fetch:

@@ -22,6 +22,7 @@ from exact_core.data.sources import parse_source, source_of, with_season
 from exact_core.environment import variable
 from exact_core.errors import ConfigError
 from exact_core.evaluation.palette import colours_of
+from exact_core.mapping.calibration import DatedCalibration, calibration_at
 from exact_core.mapping.capacity import Careful, choose_batch, window_bytes
 from exact_core.mapping.cogs import MapRecord
 from exact_core.mapping.finished_rows import RowFiles, read_rows
@@ -98,7 +99,7 @@ def map_season(
     fresh_folder(out, PART if part else MAP)
     model, manifest, trained = open_segmenter(segmenter)
     images = _images(with_season(config, season, kind=kind), source, manifest, trained)
-    record = _record(config, images, manifest, source=origin or source)
+    record = _record(config, images, manifest, trained, source=origin or source)
     first, end = extent_of_part(record, number, parts)
     pieces, seconds = _map(config, images, record, model, manifest, trained, out=out, rows=(first, end))
     summary = {"megapixels": (end - first) * record.width / 1e6, "map_seconds": seconds}
@@ -123,8 +124,20 @@ def _part(part: str, layers: Layers) -> tuple[int, int]:
     return parse_part(part or "1/1")
 
 
-def _record(config: RunConfig, images: SeasonImages, manifest: ModelManifest, *, source: str) -> MapRecord:
-    """What the map says of itself."""
+def _record(
+    config: RunConfig, images: SeasonImages, manifest: ModelManifest, trained: RunConfig, *, source: str
+) -> MapRecord:
+    """What the map says of itself; within the season, with the confidence of its date."""
+    calibration, until = manifest.calibration, images.settings.until
+    # By the day of the year a model does not know where in a season it is.
+    season = manifest.day_zero(trained.segmenter.reading)
+    dated = (
+        (*manifest.by_date, DatedCalibration(days=season[1], calibration=calibration))
+        if season and manifest.by_date
+        else ()
+    )
+    if until is not None and dated:
+        calibration = calibration_at((until - images.start).days + 1, dated)
     return map_record(
         images,
         source=source,
@@ -133,7 +146,8 @@ def _record(config: RunConfig, images: SeasonImages, manifest: ModelManifest, *,
         classes=manifest.classes,
         colours=colours_of(manifest.classes, manifest.colours),
         mapping=config.mapping,
-        calibration=manifest.calibration,
+        calibration=calibration,
+        by_date=dated,
         weights_sha256=manifest.weights.sha256,
         code_version=code_version(),
     )

@@ -24,13 +24,13 @@ EXACT = 2**53
 
 
 def check_parameters(given: Mapping[str, Any]) -> None:
-    """Refuse values that a later step would fail on; names that are not known here are left alone.
+    """Refuse values that a later step would fail on; unknown names are ignored.
 
     Args:
         given: by name; every number must be finite. With `map_parts` also `most_parts`, which fit into a run.
 
     Raises:
-        ConfigError: the first value that is wrong, and what would be right.
+        ConfigError: the first wrong value, and what is allowed.
     """
     for name, value in given.items():
         _number(name, value)

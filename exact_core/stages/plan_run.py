@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Parameters:
-    """A pipeline's parameters, as its first step gets them; what a pipeline does not have keeps its default."""
+    """A pipeline's parameters, as its first step gets them; those that the pipeline does not have keep the default."""
 
     recipe: str
     """Name of the recipe."""
@@ -63,7 +63,7 @@ class Parameters:
     model: str = ""
     """Name of the registered model; empty: after the dataset's name."""
     publish: bool = False
-    """Whether the pipeline's map gets a stable address, and is made only where that has not the same already."""
+    """Whether the pipeline's map gets a stable address, and is made only if it is not there already."""
     map_name: str = ""
     """Of the region, in that address; empty: by the source."""
     map_parts: int = 1

@@ -16,11 +16,12 @@ import pytest
 from exact_core.config import RunConfig, override
 from exact_core.data.season.folder import check_one_crs
 from exact_core.data.sources import parse_source, source_of, with_season
+from exact_core.data.stac.address import parse_address
 from exact_core.data.stac.plan import NothingFoundError
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import ConfigError, DataError, ServiceError
 from exact_core.recipes import resolve
-from exact_core.stages.fetch import fetch_for_run, fetch_source, local_place, survey_source
+from exact_core.stages.fetch import _days, fetch_for_run, fetch_source, local_place, survey_source
 from exact_core.stages.ingest import ingest
 from exact_core.stages.preflight import survey
 from exact_core.stages.run import Run, read_run
@@ -407,7 +408,7 @@ def test_labels_beside_a_folder_in_a_store(season, config, tmp_path):
         ("https://a/b?bbox=1,2,3", "bbox = '1,2,3': expected WEST,SOUTH,EAST,NORTH"),
         ("https://a/b?bbox=3,2,1,4", "west < east"),
         ("https://a/b?bbox=1,2,3,x", "bbox: 'x' is no number"),
-        ("https://a/b?bbox=1,2,3,4&colection=x", "unknown 'colection' in the query; did you mean collection"),
+        ("https://a/b?bbox=1,2,3,4&colection=x", "unknown 'colection' in the query. Did you mean collection"),
         ("https://a/b?bbox=1,2,3,4&cloud=101", "cloud = '101': expected percent"),
         ("https://a/b?bbox=1,2,3,4&missing=-1", "missing = '-1': expected a whole number"),
         ("https://a/b?bbox=1,2,3,4&start=2020-01-01", "both start and end"),
@@ -427,6 +428,24 @@ def test_an_address_that_is_none_names_the_part(place, said):
 def test_other_addresses_are_refused(source):
     with pytest.raises(ConfigError):
         parse_source(source)
+
+
+def test_no_day_after_the_last_that_may_be_used_is_fetched():
+    """By the season, with and without its days, and by an address that names both days."""
+
+    def days(address, *settings):
+        asked = parse_address(f"https://example.org?collection=c&bbox=1,2,3,4{address}")
+        found = _days(asked, resolve("season", overrides=[f"data.season.{each}" for each in settings]))
+        return tuple(map(str, found))
+
+    start, until = "start=2021-04-01", "until=2021-06-15"
+    assert days("", start, "days=30") == ("2021-04-01", "2021-04-30")
+    assert days("", start, "days=30", until) == ("2021-04-01", "2021-04-30")
+    assert days("", start, "days=200", until) == ("2021-04-01", "2021-06-15")
+    assert days("", start, until) == ("2021-04-01", "2021-06-15")
+    assert days("&start=2021-05-01&end=2021-09-30", until) == ("2021-05-01", "2021-06-15")
+    with pytest.raises(ConfigError, match="until 2021-06-15 is before the first day of the season, 2021-07-01"):
+        days("", "start=2021-07-01", "days=200", until)
 
 
 def test_days_must_be_known(season, serve):

@@ -356,7 +356,7 @@ def _load(path: Path) -> Fetched:
         return Fetched.model_validate_json(path.read_bytes())
     except (ValidationError, ValueError, OSError) as error:
         said = describe(error, where=str(path), model=Fetched) if isinstance(error, ValidationError) else str(error)
-        raise DataError(f"{path}: not readable: {said}; delete it to read everything anew") from error
+        raise DataError(f"{path}: not readable: {said}; delete it and collection.json to read all anew") from error
 
 
 # Cells

@@ -120,7 +120,7 @@ def open_source(web: Web, url: str, collection: str) -> Source:
         if kind == "Collection" and collection not in ("", root.get("id")):
             raise ConfigError(f"{without_secrets(url)} is the collection {root.get('id')!r}, not {collection!r}")
         if not isinstance(root.get("id"), str):
-            raise DataError(f"{without_secrets(url)}: a catalogue without an id; repair it")
+            raise DataError(f"{without_secrets(url)}: a catalogue without an id; report it to its operator")
         return Source(web, url, root, None)
     if kind != "Catalog":
         raise DataError(

@@ -286,7 +286,7 @@ def test_a_killed_run_goes_on(season: Path, serve: Serve, tmp_path: Path) -> Non
     os.kill(child.pid, signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
     assert not (out / "collection.json").exists()
-    with pytest.raises(DataError, match="has not come to its end; repeat `exact fetch`"):
+    with pytest.raises(DataError, match="has not come to its end. Repeat `exact fetch`"):
         find_acquisitions(out, BANDS)
     (out / "S2_20180401/.B02.tif.partial").write_bytes(b"left over")
     server.delay, count = 0.0, server.files_asked()
@@ -365,7 +365,9 @@ def test_what_passes_is_borne(season: Path, serve: Serve, tmp_path: Path, fault:
     ("kind", "error", "expected"),
     [
         (500, ServiceError, "HTTP 500; try again later; the other images are kept: the same command"),
-        (404, DataError, "no such file \\(HTTP 404\\)"),
+        (404, DataError, "no such file \\(HTTP 404\\); .*: leave the image out by --skip, or search again later"),
+        # Asking again would not help.
+        (400, ServiceError, "HTTP 400; report it to the files' operator, or leave the image out by --skip"),
         (403, ServiceError, "not allowed \\(HTTP 403\\); no token was sent: set EXACT_STAC_TOKEN"),
         ("html", DataError, "expected a TIFF or JPEG 2000, got an HTML page"),
         ("cut", DataError, "cannot be read: .*; the file is damaged or truncated where it lies"),
@@ -521,6 +523,20 @@ def test_what_is_no_api(season: Path, serve: Serve) -> None:
     assert "expected http(s)://HOST/..." in opened("season")
 
 
+def test_a_list_of_files_that_is_damaged_is_deleted_and_all_is_read(season: Path, serve: Serve, tmp_path: Path) -> None:
+    """As its message says."""
+    server, out = serve(season), tmp_path / "out"
+    fetch_season(asked(server, bands=("B02",)), out)
+    before = hashes(out)
+    (out / "fetched.json").write_text("{")
+    with pytest.raises(DataError, match=r"fetched.json: not readable: .*; delete it and collection.json to read"):
+        fetch_season(asked(server, bands=("B02",)), out)
+    for name in ("fetched.json", "collection.json"):
+        (out / name).unlink()
+    assert fetch_season(asked(server, bands=("B02",)), out).files_read == 8
+    assert hashes(out) == before
+
+
 def test_a_folder_of_something_else(season: Path, serve: Serve, tmp_path: Path) -> None:
     server, other = serve(season), serve(season)
     with pytest.raises(DataError, match="holds a catalogue that was not fetched; choose another folder"):
@@ -591,7 +607,7 @@ def test_cells(season: Path, serve: Serve, tmp_path: Path) -> None:
     merged = np.block(rows)
     with rasterio.open(season / "S2_20180411/B02.tif") as file:
         np.testing.assert_array_equal(merged, file.read(1))
-    with pytest.raises(DataError, match="a folder of cells; name one of them"):
+    with pytest.raises(DataError, match="a folder of cells. Name one of them"):
         find_acquisitions(out, ("B02",))
     again = fetch_cells(asked(server, bands=("B02",), area=area, crs="EPSG:32631"), out, 240)
     assert (again.files_read, again.files_kept) == (0, total.files_read)
