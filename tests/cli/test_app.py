@@ -13,6 +13,7 @@ import yaml
 from mlflow import MlflowClient
 
 from exact_core import __version__
+from exact_kubeflow.cli.app import app
 from exact_kubeflow.cli.options import from_here
 from tests.conftest import TINY
 from tests.fakes import write_pastis, write_season
