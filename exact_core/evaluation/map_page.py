@@ -93,10 +93,10 @@ def write_map_page(folder: Path, out: Path, *, outlines: Path | None = None, tag
         "squares": [] if tags is None else _squares(tags, grid, scale, notes),
         **{name: data_uri(_grey_png(values)) for name, values in pictures.items()},
     }
-    title = f"{record['source']}, {record['season_start']}"
     # In a script, `</` would end it, whatever it stands in.
     data = json.dumps(content, separators=(",", ":")).replace("</", "<\\/")
-    page = render("map_page.html.j2", {"title": title, "dates": len(record["dates"]), "data": data, "notes": notes})
+    shown = {"title": record["source"], "start": record["season_start"], "dates": len(record["dates"])}
+    page = render("map_page.html.j2", {**shown, "data": data, "notes": notes})
     publish_text(out, page)
     return notes
 

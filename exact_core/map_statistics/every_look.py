@@ -82,7 +82,7 @@ def difference_at_every_look(
     drawn = float(seen.sum())
     # Ordered draws under a uniform prior over the compositions of three kinds.
     least = _threshold(confidence) + float(_lgamma1(seen).sum() + np.log(2) - gammaln(drawn + 3))
-    whole = float(_falling(np.float64(size), np.float64(drawn)))
+    whole = float(gammaln(size + 1) - gammaln(size - drawn + 1))
 
     def likelihood(difference: float) -> float:
         """The largest log chance among compositions of a difference: concave in the number of the second kind."""
