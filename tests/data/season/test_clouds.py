@@ -76,9 +76,7 @@ def test_a_mask_of_some_dates_is_refused(tmp_path: Path) -> None:
     root = write_season(tmp_path)
     write_raster(root / f"S2_{SEASON_DATES[1]}/CLM.tif", np.zeros((16, 16), np.uint8), pixel=20.0)
     _, found = find_acquisitions(root, ("B02",))
-    with pytest.raises(
-        DataError, match=rf"S2_{SEASON_DATES[0]} .*: CLM is missing \(on .* add it, or leave these dates"
-    ):
+    with pytest.raises(DataError, match=rf"S2_{SEASON_DATES[0]} .*: CLM is missing \(on 3 of 4 dates\)\. Add it"):
         check_files(found, ("B02",))
 
 
