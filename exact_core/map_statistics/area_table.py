@@ -45,7 +45,7 @@ def map_summary(folder: Path) -> str:
     if masked:
         lines.append(f"not cropland by the mask: {100 * masked / total:.1f} % of the area")
     lines.append(seam_words(record["seams"]))
-    lines.append("pixel counts only. For standard errors: exact sample, then exact areas --reference")
+    lines.append("pixels are counted; how far that is from the truth: exact sample, then exact areas --reference")
     return "\n".join(lines)
 
 
@@ -56,7 +56,7 @@ def seam_words(ratio: float | None) -> str:
     if ratio < SEAMLESS:
         return f"seams: none to be seen (the class changes {ratio:.2f} times as often at window borders as elsewhere)"
     return (
-        f"seams: the class changes {ratio:.2f} times as often at window borders as elsewhere. A smaller mapping.stride "
+        f"seams: the class changes {ratio:.2f} times as often at window borders as elsewhere; a smaller mapping.stride "
         f"blends windows more"
     )
 
@@ -125,7 +125,7 @@ def as_text(
     if found is None:
         lines.append("counted areas include the errors of the map. A probability sample estimates them: exact sample")
     else:
-        lines.append(f"overall accuracy {_percent(found.overall)} %. ± are standard errors")
+        lines.append(f"overall accuracy {_percent(found.overall)} %, standard error {100 * found.overall.error:.1f} %")
         if always is not None:
             lines.append(
                 f"overall accuracy at every look: {100 * always[0]:.1f} to {100 * always[1]:.1f} %, however often you "
@@ -136,7 +136,9 @@ def as_text(
 
 
 def _percent(estimate: Estimate | None) -> str:
-    return "-" if estimate is None else f"{100 * estimate.value:.1f} ± {100 * estimate.error:.1f}"
+    if estimate is None:
+        return "-"
+    return f"{100 * estimate.value:.1f} ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
 
 
 def as_record(
