@@ -78,7 +78,7 @@ def measure(folder: Path, out: Path, *, ask: int) -> dict[str, float]:
         stride=usual_stride(SIDE),
         classes=CROPS,
         colours=class_colours(len(CROPS)),
-        probabilities=False,
+        mapping=config.mapping,
         calibration=NOT_FITTED.model_copy(update={"temperature": 1.3}),
         weights_sha256="",
         code_version="",

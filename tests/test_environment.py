@@ -61,7 +61,7 @@ def test_logins_are_hidden(text, printed):
 @pytest.mark.parametrize("text", ["-1", "nan", "inf", "ten", "1e999"])
 def test_numbers_are_numbers(monkeypatch, text):
     monkeypatch.setenv("EXACT_PATIENCE_MINUTES", text)
-    with pytest.raises(ConfigError, match=f"EXACT_PATIENCE_MINUTES = '{text}'; give a number of minutes"):
+    with pytest.raises(ConfigError, match=f"EXACT_PATIENCE_MINUTES = '{text}'. Give a number of minutes"):
         patience()
 
 
@@ -108,7 +108,7 @@ def test_further_variables_come_in_one_as_a_shell_would_set_them(kept):
     [
         ("A=1 geheim", "word 2 of 2 is not NAME=VALUE"),
         ("A=1\n2B=geheim", "word 2 of 2 is not NAME=VALUE"),
-        ("A='geheim", "No closing quotation; write NAME=VALUE"),
+        ("A='geheim", "No closing quotation. Write NAME=VALUE"),
     ],
 )
 def test_what_is_no_list_of_variables_is_refused_without_its_values(kept, text, said):
@@ -153,6 +153,6 @@ def test_an_authority_is_trusted_by_every_client(kept, tmp_path):
         assert bundle.startswith(Path(certifi.where()).read_text())
         server.shutdown()
     kept.setenv("EXACT_CA_CERTIFICATES", "-----BEGIN geheim")
-    with pytest.raises(ConfigError, match="EXACT_CA_CERTIFICATES: holds no certificates: .*give PEM") as refused:
+    with pytest.raises(ConfigError, match="EXACT_CA_CERTIFICATES: holds no certificates: .*Give PEM") as refused:
         load_environment()
     assert "geheim" not in str(refused.value)

@@ -32,9 +32,10 @@ from rasterio.windows import Window
 
 from exact_core.config import Settings
 from exact_core.data.windows.dataset import VOID
-from exact_core.errors import ServiceError
-from exact_core.mapping.calibration import Calibration
+from exact_core.errors import ConfigError, ServiceError
+from exact_core.mapping.calibration import Calibration, DatedCalibration
 from exact_core.mapping.finished_rows import FinishedRows
+from exact_core.mapping.generalise import merge_small_regions
 from exact_core.mapping.rows import MappedRows, Seams
 
 __all__ = ["CLASS", "CONFIDENCE", "PROBABILITIES", "MapRecord", "MapResult", "write_files"]
@@ -58,6 +59,7 @@ class MapRecord(Settings):
     season_start: dt.date
     season_days: int
     bands: tuple[str, ...]
+    until: dt.date | None = Field(None, description="last day whose images may be used; null: the season's last")
     dates: tuple[dt.date, ...] = Field(description="of the images that were read")
     inputs: str = Field(description="SHA-256 over dates, bands, names and sizes of the images' files")
     crs: str = Field(description="WKT 2")
@@ -69,7 +71,10 @@ class MapRecord(Settings):
     classes: tuple[str, ...] = Field(description="names of crops 1..K")
     colours: tuple[str, ...] = Field(description="of background and crops, #rrggbb")
     probabilities: bool = Field(description="whether those of all classes are delivered")
+    majority: int | None = Field(None, description="side of the majority filter, pixels; null: none")
+    minimum_hectares: float | None = Field(None, description="minimum mapping unit; null: none")
     calibration: Calibration
+    by_date: tuple[DatedCalibration, ...] = Field((), description="of the model for parts of a season and all of it")
     model_weights_sha256: str
     code_version: str
     notes: tuple[str, ...]
@@ -98,6 +103,23 @@ class MapRecord(Settings):
         metres = crs.linear_units_factor[1]
         return float(abs(Affine(*self.transform).determinant) * metres**2 / 10_000)
 
+    @property
+    def minimum_pixels(self) -> int:
+        """Pixels of the smallest region that stays.
+
+        Raises:
+            ConfigError: a minimum in hectares, and a CRS without metres.
+        """
+        if self.minimum_hectares is None:
+            return 1
+        if self.hectares_per_pixel is None:
+            raise ConfigError(
+                f"mapping.minimum_hectares {self.minimum_hectares:g}: the pixels of this map have no size in metres; "
+                f"leave it out, or warp the images to a CRS in metres, as UTM"
+            )
+        # A hair less, as 0.3 hectares of pixels of 0.1 must not cost a fourth.
+        return max(1, math.ceil(self.minimum_hectares / self.hectares_per_pixel - 1e-9))
+
 
 @dataclass(frozen=True)
 class MapResult:
@@ -122,8 +144,6 @@ def write_files(record: MapRecord, rows: Iterable[FinishedRows], out: Path) -> M
     Raises:
         ServiceError: the files cannot be written.
     """
-    seams = Seams(record.window, record.step)
-    pixels = np.zeros(VOID + 1, np.int64)
     names = (CLASS, CONFIDENCE, PROBABILITIES)[: 3 if record.probabilities else 2]
     partial = {name: out / f"{name}.partial" for name in names}
     try:
@@ -136,14 +156,26 @@ def write_files(record: MapRecord, rows: Iterable[FinishedRows], out: Path) -> M
                     files[CONFIDENCE].write(each.confidence, 1, window=window)
                     if each.probabilities is not None:
                         files[PROBABILITIES].write(each.probabilities, window=window)
-                    seams.add(MappedRows(each.first, each.label, np.empty((0, 0, 0), np.float32)))
-                    pixels += np.bincount(each.label.ravel(), minlength=VOID + 1)
+            if record.minimum_pixels > 1:
+                merge_small_regions(partial[CLASS], record.minimum_pixels)
+            result = _surveyed(partial[CLASS], record)
             for name in names:
                 _optimise(partial[name], out / name, overviews=OVERVIEWS[name])
                 partial[name].unlink()
             _write_quicklook(out / CLASS, out / "quicklook.png")
     except (RasterioError, OSError) as error:
         raise ServiceError(f"{out}: the map cannot be written: {error}; make room, and repeat") from error
+    return result
+
+
+def _surveyed(path: Path, record: MapRecord) -> MapResult:
+    """What the finished classes show."""
+    seams, pixels = Seams(record.window, record.step), np.zeros(VOID + 1, np.int64)
+    with rasterio.open(path) as file:
+        for first in range(0, record.height, BLOCK):
+            label = file.read(1, window=Window(0, first, record.width, min(BLOCK, record.height - first)))
+            seams.add(MappedRows(first, label, np.empty((0, 0, 0), np.float32)))
+            pixels += np.bincount(label.ravel(), minlength=VOID + 1)
     return MapResult(pixels[: len(record.names)], int(pixels[VOID]), seams.ratio())
 
 

@@ -15,13 +15,14 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
+from exact_core.config import MappingConfig
 from exact_core.data.season.archives import size_of
 from exact_core.data.season.folder import SeasonImages
 from exact_core.data.season.strips import Strips
 from exact_core.data.windows.dataset import VOID
 from exact_core.errors import ConfigError, DataError, ServiceError
 from exact_core.manifest import Manifest
-from exact_core.mapping.calibration import Calibration, tempered
+from exact_core.mapping.calibration import Calibration, DatedCalibration, tempered
 from exact_core.mapping.cogs import MapRecord
 from exact_core.mapping.finished_rows import FinishedRows, RowFiles
 from exact_core.mapping.rows import MappedRows, Mapper, bands_of_part, map_rows, window_starts
@@ -80,10 +81,11 @@ def map_record(
     stride: int,
     classes: tuple[str, ...],
     colours: list[str],
-    probabilities: bool,
+    mapping: MappingConfig,
     calibration: Calibration,
     weights_sha256: str,
     code_version: str,
+    by_date: tuple[DatedCalibration, ...] = (),
 ) -> MapRecord:
     """What a map of these images says of itself; equal for all its parts.
 
@@ -94,12 +96,14 @@ def map_record(
         stride: step between windows, pixels.
         classes: names of crops 1..K.
         colours: of labels 0..K, #rrggbb.
-        probabilities: whether those of all classes are delivered.
-        calibration: of the segmenter.
+        mapping: probabilities, majority filter and minimum mapping unit apply.
+        calibration: of the segmenter, for what is seen of the season.
         weights_sha256: of the segmenter.
         code_version: of this package.
+        by_date: calibrations of the segmenter for parts of the season and all of it, as far as they are known.
 
     Raises:
+        ConfigError: a minimum mapping unit, and pixels without a size in metres.
         DataError: the images are smaller than a window, rotated or south up.
     """
     grid = images.grid
@@ -120,11 +124,12 @@ def map_record(
         for each in images.acquisitions
         for band, path in sorted(each.files.items())
     ]
-    return MapRecord(
+    record = MapRecord(
         source=source,
         name=images.name,
         season_start=images.start,
         season_days=images.length,
+        until=images.settings.until,
         bands=images.bands,
         dates=tuple(acquisition.date for acquisition in images.acquisitions),
         inputs=hashlib.sha256(json.dumps(files).encode()).hexdigest(),
@@ -136,12 +141,18 @@ def map_record(
         stride=stride,
         classes=classes,
         colours=tuple(colours),
-        probabilities=probabilities,
+        probabilities=mapping.probabilities,
+        majority=mapping.majority,
+        minimum_hectares=mapping.minimum_hectares,
         calibration=calibration,
+        by_date=by_date,
         model_weights_sha256=weights_sha256,
         code_version=code_version,
         notes=tuple(images.notes),
     )
+    # Refused now, and not when all is mapped.
+    _ = record.minimum_pixels
+    return record
 
 
 def extent_of_part(record: MapRecord, part: int, parts: int) -> tuple[int, int]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from exact_core.artifacts.folders import code_version, fresh_folder
 from exact_core.artifacts.model_folders import ModelManifest, load_classifier, load_segmenter, read_metrics
 from exact_core.config import RunConfig
-from exact_core.data.windows.batches import BatchLoader
+from exact_core.data.windows.batches import BatchLoader, days_of
 from exact_core.data.windows.dataset import VOID, WindowDataset
 from exact_core.data.windows.mask_dataset import MaskSet
 from exact_core.errors import ConfigError
@@ -71,7 +72,7 @@ def evaluate(
     fresh_folder(out, "metrics.json")
     if report.is_dir():
         raise ConfigError(f"{report} is a folder; name the report's file, for example {report / 'report.html'}")
-    started = datetime.now(UTC)
+    started = dt.datetime.now(dt.UTC)
     windows = WindowDataset(dataset)
     device = choose_device(config.device)
     model, manifest, trained = load_segmenter(segmenter, windows)
@@ -84,6 +85,7 @@ def evaluate(
     confusion, maps = _map_split(predictor, split)
     tags = None if classifier is None else _tag_figures(classifier, windows, config, device, split)
     metrics = _metrics(manifest, trained, windows, confusion, mask_set, tags)
+    metrics["by_date"] = _by_date(predictor, trained, metrics, confusion)
     data = ReportData(
         config=trained,
         manifest=windows.manifest,
@@ -132,7 +134,9 @@ def _metrics(
     return metrics
 
 
-def _provenance(config: RunConfig, windows: WindowDataset, device: torch.device, started: datetime) -> dict[str, str]:
+def _provenance(
+    config: RunConfig, windows: WindowDataset, device: torch.device, started: dt.datetime
+) -> dict[str, str]:
     """What the figures come from, as the report lists it."""
     return {
         "recipe": config.recipe,
@@ -209,6 +213,27 @@ def _map_split(predictor: Predictor, split: str) -> tuple[np.ndarray[Any, np.dty
             image = scene_image(windows, indices, scene.mosaic)
             maps.append(SceneMap(name, image, scene.label, scene.confidence, truth))
     return confusion, maps
+
+
+def _by_date(
+    predictor: Predictor, trained: RunConfig, metrics: dict[str, Any], confusion: np.ndarray[Any, np.dtype[np.int64]]
+) -> list[dict[str, Any]]:
+    """Accuracy of the map for what is seen of the season until some days, and of all of it; empty without labels."""
+    manifest = predictor.windows.manifest
+    if not manifest.has_labels:
+        return []
+    found = []
+    for days in days_of(trained.segmenter.season_shares, manifest.season_days):
+        counts, _ = _map_split(replace(predictor, until=days), metrics["split"])
+        found.append((days, counts))
+    return [
+        {
+            "days": days,
+            "until": str(manifest.season_start + dt.timedelta(days=days - 1)),
+            **{name: value for name, value in summarise(counts, manifest.classes).items() if name in HEADLINE},
+        }
+        for days, counts in [*found, (manifest.season_days, confusion)]
+    ]
 
 
 def _tag_figures(

@@ -5,15 +5,19 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from exact_core.artifacts.folders import fresh_folder
-from exact_core.errors import DataError
+from exact_core.config import Outside
+from exact_core.errors import ConfigError, DataError
 from exact_core.files import file_facts
 from exact_core.manifest import publish_record
 from exact_core.mapping.cogs import MapRecord, MapResult, write_files
+from exact_core.mapping.cropland import CroplandMask
 from exact_core.mapping.field_rows import one_crop_a_field
 from exact_core.mapping.finished_rows import FinishedRows, read_rows
+from exact_core.mapping.generalise import majority_rows
 from exact_core.mapping.item import write_item
 from exact_core.mapping.qgis_style import write_style
 from exact_core.mapping.season_map import PART, PartManifest, open_part
@@ -21,7 +25,7 @@ from exact_core.stages.stage import Stage
 from exact_core.tracking.runs import Tracker
 from exact_core.undefined import defined
 
-__all__ = ["MAP", "STAGE", "deliver", "join_map"]
+__all__ = ["MAP", "NO_LAYERS", "STAGE", "Layers", "deliver", "join_map"]
 
 STAGE = Stage(name="join_map", size="data", minutes=240, image="data", writes={"crop_map": ("map.json",)})
 
@@ -30,14 +34,42 @@ log = logging.getLogger(__name__)
 MAP = "map.json"
 
 
-def join_map(*, parts: Sequence[Path], out: Path, tracker: Tracker, outlines: Path | None = None) -> dict[str, float]:
+@dataclass(frozen=True)
+class Layers:
+    """Files of the user that a finished map is brought into line with.
+
+    outlines: layer of fields, each of which gets one crop (`exact_core.mapping.field_rows`); None: pixels stay.
+    outside: pixels outside all outlines: as they are, background beside a field, or all background.
+    cropland: mask outside of which nothing is mapped (`exact_core.mapping.cropland`); None: none. cropland_values: of a
+    raster that are cropland; empty: all but 0.
+    """
+
+    outlines: Path | None = None
+    outside: Outside = "pixels"
+    cropland: Path | None = None
+    cropland_values: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse values without a mask.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if self.cropland_values and self.cropland is None:
+            raise ConfigError(f"--cropland-value {self.cropland_values[0]}: of which raster? name it by --cropland")
+
+
+NO_LAYERS = Layers()
+
+
+def join_map(*, parts: Sequence[Path], out: Path, tracker: Tracker, layers: Layers = NO_LAYERS) -> dict[str, float]:
     """Make the files of a map from its parts.
 
     Args:
         parts: folders of stage `map_season`, in any order; none: there was nothing to map.
         out: folder for the map's files; map.json is written last.
         tracker: gets areas, quick-look and the seams' figure.
-        outlines: layer of fields, each of which gets one crop (`exact_core.mapping.field_rows`); None: pixels stay.
+        layers: field outlines and cropland mask.
 
     Returns:
         Megapixels, seconds of all parts together, the share of the area that could not be mapped, how much window
@@ -64,7 +96,7 @@ def join_map(*, parts: Sequence[Path], out: Path, tracker: Tracker, outlines: Pa
     summary = {
         "megapixels": record.height * record.width / 1e6,
         "map_seconds": sum(part.seconds for _, part in found),
-        **deliver(record, rows, out, tracker, outlines=outlines),
+        **deliver(record, rows, out, tracker, layers=layers),
     }
     tracker.log_summary(summary)
     return defined(summary)
@@ -76,7 +108,7 @@ def deliver(
     out: Path,
     tracker: Tracker,
     *,
-    outlines: Path | None = None,
+    layers: Layers,
 ) -> dict[str, float]:
     """Write all files of a map, its manifest last, and show them.
 
@@ -85,19 +117,28 @@ def deliver(
         rows: gives all its rows, each time it is called.
         out: folder for the files.
         tracker: gets areas and quick-look.
-        outlines: layer of fields, each of which gets one crop; None: pixels stay.
+        layers: field outlines and cropland mask.
 
     Returns:
         The share of the area that could not be mapped and, where it is known, how much window borders show.
     """
-    found = rows()
-    if outlines is not None:
-        record, found = one_crop_a_field(rows, record, outlines, out)
+    mask = None if layers.cropland is None else CroplandMask(layers.cropland, layers.cropland_values, record)
+    side = record.majority
+
+    def cleaned() -> Iterable[FinishedRows]:
+        """Land that is no cropland has no vote in the filter, and filtered pixels have one on their field."""
+        found = rows() if mask is None else mask.rows(rows())
+        return found if side is None else majority_rows(found, side)
+
+    found = cleaned()
+    if layers.outlines is not None:
+        record, found = one_crop_a_field(cleaned, record, layers.outlines, out, outside=layers.outside)
     result = write_files(record, found, out)
+    masked = 0 if mask is None else mask.masked
     write_item(record, out)
     write_style(record, out)
     files = {path.name: file_facts(path) for path in sorted(out.iterdir()) if path.name != MAP and path.is_file()}
-    publish_record(out / MAP, {**_described(record, result), "files": files})
+    publish_record(out / MAP, {**_described(record, result, masked), "files": files})
     for name in (MAP, "quicklook.png", "item.json"):
         tracker.log_file(out / name, folder="map")
     log.info(
@@ -110,18 +151,19 @@ def deliver(
         else f"at temperature {record.calibration.temperature:.2f} ({record.calibration.fitted_on})",
     )
     return {
-        "unmapped_share": result.unmapped / (record.height * record.width),
+        "unmapped_share": (result.unmapped - masked) / (record.height * record.width),
         **({} if result.seams is None else {"seams": result.seams}),
     }
 
 
-def _described(record: MapRecord, result: MapResult) -> dict[str, object]:
-    """The content of map.json."""
+def _described(record: MapRecord, result: MapResult, masked: int) -> dict[str, object]:
+    """The content of map.json; masked: mapped pixels that are no cropland."""
     hectares = record.hectares_per_pixel
     return {
         "source": record.source,
         "season_start": str(record.season_start),
         "season_days": record.season_days,
+        "until": None if record.until is None else str(record.until),
         "dates": [str(date) for date in record.dates],
         "classes": dict(zip(record.names, record.colours, strict=True)),
         "areas": {
@@ -129,8 +171,12 @@ def _described(record: MapRecord, result: MapResult) -> dict[str, object]:
             for name, count in zip(record.names, result.pixels, strict=True)
         },
         "unmapped_pixels": result.unmapped,
+        "masked_pixels": masked,
+        "majority": record.majority,
+        "minimum_hectares": record.minimum_hectares,
         "seams": result.seams,
         "calibration": record.calibration.model_dump(mode="json"),
+        "by_date": [each.model_dump(mode="json") for each in record.by_date],
         "inputs_sha256": record.inputs,
         "model_weights_sha256": record.model_weights_sha256,
         "code_version": record.code_version,

@@ -22,6 +22,7 @@ from exact_core.data.sources import parse_source, source_of, with_season
 from exact_core.environment import variable
 from exact_core.errors import ConfigError
 from exact_core.evaluation.palette import colours_of
+from exact_core.mapping.calibration import DatedCalibration, calibration_at
 from exact_core.mapping.capacity import Careful, choose_batch, window_bytes
 from exact_core.mapping.cogs import MapRecord
 from exact_core.mapping.finished_rows import RowFiles, read_rows
@@ -30,7 +31,7 @@ from exact_core.mapping.rows import usual_stride
 from exact_core.mapping.season_map import PART, PartManifest, extent_of_part, map_part, map_record, parse_part
 from exact_core.models.segmenter import AnySegmenter
 from exact_core.stages.fetch import local_place
-from exact_core.stages.join_map import MAP, deliver
+from exact_core.stages.join_map import MAP, NO_LAYERS, Layers, deliver
 from exact_core.stages.stage import Stage
 from exact_core.tracking.runs import Tracker
 from exact_core.training.loop import choose_device
@@ -62,7 +63,8 @@ def map_season(
     out: Path,
     tracker: Tracker,
     part: str = "",
-    outlines: Path | None = None,
+    origin: str = "",
+    layers: Layers = NO_LAYERS,
 ) -> dict[str, float]:
     """Map all of a season's area, or a part of it; only images are read, no label.
 
@@ -77,7 +79,8 @@ def map_season(
         out: folder for the map's files and map.json; of a part, for its rows and part.json; the manifest comes last.
         tracker: gets areas, quick-look and the seams' figure.
         part: I/N for the I-th of N parts, which stage `join_map` makes a map of; empty: all.
-        outlines: layer of fields, each of which gets one crop (`exact_core.mapping.field_rows`); None: pixels stay.
+        origin: the source as it was given, where that is another; the map names it.
+        layers: field outlines and cropland mask.
 
     Returns:
         Megapixels and seconds and, of a whole map, the share of the area that could not be mapped and how much window
@@ -88,9 +91,7 @@ def map_season(
         DataError, CorruptError: no such model or images.
         ServiceError: the map cannot be written.
     """
-    number, parts = parse_part(part or "1/1")
-    if part and outlines is not None:
-        raise ConfigError(f"part {part}: a field may lie in two parts; give the outlines to `exact join-map`")
+    number, parts = _part(part, layers)
     kind, _ = parse_source(source)
     if not source_of(kind).opens:
         log.info("map_season: nothing to map: a %s source has windows, and no images of an area", kind)
@@ -98,7 +99,7 @@ def map_season(
     fresh_folder(out, PART if part else MAP)
     model, manifest, trained = open_segmenter(segmenter)
     images = _images(with_season(config, season, kind=kind), source, manifest, trained)
-    record = _record(config, images, manifest, source=source)
+    record = _record(config, images, manifest, trained, source=origin or source)
     first, end = extent_of_part(record, number, parts)
     pieces, seconds = _map(config, images, record, model, manifest, trained, out=out, rows=(first, end))
     summary = {"megapixels": (end - first) * record.width / 1e6, "map_seconds": seconds}
@@ -107,14 +108,36 @@ def map_season(
         made = PartManifest(**extent, batch=pieces.batch, seconds=seconds, record=record)
         return _deliver_part(made, pieces.folder, out, summary, tracker)
     rows = partial(read_rows, pieces.folder, first=first, end=end)
-    summary |= deliver(record, rows, out, tracker, outlines=outlines)
+    summary |= deliver(record, rows, out, tracker, layers=layers)
     shutil.rmtree(pieces.folder)
     tracker.log_summary(summary)
     return summary
 
 
-def _record(config: RunConfig, images: SeasonImages, manifest: ModelManifest, *, source: str) -> MapRecord:
-    """What the map says of itself."""
+def _part(part: str, layers: Layers) -> tuple[int, int]:
+    """Number of the part and of all parts; a whole map is part 1 of 1."""
+    if part and layers != NO_LAYERS:
+        raise ConfigError(
+            f"part {part}: outlines and cropland apply to a whole map, because a field may cross two parts; give them "
+            f"to `exact join-map`"
+        )
+    return parse_part(part or "1/1")
+
+
+def _record(
+    config: RunConfig, images: SeasonImages, manifest: ModelManifest, trained: RunConfig, *, source: str
+) -> MapRecord:
+    """What the map says of itself; within the season, with the confidence of its date."""
+    calibration, until = manifest.calibration, images.settings.until
+    # By the day of the year a model does not know where in a season it is.
+    season = manifest.day_zero(trained.segmenter.reading)
+    dated = (
+        (*manifest.by_date, DatedCalibration(days=season[1], calibration=calibration))
+        if season and manifest.by_date
+        else ()
+    )
+    if until is not None and dated:
+        calibration = calibration_at((until - images.start).days + 1, dated)
     return map_record(
         images,
         source=source,
@@ -122,8 +145,9 @@ def _record(config: RunConfig, images: SeasonImages, manifest: ModelManifest, *,
         stride=_stride(config, manifest),
         classes=manifest.classes,
         colours=colours_of(manifest.classes, manifest.colours),
-        probabilities=config.mapping.probabilities,
-        calibration=manifest.calibration,
+        mapping=config.mapping,
+        calibration=calibration,
+        by_date=dated,
         weights_sha256=manifest.weights.sha256,
         code_version=code_version(),
     )
@@ -216,7 +240,9 @@ def _deliver_part(
 def _key(config: RunConfig, record: MapRecord, images: SeasonImages, device: torch.device, first: int, end: int) -> str:
     """Digest of all that the rows follow from: what the map says of itself, and how these files lie here."""
     times = [modified(path) for each in images.acquisitions for _, path in sorted(each.files.items())]
-    content = [record.model_dump(mode="json"), config.mapping.batch, device.type, first, end, times]
+    # What is done to the finished rows may change: they stay.
+    said = record.model_dump(mode="json", exclude={"majority", "minimum_hectares"})
+    content = [said, config.mapping.batch, device.type, first, end, times]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

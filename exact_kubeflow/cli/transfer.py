@@ -17,8 +17,8 @@ __all__ = ["leave_out", "transfer"]
 WITHOUT = "--set data.season.leave_out=[YYYY-MM-DD]"
 WAYS_OUT = {
     "fine": "fine: map this season with the model",
-    "look": f"look: see the report before you publish; a date that spoils the season is left out by {WITHOUT}",
-    "do_not_publish": f"do not publish: mend the source (dates are left out by {WITHOUT}), or train on this season",
+    "look": f"look: read the report before you publish. Exclude a bad date with {WITHOUT}",
+    "do_not_publish": f"do not publish: correct the source (exclude dates with {WITHOUT}), or train on this season",
 }
 
 

@@ -11,6 +11,7 @@ import shapely
 from rasterio.transform import Affine, from_origin
 from rasterio.warp import transform
 
+from exact_core.config import MappingConfig
 from exact_core.data.season.rasters import Grid
 from exact_core.errors import DataError
 from exact_core.mapping.cogs import MapRecord
@@ -29,7 +30,7 @@ def test_rotated_and_south_up_images_are_refused(onto):
             stride=18,
             classes=("wheat",),
             colours=["#000000", "#111111"],
-            probabilities=False,
+            mapping=MappingConfig(),
             calibration=None,
             weights_sha256="",
             code_version="",

@@ -29,6 +29,7 @@ from exact_core.manifest import publish_record
 from exact_core.mapping.calibration import NOT_FITTED
 from exact_core.mapping.cogs import CACHE, MapRecord, write_files
 from exact_core.mapping.finished_rows import FinishedRows, RowFiles
+from exact_core.mapping.generalise import majority_filter, without_small_regions
 from exact_core.mapping.season_map import parse_part
 from exact_core.recipes import resolve
 from exact_core.stages.ingest import ingest
@@ -285,6 +286,43 @@ def test_the_calibration_is_said_and_leaves_the_classes_alone(season, full, mapp
     assert record["fitted_on"] == "nothing: the model says nothing of a calibration"
 
 
+def test_a_map_until_a_day_is_that_of_a_folder_without_later_images(season, full, mapped, tmp_path, monkeypatch):
+    root, _, _ = season
+    _, settings, arguments = full
+    until = ["data.season.until=2018-04-25"]
+    map_season(override(settings, until), out=tmp_path / "until", **arguments)
+    shutil.copytree(root / "source", tmp_path / "source")
+    shutil.rmtree(tmp_path / "source/S2_20180501")
+    early = {**arguments, "source": f"season:{tmp_path / 'source'}"}
+    map_season(override(settings, until), out=tmp_path / "early", **early)
+    for name in ("class.tif", "confidence.tif", "probabilities.tif"):
+        assert (tmp_path / "until" / name).read_bytes() == (tmp_path / "early" / name).read_bytes()
+    assert (read(tmp_path / "until/class.tif")[0] != read(root / "full/class.tif")[0]).any()
+    record = json.loads((tmp_path / "until/map.json").read_text())
+    assert (record["until"], record["dates"][-1]) == ("2018-04-25", "2018-04-21")
+    assert "images until 2018-04-25 are used; 1 later dates were left out" in record["notes"]
+    # The confidence of its date, from the curve of the model: 25 of 31 days are beyond four fifths, and not all.
+    model = json.loads((root / "segmenter/model.json").read_text())
+    assert [each["days"] for each in model["by_date"]] == [12, 19, 25]
+    assert record["calibration"] == model["by_date"][-1]["calibration"] != model["calibration"]
+    whole = {"days": model["season_days"], "calibration": model["calibration"]}
+    assert record["by_date"] == [*model["by_date"], whole]
+    assert json.loads((root / "full/map.json").read_text())["until"] is None
+    # Later than the last image: as the whole season.
+    late = ["--until", "2018-05-01", "--no-tracking", "--set", "mapping.stride=4", "--set", "device=cpu"]
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        ["exact", "map", arguments["source"], str(root / "segmenter"), str(tmp_path / "late"), *late],
+    )
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    assert (read(tmp_path / "late/class.tif")[0] == read(mapped[0] / "class.tif")[0]).all()
+    with pytest.raises(DataError, match=r"1 date in the season of .* until 2018-04-05 \(data.season.until\)"):
+        map_season(override(settings, ["data.season.until=2018-04-05"]), out=tmp_path / "too", **arguments)
+
+
 def test_probabilities_of_every_class(full):
     folder, _, _ = full
     with rasterio.open(folder / "probabilities.tif") as file:
@@ -509,18 +547,38 @@ def _stop_after(count, add):
     return stopping
 
 
-def test_the_commands_of_parts(full, season, tmp_path, monkeypatch):
+def test_the_commands_of_parts(full, season, tmp_path, monkeypatch, capsys):
+    """Filtered and masked as a whole, though mapped in parts."""
     root, source, _ = season
     monkeypatch.setenv("EXACT_CACHE_DIR", str(tmp_path / "cache"))
-    settings = [part for each in ("mapping.rows=8", "mapping.batch=64", "mapping.stride=4") for part in ("--set", each)]
+    changes = ("rows=8", "batch=64", "stride=4", "majority=3", "minimum_hectares=0.04")
+    settings = [part for each in changes for part in ("--set", f"mapping.{each}")]
+    label, profile, _ = read(full[0] / "class.tif")
+    cropland = np.ones(label.shape, np.uint8)
+    cropland[:, -9:] = 0
+    with rasterio.open(tmp_path / "cropland.tif", "w", **{**profile, "driver": "GTiff", "nodata": None}) as file:
+        file.write(cropland, 1)
     commands = [
         ["map", source, root / "segmenter", tmp_path / f"p{part}", "--part", f"{part}/2", *settings] for part in (1, 2)
     ]
-    commands.append(["join-map", tmp_path / "p1", tmp_path / "p2", tmp_path / "map"])
+    commands.append(
+        ["join-map", tmp_path / "p1", tmp_path / "p2", tmp_path / "map", "--cropland", tmp_path / "cropland.tif"]
+    )
     for command in commands:
         monkeypatch.setattr(sys, "argv", ["exact", *map(str, command), "--no-tracking"])
         with pytest.raises(SystemExit) as ended:
             main()
         assert not ended.value.code
-    assert (read(tmp_path / "map" / "class.tif")[0] == read(full[0] / "class.tif")[0]).all()
+    filtered = majority_filter(np.where(cropland, label, np.uint8(VOID)), 3)
+    while (merged := without_small_regions(filtered, 4)).tolist() != filtered.tolist():
+        filtered = merged
+    found = read(tmp_path / "map" / "class.tif")[0]
+    np.testing.assert_array_equal(found, filtered)
+    assert (found != label)[cropland > 0].any()
+    confidence = np.where(cropland, read(full[0] / "confidence.tif")[0], VOID)
+    np.testing.assert_array_equal(read(tmp_path / "map" / "confidence.tif")[0], confidence)
+    record = json.loads((tmp_path / "map" / "map.json").read_text())
+    masked = int(((cropland == 0) & (label != VOID)).sum())
+    assert (record["masked_pixels"], record["unmapped_pixels"]) == (masked, int((found == VOID).sum()))
+    assert f"not cropland by the mask: {100 * masked / label.size:.1f} % of the area" in capsys.readouterr().out
     assert not (tmp_path / "map" / "probabilities.tif").exists()

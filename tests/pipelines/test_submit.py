@@ -137,7 +137,7 @@ def test_ctrl_c_ends_the_following_not_the_run(server, capsys, request):
     assert code == 130
     (run,) = server.runs.values()
     assert run["state"] == "RUNNING"
-    assert f"Go on following with: exact follow {run['run_id']}" in err
+    assert f"To follow it again: exact follow {run['run_id']}" in err
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_nobody_at_the_address(server, capsys):
     code, _, err = exact(capsys, "submit", "train_exact")
     assert code == 1
     assert err == (
-        f"exact: {server.host} cannot be reached (no connection); check --host or KFP_HOST, and whether the "
+        f"exact: {server.host} cannot be reached (no connection). Check --host or KFP_HOST, and whether the "
         f"port-forward or VPN to the cluster is up\n"
     )
     assert time.monotonic() - started < 5
@@ -256,7 +256,7 @@ def test_several_users(server, capsys):
     server.multi_user = True
     code, _, err = exact(capsys, "submit", "train_exact", "--no-wait")
     assert code == 1
-    assert "name your namespace in --namespace or KFP_NAMESPACE" in err
+    assert "Name your namespace in --namespace or KFP_NAMESPACE" in err
     assert exact(capsys, "submit", "train_exact", "--no-wait", "--namespace", "jane")[0] == 0
     (experiment,) = server.experiments.values()
     assert experiment["namespace"] == "jane"
@@ -288,7 +288,7 @@ def test_an_old_server_gets_named_seasons_only(server, capsys):
     server.tag = "2.16.1"
     code, _, err = exact(capsys, "submit", "new_season", "--no-wait")
     assert code == 1
-    assert "is KFP 2.16, which does not tell a run its schedule's time" in err
+    assert "is KFP 2.16, which does not pass the schedule's time to a run" in err
     assert not server.pipelines
     assert exact(capsys, "submit", "new_season", "--no-wait", "-p", "season=2025")[0] == 0
 
@@ -297,18 +297,18 @@ def test_a_server_without_a_release(server, capsys):
     server.tag = "unknown"
     code, _, err = exact(capsys, "submit", "new_season", "--no-wait")
     assert code == 0
-    assert "season auto needs KFP 2.17 or newer" in err
+    assert "Season auto needs KFP 2.17 or newer" in err
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["train_maize"], "unknown pipeline 'train_maize'; choose train_exact"),
+        (["train_maize"], "unknown pipeline 'train_maize'. Choose train_exact"),
         (["nothing.yaml"], "nothing.yaml: not a readable pipeline"),
         (["train_exact", "-p", "sed=1"], "did you mean 'seed'"),
         (["train_exact", "-p", "seed"], "expected NAME=VALUE"),
-        (["train_exact", "-p", "seed=one"], "wants NUMBER_INTEGER here, not str"),
-        (["train_exact", "-p", "seed=true"], "wants NUMBER_INTEGER here, not bool"),
+        (["train_exact", "-p", "seed=one"], "needs NUMBER_INTEGER here, not str"),
+        (["train_exact", "-p", "seed=true"], "needs NUMBER_INTEGER here, not bool"),
         (["train_exact", "-p", "seed=-1"], "seed = -1: expected 0 or more"),
         (["train_exact", "-p", "seed=9007199254740993"], "at most 2^53"),
         (["train_exact", "-p", "minimum_quality=.nan"], "expected a number that is finite"),
@@ -319,21 +319,21 @@ def test_a_server_without_a_release(server, capsys):
         (["train_exact", "-p", "source=sesaon:/data"], "unknown source 'sesaon:/data'"),
         (["train_exact", "-p", "webhook=hooks.example.org/x"], "no URL that can be called"),
         (["map_area", "-p", "season=2025", "-p", "model=exact:flanders"], "for example exact-flanders"),
-        (["train_exact", "-p", "overrides=[]", "--set", "a=1"], "use one of them"),
+        (["train_exact", "-p", "overrides=[]", "--set", "a=1"], "Use one of them"),
         (["train_exact", "-p", "season=auto"], "does not follow a schedule"),
         (["map_area", "-p", "map_parts=17"], "map_parts = 17: expected 1 to 9"),
-        (["train_exact", "-p", "recipe=demoo"], "unknown recipe 'demoo'; choose one of demo"),
-        (["train_exact", "-p", "source=nowhere"], "unknown source 'nowhere'; expected synthetic"),
+        (["train_exact", "-p", "recipe=demoo"], "unknown recipe 'demoo'. Choose one of demo"),
+        (["train_exact", "-p", "source=nowhere"], "unknown source 'nowhere', expected synthetic"),
         (["train_exact", "-p", "model=a/b"], "model = 'a/b': MLflow takes no name"),
         (["train_exact", "-p", "webhook=ftp://x"], "webhook = 'ftp://x': no URL that can be called"),
-        (["train_exact", "-p", "image=exact:latest"], "'exact:latest' moves; give it an exact tag"),
+        (["train_exact", "-p", "image=exact:latest"], "'exact:latest' moves. Give it an exact tag"),
         (["train_exact", "-p", "resources={gpu: 1}"], "keys: cpu, memory"),
         (["new_season", "-p", "training=never"], "expected always or if_no_champion"),
         (["leave_one_season_out"], "two or more"),
         (["new_season", "-p", "season=last"], "expected a year"),
-        (["new_season", "-p", "season=[[ScheduledTime]]"], "nobody fills in such a placeholder"),
-        (["new_season", "-p", "season={{$.scheduledTime}}"], "nobody fills in such a placeholder"),
-        (["new_season", "-p", 'overrides=["a=[[CurrentTime]]"]'], "nobody fills in such a placeholder"),
+        (["new_season", "-p", "season=[[ScheduledTime]]"], "KFP v2 does not fill in such a placeholder"),
+        (["new_season", "-p", "season={{$.scheduledTime}}"], "KFP v2 does not fill in such a placeholder"),
+        (["new_season", "-p", 'overrides=["a=[[CurrentTime]]"]'], "KFP v2 does not fill in such a placeholder"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_sent(server, capsys, arguments, words):

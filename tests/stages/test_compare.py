@@ -53,6 +53,6 @@ def test_folders_side_by_side(tmp_path, monkeypatch, capsys):
 def test_a_folder_without_an_evaluation_is_refused(tmp_path):
     write_evaluation(tmp_path / "a", 0.5, 0.4)
     (tmp_path / "b").mkdir()
-    with pytest.raises(DataError, match=r"b: no evaluation there \(metrics.json\); name a folder of `exact run`"):
+    with pytest.raises(DataError, match=r"b: no evaluation there \(metrics.json\). Name a folder of `exact run`"):
         compare_maps([str(tmp_path / "a"), str(tmp_path / "b")], out=tmp_path / "c.html")
     assert not (tmp_path / "c.html").exists()
