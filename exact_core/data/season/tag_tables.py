@@ -66,7 +66,7 @@ def read_tag_table(path: Path, class_map: ClassMap | None) -> TagTable:
             cells = (*cells[: len(columns) - 1], ";".join(cells[len(columns) - 1 :]))
         if len(cells) != len(columns):
             raise DataError(
-                f"{where}: another number of values than the header has; several crops are apart by ;, not ,"
+                f"{where}: another number of values than the header has; several crops are separated by ;, not ,"
             )
         rows.append(_row(dict(zip(columns, cells, strict=True)), where, place))
     if not rows:
@@ -164,7 +164,7 @@ def _table(path: Path, rows: list[TagRow], class_map: ClassMap | None, *, crs: A
                     f"labels/legend.csv, or correct it"
                 )
             if not known and "," in crop:
-                raise DataError(f"{row.where}: crop {crop!r} has a comma; several crops are apart by ;")
+                raise DataError(f"{row.where}: crop {crop!r} has a comma; several crops are separated by ;")
             spelled.setdefault(crop.casefold(), Counter())[crop] += 1
     if not spelled:
         raise DataError(f"{path}: no row names a crop; write names into the column crops, apart by ;")

@@ -151,7 +151,7 @@ def test_names_are_read_as_a_person_means_them(tmp_path: Path) -> None:
     assert found.questions == (
         "tags.csv: are 'potatoes' (1) and 'potatos' (1) one crop? Then write them alike; as they are, they are two",
     )
-    with pytest.raises(DataError, match=r"line 2: crop 'maize, grass' has a comma; several crops are apart by ;"):
+    with pytest.raises(DataError, match=r"line 2: crop 'maize, grass' has a comma; several crops are separated by ;"):
         table(tmp_path, f'x,y,crops\n{at},"maize, grass"\n')
 
 
