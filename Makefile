@@ -114,6 +114,11 @@ bench: $(READY) ## time and memory against a plain implementation of the same eq
 	$(BIN)/python -m benchmarks.peers
 	$(BIN)/python -m benchmarks.peers --recipe pastis24 --dates 45 --rows 60 --columns 132 --ask 32 --runs 3
 
+.PHONY: bench-real
+FOLDERS ?=
+bench-real: $(READY) ## real scenes against floors and dense labels: make bench-real FOLDERS="PATH PATH" (hours)
+	$(BIN)/python -m benchmarks.real --folder $(FOLDERS)
+
 .PHONY: bench-quality
 bench-quality: $(READY) ## maps, masks part by part, choices without masks, time to equal quality (some hours)
 	$(BIN)/python -m benchmarks.supervision

@@ -32,6 +32,7 @@ from exact_core.metrics import Scores, confusion_matrix
 from exact_core.recipes import resolve
 from exact_core.stages.generate_masks import generate_masks
 from exact_core.stages.ingest import ingest
+from exact_core.stages.join_map import Layers
 from exact_core.stages.map_season import map_season
 from exact_core.stages.train_classifier import train_classifier
 from exact_core.stages.train_segmenter import train_segmenter
@@ -132,7 +133,7 @@ def measure(config: RunConfig, source: Path, place: Path, outlines: Path | None)
         once(
             place / "fields",
             "map.json",
-            lambda: map_season(config, out=place / "fields", outlines=outlines, **arguments),
+            lambda: map_season(config, out=place / "fields", layers=Layers(outlines), **arguments),
         )
     return maps
 

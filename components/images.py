@@ -33,7 +33,7 @@ def locked_images(lock: Path = LOCK) -> dict[str, str]:
         ConfigError: there is no such file, or a line is not `NAME REFERENCE` with an exact tag or digest.
     """
     if not lock.is_file():
-        raise ConfigError(f"{lock} is missing: it names the images; restore it from the repository")
+        raise ConfigError(f"{lock} is missing: it names the images. Restore it from the repository")
     images: dict[str, str] = {}
     for number, line in enumerate(lock.read_text().splitlines(), start=1):
         words = line.split("#", 1)[0].split()
@@ -52,7 +52,7 @@ def check_pinned(reference: str, *, where: str) -> None:
     if match is None:
         raise ConfigError(f"{where}: {reference!r} is not an image reference")
     if "@sha256:" not in reference and match["tag"] in (None, "latest"):
-        raise ConfigError(f"{where}: {reference!r} moves; give it an exact tag or a digest")
+        raise ConfigError(f"{where}: {reference!r} moves. Give it an exact tag or a digest")
 
 
 def image(name: str = TRAIN) -> str:

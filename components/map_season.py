@@ -30,6 +30,7 @@ def map_season(
         summary = run_stage(
             step.config,
             source=step.run.source,
+            origin=step.run.origin,
             season=step.run.season,
             segmenter=step.files.read(segmenter),
             out=out,

@@ -1,4 +1,4 @@
-"""What a notebook needs of this package, and no more: open a dataset, load a segmenter, predict, map a season.
+"""The functions for a notebook: open a dataset, load a segmenter, predict, map a season.
 
     import exact_core as exact
 
@@ -7,7 +7,7 @@
     probabilities = exact.predict_window(segmenter, dataset, 0)
     record = exact.map_season("season:/data/2026", "demo/segmenter", "map_2026")
 
-Whatever writes artifacts is a stage (`exact_core.stages`) and has a command of its own (`exact --help`).
+Every function that writes artifacts is a stage (`exact_core.stages`), and `exact --help` lists its command.
 Axes: K crop classes, H W pixels.
 """
 
@@ -83,7 +83,7 @@ def load_segmenter(folder: str | Path, *, device: str = "auto") -> TrainedSegmen
 
 
 def predict_window(segmenter: TrainedSegmenter, dataset: WindowDataset, index: int) -> NDArray[np.float32]:
-    """Class probabilities (K + 1, H, W) of one window; each pixel's sum is 1.
+    """Class probabilities (K + 1, H, W) of one window. The sum over classes is 1 at each pixel.
 
     Args:
         segmenter: trained on the same bands, classes and window side.
@@ -118,14 +118,14 @@ def map_season(
         source: images of an area: `season:PATH`, `season:s3://…` or `stac:URL?…`.
         segmenter: its model folder.
         out: folder for the map.
-        season: a year or START/DAYS; empty: what the source says.
+        season: a year or START/DAYS; empty: the source's own.
         overrides: settings as for `--set`, like `mapping.stride=12`.
 
     Returns:
         The content of map.json: season, dates, areas by class, calibration, digests.
 
     Raises:
-        ExactError: whatever stops `exact map`.
+        ExactError: any error of `exact map`.
     """
     config = resolve("season", overrides=list(overrides))
     _map_stage(config, source=source, season=season, segmenter=Path(segmenter), out=Path(out), tracker=NoTracker())

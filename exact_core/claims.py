@@ -1,13 +1,12 @@
-"""Of several processes that would do the same, on whatever machines, one does it.
+"""Claims: of several processes that would do the same work, on any machines, one does it.
 
 A claim is a short text that a process puts on a board: the objects under a prefix of a store, or the tags of a model in
-MLflow. All that a board must do is to show a claim to everybody who reads after it was put. Conditional writes are not
-asked for: not every S3 server has them, and one that has not takes the write all the same (docs/decisions/0010).
+MLflow. A board must show a claim to everybody who reads after it was put. Conditional writes are not used, because not
+every S3 server has them, and a server without them still accepts the write (docs/decisions/0010).
 
-The rule: put your claim, then read the board, and take yours back if another one counts. Of two processes one at least
-reads after both have put, so both never go on. Both may give way; each then tries again after a pause of chance, unless
-the other says that it has made sure. A claim says until when it counts, so that a killed process blocks nobody for
-ever.
+The rule: put your claim, then read the board, and withdraw yours if another one counts. Of two processes, at least one
+reads after both have put, so both never continue. Both may withdraw. Each then tries again after a random pause, unless
+the other states that it has made sure. A claim has an expiry time, so a killed process does not block others for ever.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class Board(Protocol):
     """Where claims are put, each under the name of its owner."""
 
     def put(self, owner: str, text: str) -> None:
-        """Put a claim, in place of the owner's earlier one."""
+        """Put a claim, replacing the owner's earlier one."""
 
     def claims(self) -> dict[str, str]:
         """All claims, by owner."""
@@ -48,11 +47,11 @@ def take(board: Board, owner: str, *, seconds: float) -> str:
 
     Args:
         board: shared by all who might claim it.
-        owner: name of the claim; whoever has the same name is the same.
-        seconds: for which it counts, from now on.
+        owner: name of the claim; claims with one name have one owner.
+        seconds: validity, from now on.
 
     Returns:
-        Empty: it is the owner's now. Else the name of another owner, whose claim counts; that of this one is gone.
+        Empty: the owner has it now. Else the name of another owner, whose claim counts; this claim is withdrawn.
     """
     # Who has it does not give way: whoever else looks sees that, and does.
     if _counting(board).get(owner):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticUndefined
 
 from exact_core.errors import ConfigError
@@ -82,9 +82,9 @@ class PastisConfig(Settings):
     def _disjoint(self) -> PastisConfig:
         folds = [*self.train_folds, *self.validation_folds, *self.test_folds]
         if len(set(folds)) != len(folds):
-            raise ValueError(f"a fold serves two splits: {sorted(folds)}; name each fold once")
+            raise ValueError(f"a fold serves two splits: {sorted(folds)}. Name each fold once")
         if not self.train_folds:
-            raise ValueError("train_folds is empty; name at least one fold")
+            raise ValueError("train_folds is empty. Name at least one fold")
         return self
 
 
@@ -126,6 +126,8 @@ class GermanyConfig(Settings):
         return self
 
 
+Outside = Literal["pixels", "borders", "background"]
+"""What pixels outside all outlines of fields are: what they look like, background beside a field, or all background."""
 OffsetRule = Literal["correct", "refuse", "stated", 0, 1000]
 
 
@@ -138,6 +140,11 @@ class SeasonConfig(Settings):
     )
     days: int | None = Field(
         None, ge=1, le=3660, description="length of the season, days. If None, the season ends at the last acquisition"
+    )
+    until: dt.date | None = Field(
+        None,
+        description="last day whose images are used, for a map within the season. Days count as for the whole season. "
+        "If None, all images of the season are used",
     )
     bands: tuple[str, ...] = Field(
         ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12"),
@@ -400,6 +407,16 @@ class TrainingConfig(Settings):
     keep_dates: float = Field(
         1.0, gt=0, le=1, description="minimum share of dates that random date dropping keeps. 1 is off"
     )
+    prefixes: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of training windows cut at a random day of the season, for maps within the season "
+        "(`exact map --until`). 0 is off",
+    )
+    shortest_prefix: float = Field(
+        0.3, gt=0, lt=1, description="shortest part of the season that such a window shows, share of its days"
+    )
     keep_best: bool = Field(
         True, description="deliver the checkpoint with the best validation metric instead of the last"
     )
@@ -497,7 +514,7 @@ class MasksConfig(Settings):
         description="give each known field one crop by the mean score of its pixels. Outlines that contradict images "
         "or tags are left out",
     )
-    outside: Literal["pixels", "borders", "background"] = Field(
+    outside: Outside = Field(
         "pixels",
         description="class of pixels outside all outlines. `pixels` classifies them by appearance, because outlines "
         "may be missing. `borders` does the same but makes pixels beside a field background. `background` "
@@ -566,6 +583,11 @@ class SegmenterConfig(Settings):
     )
     utae: UtaeConfig = Field(UtaeConfig(), description="the layers of a U-TAE segmenter")
     training: TrainingConfig = Field(TrainingConfig(epochs=100), description="training of the segmenter")
+    season_shares: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (0.4, 0.6, 0.8),
+        description="parts of the season, from its start, that the model is also calibrated and evaluated on, for maps "
+        "within the season",
+    )
     calibrate_on: Literal["targets", "labels"] = Field(
         "targets",
         description="labels that calibrate the temperature of confidence on the validation split. `targets` are those "
@@ -585,9 +607,9 @@ class SegmenterConfig(Settings):
 
     @property
     def reading(self) -> EncoderConfig:
-        """How the model wants its batches: days and masks.
+        """The dates and masks that the model needs in its batches.
 
-        U-TAE counts days since the season's start and never attends to padding, whatever TSViT would do.
+        U-TAE counts days since the season's start and never attends to padding, unlike TSViT with published settings.
         """
         if self.model == "tsvit":
             return self.encoder
@@ -632,11 +654,12 @@ class MappingConfig(Settings):
         "filter. If None, all regions stay",
     )
 
-    @model_validator(mode="after")
-    def _around_a_pixel(self) -> MappingConfig:
-        if self.majority is not None and self.majority % 2 == 0:
-            raise ValueError(f"majority {self.majority}: expected an odd number of pixels, as 3 or 5")
-        return self
+    @field_validator("majority")
+    @classmethod
+    def _around_a_pixel(cls, majority: int | None) -> int | None:
+        if majority is not None and majority % 2 == 0:
+            raise ValueError("expected an odd number of pixels, as 3 or 5")
+        return majority
 
 
 class TransferConfig(Settings):
@@ -759,9 +782,10 @@ class RunConfig(Settings):
                 raise ValueError(
                     f"data.window {self.data.window} is not a multiple of {name}.encoder.patch {encoder.patch}"
                 )
-            if encoder.patch != 1 and encoder.patch % 2:
+            if encoder.mask_clouds and encoder.patch != 1 and encoder.patch % 2:
                 raise ValueError(
-                    f"{name}.encoder.patch {encoder.patch} is neither 1 nor even: clouds are known per 2 x 2"
+                    f"{name}.encoder.patch {encoder.patch} is neither 1 nor even: clouds are known per 2 x 2 pixels; "
+                    f"choose another patch, or set {name}.encoder.mask_clouds=false"
                 )
         if self.data.window % 2 or self.data.synthetic.scene_size % 2:
             raise ValueError(
@@ -799,7 +823,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     try:
         data = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such configuration file; write one with `exact config RECIPE`") from None
+        raise ConfigError(f"{path}: no such configuration file. Write one with `exact config RECIPE`") from None
     except OSError as error:
         raise ConfigError(f"{path}: not a readable configuration file: {error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

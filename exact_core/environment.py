@@ -20,11 +20,11 @@ __all__ = [
     "PATIENCE_VARIABLE",
     "RUNNER_VARIABLE",
     "STATE_VARIABLE",
+    "authorities_file",
     "load_environment",
     "number",
     "patience",
     "process_name",
-    "readable_file",
     "shown",
     "variable",
 ]
@@ -58,7 +58,7 @@ def variable(name: str, default: str = "") -> str:
     for place, character in enumerate(text):
         if not character.isprintable():
             raise ConfigError(
-                f"{name} has the character {character!r} at position {place + 1} of {len(text)}; make the secret anew, "
+                f"{name} has the character {character!r} at position {place + 1} of {len(text)}. Make the secret anew, "
                 f"with printf or `echo -n`"
             )
     return text or default
@@ -75,13 +75,13 @@ def load_environment() -> None:
         words = shlex.split(COMMENT.sub("", os.environ.get(ENVIRONMENT_VARIABLE, "")))
     except ValueError as error:
         raise ConfigError(
-            f"{ENVIRONMENT_VARIABLE}: {error}; write NAME=VALUE, and quote a value with spaces"
+            f"{ENVIRONMENT_VARIABLE}: {error}. Write NAME=VALUE, and quote a value with spaces"
         ) from error
     for place, word in enumerate(words, start=1):
         name, mark, value = word.partition("=")
         if not mark or not NAME.fullmatch(name) or "\0" in value:
             raise ConfigError(
-                f"{ENVIRONMENT_VARIABLE}: word {place} of {len(words)} is not NAME=VALUE; write one a line, values "
+                f"{ENVIRONMENT_VARIABLE}: word {place} of {len(words)} is not NAME=VALUE. Write one a line, values "
                 f"with spaces in quotes"
             )
         os.environ.setdefault(name, value)
@@ -95,7 +95,7 @@ def _trust(authorities: str) -> None:
     try:
         ssl.create_default_context(cadata=authorities)
     except (ssl.SSLError, ValueError) as error:
-        raise ConfigError(f"{AUTHORITIES_VARIABLE}: holds no certificates: {error}; give PEM, lines and all") from error
+        raise ConfigError(f"{AUTHORITIES_VARIABLE}: holds no certificates: {error}. Give PEM, lines and all") from error
     if not (missing := [name for name in BUNDLES if not os.environ.get(name)]):
         return
     import certifi  # not needed by commands without such an authority
@@ -118,7 +118,7 @@ def number(name: str, default: float, *, unit: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 <= value < math.inf:
-        raise ConfigError(f"{name} = {text!r}; give a number of {unit}, such as {default:g} or 0.5")
+        raise ConfigError(f"{name} = {text!r}. Give a number of {unit}, such as {default:g} or 0.5")
     return value
 
 
@@ -144,19 +144,22 @@ def patience() -> float:
     return 60 * number(PATIENCE_VARIABLE, 10.0, unit="minutes")
 
 
-def readable_file(name: str) -> str:
-    """A variable that names a file; empty where it is not set.
+def authorities_file(name: str) -> str:
+    """A variable that names a PEM file of authorities to trust; empty where it is not set.
 
     Raises:
-        ConfigError: there is no such file, or it cannot be read.
+        ConfigError: there is no such file, it cannot be read, or it holds no certificates.
     """
     path = variable(name)
     if path:
         try:
             with Path(path).open("rb") as file:
                 file.read(1)
+            ssl.create_default_context(cafile=path)
+        except ssl.SSLError as error:
+            raise ConfigError(f"{name} = {path}: holds no certificates: {error}; name a PEM file") from error
         except OSError as error:
-            raise ConfigError(f"{name} = {path}: cannot be read: {error.strerror}; name a file, or unset it") from error
+            raise ConfigError(f"{name} = {path}: cannot be read: {error.strerror}. Name a file, or unset it") from error
     return path
 
 

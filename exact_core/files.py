@@ -50,7 +50,7 @@ def read_table_text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{path}: not UTF-8: byte {error.object[error.start]:#x} at position {error.start}; save it as UTF-8"
+            f"{path}: not UTF-8: byte {error.object[error.start]:#x} at position {error.start}. Save it as UTF-8"
         ) from error
 
 
@@ -74,14 +74,14 @@ def check_output(
     if not path.exists():
         return
     if path.is_dir():
-        raise ConfigError(f"{path}: a folder; name a file")
+        raise ConfigError(f"{path}: a folder. Name a file")
     whole = path.resolve()
     for each in inputs:
         given = Path(each).resolve()
         if whole == given or given in whole.parents:
-            raise ConfigError(f"{path}: is read by this command, and would be lost; choose another name")
+            raise ConfigError(f"{path}: is read by this command, and would be lost. Choose another name")
     if not force:
-        raise ConfigError(f"{path}: is there already; choose another name, or replace it by --force")
+        raise ConfigError(f"{path}: is there already. Choose another name, or replace it by --force")
 
 
 @contextmanager
@@ -103,10 +103,10 @@ def publishing(path: Path, *, size: int) -> Iterator[Path]:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
         if error.errno not in DISK_FULL:
-            raise ServiceError(f"{path}: cannot be written: {error}; choose another folder, then repeat") from error
+            raise ServiceError(f"{path}: cannot be written: {error}. Choose another folder, then repeat") from error
         free = shutil.disk_usage(path.parent).free
         raise ServiceError(
-            f"{path}: the disk is full: {size / 1e6:,.1f} MB are needed, {free / 1e6:,.1f} MB are free; make room, "
+            f"{path}: the disk is full: {size / 1e6:,.1f} MB are needed, {free / 1e6:,.1f} MB are free. Make room, "
             f"then repeat"
         ) from error
 
@@ -156,11 +156,11 @@ def checked(content: bytes, *, where: str) -> str:
     if found:
         start, end = found.span(1)
         if hashlib.sha256(content[:start] + ZEROS.encode() + content[end:]).hexdigest().encode() != found[1]:
-            raise CorruptError(f"{where}: corrupt: it is not what was written; put a copy back, or make it again")
+            raise CorruptError(f"{where}: corrupt: it is not what was written. Put a copy back, or make it again")
     try:
         return content.decode()
     except UnicodeDecodeError as error:
-        raise CorruptError(f"{where}: corrupt: {error}; put a copy back, or make it again") from error
+        raise CorruptError(f"{where}: corrupt: {error}. Put a copy back, or make it again") from error
 
 
 def copy_file(source: Path, target: Path) -> None:

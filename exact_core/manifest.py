@@ -82,8 +82,8 @@ def read_record(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise CorruptError(f"{path}: corrupt: not JSON: {error}; put a copy back, or make it again") from error
+        raise CorruptError(f"{path}: corrupt: not JSON: {error}. Put a copy back, or make it again") from error
     if not isinstance(record, dict):
-        raise CorruptError(f"{path}: corrupt: not a mapping; put a copy back, or make it again")
+        raise CorruptError(f"{path}: corrupt: not a mapping. Put a copy back, or make it again")
     record.pop("checksum", None)
     return record

@@ -39,7 +39,7 @@ class CropSegmenter(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         manifest = read_record(folder / "model.json")
         for entry in (manifest["weights"], manifest.get("config")):
             if entry and sha256_of(folder / entry["name"]) != entry["sha256"]:
-                raise CorruptError(f"{folder / entry['name']}: corrupt: it is not what was logged; log the model again")
+                raise CorruptError(f"{folder / entry['name']}: corrupt: it is not what was logged. Log the model again")
         config = RunConfig.model_validate(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model = build_segmenter(

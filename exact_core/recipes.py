@@ -60,7 +60,7 @@ def demo() -> RunConfig:
             encoder=encoder,
             utae=_small_utae(),
             training=TrainingConfig(
-                epochs=24, batch=8, learning_rate=3e-3, warmup_epochs=1, clip_norm=1.0, keep_dates=0.6
+                epochs=16, batch=4, learning_rate=2e-3, warmup_epochs=1, clip_norm=1.0, keep_dates=0.4
             ),
         ),
     )
@@ -205,7 +205,7 @@ def _started_from(recipe: str) -> RunConfig:
             return _completed(read_json(recipe), "recipe")
         except ValueError as error:
             raise ConfigError(f"recipe {recipe[:80]!r}: not valid JSON: {error}") from error
-    raise ConfigError(f"unknown recipe {recipe!r}; choose one of {', '.join(RECIPES)}, or a file (.yaml)")
+    raise ConfigError(f"unknown recipe {recipe!r}. Choose one of {', '.join(RECIPES)}, or a file (.yaml)")
 
 
 def _completed(given: dict[str, Any], where: str) -> RunConfig:
@@ -213,7 +213,7 @@ def _completed(given: dict[str, Any], where: str) -> RunConfig:
     name = given.get("recipe")
     if not isinstance(name, str) or name not in RECIPES:
         raise ConfigError(
-            f"{where}: recipe is {name!r}; name the one that has all other settings: {', '.join(RECIPES)}"
+            f"{where}: recipe is {name!r}. Name the one that has all other settings: {', '.join(RECIPES)}"
         )
     known = RECIPES[name]().model_dump(mode="json")
     if isinstance(stated := given.get("data"), dict) and "window" in stated and "window_metres" not in stated:

@@ -125,7 +125,7 @@ def main() -> None:
     if not options.check:
         publish_text(options.page, settings_page())
     elif not options.page.is_file() or options.page.read_text(encoding="utf-8") != settings_page():
-        raise ConfigError(f"{options.page} does not say what the settings are now; run make compile")
+        raise ConfigError(f"{options.page} does not say what the settings are now. Run make compile")
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def seasons_of(years: str, package: Package, rule: SeasonRule | None, *, now: dt
     if first > last:
         raise ConfigError(f"--backfill {years!r}: expected FIRST..LAST, for example 2022..2024, or one year")
     if rule is None:
-        raise ConfigError(f"--backfill: pipeline {package.name} has no season rule; use pipeline new_season")
+        raise ConfigError(f"--backfill: pipeline {package.name} has no season rule. Use pipeline new_season")
     for year in range(first, last + 1):
         if rule.ends(year) > now.astimezone(dt.UTC).date():
             raise ConfigError(

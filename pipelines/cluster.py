@@ -21,10 +21,10 @@ SCHEDULE_TIME_SINCE = (2, 17)
 
 
 class Cluster(Connection):
-    """The things on a server, each found by its name or made, and none made twice."""
+    """Experiments, pipelines and runs on a server, by name; created if missing, and never twice."""
 
     def needs_schedule_time(self) -> str:
-        """Refuse a server that would not tell a run its schedule's time.
+        """Refuse a server that would not pass its schedule's time to a run.
 
         Returns:
             A note where the server does not say which release it is, else nothing.
@@ -33,11 +33,11 @@ class Cluster(Connection):
             ServiceError: it is too old.
         """
         if self.release is None:
-            return f"note: {self.host} does not name its release; season auto needs KFP 2.17 or newer"
+            return f"note: {self.host} does not name its release. Season auto needs KFP 2.17 or newer"
         if self.release < SCHEDULE_TIME_SINCE:
             raise ServiceError(
-                f"{self.host} is KFP {'.'.join(map(str, self.release))}, which does not tell a run its schedule's "
-                f"time; season auto needs KFP 2.17 or newer. Upgrade it, or give the season itself, such as 2025"
+                f"{self.host} is KFP {'.'.join(map(str, self.release))}, which does not pass the schedule's time to "
+                f"a run. Season auto needs KFP 2.17 or newer. Upgrade it, or give the season itself, such as 2025"
             )
         return ""
 
@@ -101,7 +101,7 @@ class Cluster(Connection):
         return _leaves(spec, spec.get("root", {}))
 
     def package_name(self, reference: Any) -> str:
-        """The pipeline's own name, under whatever name it was uploaded; empty where its version is gone."""
+        """The pipeline's own name, regardless of its uploaded name; empty where its version is gone."""
         return str(_pipeline_spec(self._spec(reference)).get("pipelineInfo", {}).get("name", ""))
 
     def _spec(self, reference: Any) -> dict[str, Any]:
@@ -129,7 +129,7 @@ class Cluster(Connection):
         service_account: str | None = None,
         description: str = "",
     ) -> Any:
-        """Create a run. `name` must be new: it tells whether an attempt without an answer has created the run."""
+        """Create a run. `name` must be new: it shows whether an attempt without an answer has created the run."""
         wanted = api.V2beta1Run(
             display_name=name,
             description=description or None,
@@ -178,9 +178,9 @@ class Cluster(Connection):
         return self._create(f"recurring run {wanted.display_name!r}", find, make)
 
     def unschedule(self, recurring_run_id: str) -> None:
-        """Delete a recurring run, if it is still there; its runs go on.
+        """Delete a recurring run, if it still exists; its runs continue.
 
-        Without ORPHAN, Kubernetes deletes a run that is at work together with the schedule that owns it.
+        Without ORPHAN, Kubernetes deletes an active run together with the schedule that owns it.
         """
         try:
             self._call(

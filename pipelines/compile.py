@@ -57,7 +57,7 @@ def main() -> int:
         return 0
     outdated = stale()
     if outdated:
-        sys.stderr.write(f"stale: {', '.join(outdated)} in {COMPILED}; run `make compile` and commit the result\n")
+        sys.stderr.write(f"stale: {', '.join(outdated)} in {COMPILED}. Run `make compile` and commit the result\n")
     return 1 if outdated else 0
 
 

@@ -1,7 +1,7 @@
 """The connection to a KFP server: the SDK's client, with time limits, patience and errors that name the way out.
 
 KFP_HOST        address of the API, as http://127.0.0.1:8888 or https://kubeflow.example.org/pipeline
-KFP_TOKEN       bearer token, if the server wants one
+KFP_TOKEN       bearer token, if the server requires one
 KFP_NAMESPACE   namespace, on a server with several users
 KFP_CA_CERT     certificate file of a private authority
 KFP_UI          address of the UI, for links; not needed where KFP_HOST is the UI's, which passes the API on
@@ -10,7 +10,6 @@ KFP_UI          address of the UI, for links; not needed where KFP_HOST is the U
 from __future__ import annotations
 
 import logging
-import os
 import re
 import time
 import warnings
@@ -21,6 +20,7 @@ import kfp
 import kfp_server_api as api
 from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError
 
+from exact_core.environment import authorities_file, variable
 from exact_core.errors import ConfigError, ServiceError
 from exact_core.json_values import read_json
 
@@ -32,6 +32,7 @@ TIMEOUT = (10, 60)
 """Seconds to connect and to answer: the SDK itself would wait without end."""
 PAGE = 100
 ATTEMPTS = 6
+UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
 FIRST_DELAY = 0.5
 """Seconds before the second attempt; each wait doubles, up to half a minute."""
 
@@ -41,7 +42,7 @@ class MissingError(ServiceError):
 
 
 class LoggedOutError(ServiceError):
-    """The server wants a token, or a newer one."""
+    """The server requires a token, or a newer one."""
 
 
 class UnansweredError(ServiceError):
@@ -60,16 +61,16 @@ class Connection:
 
         Raises:
             ConfigError: no host, or no namespace where one is needed.
-            ServiceError: nobody answers, or it is no KFP API, or it wants (another) token.
+            ServiceError: the server does not answer, is no KFP API, or requires a (newer) token.
         """
-        self.host = (host or os.environ.get("KFP_HOST") or "").rstrip("/")
+        self.host = (host or variable("KFP_HOST")).rstrip("/")
         if not self.host.startswith(("http://", "https://")):
             raise ConfigError(
-                f"host = {self.host!r}: expected the address of the KFP API in --host or KFP_HOST; with `kubectl -n "
+                f"host = {self.host!r}: expected the address of the KFP API in --host or KFP_HOST. With `kubectl -n "
                 f"kubeflow port-forward svc/ml-pipeline 8888` it is http://127.0.0.1:8888"
             )
-        self.namespace = namespace or os.environ.get("KFP_NAMESPACE") or None
-        token, certificate = os.environ.get("KFP_TOKEN") or None, os.environ.get("KFP_CA_CERT") or None
+        self.namespace = namespace or variable("KFP_NAMESPACE") or None
+        token, certificate = variable("KFP_TOKEN") or None, authorities_file("KFP_CA_CERT") or None
         # urllib3 tells of each of its own attempts; the last error is told here.
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
         health = self._health(token, certificate)
@@ -79,7 +80,7 @@ class Connection:
         self.release = (int(tag[1]), int(tag[2])) if tag else None
         several = health.get("apiServerMultiUser") or health.get("multi_user")
         if several and not self.namespace:
-            raise ConfigError(f"{self.host} has several users; name your namespace in --namespace or KFP_NAMESPACE")
+            raise ConfigError(f"{self.host} has several users. Name your namespace in --namespace or KFP_NAMESPACE")
         with warnings.catch_warnings():
             # The SDK announces at every start that it wants KFP 2.
             warnings.simplefilter("ignore", FutureWarning)
@@ -92,7 +93,7 @@ class Connection:
 
     def link(self, run_id: str) -> str:
         """A run's page, or how to come to it: the API's own service has no pages."""
-        ui = os.environ.get("KFP_UI", "").rstrip("/") or (self.host if self.through_ui else "")
+        ui = variable("KFP_UI").rstrip("/") or (self.host if self.through_ui else "")
         if ui:
             return f"{ui}/#/runs/details/{run_id}"
         return (
@@ -167,11 +168,16 @@ class Connection:
             try:
                 return attempt()
             except (api.ApiException, HTTPError) as error:
+                if UNTRUSTED in str(error):
+                    raise ServiceError(
+                        f"{self.host}: its certificate is not trusted here; set KFP_CA_CERT to the file of its "
+                        f"authority"
+                    ) from error
                 if not _passing(error):
                     raise self._explained(what, error) from error
                 if number == attempts:
                     raise UnansweredError(
-                        f"{self.host}: {what}: failed {number} times, last with {_said(error)}; see whether the server "
+                        f"{self.host}: {what}: failed {number} times, last with {_said(error)}. See whether the server "
                         f"is well, then repeat the command",
                         last=_said(error),
                     ) from error
@@ -192,7 +198,7 @@ class Connection:
         return ServiceError(f"{self.host}: {what}: the server refused it: {_said(error)}")
 
     def _health(self, token: str | None, certificate: str | None) -> dict[str, Any]:
-        """What the server says of itself, asked before the SDK's client is made, which would try for half a minute."""
+        """The server's health, checked before the SDK's client, which would retry for half a minute."""
         settings = api.Configuration(host=self.host)
         if certificate:
             settings.ssl_ca_cert = certificate
@@ -208,12 +214,12 @@ class Connection:
             answer = self._patiently("healthz", ask, attempts=3)
         except UnansweredError as error:
             raise ServiceError(
-                f"{self.host} cannot be reached ({error.last}); check --host or KFP_HOST, and whether the "
+                f"{self.host} cannot be reached ({error.last}). Check --host or KFP_HOST, and whether the "
                 f"port-forward or VPN to the cluster is up"
             ) from error
         except MissingError as error:
             raise ServiceError(
-                f"{self.host} answers, but has no KFP API (404); the address ends before /apis, and behind Kubeflow's "
+                f"{self.host} answers, but has no KFP API (404). The address ends before /apis, and behind Kubeflow's "
                 f"gateway in /pipeline"
             ) from error
         try:
@@ -222,7 +228,7 @@ class Connection:
                 raise ValueError(f"a {type(health).__name__}")
         except ValueError as error:
             raise ServiceError(
-                f"{self.host} answers, but not as a KFP API ({error}); if it shows a login page, put a token "
+                f"{self.host} answers, but not as a KFP API ({error}). If it shows a login page, put a token "
                 f"into KFP_TOKEN"
             ) from error
         return health

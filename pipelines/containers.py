@@ -96,7 +96,7 @@ def _run_container(client: Any, image: str, command: list[str], volumes: dict[st
 def _check(settings: dict[str, str], workdir: Path) -> None:
     store = os.environ.get("EXACT_STORE", "")
     if store and not store.startswith("s3://"):
-        raise ServiceError(f"EXACT_STORE = {store}: containers do not see this folder; give an s3:// URI, or unset it")
+        raise ServiceError(f"EXACT_STORE = {store}: containers do not see this folder. Give an s3:// URI, or unset it")
     if not settings.get("MLFLOW_TRACKING_URI", "").startswith(("http://", "https://")):
         raise ServiceError(
             "runs in containers are tracked on an MLflow server: set MLFLOW_TRACKING_URI to its http:// address "
@@ -110,7 +110,7 @@ def _check(settings: dict[str, str], workdir: Path) -> None:
     missing = {image(DATA), image(TRAIN)} - known
     if missing:
         raise ServiceError(
-            f"the Docker engine has no image {', '.join(sorted(missing))}; build them with `make images`"
+            f"the Docker engine has no image {', '.join(sorted(missing))}. Build them with `make images`"
         )
 
 
@@ -124,4 +124,4 @@ def _engine() -> Iterator[Any]:
         finally:
             client.close()
     except (DockerException, RequestException) as error:
-        raise ServiceError(f"no Docker engine answers: {error}; start it, or set DOCKER_HOST") from error
+        raise ServiceError(f"no Docker engine answers: {error}. Start it, or set DOCKER_HOST") from error

@@ -54,12 +54,12 @@ class Cron:
             raise ConfigError(f"cron = {expression!r}: write out six fields, seconds first: 0 0 3 1 11 *")
         if len(texts) == 5:
             raise ConfigError(
-                f"cron = {expression!r}: five fields; KFP wants six, seconds first, and would read these as second "
+                f"cron = {expression!r}: five fields. KFP requires six, seconds first, and would read these as second "
                 f"{texts[0]}, minute {texts[1]}, hour {texts[2]}. Put a 0 in front: '0 {' '.join(texts)}'"
             )
         if len(texts) != 6:
             raise ConfigError(
-                f"cron = {expression!r}: {len(texts)} fields; expected six: second minute hour day month weekday, for "
+                f"cron = {expression!r}: {len(texts)} fields, expected six: second minute hour day month weekday, for "
                 f"example '0 0 3 1 11 *' for 1 November at 03:00"
             )
         values = (_field(text, *field, expression=expression) for text, field in zip(texts, FIELDS, strict=True))

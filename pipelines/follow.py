@@ -27,9 +27,9 @@ ENDS = {"SUCCEEDED": "succeeded", "FAILED": "failed", "CANCELED": "terminated"}
 """States of a run that is over. KFP 2.17 calls a terminated run FAILED, after CANCELING."""
 POLL_SECONDS = 5.0
 WAIT_SECONDS = 45.0
-"""A container that starts is PENDING for some ten seconds; longer than this, a person is told."""
+"""A starting container is PENDING for some ten seconds. After this time, a message says so."""
 FROZEN_SECONDS = 120.0
-"""MLflow is asked when KFP has told of no change for this long."""
+"""MLflow is queried if KFP reports no change for this long."""
 FOLLOW_ATTEMPTS = 12
 """A server that restarts is waited for about three minutes."""
 LOG_LINES = 12
@@ -41,7 +41,7 @@ ERROR = re.compile(r"exact_core\.errors\.\w+: ")
 def follow(
     run_id: str, *, cluster: Cluster | None = None, host: str | None = None, namespace: str | None = None
 ) -> int:
-    """Show how a run goes on until it has ended. Ctrl-C ends the showing, not the run.
+    """Show the progress of a run until it ends. Ctrl-C ends the output, not the run.
 
     Returns:
         Exit code: see EXIT_CODES; 4 where the token has ended; 130 after Ctrl-C.
@@ -54,12 +54,12 @@ def follow(
         return _Follower(cluster, run_id).to_the_end()
     except KeyboardInterrupt:
         sys.stderr.write(
-            f"\nno longer following; the run goes on. Go on following with: exact follow {run_id}\n"
+            f"\nno longer following. The run continues. To follow it again: exact follow {run_id}\n"
             f"(to stop the run itself, use Terminate on its page)\n"
         )
         return INTERRUPTED
     except LoggedOutError as error:
-        sys.stderr.write(f"{error}\nthe run goes on; with a new token: KFP_TOKEN=... exact follow {run_id}\n")
+        sys.stderr.write(f"{error}\nthe run continues. With a new token: KFP_TOKEN=... exact follow {run_id}\n")
         return LOGGED_OUT
     except UnansweredError as error:
         raise ServiceError(f"{error}\nthe run may well go on: exact follow {run_id}") from error
@@ -129,11 +129,11 @@ class _Follower:
 
     def _tell_frozen(self) -> None:
         sys.stdout.write(
-            "KFP's answer about single steps had stopped to change (a run whose Workflow grows over 1 MB); the end "
-            "above is the run's own state\n"
+            "KFP no longer updated the states of single steps (its Workflow grew over 1 MB). The end above is the "
+            "run's own state\n"
         )
         if not os.environ.get("MLFLOW_TRACKING_URI"):
-            sys.stdout.write("with MLFLOW_TRACKING_URI set, this tells what the stages recorded\n")
+            sys.stdout.write("set MLFLOW_TRACKING_URI to see the records of the stages\n")
             return
         for stage, state in stage_states(self.run_id).items():
             sys.stdout.write(f"  {stage.replace('_', '-')}: {state} (by MLflow)\n")
@@ -149,7 +149,7 @@ class _Follower:
         except LoggedOutError:
             raise
         except ServiceError as error:
-            said = [f"no log: {error}; the pod may be gone, or the store that keeps logs away"]
+            said = [f"no log: {error}. The pod may be gone, or the store with the logs unavailable"]
         return "".join([f"failed: {whose}{tried}\n", *(f"  {line}\n" for line in said)])
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Several seasons, each left out once: what a model of the others is worth on a season that it has not seen."""
+"""Several seasons, each left out once: the accuracy of a model of the others on a new season."""
 
 from typing import Any
 

@@ -89,8 +89,8 @@ def run(
     for value in (str(workdir), source, season, recipe, *overrides):
         if MANGLED in value:
             raise ConfigError(
-                f"{value!r} holds the text {MANGLED!r}, which KFP's local runner would replace; "
-                f"use a path or value without it (a symbolic link will do)"
+                f"{value!r} holds the text {MANGLED!r}, which KFP's local runner would replace. "
+                f"Use a path or value without it (a symbolic link will do)"
             )
     pipeline = train_exact if supervision == "tags" else train_dense
     if model and supervision == "dense":
@@ -200,7 +200,7 @@ def _alone(workdir: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigError(
-                f"--workdir {workdir}: another run is at work there; wait for it, or choose another"
+                f"--workdir {workdir}: another run is at work there. Wait for it, or choose another"
             ) from None
         try:
             yield
@@ -209,7 +209,7 @@ def _alone(workdir: Path) -> Iterator[None]:
 
 
 class _Console(io.TextIOBase):
-    """Writes all output to a log and what a person wants to follow to the screen: stages and what they say.
+    """Writes all output to a log, and the progress of the stages to the screen.
 
     KFP prints each stage's input as JSON, and its own steps, in between.
     """
@@ -299,18 +299,18 @@ def _check_workdir(workdir: Path, *, force: bool) -> None:
         workdir.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=workdir).close()
     except OSError as error:
-        raise ConfigError(f"--workdir {workdir}: cannot write there: {error}; choose another folder") from error
+        raise ConfigError(f"--workdir {workdir}: cannot write there: {error}. Choose another folder") from error
     ours = {workdir / name: workdir / name / manifest for name, manifest in RESULTS.items()}
     ours[workdir / "report.html"] = workdir / "evaluation" / RESULTS["evaluation"]
     for path, manifest in ours.items():
         if path.exists() and not manifest.is_file():
             raise ConfigError(
                 f"--workdir {workdir}: {path.name} there is no result of a run (there is no {manifest.name}) and would "
-                f"be replaced; choose another folder, or move it away"
+                f"be replaced. Choose another folder, or move it away"
             )
         if path.exists() and not force:
             raise ConfigError(
-                f"--workdir {workdir}: holds the results of a run ({path.name}); choose another folder, or replace "
+                f"--workdir {workdir}: holds the results of a run ({path.name}). Choose another folder, or replace "
                 f"them by --force"
             )
 
@@ -336,7 +336,7 @@ def _delivered(root: Path) -> dict[str, Path]:
 
 
 def _publish(outputs: dict[str, Path], workdir: Path) -> None:
-    """Move the artifacts to `workdir/<output>`, in place of those of an earlier run."""
+    """Move the artifacts to `workdir/<output>`, replacing those of an earlier run."""
     for name in RESULTS:
         shutil.rmtree(workdir / name, ignore_errors=True)
     for name, path in outputs.items():

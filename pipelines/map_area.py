@@ -59,7 +59,7 @@ def map_area(
             publish=True,
             map_name=map_name,
             map_parts=map_parts,
-            most_parts=9,
+            most_parts=8,
             webhook=webhook,
             resources=resources,
         )

@@ -21,6 +21,7 @@ SCHEDULE_TIME = dsl.PIPELINE_JOB_SCHEDULE_TIME_UTC_PLACEHOLDER
 def by_champion(steps: Steps, *, map_parts: Any) -> Any:
     """The steps to a map by the champion, once it was told whether it will hold on the season; the champion."""
     segmenter = steps.add(champion(run=steps.run)).outputs["segmenter"]
+    steps = steps.fetched()
     held = steps.add(transfer_report(run=steps.run, segmenter=segmenter))
     mapped(steps, segmenter, held, map_parts=map_parts)
     return segmenter

@@ -68,7 +68,7 @@ class Package:
 
     @property
     def most_parts(self) -> int:
-        """Parts of a map that a run can hold, as its first step is told."""
+        """Largest number of parts of a map in a run, a parameter of its first step."""
         for component in next(yaml.load_all(self.text, LOADER))["components"].values():
             for task in component.get("dag", {}).get("tasks", {}).values():
                 if "most_parts" in (given := task.get("inputs", {}).get("parameters", {})):
@@ -84,7 +84,7 @@ class Package:
         checked = {name: self._value(name, value) for name, value in given.items()}
         for name, spec in self.inputs.items():
             if name not in given and "defaultValue" not in spec and not spec.get("isOptional"):
-                raise ConfigError(f"pipeline {self.name}: parameter {name} has no default; give it a value")
+                raise ConfigError(f"pipeline {self.name}: parameter {name} has no default. Give it a value")
         if checked.get("training") == NEVER:
             raise ConfigError(f"training = {NEVER!r}: expected {ALWAYS} or {IF_NO_CHAMPION}")
         complete: dict[str, Any] = {
@@ -99,7 +99,7 @@ class Package:
             season = self.season(checked)
             if season == AUTO and not self.resolves_seasons:
                 raise ConfigError(
-                    f"season = {season!r}: pipeline {self.name} does not follow a schedule; give a year or START/DAYS, "
+                    f"season = {season!r}: pipeline {self.name} does not follow a schedule. Give a year or START/DAYS, "
                     f"or use pipeline new_season"
                 )
         return checked
@@ -138,7 +138,7 @@ class Package:
             # 1e3 and 2.0 are whole numbers.
             return int(value)
         if not isinstance(value, TYPES[kind]) or (isinstance(value, bool) and kind != "BOOLEAN"):
-            raise ConfigError(f"{name} = {value!r}: pipeline {self.name} wants {kind} here, not {type(value).__name__}")
+            raise ConfigError(f"{name} = {value!r}: pipeline {self.name} needs {kind} here, not {type(value).__name__}")
         return value
 
 
@@ -165,7 +165,7 @@ def load_package(pipeline: str) -> Package:
     chosen = PIPELINES.get(f"{pipeline.replace('-', '_')}.yaml")
     if chosen is None:
         known = ", ".join(name.removesuffix(".yaml") for name in PIPELINES)
-        raise ConfigError(f"unknown pipeline {pipeline!r}; choose {known}, or a compiled pipeline (.yaml)")
+        raise ConfigError(f"unknown pipeline {pipeline!r}. Choose {known}, or a compiled pipeline (.yaml)")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pipeline.yaml"
         compiler.Compiler().compile(chosen, str(path))
@@ -177,7 +177,7 @@ def _package(text: str, *, where: str) -> Package:
         spec = next(yaml.load_all(text, LOADER))
         name, root = spec["pipelineInfo"]["name"], spec["root"]
     except (yaml.YAMLError, StopIteration, KeyError, TypeError) as error:
-        raise ConfigError(f"{where}: not a compiled KFP pipeline; make one with `make compile`") from error
+        raise ConfigError(f"{where}: not a compiled KFP pipeline. Make one with `make compile`") from error
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     version = re.sub(r"[^a-z0-9.-]", "-", f"{name}-{code_version()}-{digest}".lower())
     return Package(name=name, version=version, text=text, inputs=root.get("inputDefinitions", {}).get("parameters", {}))

@@ -1,8 +1,8 @@
 """Recurring runs, declared in a file: `exact schedule apply schedule.yaml` makes the server agree with it.
 
-A file says everything about a schedule, so applying it twice changes nothing. KFP cannot edit a recurring run: a
-changed one is created anew, and then the old one deleted, so that a failure in between leaves two, which the next apply
-puts right, and never none. Runs that are at work go on.
+A file describes a schedule completely, so applying it twice changes nothing. KFP cannot edit a recurring run. A changed
+one is created first, and then the old one is deleted. A failure in between leaves two, which the next apply corrects,
+and never none. Active runs continue.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _agree(cluster: Cluster, file: ScheduleFile, package: Package, arguments: St
     for each in existing:
         if each is not kept:
             cluster.unschedule(each.recurring_run_id)
-            sys.stdout.write(f"  removed {each.recurring_run_id}; a run of it that is at work goes on\n")
+            sys.stdout.write(f"  removed {each.recurring_run_id}. Its active run continues\n")
 
 
 def _announce(file: ScheduleFile, rule: SeasonRule | None, *, now: dt.datetime) -> None:
@@ -156,7 +156,7 @@ def show(name: str, *, host: str | None = None, namespace: str | None = None) ->
 
 
 def delete(name: str, *, host: str | None = None, namespace: str | None = None) -> None:
-    """Delete the recurring run of that name; a run of it that is at work goes on.
+    """Delete the recurring run of that name; its active run continues.
 
     Raises:
         ConfigError: there is none of that name.
@@ -258,7 +258,7 @@ def _body(
     )
     return api.V2beta1RecurringRun(
         display_name=file.name,
-        description="declared in a file; change it there and use `exact schedule apply`",
+        description="declared in a file. Change it there and use `exact schedule apply`",
         experiment_id=experiment_id,
         # The version is pinned: another one comes with the next apply, not with the next upload.
         pipeline_version_reference=api.V2beta1PipelineVersionReference(

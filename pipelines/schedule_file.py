@@ -41,7 +41,7 @@ class ScheduleFile(Settings):
     )
     cron: str | None = Field(None, description="slots: second minute hour day month weekday, in UTC")
     interval: int | None = Field(
-        None, ge=60, le=LONGEST, description="seconds between slots, or a text such as 90d; wants start"
+        None, ge=60, le=LONGEST, description="seconds between slots, or a text such as 90d; requires start"
     )
     start: dt.datetime | None = Field(None, description="no slot at or before this moment; without a time zone: UTC")
     end: dt.datetime | None = Field(None, description="no slot after this moment")
@@ -81,11 +81,11 @@ class ScheduleFile(Settings):
         if (self.cron is None) == (self.interval is None):
             raise ValueError("give either cron or interval")
         if self.interval is not None and self.start is None:
-            raise ValueError("an interval wants start: the slots are counted from it")
+            raise ValueError("an interval requires start, from which the slots are counted")
         if self.start and self.end and self.end <= self.start:
             raise ValueError(f"end {self.end} is not after start {self.start}")
         if twice := ({"season", *RULE} if self.season else set()) & set(self.parameters):
-            raise ValueError(f"the season rule and parameters both give {', '.join(sorted(twice))}; keep one")
+            raise ValueError(f"the season rule and parameters both give {', '.join(sorted(twice))}. Keep one")
         return self
 
     def next_slot(self, after: dt.datetime) -> dt.datetime | None:
@@ -117,7 +117,7 @@ def load_schedule(path: Path) -> ScheduleFile:
     if file.cron is not None and Cron.parse(file.cron).next_after(file.start or dt.datetime.now(dt.UTC)) is None:
         # KFP takes it, and then one of its two workers looks for the slot for ever, for everybody.
         raise ConfigError(
-            f"{path}: cron = {file.cron!r}: no date within {YEARS_AHEAD} years fits; look at its day and month"
+            f"{path}: cron = {file.cron!r}: no date within {YEARS_AHEAD} years fits. Look at its day and month"
         )
     return file
 

@@ -3,7 +3,7 @@
 KFP 2.17 runs a pipeline as one Workflow of Argo and keeps its nodes in it. Above 1 MB Argo compresses them, KFP does
 not unpack them, and its API shows the run's tasks frozen for ever. So a run must stay below, at its end.
 
-The rule was found by counting the nodes of runs on KFP 2.17.0 with Argo 4.0.5: a step is six nodes, each with a copy of
+The rule comes from counting the nodes of runs on KFP 2.17.0 with Argo 4.0.5: a step is six nodes, each with a copy of
 the pod's patch (the launcher's arguments with the component, KFP's executor input, the command, the environment), and
 the step's driver is two with what it was given (component, task, container, Kubernetes' part); a group or an iteration
 has a driver of its own. With this rule the package of version 0.1.0 of train_exact has 0.90 MB, as that run had.

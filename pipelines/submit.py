@@ -57,7 +57,7 @@ def submit(
     given = package.read(parameters)
     if overrides:
         if "overrides" in given:
-            raise ConfigError("--set and --param overrides=... both name overrides; use one of them")
+            raise ConfigError("--set and --param overrides=... both name overrides. Use one of them")
         given["overrides"] = overrides
     arguments = package.arguments(given)
     cluster = Cluster(host, namespace=namespace)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from exact_kubeflow.components.evaluate import evaluate
+from exact_kubeflow.components.fetch import fetch
 from exact_kubeflow.components.generate_masks import generate_masks
 from exact_kubeflow.components.images import image as image_of
 from exact_kubeflow.components.ingest import ingest
@@ -25,13 +26,24 @@ IMAGE = image_of()
 class Steps:
     """Configures a pipeline's tasks, and hands on what its first step decided."""
 
-    def __init__(self, plan: Any, image: Any) -> None:
+    def __init__(self, plan: Any, image: Any, *, given: Any = None) -> None:
+        """given: the task whose outputs the steps take; None: the first."""
         self.plan, self.image = plan, image
+        self.given = plan if given is None else given
 
     @property
     def run(self) -> Any:
         """What every step takes."""
-        return self.plan.outputs["run"]
+        return self.given.outputs["run"]
+
+    @property
+    def parts(self) -> Any:
+        """What the steps of further parts of the map take."""
+        return self.given.outputs["parts"]
+
+    def fetched(self) -> "Steps":
+        """The steps that come after a fetch of the run's images, and read what that has put into the store."""
+        return Steps(self.plan, self.image, given=self.add(fetch(run=self.run, parts=self.parts)))
 
     def add(self, task: Any) -> Any:
         """The task, with what its stage needs on a cluster."""
@@ -65,7 +77,7 @@ def mapped(steps: Steps, segmenter: Any, *after: Any, map_parts: Any) -> Any:
     first = steps.add(map_season(run=steps.run, segmenter=segmenter).after(*after))
     # By the parameter: KFP's local runner finds no output of a task by its name here, and takes that for false.
     with dsl.If(map_parts > 1, name="parts"):
-        with dsl.ParallelFor(steps.plan.outputs["parts"], name="map-parts", parallelism=SIDE_BY_SIDE) as run:
+        with dsl.ParallelFor(steps.parts, name="map-parts", parallelism=SIDE_BY_SIDE) as run:
             further = steps.add(map_season(run=run, segmenter=segmenter))
         parts = dsl.Collected(further.outputs["crop_map"])
         steps.add(join_map(run=steps.run, first=first.outputs["crop_map"], parts=parts))

@@ -52,7 +52,7 @@ def test_override_changes_one_key_and_keeps_the_rest():
         ("epochs", ["epochs", "key=value"]),
         ("data.window=25", ["25", "multiple"]),
         ("data.synthetic.scene_size=49", ["49", "even"]),
-        ("classifier.encoder.patch=3", ["patch 3", "even"]),
+        ("classifier.encoder.patch=3", ["patch 3", "even", "classifier.encoder.mask_clouds=false"]),
         ("seed=-1", ["seed", "-1"]),
         ("device=gpu7", ["device", "'gpu7'"]),
         ("masks.threshold=2", ["masks.threshold", "2"]),
@@ -70,6 +70,11 @@ def test_a_wrong_override_names_key_value_and_way_out(assignment, words):
         resolve("demo", overrides=[assignment])
     for word in words:
         assert word in str(error.value)
+
+
+def test_an_odd_patch_is_refused_only_where_clouds_are_masked():
+    odd = ["segmenter.encoder.patch=3", "segmenter.encoder.mask_clouds=false"]
+    assert resolve("demo", overrides=odd).segmenter.encoder.patch == 3
 
 
 def test_an_unknown_recipe_names_the_known_ones():

@@ -14,7 +14,7 @@ import pytest
 import requests
 from exact_kubeflow.components.__main__ import main as step
 
-from exact_core.environment import load_environment, number, patience, readable_file, shown, variable
+from exact_core.environment import authorities_file, load_environment, number, patience, shown, variable
 from exact_core.errors import ConfigError
 from exact_kubeflow.cli.app import main as command
 from tests.certificates import self_signed
@@ -61,7 +61,7 @@ def test_logins_are_hidden(text, printed):
 @pytest.mark.parametrize("text", ["-1", "nan", "inf", "ten", "1e999"])
 def test_numbers_are_numbers(monkeypatch, text):
     monkeypatch.setenv("EXACT_PATIENCE_MINUTES", text)
-    with pytest.raises(ConfigError, match=f"EXACT_PATIENCE_MINUTES = '{text}'; give a number of minutes"):
+    with pytest.raises(ConfigError, match=f"EXACT_PATIENCE_MINUTES = '{text}'. Give a number of minutes"):
         patience()
 
 
@@ -74,10 +74,13 @@ def test_patience_is_in_minutes(monkeypatch):
 
 def test_a_variable_that_names_no_file_is_named(monkeypatch, tmp_path):
     monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
-    assert readable_file("AWS_CA_BUNDLE") == ""
+    assert authorities_file("AWS_CA_BUNDLE") == ""
     monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "ca.pem"))
     with pytest.raises(ConfigError, match=rf"AWS_CA_BUNDLE = {tmp_path}/ca\.pem: cannot be read: No such file"):
-        readable_file("AWS_CA_BUNDLE")
+        authorities_file("AWS_CA_BUNDLE")
+    (tmp_path / "ca.pem").write_text("hello")
+    with pytest.raises(ConfigError, match=rf"AWS_CA_BUNDLE = {tmp_path}/ca\.pem: holds no certificates"):
+        authorities_file("AWS_CA_BUNDLE")
 
 
 @pytest.fixture
@@ -105,7 +108,7 @@ def test_further_variables_come_in_one_as_a_shell_would_set_them(kept):
     [
         ("A=1 geheim", "word 2 of 2 is not NAME=VALUE"),
         ("A=1\n2B=geheim", "word 2 of 2 is not NAME=VALUE"),
-        ("A='geheim", "No closing quotation; write NAME=VALUE"),
+        ("A='geheim", "No closing quotation. Write NAME=VALUE"),
     ],
 )
 def test_what_is_no_list_of_variables_is_refused_without_its_values(kept, text, said):
@@ -150,6 +153,6 @@ def test_an_authority_is_trusted_by_every_client(kept, tmp_path):
         assert bundle.startswith(Path(certifi.where()).read_text())
         server.shutdown()
     kept.setenv("EXACT_CA_CERTIFICATES", "-----BEGIN geheim")
-    with pytest.raises(ConfigError, match="EXACT_CA_CERTIFICATES: holds no certificates: .*give PEM") as refused:
+    with pytest.raises(ConfigError, match="EXACT_CA_CERTIFICATES: holds no certificates: .*Give PEM") as refused:
         load_environment()
     assert "geheim" not in str(refused.value)

@@ -1,7 +1,12 @@
 """What is installed: two names, and every folder of code below them."""
 
+import re
 import tomllib
 from pathlib import Path
+
+import yaml
+
+from exact_core import __version__
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
@@ -23,3 +28,10 @@ def test_what_lies_elsewhere_than_its_name_says_is_found_there():
         "exact_kubeflow.components": "components",
         "exact_kubeflow.pipelines": "pipelines",
     }
+
+
+def test_one_version_in_code_citation_and_changelog():
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == __version__
+    assert re.search(
+        rf"^## \[{re.escape(__version__)}\] - \d{{4}}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(), re.M
+    )

@@ -88,8 +88,8 @@ def test_a_file_of_some_keys_is_completed_by_its_recipe(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("recipe: corn\n", "recipe is 'corn'; name the one that has all other settings: demo"),
-        ("seed: 1\n", "recipe is None; name the one"),
+        ("recipe: corn\n", "recipe is 'corn'. Name the one that has all other settings: demo"),
+        ("seed: 1\n", "recipe is None. Name the one"),
         ("recipe: demo\nclasifier: {}\n", "unknown key 'clasifier' .did you mean 'classifier'"),
         ("- a\n", "expected a mapping of settings, got list"),
     ],
@@ -114,6 +114,6 @@ def test_an_explained_configuration_is_that_configuration(tmp_path: Path, recipe
 
 def test_the_page_of_settings_is_fresh() -> None:
     page = settings_page()
-    assert PAGE.read_text(encoding="utf-8") == page, "run make compile"
+    assert PAGE.read_text(encoding="utf-8") == page, "Run make compile"
     assert "| `data.window` | `24` |" in page
     assert "| season: `12` |" in page

@@ -1,8 +1,8 @@
-"""Pages of the site that are written elsewhere, for mkdocs (`hooks` in mkdocs.yml).
+"""Pages of the site that come from outside `docs`, for mkdocs (`hooks` in mkdocs.yml).
 
-README.md and its like stay where a reader of the repository looks for them, and the commands describe themselves
-(typer). Here they become pages, and links between them and those of `docs` are written anew; what a page says of a file
-that is no page, as of code, stays as text.
+README.md and similar files stay in the repository's root, and typer describes the commands. This hook makes pages of
+them, and rewrites links between them and the pages of `docs`. A link to a file without a page, such as code, becomes
+text.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ def on_page_markdown(markdown: str, page: Any, files: Files, **_: Any) -> str:
         goal = PAGES.get(place, place.removeprefix("docs/"))
         if goal not in known:
             if not (ROOT / place).exists():
-                return found.group(0)  # leads nowhere: mkdocs says so
+                return found.group(0)  # no such file: mkdocs reports it
+            if text.strip("`/") == place.rstrip("/"):
+                return f"`{place}`"
             return text if text.startswith("`") else f"{text} (`{place}`)"
         image = "!" if found.group(0).startswith("!") else ""
         return f"{image}[{text}]({os.path.relpath(goal, PurePosixPath(own).parent)}{anchor})"
@@ -70,7 +72,15 @@ def _decisions() -> str:
 
 
 def _commands() -> str:
-    """What `exact --help` and that of each command say."""
+    """The text of `exact --help` and of each command's help."""
     command = [sys.executable, "-m", "typer", "exact_kubeflow.cli.app", "utils", "docs", "--name", "exact"]
     done = subprocess.run([*command, "--title", "Commands"], cwd=ROOT, capture_output=True, text=True, check=True)
-    return done.stdout
+    # typer cuts the summaries of the list short: each gets the first sentence of its command's own section.
+    first = dict(re.findall(r"^#+ `exact ([^`]+)`\n\n([^\n]+?(?:\.(?= |\n)|\n))", done.stdout, flags=re.MULTILINE))
+    group, lines = "", []
+    for line in done.stdout.splitlines():
+        if heading := re.match(r"#+ `exact ([^`]+)`", line):
+            group = f"{heading[1]} "
+        entry = re.match(r"\* `([a-z-]+)`: .*\.\.\.$", line)
+        lines.append(f"* `{entry[1]}`: {first[group + entry[1]].strip()}" if entry else line)
+    return "\n".join(lines) + "\n"

@@ -30,9 +30,9 @@ def fresh_folder(out: Path, manifest: str) -> Path:
         DataError: it holds a finished result, which is not overwritten.
     """
     if (out / manifest).exists():
-        raise DataError(f"{out} already holds a finished result ({manifest}); choose another folder or delete this one")
+        raise DataError(f"{out} already holds a finished result ({manifest}). Choose another folder or delete this one")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{out}: cannot write there: {error}; choose another folder") from error
+        raise DataError(f"{out}: cannot write there: {error}. Choose another folder") from error
     return out

@@ -25,7 +25,7 @@ from exact_core.data.windows.series_sample import SAMPLES_FILE, SeasonSamples, l
 from exact_core.environment import variable
 from exact_core.errors import ConfigError, CorruptError, DataError, ServiceError
 from exact_core.manifest import Manifest, publish_record, read_record
-from exact_core.mapping.calibration import NOT_FITTED, Calibration
+from exact_core.mapping.calibration import NOT_FITTED, Calibration, DatedCalibration
 from exact_core.models.classifier import TagClassifier
 from exact_core.models.segmenter import AnySegmenter, build_segmenter
 from exact_core.storage import (
@@ -73,11 +73,11 @@ FEW_TRIES = StoreOptions(attempts=3, timeout=20.0)
 
 
 class StoredCheckpoints(Checkpoints):
-    """Checkpoints that also lie in a store: a retry on another machine, with another disk, goes on from them.
+    """Checkpoints that are also in a store: a retry on another machine continues from them.
 
     Args:
         folder: where they are written; empty at first.
-        store: what belongs to this training alone.
+        store: a store for this training alone.
     """
 
     def __init__(self, folder: Path, store: Store) -> None:
@@ -136,8 +136,8 @@ class StoredCheckpoints(Checkpoints):
 def checkpoints_for(stage: str, *digests: str) -> Checkpoints:
     """Checkpoints of the training that these digests and this code identify.
 
-    They lie under EXACT_STATE_DIR; without it, under EXACT_STORE, by way of a folder of this process's own; with
-    neither, nowhere.
+    They are stored under EXACT_STATE_DIR. Without it they are stored under EXACT_STORE, through a folder of this
+    process. With neither, there are none.
     """
     key = hashlib.sha256("\0".join([stage, code_version(), *digests]).encode()).hexdigest()[:16]
     if root := variable(STATE_VARIABLE):
@@ -169,6 +169,7 @@ class ModelManifest(Manifest):
     weights: FileEntry
     config: FileEntry | None = Field(None, description="config.yaml; null in models of older versions")
     calibration: Calibration = Field(NOT_FITTED, description="of a segmenter's confidence")
+    by_date: tuple[DatedCalibration, ...] = Field((), description="the same within the season, for maps until a date")
     reference: FileEntry | None = Field(None, description="sample of the training season; segmenters have one")
 
     def day_zero(self, encoder: EncoderConfig) -> tuple[dt.date, int] | None:
@@ -187,6 +188,7 @@ def save_model(
     progress: Progress,
     supervision: Literal["tags", "dense"] = "tags",
     calibration: Calibration = NOT_FITTED,
+    by_date: tuple[DatedCalibration, ...] = (),
     reference: SeasonSamples | None = None,
 ) -> None:
     """Write a model folder: weights, configuration, metrics, the season's sample, and last the manifest."""
@@ -212,6 +214,7 @@ def save_model(
         weights=_entry(out / WEIGHTS, manifest.splits["train"]),
         config=_entry(out / CONFIG, manifest.splits["train"]),
         calibration=calibration,
+        by_date=by_date,
         reference=None if reference is None else _entry(out / SAMPLES_FILE, manifest.splits["train"]),
     )
     record.write(out / "model.json")
@@ -244,7 +247,7 @@ def load_segmenter(folder: Path, dataset: WindowDataset) -> tuple[AnySegmenter, 
 
 
 def open_segmenter(folder: Path) -> tuple[AnySegmenter, ModelManifest, RunConfig]:
-    """A trained segmenter, for whatever it is to be used on; see `load_classifier`."""
+    """A trained segmenter, for use on any dataset; see `load_classifier`."""
     manifest, config = _open_model(folder, "segmenter")
     return _segmenter(folder, manifest, config), manifest, config
 
@@ -271,7 +274,7 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
     try:
         return [defined(epoch) for epoch in read_record(path)["history"]]
     except (AttributeError, KeyError, OverflowError, TypeError) as error:
-        raise CorruptError(f"{path}: corrupt: holds no history of metrics; train the model again") from error
+        raise CorruptError(f"{path}: corrupt: holds no history of metrics. Train the model again") from error
 
 
 def _segmenter(folder: Path, manifest: ModelManifest, config: RunConfig) -> AnySegmenter:
@@ -290,7 +293,7 @@ def read_manifest(folder: Path, kind: str) -> ModelManifest:
     """
     path = folder / "model.json"
     if not path.is_file():
-        raise DataError(f"{path}: no {kind} here; train one with `exact train-{kind}`")
+        raise DataError(f"{path}: no {kind} here. Train one with `exact train-{kind}`")
     manifest = ModelManifest.read(path)
     if manifest.kind != kind:
         raise DataError(f"{path}: this is a {manifest.kind}, expected a {kind}")
@@ -312,4 +315,4 @@ def check_fit(manifest: ModelManifest, folder: Path, dataset: WindowDataset, enc
     for name in ("bands", "classes", "window"):
         has, wants = getattr(dataset.manifest, name), getattr(manifest, name)
         if has != wants:
-            raise ConfigError(f"{folder}: the model wants {name} {wants}, the dataset {dataset.root} has {has}")
+            raise ConfigError(f"{folder}: the model needs {name} {wants}, but the dataset {dataset.root} has {has}")

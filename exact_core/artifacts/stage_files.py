@@ -1,7 +1,7 @@
-"""How folders pass from stage to stage: as they are, or, with a store, by reference.
+"""How folders pass from stage to stage: directly or, with a store, by reference.
 
-`EXACT_STORE` names a place in an object store. A stage then writes its folder to a disk of its own, publishes it there
-under the digests of its files, and hands on the small pointer to it; the next one fetches what it needs by way of the
+`EXACT_STORE` names a location in an object store. A stage then writes its folder to a local disk, publishes it there
+under the digests of its files, and passes on the small pointer to it. The next stage fetches what it needs through the
 cache. Without a store, the runner's own artifact folders are used, and nothing is copied.
 """
 
@@ -23,7 +23,7 @@ __all__ = ["STORE_VARIABLE", "Artifact", "StageFiles", "stage_files"]
 log = logging.getLogger(__name__)
 
 STORE_VARIABLE = "EXACT_STORE"
-"""Where folders are published: s3://bucket/prefix, file:///folder or a path; unset or empty: nowhere."""
+"""Where folders are published: s3://bucket/prefix, file:///folder or a path; unset or empty: they are not."""
 
 
 class Artifact(Protocol):

@@ -1,6 +1,6 @@
-"""Temporal clues: when a class shows itself, and which neighbours look alike then (paper, L_tap).
+"""Temporal clues: the dates that identify each class, and the similarity of neighbours on them (paper, L_tap).
 
-Axes: M maps, D embedding, h w patches, n the 8 neighbours; B batch, K classes, P patches, T dates.
+Axes: M maps, D embedding, h w patches, n the 8 neighbours. B batch, K classes, P patches, T dates.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ def time_weights(
     rule: Literal["attention", "double_softmax"] = "attention",
     count_BT: Tensor | None = None,
 ) -> Tensor:
-    """How much each date tells about each class.
+    """The weight of each date for each class.
 
     Args:
         attention_BKT: class-to-date attention, rows summing to at most 1.
-        seen_BPT: usable looks; a date without any weighs 0. None: all dates count.
-        rule: renormalise the attention, or put it through a softmax (as published: nearly uniform).
-        count_BT: how many equal dates a column stands for; its attention is that to one of them, its weight that of
-            all. None: one each.
+        seen_BPT: usable acquisitions. A date without any has weight 0. None: all dates count.
+        rule: renormalise the attention, or apply a softmax (as published: nearly uniform).
+        count_BT: number of equal dates that a column represents. Its attention is that to one of them, its weight that
+            of all. None: one each.
 
     Returns:
         (B, K, T), rows summing to 1 where any date counts.
@@ -49,9 +49,9 @@ def time_weights(
 
 
 def weighted_embedding(date_tokens_BPTD: Tensor, weights_BKT: Tensor, seen_BPT: Tensor | None) -> Tensor:
-    """A patch as each class's dates show it: date tokens averaged with the class's time weights.
+    """Date tokens of each patch, averaged with the time weights of each class.
 
-    Cloudy looks of a patch are left out and its other weights rescaled; a patch with no look at all is 0.
+    Cloudy acquisitions of a patch are left out, and its other weights are rescaled. A patch without any is 0.
 
     Returns:
         (B, K, P, D).
@@ -65,7 +65,7 @@ def weighted_embedding(date_tokens_BPTD: Tensor, weights_BKT: Tensor, seen_BPT: 
 
 
 def _neighbours(x: Tensor, dilation: int) -> list[Tensor]:
-    """The 8 neighbours at `dilation` of every place, as views like x (M, ..., h, w); edges replicated, row-major."""
+    """The 8 neighbours at `dilation` of every patch, as views like x (M, ..., h, w); edges replicated, row-major."""
     height, width = x.shape[-2:]
     padded = F.pad(x, (dilation,) * 4, mode="replicate")
     return [padded[..., dilation * (1 + row) :, dilation * (1 + col) :][..., :height, :width] for row, col in OFFSETS]

@@ -1,8 +1,8 @@
-"""Field borders: what the images themselves say about which neighbouring pixels belong together (not in the paper).
+"""Field borders: image contrast between neighbouring pixels (not in the paper).
 
-Within a field the pixels of a season look alike on every date; across a border they do not. Two uses: CAMs are diffused
-among alike neighbours, at pixel resolution (`diffuse`); and a mask is trusted more the better its outline lies on such
-borders (`exact_core.clues.selection`).
+Within a field the pixels of a season are similar on every date. Across a border they differ. The contrast has two uses.
+CAMs are diffused among similar neighbours, at pixel resolution (`diffuse`). And the threshold of the masks is chosen so
+that their outlines follow such borders (`exact_core.clues.selection`).
 
 Axes: B windows, K classes, T dates, C bands, H W pixels, P = h * w patches; O the 4 forward neighbours of OFFSETS.
 """
@@ -26,13 +26,13 @@ FLOOR = 1e-4
 
 
 def border_contrast(series: Series, *, patch: int) -> Tensor:
-    """How differently each pixel and its forward neighbours look over the season.
+    """The contrast of each pixel with its forward neighbours over the season.
 
     The mean over bands and over the dates on which both pixels are usable of the squared difference of normalised
-    reflectances; inf where the neighbour lies outside the window or no date is common.
+    reflectances. It is inf where the neighbour is outside the window or no date is common.
 
     Args:
-        series: a batch; a usable look is told per patch (`seen`), or every date counts.
+        series: a batch. `seen` states the usable acquisitions of each patch. Without it, every date counts.
         patch: patch side of `seen`, pixels.
 
     Returns:
@@ -55,7 +55,7 @@ def border_contrast(series: Series, *, patch: int) -> Tensor:
 
 
 def diffuse(cams_BKHW: Tensor, contrast_BOHW: Tensor, *, steps: int, temperature: float) -> Tensor:
-    """CAMs averaged among neighbours that look alike.
+    """CAMs averaged among similar neighbours.
 
     One step replaces a pixel by the mean of itself, with weight 1, and its 8 neighbours, each with weight
     exp(-contrast / (temperature * median contrast of the window)): a random walk that rarely crosses a border.
@@ -96,7 +96,7 @@ def _median(contrast_BOHW: Tensor) -> Tensor:
 
 
 def _usable(series: Series, *, patch: int) -> Tensor | None:
-    """Where a pixel has a usable look, bool (B, T, H, W); None: everywhere."""
+    """Where a pixel has a usable acquisition, bool (B, T, H, W); None: everywhere."""
     if series.seen is None:
         return None
     if series.seen.shape[1] == 1:
@@ -107,7 +107,7 @@ def _usable(series: Series, *, patch: int) -> Tensor | None:
 
 
 def _overlap(height: int, width: int, down: int, right: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Where a pixel and its neighbour at (down, right), down >= 0, both lie in the window: its slices and theirs."""
+    """The slices of all pixels whose neighbour at (down, right), down >= 0, is in the window, and of the neighbours."""
     here = (slice(0, height - down), slice(max(0, -right), width - max(0, right)))
     there = (slice(down, height), slice(max(0, right), width + min(0, right)))
     return here, there

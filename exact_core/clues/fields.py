@@ -1,14 +1,14 @@
-"""One crop a field, where outlines of fields are known: pixels of a field vote together (not in the paper).
+"""One crop per field, where outlines of fields are known: the pixels of a field vote (not in the paper).
 
-Outlines say which pixels belong together, and nothing of crops. What a window's pixels score is averaged over each
-field, every pixel once, however many windows lie over it and wherever their edges cut the field; the field takes the
-crop of the highest mean among those that the tags of its windows leave it.
+Outlines group pixels and contain no crops. The scores of the pixels are averaged over each field. Every pixel counts
+once, even if several windows contain it or their edges cut the field. The field gets the crop of the highest mean among
+the crops that the tags of its windows allow.
 
-Outlines are not believed blindly. A field keeps the labels of its pixels
+Outlines can be wrong. A field keeps the labels of its pixels
 
-- where the images do not show its outline: neighbouring pixels differ no more across it than inside
+- if the images do not show its outline: neighbouring pixels differ no more across it than inside
   (`field_borders.border_contrast`);
-- where the tags do not: no crop, nor background alone, is left by the windows over it.
+- if the tags exclude every crop, or allow background alone.
 
 Axes: K crop classes, H W pixels of a window, F fields of all scenes.
 """
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exact_core.clues.overlaps import OverlapTags
+from exact_core.data.season.outlines import beside_fields
 from exact_core.data.windows.dataset import VOID, WindowDataset
 
 __all__ = ["Fields"]
@@ -31,8 +32,8 @@ Scores = Callable[[int], NDArray[np.float64]]
 SIDES = ((0, 1), (1, 0))
 """Steps to the neighbours that share a side: the first two of `field_borders.OFFSETS`."""
 LEFT = 0.75
-"""Share of a field's pixels and windows whose tags must have a crop for the field to be of it: a sliver of a field in a
-window's corner gets no tag. Chosen on flanders_2018, seed 0."""
+"""Share of a field's pixels and windows whose tags must contain a crop before the field can get it: a small part of a
+field in a window's corner gets no tag. Chosen on flanders_2018, seed 0."""
 FEWEST_SIDES = 4
 """Pairs of neighbours, across the outline and inside, from which the images are asked about it."""
 
@@ -43,7 +44,7 @@ class Fields:
     Args:
         windows: the dataset.
         indices: positions of the windows that count.
-        overlaps: which windows lie over which pixels, and what their tags leave.
+        overlaps: which windows contain which pixels, and the crops that their tags allow.
 
     Attributes:
         count: number of fields F.
@@ -127,13 +128,13 @@ class Fields:
     def mask(
         self, index: int, mask: NDArray[np.uint8], crops: NDArray[np.int64], *, outside: NDArray[np.bool_] | None = None
     ) -> NDArray[np.uint8]:
-        """A window's mask (H, W) with each believed field of its crop.
+        """A window's mask (H, W) in which each accepted field has its crop.
 
         Args:
             index: of the window.
-            mask: the labels of its pixels, which stay where no believed outline lies; void stays void.
+            mask: the labels of its pixels. They stay where no accepted outline covers them. Void stays void.
             crops: of the fields, from `crops`.
-            outside: bool (H, W), pixels that become background as no field lies there; None: none.
+            outside: bool (H, W), pixels that become background because no field covers them; None: none.
         """
         fields = self.of(index)
         label = np.where(fields >= 0, crops[np.maximum(fields, 0)], -1) if self.count else fields
@@ -143,9 +144,7 @@ class Fields:
 
     def beside(self, index: int) -> NDArray[np.bool_]:
         """Pixels (H, W) of a window outside of all outlines that share a side with a field."""
-        fields = np.pad(self.of(index), 1, mode="edge") >= 0
-        near = fields[:-2, 1:-1] | fields[2:, 1:-1] | fields[1:-1, :-2] | fields[1:-1, 2:]
-        return np.asarray(near & ~fields[1:-1, 1:-1])
+        return beside_fields(np.pad(self.of(index), 1, mode="edge") >= 0)
 
     def _scene(self, index: int) -> str:
         return self._windows.records[index].scene

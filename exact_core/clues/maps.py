@@ -1,7 +1,7 @@
 """From a classifier to the CAMs that masks are made of: clue-based, and fused beside it for comparison.
 
-As in the paper, CAMs have the resolution of patches. Two additions lift them to pixels: the mean over windows shifted
-within a patch (`shifts`), and diffusion among pixels that look alike (`fields`).
+As in the paper, CAMs have the resolution of patches. Two additions refine them to pixels: the mean over windows shifted
+within a patch (`shifts`), and diffusion among similar pixels (`field_borders`).
 
 Axes: B windows, K classes, h w patches, H W pixels.
 """
@@ -31,7 +31,7 @@ CamKind = Literal["clue", "fused"]
 class Cams:
     """clue, fused: float32 (B, K, H, W) in [0, 1], 0 where a class is not tagged.
 
-    contrast (B, 4, H, W): how differently neighbours look (`fields.border_contrast`).
+    contrast (B, 4, H, W): of neighbours (`field_borders.border_contrast`).
     """
 
     clue: Tensor
@@ -56,7 +56,7 @@ class CamMaker:
 
     @torch.no_grad()
     def chosen(self, series: Series, tags_BK: Tensor) -> Tensor:
-        """CAMs (B, K, H, W) of the kind that `settings.cam` names, alone: clue-based ones cost less by themselves."""
+        """CAMs (B, K, H, W) of the kind that `settings.cam` names. Clue-based CAMs alone cost less."""
         (cams,) = self._cams(series, tags_BK, self._contrast(series), kinds=(self.settings.cam,))
         return cams
 
@@ -86,7 +86,7 @@ class CamMaker:
         return tuple(stretch(cams) * tags_BK[:, :, None, None] for cams in spread.chunk(len(kinds), 1))
 
     def without_shifts(self) -> CamMaker:
-        """The same without shifted windows: a pass a batch instead of one for each shift, and CAMs hardly different."""
+        """The same without shifted windows: one pass per batch instead of one per shift, with similar CAMs."""
         return replace(self, settings=self.settings.model_copy(update={"shifts": False}))
 
     def _raw(self, series: Series, tags_BK: Tensor, kinds: tuple[CamKind, ...]) -> Tensor:

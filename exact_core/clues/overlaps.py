@@ -1,8 +1,8 @@
-"""What overlapping windows say of each other's pixels (not in the paper).
+"""Constraints of overlapping windows on each other's pixels (not in the paper).
 
-A crop without a tag in one window does not grow in the part that this window shares with another, whatever the other's
-tags are. Where windows overlap, as in a scene too small to be split, that leaves each pixel fewer crops to choose from
-than its own window's tags do.
+If a window has no tag of a crop, the crop is excluded from its pixels in all windows that share them. Where windows
+overlap, as in a scene too small to be split, each pixel then has fewer candidate crops than the tags of its own window
+allow.
 
 Axes: K crop classes, H W pixels of a window.
 """
@@ -21,8 +21,8 @@ from exact_core.data.windows.dataset import WindowDataset
 __all__ = ["OverlapTags"]
 
 WITNESSES = 8
-"""Windows of which one may lack a crop's tag before it is ruled out: the sliver of a field in a window's corner is too
-small for a tag there (data.tag_share), and a missing tag is a common mistake. Chosen on flanders_2018, seed 0."""
+"""Number of windows of which one may lack a crop's tag before the crop is excluded. A small part of a field in a
+window's corner gets no tag (data.tag_share), and missing tags are common. Chosen on flanders_2018, seed 0."""
 
 
 class OverlapTags:

@@ -1,8 +1,9 @@
-"""Masks learned again by a model of single pixels: one more round of what is known as self-training (not in the paper).
+"""Pixel self-training: a classifier of single pixels refines the masks (not in the paper).
 
-CAMs are sure in the middle of fields and blurred at their edges, where a patch holds two of them; and each window is
-judged on its own. A season's crops look alike wherever they grow: a regression on the series of single pixels, taught
-by the sure pixels of all windows, tells the unsure ones. A pixel goes to a tag of its window or to background only.
+CAMs are confident inside fields and blurred at edges, where a patch covers two fields. They also treat each window
+separately. But a crop has a similar series everywhere in a season. A logistic regression on the series of single pixels
+learns from the confident pixels of all windows and labels the others. A pixel can only get a tag of its window, or
+background.
 
 Axes: n pixels, D features, K classes, H W pixels of a window.
 """
@@ -29,9 +30,9 @@ from exact_core.errors import TrainingError
 __all__ = ["FirstMask", "PixelModel", "fit_pixels", "sure_pixels", "without_unknown"]
 
 ITERATIONS, TOLERANCE = 1000, 1e-7
-"""Of the regression's solver; the tolerance is that of each derivative of the mean loss. So close to the one optimum
-that there is, rounding by another processor, or in another number of threads, changes no label; at 1e-4 and in float32
-it changed one pixel in a thousand."""
+"""Of the regression's solver. The tolerance is that of each derivative of the mean loss. This close to the only
+optimum, the rounding of another processor or number of threads changes no label. At 1e-4 and in float32 it changed one
+pixel in a thousand."""
 ROUGH = 1e-4
 """Likewise, of the fit to a part of the pixels that says where the other one starts."""
 ONE_IN, ENOUGH = 8, 1000
@@ -44,19 +45,19 @@ FEWEST = 20
 """Pixels of a window that teach at least, where it has so many sure ones."""
 
 WIDEST = 0.75
-"""Of the way from the threshold to 0 and to 1, how far the margin may go: beyond a threshold of 0.8, a margin of 0.2
-would leave no crop to learn from, and make background of everything."""
+"""Largest share of the distance from the threshold to 0 and to 1 that the margin may take. Above a threshold of 0.8, a
+margin of 0.2 would leave no confident crop pixel, and all pixels would become background."""
 
 
 def without_unknown(mask: NDArray[np.uint8], windows: WindowDataset, index: int) -> NDArray[np.uint8]:
-    """A window's mask (H, W) with void where nothing is known of the ground: no model learns there."""
+    """A window's mask (H, W) with void where the ground truth is unknown. No model learns from void pixels."""
     unknown = windows.unknown(index)
     return mask if unknown is None else np.where(unknown, VOID, mask).astype(np.uint8)
 
 
 @dataclass(frozen=True)
 class FirstMask:
-    """A window's mask uint8 (H, W) as its CAMs give it, and which of its pixels are sure, bool (H, W)."""
+    """A window's mask uint8 (H, W) from its CAMs, and its confident pixels, bool (H, W)."""
 
     index: int
     mask: NDArray[np.uint8]
@@ -64,9 +65,9 @@ class FirstMask:
 
 
 def sure_pixels(strongest: NDArray[np.floating], threshold: float, margin: float) -> NDArray[np.bool_]:
-    """Where the strongest CAM, any shape, lies far enough from the threshold for its label to teach.
+    """Where the strongest CAM, any shape, is far enough from the threshold for its label to count as confident.
 
-    That is `margin`, or three quarters of what there is on that side of the threshold where that is less.
+    The distance is `margin`, or three quarters of the range on that side of the threshold, whichever is smaller.
     """
     distance = strongest.astype(np.float32) - np.float32(threshold)
     below, above = (np.float32(min(margin, WIDEST * room)) for room in (threshold, 1 - threshold))
@@ -170,7 +171,7 @@ def _regression(
 
 
 def _factor(rows: NDArray[np.float64], weight: NDArray[np.float64], decay: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Lower factor (D + 1, D + 1) of what the loss of a class bends by; a little keeps it from being singular."""
+    """Lower factor (D + 1, D + 1) of the curvature of a class's loss; a small term keeps it from being singular."""
     return np.asarray(cholesky((rows * weight[:, None]).T @ rows + np.diag(np.maximum(decay[:, 0], 1e-9)), lower=True))
 
 
@@ -269,8 +270,9 @@ class PixelModel:
         features, labels, may_be = self._teachers(taught_by, max(FEWEST, settings.pixels // max(count, 1)), seed)
         if not len(features):
             raise TrainingError(
-                f"every CAM lies within masks.relearn.margin {settings.margin} of the threshold, so no pixel is sure "
-                f"enough to learn from; train the classifier longer, or lower the margin or set masks.relearn.rounds=0"
+                f"every CAM is within masks.relearn.margin {settings.margin} of the threshold, so no pixel is "
+                f"confident enough to learn from. Train the classifier longer, lower the margin, or set "
+                f"masks.relearn.rounds=0."
             )
         self._scaler = StandardScaler().fit(features)
         features = self._scaler.transform(features)

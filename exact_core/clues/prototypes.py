@@ -1,8 +1,8 @@
 """Spatial clues: foreground and background prototypes of each class (paper, L_cbl).
 
 Axes: K classes, R rows (the patches of all windows of the batch), r the rows that this process contrasts, N prototypes
-a class and side, D embedding. Everything is batched over classes; rows that a class does not use are masked, not
-removed: their number would have to be asked of the device.
+per class and side, D embedding. All operations are batched over classes. Rows that a class does not use are masked and
+not removed, because reading their number would wait for the device.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class PrototypeClues:
 
     @torch.no_grad()
     def move(self, prototypes: Prototypes) -> None:
-        """Take the moved prototypes over into the model; called by the training step, never by forward."""
+        """Copy the moved prototypes into the model; called by the training step, never by forward."""
         prototypes.foreground.copy_(self.foreground.prototypes)
         prototypes.foreground_moves.copy_(self.foreground.moves)
         prototypes.background.copy_(self.background.prototypes)
@@ -117,9 +117,9 @@ def prototype_clues(
 ) -> PrototypeClues:
     """Contrast of pixels with prototypes, and the prototypes moved by this batch.
 
-    The foreground pass comes first and its moved prototypes enter the background pass (as published). Of a shared batch
-    all rows are assigned and move prototypes, alike on every process; each contrasts its own, and its loss is its part
-    of the batch's.
+    The foreground pass comes first and its moved prototypes enter the background pass (as published). In a shared
+    batch, every process assigns all rows and moves the prototypes equally. Each process contrasts its own rows, and its
+    loss is its part of the batch's loss.
 
     Args:
         features_BKPD: temporal class tokens (B, K, P, D); the contrast's gradient flows into them.
@@ -178,7 +178,7 @@ def prototype_clues(
 
 @dataclass(frozen=True)
 class _Rows:
-    """Features of unit length: this process's (K, r, D), with gradient, and the batch's (K, R, D), where they lie."""
+    """Features of unit length: this process's (K, r, D), with gradient, and the batch's (K, R, D)."""
 
     own: Tensor
     joint: Tensor

@@ -1,10 +1,11 @@
-"""Choosing without pixel masks: the background threshold, and what a good set of CAMs is.
+"""Choices without pixel masks: the background threshold, and the quality of CAMs.
 
-Three rules for the threshold; docs/results.md compares them, and more, on generated seasons and the real scene.
+There are three rules for the threshold. docs/results.md compares them, and others, on synthetic seasons and the real
+scene.
 
-- borders (the default): fields end where the images change. At the right threshold the outline of the masks lies on
-  such changes; above it, it runs inside fields, below it, inside their surroundings. Chosen is the threshold whose
-  outline crosses the largest mean contrast. That contrast also tells good CAMs from bad ones.
+- borders (the default): fields end where the images change. At the right threshold the outline of the masks follows
+  such changes. Above it, the outline is inside fields; below it, inside their surroundings. The rule chooses the
+  threshold whose outline crosses the largest mean contrast. That contrast also separates good CAMs from bad ones.
 - otsu: the threshold that separates the CAMs' own histogram best (Otsu, 1979).
 - valley: the lowest point of that histogram between its two main peaks.
 
@@ -38,7 +39,7 @@ BINS = 100
 THRESHOLDS = np.arange(BINS) / BINS
 """The thresholds that are weighed, CAM units."""
 SIDES = 2
-"""How many of OFFSETS share a side with the pixel: outlines are made of those."""
+"""Number of OFFSETS that share a side with the pixel. Outlines consist of such sides."""
 SMOOTH = 5
 """Bins, odd, over which a profile or a histogram is averaged before its extremes are sought."""
 ENOUGH = 0.05
@@ -109,10 +110,10 @@ def border_profile(cams_BKHW: Tensor, contrast_BOHW: Tensor) -> BorderProfile:
 
 
 def border_threshold(profile: BorderProfile) -> tuple[float, float]:
-    """The threshold whose outline lies best on borders, and the mean contrast that it reaches.
+    """The threshold whose outline fits borders best, and its mean contrast.
 
-    Contrast is in natural logarithms above the window's mean: 0 is no better than chance. Without any outline, as
-    where every window is one class, the masks are the same at all thresholds: 0.5 and NaN.
+    Contrast is in natural logarithms above the window's mean, and 0 is the level of chance. Without any outline, as
+    where every window has one class, all thresholds give the same masks. The result is then 0.5 and NaN.
     """
     mean = profile.mean()
     if np.isinf(mean).all():

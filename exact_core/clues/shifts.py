@@ -1,7 +1,7 @@
 """CAMs at pixel resolution, from windows shifted by less than a patch (not in the paper).
 
-A model of p x p patches gives one CAM value a patch. Moving the window by 0..p-1 pixels each way moves the patch grid
-over the ground; the mean of the p * p CAMs, each put back in place, resolves single pixels.
+A model of p x p patches gives one CAM value per patch. Shifting the window by 0..p-1 pixels in each direction moves the
+patch grid over the ground. The mean of the p * p CAMs, each shifted back, resolves single pixels.
 
 Axes: B batch, K classes, h w patches, H W pixels, T dates, P = h * w.
 """

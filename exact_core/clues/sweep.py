@@ -47,10 +47,10 @@ def sweep_confusions(
     strongest, label = _pixels(strongest, label, classes)
     true = torch.as_tensor(truth).to(strongest.device).reshape(-1)
     if true.shape != strongest.shape:
-        raise DataError(f"truth has {len(true)} pixels, the CAMs have {len(strongest)}; give the same pixels")
+        raise DataError(f"truth has {len(true)} pixels, the CAMs have {len(strongest)}. Give the same pixels")
     void = true == VOID
     if bool(((true > classes) & ~void).any()):
-        raise DataError(f"truth holds a label out of range; expected 0..{classes} or {VOID} (void)")
+        raise DataError(f"truth holds a label out of range, expected 0..{classes} or {VOID} (void)")
     # Void pixels are counted in a column of their own, which is then left out.
     true, columns = torch.where(void, classes + 1, true.long()), classes + 2
     order, below = _thresholds_below(strongest, thresholds)
@@ -84,7 +84,7 @@ def _pixels(strongest: Array, label: Array, classes: int) -> tuple[Tensor, Tenso
     values = torch.as_tensor(strongest).reshape(-1)
     labels = torch.as_tensor(label).to(values.device).reshape(-1).long()
     if values.shape != labels.shape:
-        raise DataError(f"{len(labels)} labels for {len(values)} strongest CAMs; give one label a pixel")
+        raise DataError(f"{len(labels)} labels for {len(values)} strongest CAMs. Give one label a pixel")
     if len(labels) and not 1 <= int(labels.min()) <= int(labels.max()) <= classes:
         raise DataError(f"labels are {int(labels.min())}..{int(labels.max())}; strongest classes are 1..{classes}")
     return values, labels

@@ -1,4 +1,4 @@
-"""Outlines in longitude and latitude, on whichever side of the 180th meridian, as GeoJSON and STAC have them.
+"""Outlines in longitude and latitude, on either side of the 180th meridian, as GeoJSON and STAC have them.
 
 RFC 7946, 3.1.9: what crosses the meridian is cut there; 5.2: its box has a west greater than its east.
 """

@@ -30,7 +30,6 @@ __all__ = [
     "absolute_source",
     "check_mapped",
     "check_there",
-    "check_whole",
     "dataset_title",
     "default_recipe",
     "is_source",
@@ -46,15 +45,16 @@ __all__ = [
 
 
 class Survey(NamedTuple):
-    """What a source promises without a look at a pixel.
+    """The content of a source, known without reading a pixel.
 
-    dates: at most, of a window. classes: None: not known yet. cells: of a large area; 0: it is one scene.
+    dates: at most, of a window. classes: None: not known yet. cells: of a large area, the CRS of each; none: it is one
+    scene.
     """
 
     dates: int
     bands: int
     classes: int | None = None
-    cells: int = 0
+    cells: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class Source:
     about: str
     """What `exact ingest NAME` does, one sentence."""
     ingests: str
-    """(place, DataConfig, out, *, seed): writes a window dataset; without `place` where the source needs none. Where
-    it also `opens`, `origin` too: the source as it was given, whereas `place` is where that was fetched to."""
+    """(place, DataConfig, out, *, seed): writes a window dataset; without `place` where the source needs none. A source
+    that also `opens` gets `origin` too: the address as it was given, whereas `place` is the local copy."""
     surveys: str
     """(place, DataConfig) -> the numbers of `Survey`, as many as are known; without `place` likewise."""
     place: str = ""
@@ -77,16 +77,16 @@ class Source:
     opens: str = ""
     """(place, DataConfig, *, trained) -> SeasonImages, where there are images of an area, which can be mapped."""
     tags: str = ""
-    """(place, DataConfig) -> (TagTable or None, notes): tags of squares on those images; empty: it has none."""
+    """(place, DataConfig) -> (TagTable or None, notes): tags of squares on those images; empty: there are none."""
     merges: str = ""
-    """(place, DataConfig) -> DataConfig with what the source says of itself; empty: it says nothing."""
+    """(place, DataConfig) -> DataConfig with the source's own settings; empty: it has none."""
     warns: str = ""
-    """(place, DataConfig) -> sentences on tags that could not teach, without reading an image; empty: none are known
-    before the source is read."""
+    """(place, DataConfig) -> warnings about uninformative tags, without reading an image; empty: none are known before
+    the source is read."""
     recipe: str = "demo"
     """The recipe that fits it where none is named."""
     checks: str = ""
-    """(place): raises ConfigError over an address of another form."""
+    """(place): raises ConfigError for an address of another form."""
     quick: bool = False
     """Whether ingesting takes seconds, so that a preview does it by itself."""
 
@@ -96,7 +96,7 @@ class Source:
         return f"{self.name}:{self.place}" if self.place else self.name
 
     def settings(self, place: str | Path, config: DataConfig) -> DataConfig:
-        """The settings as they apply: those that the run sets, then what the source says of itself."""
+        """The settings in use: those that the run sets, then those of the source."""
         if not self.merges:
             return config
         merged: DataConfig = pkgutil.resolve_name(self.merges)(*self._where(place), config)
@@ -106,10 +106,10 @@ class Source:
         """Write the source's windows to a folder.
 
         Args:
-            place: on this disk.
-            config: says how.
+            place: local path of the source.
+            config: settings of the data.
             out: folder of the dataset.
-            seed: of what is drawn.
+            seed: of random draws.
             origin: the source as it was given, which may be an address that was fetched to `place`.
 
         Raises:
@@ -135,12 +135,12 @@ class Source:
         """The images of an area, without labels.
 
         Args:
-            place: where they are.
+            place: local path of the source.
             config: the season and how its images are read.
-            trained: first day and length of the season of the model that is to see them; None: no model.
+            trained: first day and length of the season of the model that will be applied; None: no model.
 
         Raises:
-            ConfigError, DataError: images that are not what they should be.
+            ConfigError, DataError: invalid images.
         """
         images: SeasonImages = pkgutil.resolve_name(self.opens)(*self._where(place), config, trained=trained)
         return images
@@ -230,25 +230,7 @@ def check_mapped(text: str) -> None:
         ConfigError: one without images of an area.
     """
     if not source_of(text).opens:
-        raise ConfigError(f"{text!r}: only images of an area can be mapped; expected {known_sources(images=True)}")
-
-
-def check_whole(text: str, *, cells: int) -> None:
-    """Accept a source that a pipeline can map: one scene, or none, of which there is no map.
-
-    Args:
-        text: the source.
-        cells: that it has, as far as that is known.
-
-    Raises:
-        ConfigError: it is cut into cells.
-    """
-    if cells:
-        raise ConfigError(
-            f"{text!r} is cut into cells, and a map is made of one scene; leave cell= out of the address, or give the "
-            f"folder of one cell. To train on all cells, use `exact ingest` and the commands after it, and map cell by "
-            f"cell (exact map season:FOLDER/CELL)"
-        )
+        raise ConfigError(f"{text!r}: only images of an area can be mapped, expected {known_sources(images=True)}")
 
 
 def source_of(text: str) -> Source:
@@ -259,7 +241,7 @@ def source_of(text: str) -> Source:
     """
     source = _find(text)
     if source is None:
-        raise ConfigError(f"unknown source {text!r}; expected {known_sources()}{_meant(text)}")
+        raise ConfigError(f"unknown source {text!r}, expected {known_sources()}{_meant(text)}")
     return source
 
 
@@ -274,8 +256,8 @@ def check_there(text: str) -> None:
         return
     source = source_of(text)
     near = difflib.get_close_matches(path.name, [each.name for each in _beside(path)], n=1)
-    guess = f"; did you mean {source.name}:{path.parent / near[0]}?" if near else ""
-    raise ConfigError(f"{text!r}: no such folder{guess or '; give its path'} ({source.place_help})")
+    guess = f". Did you mean {source.name}:{path.parent / near[0]}?" if near else ""
+    raise ConfigError(f"{text!r}: no such folder{guess or '. Give its path'} ({source.place_help})")
 
 
 def _beside(path: Path) -> list[Path]:
@@ -292,7 +274,7 @@ def _meant(text: str) -> str:
     near = difflib.get_close_matches(kind.lower(), names, n=1)
     if text and Path(text).exists():
         if (Path(text) / "dataset.json").is_file():
-            return f"; {text} is a window dataset, which was ingested already"
+            return f". {text} is a window dataset, which was ingested already"
         form = f"{_kind_of(Path(text))}:{text}"
     elif re.match(r"(https?|s3)://", text):
         form = f"{'season' if kind == 's3' else 'stac'}:{text}"
@@ -305,18 +287,18 @@ def _meant(text: str) -> str:
         form = f"season:{names_here[0]}"
     else:
         return ""
-    return f"; did you mean {form}?"
+    return f". Did you mean {form}?"
 
 
 def _kind_of(folder: Path) -> str:
-    """The source that a folder looks like."""
+    """The source that the content of a folder suggests."""
     if (folder / "metadata.geojson").exists():
         return "pastis"
     return "germany" if (folder / "geotransforms.csv").exists() else "season"
 
 
 def is_source(text: str) -> bool:
-    """Whether a text names a source, as for ingest, rather than the place of a dataset."""
+    """Whether a text names a source, as for ingest, rather than the path of a dataset."""
     source = _find(text)
     return source is not None and (":" in text) == bool(source.place)
 
@@ -328,25 +310,25 @@ def default_recipe(text: str) -> str:
 
 
 def parse_source(text: str) -> tuple[str, str]:
-    """Name and place of a source; `source_of` gives what it can do.
+    """Name and path of a source; `source_of` returns the source.
 
     Raises:
         ConfigError: text of another form.
     """
     source, place = source_of(text), text.partition(":")[2]
     if bool(place) != bool(source.place) or (":" in text and not source.place):
-        raise ConfigError(f"unknown source {text!r}; expected {known_sources()}{_meant(text)}")
+        raise ConfigError(f"unknown source {text!r}, expected {known_sources()}{_meant(text)}")
     # A path on the command line loses the second slash.
     if source.place == "PATH" and (address := re.match(r"(https?):/+(.*)", place)):
         raise ConfigError(
-            f"{text!r}: the images are not on this disk; give stac:{address[1]}://{address[2]}?collection=NAME&"
+            f"{text!r}: the images are not on this disk. Give stac:{address[1]}://{address[2]}?collection=NAME&"
             f"bbox=W,S,E,N instead, or fetch them first, then name the folder: exact fetch "
             f"{address[1]}://{address[2]} FOLDER --collection NAME --bbox W S E N --start YYYY-MM-DD --end YYYY-MM-DD"
         )
     if source.checks:
         pkgutil.resolve_name(source.checks)(place)
     elif re.match(r"\w+://", place):
-        raise ConfigError(f"{text!r}: a {source.name} source is read from a folder of this disk; give its path")
+        raise ConfigError(f"{text!r}: a {source.name} source is read from a folder of this disk. Give its path")
     return source.name, place
 
 
@@ -393,7 +375,7 @@ def with_season(config: RunConfig, season: str, *, kind: str) -> RunConfig:
     if not season:
         return config
     if not source_of(kind).opens:
-        raise ConfigError(f"season = {season!r}: a {kind} source has its own season; leave the parameter empty")
+        raise ConfigError(f"season = {season!r}: a {kind} source has its own season. Leave the parameter empty")
     start, days = parse_season(season)
     # What was set key by key goes before a parameter.
     by_key = config.data.season.model_fields_set

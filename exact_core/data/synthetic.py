@@ -1,8 +1,8 @@
-"""A generator of seasons whose answer is known.
+"""A generator of synthetic seasons with known ground truth.
 
 A scene is drawn at twice its resolution and averaged to pixels, so that borders are mixed:
 
-1. Fields: Voronoi cells of a jittered grid of seeds under a rotated, stretched metric; where the two nearest seeds are
+1. Fields: Voronoi cells of a jittered grid of seeds under a rotated, stretched metric. Where the two nearest seeds are
    almost equally far, the margin is grass (background).
 2. Crops: each neighbourhood of one window draws a short mix of crops from a Dirichlet law; a field draws its crop from
    its neighbourhood's mix, or is background (forest, built-up or grass) or void. With `imbalance` a, the law's mean
@@ -224,7 +224,7 @@ def _cover(crop: Crop, days: NDArray[np.int64], season: int, shift: Floats, peak
 
 
 def _clouds(rng: np.random.Generator, image: Floats, share: float) -> tuple[Floats, NDArray[np.bool_]]:
-    """The image under clouds, and where they or their shadows lie."""
+    """The image under clouds, and the mask of clouds and shadows."""
     size = image.shape[-1]
     covered = np.zeros((size, size), bool)
     # Skies are mostly clear or mostly not: a U-shaped law with the wanted mean. Its draw comes before the test, so

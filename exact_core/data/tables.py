@@ -20,8 +20,8 @@ __all__ = ["Table", "number_of", "read_table"]
 class Table:
     """A table.
 
-    separator: between cells. header: names, lower case. rows: place of a row for messages, and as many cells as it has,
-    without blanks around them.
+    separator: between cells. header: names, lower case. rows: position of a row for messages, and as many cells as it
+    has, without blanks around them.
     """
 
     path: Path
@@ -39,7 +39,7 @@ def read_table(path: Path) -> Table:
     try:
         text = read_table_text(path)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}; give a table (.csv)") from error
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}. Give a table (.csv)") from error
     first = text.partition("\n")[0]
     separator = "\t" if "\t" in first else ";" if ";" in first and "," not in first else ","
     with _readable(path):
@@ -58,11 +58,11 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except csv.Error as error:
-        raise DataError(f"{path}: not a readable table: {error}; save it as CSV again") from error
+        raise DataError(f"{path}: not a readable table: {error}. Save it as CSV again") from error
 
 
 def number_of(text: str, where: str) -> float:
-    """A number with a decimal point or, in its place, a comma.
+    """A number with a decimal point or a decimal comma.
 
     Raises:
         DataError: text of another form, or one that is not finite.
@@ -73,5 +73,5 @@ def number_of(text: str, where: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise DataError(f"{where} {text!r} is not a number; write one, as 3.0214")
+        raise DataError(f"{where} {text!r} is not a number. Write one, as 3.0214")
     return value

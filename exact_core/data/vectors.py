@@ -1,4 +1,4 @@
-"""Vector layers, whatever they are stored in: a layer's CRS and attributes, and its features in chunks.
+"""Vector layers of any format: a layer's CRS and attributes, and its features in chunks.
 
 GeoParquet is read by pyarrow (GDAL as pyogrio ships it has no driver for it), all else by GDAL. A file of several
 layers needs the name of one, as QGIS writes it: `fields.gpkg|layername=parcels_2023`. Axes: n features of a chunk.
@@ -68,9 +68,9 @@ class Features:
 class VectorLayer:
     """A layer that can be read.
 
-    path: its file. name: of the layer, None where the file has no more than one. what: what messages call it. crs: None
-    where the file does not say. fields: its attributes. has_outlines: False for a mere table. is_empty: it says that it
-    has no feature.
+    path: its file. name: of the layer, None where the file has no more than one. what: its name in messages. crs: None
+    where the file does not say. fields: its attributes. has_outlines: False for a mere table. is_empty: it states that
+    it has no feature.
     """
 
     path: Path
@@ -123,9 +123,9 @@ class VectorLayer:
             except pa.ArrowInvalid as error:
                 stated = self.path.with_suffix(".cpg")
                 advice = (
-                    f"as {stated} says; write the encoding that it has there, for example ISO-8859-1"
+                    f"as {stated} says. Write the encoding that it has there, for example ISO-8859-1"
                     if stated.is_file()
-                    else "which is what this format is read as; export the layer again as UTF-8"
+                    else "which is what this format is read as. Export the layer again as UTF-8"
                 )
                 raise DataError(f"{self.path}: attribute {name!r} is not UTF-8, {advice}") from error
 
@@ -158,11 +158,11 @@ def open_layer(text: str | Path, *, what: str) -> VectorLayer:
     """
     path, name = split_layer(text)
     if not path.exists():
-        raise DataError(f"{path}: no such file; give a {what}, as .gpkg, .geojson or .parquet")
+        raise DataError(f"{path}: no such file. Give a {what}, as .gpkg, .geojson or .parquet")
     try:
         if path.suffix.lower() in PARQUET:
             if name is not None:
-                raise DataError(f"{path}: a Parquet file has no layers; leave {BY_NAME}{name} out")
+                raise DataError(f"{path}: a Parquet file has no layers. Leave {BY_NAME}{name} out")
             return _open_parquet(path, what)
         name = _choose_layer(path, name)
         info = pyogrio.read_info(path, layer=name)
@@ -175,7 +175,7 @@ def open_layer(text: str | Path, *, what: str) -> VectorLayer:
 
 
 def _unreadable(path: Path, what: str, error: Exception) -> DataError:
-    return DataError(f"{path}: not a readable {what}: {error}; repair it or export it again")
+    return DataError(f"{path}: not a readable {what}: {error}. Export it again, as .gpkg")
 
 
 def _choose_layer(path: Path, name: str | None) -> str | None:
@@ -185,11 +185,11 @@ def _choose_layer(path: Path, name: str | None) -> str | None:
     with_outlines = [layer for layer, kind in known.items() if kind is not None]
     if name is not None:
         if name not in known:
-            raise DataError(f"{path}: no layer {name!r}, it has {_listed(list(known))}; name one of these")
+            raise DataError(f"{path}: no layer {name!r}, it has {_listed(list(known))}. Name one of these")
         return name
     if len(with_outlines) > 1:
         raise DataError(
-            f"{path}: {len(with_outlines)} layers, {_listed(with_outlines)}; name one, as "
+            f"{path}: {len(with_outlines)} layers, {_listed(with_outlines)}. Name one, as "
             f"'{path.name}{BY_NAME}{with_outlines[0]}'"
         )
     return with_outlines[0] if with_outlines and len(known) > 1 else None
@@ -216,7 +216,7 @@ def _gdal_chunks(layer: VectorLayer, columns: Sequence[str], near: Box | None, s
 
 
 def _boxes(near: Box | None) -> list[Box | None]:
-    """The boxes to look in: of one across the 180th meridian both sides of it, and where the east goes on to 360."""
+    """The boxes to search: two for one across the 180th meridian, of which one has its east above 180."""
     if near is None or near[0] <= near[2]:
         return [near]
     left, bottom, right, top = near
@@ -254,7 +254,7 @@ def _no_columns(rows: int) -> Any:
 
 @np.errstate(invalid="ignore")
 def _straighten(layer: VectorLayer, identities: Any, outlines: NDArray[np.object_]) -> None:
-    """Put lines in the place of curves, which shapely does not know."""
+    """Replace curves, which shapely does not support, by lines."""
     try:
         shapely.from_wkb(outlines, on_invalid="ignore")
     except NotImplementedError:
@@ -281,7 +281,7 @@ def _open_parquet(path: Path, what: str) -> VectorLayer:
     encoding = str(column.get("encoding", "WKB"))
     if encoding != "WKB" and encoding not in RAGGED:
         raise DataError(
-            f"{path}: outlines in the encoding {encoding!r}; expected WKB or one of {', '.join(RAGGED)}; write it "
+            f"{path}: outlines in the encoding {encoding!r}, expected WKB or one of {', '.join(RAGGED)}. Write it "
             f"again with WKB"
         )
     # Without a CRS it is longitude and latitude; null says that it is not known.
@@ -297,14 +297,14 @@ def _geometry_of(file: Any, path: Path) -> dict[str, Any]:
     if text is None:
         raise DataError(
             f"{path}: a Parquet table, but no GeoParquet: nothing in it says which column holds outlines (the metadata "
-            f"`geo`); write it again as GeoParquet, or as .gpkg"
+            f"`geo`). Write it again as GeoParquet, or as .gpkg"
         )
     try:
         geo = read_json(text)
         name = geo["primary_column"]
         return {**geo["columns"][name], "name": name, "place": file.schema_arrow.names.index(name)}
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: its GeoParquet metadata are broken: {error}; write the file again") from error
+        raise DataError(f"{path}: its GeoParquet metadata are broken: {error}. Write the file again") from error
 
 
 def _parquet_chunks(layer: VectorLayer, columns: Sequence[str], near: Box | None, size: int) -> Iterator[Features]:

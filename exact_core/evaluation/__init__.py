@@ -1,1 +1,1 @@
-"""What people look at: figures and the report of a run."""
+"""Reports: metrics and charts of a run, a preview of data, a comparison of models."""

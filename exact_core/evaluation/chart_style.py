@@ -50,7 +50,7 @@ def abbreviate(count: int) -> str:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of the house, inches."""
+    """An empty figure in the style of the reports, inches."""
     layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
     return Figure(figsize=(width, height), dpi=DPI, layout=layout, facecolor="white")
 

@@ -1,8 +1,8 @@
-"""Two models on the same test windows: is one of them better, and how sure is that?
+"""Two models on the same test windows: their difference, and its confidence interval.
 
-Figures are made of counts that add up over units, the scenes of the evaluation split or, where there are too few,
-square blocks of them. A paired bootstrap draws units anew, with both models' counts of a unit together, so that what
-makes a scene hard for both does not blur their difference.
+Metrics come from counts that add up over units: the scenes of the evaluation split or, if there are too few, square
+blocks of them. A paired bootstrap resamples units, with both models' counts of a unit together. So what makes a scene
+difficult for both models does not blur their difference.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class UnitCounts:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A challenger against a champion; figures and differences in points of 1.
+    """A challenger against a champion; metrics and differences in points of 1.
 
     metric: miou, against dense labels; or tag_f1, against tags where there are none.
     unit, units: what the bootstrap drew, and how many there are.

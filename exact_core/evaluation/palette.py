@@ -79,10 +79,10 @@ def class_colours(count: int) -> list[str]:
 
 
 def colours_of(classes: Sequence[str], given: Mapping[str, str]) -> list[str]:
-    """Hex colours of background and of the classes (K + 1): those that the class map gives, else by what they are.
+    """Hex colours of background and of the classes (K + 1): those of the class map, else by the kind of crop.
 
-    A crop has its colour by its name, the same in every picture; only of classes that would look the same within one
-    map, the later takes the next shade.
+    The name of a crop determines its colour, the same in every picture. If two classes of one map would look the same,
+    the later one takes the next shade.
     """
     taken = {BACKGROUND, *(given[name] for name in classes if name in given)}
     colours = [BACKGROUND]

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from exact_core.manifest import read_record
 from exact_core.map_statistics.areas import AreaEstimates, Estimate, ProbabilitySample
 from exact_core.map_statistics.map_folder import CropMap
+from exact_core.map_statistics.paired import PairedComparison
 from exact_core.undefined import to_json
 
 SEAMLESS = 1.1
 """Below it, borders of windows do not show: they change as often as any other line of the map."""
 
-__all__ = ["as_csv", "as_json", "as_record", "as_text", "map_summary"]
+__all__ = ["as_csv", "as_json", "as_record", "as_text", "comparison_text", "map_summary"]
 
 
 def map_summary(folder: Path) -> str:
@@ -60,8 +61,44 @@ def seam_words(ratio: float | None) -> str:
     )
 
 
-def as_text(crop_map: CropMap, counts: NDArray[np.int64], found: AreaEstimates | None) -> str:
-    """A table for a terminal: a line a class, hectares where they are known, else shares of the mapped area."""
+def comparison_text(names: tuple[str, str], found: PairedComparison) -> str:
+    """What a paired sample says of two maps, for a terminal."""
+    count = found.first + found.second + found.neither
+    better = (
+        "this sample does not tell which map is better"
+        if found.better is None
+        else f"{names[found.better - 1]} is better"
+    )
+    share = 100 * found.differing / found.both
+    points = [100 * each for each in (found.difference, found.low, found.high, found.always_low, found.always_high)]
+    return "\n".join(
+        [
+            f"the maps differ at {found.differing:,} of {found.both:,} pixels ({share:.1f} %)",
+            f"of {count} samples there, {names[0]} is right at {found.first}, {names[1]} at {found.second}, none at "
+            f"{found.neither}",
+            f"overall accuracy of {names[0]} less that of {names[1]}: {points[0]:+.2f} points, {found.confidence:.0%} "
+            f"interval {points[1]:+.2f} to {points[2]:+.2f}",
+            f"McNemar's exact test: p = {found.p_value:.4f}; {better}",
+            f"if you look again as the sample grows: {points[3]:+.2f} to {points[4]:+.2f} holds at every look, and "
+            + (
+                "tells that too"
+                if found.better is not None and (found.always_low > 0 or found.always_high < 0)
+                else "names a map once it leaves out 0"
+            ),
+        ]
+    )
+
+
+def as_text(
+    crop_map: CropMap,
+    counts: NDArray[np.int64],
+    found: AreaEstimates | None,
+    always: tuple[float, float] | None = None,
+) -> str:
+    """A table for a terminal: a line a class, hectares where they are known, else shares of the mapped area.
+
+    always: interval of overall accuracy that holds at every look; None: not asked for.
+    """
     mapped = int(counts[:-1].sum())
     unit = "ha" if crop_map.hectares else "%"
     scale = mapped * crop_map.hectares if crop_map.hectares else 100.0
@@ -91,6 +128,11 @@ def as_text(crop_map: CropMap, counts: NDArray[np.int64], found: AreaEstimates |
         )
     else:
         lines.append(f"overall accuracy {_percent(found.overall)} %; ± are standard errors")
+        if always is not None:
+            lines.append(
+                f"overall accuracy at every look: {100 * always[0]:.1f} to {100 * always[1]:.1f} %, however often you "
+                f"look at the growing sample"
+            )
         lines += [f"note: {note}" for note in found.notes]
     return "\n".join(line.rstrip() for line in lines)
 
@@ -106,6 +148,7 @@ def as_record(
     sample: ProbabilitySample | None,
     *,
     design: str,
+    always: tuple[float, float] | None = None,
 ) -> dict[str, Any]:
     """All figures: `counted`, and `estimated` where there is a sample; shares 0..1, None where undefined."""
     record: dict[str, Any] = {
@@ -129,6 +172,7 @@ def as_record(
             for name, size, count in zip(sample.strata, sample.sizes, sample.counts().tolist(), strict=True)
         },
         "overall_accuracy": asdict(found.overall),
+        **({} if always is None else {"overall_accuracy_at_every_look": {"low": always[0], "high": always[1]}}),
         "classes": {
             each.name: {
                 "references": each.references,

@@ -6,10 +6,12 @@ of Environment 148:42). The estimators are those of Stehman (2014, International
 which hold whatever the strata are. With the map's classes as strata they are those of Olofsson et al., but for the
 finite population correction, which these leave out; with one stratum, those of a simple random sample.
 
-Intervals are those of Wilson (1927, Journal of the American Statistical Association 22:209) with the effective number
-of samples, that of a simple random sample that would be as sure (Franco et al. 2019, Journal of Survey Statistics and
-Methodology 7:334). At few samples and near 0 and 1 they hold the truth as often as they say, and have a width where no
-error was seen.
+Intervals start from that of Wilson (1927, Journal of the American Statistical Association 22:209) in each stratum,
+which has a width where no error was seen, too. MOVER (Zou and Donner 2008, Statistics in Medicine 27:1693) puts them
+together: the distances of the strata's limits from their estimates add up as standard errors do. Of a ratio the limits
+are where the interval of numerator - ratio x denominator begins and ends (Donner and Zou 2012, Statistical Methods in
+Medical Research 21:347). At few samples and near 0 and 1 they hold the truth about as often as they say, however the
+errors are spread over the strata.
 
 Axes: n samples, H strata, K + 1 classes with background.
 """
@@ -45,6 +47,10 @@ class ProbabilitySample:
     def counts(self) -> NDArray[np.int64]:
         """Samples of each stratum (H,)."""
         return np.bincount(self.stratum, minlength=len(self.strata))
+
+    def right(self) -> NDArray[np.int64]:
+        """Samples of each stratum at which the map is right (H,)."""
+        return np.bincount(self.stratum[self.mapped == self.reference], minlength=len(self.strata))
 
 
 @dataclass(frozen=True)
@@ -116,8 +122,9 @@ def estimate_areas(sample: ProbabilitySample, classes: tuple[str, ...], *, confi
                 name=name,
                 references=int(true.sum()),
                 share=totals.estimate(true, z),
-                users=totals.ratio(both, mapped, z),
-                producers=totals.ratio(both, true, z),
+                users=totals.ratio(both, mapped & ~true, z, could=(mapped, mapped)),
+                # What the map does not show as the class can be it in truth wherever that was not seen.
+                producers=totals.ratio(both, true & ~mapped, z, could=(mapped, ~mapped)),
             )
         )
         for other in range(len(classes)):
@@ -149,46 +156,105 @@ class _Totals:
         self._counts = sample.counts().astype(np.float64)
         sizes = np.array(sample.sizes, np.float64)
         self._weights = sizes / sizes.sum()
-        # Squared weight, finite population correction and the divisors of both variances, one figure a stratum.
+        # Squared weight, finite population correction and the divisor of the variance, one figure a stratum.
         degrees = np.maximum(self._counts - 1, 1)
         self._spread = self._weights**2 * (1 - self._counts / sizes) / (self._counts * degrees)
-        self._unit = self._weights**2 * (1 - self._counts / sizes) / self._counts**2
+        left = 1 - self._counts / sizes
+        self._sampled, self._known = left / degrees, left / self._counts
 
     def share(self, seen: NDArray[np.bool_] | NDArray[np.float64]) -> tuple[float, float]:
         """Mean of a figure over the population, and its variance."""
-        values = seen.astype(np.float64)
-        means = np.bincount(self._stratum, values, len(self._counts)) / self._counts
+        values, means = seen.astype(np.float64), self._shares(seen)
         squares = np.bincount(self._stratum, (values - means[self._stratum]) ** 2, len(self._counts))
         return float(self._weights @ means), float(self._spread @ squares)
 
+    def _shares(self, seen: NDArray[np.bool_] | NDArray[np.float64]) -> NDArray[np.float64]:
+        """Mean of a figure in each stratum (H,)."""
+        return np.bincount(self._stratum, seen, len(self._counts)) / self._counts
+
     def estimate(self, seen: NDArray[np.bool_], z: float) -> Estimate:
         """The share of the population that is so."""
-        return _estimate(*self.share(seen), self._alike(np.ones(len(seen), np.bool_)), z)
+        value, variance = self.share(seen)
+        below, above = self._distances(seen, z)
+        return _estimate(value, variance, value - math.sqrt(below @ below), value + math.sqrt(above @ above))
 
-    def _alike(self, whole: NDArray[np.bool_]) -> float:
-        """The variance of a share among these, over p (1 - p), were p the same in all strata."""
-        return float(self._unit @ np.bincount(self._stratum, whole, len(self._counts)))
+    def _distances(self, seen: NDArray[np.bool_], z: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """How far Wilson's limits of each stratum lie below and above its share, times its weight (H,)."""
+        shares = self._shares(seen)
+        # The variance of a share over p (1 - p); at 0 and 1 the samples tell none, and it is that of a known p.
+        mixed = (shares > 0) & (shares < 1)
+        unsure = np.where(mixed, self._sampled, self._known)
+        middle = (shares + z**2 * unsure / 2) / (1 + z**2 * unsure)
+        spread = shares * (1 - shares) * unsure + (z * unsure / 2) ** 2
+        reach = z / (1 + z**2 * unsure) * np.sqrt(spread)
+        return self._weights * (shares - middle + reach), self._weights * (middle + reach - shares)
 
-    def ratio(self, part: NDArray[np.bool_], whole: NDArray[np.bool_], z: float) -> Estimate | None:
-        """Share of `whole` that is `part`; None where none was seen. Its variance is that of part - ratio x whole."""
+    def ratio(
+        self,
+        part: NDArray[np.bool_],
+        rest: NDArray[np.bool_],
+        z: float,
+        *,
+        could: tuple[NDArray[np.bool_], NDArray[np.bool_]],
+    ) -> Estimate | None:
+        """Share of `part` in `part` and `rest`; None where neither was seen.
+
+        Its variance is that of part - ratio x whole. could: samples that might be part, and that might be rest; in a
+        stratum without any, as one of another class of the map, it is known that there is none.
+        """
+        whole = part | rest
         below = self.share(whole)[0]
         if not below:
             return None
-        value = self.share(part)[0] / below
+        inside, outside = self.share(part)[0], self.share(rest)[0]
+        value = inside / below
         variance = self.share(part - value * whole.astype(np.float64))[1] / below**2
-        return _estimate(value, variance, self._alike(whole) / below**2, z)
+        possible = [np.bincount(self._stratum, each, len(self._counts)) > 0 for each in could]
+        (part_low, part_high), (rest_low, rest_high) = (
+            [distance * known for distance in self._distances(seen, z)]
+            for seen, known in zip((part, rest), possible, strict=True)
+        )
+        together = _correlation(self._shares(part), self._shares(rest))
+        low = _ratio_limit(inside, outside, part_low, rest_high, together, low=True)
+        high = _ratio_limit(inside, outside, part_high, rest_low, together, low=False)
+        return _estimate(value, variance, low, high)
 
 
-def _estimate(value: float, variance: float, alike: float, z: float) -> Estimate:
-    """A share with its interval; alike: its variance over p (1 - p), of which the samples tell none at 0 and 1."""
-    spread = value * (1 - value)
-    # One over the effective number of samples; rounding may bring a share a hair beyond 0 or 1.
-    weight = variance / spread if variance > 0 and spread > 0 else alike
-    middle = (value + z**2 * weight / 2) / (1 + z**2 * weight)
-    reach = z / (1 + z**2 * weight) * math.sqrt(max(0.0, spread * weight + (z * weight / 2) ** 2))
-    low, high = max(0.0, middle - reach), min(1.0, middle + reach)
-    # At the ends the formula gives 0 and 1, but for rounding.
-    return Estimate(value, math.sqrt(variance), min(low, value), max(high, value))
+def _correlation(part: NDArray[np.float64], rest: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Correlation of two shares of each stratum that exclude each other, as in a multinomial sample."""
+    free = (1 - part) * (1 - rest)
+    found = -np.sqrt(np.divide(part * rest, free, out=np.zeros_like(part), where=free > 0))
+    return np.where(part + rest >= 1 - 1e-12, -1.0, found)
+
+
+def _ratio_limit(
+    inside: float,
+    outside: float,
+    part: NDArray[np.float64],
+    rest: NDArray[np.float64],
+    together: NDArray[np.float64],
+    *,
+    low: bool,
+) -> float:
+    """The ratio R at which (1 - R) inside - R outside is as far from 0 as the distances of both shares allow."""
+    whole, value = inside + outside, inside / (inside + outside)
+    first, second, both = float(part @ part), float(rest @ rest), float((together * part) @ rest)
+    # (inside - R whole)^2 = (1 - R)^2 first + R^2 second - 2 R (1 - R) both, a quadratic in R.
+    lead = whole**2 - first - second - 2 * both
+    middle, end = inside * whole - first - both, inside**2 - first
+    if abs(lead) < 1e-12 * whole**2:
+        roots = [end / (2 * middle)] if middle else []
+    else:
+        root = math.sqrt(max(0.0, middle**2 - lead * end))
+        roots = [(middle - root) / lead, (middle + root) / lead]
+    if low:
+        return min((each for each in roots if -1e-9 <= each <= value + 1e-9), default=0.0)
+    return max((each for each in roots if value - 1e-9 <= each <= 1 + 1e-9), default=1.0)
+
+
+def _estimate(value: float, variance: float, low: float, high: float) -> Estimate:
+    # At the ends the formulas give 0 and 1, but for rounding.
+    return Estimate(value, math.sqrt(variance), min(max(0.0, low), value), max(min(1.0, high), value))
 
 
 def _notes(sample: ProbabilitySample, agrees: NDArray[np.bool_], found: list[ClassEstimate]) -> tuple[str, ...]:
@@ -199,7 +265,7 @@ def _notes(sample: ProbabilitySample, agrees: NDArray[np.bool_], found: list[Cla
         if len(here) < size and (here.all() or not here.any()):
             notes.append(
                 f"stratum {name}: the map is {'right' if here.all() else 'wrong'} at all {len(here)} samples, so its "
-                f"error counts as 0; up to {min(1, 3 / len(here)):.1%} may still be otherwise (rule of three)"
+                f"standard error counts as 0; up to {min(1, 3 / len(here)):.1%} may still be otherwise (rule of three)"
             )
     missing = [each.name for each in found if not each.references]
     if missing:

@@ -36,7 +36,8 @@ class ParcelFile(Protocol):
 class _GeoParquet:
     """Its `geo` metadata (geoparquet.org, 1.1.0) are gathered while it is written."""
 
-    def __init__(self, path: Path, crs: Any) -> None:
+    def __init__(self, path: Path, crs: Any, layer: str) -> None:
+        del layer  # A file of one.
         self._path, self._crs = path, crs.to_dict(projjson=True)
         self._types: set[str] = set()
         self._bounds = np.array([np.inf, np.inf, -np.inf, -np.inf])
@@ -70,10 +71,10 @@ class _GeoParquet:
 
 
 class _GeoPackage:
-    """One layer, `parcels`."""
+    """One layer."""
 
-    def __init__(self, path: Path, crs: Any) -> None:
-        self._path, self._crs, self._begun = path, crs.to_wkt(), False
+    def __init__(self, path: Path, crs: Any, layer: str) -> None:
+        self._path, self._crs, self._layer, self._begun = path, crs.to_wkt(), layer, False
 
     @property
     def begun(self) -> bool:
@@ -85,7 +86,7 @@ class _GeoPackage:
             pyogrio.write_arrow(
                 table,
                 self._path,
-                layer="parcels",
+                layer=self._layer,
                 driver="GPKG",
                 geometry_name="geometry",
                 geometry_type="Unknown",
@@ -100,12 +101,12 @@ class _GeoPackage:
         """Each chunk is on the disk when it has been added."""
 
 
-FORMATS: dict[str, Callable[[Path, Any], ParcelFile]] = {".parquet": _GeoParquet, ".gpkg": _GeoPackage}
+FORMATS: dict[str, Callable[[Path, Any, str], ParcelFile]] = {".parquet": _GeoParquet, ".gpkg": _GeoPackage}
 """What the end of a name says."""
 
 
 @contextlib.contextmanager
-def parcel_file(out: Path, crs: Any) -> Iterator[ParcelFile]:
+def parcel_file(out: Path, crs: Any, *, layer: str = "parcels") -> Iterator[ParcelFile]:
     """A file to add chunks to; it has its name once all is there, and of a failure nothing stays.
 
     Raises:
@@ -113,7 +114,7 @@ def parcel_file(out: Path, crs: Any) -> Iterator[ParcelFile]:
     """
     suffix = out.suffix.lower()
     partial = out.with_name(f"{out.stem}.partial{suffix}")
-    file = FORMATS[suffix](partial, crs)
+    file = FORMATS[suffix](partial, crs, layer)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         partial.unlink(missing_ok=True)

@@ -29,11 +29,12 @@ from exact_core.data.windows.dataset import VOID
 from exact_core.errors import ConfigError, DataError
 from exact_core.map_statistics.areas import ProbabilitySample
 from exact_core.map_statistics.map_folder import CropMap
+from exact_core.map_statistics.paired import Differences
 
-__all__ = ["COLUMNS", "DESIGNS", "read_sample"]
+__all__ = ["COLUMNS", "DESIGNS", "read_pairs", "read_sample"]
 
 DESIGNS = ("simple", "stratified")
-COLUMNS = ("reference", "stratum", "stratum_size", "map_class", "longitude", "latitude")
+COLUMNS = ("id", "reference", "stratum", "stratum_size", "map_class", "longitude", "latitude")
 SIZE_TOLERANCE = 0.01
 """Strata and map may differ by this share of the pixels: a map made anew has its gaps elsewhere."""
 LARGEST = 2**53
@@ -71,13 +72,7 @@ def read_sample(path: Path, crop_map: CropMap, counts: NDArray[np.int64], *, des
             f"where parcels were declared) tell nothing of the rest: draw a sample with `exact sample`, or count "
             f"pixels, without --reference"
         )
-    table = _read_csv(path) if path.suffix.lower() == ".csv" else _read_layer(path)
-    if not table.where:
-        raise DataError(f"{path}: no reference in it; fill in what `exact sample` wrote")
-    if "reference" not in table.columns:
-        raise DataError(
-            f"{path}: no column 'reference'; name the true class of each place there, as a class of the map"
-        )
+    table = _read(path)
     reference = _labels(table, "reference", crop_map)
     mapped, pixel = _mapped(table, crop_map)
     if pixel is not None:
@@ -99,6 +94,69 @@ def read_sample(path: Path, crop_map: CropMap, counts: NDArray[np.int64], *, des
             f"its size in pixels, also those where nothing was found"
         )
     return ProbabilitySample(names, sizes, stratum, mapped, reference)
+
+
+def read_pairs(path: Path, differences: Differences) -> list[tuple[str, str, str]]:
+    """Class on the first map, on the second and in truth at each sample of where two maps differ, in order of drawing.
+
+    Rows that are not filled in are left out if they are the last: the first so many of a random order are a random
+    sample, too.
+
+    Args:
+        path: what `exact sample MAP --other OTHER` wrote, filled in.
+        differences: of the maps.
+
+    Raises:
+        DataError: the file is not readable, or not a sample of where these maps differ.
+    """
+    table = _read(path)
+    differing, _ = differences.count()
+    for text in sorted(set(table.columns.get("stratum_size", []))):
+        if text != str(differing):
+            raise DataError(
+                f"{path}: drawn from {text} pixels, and these maps differ at {differing}; give the maps that it was "
+                f"drawn from, the same first"
+            )
+    (one, pixel), (other, _) = (_mapped(table, each) for each in (differences.first, differences.second))
+    if pixel is None:
+        raise DataError(f"{path}: without places; give the columns longitude and latitude, or a point layer with a CRS")
+    _check_distinct(table, pixel)
+    order = list(range(len(table.where)))
+    if "id" in table.columns:
+        numbers = [number_of(text, f"{at}: id") for text, at in zip(table.columns["id"], table.where, strict=True)]
+        order.sort(key=lambda place: numbers[place])
+    values = table.columns["reference"]
+    filled = [place for place in order if values[place]]
+    if not filled:
+        raise DataError(f"{path}: no reference is filled in; name the true class of the first places, in their order")
+    if filled != order[: len(filled)]:
+        gap = next(place for place in order if not values[place])
+        raise DataError(
+            f"{table.where[gap]}: reference is empty, and later ones are not; fill in places in the order of `id`, as "
+            f"chance chose them"
+        )
+    known = {*differences.first.classes, *differences.second.classes}
+    unknown = [place for place in filled if values[place] not in known]
+    if unknown:
+        raise DataError(
+            f"{table.where[unknown[0]]}: reference {values[unknown[0]]!r} is no class of these maps, they have "
+            f"{', '.join(map(repr, sorted(known)))}; say 'background' for what is none of their crops"
+        )
+    return [
+        (differences.first.name_of(int(one[each])), differences.second.name_of(int(other[each])), values[each])
+        for each in filled
+    ]
+
+
+def _read(path: Path) -> _Table:
+    table = _read_csv(path) if path.suffix.lower() == ".csv" else _read_layer(path)
+    if not table.where:
+        raise DataError(f"{path}: no reference in it; fill in what `exact sample` wrote")
+    if "reference" not in table.columns:
+        raise DataError(
+            f"{path}: no column 'reference'; name the true class of each place there, as a class of the map"
+        )
+    return table
 
 
 def _read_csv(path: Path) -> _Table:

@@ -13,9 +13,10 @@ import csv
 import io
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import pyogrio
@@ -27,10 +28,11 @@ from rasterio.warp import transform
 
 from exact_core.errors import ConfigError, DataError, ServiceError
 from exact_core.files import check_output, publish_text
-from exact_core.map_statistics.map_folder import BAND_PIXELS, CropMap
+from exact_core.map_statistics.map_folder import BAND_PIXELS
 
 __all__ = [
     "Allocation",
+    "Drawable",
     "SamplePoint",
     "allocate",
     "check_out",
@@ -188,8 +190,31 @@ def _by_share(total: int, weights: list[int]) -> list[int]:
     return shares
 
 
+class Drawable(Protocol):
+    """What pixels are drawn from: a map, or a stand-in that shows other strata."""
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+
+    @property
+    def width(self) -> int:
+        """Pixels."""
+
+    @property
+    def crs(self) -> Any:
+        """Of its pixels."""
+
+    @property
+    def transform(self) -> Any:
+        """Of its pixels."""
+
+    def rows(self, *, pixels: int = BAND_PIXELS) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """First row and labels of each band."""
+
+
 def draw(
-    crop_map: CropMap, allocations: list[Allocation], *, seed: int, pixels: int = BAND_PIXELS
+    crop_map: Drawable, allocations: list[Allocation], *, seed: int, pixels: int = BAND_PIXELS
 ) -> list[SamplePoint]:
     """Draw pixels of each stratum at random, without replacement.
 

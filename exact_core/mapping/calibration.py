@@ -10,7 +10,7 @@ Axes: N pixels, K crops, C = K + 1 classes with the background.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,17 @@ from pydantic import Field
 from exact_core.config import Settings
 from exact_core.data.windows.dataset import VOID
 
-__all__ = ["NOT_FITTED", "Calibration", "calibrate", "calibration_error", "fit_temperature", "log_loss", "tempered"]
+__all__ = [
+    "NOT_FITTED",
+    "Calibration",
+    "DatedCalibration",
+    "calibrate",
+    "calibration_at",
+    "calibration_error",
+    "fit_temperature",
+    "log_loss",
+    "tempered",
+]
 
 Floats = NDArray[np.float32] | NDArray[np.float64]
 COLDEST, HOTTEST = 0.05, 20.0
@@ -38,14 +48,35 @@ class Calibration(Settings):
     temperature: float | None = Field(description="T; null: there was nothing to fit it to, and probabilities stay")
     fitted_on: str = Field(description="which labels of which split it was fitted to, or why it was not")
     pixels: int = Field(0, description="pixels that it was fitted to")
+    oa: float | None = Field(None, description="share of them whose likeliest class is their label, of 1")
     error_before: float | None = Field(None, description="expected calibration error on them at T = 1, of 1")
     error_after: float | None = Field(None, description="the same at T: no independent figure, T was fitted there")
     log_loss_before: float | None = Field(None, description="mean negative log likelihood on them at T = 1, nats")
     log_loss_after: float | None = Field(None, description="the same at T")
 
 
+class DatedCalibration(Settings):
+    """How a model's confidence is calibrated where only the first part of a season has been seen."""
+
+    days: int = Field(gt=0, description="days of the season that were seen, from its start")
+    calibration: Calibration
+
+
 NOT_FITTED = Calibration(temperature=None, fitted_on="nothing: the model says nothing of a calibration")
 """Of models that were trained before there was one."""
+
+
+def calibration_at(days: int, dated: Sequence[DatedCalibration]) -> Calibration:
+    """The calibration for a season of which `days` have been seen: of the longest part not beyond, or the shortest.
+
+    Of a longer part a model is surer than it may be here, so this errs on the side of too little confidence.
+
+    Args:
+        days: from the season's start.
+        dated: of parts of the season, and of all of it; at least one.
+    """
+    ascending = sorted(dated, key=lambda each: each.days)
+    return next((each.calibration for each in reversed(ascending) if each.days <= days), ascending[0].calibration)
 
 
 def tempered(probabilities: Floats, temperature: float | None, *, axis: int = 0) -> Floats:
@@ -150,6 +181,7 @@ def calibrate(
         temperature=temperature,
         fitted_on=fitted_on,
         pixels=len(known),
+        oa=float((found.argmax(1) == known).mean()),
         error_before=calibration_error(found, known),
         error_after=calibration_error(after, known),
         log_loss_before=log_loss(found, known),

@@ -31,7 +31,7 @@ from rasterio.windows import Window
 from exact_core.config import Settings
 from exact_core.data.windows.dataset import VOID
 from exact_core.errors import ConfigError, ServiceError
-from exact_core.mapping.calibration import Calibration
+from exact_core.mapping.calibration import Calibration, DatedCalibration
 from exact_core.mapping.finished_rows import FinishedRows
 from exact_core.mapping.generalise import merge_small_regions
 from exact_core.mapping.rows import MappedRows, Seams
@@ -55,6 +55,7 @@ class MapRecord(Settings):
     season_start: dt.date
     season_days: int
     bands: tuple[str, ...]
+    until: dt.date | None = Field(None, description="last day whose images may be used; null: the season's last")
     dates: tuple[dt.date, ...] = Field(description="of the images that were read")
     inputs: str = Field(description="SHA-256 over dates, bands, names and sizes of the images' files")
     crs: str = Field(description="WKT 2")
@@ -69,6 +70,7 @@ class MapRecord(Settings):
     majority: int | None = Field(None, description="side of the majority filter, pixels; null: none")
     minimum_hectares: float | None = Field(None, description="minimum mapping unit; null: none")
     calibration: Calibration
+    by_date: tuple[DatedCalibration, ...] = Field((), description="of the model for parts of a season and all of it")
     model_weights_sha256: str
     code_version: str
     notes: tuple[str, ...]

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.transform import Affine
 
-from exact_core.data.season.outlines import field_numbers, open_outlines
+from exact_core.config import Outside
+from exact_core.data.season.outlines import beside_fields, field_numbers, open_outlines
 from exact_core.data.season.rasters import Grid
 from exact_core.data.vectors import VectorLayer
 from exact_core.data.windows.dataset import VOID
@@ -55,20 +56,28 @@ class _Votes:
 
 
 def one_crop_a_field(
-    rows: Callable[[], Iterable[FinishedRows]], record: MapRecord, outlines: Path, out: Path
+    rows: Callable[[], Iterable[FinishedRows]],
+    record: MapRecord,
+    outlines: Path,
+    out: Path,
+    *,
+    outside: Outside = "pixels",
 ) -> tuple[MapRecord, Iterator[FinishedRows]]:
     """A map's rows with one crop a field, and what the map then says of itself.
 
     What a pixel says are its probabilities, where the map has those of all classes, or else its class. A field takes
     the class of the largest share; where that is below MIXED, as in an outline around two fields, its pixels keep
-    theirs. Pixels without a measurement, and those outside of all outlines, stay. The confidence of a field is the mean
-    over its pixels of what they give its class; a pixel of another class gives 0 where only classes are known.
+    theirs. Pixels without a measurement stay, and those outside of all outlines as `outside` says. The confidence of a
+    field is the mean over its pixels of what they give its class; a pixel of another class gives 0 where only classes
+    are known. Probabilities stay those of the pixels.
 
     Args:
         rows: gives the rows of the map, from the first, each time it is called.
         record: of the map.
         outlines: the layer, as `exact_core.data.season.outlines` reads it.
         out: folder that gets fields.csv.
+        outside: pixels outside of all outlines keep their classes, or those that share a side with a field become
+            background, or all. Their confidence stays.
 
     Raises:
         DataError: the layer cannot be read, or none of its outlines lies on the map.
@@ -88,13 +97,24 @@ def one_crop_a_field(
         f"{MIXED:.0%} of one class) and keep the classes of their pixels, {int((uncertain & ~mixed).sum())} of the "
         f"others are uncertain (confidence below {UNCERTAIN} %): {FIELDS} names them"
     )
-    return record.model_copy(update={"notes": (*record.notes, note)}), _relabelled(rows(), record, layer, votes, ~mixed)
+    if outside != "pixels":
+        which = "those beside a field" if outside == "borders" else "all"
+        note += f"; of the pixels outside of all outlines, {which} are background"
+    changed = _relabelled(rows(), record, layer, votes, ~mixed, outside)
+    return record.model_copy(update={"notes": (*record.notes, note)}), changed
 
 
-def _numbers(layer: VectorLayer, record: MapRecord, rows: FinishedRows) -> NDArray[np.int64]:
+def _numbers(layer: VectorLayer, record: MapRecord, first: int, end: int) -> NDArray[np.int64]:
     """Field of each pixel of some rows (h, W): its identity in the layer + 1, or 0."""
     grid = Grid(record.rasterio_crs, Affine(*record.transform), record.height, record.width, Path(record.name))
-    return field_numbers(layer, grid.rows(rows.first, rows.end), []).astype(np.int64)
+    return field_numbers(layer, grid.rows(first, end), []).astype(np.int64)
+
+
+def _around(layer: VectorLayer, record: MapRecord, rows: FinishedRows) -> NDArray[np.int64]:
+    """Field of each pixel of some rows and of the row above and below (h + 2, W); beyond the map 0."""
+    first, end = max(0, rows.first - 1), min(record.height, rows.end + 1)
+    fields = _numbers(layer, record, first, end)
+    return np.pad(fields, ((int(first == rows.first), int(end == rows.end)), (0, 0)))
 
 
 def _counted(rows: Iterable[FinishedRows], record: MapRecord, layer: VectorLayer) -> _Votes:
@@ -103,7 +123,7 @@ def _counted(rows: Iterable[FinishedRows], record: MapRecord, layer: VectorLayer
     # Shares of the classes, what is given to each, and pixels.
     sums = np.zeros((0, 2 * classes + 1))
     for each in rows:
-        fields = _numbers(layer, record, each)
+        fields = _numbers(layer, record, each.first, each.end)
         known = (fields > 0) & (each.label != VOID)
         found, place = np.unique(fields[known], return_inverse=True)
         one_hot = np.eye(classes)[each.label[known]]
@@ -124,17 +144,31 @@ def _counted(rows: Iterable[FinishedRows], record: MapRecord, layer: VectorLayer
 
 
 def _relabelled(
-    rows: Iterable[FinishedRows], record: MapRecord, layer: VectorLayer, votes: _Votes, one_crop: NDArray[np.bool_]
+    rows: Iterable[FinishedRows],
+    record: MapRecord,
+    layer: VectorLayer,
+    votes: _Votes,
+    one_crop: NDArray[np.bool_],
+    outside: Outside,
 ) -> Iterator[FinishedRows]:
     label, confidence = votes.label.astype(np.uint8), np.rint(votes.confidence).astype(np.uint8)
     for each in rows:
-        fields = _numbers(layer, record, each)
+        around = _around(layer, record, each)
+        fields = around[1:-1]
         place = np.searchsorted(votes.numbers, fields).clip(max=len(label) - 1)
         inside = (fields > 0) & (each.label != VOID)
         inside[inside] = one_crop[place[inside]]
+        kept = each.label
+        if outside != "pixels":
+            cleared = (fields == 0) & (each.label != VOID)
+            kept = np.where(
+                cleared & (outside == "background" or beside_fields(np.pad(around, ((0, 0), (1, 1))) > 0)),
+                np.uint8(0),
+                kept,
+            )
         yield FinishedRows(
             each.first,
-            np.where(inside, label[place], each.label),
+            np.where(inside, label[place], kept),
             np.where(inside, confidence[place], each.confidence),
             each.probabilities,
         )

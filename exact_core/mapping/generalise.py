@@ -21,7 +21,7 @@ from rasterio.windows import Window
 from exact_core.data.windows.dataset import VOID
 from exact_core.mapping.finished_rows import FinishedRows
 
-__all__ = ["majority_filter", "majority_rows", "merge_small_regions", "without_small_regions"]
+__all__ = ["majority_filter", "majority_rows", "merge_small_regions", "regions_of", "without_small_regions"]
 
 SIDES = (
     (np.s_[:, :-1], np.s_[:, 1:]),
@@ -98,16 +98,10 @@ def _first_filtered(
     return replace(first, label=filtered), whole[max(0, over + height - half) : over + height]
 
 
-def without_small_regions(label: NDArray[np.uint8], pixels: int) -> NDArray[np.uint8]:
-    """Labels (h, W) whose regions of fewer pixels take the class that they share the longest border with.
+def regions_of(label: NDArray[np.uint8]) -> tuple[NDArray[np.int32], int]:
+    """Number of the region of each pixel, 1..n, 0 where there is no class; and n.
 
-    A region is what hangs together by sides of pixels. Borders count that lead to regions of the minimum size; of
-    equally long ones, that of the lowest label. A region without such a border stays, as an island among pixels without
-    a class does.
-
-    Args:
-        label: labels, VOID where there is none.
-        pixels: of the smallest region that stays.
+    A region is what hangs together by sides of pixels.
     """
     region = np.zeros(label.shape, np.int32)
     last = 0
@@ -116,6 +110,21 @@ def without_small_regions(label: NDArray[np.uint8], pixels: int) -> NDArray[np.u
         found, count = scipy.ndimage.label(own)
         region[own] = found[own] + last
         last += count
+    return region, last
+
+
+def without_small_regions(label: NDArray[np.uint8], pixels: int) -> NDArray[np.uint8]:
+    """Labels (h, W) whose regions of fewer pixels take the class that they share the longest border with.
+
+    Borders count that lead to regions of the minimum size; of
+    equally long ones, that of the lowest label. A region without such a border stays, as an island among pixels without
+    a class does.
+
+    Args:
+        label: labels, VOID where there is none.
+        pixels: of the smallest region that stays.
+    """
+    region, last = regions_of(label)
     small = np.bincount(region.ravel(), minlength=last + 1) < pixels
     # Region 0 are the pixels without a class: neither small nor a neighbour.
     small[0] = False

@@ -18,7 +18,7 @@ from exact_core.files import file_facts, publish_text
 from exact_core.mapping.cogs import CLASS, CONFIDENCE, PROBABILITIES, MapRecord
 from exact_core.undefined import to_json
 
-__all__ = ["QUICKLOOK", "TRUE_COLOUR", "write_item"]
+__all__ = ["QUICKLOOK", "TRUE_COLOUR", "slug", "write_item"]
 
 QUICKLOOK, TRUE_COLOUR = "quicklook.png", "true_colour.png"
 """The map with scale and legend, and the images of its area; an older map may have no picture of the images."""
@@ -83,7 +83,7 @@ def write_item(record: MapRecord, out: Path) -> None:
 def _assets(record: MapRecord) -> list[tuple[str, str, list[dict[str, Any]]]]:
     """File, title and bands of each raster."""
     classes = [
-        {"value": number, "name": _slug(name), "title": name, "color_hint": colour.lstrip("#").upper()}
+        {"value": number, "name": slug(name), "title": name, "color_hint": colour.lstrip("#").upper()}
         for number, (name, colour) in enumerate(zip(record.names, record.colours, strict=True))
     ]
     label = {"name": "class", "data_type": "uint8", "nodata": VOID, "classification:classes": classes}
@@ -94,7 +94,7 @@ def _assets(record: MapRecord) -> list[tuple[str, str, list[dict[str, Any]]]]:
         (CONFIDENCE, f"Probability of the class, percent, {how}", [{"name": "confidence", **PERCENT}]),
     ]
     if record.probabilities:
-        bands = [{"name": _slug(name), "description": name, **PERCENT} for name in record.names]
+        bands = [{"name": slug(name), "description": name, **PERCENT} for name in record.names]
         found.append((PROBABILITIES, f"Probability of each class, percent, {how}", bands))
     return found
 
@@ -104,6 +104,6 @@ def _sampling(transform: Any, *, metres: bool) -> dict[str, Any]:
     return {"raster:sampling": "area", **({"raster:spatial_resolution": abs(transform.a)} if metres else {})}
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
     """A name as the classification extension wants it: letters, digits, _ and -."""
     return "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in name)

@@ -28,7 +28,8 @@ __all__ = ["MappedScene", "PatchMapper", "Predictor", "SeasonMapper", "WindowMap
 class Predictor:
     """A segmenter, ready to be asked about windows of a dataset.
 
-    statistics are those that the segmenter was trained with, whatever the dataset's own; batch is in windows.
+    statistics are those that the segmenter was trained with, whatever the dataset's own; batch is in windows. until:
+    days of the season that it sees; None: all.
     """
 
     model: AnySegmenter
@@ -37,6 +38,7 @@ class Predictor:
     statistics: Statistics
     device: torch.device
     batch: int
+    until: int | None = None
 
     def probabilities(self, indices: list[int]) -> NDArray[np.float32]:
         """Class probabilities (n, K + 1, H, W) of the windows at these positions."""
@@ -51,6 +53,7 @@ class Predictor:
             encoder=self.encoder,
             device=self.device,
             statistics=self.statistics,
+            until=self.until,
         )
         for batch in loader:
             with torch.no_grad():

@@ -22,7 +22,7 @@ from exact_core.data.season.strips import Strips
 from exact_core.data.windows.dataset import VOID
 from exact_core.errors import ConfigError, DataError, ServiceError
 from exact_core.manifest import Manifest
-from exact_core.mapping.calibration import Calibration, tempered
+from exact_core.mapping.calibration import Calibration, DatedCalibration, tempered
 from exact_core.mapping.cogs import MapRecord
 from exact_core.mapping.finished_rows import FinishedRows, RowFiles
 from exact_core.mapping.rows import MappedRows, Mapper, bands_of_part, map_rows, window_starts
@@ -85,6 +85,7 @@ def map_record(
     calibration: Calibration,
     weights_sha256: str,
     code_version: str,
+    by_date: tuple[DatedCalibration, ...] = (),
 ) -> MapRecord:
     """What a map of these images says of itself; equal for all its parts.
 
@@ -96,9 +97,10 @@ def map_record(
         classes: names of crops 1..K.
         colours: of labels 0..K, #rrggbb.
         mapping: probabilities, majority filter and minimum mapping unit apply.
-        calibration: of the segmenter.
+        calibration: of the segmenter, for what is seen of the season.
         weights_sha256: of the segmenter.
         code_version: of this package.
+        by_date: calibrations of the segmenter for parts of the season and all of it, as far as they are known.
 
     Raises:
         ConfigError: a minimum mapping unit, and pixels without a size in metres.
@@ -127,6 +129,7 @@ def map_record(
         name=images.name,
         season_start=images.start,
         season_days=images.length,
+        until=images.settings.until,
         bands=images.bands,
         dates=tuple(acquisition.date for acquisition in images.acquisitions),
         inputs=hashlib.sha256(json.dumps(files).encode()).hexdigest(),
@@ -142,6 +145,7 @@ def map_record(
         majority=mapping.majority,
         minimum_hectares=mapping.minimum_hectares,
         calibration=calibration,
+        by_date=by_date,
         model_weights_sha256=weights_sha256,
         code_version=code_version,
         notes=tuple(images.notes),

@@ -1,8 +1,8 @@
 """Transformer blocks.
 
-Axes: N sequences, L tokens, D embedding, h heads. The attention map of a layer is never kept: on the CPU `cpu_block`
-computes it again for the backward pass, elsewhere fused attention does; only the rows that the clues need (class tokens
-to dates) leave a block, without gradient.
+Axes: N sequences, L tokens, D embedding, h heads. The attention map of a layer is never stored. On the CPU `cpu_block`
+recomputes it for the backward pass; elsewhere fused attention does. Only the rows that the clues need (class tokens to
+dates) leave a block, without gradient.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Attention(nn.Module):
 
         Args:
             x_NLD: tokens (N, L, D).
-            bias: (N, L), added to every score of a key: -inf where it may not be attended to, log(n) where it stands
-                for n equal tokens; None: 0.
+            bias: (N, L), added to every score of a key: -inf where attention is not allowed, log(n) for a key that
+                represents n equal tokens; None: 0.
             rows: also return the attention probabilities of the first `rows` tokens.
             only_rows: return values for the first `rows` tokens only.
 
@@ -102,7 +102,7 @@ class Block(nn.Module):
         return x + self.mlp(self.mlp_norm(x)), probabilities
 
     def _parameters_in_order(self) -> tuple[Tensor, ...]:
-        """As `cpu_block` wants them, which is the order in which they are declared."""
+        """The parameters in the order of `cpu_block`, which is the order of their declaration."""
         parts = (self.attention_norm, self.attention.qkv, self.attention.out, self.mlp_norm, self.mlp)
         return tuple(parameter for part in parts for parameter in part.parameters())
 
@@ -110,8 +110,8 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """A stack of blocks and a final layer norm.
 
-    With `checkpointing` only the input of each block is kept for the backward pass, which computes the block once more:
-    about a third more time for a fraction of the memory, and the same gradients to the last bit on the CPU.
+    With `checkpointing` only the input of each block is kept for the backward pass, which recomputes the block. This
+    takes about a third more time and a fraction of the memory. On the CPU the gradients are bit-identical.
     """
 
     def __init__(
@@ -163,10 +163,10 @@ class Transformer(nn.Module):
 
 
 def compile_blocks(model: nn.Module, *, backend: str = "inductor") -> None:
-    """Have torch.compile compile every block of a model, in place and when first used; parameters keep their names.
+    """Have torch.compile compile every block of a model, in place and on first use; parameters keep their names.
 
-    Blocks alone, for any number of tokens: what surrounds them depends on the batch's dates. Compiled blocks are those
-    of modules, on the CPU too, where `cpu_block` is the faster choice.
+    Only blocks are compiled, for any number of tokens, because the rest depends on the batch's dates. Compiled blocks
+    are those of modules, also on the CPU, where `cpu_block` is the faster choice.
     """
     for module in model.modules():
         if isinstance(module, Block):

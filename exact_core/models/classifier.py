@@ -36,7 +36,7 @@ class Prototypes(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class TemporalClues:
-    """What clue-based CAMs are made of. Axes: B batch, K crops, h w patches, P = h * w, T dates, D embedding.
+    """The input of clue-based CAMs. Axes: B batch, K crops, h w patches, P = h * w, T dates, D embedding.
 
     class_tokens (B, K, P, D): temporal encoder's class tokens, the features of the spatial clues.
     date_tokens (B, P, T, D): its date tokens, 0 where a patch is not seen. attention (B, K, T): class tokens to dates,

@@ -1,13 +1,13 @@
 """A transformer block on the CPU, forward and backward written out.
 
-The equations are those of `attention.Block`; it is faster, and keeps less for the backward pass:
+The equations are those of `attention.Block`. This version is faster, and keeps less for the backward pass:
 
-- Matrix products go through oneDNN where torch has it: MKL, which torch would choose, was measured at less than half of
-  its speed on an AMD EPYC with AVX-512.
-- Kept are the block's input, queries, keys, values, the input of the MLP and its hidden layer before GELU: about half
-  of what autograd would keep. Layer norms, attention probabilities and GELU are computed again.
-- Heads are views of one array: nothing is transposed or copied to make room for them.
-- Where nothing is learned, GELU is part of the product before it, and gives the same values to the last bit.
+- Matrix products go through oneDNN where torch has it. MKL, the default of torch, ran at less than half of its speed on
+  an AMD EPYC with AVX-512.
+- The block keeps its input, queries, keys, values, the input of the MLP and its hidden layer before GELU. This is about
+  half of what autograd would keep. Layer norms, attention probabilities and GELU are recomputed.
+- Heads are views of one array, so nothing is transposed or copied for them.
+- Without gradients, GELU is part of the product before it, with bit-identical values.
 
 Axes: N sequences, L tokens, D embedding, Q queries (L, or the first rows only), I = heads x head width d; M = N x L.
 """

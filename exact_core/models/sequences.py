@@ -1,11 +1,11 @@
-"""A batch of series as the sequences that are worth computing.
+"""A batch of series as sequences without padding.
 
-A sequence is one patch of one window with the dates on which it is seen; what is not seen, because the series is
-shorter or under a cloud, is not computed at all. Sequences of about the same number of dates form a group, whose tokens
-lie in one array; short ones in it are filled up and masked.
+A sequence is one patch of one window with its usable dates. Dates beyond the end of a series or under a cloud are not
+computed at all. Sequences of similar length form a group, whose tokens are in one array. Shorter ones in it are padded
+and masked.
 
-Where padding is attended to as published, a patch's padding rows are all the same token: one stands for all n of them,
-with log(n) added to its score.
+Where padding is attended to as published, all padding rows of a patch are the same token. One token represents all n of
+them, with log(n) added to its score.
 
 Axes: B windows, P patches, T dates, N sequences, S slots of a group (dates of its longest sequence).
 """
@@ -27,15 +27,15 @@ __all__ = ["SequenceGroup", "group_sequences", "part_size", "shared_patches"]
 TOKENS = {"cpu": 2**13}
 """Tokens of a group: on the CPU few enough for its arrays to stay in cache, and to be served from freed memory."""
 TOKENS_ELSEWHERE = 2**17
-"""On a GPU many, so that it is busy, but not so many that the longest sequence of a batch fills up all others."""
+"""Large enough to keep a GPU busy, but small enough that the longest sequence does not pad all others."""
 
 
 @dataclass(frozen=True)
 class SequenceGroup:
     """Sequences of about the same length.
 
-    window (N,), patch (N,): whose they are. date (N, S): the date in each slot; T is the padding that stands for n
-    rows, T + 1 nothing. bias (N, S): 0, log(n) or -inf accordingly; None: all 0.
+    window (N,), patch (N,): the origin of each. date (N, S): the date in each slot; T is the padding that represents n
+    rows, T + 1 is empty. bias (N, S): 0, log(n) or -inf accordingly; None: all 0.
     """
 
     window: Tensor
@@ -45,17 +45,17 @@ class SequenceGroup:
 
 
 def shared_patches(series: Series, patches_BPTC: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Patches that several windows of a batch hold, because they overlap: equal in all that is seen of them.
+    """Equal patches in the windows of a batch, which overlapping windows have.
 
-    They are told by a key of 128 bits, two sums of all values and days with random factors: unlike patches of a million
-    have the same one by a chance of 1e-26.
+    A key of 128 bits identifies them: two sums of all values and days with random factors. Among a million patches, two
+    different ones have the same key with a probability of 1e-26.
 
     Args:
         series: the batch; dates, seen and padding apply.
         patches_BPTC: its patches' values, float32.
 
     Returns:
-        One of each kind, positions among B * P (U,), and of which kind each patch is (B, P); None where all differ.
+        One patch of each kind, positions among B * P (U,), and the kind of each patch (B, P); None where all differ.
     """
     windows, count, dates, values = patches_BPTC.shape
     if windows * count == 1 or count == 1 or patches_BPTC.dtype != torch.float32:

@@ -1,8 +1,8 @@
-"""Parts of a batch side by side, each on one thread: threads that share an operator wait for each other.
+"""Parts of a batch side by side, each on one thread, because threads that share an operator wait for each other.
 
-An operator here takes a fraction of a millisecond, too little to be divided, and every division ends with all threads
-waiting for the slowest. A share of a batch is worth a thread; and what one thread computes does not depend on how many
-there are.
+An operator here takes a fraction of a millisecond, which is too little to divide: after every division, all threads
+wait for the slowest. A share of a batch is large enough for a thread. The result of a thread does not depend on the
+number of threads.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def equal_parts(count: int, device: torch.device) -> list[slice]:
 
 
 def each_part(work: Callable[[Part], Found], parts: Sequence[Part], device: torch.device) -> list[Found]:
-    """What `work` makes of each part, in their order.
+    """The results of `work` for each part, in their order.
 
-    Parts run side by side on a CPU with several threads where nothing is learned: gradients want one thread's order.
+    Parts run side by side on a CPU with several threads in inference only, because gradients need one thread's order.
     """
     threads = torch.get_num_threads()
     if device.type != "cpu" or threads < 2 or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):

@@ -80,7 +80,7 @@ class PaddingToken:
 
 @dataclass(frozen=True)
 class TemporalTokens:
-    """What the temporal encoder makes of a batch.
+    """The temporal encoder's output for a batch.
 
     classes (B, P, K, D). dates (B, P, T, D): 0 where a patch is not seen. attention (B, K, T): class tokens to dates,
     averaged over heads, blocks and patches, detached. dates and attention are None when only classes were asked for;
@@ -210,7 +210,9 @@ class SpatialEncoder(nn.Module):
         x = (tokens_BKPD + self.position).reshape(batch * classes, patches, dim)
         if self.global_token is not None:
             x = torch.cat([self.global_token.expand(len(x), 1, -1), x], 1)
-        parts = torch.split(x, part_size(len(x), x.shape[1], x.device))
+        # An exported program takes any number of windows, so it cannot be cut into parts by their number.
+        exporting = torch.compiler.is_compiling()
+        parts = (x,) if exporting else torch.split(x, part_size(len(x), x.shape[1], x.device))
         encoded = torch.cat([self.transformer(part)[0] for part in parts])
         return encoded.view(batch, classes, -1, dim)
 

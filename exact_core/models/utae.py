@@ -1,16 +1,16 @@
 """U-TAE: a convolutional encoder and decoder with temporal attention between them (Garnot & Landrieu, ICCV 2021).
 
-A shared encoder sees each date alone. At its lowest resolution a lightweight temporal attention (L-TAE: Garnot &
-Landrieu, 2020) says, per head and cell, which dates matter; the same masks, enlarged, collapse the time axis of every
-skip connection, and a decoder brings the result back to pixels. Written from the papers' equations.
+A shared encoder processes each date alone. At its lowest resolution a lightweight temporal attention (L-TAE: Garnot &
+Landrieu, 2020) weights the dates, per head and cell. The same masks, enlarged, collapse the time axis of every skip
+connection, and a decoder restores the resolution of pixels. Written from the papers' equations.
 
-Notable choices, where the paper has no answer or a 24-pixel window needs another:
-- Looks that are padding or under cloud take no part in any weighted sum; dates without a usable look are never encoded.
-- A cell of the lowest resolution has seen a date where at least half of its pixels have (`seen_by_cells`); enlarged
-  masks are then cut to the looks of each pixel and made to sum to 1 again (`enlarge_masks`).
+Notable choices, where the papers have no answer or a 24-pixel window needs another:
+- Padding and cloudy acquisitions are in no weighted sum. Dates without a usable acquisition are never encoded.
+- A cell of the lowest resolution has a date if at least half of its pixels have it (`seen_by_cells`). Enlarged masks
+  are then limited to the acquisitions of each pixel and made to sum to 1 again (`enlarge_masks`).
 - A window whose side is no multiple of the lowest resolution's cell is padded by repeating its edge, and cropped back.
 
-Axes: B batch, T dates, M looks that are encoded (over batch and dates), C channels, G heads, H W pixels of a level,
+Axes: B batch, T dates, M encoded acquisitions (over batch and dates), C channels, G heads, H W pixels of a level,
 h w cells of the lowest level, K crop classes.
 """
 
@@ -30,7 +30,7 @@ from exact_core.errors import DataError
 __all__ = ["TemporalAttention", "Utae", "collapse", "enlarge_masks", "seen_by_cells", "seen_pixels"]
 
 MAJORITY = 0.5
-"""Share of a cell's pixels that must have a usable look for the cell to have one."""
+"""Share of a cell's pixels that must have a usable acquisition for the cell to have one."""
 
 
 class Utae(nn.Module):
@@ -121,7 +121,7 @@ class TemporalAttention(nn.Module):
         Args:
             features: (B, T, C, h, w) of the lowest resolution.
             dates: (B, T) days since the season's start.
-            seen: bool (B, T, h, w), True where a cell has a usable look.
+            seen: bool (B, T, h, w), True where a cell has a usable acquisition.
 
         Returns:
             Features without time (B, out, h, w), and masks (B, G, T, h, w) that sum to 1 over dates, or are 0 where
@@ -154,7 +154,7 @@ def masked_softmax(scores: Tensor, seen: Tensor) -> Tensor:
 
 
 def seen_pixels(series: Series) -> Tensor:
-    """Float (B, T, H, W): 1 where a pixel has a usable look on that date."""
+    """Float (B, T, H, W): 1 where a pixel has a usable acquisition on that date."""
     batch, dates, _, height, width = series.pixels.shape
     if series.seen is None:
         return series.pixels.new_ones(batch, dates, height, width)
@@ -163,7 +163,7 @@ def seen_pixels(series: Series) -> Tensor:
     rows, cols = (1, 1) if patches == 1 else (height // patch, width // patch)
     if rows * cols != patches:
         raise DataError(
-            f"seen has {patches} patches, which do not tile a window of {height} x {width} pixels; expected a square "
+            f"seen has {patches} patches, which do not tile a window of {height} x {width} pixels, expected a square "
             f"number of square patches"
         )
     grid = series.seen.transpose(1, 2).reshape(batch, dates, rows, cols).to(series.pixels.dtype)
@@ -171,9 +171,9 @@ def seen_pixels(series: Series) -> Tensor:
 
 
 def seen_by_cells(seen: Tensor, cell: int) -> Tensor:
-    """Bool (B, T, h, w): where a cell has a usable look.
+    """Bool (B, T, h, w): where a cell has a usable acquisition.
 
-    At least half of its pixels must have one; a cell that no date shows so well takes the dates that show most of it.
+    At least half of its pixels must have one. A cell without such a date takes the dates with most of its pixels.
     """
     share = F.avg_pool2d(seen, cell)
     needed = share.amax(1, keepdim=True).clamp(max=MAJORITY)
@@ -183,9 +183,9 @@ def seen_by_cells(seen: Tensor, cell: int) -> Tensor:
 def enlarge_masks(masks: Tensor, seen: Tensor, side: int) -> Tensor:
     """Masks (B, G, T, h, w) for a level with rows of `side` values.
 
-    Bilinear; then cut to the looks that a value's pixels have, and divided by what is left over the dates, so that
-    weight given to a date on which a pixel is under cloud goes to its other dates. A value none of whose weighted dates
-    is usable keeps the weight its looks have, evenly.
+    Bilinear, then limited to the acquisitions of a value's pixels, and divided by the remaining sum over the dates. So
+    the weight of a date on which a pixel is under cloud goes to its other dates. A value without a usable weighted date
+    gets equal weights for its acquisitions.
     """
     batch, heads, dates, height, width = masks.shape
     factor = side // width
@@ -200,7 +200,7 @@ def enlarge_masks(masks: Tensor, seen: Tensor, side: int) -> Tensor:
 
 
 FAINT = 1e-4
-"""Weight below which a pixel's dates are not told apart: nearly all of its attention lies under cloud."""
+"""Weight below which a pixel's dates get equal weights, because nearly all of its attention is under cloud."""
 
 
 def collapse(features: Tensor, masks: Tensor) -> Tensor:
@@ -251,7 +251,7 @@ def _convolution(channels: int, out: int, norm: nn.Module, *, kernel: int = 3, s
 
 
 def _spread(values: Tensor, looks: Tensor) -> Tensor:
-    """Features of the encoded looks (M, ...) at their places (B, T, ...), 0 elsewhere."""
+    """Features of the encoded acquisitions (M, ...) at their positions (B, T, ...), 0 elsewhere."""
     if bool(looks.all()):
         return values.view(*looks.shape, *values.shape[1:])
     spread = values.new_zeros(*looks.shape, *values.shape[1:])

@@ -1,6 +1,6 @@
-"""The stages: each takes a configuration, input folders, an output folder and a tracker, and returns its figures.
+"""The stages: each takes a configuration, input folders, an output folder and a tracker, and returns its metrics.
 
-One module a stage; they are the only thing that components and the command line call, each by its own module, because
-those that only read images run in an image without torch. `lifecycle.py` is no stage: it is how every stage begins and
-ends. Folders between stages, and models as folders, are `exact_core.artifacts`.
+Each stage is one module. Components and the command line call nothing else, and import each module by itself, because
+stages that only read images run in a container image without torch. `lifecycle.py` is no stage. It starts and ends
+every stage. `exact_core.artifacts` has the folders between stages, and models as folders.
 """

@@ -1,4 +1,4 @@
-"""The champion of a registered model, as a person looks at it, fetches it and moves it. No stage of a pipeline."""
+"""The champion of a registered model: show it, fetch it and move it. No stage of a pipeline."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from exact_core.tracking.registry import CHAMPION, Registry, Version
 __all__ = ["fetch_registered", "history", "is_registered", "move_champion"]
 
 SHOWN = ("miou_macro", "oa_micro", "tag_f1")
-"""Figures that a line of the history has, where the model carries them."""
+"""Metrics in a line of the history, if the model has them."""
 
 
 def is_registered(reference: str) -> bool:
@@ -31,7 +31,7 @@ def fetch_registered(reference: str, out: Path) -> Path:
     version = registry.alias_version(name, alias)
     if version is None:
         known = {alias for each in registry.versions(name) for alias in each.aliases}
-        raise ConfigError(f"{reference}: no such alias; {name} has {', '.join(sorted(known)) or 'none'}")
+        raise ConfigError(f"{reference}: no such alias. {name} has {', '.join(sorted(known)) or 'none'}")
     return registry.download(name, version, out)
 
 
@@ -72,8 +72,8 @@ def move_champion(name: str, version: str, *, reason: str) -> str | None:
     registry = Registry.of_person()
     known = [each.number for each in registry.versions(name)]
     if version not in known:
-        raise ConfigError(f"{name} has no version {version!r}; it has {', '.join(known)}")
+        raise ConfigError(f"{name} has no version {version!r}. It has {', '.join(known)}")
     before = registry.alias_version(name, CHAMPION)
     if not registry.replace_champion(name, before, version, reason=reason):
-        raise ServiceError(f"{name}: its champion changed meanwhile; look at --history, and repeat")
+        raise ServiceError(f"{name}: its champion has just changed. Check --history, and repeat the command")
     return before

@@ -19,11 +19,11 @@ METRICS, PICTURE = "metrics.json", Path("figures/map.png")
 
 
 def compare_maps(references: list[str], *, out: Path) -> tuple[str, str | None]:
-    """Compare evaluated maps; where MLflow knows one of them, the comparison is logged as a run of its own.
+    """Compare evaluated maps; if MLflow has one of them, the comparison is logged as a run.
 
     Args:
         references: folders of `exact run` or `exact evaluate`; identities or names of MLflow runs (of a pipeline, or of
-            any of its stages); models as NAME@ALIAS or NAME/VERSION. The first is what the others are held against.
+            any of its stages); models as NAME@ALIAS or NAME/VERSION. The others are compared with the first.
         out: HTML file to write.
 
     Returns:
@@ -69,7 +69,7 @@ def _of_folder(folder: Path) -> Candidate:
     """The evaluation in a run's folder, or of an `exact evaluate`."""
     place = folder / "evaluation" if (folder / "evaluation" / METRICS).is_file() else folder
     if not (place / METRICS).is_file():
-        raise DataError(f"{folder}: no evaluation there ({METRICS}); name a folder of `exact run` or `exact evaluate`")
+        raise DataError(f"{folder}: no evaluation there ({METRICS}). Name a folder of `exact run` or `exact evaluate`")
     metrics = read_record(place / METRICS)
     picture = place / PICTURE
     return Candidate(

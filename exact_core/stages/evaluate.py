@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from exact_core.artifacts.folders import code_version, fresh_folder
 from exact_core.artifacts.model_folders import ModelManifest, load_classifier, load_segmenter, read_metrics
 from exact_core.config import RunConfig
 from exact_core.data.sources import dataset_title, source_title
-from exact_core.data.windows.batches import BatchLoader
+from exact_core.data.windows.batches import BatchLoader, days_of
 from exact_core.data.windows.dataset import VOID, WindowDataset
 from exact_core.data.windows.mask_dataset import MaskSet
 from exact_core.errors import ConfigError
@@ -78,8 +79,7 @@ def evaluate(
         out: folder for metrics.json, report.html and its figures.
         report: file that gets a copy of the report.
         tracker: gets figures, pictures and report.
-        crop_map: folder of the segmenter's finished map of the whole area, which the report shows; None, or a part of
-            a map: it shows the evaluated scenes alone.
+        crop_map: folder of the segmenter's finished map, for the report; None, or a part of a map: it has none.
 
     Returns:
         OA (micro), mIoU and F1 (macro) of the map, and those of the masks; only those that are defined. For PASTIS
@@ -89,19 +89,16 @@ def evaluate(
     fresh_folder(out, "metrics.json")
     if report.is_dir():
         raise ConfigError(f"{report} is a folder; name the report's file, for example {report / 'report.html'}")
-    started = datetime.now(UTC)
+    started = dt.datetime.now(dt.UTC)
     windows = WindowDataset(dataset)
     device = choose_device(config.device)
-    model, manifest, trained = load_segmenter(segmenter, windows)
-    predictor = Predictor(
-        model.to(device), windows, trained.segmenter.reading, manifest.statistics, device, config.evaluation.batch
-    )
+    predictor, manifest, trained = _predictor(config, segmenter, windows, device)
     mask_set = None if masks is None else MaskSet(masks, windows)
-
     split = windows.manifest.evaluation_split
     confusion, maps = _map_split(predictor, split)
     tags = None if classifier is None else _tag_figures(classifier, windows, config, device, split)
     metrics = _metrics(manifest, trained, windows, confusion, mask_set, tags)
+    metrics["by_date"] = _by_date(predictor, trained, metrics, confusion)
     data = ReportData(
         config=trained,
         manifest=windows.manifest,
@@ -112,11 +109,28 @@ def evaluate(
         panels=panels(predictor, mask_set, config.evaluation.panels),
         maps=maps,
         provenance=_provenance(config, windows, device, started),
-        title=source_title(windows.manifest),
-        generated=windows.manifest.name == "synthetic",
-        finished=None if crop_map is None else _finished(crop_map),
+        **_shown(windows, crop_map),
     )
     return _publish(config, data, dataset=dataset, out=out, report=report, tracker=tracker)
+
+
+def _predictor(
+    config: RunConfig, segmenter: Path, windows: WindowDataset, device: torch.device
+) -> tuple[Predictor, ModelManifest, RunConfig]:
+    """The segmenter, ready to be asked; its manifest and the configuration that it was trained with."""
+    model, manifest, trained = load_segmenter(segmenter, windows)
+    batch = config.evaluation.batch
+    reading = trained.segmenter.reading
+    return Predictor(model.to(device), windows, reading, manifest.statistics, device, batch), manifest, trained
+
+
+def _shown(windows: WindowDataset, crop_map: Path | None) -> dict[str, Any]:
+    """What the report calls the data, whether they were generated, and the map of the whole area."""
+    return {
+        "title": source_title(windows.manifest),
+        "generated": windows.manifest.name == "synthetic",
+        "finished": None if crop_map is None else _finished(crop_map),
+    }
 
 
 def _metrics(
@@ -170,7 +184,9 @@ def _finished(folder: Path) -> FinishedMap | None:
     )
 
 
-def _provenance(config: RunConfig, windows: WindowDataset, device: torch.device, started: datetime) -> dict[str, str]:
+def _provenance(
+    config: RunConfig, windows: WindowDataset, device: torch.device, started: dt.datetime
+) -> dict[str, str]:
     """What the figures come from, as the report lists it."""
     return {
         "recipe": config.recipe,
@@ -264,6 +280,27 @@ def _map_split(predictor: Predictor, split: str) -> tuple[np.ndarray[Any, np.dty
             image = scene_image(windows, indices, scene.mosaic)
             maps.append(SceneMap(name, image, scene.label, scene.confidence, truth))
     return confusion, maps
+
+
+def _by_date(
+    predictor: Predictor, trained: RunConfig, metrics: dict[str, Any], confusion: np.ndarray[Any, np.dtype[np.int64]]
+) -> list[dict[str, Any]]:
+    """Accuracy of the map for what is seen of the season until some days, and of all of it; empty without labels."""
+    manifest = predictor.windows.manifest
+    if not manifest.has_labels:
+        return []
+    found = []
+    for days in days_of(trained.segmenter.season_shares, manifest.season_days):
+        counts, _ = _map_split(replace(predictor, until=days), metrics["split"])
+        found.append((days, counts))
+    return [
+        {
+            "days": days,
+            "until": str(manifest.season_start + dt.timedelta(days=days - 1)),
+            **{name: value for name, value in summarise(counts, manifest.classes).items() if name in HEADLINE},
+        }
+        for days, counts in [*found, (manifest.season_days, confusion)]
+    ]
 
 
 def _tag_figures(

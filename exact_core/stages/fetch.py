@@ -21,9 +21,10 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from exact_core.artifacts.stage_files import STORE_VARIABLE
 from exact_core.config import RunConfig
@@ -31,7 +32,7 @@ from exact_core.data.season.folder import survey_season
 from exact_core.data.season.labels import USUAL, find_labels
 from exact_core.data.season.outlines import VECTORS
 from exact_core.data.season.rasters import RASTERS
-from exact_core.data.sources import Survey, parse_source, source_of
+from exact_core.data.sources import Survey, parse_source, source_of, with_season
 from exact_core.data.stac.address import StacAddress, parse_address, parse_labels
 from exact_core.data.stac.fetch import Fetch, FetchedFile, fetch_cells, fetch_season
 from exact_core.data.stac.grid import area_of, cells
@@ -41,6 +42,9 @@ from exact_core.data.stac.web import Token, Web, without_secrets
 from exact_core.environment import variable
 from exact_core.errors import ConfigError, CorruptError, DataError, ServiceError
 from exact_core.files import link_or_copy, sha256_of
+from exact_core.stages.plan import Fetched
+from exact_core.stages.run import Run, read_run
+from exact_core.stages.stage import Stage
 from exact_core.storage import (
     Store,
     content_key,
@@ -58,7 +62,18 @@ from exact_core.storage.locks import exclusive
 from exact_core.storage.presign import presigned
 from exact_core.tracking.runs import Tracker
 
-__all__ = ["Arrived", "SourceState", "fetch_source", "local_place", "source_state", "survey_source"]
+__all__ = [
+    "STAGE",
+    "Arrived",
+    "SourceState",
+    "fetch_for_run",
+    "fetch_source",
+    "local_place",
+    "source_state",
+    "survey_source",
+]
+
+STAGE = Stage(name="fetch", size="data", minutes=240, image="data", reads_source=True)
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +103,45 @@ class Arrived:
     labelled: bool = False
     """Whether labels were named and are there."""
     notes: list[str] = field(default_factory=list)
+
+    def figures(self) -> dict[str, float]:
+        """Numbers of images and files."""
+        return {
+            "images": float(self.images),
+            "files_fetched": float(self.files_read),
+            "files_unchanged": float(self.files_kept),
+            "images_missing": float(self.missing),
+        }
+
+
+def fetch_for_run(
+    config: RunConfig, run: Run, parts: Sequence[dict[str, Any]], *, tracker: Tracker
+) -> tuple[Fetched, dict[str, float]]:
+    """Fetch the images of a run's catalogue into EXACT_STORE, so that no step after it waits for a catalogue.
+
+    Later steps read one state of it: an image that comes or goes meanwhile, or that could not be read, is the same for
+    all of them. Any other source, and a catalogue where there is no store, is left to the steps that read it.
+
+    Args:
+        config: the run's.
+        run: what the first step decided.
+        parts: the run for each further part of its map.
+        tracker: as `fetch_source`.
+
+    Returns:
+        What later steps are given, and numbers of images and files; none where nothing was fetched.
+
+    Raises:
+        ConfigError, DataError, ServiceError: as `fetch_source`.
+    """
+    kind, place = parse_source(run.source)
+    if _scheme(place) not in ("http", "https") or not variable(STORE_VARIABLE):
+        log.info("fetch: nothing to fetch: %s is read by the steps that need it", without_secrets(run.source))
+        return Fetched(run.given(), list(parts)), {}
+    found = fetch_source(with_season(config, run.season, kind=kind), source=run.source, tracker=tracker)
+    change = {"source": found.source, "origin": run.source}
+    later = [each.model_copy(update=change).given() for each in (run, *map(read_run, parts))]
+    return Fetched(later[0], later[1:]), found.figures()
 
 
 def fetch_source(config: RunConfig, *, source: str, tracker: Tracker) -> Arrived:
@@ -119,14 +173,7 @@ def fetch_source(config: RunConfig, *, source: str, tracker: Tracker) -> Arrived
         without_secrets(source),
         *(found.images, found.files_read, found.bytes / 1e6, found.files_kept, found.missing, found.source),
     )
-    tracker.log_summary(
-        {
-            "images": float(found.images),
-            "files_fetched": float(found.files_read),
-            "files_unchanged": float(found.files_kept),
-            "images_missing": float(found.missing),
-        }
-    )
+    tracker.log_summary(found.figures())
     tracker.set_tags({"exact.source": found.source})
     return found
 
@@ -159,7 +206,7 @@ def survey_source(config: RunConfig, source: str) -> Survey:
         config = config.model_copy(update={"data": config.data.model_copy(update={"season": last})})
     asked = parse_address(place)
     fetch = _asked(asked, config, _folder_of(place))
-    cut = 0 if asked.cell is None else sum(1 for _ in cells(fetch.wanted.geometry, asked.cell, asked.crs))
+    cut = () if asked.cell is None else tuple(each.crs for each in cells(fetch.wanted.geometry, asked.cell, asked.crs))
     return Survey(len({item.moment.date() for item in _planned(fetch).items}), len(fetch.bands), cells=cut)
 
 
@@ -173,6 +220,7 @@ def _planned(fetch: Fetch) -> Plan:
         crs=fetch.crs,
         skip=fetch.skip,
         missing=fetch.missing,
+        workers=fetch.workers,
     )
 
 
@@ -298,16 +346,23 @@ def _from_catalogue(config: RunConfig, source: str, place: str) -> Arrived:
 
 
 def _days(asked: StacAddress, config: RunConfig) -> tuple[dt.date, dt.date]:
-    """First and last day."""
-    if asked.start is not None and asked.end is not None:
-        return asked.start, asked.end
+    """First and last day: those of the address, else of the season, and none after `data.season.until`."""
     season = config.data.season
-    if season.start is None or season.days is None:
+    start, end = asked.start, asked.end
+    if start is None or end is None:
+        start, end = season.start, season.until
+        if start is not None and season.days is not None:
+            end = start + dt.timedelta(days=season.days - 1)
+    if start is None or end is None:
         raise ConfigError(
             "which days are to be fetched is not known: give the season (2021 or 2021-09-01/300), or start= and end= "
             "in the address"
         )
-    return season.start, season.start + dt.timedelta(days=season.days - 1)
+    if season.until is not None and season.until < start:
+        raise ConfigError(
+            f"data.season.until {season.until} is before the first day of the season, {start}; name a later day"
+        )
+    return start, min(end, season.until or end)
 
 
 def _asked(asked: StacAddress, config: RunConfig, folder: Path) -> Fetch:
@@ -330,6 +385,7 @@ def _asked(asked: StacAddress, config: RunConfig, folder: Path) -> Fetch:
         crs=asked.crs,
         skip=frozenset(asked.skip),
         missing=asked.missing,
+        workers=asked.workers,
         shelf=StoreShelf(open_store(store), open_store(store).below("sources"), shelf_name) if store else None,
     )
 

@@ -103,7 +103,7 @@ def check_seasons(datasets: Sequence[WindowDataset]) -> None:
             if each.manifest.digest == other.manifest.digest:
                 raise ConfigError(
                     f"{other.root} and {each.root} are the same dataset ({each.manifest.source}, season from "
-                    f"{each.manifest.season_start}): it would be learned from and left out; give each season once"
+                    f"{each.manifest.season_start}): it would be in training and in the test. Give each season once"
                 )
 
 

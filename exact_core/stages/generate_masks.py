@@ -90,7 +90,7 @@ class Evidence:
 def generate_masks(
     config: RunConfig, *, dataset: Path, classifier: Path, out: Path, tracker: Tracker
 ) -> dict[str, float]:
-    """Write CAMs and pseudo masks for the training and validation windows, and what is known of their quality.
+    """Write CAMs and pseudo masks for the training and validation windows, and an estimate of their quality.
 
     Dense labels are never read, except those of the validation split where `masks.validation_masks` asks for it.
 
@@ -107,7 +107,7 @@ def generate_masks(
     Raises:
         DataError: validation masks are asked for and there are none.
         TrainingError: every CAM is zero, so that no threshold separates anything; or the masks' expected quality is
-            below `masks.minimum_quality`. The masks are written all the same, to be looked at.
+            below `masks.minimum_quality`. The masks are still written, for inspection.
     """
     fresh_folder(out, "masks.json")
     windows, settings = WindowDataset(dataset), config.masks
@@ -158,8 +158,8 @@ def _check_validation(windows: WindowDataset, settings: MasksConfig) -> None:
     """Raise DataError if validation masks are to choose the threshold and there are none."""
     if settings.validation_masks and not (windows.manifest.has_labels and len(windows.indices("validation"))):
         raise DataError(
-            f"masks.validation_masks is set, but {windows.root} has no validation windows with dense labels; "
-            f"leave it off to choose from tags alone"
+            f"masks.validation_masks is set, but {windows.root} has no validation windows with dense labels. "
+            f"Leave it off to choose from tags alone"
         )
 
 
@@ -167,8 +167,8 @@ def _check_activation(chosen: Evidence) -> None:
     """Raise TrainingError if every CAM is zero."""
     if not chosen.histogram.any():
         raise TrainingError(
-            "every CAM of the classifier is zero: it has learned nothing that separates the crops; "
-            "train longer (classifier.training.epochs) or check the tags"
+            "every CAM of the classifier is zero: it does not separate the crops. "
+            "Train longer (classifier.training.epochs) or check the tags"
         )
 
 
@@ -180,8 +180,8 @@ def _open_classifier(
     model, manifest, trained = load_classifier(folder, windows)
     if settings.cam == "clue" and not model.prototypes.foreground_moves.any():
         raise TrainingError(
-            f"{folder}: the prototypes of this classifier never moved, so there are no clues to make CAMs from; "
-            f"train longer or lower classifier.loss.contrast_start, or set masks.cam=fused"
+            f"{folder}: the prototypes of this classifier never moved, so there are no clues for CAMs. "
+            f"Train longer or lower classifier.loss.contrast_start, or set masks.cam=fused"
         )
     maker = CamMaker(model.to(device), trained.classifier, settings)
 
@@ -228,22 +228,19 @@ def _manifest(
 
 
 def _told(masks: MaskManifest, out: Path, tracker: Tracker) -> dict[str, float]:
-    """Log and track what the masks are; the figures that a run is known by."""
+    """Log and track the masks; the main metrics of a run."""
     quality = masks.quality
     if quality.lost:
         log.warning("masks: %s hardly ever shown where tagged, so no map will show it", ", ".join(quality.lost))
     if quality.rare:
         log.info("masks: %s tagged in few windows, so the expected mIoU counts them in part", ", ".join(quality.rare))
     log.info(
-        "masks: %d windows, threshold %.2f (%s), background %.0f %%, expected mIoU %.2f (%.2f to %.2f, by %s seasons)",
+        "masks: %d windows, threshold %.2f (%s), background %.0f %%, %s",
         masks.windows,
         masks.threshold,
         masks.rule,
         100 * masks.coverage["background"],
-        quality.expected_miou,
-        quality.expected_low,
-        quality.expected_high,
-        quality.expected_from,
+        _expected(quality),
     )
     tracker.log_file(out / "masks.json")
     summary = {
@@ -262,16 +259,29 @@ def _told(masks: MaskManifest, out: Path, tracker: Tracker) -> dict[str, float]:
     return defined(summary)
 
 
+def _expected(quality: MaskQuality) -> str:
+    """What is expected of the masks, in words."""
+    if not quality.expected_known:
+        return (
+            f"expected mIoU unknown (stability {quality.stability:.2f}, less than of any scene with known quality; "
+            f"{quality.expected_miou:.2f} if the fit went on)"
+        )
+    return (
+        f"expected mIoU {quality.expected_miou:.2f} ({quality.expected_low:.2f} to {quality.expected_high:.2f}, by "
+        f"{quality.expected_from} seasons)"
+    )
+
+
 def _gate(quality: MaskQuality, settings: MasksConfig, out: Path) -> None:
-    """Fail the run where the masks are not worth a segmenter."""
-    if quality.expected_miou < settings.minimum_quality:
+    """Fail the run where the masks are not worth a segmenter; what is unknown passes no gate but an open one."""
+    unknown = not quality.expected_known and settings.minimum_quality > 0
+    if unknown or quality.expected_miou < settings.minimum_quality:
         raise TrainingError(
-            f"the masks' expected mIoU is {quality.expected_miou:.2f} ({quality.expected_low:.2f} to "
-            f"{quality.expected_high:.2f}, by {quality.expected_from} seasons), below "
+            f"masks: {_expected(quality)}, {'which does not pass' if unknown else 'below'} "
             f"masks.minimum_quality {settings.minimum_quality:g} (stability {quality.stability:.2f}, tag agreement "
-            f"{quality.tag_agreement:.2f}; crops lost: {', '.join(quality.lost) or 'none'}; too rare to promise much: "
-            f"{', '.join(quality.rare) or 'none'}); the masks are in {out}. Train the classifier longer, check the "
-            f"tags, or lower the gate"
+            f"{quality.tag_agreement:.2f}; lost crops: {', '.join(quality.lost) or 'none'}; crops too rare for an "
+            f"estimate: {', '.join(quality.rare) or 'none'}). The masks are in {out}. Train the classifier longer, "
+            f"check the tags, or lower the minimum"
         )
 
 
@@ -342,11 +352,11 @@ def _relearn(
     threshold: float,
     seed: int,
 ) -> tuple[float | None, Callable[[int], NDArray[np.float64]]]:
-    """Have the pixel model label all masks anew.
+    """Refine all masks by pixel self-training.
 
     Returns:
-        The share of pixels that keep their label, None without rounds; and the scores (H, W, K + 1) that the labels of
-        a window's pixels are the highest of.
+        The share of pixels that keep their label, None without rounds; and the scores (H, W, K + 1) whose
+        maximum is the label of each pixel.
     """
     if not settings.relearn.rounds:
         return None, _cam_scores(shards, settings.cam, threshold)

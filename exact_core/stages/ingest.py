@@ -26,10 +26,10 @@ def ingest(config: RunConfig, *, source: str, season: str, out: Path, tracker: T
     """Read a source and write its windows to `out`.
 
     Args:
-        config: `config.data` says how windows, tags and splits are made.
+        config: `config.data` applies.
         source: one of `exact_core.data.sources`.
-        season: of a source with images of an area, a year or START/DAYS; empty: what the source or `config` says.
-        out: folder of the dataset; its config.yaml has the settings as they were used, the source's own among them.
+        season: of a source with images of an area, a year or START/DAYS; empty: that of the source or of `config`.
+        out: folder of the dataset; its config.yaml has the settings in use, including the source's own.
         tracker: gets the dataset's name and digest.
 
     Returns:
@@ -37,7 +37,7 @@ def ingest(config: RunConfig, *, source: str, season: str, out: Path, tracker: T
 
     Raises:
         ConfigError: unknown kind of source.
-        DataError: the source is not what it should be.
+        DataError: the source is invalid.
     """
     kind, _ = parse_source(source)
     config = with_season(config, season, kind=kind)
@@ -72,7 +72,7 @@ def ingest(config: RunConfig, *, source: str, season: str, out: Path, tracker: T
 def _untagged(dataset: WindowDataset) -> list[str]:
     """Splits in whose windows no crop is tagged (a town, a forest): scores of tags are not defined there."""
     return [
-        f"no window of the {split} split has a tag: its scores of tags are not defined and are left out; give it other "
+        f"no window of the {split} split has a tag: its scores of tags are not defined and are left out. Give it other "
         f"scenes, or more of them"
         for split in ("train", "validation", "test")
         if len(indices := dataset.indices(split)) and not dataset.tags[indices].any()

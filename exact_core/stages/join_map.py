@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exact_core.artifacts.folders import fresh_folder
+from exact_core.config import Outside
 from exact_core.errors import ConfigError, DataError
 from exact_core.evaluation.map_picture import write_quicklook
 from exact_core.files import file_facts
@@ -40,11 +41,13 @@ class Layers:
     """Files of the user that a finished map is brought into line with.
 
     outlines: layer of fields, each of which gets one crop (`exact_core.mapping.field_rows`); None: pixels stay.
+    outside: pixels outside all outlines: as they are, background beside a field, or all background.
     cropland: mask outside of which nothing is mapped (`exact_core.mapping.cropland`); None: none. cropland_values: of a
     raster that are cropland; empty: all but 0.
     """
 
     outlines: Path | None = None
+    outside: Outside = "pixels"
     cropland: Path | None = None
     cropland_values: tuple[int, ...] = ()
 
@@ -134,7 +137,7 @@ def deliver(
 
     found = cleaned()
     if layers.outlines is not None:
-        record, found = one_crop_a_field(cleaned, record, layers.outlines, out)
+        record, found = one_crop_a_field(cleaned, record, layers.outlines, out, outside=layers.outside)
     result = write_files(record, found, out)
     masked = 0 if mask is None else mask.masked
     write_quicklook(record, result.pixels, result.unmapped, out)
@@ -167,6 +170,7 @@ def _described(record: MapRecord, result: MapResult, masked: int) -> dict[str, o
         "source": record.source,
         "season_start": str(record.season_start),
         "season_days": record.season_days,
+        "until": None if record.until is None else str(record.until),
         "dates": [str(date) for date in record.dates],
         "classes": dict(zip(record.names, record.colours, strict=True)),
         "areas": {
@@ -179,6 +183,7 @@ def _described(record: MapRecord, result: MapResult, masked: int) -> dict[str, o
         "minimum_hectares": record.minimum_hectares,
         "seams": result.seams,
         "calibration": record.calibration.model_dump(mode="json"),
+        "by_date": [each.model_dump(mode="json") for each in record.by_date],
         "inputs_sha256": record.inputs,
         "model_weights_sha256": record.model_weights_sha256,
         "code_version": record.code_version,

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 TASK = "task.json"
 """What a folder that is not finished was begun with."""
 MODELS = ("dataset", "classifier", "masks", "segmenter")
-"""Folders of what a season's figures come from."""
+"""Folders behind a season's metrics."""
 
 
 def leave_season_out(
@@ -49,16 +49,16 @@ def leave_season_out(
     report: Path | None = None,
     keep_models: bool = False,
 ) -> dict[str, float]:
-    """Train on all seasons but one, and score on the evaluation split of that one, and of those the model has seen.
+    """Train on all seasons but one, and score on the evaluation split of that one, and on those of training.
 
-    What is lost between the two is what a new season costs. What is done in `out` already is not done again.
+    The difference is the loss on a new season. Finished parts in `out` are not repeated.
 
     Args:
         config: as for the stages of a run.
         fold: folders of the datasets, of equal bands, classes and window.
         dense: learn from dense labels instead of tags.
         out: folder; evaluation_new/ and evaluation_seen/, and last season_row.json.
-        tracker: gets figures and report of the season left out, and the figures on those seen.
+        tracker: gets metrics and report of the season left out, and the metrics on those of training.
         report: file that gets a copy of the report; None: nowhere.
         keep_models: leave the joint dataset, the models and the masks in `out`.
 
@@ -98,7 +98,7 @@ def leave_season_out(
 
 
 def _row(config: RunConfig, windows: list[WindowDataset], *, dense: bool) -> dict[str, Any]:
-    """What season_row.json says beside the figures; the season left out is the first of `windows`."""
+    """Content of season_row.json beside the metrics; the season left out is the first of `windows`."""
     manifest = windows[0].manifest
     return {
         "season_start": str(manifest.season_start),
@@ -117,21 +117,21 @@ def _row(config: RunConfig, windows: list[WindowDataset], *, dense: bool) -> dic
 def leave_each_season_out(
     config: RunConfig, *, datasets: list[Path], dense: bool, out: Path, tracker: Tracker
 ) -> dict[str, float]:
-    """`leave_season_out` for each season in turn, and their table. A season that is done is not done again.
+    """`leave_season_out` for each season in turn, and their table. Finished seasons are not repeated.
 
     Args:
         config: as for the stages of a run.
         datasets: folders, one a season, of equal bands, classes and window.
         dense: learn from dense labels instead of tags.
         out: folder; NN/ for the season of that number, report.html, and last leave_one_season_out.json.
-        tracker: gets the table and its figures.
+        tracker: gets the table and its metrics.
 
     Returns:
-        Of each figure that is defined for every season: mean and worst, and the mean on seen seasons.
+        For each metric that is defined for every season: mean and worst, and the mean on seasons of training.
 
     Raises:
         ConfigError: fewer than two datasets, they differ, or one is there twice.
-        DataError: `out` holds a finished result, or was begun with other settings or datasets.
+        DataError: `out` holds a finished result, or was started with other settings or datasets.
     """
     windows = [WindowDataset(folder) for folder in datasets]
     check_seasons(windows)
@@ -156,10 +156,10 @@ def leave_each_season_out(
 
 
 def _same_task(out: Path, task: dict[str, Any]) -> None:
-    """Raise DataError if what lies half done in `out` is of other settings or datasets, or these in another order."""
+    """Raise DataError if `out` is unfinished with other settings or datasets, or these in another order."""
     path = out / TASK
     if path.is_file() and read_record(path) != task:
-        raise DataError(f"{out}: begun with other settings or datasets; choose another folder, or delete this one")
+        raise DataError(f"{out}: started with other settings or datasets. Choose another folder, or delete this one")
     publish_record(path, task)
 
 
@@ -178,7 +178,7 @@ def _train(config: RunConfig, fold: Fold, *, dense: bool, out: Path) -> None:
 
 
 def _scored(config: RunConfig, dataset: Path, name: str, *, out: Path, tracker: Tracker) -> dict[str, Any]:
-    """Figures of the segmenter on a dataset, and the IoU of each class."""
+    """Metrics of the segmenter on a dataset, and the IoU of each class."""
     place = out / f"evaluation_{name}"
     if not (place / "metrics.json").exists():
         evaluate(

@@ -46,12 +46,12 @@ FAILURE_VARIABLE = "EXACT_FAILURE_FILE"
 
 
 KILLED = (
-    "was killed (signal 9): most likely out of memory; give it more, or lower classifier.training.batch and "
+    "was killed (signal 9): most likely out of memory. Give it more, or lower classifier.training.batch and "
     "segmenter.training.batch"
 )
 FOLLOW_SECONDS = 1.0
 GRACE_SECONDS = 10.0
-"""What a stage whose runner has died gets to end in order."""
+"""Time for a stage to end in order after its runner has died."""
 
 
 @contextmanager
@@ -143,6 +143,7 @@ def _tracked(
 
 
 SECTIONS = {
+    "fetch": ("data",),
     "ingest": ("data",),
     "train_classifier": ("classifier",),
     "generate_masks": ("masks",),
@@ -181,10 +182,10 @@ def applying(stage: str, config: RunConfig, source: str) -> dict[str, Any]:
 
 
 class Metrics(Protocol):
-    """A step's figures, as KFP takes them."""
+    """A step's metrics in KFP's format."""
 
     def log_metric(self, metric: str, value: float) -> None:
-        """One figure."""
+        """One metric."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,7 @@ class Step:
 
     @staticmethod
     def show(metrics: Metrics, summary: Mapping[str, float]) -> None:
-        """Give KFP a stage's figures. It takes no NaN or infinity: a step that gave one would fail after its work."""
+        """Give KFP a stage's metrics. It accepts no NaN or infinity, and a step with one would fail at its end."""
         for name, value in summary.items():
             if math.isfinite(value):
                 metrics.log_metric(name, value)
@@ -223,7 +224,7 @@ def open_step(stage: Stage, run: Mapping[str, Any], *, tracking: bool = True) ->
             name,
             config,
             pipeline_run=given.pipeline_run,
-            source=given.source,
+            source=given.named_source,
             season=given.season,
             tracking=tracking,
         ) as tracker,
@@ -234,7 +235,7 @@ def open_step(stage: Stage, run: Mapping[str, Any], *, tracking: bool = True) ->
 
 
 def _follow(runner: int) -> None:
-    """End this process when the runner has: a killed run must not go on writing checkpoints beside the next one."""
+    """End this process after its runner, because a killed run must not write checkpoints beside the next one."""
     while True:
         time.sleep(FOLLOW_SECONDS)
         try:

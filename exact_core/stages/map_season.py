@@ -26,6 +26,7 @@ from exact_core.environment import variable
 from exact_core.errors import ConfigError
 from exact_core.evaluation.map_picture import LONGEST
 from exact_core.evaluation.palette import colours_of, true_colour
+from exact_core.mapping.calibration import DatedCalibration, calibration_at
 from exact_core.mapping.capacity import Careful, choose_batch, window_bytes
 from exact_core.mapping.cogs import MapRecord
 from exact_core.mapping.finished_rows import RowFiles, read_rows
@@ -67,6 +68,7 @@ def map_season(
     out: Path,
     tracker: Tracker,
     part: str = "",
+    origin: str = "",
     layers: Layers = NO_LAYERS,
 ) -> dict[str, float]:
     """Map all of a season's area, or a part of it; only images are read, no label.
@@ -82,6 +84,7 @@ def map_season(
         out: folder for the map's files and map.json; of a part, for its rows and part.json; the manifest comes last.
         tracker: gets areas, quick-look and the seams' figure.
         part: I/N for the I-th of N parts, which stage `join_map` makes a map of; empty: all.
+        origin: the source as it was given, where that is another; the map names it.
         layers: field outlines and cropland mask.
 
     Returns:
@@ -101,11 +104,10 @@ def map_season(
     fresh_folder(out, PART if part else MAP)
     model, manifest, trained = open_segmenter(segmenter)
     images = _images(with_season(config, season, kind=kind), source, manifest, trained)
-    record = _record(config, images, manifest, source=source)
+    record = _record(config, images, manifest, trained, source=origin or source)
     first, end = extent_of_part(record, number, parts)
     pieces, seconds = _map(config, images, record, model, manifest, trained, out=out, rows=(first, end))
-    if number == 1:
-        _draw(images, out)
+    _draw(images, out, number)
     summary = {"megapixels": (end - first) * record.width / 1e6, "map_seconds": seconds}
     if part:
         extent = {"part": number, "parts": parts, "first": first, "end": end}
@@ -128,8 +130,10 @@ def _part(part: str, layers: Layers) -> tuple[int, int]:
     return parse_part(part or "1/1")
 
 
-def _draw(images: SeasonImages, out: Path) -> None:
-    """The area in true colour, thinned, beside the map or its first part."""
+def _draw(images: SeasonImages, out: Path, number: int) -> None:
+    """The area in true colour, thinned, beside the map or its first part; `number` is that of the part."""
+    if number > 1:
+        return
     seen = overview(images, longest=LONGEST)
     out.mkdir(parents=True, exist_ok=True)
     partial = out / f"{TRUE_COLOUR}.partial"
@@ -137,8 +141,20 @@ def _draw(images: SeasonImages, out: Path) -> None:
     partial.replace(out / TRUE_COLOUR)
 
 
-def _record(config: RunConfig, images: SeasonImages, manifest: ModelManifest, *, source: str) -> MapRecord:
-    """What the map says of itself."""
+def _record(
+    config: RunConfig, images: SeasonImages, manifest: ModelManifest, trained: RunConfig, *, source: str
+) -> MapRecord:
+    """What the map says of itself; within the season, with the confidence of its date."""
+    calibration, until = manifest.calibration, images.settings.until
+    # By the day of the year a model does not know where in a season it is.
+    season = manifest.day_zero(trained.segmenter.reading)
+    dated = (
+        (*manifest.by_date, DatedCalibration(days=season[1], calibration=calibration))
+        if season and manifest.by_date
+        else ()
+    )
+    if until is not None and dated:
+        calibration = calibration_at((until - images.start).days + 1, dated)
     return map_record(
         images,
         source=source,
@@ -147,7 +163,8 @@ def _record(config: RunConfig, images: SeasonImages, manifest: ModelManifest, *,
         classes=manifest.classes,
         colours=colours_of(manifest.classes, manifest.colours),
         mapping=config.mapping,
-        calibration=manifest.calibration,
+        calibration=calibration,
+        by_date=dated,
         weights_sha256=manifest.weights.sha256,
         code_version=code_version(),
     )

@@ -6,8 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from exact_core.data.sources import check_whole, parse_source, source_of
-from exact_core.data.stac.address import parse_address
+from exact_core.data.sources import parse_source, source_of
 from exact_core.errors import ConfigError
 from exact_core.recipes import resolve
 from exact_core.stages.plan_map import check_parts
@@ -25,13 +24,13 @@ EXACT = 2**53
 
 
 def check_parameters(given: Mapping[str, Any]) -> None:
-    """Refuse values that a later step would fail on; names that are not known here are left alone.
+    """Refuse values that a later step would fail on; unknown names are ignored.
 
     Args:
         given: by name; every number must be finite. With `map_parts` also `most_parts`, which fit into a run.
 
     Raises:
-        ConfigError: the first value that is wrong, and what would be right.
+        ConfigError: the first wrong value, and what is allowed.
     """
     for name, value in given.items():
         _number(name, value)
@@ -43,8 +42,6 @@ def check_parameters(given: Mapping[str, Any]) -> None:
         resolve(given["recipe"], seed=int(given.get("seed", 0)), overrides=overrides)
     if "map_parts" in given:
         check_parts(given["map_parts"], int(given["most_parts"]))
-        if int(given["most_parts"]) > 1 and given.get("source"):
-            check_whole(given["source"], cells=_cells(given["source"]))
     if "map_name" in given and (given["map_name"] or source_of(given["source"]).opens):
         map_region(given["map_name"], given["source"])
     if "season_start" in given and "season_days" in given:
@@ -71,12 +68,6 @@ def _quality(share: float) -> None:
 def _source(text: str) -> None:
     if text:
         parse_source(text)
-
-
-def _cells(source: str) -> int:
-    """1 where an address asks for cells, however many there will be."""
-    kind, place = parse_source(source)
-    return int(kind == "stac" and parse_address(place).cell is not None)
 
 
 def _training(word: str) -> None:

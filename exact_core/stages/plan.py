@@ -5,7 +5,7 @@ Its types are read by KFP, which takes no annotations that are text: no `from __
 
 from typing import Any, NamedTuple
 
-__all__ = ["Plan"]
+__all__ = ["Fetched", "Plan"]
 
 
 class Plan(NamedTuple):
@@ -28,3 +28,12 @@ class Plan(NamedTuple):
     gpus: str
     node_selector: dict[str, str]
     toleration: dict[str, str]
+
+
+class Fetched(NamedTuple):
+    """What the steps after a fetch are given instead."""
+
+    run: dict[str, Any]
+    """`Run`, of which the source is what was fetched."""
+    parts: list[dict[str, Any]]
+    """The same for each further part of the map."""

@@ -20,11 +20,11 @@ def check_parts(parts: float, most: int) -> None:
         most: as many as fit (`exact_kubeflow.pipelines.size` has the arithmetic).
 
     Raises:
-        ConfigError: fewer than one, or too many.
+        ConfigError: fewer than one, or more than `most`.
     """
     if parts not in range(1, most + 1):
         raise ConfigError(
-            f"map_parts = {parts}: expected 1 to {most}: more steps do not fit into one run on a cluster; map a large "
-            f"area tile by tile or cell by cell, a run each, or with exact map --part I/N and exact join-map, which "
-            f"have no such limit"
+            f"map_parts = {parts}: expected 1 to {most}, because more steps do not fit into one run on a cluster. Map "
+            f"a large area tile by tile or cell by cell, a run each, or with exact map --part I/N and exact join-map, "
+            f"which have no such limit"
         )

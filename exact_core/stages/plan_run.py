@@ -10,7 +10,8 @@ from typing import Any
 
 from exact_core.artifacts.folders import STATE_VARIABLE
 from exact_core.config import RunConfig
-from exact_core.data.sources import Survey, check_whole
+from exact_core.data.season.folder import check_one_crs
+from exact_core.data.sources import Survey
 from exact_core.recipes import resolve
 from exact_core.stages.lifecycle import open_stage
 from exact_core.stages.parameters import check_parameters
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Parameters:
-    """A pipeline's parameters, as its first step gets them; what a pipeline does not have keeps its default."""
+    """A pipeline's parameters, as its first step gets them; those that the pipeline does not have keep the default."""
 
     recipe: str
     """Name of the recipe."""
@@ -62,7 +63,7 @@ class Parameters:
     model: str = ""
     """Name of the registered model; empty: after the dataset's name."""
     publish: bool = False
-    """Whether the pipeline's map gets a stable address, and is made only where that has not the same already."""
+    """Whether the pipeline's map gets a stable address, and is made only if it is not there already."""
     map_name: str = ""
     """Of the region, in that address; empty: by the source."""
     map_parts: int = 1
@@ -111,7 +112,7 @@ def plan_run(given: Parameters) -> Plan:
         if given.maps():
             # What the map at the end could not be made of is refused before anything is trained.
             for place, promised in zip(each, found, strict=True):
-                check_whole(place["source"], cells=promised.cells)
+                check_one_crs(place["source"], promised.cells)
         sizes = sized(asked, training=size)
         log.info("preflight: a step that trains gets %s cores, %s of memory, %s", *sizes[:2], _accelerators(sizes.gpus))
         run = Run(

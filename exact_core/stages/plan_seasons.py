@@ -27,13 +27,13 @@ def plan_seasons(*, source: str, seasons: Sequence[str | float], supervision: st
         source: the source of those that are no more than a season: season:PATH.
         seasons: each a year (text or number) or START/DAYS of `source`; or a source with its own season, as
             season:PATH; or both, as season:PATH@2022 or season:PATH@2022-04-01/214.
-        supervision: what is learned from: tags or dense.
+        supervision: tags or dense.
 
     Returns:
         For each season `source` and `season`, as stage `ingest` takes them.
 
     Raises:
-        ConfigError: fewer than two seasons, too many, one of them twice, or one that is neither.
+        ConfigError: fewer than two seasons, more than a run can have, one of them twice, or one of another form.
     """
     check_parameters({"supervision": supervision})
     if len(seasons) < 2:
@@ -43,7 +43,7 @@ def plan_seasons(*, source: str, seasons: Sequence[str | float], supervision: st
         )
     if len(seasons) > MOST:
         raise ConfigError(
-            f"seasons: {len(seasons)} of them, and a run holds the steps of {MOST} at most; leave some out, or use the "
+            f"seasons: {len(seasons)} of them, but a run can have at most {MOST}. Leave some out, or use the "
             f"command exact leave-one-season-out, which takes any number"
         )
     refuse_placeholders("seasons", list(seasons))
@@ -51,7 +51,7 @@ def plan_seasons(*, source: str, seasons: Sequence[str | float], supervision: st
     for number, each in enumerate(planned):
         if each in planned[:number]:
             raise ConfigError(
-                f"seasons: {seasons[number]!r} is there twice: a season must not be among those learned from"
+                f"seasons: {seasons[number]!r} is there twice, so it would be in training and in the test. Give it once"
             )
     for each in planned:
         log.info("plan_seasons: %s, season %s", each["source"], each["season"] or "its own")
@@ -72,10 +72,10 @@ def _parsed(entry: str | float, source: str) -> dict[str, str]:
             parse_season(after)
             place, season = before, after
     elif not text:
-        raise ConfigError("seasons: one of them is empty; give a year, START/DAYS, or season:PATH")
+        raise ConfigError("seasons: one of them is empty. Give a year, START/DAYS, or season:PATH")
     else:
         parse_season(season)
     kind, _ = parse_source(place)
     if season and not source_of(kind).opens:
-        raise ConfigError(f"seasons: {text!r}: a {kind} source has its own season; give season:PATH as source")
+        raise ConfigError(f"seasons: {text!r}: a {kind} source has its own season. Give season:PATH as source")
     return {"source": place, "season": season}

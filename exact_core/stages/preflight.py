@@ -55,17 +55,17 @@ class NotSetError(Exception):
 
 
 def preflight(config: RunConfig, *, source: str, season: str, tracker: Tracker, here: bool = True) -> dict[str, float]:
-    """Try everything that the run is going to need.
+    """Check everything that the run needs.
 
     Args:
         config: the resolved configuration.
         source: as stage `ingest` takes it.
         season: as stage `ingest` takes it; not checked while it is `auto`.
-        tracker: gets the figures.
+        tracker: gets the metrics.
         here: whether the run's steps will have this machine; then its memory must do.
 
     Returns:
-        Estimated and available memory of the trainings, in GB, where torch is here to tell.
+        Estimated and available memory of the trainings, in GB, if torch is installed.
 
     Raises:
         ServiceError: something failed; the message names all that did.
@@ -85,13 +85,13 @@ def preflight(config: RunConfig, *, source: str, season: str, tracker: Tracker, 
 
 
 def checks(config: RunConfig | None = None, *, source: str = "", season: str = "", here: bool = True) -> list[Check]:
-    """The answers, in an order in which a person would ask.
+    """The results of the checks, in order of importance.
 
     Args:
-        config: what is to run; None: only the machine and its services are looked at.
+        config: of the run; None: only the machine and its services are checked.
         source: the source to be read; empty: none.
-        season: the season to be read; `auto` and empty: whatever the source has.
-        here: whether it will run on this machine, whose GPU and memory are then looked at.
+        season: the season to be read; `auto` and empty: the source's own.
+        here: whether it will run on this machine, whose GPU and memory are then checked.
     """
     asked: dict[str, Callable[[], str]] = {
         "code": _code,
@@ -133,7 +133,7 @@ def _code() -> str:
     import rasterio
 
     if not rasterio.drivers.raster_driver_extensions().get("tif"):
-        raise ServiceError("rasterio reads no GeoTIFF; install its wheel: pip install --force-reinstall rasterio")
+        raise ServiceError("rasterio reads no GeoTIFF. Install its wheel: pip install --force-reinstall rasterio")
     return ", ".join(named)
 
 
@@ -142,14 +142,14 @@ def _writable(folder: Path) -> str:
         with tempfile.NamedTemporaryFile(dir=folder) as file:
             file.write(b"x")
     except OSError as error:
-        raise ServiceError(f"{folder} cannot be written: {error.strerror or error}; work in another folder") from error
+        raise ServiceError(f"{folder} cannot be written: {error.strerror or error}. Work in another folder") from error
     disk = os.statvfs(folder)
     return f"{folder} can be written, {disk.f_bavail * disk.f_frsize / 1e9:,.1f} GB free"
 
 
 def _cache() -> str:
     cache = default_cache()
-    return f"{_writable(cache.root)}; EXACT_CACHE_DIR names another"
+    return f"{_writable(cache.root)}. EXACT_CACHE_DIR names another"
 
 
 def _store() -> str:
@@ -185,11 +185,11 @@ def _device(wanted: str) -> str:
     if device.type == "cpu" and Path("/dev/nvidiactl").exists():
         raise ServiceError(
             f"a GPU is attached, but torch {torch.__version__} cannot use it: its driver is too old or torch is a CPU "
-            f"build; renew either, or set device=cpu to train without"
+            f"build. Renew either, or set device=cpu to train without"
         )
     if device.type == "cpu":
         raise NotSetError(
-            f"no CUDA device; torch {torch.__version__} computes on {torch.get_num_threads()} CPU threads"
+            f"no CUDA device. torch {torch.__version__} computes on {torch.get_num_threads()} CPU threads"
         )
     # Used, not only seen: a driver that is too old shows its devices.
     torch.ones(8, device=device).sum().item()
@@ -203,13 +203,13 @@ def _data(config: RunConfig, source: str, season: str) -> str:
 
 
 def _tags(config: RunConfig, source: str, season: str) -> str:
-    """What stands out in the tags, as far as labels of this disk tell: it is for a person to judge, so no failure."""
+    """Warnings about the tags, from labels on this disk. The user decides, so they are no failure."""
     kind, _ = parse_source(source)
     place = local_path(source)
     config = with_season(config, "" if season == "auto" else season, kind=kind)
     said = None if place is None else source_of(kind).warnings(place, config.data)
     if said is None:
-        raise NotSetError(f"{source}: known once it is read; ingest and `exact inspect` say it")
+        raise NotSetError(f"{source}: unknown before it is read. `exact ingest` and `exact inspect` report it")
     return " ".join(said) or "no crop is in nearly all windows, in few, or always beside another"
 
 
@@ -220,7 +220,7 @@ def _fits(config: RunConfig, *, source: str, season: str) -> str:
     told = f"training takes about {estimated / 1e9:.1f} GB, {available / 1e9:.1f} GB are free"
     if estimated > available:
         raise ConfigError(
-            f"{told}; lower classifier.training.batch and segmenter.training.batch, set "
+            f"{told}. Lower classifier.training.batch and segmenter.training.batch, set "
             f"classifier.encoder.checkpointing, or give the step more memory"
         )
     return told

@@ -1,4 +1,4 @@
-"""A look at data before it is trained on: a dataset or a source -> a page. No stage of a pipeline, and not tracked."""
+"""A preview of data before training: a dataset or a source -> a page. No stage of a pipeline, and not tracked."""
 
 from __future__ import annotations
 
@@ -30,17 +30,18 @@ def inspect(config: RunConfig, what: Path | str, *, season: str, model: Path | N
     """Write the preview of a dataset or source to `out`.
 
     Args:
-        config: of a source, `config.data`; the seed draws what is shown.
-        what: a dataset's folder; or a source that has images of an area, or that is ingested in seconds.
-        season: for a season, a year or START/DAYS; empty: what the source says.
-        model: segmenter whose training the bands are held against; None: the dataset's own training split, or nothing.
+        config: of a source, `config.data`; the seed draws the samples.
+        what: a dataset's folder; or a source with images of an area, or one that is ingested in seconds.
+        season: for a season, a year or START/DAYS; empty: the source's own.
+        model: segmenter whose training is the reference of the bands; None: the dataset's own training split, or
+            nothing.
         out: HTML file.
 
     Returns:
-        What the page shows.
+        The content of the page.
 
     Raises:
-        ConfigError: a source that is to be ingested first; a model for other bands; a season for a dataset.
+        ConfigError: a source that must be ingested first; a model for other bands; a season for a dataset.
         DataError, CorruptError: no such data or model.
     """
     manifest = None if model is None else read_manifest(model, "segmenter")
@@ -52,7 +53,7 @@ def inspect(config: RunConfig, what: Path | str, *, season: str, model: Path | N
         out.parent.mkdir(parents=True, exist_ok=True)
         write_preview(out, preview)
     except OSError as error:
-        raise DataError(f"{out}: cannot write there: {error}; choose another file by --out") from error
+        raise DataError(f"{out}: cannot write there: {error}. Choose another file by --out") from error
     return preview
 
 
@@ -60,10 +61,10 @@ def _of_dataset(
     folder: Path, config: RunConfig, season: str, model: Path | None, manifest: ModelManifest | None
 ) -> Preview:
     if season:
-        raise ConfigError(f"season = {season!r}: {folder} is a dataset, which has its own season; leave it out")
+        raise ConfigError(f"season = {season!r}: {folder} is a dataset, which has its own season. Leave it out")
     if folder.is_dir() and not (folder / "dataset.json").is_file():
         raise DataError(
-            f"{folder}: no dataset here (dataset.json); name the folder that `exact ingest` wrote, or season:{folder} "
+            f"{folder}: no dataset here (dataset.json). Name the folder that `exact ingest` wrote, or season:{folder} "
             f"for a folder of images"
         )
     dataset = WindowDataset(folder)
@@ -79,8 +80,7 @@ def _of_source(
     found = source_of(kind)
     if not (found.opens or found.quick):
         raise ConfigError(
-            f"{source}: this source is looked at as a dataset: `exact ingest {kind} {place} DATASET`, then "
-            f"`exact inspect DATASET`"
+            f"{source}: ingest this source first: `exact ingest {kind} {place} DATASET`, then `exact inspect DATASET`"
         )
     if not found.opens:
         with tempfile.TemporaryDirectory(prefix="exact-inspect-") as folder:
@@ -122,6 +122,6 @@ def _reference(
         return None
     if manifest.bands != bands:
         raise ConfigError(
-            f"{model}: the model wants bands {manifest.bands}, {what} has {bands}; name another by --model"
+            f"{model}: the model needs bands {manifest.bands}, but {what} has {bands}. Name another with --model"
         )
     return NamedStatistics(manifest.statistics, f"the training of {model}")

@@ -1,4 +1,4 @@
-"""Stage `promote`: a new segmenter -> the registry; and the champion's place, if it is the better one."""
+"""Stage `promote`: a new segmenter -> the registry; and the alias champion, if it is better."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ STAGE = Stage(name="promote", within="evaluate", size="train", minutes=240, writ
 log = logging.getLogger(__name__)
 
 ROUNDS = 3
-"""Comparisons with one champion after another, where others are promoted meanwhile."""
+"""Maximal number of comparisons, if other runs change the champion in the meantime."""
 
 
 def promote(
@@ -51,10 +51,10 @@ def promote(
 
     Both models map the same evaluation windows. The gate (`config.promotion`): the lower end of the confidence interval
     of the difference in mIoU, by a paired bootstrap over scenes, is above `minimum_gain`, and no class loses more than
-    `largest_class_loss`. Without dense labels, the F1 of the tags that the maps imply stands in for mIoU. Without a
-    champion there is nothing to compare with, and the first model becomes it. A dataset that is scored on itself allows
-    no fair comparison, so nothing is promoted on it. A run of an earlier season than the champion's, or of the same one
-    that began before the champion's run, does not take its place.
+    `largest_class_loss`. Without dense labels, the F1 of the tags of the maps replaces mIoU. Without a
+    champion there is nothing to compare with, and the first model becomes champion. A dataset that is scored on itself
+    allows no fair comparison, so nothing is promoted on it. A run of an earlier season than the champion's, or of the
+    same season that started before the champion's run, does not replace it.
 
     Args:
         config: `promotion`, `evaluation.batch`, `seed` and `device` apply.
@@ -62,11 +62,11 @@ def promote(
         segmenter: model folder of the new segmenter.
         model: name of the registered model; empty: exact-NAME after the dataset's name.
         out: folder for metrics.json, which holds the decision and its reasons.
-        figures: what the segmenter's evaluation on this dataset gave, which goes to its model in MLflow.
-        tracker: gets the figures and the reason; where runs are not tracked, there is no registry and no decision.
+        figures: metrics of the segmenter's evaluation on this dataset, for its model in MLflow.
+        tracker: gets the metrics and the reason; without tracking, there is no registry and no decision.
 
     Returns:
-        Whether it was promoted (1 or 0); with a champion also both models' figures, their difference and its interval.
+        Whether it was promoted (1 or 0); with a champion also both models' metrics, their difference and its interval.
     """
     fresh_folder(out, "metrics.json")
     windows = WindowDataset(dataset)
@@ -104,12 +104,12 @@ def promote_after(
 
     Args:
         run: what the pipeline's first step decided.
-        register: False: only says, in `decision`, that nothing was decided.
+        register: False: only writes to `decision` that nothing was decided.
         dataset: the window dataset.
         segmenter: the new segmenter.
         promotion: folder for metrics.json.
-        decision: Markdown for a person to read.
-        figures: what the evaluation has found.
+        decision: Markdown for the user.
+        figures: metrics of the evaluation.
     """
     with open_step(STAGE, run, tracking=register) as step:
         page, out = step.files.file(decision), step.files.write(promotion, optional=True)
@@ -130,12 +130,12 @@ def decide(comparison: Comparison, config: PromotionConfig) -> tuple[bool, str]:
         f"{100 * comparison.high:+.1f} over {comparison.units} {comparison.unit}"
     )
     if not comparison.low > config.minimum_gain:
-        return False, f"{points}; the lower end is not above {100 * config.minimum_gain:+.1f}"
+        return False, f"{points}. The lower end is not above {100 * config.minimum_gain:+.1f}"
     losses = {name: value for name, value in comparison.per_class.items() if value is not None}
     worst = min(losses, key=lambda name: losses[name], default=None)
     if worst is not None and losses[worst] < -config.largest_class_loss:
         return False, (
-            f"{points}; but {worst} loses {-100 * losses[worst]:.1f} points, more than "
+            f"{points}. But {worst} loses {-100 * losses[worst]:.1f} points, more than "
             f"{100 * config.largest_class_loss:.1f}"
         )
     return True, points
@@ -187,7 +187,7 @@ def _register(
         if not promoted or registry.replace_champion(name, champion, version, reason=reason):
             return {**record, "promoted": promoted, "reason": reason}
         log.info("promote: the champion is no longer %s: once more", champion or "missing")
-    return {**record, "promoted": False, "reason": f"{reason}; but the champion changed {ROUNDS} times meanwhile"}
+    return {**record, "promoted": False, "reason": f"{reason}. But the champion changed {ROUNDS} times since"}
 
 
 def _judge(
@@ -199,26 +199,26 @@ def _judge(
     version: str,
     champion: str | None,
 ) -> tuple[bool, str, Comparison | None]:
-    """Whether a version should take this champion's place, why, and by what comparison."""
+    """Whether a version should replace this champion, why, and by what comparison."""
     if champion is None:
         return *_first(config, windows, segmenter), None
     if older := _older(registry.origin(name, version), registry.origin(name, champion)):
         return (
             False,
-            f"not compared with champion {champion}: {older}; an older run does not take a newer one's place; move the "
+            f"not compared with champion {champion}: {older}; an older run does not replace a newer one. Move the "
             f"alias by hand if it should",
             None,
         )
     if windows.manifest.self_scored:
         reason = (
             f"not compared with champion {champion}: this dataset is trained and scored on itself, which would "
-            f"flatter the new model; move the alias by hand if it looks better"
+            f"flatter the new model. Move the alias by hand if it looks better"
         )
         return False, reason, None
     try:
         comparison = _against(config, windows, segmenter, registry, name, champion)
     except ConfigError as error:
-        reason = f"champion {champion} cannot map this dataset: {error}; give other classes a model of their own"
+        reason = f"champion {champion} cannot map this dataset: {error}. Give other classes a model of their own"
         return False, reason, None
     return *decide(comparison, config.promotion), comparison
 
@@ -235,7 +235,7 @@ def decide_first(metric: str, figure: float, config: PromotionConfig) -> tuple[b
     if figure >= config.first_floor:
         return True, f"the first version: no champion to compare with ({told})"
     return False, (
-        f"the first version is below the floor ({told}): it stays challenger; give more tags or train longer, or move "
+        f"the first version is below the floor ({told}): it stays challenger. Give more tags or train longer, or move "
         f"the alias by hand if the map is good enough"
     )
 
@@ -248,7 +248,7 @@ def _first(config: RunConfig, windows: WindowDataset, segmenter: Path) -> tuple[
 
 
 def _older(ours: Origin, theirs: Origin) -> str:
-    """In what our run is older than the champion's; empty: in nothing. A later season is newer, whichever began first.
+    """Why our run is older than the champion's; empty: it is not. The season counts before the start of the run.
 
     Seasons may be unknown: of models of older versions, and of sources without one.
     """

@@ -1,8 +1,7 @@
 """A finished map -> its stable address in the store, EXACT_STORE/maps/REGION/SEASON/, and the catalogue around it.
 
-What is written first is linked last: files, item, collection, catalogue. So there is no moment at which a link leads
-nowhere, and a killed call is repeated by the same call. Files are named by their content; those of the map that was
-there before stay until the next one, for whoever is reading it.
+Links are written last: files, item, collection, catalogue. So no link is ever broken, and the same call repeats a
+killed one. Files are named by their content. Those of the previous map stay until the next one, for its readers.
 """
 
 from __future__ import annotations
@@ -67,14 +66,14 @@ def maps_store() -> Store | None:
 
 
 def map_region(name: str, source: str) -> str:
-    """The region of a run's maps: as named, else what its source says of the place.
+    """The region of a run's maps: as named, else from its source.
 
     Args:
         name: parameter `map_name`; may be empty.
         source: the run's.
 
     Raises:
-        ConfigError: a name that cannot stand in an address, or a source that says nothing of the place.
+        ConfigError: a name that is not valid in an address, or a source without a name.
     """
     if not name:
         name = _place_of(source)
@@ -82,7 +81,7 @@ def map_region(name: str, source: str) -> str:
             check_map_name(name)
         except ConfigError as error:
             raise ConfigError(
-                f"source = {shown(source)!r} gives no name to the region of its maps: {error}; name it by map_name"
+                f"source = {shown(source)!r} gives no name to the region of its maps: {error}. Name it by map_name"
             ) from error
     check_map_name(name)
     return name
@@ -130,7 +129,7 @@ def publish_map(run: Run, folder: Path, tracker: Tracker) -> str:
         return ""
     store = maps_store()
     if store is None:
-        log.info("publish_map: %s is not set: the map is an artifact of this run only", STORE_VARIABLE)
+        log.info("publish_map: %s is not set, so the map is an artifact of this run only", STORE_VARIABLE)
         return ""
     record = read_record(folder / "map.json")
     region, _, season = run.map_place.partition("/")
@@ -140,7 +139,7 @@ def publish_map(run: Run, folder: Path, tracker: Tracker) -> str:
         MADE_BY: "champion" if run.champion else "training",
         "exact:model": run.champion and f"{run.model}/{run.champion}",
         WEIGHTS: record["model_weights_sha256"],
-        "exact:source": shown(run.source),
+        "exact:source": shown(run.named_source),
         "exact:pipeline_run": run.pipeline_run,
         "exact:code_version": code_version(),
     }
@@ -155,7 +154,7 @@ def publish_map(run: Run, folder: Path, tracker: Tracker) -> str:
 
 
 def _put(store: Store, item: dict[str, Any], files: Mapping[str, Path], *, base: str) -> None:
-    """Files, then their item, in place of the one that was there."""
+    """Write the files, then their item, over the previous one."""
     before = _json(store, f"{base}/{ITEM}") if store.head(f"{base}/{ITEM}") is not None else None
     for name, path in files.items():
         store.upload(path, f"{base}/{name}", digest=digest_file(path, store.options.part_bytes))
@@ -177,10 +176,10 @@ def _timeless(item: dict[str, Any]) -> dict[str, Any]:
 
 
 def _link_item(store: Store, region: str) -> None:
-    """Make collection and catalogue of the items that there are.
+    """Write collection and catalogue from the items in the store.
 
-    Of what is there, not of what was linked: a call that was killed between its item and its collection is mended by
-    the next. Two that publish at once each look again after writing, so that the last to write has seen all.
+    Their links come from the items, not from earlier links. So the next call repairs one that was killed between its
+    item and its collection. Two simultaneous calls each list again after writing, so that the last one has all.
     """
     while True:
         seen = [each for each in store.listed(f"{region}/") if each.key.endswith(f"/{ITEM}")]
@@ -212,16 +211,16 @@ def _json(store: Store, key: str) -> dict[str, Any]:
             raise ValueError("not an object")
     except ValueError as error:
         raise DataError(
-            f"{store.uri_of(key)}: not JSON: {error}; delete it, and publish the map again by repeating its run"
+            f"{store.uri_of(key)}: not JSON: {error}. Delete it, and publish the map again by repeating its run"
         ) from error
     return found
 
 
 def planned_season(config: RunConfig, season: str) -> str:
-    """The name of a season in addresses of maps, before its images are read; empty: they will say.
+    """The name of a season in addresses of maps, before its images are read; empty: they decide.
 
     Args:
-        config: what is set key by key goes before the parameter, as `with_season` has it.
+        config: single keys take precedence over the parameter, as in `with_season`.
         season: a year or START/DAYS; empty: the source's own.
     """
     start, days = parse_season(season) if season else (None, None)

@@ -1,4 +1,4 @@
-"""Stage `record_status`: how a pipeline run ended, whatever happened -> MLflow, and a webhook if there is one."""
+"""Stage `record_status`: the end of a pipeline run, successful or not -> MLflow, and a webhook if there is one."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ STATES = {
 """KFP's word for the end -> ours; every other is FAILED. Up to 2.17 the driver gives MLMD's words (COMPLETE, CACHED,
 CANCELED), KFP's local runner and later releases the API's."""
 NOT_ENDED = (
-    "a step was not ended by itself: it was out of memory or of time, lost its node, or its driver failed; the pods of "
-    "the run say which (exact follow RUN)"
+    "a step was killed: it was out of memory or of time, lost its node, or its driver failed. The pods of the run "
+    "state the cause (exact follow RUN)"
 )
 """What KFP 2.17 calls RUNNING in an exit task."""
 TERMINATED = "the run was terminated"
@@ -42,7 +42,7 @@ def record_status(*, pipeline_run: str, state: str, error: str, job: str, webhoo
 
     Args:
         pipeline_run: identity of the pipeline run, as its stages have it.
-        state: of the run, in KFP's words; see STATES.
+        state: of the run, as KFP names it; see STATES.
         error: what KFP says of the failure; empty if nothing, as KFP 2.17 does of every failure.
         job: KFP's name of the run.
         webhook: http(s) URL that gets the record as JSON; empty: none.
@@ -62,7 +62,7 @@ def record_status(*, pipeline_run: str, state: str, error: str, job: str, webhoo
     try:
         give_back(pipeline_run)
     except ExactError as problem:
-        log.warning("record_status: what the run holds is not given back, and ends by itself: %s", problem)
+        log.warning("record_status: the run's leases are not released, and will expire: %s", problem)
     log.info("record_status: %s%s", ours, f": {error}" if error else "")
     if webhook:
         _send(webhook, json.dumps(record).encode())
@@ -77,7 +77,7 @@ def _send(webhook: str, body: bytes) -> None:
             log.info("record_status: %s answered %d", _shown(webhook), answer.status)
     except (ConfigError, OSError, http.client.HTTPException, ValueError) as problem:
         # URLError is an OSError; what is no HTTP at all, and an address that cannot be sent, are the last two.
-        log.warning("record_status: %s did not take the status: %s", _shown(webhook), problem)
+        log.warning("record_status: %s did not accept the status: %s", _shown(webhook), problem)
 
 
 def check_webhook(webhook: str) -> None:

@@ -1,8 +1,8 @@
-"""Stage `resolve_season`: a season as a person or a schedule names it -> the one season that a run maps.
+"""Stage `resolve_season`: the parameter `season`, set by a user or a schedule -> the one season that a run maps.
 
 A schedule cannot write the season into its parameters: KFP's macros (`[[ScheduledTime]]` and the like) stay literal
-text in pipelines of its second version. So a scheduled run says `auto`, gets the time of its slot, and this rule
-decides: a season starts every year on MM-DD and lasts DAYS days; the run maps the latest one that has ended.
+text in pipelines of its second version. So a scheduled run has `auto` and gets the time of its slot, and a rule
+decides. A season starts every year on MM-DD and lasts DAYS days. The run maps the latest one that has ended.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class SeasonRule(Settings):
         if not re.fullmatch(r"\d\d-\d\d", starts, re.ASCII):
             raise ValueError("expected MM-DD, for example 04-01")
         if starts == "02-29":
-            raise ValueError("only leap years have this day; take 02-28 or 03-01")
+            raise ValueError("only leap years have this day. Take 02-28 or 03-01")
         dt.date.fromisoformat(f"2001-{starts}")
         return starts
 
@@ -83,19 +83,19 @@ def resolve_season(
     """The season that this run maps.
 
     Args:
-        season: `auto`, or a year or START/DAYS, which pass as they are; empty: what the source says.
+        season: `auto`, or a year or START/DAYS, which pass as they are; empty: the source's own.
         schedule_time: time of the schedule's slot, RFC 3339; empty, as in a run on this machine: now.
         starts: first day of every season, MM-DD.
         days: length of a season, days.
-        source: the source to be read; one without images of an area has its own season, and `auto` asks for none.
-        tracker: gets the season and what it follows from.
+        source: the source to be read; one without images of an area has its own season, and `auto` leaves it.
+        tracker: gets the season and the reason.
         now: the present, for a repeatable run.
 
     Returns:
         A year or START/DAYS, as stage `ingest` takes it; empty where the source has its own.
 
     Raises:
-        ConfigError: text of another form, above all a placeholder that nobody has filled in.
+        ConfigError: text of another form, such as a placeholder that was not filled in.
     """
     check_season(season)
     rule = season_rule(starts, days)
@@ -125,14 +125,14 @@ def check_season(season: str) -> None:
 
 
 def refuse_placeholders(name: str, value: Any) -> None:
-    """Refuse the literal text of a macro, wherever it stands in a value: KFP would pass it on as it is.
+    """Refuse the literal text of a macro, anywhere in a value, because KFP would not expand it.
 
     Raises:
         ConfigError: there is one.
     """
     if isinstance(value, str) and PLACEHOLDER.search(value):
         raise ConfigError(
-            f"{name} = {value!r}: nobody fills in such a placeholder in a KFP v2 pipeline; write season: auto, which "
+            f"{name} = {value!r}: KFP v2 does not fill in such a placeholder. Write season: auto, which "
             f"follows the schedule's time, or a season such as 2025 or 2021-09-01/300"
         )
     if isinstance(value, dict | list):
@@ -144,7 +144,7 @@ def _moment(schedule_time: str) -> dt.datetime:
     """The moment, in UTC, of an RFC 3339 text."""
     if PLACEHOLDER.search(schedule_time):
         raise ConfigError(
-            f"schedule_time = {schedule_time!r}: this server does not fill in the schedule's time; KFP 2.17 or newer "
+            f"schedule_time = {schedule_time!r}: this server does not fill in the schedule's time. KFP 2.17 or newer "
             f"does. Upgrade it, or give the season itself, such as 2025 or 2021-09-01/300"
         )
     try:
@@ -152,5 +152,5 @@ def _moment(schedule_time: str) -> dt.datetime:
     except ValueError as error:
         raise ConfigError(f"schedule_time = {schedule_time!r}: expected RFC 3339, as 2026-11-01T03:00:00Z") from error
     if moment.tzinfo is None:
-        raise ConfigError(f"schedule_time = {schedule_time!r}: without a time zone; expected one, as in …T03:00:00Z")
+        raise ConfigError(f"schedule_time = {schedule_time!r}: without a time zone, expected one, as in …T03:00:00Z")
     return moment.astimezone(dt.UTC)

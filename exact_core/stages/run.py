@@ -39,6 +39,7 @@ class Run(Settings):
     seed: int = 0
     overrides: tuple[str, ...] = ()
     source: str = ""
+    origin: str = Field("", description="the source as it was given, where `source` is what was fetched of it")
     season: str = Field("", description="resolved: a year or START/DAYS; empty: the source's own")
     supervision: str = SUPERVISION[0]
     model: str = Field("", description="registered model; empty: after the dataset's name")
@@ -51,6 +52,11 @@ class Run(Settings):
     def config(self) -> RunConfig:
         """The resolved configuration."""
         return resolve(self.recipe, seed=self.seed, overrides=list(self.overrides))
+
+    @property
+    def named_source(self) -> str:
+        """The source as it was given, by which people know it."""
+        return self.origin or self.source
 
     def given(self) -> dict[str, Any]:
         """What differs from the defaults, as KFP passes it on: each step carries it several times over."""

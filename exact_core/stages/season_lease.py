@@ -32,7 +32,7 @@ def hold(run: Run, stage: Stage) -> str:
         stage: which begins; the lease counts for as long as it may take, and a day.
 
     Returns:
-        Empty; or, where another run has it, which one, and what gives it free, as a sentence.
+        Empty; or, if another run has it, a sentence that names the run and how to release the lease.
     """
     leases = _leases()
     if leases is None or not run.map_place:
@@ -42,23 +42,23 @@ def hold(run: Run, stage: Stage) -> str:
     if not other:
         return ""
     return (
-        f"run {other} is making the map {run.map_place.rstrip('/')}; it gives that free when it ends, or delete "
-        f"{board.uri_of(other)} if it is no more"
+        f"run {other} is making the map {run.map_place.rstrip('/')}. It releases the season at its end. Delete "
+        f"{board.uri_of(other)} if that run no longer exists"
     )
 
 
 def renew(run: Run, stage: Stage) -> None:
-    """`hold`, of a run that is at work already.
+    """`hold`, for a run that has already started.
 
     Raises:
-        ServiceError: another run has taken the season meanwhile.
+        ServiceError: another run has taken the season since.
     """
     if other := hold(run, stage):
-        raise ServiceError(f"{other}; repeat this step then")
+        raise ServiceError(f"{other}. Repeat this step then")
 
 
 def give_back(pipeline_run: str) -> None:
-    """Give back whatever a run holds."""
+    """Release all leases of a run."""
     leases = _leases()
     if leases is not None:
         release(leases, run_identity(pipeline_run))

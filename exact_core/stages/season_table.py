@@ -36,11 +36,12 @@ def season_table(*, rows: Sequence[Path], out: Path, tracker: Tracker, report: P
     Args:
         rows: folders of stage `leave_season_out`, one a season; all of them, in any order.
         out: folder for report.html and leave_one_season_out.json, which is written last.
-        tracker: gets both, and the figures.
+        tracker: gets both, and the metrics.
         report: file that gets a copy of the report; None: nowhere.
 
     Returns:
-        Of each figure that is defined for every season: `mean_`, `worst_` and, on the seasons seen, `seen_mean_`.
+        For each metric that is defined for every season: `mean_`, `worst_` and, on the seasons of training,
+            `seen_mean_`.
 
     Raises:
         DataError: rows of different runs, or not all of them.
@@ -64,7 +65,7 @@ def season_table(*, rows: Sequence[Path], out: Path, tracker: Tracker, report: P
 
 
 def table(out: Path) -> str:
-    """The result as Markdown, figures in percent."""
+    """The result as Markdown, metrics in percent."""
     record = read_record(out / RECORD)
     lines = ["| left out | OA | mIoU | F1 | mIoU, seasons seen |", "| --- | --- | --- | --- | --- |"]
     for name, row in zip(season_names(record["seasons"]), record["seasons"], strict=True):
@@ -83,13 +84,13 @@ def _check(seasons: list[dict[str, Any]]) -> None:
     """Raise DataError unless the rows are one comparison: each season left out once, learned from all others."""
     for key in ALIKE:
         if len(values := {row[key] for row in seasons}) > 1:
-            raise DataError(f"seasons of different runs: {key} {' and '.join(sorted(values))}; run all of them anew")
+            raise DataError(f"seasons of different runs: {key} {' and '.join(sorted(values))}. Run all of them anew")
     for row in seasons:
         others = [each["digest"] for each in seasons if each is not row]
         if not others or sorted(row["learned_from"]) != sorted(others):
             raise DataError(
                 f"the season from {row['season_start']} ({row['source']}) was scored by a model of "
-                f"{len(row['learned_from'])} seasons, which are not the {len(others)} others given; give all of a run"
+                f"{len(row['learned_from'])} seasons, which are not the {len(others)} others given. Give all of a run"
             )
 
 

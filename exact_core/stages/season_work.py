@@ -34,22 +34,22 @@ log = logging.getLogger(__name__)
 def season_work(config: RunConfig, run: Run, *, training: str, map_name: str, tracker: Tracker) -> tuple[str, Run]:
     """Choose between training and the champion, and hold the season until the run has ended.
 
-    Nothing is left to do where the season's map is published already, made of the same images, labels and settings by
-    the same version of this package, in the same way; and where another run is at it.
+    Nothing is left to do if the season's map is already published, from the same images, labels and settings, by the
+    same version of this package, in the same way. The same holds if another run is making it.
 
     Args:
         config: the resolved configuration.
         run: recipe, source, season and model apply.
         training: always, if_no_champion or never. Without labels nothing is trained.
         map_name: of the region; empty: by the source.
-        tracker: gets what is left to do, and why.
+        tracker: gets the decision and its reason.
 
     Returns:
-        train, reuse, map or nothing; and the run with the model that is registered or used, and the map's place.
+        train, reuse, map or nothing; and the run with the model to register or use, and the address of the map.
 
     Raises:
-        ConfigError: nothing to learn from, and no champion.
-        DataError, ServiceError: the source cannot be looked at, or the store or MLflow does not answer.
+        ConfigError: no labels, and no champion.
+        DataError, ServiceError: the source cannot be read, or the store or MLflow does not answer.
     """
     kind, _ = parse_source(run.source)
     opens = bool(source_of(kind).opens)
@@ -81,7 +81,7 @@ def _choose(run: Run, state: SourceState, training: str, champion: str | None) -
         labels = "labels are not asked for" if training == NEVER else "the season has no labels yet"
         if champion is None:
             raise ConfigError(
-                f"{labels}, and model {run.model} has no champion: there is nothing to map with; train one first "
+                f"{labels}, and model {run.model} has no champion: the season cannot be mapped. Train one first "
                 f"(pipeline train_exact), name another model, or give the labels"
             )
         return MAP, f"{labels}; {known}"

@@ -16,7 +16,8 @@ __all__ = ["Resources", "Sizes", "read_resources", "sized"]
 BASE = 2.0e9
 """Bytes of a step that trains, beside what training takes: Python, torch, kfp, MLflow and logging a model."""
 MARGIN = 1.5
-"""Times the estimate of the training: tests find the peak within a third of it, masks and figures come after it."""
+"""Factor on the estimate of the training: in tests the peak is within a third of it. Masks and metrics come after
+it."""
 ON_GPU = 16e9
 """Bytes of main memory of a step that computes on a GPU: CUDA's libraries, windows on their way, masks."""
 BYTES = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
@@ -27,12 +28,12 @@ class Resources(Settings):
     """The pipeline parameter `resources`; {} starts on any node with some GB free."""
 
     cpu: str = Field(
-        "4", pattern=r"^(\d+m|\d*\.?\d+)$", description="limit of a step that trains, cores; half a core is asked for"
+        "4", pattern=r"^(\d+m|\d*\.?\d+)$", description="limit of a step that trains, cores; the request is half a core"
     )
     memory: str = Field("", pattern=rf"{QUANTITY}|^$", description="of a step that trains; empty: by the recipe")
     data_memory: str = Field("2G", pattern=QUANTITY, description="of a step that reads, joins or gathers data")
     gpus: int = Field(0, ge=0, description="GPUs of a step that trains or maps")
-    gpu_memory: str = Field("", pattern=rf"{QUANTITY}|^$", description="of one GPU; given, it is held to the recipe")
+    gpu_memory: str = Field("", pattern=rf"{QUANTITY}|^$", description="of one GPU; if set, checked against the recipe")
     node_selector: dict[str, str] = Field({}, description="labels of the nodes for steps that train or map")
     toleration: dict[str, str] = Field({}, description="taint of those nodes, as Kubernetes writes a toleration")
 
@@ -70,11 +71,11 @@ def sized(resources: Resources, *, training: int) -> Sizes:
     """What each step gets.
 
     Args:
-        resources: what the user says.
+        resources: as the user set them.
         training: estimated bytes of the larger training, on the device that it uses.
 
     Raises:
-        ConfigError: the training does not fit into what the user says.
+        ConfigError: the training does not fit into them.
     """
     smaller = "lower classifier.training.batch and segmenter.training.batch, or set classifier.encoder.checkpointing"
     if resources.gpus and resources.gpu_memory and training > in_bytes(resources.gpu_memory):
@@ -87,7 +88,7 @@ def sized(resources: Resources, *, training: int) -> Sizes:
     if resources.memory and not resources.gpus and training > in_bytes(resources.memory):
         raise ConfigError(
             f"resources: memory = {resources.memory}, and training takes about {training / 1e9:.1f} GB; "
-            f"{smaller}, or give more (by itself this run would take {_whole(needed)})"
+            f"{smaller}, or give more (the default for this run is {_whole(needed)})"
         )
     return Sizes(
         cpu=resources.cpu,

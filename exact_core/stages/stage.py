@@ -26,15 +26,15 @@ class Stage:
     minutes: int
     """Longest time of one try on a cluster, the pull of its image included."""
     within: str = ""
-    """The step that runs it as its second half; empty: it is a step of its own."""
+    """The step that runs it as its second half; empty: it is a separate step."""
     image: Literal["data", "train"] = "train"
     """The smallest of our images that it runs in; data has no torch."""
     retries: int = 2
-    """Tries after the first; trainings and maps go on from what is finished."""
+    """Tries after the first; trainings and maps continue from their finished parts."""
     reads_source: bool = False
     """Whether it opens the run's source."""
     in_parts: bool = False
-    """Whether steps side by side each do a part of it, which then stands in their runs' names."""
+    """Whether parallel steps each do a part of it, which is then in their runs' names."""
     writes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Folders that it puts out, each with the manifest that makes it complete, or those that it may have."""
 

@@ -33,7 +33,7 @@ def train_classifier(config: RunConfig, *, dataset: Path, out: Path, tracker: Tr
         config: `config.classifier`, `config.seed` and `config.device` apply.
         dataset: folder of the window dataset.
         out: model folder to write.
-        tracker: gets the figures of each epoch.
+        tracker: gets the metrics of each epoch.
 
     Returns:
         Final loss, windows a second, peak memory and, where there is a validation split, the best mean average

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,10 +14,10 @@ from exact_core.artifacts.folders import fresh_folder
 from exact_core.artifacts.model_folders import checkpoints_for, save_model
 from exact_core.config import RunConfig
 from exact_core.data.sources import dataset_title
-from exact_core.data.windows.batches import BatchLoader, Targets
+from exact_core.data.windows.batches import BatchLoader, Targets, days_of
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.data.windows.mask_dataset import MaskSet
-from exact_core.mapping.calibration import Calibration, calibrate
+from exact_core.mapping.calibration import Calibration, DatedCalibration, calibrate
 from exact_core.mapping.pixel_series import sample_training_season
 from exact_core.mapping.predict import Predictor
 from exact_core.models.segmenter import AnySegmenter, build_segmenter
@@ -45,15 +46,15 @@ def train_segmenter(
         dataset: folder of the window dataset.
         masks: folder of the mask set; None: dense supervision, for comparison.
         out: model folder to write.
-        tracker: gets the figures of each epoch.
+        tracker: gets the metrics of each epoch.
 
     Returns:
         Final loss, windows a second, peak memory and, where there is a validation split, the best mIoU against
-        validation targets of the same kind, and what calibrated confidence rests on (`exact_core.mapping.calibration`).
+        validation targets of the same kind, and the basis of calibrated confidence (`exact_core.mapping.calibration`).
         The same on every process that torchrun started; the first one writes and tracks.
 
     Raises:
-        DataError: the masks belong to another dataset, or dense labels are wanted and there are none.
+        DataError: the masks belong to another dataset, or dense labels are needed and there are none.
     """
     fresh_folder(out, "model.json")
     windows = WindowDataset(dataset)
@@ -128,13 +129,18 @@ def _save(
     device: torch.device,
     tracker: Tracker,
 ) -> None:
-    """Calibrate the model and write its folder, with the sample that later seasons are held against."""
+    """Calibrate the model and write its folder, with the sample for comparison with later seasons."""
     settings = config.segmenter
     supervision: Literal["dense", "tags"] = "dense" if masks is None else "tags"
     statistics = windows.manifest.statistics
     # Few windows at a time: this must not ask for more memory than the training did.
     teller = Predictor(model.eval(), windows, settings.reading, statistics, device, SAMPLING_BATCH)
     calibration = _calibration(config, windows, masks, teller)
+    parts = days_of(settings.season_shares, windows.manifest.season_days) if calibration.temperature is not None else ()
+    by_date = tuple(
+        DatedCalibration(days=days, calibration=_calibration(config, windows, masks, replace(teller, until=days)))
+        for days in parts
+    )
     save_model(
         out,
         model,
@@ -143,6 +149,7 @@ def _save(
         progress=progress,
         supervision=supervision,
         calibration=calibration,
+        by_date=by_date,
         # What later seasons are held against travels with the model, wherever its dataset is by then.
         reference=sample_training_season(windows, teller, config.transfer, seed=config.seed),
     )

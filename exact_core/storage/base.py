@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 Progress = Callable[[int], None]
-"""Told how many bytes have newly arrived or were found to be there already; never called by two threads at once."""
+"""Called with the number of bytes that newly arrived or were already there; never by two threads at once."""
 
 PARTIAL = ".partial"
 """Suffix of files that are being written; no object is named like that."""
@@ -46,7 +46,7 @@ class StoreOptions:
     """How a store moves bytes. Memory in flight is at most `workers` x `part_bytes`."""
 
     part_bytes: int = 8 * MIB
-    """Size of the parts of an upload and of the ranges of a download; S3 wants at least 5 MiB."""
+    """Size of the parts of an upload and of the ranges of a download; S3 requires at least 5 MiB."""
     workers: int = 8
     """Requests under way at once."""
     attempts: int = 8
@@ -139,7 +139,7 @@ class Store(ABC):
 
     @abstractmethod
     def write(self, key: str, content: bytes) -> None:
-        """Write a small object, whole or not at all, in place of what was there."""
+        """Write a small object, whole or not at all, over an existing one."""
 
     @abstractmethod
     def upload(self, path: Path, key: str, *, digest: FileDigest, progress: Progress | None = None) -> int:
@@ -173,7 +173,7 @@ def check_key(key: str) -> str:
     """
     if {"", ".", ".."} & set(key.split("/")) or key.endswith(PARTIAL) or "\0" in key:
         raise ConfigError(
-            f"{key!r} cannot name an object; use names parted by single slashes, none '.' or '..', the last not ending "
+            f"{key!r} cannot name an object. Use names parted by single slashes, none '.' or '..', the last not ending "
             f"in {PARTIAL}"
         )
     return key
@@ -205,7 +205,7 @@ def read_part(path: Path, number: int, digest: FileDigest) -> bytes:
         file.seek(number * digest.part_bytes)
         part = file.read(digest.part_bytes)
     if hashlib.md5(part, usedforsecurity=False).digest() != digest.md5[number]:
-        raise DataError(f"{path}: changed while it was being uploaded; upload it when nothing writes to it any more")
+        raise DataError(f"{path}: changed while it was being uploaded. Upload it when nothing writes to it any more")
     return part
 
 

@@ -1,14 +1,14 @@
 """Verified local copies of objects, shared by all processes of a machine, bounded in size.
 
     sha256/ab/abcdef…                  an object, read-only; its access time is that of its last use
-    sha256/ab/abcdef….partial          one that is being fetched, or whose fetching was cut off
-    sha256/ab/abcdef….partial.ranges   which of its ranges are there
-    .lock                              held by whoever makes room
+    sha256/ab/abcdef….partial          one that is being fetched, or whose fetch was interrupted
+    sha256/ab/abcdef….partial.ranges   which of its ranges have arrived
+    .lock                              held by the process that frees space
     scratch/xxxx                       folders of running stages, each locked by its process
 
 Locks are on the files themselves and end with the process that holds them: shared by readers of an object, exclusive
-for the one that fetches or evicts it. So what is in use is never evicted, two processes that want one object fetch it
-once, and a killed process leaves nothing to clean up.
+for the one that fetches or evicts it. So an object in use is never evicted, and an object that two processes need is
+fetched once. A killed process leaves nothing to clean up.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Cache:
             with exclusive(self.root / ".lock"):
                 pass
         except OSError as error:
-            raise ServiceError(f"{root}: cannot keep the cache there: {error}; set EXACT_CACHE_DIR") from error
+            raise ServiceError(f"{root}: cannot keep the cache there: {error}. Set EXACT_CACHE_DIR") from error
 
     @contextmanager
     def use(
@@ -66,14 +66,14 @@ class Cache:
     ) -> Iterator[Path]:
         """A verified copy of an object, which stays there until the `with` block is left.
 
-        Its SHA-256 is computed each time: a copy that was altered is fetched again.
+        Its SHA-256 is computed each time. An altered copy is fetched again.
 
         Args:
-            store: where the object lies, if it is not here yet.
+            store: the store with the object, if it is not here yet.
             key: its key there.
             sha256: its SHA-256.
             size: its bytes.
-            progress: told of the bytes of this object, fetched or here already.
+            progress: called with the bytes of this object, fetched or already here.
 
         Raises:
             CorruptError: the object in the store is altered or truncated.
@@ -91,7 +91,7 @@ class Cache:
                     progress(size)
         except OSError as error:
             raise ServiceError(
-                f"cannot keep a copy in the cache: {error}; set EXACT_CACHE_DIR to another folder"
+                f"cannot keep a copy in the cache: {error}. Set EXACT_CACHE_DIR to another folder"
             ) from error
         try:
             yield path
@@ -122,7 +122,7 @@ class Cache:
             os.close(descriptor)
 
     def held(self) -> int:
-        """Bytes that the bound speaks of: objects that only the cache holds, and those being fetched."""
+        """Bytes that count towards the limit: objects that only the cache has, and those being fetched."""
         return sum(stat.st_size for _, stat in self._files())
 
     def _open(self, path: Path, sha256: str, size: int) -> int | None:
@@ -137,7 +137,7 @@ class Cache:
                 os.utime(path, ns=(time.time_ns(), stat.st_mtime_ns))
             return descriptor
         os.close(descriptor)
-        log.warning("%s: altered since it was fetched; fetching it again", path)
+        log.warning("%s: altered since it was fetched. Fetching it again", path)
         self._discard(path, fcntl.LOCK_EX)
         return None
 
@@ -168,7 +168,7 @@ class Cache:
                 raise
             raise ServiceError(
                 f"{partial}: {error.strerror}: {store.uri_of(key)} has {size / 1e6:,.1f} MB, the disk has "
-                f"{free_bytes(self.root) / 1e6:,.1f} MB free; make room there, or set EXACT_CACHE_DIR to another"
+                f"{free_bytes(self.root) / 1e6:,.1f} MB free. Make room there, or set EXACT_CACHE_DIR to another"
             ) from error
         except BaseException:
             # What was fetched stays, for the next try to go on from.

@@ -1,13 +1,12 @@
-"""What a store in a bucket asks of a client of S3, and how its server is reached.
+"""The operations that a store in a bucket needs of an S3 client, and the connection to the server.
 
-`clients.py` chooses the library. Each sends the same requests: each object and each part with its MD5, by which the
-server refuses bytes that changed on the way, and with every x-amz- header signed.
+`clients.py` chooses the library. All libraries send the same requests: each object and each part with its MD5, so that
+the server refuses bytes that changed in transit, and with every x-amz- header signed.
 """
 
 from __future__ import annotations
 
 import re
-import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,7 +15,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import certifi
 
-from exact_core.environment import readable_file, shown
+from exact_core.environment import authorities_file, shown
 from exact_core.errors import ConfigError
 from exact_core.storage.base import ObjectInfo
 
@@ -40,11 +39,11 @@ class FailedRequestError(Exception):
     """A request was refused, or got no answer.
 
     Args:
-        said: the answer's words, or what happened instead.
+        said: text of the answer, or what happened instead.
         code: of the answer, as S3 names it; empty where there is none.
         status: HTTP status; 0 where there is none.
         region: where the server says that the bucket is.
-        passes: without an answer: whether it may arrive later.
+        passes: without an answer: whether a retry may succeed.
     """
 
     def __init__(self, said: str, *, code: str = "", status: int = 0, region: str = "", passes: bool = True) -> None:
@@ -183,26 +182,19 @@ def server_address(name: str, address: str) -> SplitResult:
         valid = False
     if not valid or url.path.strip("/") or url.query or url.fragment or re.search(r"[\s_]", url.netloc):
         raise ConfigError(
-            f"{name} = {shown(address)!r}: no address of a server; give http://host:port or https://host, without a "
+            f"{name} = {shown(address)!r}: no address of a server. Give http://host:port or https://host, without a "
             f"path, the port up to 65535, the host without underscores"
         )
     if "@" in url.netloc:
         raise ConfigError(
-            f"{name} = {shown(address)!r}: has a login in it; give http://host:port, and the login in "
+            f"{name} = {shown(address)!r}: has a login in it. Give http://host:port, and the login in "
             f"AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
     return url
 
 
 def _bundle() -> str:
-    bundle = readable_file("AWS_CA_BUNDLE") or readable_file("SSL_CERT_FILE") or certifi.where()
-    try:
-        ssl.create_default_context(cafile=bundle)
-    except (ssl.SSLError, OSError) as error:
-        raise ConfigError(
-            f"AWS_CA_BUNDLE or SSL_CERT_FILE = {bundle}: holds no certificates: {error}; name a PEM file"
-        ) from error
-    return bundle
+    return authorities_file("AWS_CA_BUNDLE") or authorities_file("SSL_CERT_FILE") or certifi.where()
 
 
 def _proxy(url: SplitResult) -> tuple[str, str]:
@@ -217,7 +209,7 @@ def _proxy(url: SplitResult) -> tuple[str, str]:
             raise ValueError("neither http:// nor https://, or without a host")
     except ValueError as error:
         raise ConfigError(
-            f"{url.scheme}_proxy = {shown(proxy)!r}: no address of a proxy: {error}; give http://host:port, or name "
+            f"{url.scheme}_proxy = {shown(proxy)!r}: no address of a proxy: {error}. Give http://host:port, or name "
             f"{url.hostname} in no_proxy"
         ) from error
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname

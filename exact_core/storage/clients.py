@@ -23,7 +23,7 @@ def make_client(connection: Connection) -> Client:
     """
     name = variable(CLIENT_VARIABLE, "minio")
     if name not in CLIENTS:
-        raise ConfigError(f"{CLIENT_VARIABLE} = {name!r}; give {' or '.join(CLIENTS)}")
+        raise ConfigError(f"{CLIENT_VARIABLE} = {name!r}. Give {' or '.join(CLIENTS)}")
     try:
         # Here, not above: each is needed by those alone who use it.
         if name == "boto3":
@@ -38,4 +38,4 @@ def make_client(connection: Connection) -> Client:
             f"{connection.address}: {name} is not installed: pip install 'exact-kubeflow[{CLIENTS[name]}]'"
         ) from error
     except ValueError as error:
-        raise ConfigError(f"{connection.address}: {error}; check AWS_ENDPOINT_URL and AWS_REGION") from error
+        raise ConfigError(f"{connection.address}: {error}. Check AWS_ENDPOINT_URL and AWS_REGION") from error

@@ -21,34 +21,34 @@ def journal_of(partial: Path) -> Path:
 
 
 def fill(store: Store, key: str, partial: Path, *, sha256: str, size: int, progress: Progress | None = None) -> int:
-    """Fill `partial`, which has its full size already, with an object.
+    """Fill `partial`, which already has its full size, with an object.
 
-    What an earlier, interrupted call has fetched is kept. A file whose SHA-256 is wrong in the end is fetched once more
-    from its first byte: what was wrong may have been the local copy.
+    Bytes that an earlier, interrupted call fetched are kept. If the SHA-256 is wrong in the end, the file is fetched
+    once more from its first byte, because the local copy may have been at fault.
 
     Args:
-        store: where the object lies.
+        store: the store with the object.
         key: its key.
         partial: the file, held by this thread alone.
-        sha256: what the content must be.
-        size: bytes that it must have.
-        progress: told of bytes fetched or already there.
+        sha256: required SHA-256 of the content.
+        size: required bytes.
+        progress: called with the bytes fetched or already there.
 
     Returns:
         Bytes fetched.
 
     Raises:
-        CorruptError: the object in the store is not what it should be.
+        CorruptError: the object in the store does not have this SHA-256.
         DataError, ServiceError: there is no such object, or the store cannot be used.
         OSError: the file cannot be written.
     """
     told = one_at_a_time(progress)
     info = store.head(key)
     if info is None:
-        raise DataError(f"{store.uri_of(key)}: no such object; check the URI, or publish it again")
+        raise DataError(f"{store.uri_of(key)}: no such object. Check the URI, or publish it again")
     if info.size != size:
         raise CorruptError(
-            f"{store.uri_of(key)}: corrupt: it has {info.size} bytes, its pointer says {size}; publish it again"
+            f"{store.uri_of(key)}: corrupt: it has {info.size} bytes, its pointer says {size}. Publish it again"
         )
     fetched, found = 0, ""
     for _ in range(2):
@@ -56,12 +56,12 @@ def fill(store: Store, key: str, partial: Path, *, sha256: str, size: int, progr
         found = sha256_of(partial)
         if found == sha256:
             return fetched
-        log.warning("%s: the local copy is not what it should be; fetching it anew", store.uri_of(key))
+        log.warning("%s: the local copy has a wrong checksum. Fetching it again", store.uri_of(key))
         journal_of(partial).unlink(missing_ok=True)
         told(-size)
     raise CorruptError(
-        f"{store.uri_of(key)}: corrupt: its SHA-256 is {found[:12]}…, its pointer says {sha256[:12]}…; "
-        f"delete this object and publish it again"
+        f"{store.uri_of(key)}: corrupt: its SHA-256 is {found[:12]}…, its pointer says {sha256[:12]}…. "
+        f"Delete this object and publish it again"
     )
 
 

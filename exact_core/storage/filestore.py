@@ -82,7 +82,7 @@ class FileStore(Store):
             file.seek(start)
             content = file.read(length)
         if len(content) != length:
-            raise DataError(f"{path}: ends before byte {start + length}: truncated; publish it again")
+            raise DataError(f"{path}: ends before byte {start + length}: truncated. Publish it again")
         return content
 
     def write(self, key: str, content: bytes) -> None:
@@ -100,7 +100,7 @@ class FileStore(Store):
                 os.replace(partial, path)
 
     def upload(self, path: Path, key: str, *, digest: FileDigest, progress: Progress | None = None) -> int:
-        """See `Store`. A copy that was cut off is begun anew, over what is left of it."""
+        """See `Store`. An interrupted copy starts again, over its remains."""
         target, told = self._path(key), one_at_a_time(progress)
         with _explained(f"write {target}"):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -137,7 +137,7 @@ class FileStore(Store):
             os.fsync(descriptor)
         if whole.hexdigest() != digest.sha256:
             raise DataError(
-                f"{path}: changed while it was being uploaded; upload it when nothing writes to it any more"
+                f"{path}: changed while it was being uploaded. Upload it when nothing writes to it any more"
             )
 
     def _path(self, key: str) -> Path:
@@ -152,11 +152,11 @@ class FileStore(Store):
                 yield path
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
                 self._check_root()
-                raise DataError(f"{path}: no such object; check the URI, or publish it again") from error
+                raise DataError(f"{path}: no such object. Check the URI, or publish it again") from error
 
     def _check_root(self) -> None:
         if not self.root.is_dir():
-            raise ServiceError(f"{self.root}: no such folder, so no store; check the URI, or mount the volume")
+            raise ServiceError(f"{self.root}: no such folder, so no store. Check the URI, or mount the volume")
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Artifact folders in a store: their files as objects under their digests, and one small pointer, written last.
 
-The pointer is what a stage hands on: a JSON file of names, sizes, checksums and URIs. It lies in the store at
-`folders/<digest>.json`, where the digest is of what the folder holds: equal folders have one pointer.
+A stage passes on the pointer, a JSON file of names, sizes, checksums and URIs. Its key in the store is
+`folders/<digest>.json`, with the digest of the folder's content. Equal folders have one pointer.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ class StoredFile(Settings):
 
 
 class Pointer(Manifest):
-    """Where the files of a published folder lie."""
+    """Where the files of a published folder are."""
 
     schema_version: Literal[1] = 1
     digest: str = Field(description="SHA-256 over names, sizes and checksums: equal folders, equal digest")
-    uri: str = Field(description="where this pointer lies")
+    uri: str = Field(description="URI of this pointer")
     manifest: StoredFile = Field(description="the file that makes the folder complete")
     files: tuple[StoredFile, ...] = Field(description="all others, by name")
 
@@ -101,7 +101,7 @@ def publish_folder(
 ) -> Pointer:
     """Upload a finished folder: its files, then its manifest, then the pointer to them.
 
-    Killed in the middle, the same call goes on: what is there already is not sent again. Until the pointer is written,
+    The same call continues after a kill, and does not send again what is already there. Until the pointer is written,
     nothing in the store refers to the folder.
 
     Args:
@@ -109,14 +109,14 @@ def publish_folder(
         manifest_name: the file that makes it complete.
         store_uri: `s3://bucket/prefix`, `file:///folder` or a path.
         options: how to move bytes.
-        progress: told of bytes sent or found there, `Pointer.size` in all.
+        progress: called with the bytes sent or already there, `Pointer.size` in all.
 
     Raises:
-        DataError: the folder is not finished, or changes meanwhile.
+        DataError: the folder is not finished, or changes during the upload.
         ServiceError, ConfigError: the store cannot be used.
     """
     if not (folder / manifest_name).is_file():
-        raise DataError(f"{folder / manifest_name}: missing, so this folder is unfinished; finish its stage first")
+        raise DataError(f"{folder / manifest_name}: missing, so this folder is unfinished. Finish its stage first")
     store, told = open_store(store_uri, options=options), one_at_a_time(progress)
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     names = [name for name in names if not name.endswith(PARTIAL) and name != manifest_name]
@@ -151,11 +151,11 @@ def read_pointer(source: str | Path, *, options: StoreOptions | None = None) -> 
         raise
     except DataError as error:
         raise DataError(
-            f"{error}\n{where}: this is not a pointer to a published folder; "
-            f"give the URI that `exact store put` printed"
+            f"{error}\n{where}: this is not a pointer to a published folder. "
+            f"Give the URI that `exact store put` printed"
         ) from error
     if pointer.digest != _digest(pointer.manifest, pointer.files):
-        raise CorruptError(f"{where}: corrupt: its digest does not fit its files; publish the folder again")
+        raise CorruptError(f"{where}: corrupt: its digest does not fit its files. Publish the folder again")
     return pointer
 
 
@@ -167,17 +167,17 @@ def fetch_folder(
     options: StoreOptions | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Put the files of a published folder into a local one, by way of the cache, and its manifest last.
+    """Copy the files of a published folder into a local one, through the cache, and its manifest last.
 
-    Files are hard links to the cache's where that is possible, and read-only: do not change them. What the folder holds
-    already is kept, so a killed call goes on.
+    Where possible, files are hard links to the cache's, and read-only. Do not change them. Files that the folder
+    already has are kept, so a killed call continues.
 
     Args:
-        pointer: a pointer, or the file or URI that holds one.
-        folder: where the files should lie; made if need be.
+        pointer: a pointer, or the file or URI that contains one.
+        folder: the target of the files; created if needed.
         cache: local copies; None: that of `default_cache`.
         options: how to move bytes.
-        progress: told of bytes in place, `Pointer.size` in all.
+        progress: called with the bytes copied, `Pointer.size` in all.
 
     Returns:
         The folder.
@@ -193,14 +193,14 @@ def fetch_folder(
     manifest = folder / pointer.manifest.name
     if manifest.is_file() and sha256_of(manifest) != pointer.manifest.sha256:
         raise DataError(
-            f"{folder} already holds another finished result ({pointer.manifest.name}); "
-            f"choose another folder or delete this one"
+            f"{folder} already holds another finished result ({pointer.manifest.name}). "
+            f"Choose another folder or delete this one"
         )
     stores: dict[str, Store] = {}
     for file in (*pointer.files, pointer.manifest):
         base = file.uri.removesuffix(f"/{content_key(file.sha256)}")
         if base == file.uri:
-            raise DataError(f"{pointer.uri}: {file.uri} does not end in {content_key(file.sha256)}; publish it again")
+            raise DataError(f"{pointer.uri}: {file.uri} does not end in {content_key(file.sha256)}. Publish it again")
         if base not in stores:
             stores[base] = open_store(base, options=options)
 
@@ -225,7 +225,7 @@ def _stored(name: str, digest: FileDigest, store: Store) -> StoredFile:
 
 
 def _digest(manifest: StoredFile, files: tuple[StoredFile, ...]) -> str:
-    """Digest of what a folder holds, wherever it lies."""
+    """Digest of a folder's content, independent of its location."""
     content = [[file.name, file.size, file.sha256] for file in (manifest, *files)]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
@@ -247,5 +247,5 @@ def _place(copy: Path, target: Path) -> None:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
         raise ServiceError(
-            f"{target}: cannot be written: {error}; make room or choose another folder, then repeat"
+            f"{target}: cannot be written: {error}. Make room or choose another folder, then repeat"
         ) from error

@@ -59,7 +59,7 @@ class KeptFolders:
             if held <= self.bound:
                 return
             if self._remove(name):
-                log.info("%s: removed, %.1f MB: not used since others were", self.root / name, sizes[name] / 1e6)
+                log.info("%s: removed, %.1f MB, as the least recently used", self.root / name, sizes[name] / 1e6)
                 held -= sizes[name]
         if held > self.bound:
             log.warning(
@@ -75,7 +75,7 @@ class KeptFolders:
             return 0.0
 
     def _remove(self, name: str) -> bool:
-        """Remove a folder and what lies beside it, unless it is in use; whether it is gone."""
+        """Remove a folder and the files beside it, unless it is in use; whether it is gone."""
         lock = self.root / f"{name}{USE}"
         try:
             descriptor = open_locked(lock, lock=fcntl.LOCK_EX | fcntl.LOCK_NB, create=True)

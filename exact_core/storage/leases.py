@@ -24,7 +24,7 @@ class StoreBoard:
         self.leases, self.matter = leases, matter
 
     def uri_of(self, owner: str) -> str:
-        """Where an owner's claim lies."""
+        """Key of an owner's claim."""
         return self.leases.uri_of(self._key(owner))
 
     def put(self, owner: str, text: str) -> None:
@@ -48,7 +48,7 @@ class StoreBoard:
 
 
 def release(leases: Store, owner: str) -> None:
-    """Take back all claims of an owner, whatever their matters."""
+    """Release all claims of an owner."""
     for key in leases.list_keys():
         if key.endswith(f"/{owner}{SUFFIX}"):
             leases.delete(key)

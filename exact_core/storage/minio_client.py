@@ -1,9 +1,9 @@
 """S3 by the SDK of MinIO: the only module that imports minio.
 
-Its public upload in parts neither continues one nor tells its parts, and over plain HTTP sends no MD5 of what it puts
-but a signed SHA-256 alone, which not every server compares with the bytes (SeaweedFS 4.48). Those requests are made
-here, with the SDK's public signer (`minio.signer.sign_v4_s3`) and addresses (`minio.helpers.BaseURL`). Presigned
-addresses would not do: they sign no header, and an upload's metadata in their query is ignored by the same server.
+Its public multipart upload can neither resume an upload nor list its parts. Over plain HTTP it sends no MD5, only a
+signed SHA-256, which not every server compares with the bytes (SeaweedFS 4.48). Those requests are made here, with the
+SDK's public signer (`minio.signer.sign_v4_s3`) and addresses (`minio.helpers.BaseURL`). Presigned addresses do not
+suffice: they sign no header, and the same server ignores an upload's metadata in their query.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A folder of this disk made equal to what lies under a prefix of a store, where others wrote it.
+"""A local folder kept equal to the objects under a prefix of a store, which others write.
 
-Such objects are named by no digest, so the store's own mark of an object (ETag) says whether it is the one that is
-here. What was fetched is noted with its SHA-256 in FOLDER.mirror.json, beside the folder; what is being fetched is in
-FOLDER.fetching, and a killed call goes on from there.
+The names of such objects contain no digest, so the store's ETag says whether the local copy is current. The fetched
+files are listed with their SHA-256 in FOLDER.mirror.json, beside the folder. Files in transit are in FOLDER.fetching,
+and a killed call continues from there.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ def mirror(store: Store, folder: Path, *, prefix: str = "", wanted: Callable[[st
 
     Args:
         store: whose objects are fetched, all but those being written.
-        folder: gets a file for each, named by its key; holds no other of these names.
-        prefix: beginning of the keys that are asked for.
-        wanted: which of them; files of other names in the folder are left alone.
+        folder: gets a file for each, named by its key, and has no other file of these names.
+        prefix: beginning of the keys.
+        wanted: selects names; files of other names in the folder are left alone.
 
     Raises:
         DataError: nothing is there, or an object changes while it is read.
@@ -87,7 +87,7 @@ def _mirror(store: Store, folder: Path, prefix: str, wanted: Callable[[str], boo
     listed = [each for each in store.listed(prefix) if wanted(each.key)]
     if not listed:
         where = store.uri_of(prefix) if prefix else store.uri
-        raise DataError(f"{where}: nothing lies there; check the address, or put the files there")
+        raise DataError(f"{where}: there are no objects. Check the address, or put the files there")
     path = folder.with_name(f"{folder.name}.mirror.json")
     record = _read(path, store.uri)
     files, done = dict(record.files), Mirrored(files=len(listed))
@@ -137,7 +137,7 @@ def _fetch(store: Store, each: Listed, target: Path, fetching: Path) -> str:
     fetch_ranges(store, each.key, partial, each.size, lambda _: None)
     if each.size > store.options.part_bytes and each not in store.listed(each.key):
         journal_of(partial).unlink(missing_ok=True)
-        raise DataError(f"{store.uri_of(each.key)}: changed while it was read; repeat when nothing writes there")
+        raise DataError(f"{store.uri_of(each.key)}: changed while it was read. Repeat when nothing writes there")
     sha256 = sha256_of(partial)
     target.parent.mkdir(parents=True, exist_ok=True)
     os.replace(partial, target)

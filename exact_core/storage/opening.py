@@ -19,10 +19,10 @@ BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 def open_store(uri: str, *, options: StoreOptions | None = None) -> Store:
     """The store at `s3://bucket/prefix`, `file:///folder` or a plain path.
 
-    An S3 server is reached by AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL (unset: Amazon's), AWS_ACCESS_KEY_ID,
-    AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN (optional) and AWS_REGION (unset: us-east-1), by way of http_proxy or
-    https_proxy unless no_proxy names it, with the library that EXACT_S3_CLIENT names (minio or boto3; unset: minio), as
-    they are set at this moment.
+    The address of an S3 server is AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL (unset: Amazon's). AWS_ACCESS_KEY_ID,
+    AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN (optional) and AWS_REGION (unset: us-east-1) apply, and http_proxy or
+    https_proxy unless no_proxy names the server. EXACT_S3_CLIENT names the library (minio or boto3; unset: minio). All
+    are read at this moment.
 
     Raises:
         ConfigError: the URI or a variable is missing or wrong.
@@ -35,7 +35,7 @@ def open_store(uri: str, *, options: StoreOptions | None = None) -> Store:
     bucket, _, prefix = place.partition("/")
     if not BUCKET.fullmatch(bucket):
         raise ConfigError(
-            f"{uri}: {bucket!r} is no bucket name; a bucket has 3 to 63 lower-case letters, digits, dots and hyphens, "
+            f"{uri}: {bucket!r} is no bucket name. A bucket has 3 to 63 lower-case letters, digits, dots and hyphens, "
             f"as in s3://exact/artifacts"
         )
     prefix = prefix.strip("/")
@@ -59,11 +59,11 @@ def _split(uri: str) -> tuple[str, str]:
     """('s3', 'bucket/prefix') or ('file', absolute path)."""
     kind, colon, place = uri.partition("://")
     if not uri:
-        raise ConfigError("the URI of a store is empty; give s3://bucket/prefix, file:///folder or a path")
+        raise ConfigError("the URI of a store is empty. Give s3://bucket/prefix, file:///folder or a path")
     if not colon:
         return "file", str(Path(uri).absolute())
     if kind == "s3":
         return "s3", place
     if kind != "file" or urlsplit(uri).netloc not in ("", "localhost"):
-        raise ConfigError(f"{uri}: cannot be used as a store; give s3://bucket/prefix, file:///folder or a path")
+        raise ConfigError(f"{uri}: cannot be used as a store. Give s3://bucket/prefix, file:///folder or a path")
     return "file", unquote(urlsplit(uri).path)

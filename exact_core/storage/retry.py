@@ -24,9 +24,9 @@ PASSING = frozenset(
 """Codes that may pass when a request is repeated, beside every answer of 429 or 500 and above."""
 LOST = frozenset({"InvalidPart", "InvalidPartOrder", "NoSuchUpload"})
 """Codes of an upload that another process has finished or aborted, or whose parts the server has lost."""
-RENEW = "renew AWS_SESSION_TOKEN with its two keys, which are read when a stage begins; then repeat the command"
+RENEW = "renew AWS_SESSION_TOKEN with its two keys, which are read when a stage starts, then repeat the command"
 REGION = "set AWS_REGION to the region of this bucket"
-ROOM = "make room in the store, or have its quota raised; the same command goes on from here"
+ROOM = "make room in the store, or have its quota raised, then repeat the command, which continues from here"
 KMS = "check the encryption key of the bucket (KMS): that it is enabled, and that these keys may use it"
 TRUST = "its certificate is not trusted here: set AWS_CA_BUNDLE to the file of its authority"
 HELP = {
@@ -69,12 +69,12 @@ class Requests:
     options: StoreOptions
 
     def ask(self, action: str, key: str, request: Callable[[], Result], *, part: int | None = None) -> Result:
-        """Make a request, again after a growing pause where the reason may pass.
+        """Make a request, and retry it after growing pauses where that may help.
 
         Args:
             action: what the request does, as in "cannot …".
             key: the object; empty where the request is for the bucket.
-            request: makes it, each time anew.
+            request: makes it; called for each try.
             part: number of the part, for the log.
 
         Raises:
@@ -100,7 +100,7 @@ class Requests:
                 what = f"{action} {key or self.bucket}" + (f", part {part}," if part else "")
                 more = f"of {options.attempts}" if attempt < options.attempts else f"within {left:.0f} s more"
                 log.warning(
-                    "cannot %s at %s: %s; try %d %s in %.1f s",
+                    "cannot %s at %s: %s. Try %d %s in %.1f s",
                     *(what, self.endpoint, said, attempt + 1, more, pause),
                 )
                 time.sleep(pause)
@@ -110,10 +110,10 @@ class Requests:
         """The error for a request that failed for good: what, where, after how many tries, and what helps."""
         uri = f"{self.uri}/{key}" if key else self.uri
         if code == "NoSuchKey":
-            return DataError(f"{uri} at {self.endpoint}: no such object; check the URI, or publish it again")
+            return DataError(f"{uri} at {self.endpoint}: no such object. Check the URI, or publish it again")
         where = f"bucket {self.bucket}, key {key}" if key else f"bucket {self.bucket}"
         tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-        helps = HELP.get(code, "check AWS_ENDPOINT_URL and that the store is up; the same command goes on from here")
+        helps = HELP.get(code, "check AWS_ENDPOINT_URL and that the store is up. The same command continues from here")
         if code.startswith("KMS."):
             helps = KMS
         elif "CERTIFICATE_VERIFY_FAILED" in said:

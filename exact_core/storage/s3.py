@@ -1,4 +1,4 @@
-"""A store in a bucket of an S3 server, above whichever client speaks to it (client.py)."""
+"""A store in a bucket of an S3 server, on top of either client library (client.py)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = ["S3Store"]
 log = logging.getLogger(__name__)
 
 UPLOADS = 3
-"""Times that an upload is begun anew when it is lost."""
+"""How often a lost upload is started again."""
 
 
 class _Counted:
@@ -81,7 +81,7 @@ class S3Store(Store):
         )
         names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
         if missing := [name for name, key in zip(names, keys, strict=True) if not key]:
-            raise ConfigError(f"s3://{bucket} at {endpoint} needs {' and '.join(missing)}; set what is missing")
+            raise ConfigError(f"s3://{bucket} at {endpoint} needs {' and '.join(missing)}. Set what is missing")
         way = f" by the proxy {connection.proxy}" if connection.proxy else ""
         return cls(bucket, prefix, client=make_client(connection), endpoint=f"{endpoint}{way}", options=options)
 
@@ -144,7 +144,7 @@ class S3Store(Store):
             with self._slots:
                 content = self._client.get(self.bucket, self._name(key), start=start, length=length)
             if len(content) != length:
-                raise DataError(f"{self.uri_of(key)}: ends before byte {start + length}: truncated; publish it again")
+                raise DataError(f"{self.uri_of(key)}: ends before byte {start + length}: truncated. Publish it again")
             return content
 
         self._check_bucket()
@@ -170,7 +170,7 @@ class S3Store(Store):
                 else:
                     sent = self._multipart(path, key, digest, parts.add)
             except LostUploadError as lost:
-                log.info("%s: this upload is over (%s); looking what is there", self.uri_of(key), lost)
+                log.info("%s: this upload no longer exists (%s). Checking the store", self.uri_of(key), lost)
                 sent = 0
             told(digest.size - parts.count)
             if self.head(key) == wanted:
@@ -199,10 +199,10 @@ class S3Store(Store):
         return self._requests.ask("list uploads of", key, ask)
 
     def _check_bucket(self) -> None:
-        """Before the first request: what is wrong with keys and bucket is clear here, and nowhere else.
+        """Before the first request, because only here wrong keys and a missing bucket can be recognised.
 
-        An answer to HEAD has no text, so that a missing bucket looks like a missing object and a wrong key like a
-        missing right; and some servers make a bucket that is written to, and list a missing one as empty.
+        An answer to HEAD has no text. So a missing bucket looks like a missing object, and a wrong key like a missing
+        permission. Some servers also create a bucket on writing, and list a missing one as empty.
         """
         if self._bucket_seen:
             return
@@ -262,10 +262,10 @@ class S3Store(Store):
         return sum(sizes[i] for i in missing)
 
     def _adopt(self, key: str, digest: FileDigest) -> tuple[str, dict[int, str]]:
-        """The upload to go on with, and the tags of those of its parts (from 0) that hold the right bytes.
+        """The upload to resume, and the tags of those of its parts (from 0) that have the right bytes.
 
-        An unfinished upload of the key is of the same content, for the key is a digest; so it may be gone on with, also
-        beside a process that is still at it: both send the same parts.
+        An unfinished upload of the key has the same content, because the key is a digest. So it can be resumed, even
+        beside a process that is still uploading: both send the same parts.
         """
         name = self._name(key)
         best: tuple[str, dict[int, str]] | None = None

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote, urlsplit
 
-from exact_core.environment import readable_file, shown, variable
+from exact_core.environment import authorities_file, shown, variable
 from exact_core.errors import ConfigError, ExactError, ServiceError
 
 __all__ = ["AwayError", "check_address", "database_file", "explained", "patiently", "refused", "tracking_uri"]
@@ -76,17 +76,17 @@ def check_address(uri: str) -> None:
     scheme, parted, rest = uri.partition("://")
     said = f"{VARIABLE} = {shown(uri)}"
     if not parted and re.fullmatch(r"[\w.-]+:\d+(/.*)?", uri):
-        raise ConfigError(f"{said}: it has no scheme; give http://{uri}")
+        raise ConfigError(f"{said}: it has no scheme. Give http://{uri}")
     if (not parted and not uri.startswith("databricks") and ":" not in uri) or scheme == "file":
         folder = Path(rest if parted else uri).absolute()
         raise ConfigError(
-            f"{said}: MLflow does not keep up runs in plain folders any more; give {SQLITE}{folder}/mlflow.db "
+            f"{said}: MLflow does not keep up runs in plain folders any more. Give {SQLITE}{folder}/mlflow.db "
             f"(`mlflow migrate-filestore` moves runs there)"
         )
     if scheme in ("http", "https"):
         _check_server(uri, said)
     elif (path := database_file(uri)) is not None:
-        _check_file(path, f"{said}:" if variable(VARIABLE) else f"{path}: runs go there, as {VARIABLE} is not set:")
+        _check_file(path, f"{said}:" if variable(VARIABLE) else f"{path}: {VARIABLE} is not set, so runs go there:")
     elif parted and scheme.partition("+")[0] in ("postgresql", "mysql", "mssql"):
         _check_database(uri, said)
 
@@ -98,9 +98,9 @@ def _check_server(uri: str, said: str) -> None:
     except ValueError:  # a port that is none
         valid = False
     if not valid:
-        raise ConfigError(f"{said}: no address of a server; give http://host:port or https://host")
+        raise ConfigError(f"{said}: no address of a server. Give http://host:port or https://host")
     for name in ("MLFLOW_TRACKING_SERVER_CERT_PATH", "REQUESTS_CA_BUNDLE"):
-        readable_file(name)
+        authorities_file(name)
 
 
 def _check_file(path: Path, said: str) -> None:
@@ -112,7 +112,7 @@ def _check_file(path: Path, said: str) -> None:
     except OSError as error:
         raise ServiceError(f"{said} the folder {path.parent} cannot be written: {error.strerror}; {way_out}") from error
     if (free := disk.f_bavail * disk.f_frsize) < NEEDED:
-        raise AwayError(f"{said} the disk of {path.parent} is full, {free:,} bytes are free; make room, or {way_out}")
+        raise AwayError(f"{said} the disk of {path.parent} is full, {free:,} bytes are free. Make room, or {way_out}")
     if not path.exists():
         return
     try:
@@ -123,7 +123,7 @@ def _check_file(path: Path, said: str) -> None:
         wanted = int.from_bytes(head[28:32], "big") * (2**16 if page == 1 else page)
         if head.startswith(b"SQLite format 3") and path.stat().st_size < wanted:
             raise ServiceError(
-                f"{said} truncated: {path.stat().st_size:,} bytes of {wanted:,}; put a copy back, or {way_out}"
+                f"{said} truncated: {path.stat().st_size:,} bytes of {wanted:,}. Put a copy back, or {way_out}"
             )
         address = f"file:{quote(str(path.absolute()))}?mode=rw"
         with closing(sqlite3.connect(address, uri=True, timeout=LOCKED_SECONDS)) as database:
@@ -138,9 +138,9 @@ def _check_file(path: Path, said: str) -> None:
         text = str(error)
         if "locked" in text:
             raise AwayError(
-                f"{said} locked by another process for more than {LOCKED_SECONDS:.0f} s; end it, or {way_out}"
+                f"{said} locked by another process for more than {LOCKED_SECONDS:.0f} s. End it, or {way_out}"
             ) from error
-        raise ServiceError(f"{said} {text}; give it back to this user, put a copy back, or {way_out}") from error
+        raise ServiceError(f"{said} {text}. Give it back to this user, put a copy back, or {way_out}") from error
     except OSError as error:
         raise ServiceError(f"{said} cannot be read: {error.strerror}; {way_out}") from error
 
@@ -156,7 +156,7 @@ def _check_database(uri: str, said: str) -> None:
             engine.dispose()
         except sqlalchemy.exc.OperationalError as error:
             raise AwayError(
-                f"{said}: the database does not answer: {_first_line(error.orig)}; check the address, and that it is up"
+                f"{said}: the database does not answer: {_first_line(error.orig)}. Check the address, and that it is up"
             ) from error
 
 
@@ -182,11 +182,11 @@ def explained(action: str = "") -> Iterator[None]:
 
 
 def patiently(function: Callable[[], Result], *, seconds: float) -> Result:
-    """The result of a function that asks MLflow; while MLflow is away, again for so many seconds.
+    """The result of a function that calls MLflow; while MLflow is away, it is repeated for this many seconds.
 
     Raises:
-        AwayError: it is still away.
-        ServiceError: it does not take it.
+        AwayError: MLflow is still away.
+        ServiceError: MLflow refused the request.
     """
     end, pause = time.monotonic() + seconds, 1.0
     while True:
@@ -229,7 +229,7 @@ def _translated(error: Exception, action: str) -> ServiceError:
         )
     if CERTIFICATE in text:
         return ServiceError(
-            f"{said}: its certificate is not trusted here; set MLFLOW_TRACKING_SERVER_CERT_PATH (or "
+            f"{said}: its certificate is not trusted here. Set MLFLOW_TRACKING_SERVER_CERT_PATH (or "
             f"REQUESTS_CA_BUNDLE) to the file of its authority"
         )
     if found := re.search(
@@ -239,22 +239,22 @@ def _translated(error: Exception, action: str) -> ServiceError:
 
         return ServiceError(
             f"{said}: its database has the schema of another MLflow ({found[1] or found[3]}; MLflow "
-            f"{mlflow.__version__} here has {found[2] or 'not got it'}); install the MLflow that wrote it, or, if that "
+            f"{mlflow.__version__} here has {found[2] or 'not got it'}). Install the MLflow that wrote it, or, if that "
             f"is older, run `mlflow db upgrade {shown(tracking_uri())}`"
         )
     what = f"cannot {action}: " if action else ""
     if refused(error):
-        return ServiceError(f"{said}: {what}{_first_line(text)}; check {VARIABLE}")
+        return ServiceError(f"{said}: {what}{_first_line(text)}. Check {VARIABLE}")
     reason = getattr(error, "error_code", "")
     if reason in ("PERMISSION_DENIED", "UNAUTHENTICATED"):
         return ServiceError(
-            f"{said}: {what}{_first_line(text)}; check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+            f"{said}: {what}{_first_line(text)}. Check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
             f"MLFLOW_TRACKING_TOKEN"
         )
     if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or "disk is full" in text:
-        return AwayError(f"{said}: {what}the disk is full; make room there")
+        return AwayError(f"{said}: {what}the disk is full. Make room there")
     return AwayError(
-        f"{said} does not answer: {what}{_first_line(text)}; check {VARIABLE} and that it is up, or run the stage with "
+        f"{said} does not answer: {what}{_first_line(text)}. Check {VARIABLE} and that it is up, or run the stage with "
         f"--no-tracking"
     )
 

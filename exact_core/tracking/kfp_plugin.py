@@ -24,14 +24,14 @@ log = logging.getLogger(__name__)
 RUN_VARIABLE = "MLFLOW_RUN_ID"
 PARENT_TAG = "mlflow.parentRunId"
 UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-"""What MLflow answers to the identity of a run that it has not, or that has not the form of its own."""
+"""What MLflow answers to the identity of a run that does not exist or is not in its format."""
 
 
 def given_run(client: MlflowClient) -> Run | None:
-    """The run that MLFLOW_RUN_ID names; None where it names none, or one that this MLflow does not hold.
+    """The run that MLFLOW_RUN_ID names; None if it is not set, or if this MLflow does not have that run.
 
-    The latter is only logged: the stage's own run then holds all that the given one would, beside those of the other
-    stages, and a pipeline does not depend on how an administrator has set up the plugin.
+    The latter is only logged. The stage's own run then contains everything that the given run would, beside those of
+    the other stages. So a pipeline does not depend on how an administrator has set up the plugin.
 
     Raises:
         ServiceError: MLflow does not say whether it has the run.
@@ -49,11 +49,11 @@ def given_run(client: MlflowClient) -> Run | None:
         if error.error_code not in UNKNOWN:
             raise ServiceError(
                 f"MLFLOW_RUN_ID = {run_id}: MLflow at MLFLOW_TRACKING_URI = {shown(client.tracking_uri)} does not hand "
-                f"out this run: {error}; give both variables of one server, or unset MLFLOW_RUN_ID"
+                f"out this run: {error}. Give both variables of one server, or unset MLFLOW_RUN_ID"
             ) from error
     log.warning(
-        "MLFLOW_RUN_ID = %s: MLflow at MLFLOW_TRACKING_URI = %s has no such run, so what is recorded goes to a run of "
-        "its own there; for one record, let KFP's MLflow plugin and the secret with MLFLOW_TRACKING_URI name the same "
+        "MLFLOW_RUN_ID = %s: MLflow at MLFLOW_TRACKING_URI = %s has no such run, so this stage records to a run of its "
+        "own there. For one record, let KFP's MLflow plugin and the secret with MLFLOW_TRACKING_URI name the same "
         "server",
         run_id,
         shown(client.tracking_uri),
@@ -62,7 +62,7 @@ def given_run(client: MlflowClient) -> Run | None:
 
 
 def outermost(client: MlflowClient, run: Run) -> Run:
-    """The run that a run is nested in, at whatever depth; itself where it is nested in none."""
+    """The outermost run that contains a run; itself where it is not nested."""
     seen = {run.info.run_id}
     while (parent := run.data.tags.get(PARENT_TAG)) and parent not in seen:
         seen.add(parent)

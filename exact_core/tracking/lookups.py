@@ -1,4 +1,4 @@
-"""Evaluated maps as MLflow holds them: found by run or by model, fetched, and compared."""
+"""Evaluated maps in MLflow: looked up by run or by model, downloaded, and compared."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ class Evaluations:
                 with explained(f"look up {reference}"):
                     raise
             raise ConfigError(
-                f"{reference}: MLflow at {shown(tracking_uri())} knows no such run or model: {error}; give the "
+                f"{reference}: MLflow at {shown(tracking_uri())} knows no such run or model: {error}. Give the "
                 f"identity of a run, or NAME@ALIAS or NAME/VERSION of a model"
             ) from error
-        raise DataError(f"{reference}: no finished stage {EVALUATE} belongs to this run; let its pipeline end first")
+        raise DataError(f"{reference}: no finished stage {EVALUATE} belongs to this run. Let its pipeline end first")
 
     def fetch(self, run: Run, path: str, folder: Path, *, missing_ok: bool = False) -> Path | None:
         """A file of a run, at `folder`; None where it has none and may have none.
@@ -84,7 +84,7 @@ class Evaluations:
             if path not in {item.path for item in self.client.list_artifacts(run.info.run_id, parent or None)}:
                 if missing_ok:
                     return None
-                raise DataError(f"MLflow run {run.info.run_id} has no {path}; evaluate the map again")
+                raise DataError(f"MLflow run {run.info.run_id} has no {path}. Evaluate the map again")
             return Path(self.client.download_artifacts(run.info.run_id, path, str(folder)))
 
     def title(self, run: Run, reference: str) -> str:
@@ -107,7 +107,7 @@ class Evaluations:
         }
 
     def log_comparison(self, report: Path, runs: list[Run]) -> str:
-        """Keep a comparison as a run of its own, which names those compared; its identity."""
+        """Save a comparison as a run of its own, which names the compared runs; its identity."""
         names = json.dumps([run.info.run_id for run in runs])
         tags = {STAGE_TAG: "compare", "exact.compared": names}
         with explained("keep the comparison"):

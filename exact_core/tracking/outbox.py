@@ -1,10 +1,10 @@
-"""What a run records, on disk until MLflow has taken it: a stage never waits for MLflow, nor ends with it.
+"""The records of a run, on disk until MLflow has accepted them. A stage neither waits for MLflow nor fails with it.
 
     records.jsonl    one record a line, in order
     0001/NAME        a file that a record names
 
-A thread sends the records one after another. All of them may be sent twice, as after a kill: figures keep their times,
-by which MLflow knows them again.
+A thread sends the records one after another. After a kill, all of them may be sent a second time. Metrics keep their
+times, so MLflow recognises duplicates.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Outbox:
                     lines.write(json.dumps(record) + "\n")
             except OSError as error:
                 # In memory, it is sent all the same; what is lost is lost only by a kill.
-                log.warning("%s: cannot keep what MLflow is to get: %s", self._folder, error)
+                log.warning("%s: cannot save records for MLflow: %s", self._folder, error)
                 if file is not None:
                     record = {**record, "path": str(file)}
             self._waiting.append(record)
@@ -76,7 +76,7 @@ class Outbox:
         """Wait until all is sent.
 
         Raises:
-            AwayError: after so many seconds, some is not.
+            AwayError: some records are not sent after this many seconds.
         """
         end = time.monotonic() + seconds
         with self._changed:
@@ -86,7 +86,7 @@ class Outbox:
                 left = end - time.monotonic()
                 if left <= 0 or not self._thread.is_alive():
                     raise AwayError(
-                        f"{self._problem or 'MLflow is slow'}; {len(self._waiting)} records are not there yet"
+                        f"{self._problem or 'MLflow is slow'}. {len(self._waiting)} records are not sent yet"
                     )
                 self._changed.wait(left)
 
@@ -110,7 +110,7 @@ class Outbox:
             except Exception as error:  # noqa: BLE001 - kept for `drain`: a thread that dies says nothing
                 with self._changed:
                     if self._problem is None:
-                        log.warning("%s; until it answers, figures are kept in %s", error, self._folder)
+                        log.warning("%s. Until MLflow answers, metrics are stored in %s", error, self._folder)
                     self._problem = error
                     if self._hurry:
                         self._changed.wait_for(lambda: self._closed, min(pause, HURRIED_PAUSE))
@@ -120,7 +120,7 @@ class Outbox:
                 continue
             with self._changed:
                 if self._problem is not None:
-                    log.info("MLflow answers again; %d records are being sent", len(self._waiting))
+                    log.info("MLflow answers again. Sending %d records", len(self._waiting))
                 self._problem, pause = None, FIRST_PAUSE
                 self._waiting.popleft()
                 if not self._waiting:
@@ -143,7 +143,7 @@ class Outbox:
         except FileNotFoundError:
             return
         except (OSError, UnicodeDecodeError) as error:
-            log.warning("%s: what an earlier try left for MLflow cannot be read: %s", self._folder, error)
+            log.warning("%s: cannot read the records of an earlier try for MLflow: %s", self._folder, error)
             return
         for line in text.splitlines():
             try:

@@ -1,7 +1,7 @@
 """Segmenters in MLflow's registry: logged as models that load without this package, versioned, and named by alias.
 
-A registered model has versions; the alias `champion` names the one in use, `challenger` the newest that wants its
-place. Beside `tracking` the only module that imports mlflow.
+A registered model has versions. The alias `champion` names the one in use, `challenger` the newest candidate. Beside
+`tracking` this is the only module that imports mlflow.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SINCE_TAG = "exact.champion_since"
 """On a version: when it became champion, each time, ISO 8601, UTC, apart by blanks."""
 REASON_TAG = "exact.champion_reason"
 CLAIM_TAG = "exact.claim."
-"""Before the name of a run that is moving the champion's alias: a tag of the model meanwhile."""
+"""Prefix of the name of a run that is moving the champion's alias: a tag of the model during the move."""
 CLAIM_SECONDS = 120.0
 """What that takes at most; a claim of a killed run counts no longer."""
 REQUIREMENTS = ("mlflow", "numpy", "pyarrow", "pydantic", "pyyaml", "safetensors", "torch")
@@ -66,7 +66,7 @@ def check_model_name(name: str) -> None:
     if not name.strip() or any(character in name for character in "/:") or ("'" in name and '"' in name):
         raise ConfigError(
             f"model = {name!r}: MLflow takes no name of a model with / or : in it, and this project none with both "
-            f"kinds of quotes; take another, for example {re.sub('[^A-Za-z0-9._-]+', '-', name).strip('-') or 'exact'}"
+            f"kinds of quotes. Take another, for example {re.sub('[^A-Za-z0-9._-]+', '-', name).strip('-') or 'exact'}"
         )
 
 
@@ -89,7 +89,7 @@ class Origin(NamedTuple):
 class Version(NamedTuple):
     """A version of a registered model.
 
-    since: when it became champion, each time. figures: data set -> name -> value.
+    since: when it became champion, each time. figures: metrics, data set -> name -> value.
     """
 
     number: str
@@ -101,11 +101,11 @@ class Version(NamedTuple):
 
 
 class Registry:
-    """MLflow's registry, as a stage or a person uses it.
+    """MLflow's registry, for a stage or for a user.
 
     Args:
         client: of the server.
-        run_id: the stage's run, which gets the models that are logged; of a person, any name of their own.
+        run_id: the stage's run, to which models are logged; for a user, any name of their own.
     """
 
     def __init__(self, client: Any, run_id: str) -> None:
@@ -117,7 +117,7 @@ class Registry:
 
     @classmethod
     def of(cls, tracker: Tracker) -> Registry | None:
-        """The registry where a tracker's run lies; None where nothing is tracked."""
+        """The registry of a tracker's server; None where nothing is tracked."""
         return cls(tracker.client, tracker.run_id) if isinstance(tracker, MlflowTracker) else None
 
     @classmethod
@@ -131,22 +131,22 @@ class Registry:
         return cls(client, f"person-{uuid.uuid4().hex}")
 
     def register(self, folder: Path, *, name: str) -> str:
-        """Log a segmenter as a model of the run, and register it; a repeated call finds it again.
+        """Log a segmenter as a model of the run, and register it. A repeated call returns the same version.
 
         Args:
             folder: model folder of the segmenter.
-            name: name of the registered model; made if need be.
+            name: name of the registered model; created if needed.
 
         Returns:
             The number of its version.
 
         Raises:
-            ServiceError: MLflow does not take it.
+            ServiceError: MLflow refuses it.
         """
         manifest = read_record(folder / "model.json")
         for entry in (manifest["weights"], manifest.get("config")):
             if entry and sha256_of(folder / entry["name"]) != entry["sha256"]:
-                raise CorruptError(f"{folder / entry['name']}: corrupt: it is not what was written; train again")
+                raise CorruptError(f"{folder / entry['name']}: corrupt: it is not what was written. Train again")
         digest = manifest["weights"]["sha256"]
 
         def ask() -> str:
@@ -158,7 +158,7 @@ class Registry:
             status = self.client.get_logged_model(model_id).status
             if status != "READY":
                 # MLflow would register it all the same.
-                raise ServiceError(f"MLflow left model {model_id} {status}; run the stage again")
+                raise ServiceError(f"MLflow left model {model_id} {status}. Run the stage again")
             if not self.client.search_registered_models(_named(name)):
                 self.client.create_registered_model(name, description="Segmenters from crop tags (Exact)")
             tags = {DIGEST_TAG: digest, SEASON_TAG: manifest.get("season_start") or ""}
@@ -170,7 +170,7 @@ class Registry:
     def _log(self, folder: Path, scratch: Path, manifest: dict[str, Any], *, name: str) -> tuple[str, str]:
         """Log the model to the run; its identity and address.
 
-        Not by `start_run`, which ends the run when it is left: it is the stage's, and goes on.
+        `start_run` would end the run on exit, but this run belongs to the stage and continues.
         """
         import mlflow
         from mlflow.models import Model
@@ -238,19 +238,19 @@ class Registry:
         return patiently(ask, seconds=patience())
 
     def replace_champion(self, name: str, champion: str | None, version: str, *, reason: str) -> bool:
-        """Let the alias name this version if it still names `champion` (None: nothing); whether it did.
+        """Point the alias to this version if it still names `champion` (None: no version); whether it did.
 
-        MLflow has no such operation. Whoever moves the alias claims the model first, so that between the look and the
-        move nobody else does.
+        MLflow has no such atomic operation. A run that moves the alias claims the model first, so that no other run
+        moves it between the check and the move.
 
         Raises:
-            ServiceError: another run holds the model for longer than moving takes.
+            ServiceError: another run holds the claim for longer than a move takes.
         """
         board = _ModelBoard(self, name)
         deadline = time.monotonic() + 2 * CLAIM_SECONDS
         while other := take(board, self.run_id, seconds=CLAIM_SECONDS):
             if time.monotonic() > deadline:
-                raise ServiceError(f"MLflow run {other} is moving the champion of model {name}; run the stage again")
+                raise ServiceError(f"MLflow run {other} is moving the champion of model {name}. Run the stage again")
             time.sleep(1.0)
         try:
             if self.alias_version(name, CHAMPION) != champion:
@@ -284,12 +284,12 @@ class Registry:
         patiently(ask, seconds=patience())
 
     def log_figures(self, name: str, version: str, figures: Mapping[str, float], *, dataset: str, digest: str) -> None:
-        """Put figures on the model of a version, by the data that they were measured on: MLflow compares them.
+        """Attach metrics to the model of a version, with the data set that they belong to, for MLflow's comparison.
 
         Args:
             name: of the registered model.
             version: number of its version.
-            figures: by name.
+            figures: metrics by name.
             dataset: name of the data.
             digest: of the data.
         """
@@ -330,7 +330,7 @@ class Registry:
 
     def _known(self) -> str:
         names = [each.name for each in self.client.search_registered_models()]
-        return f"; it has {', '.join(names[:10])}" if names else "; it has none"
+        return f". It has {', '.join(names[:10])}" if names else ". It has none"
 
     def _version(self, found: Any, aliases: Mapping[str, str]) -> Version:
         figures: dict[str, dict[str, float]] = {}
@@ -370,7 +370,7 @@ class Registry:
 
 
 def _model_of(version: Any) -> str:
-    """The logged model of a version, empty: none. A registry in a database tells it by the source alone."""
+    """The logged model of a version, empty: none. A registry in a database states it in the source alone."""
     named = re.fullmatch(r"models:/(m-\w+)", str(version.source))
     return str(version.model_id or (named[1] if named else ""))
 

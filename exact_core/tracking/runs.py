@@ -1,12 +1,12 @@
-"""Runs, parameters and figures in MLflow.
+"""Runs, parameters and metrics in MLflow.
 
-A stage needs MLflow when it begins and when it ends. What it records in between waits on disk while MLflow is away
-(`outbox`), and a stage that fails says why it did, whatever becomes of its record.
+A stage needs MLflow when it starts and when it ends. While MLflow is away in between, records wait on disk (`outbox`).
+A stage that fails reports why, even if its record cannot be sent.
 
-A pipeline run is one MLflow run with the tag `exact.pipeline_run`; each stage is a run nested under it. Both are found
-again by their tags, so a repeated stage continues its run. `MLFLOW_TRACKING_URI` names the server; without it, runs go
-to `mlflow.db` in the current folder, where `mlflow ui` finds them. A run that `MLFLOW_RUN_ID` names is the stage's,
-if it is there.
+A pipeline run is one MLflow run with the tag `exact.pipeline_run`. Each stage is a run nested under it. Tags identify
+both, so a repeated stage continues its run. `MLFLOW_TRACKING_URI` names the server. Without it, runs go to `mlflow.db`
+in the current folder, which `mlflow ui` shows by default. If `MLFLOW_RUN_ID` names a run that exists, the stage uses
+it.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ ENDED_TAG = "exact.ended"
 FACTS = tuple(
     f"exact.{name}" for name in ("work", "work_reason", "transfer", "map", "model", "version", "promoted", "reason")
 )
-"""Tags of stages that tell the story of their run: it gets them, and the webhook does."""
+"""Tags of stages that are copied to the run of the pipeline and to the webhook."""
 PIPELINE_RUN_VARIABLE = "EXACT_PIPELINE_RUN"
 """Identity of the pipeline run, where the runner knows a better one than KFP's job id."""
 PROCESS_TAG = "exact.process"
@@ -73,8 +73,8 @@ FIRST = "preflight"
 """Stage that only checks."""
 PARAMS_PER_CALL = 100
 KILLED = (
-    "was killed before it could say why: most likely out of memory (signal 9, exit code 137), else evicted, out of "
-    "time, or its node was lost"
+    "was killed before it could report the reason. It was most likely out of memory (signal 9, exit code 137). Or it "
+    "was evicted or out of time, or its node was lost"
 )
 KILLED_BY_TERMINATION = "was killed when the run was terminated"
 TRAINING_VIEW = "workflowType=machine_learning"
@@ -87,25 +87,25 @@ class Tracker(Protocol):
     """What a stage may record."""
 
     def log_metrics(self, metrics: dict[str, float], *, step: int) -> None:
-        """Figures of an epoch; one that is not finite is left out."""
+        """Metrics of an epoch; a value that is not finite is left out."""
 
     def log_summary(self, metrics: dict[str, float]) -> None:
-        """Final figures."""
+        """Final metrics."""
 
     def log_headline(self, metrics: dict[str, float]) -> None:
-        """Final figures that the whole pipeline run is known by: of the stage, and of that run."""
+        """Final metrics that represent the whole pipeline run: logged to the stage, and to that run."""
 
     def log_params(self, params: dict[str, Any]) -> None:
         """Settings, nested dictionaries flattened to dotted keys."""
 
     def set_tags(self, tags: dict[str, str]) -> None:
-        """Facts that a repeated stage may change, such as where its results lie."""
+        """Facts that a repeated stage may change, such as the URI of its results."""
 
     def place(self, folder: Path, uri: str) -> None:
-        """Where a folder of the stage lies in the store; empty: it will, when the stage has succeeded."""
+        """The URI of a folder of the stage in the store; empty: it is set when the stage has succeeded."""
 
     def log_dataset(self, folder: Path, *, name: str, digest: str, source: str, whole: bool = False) -> None:
-        """The dataset in a folder that the stage used: by its place in the store or, where it has none, its source.
+        """The dataset in a folder that the stage used: by its URI in the store or, without one, its source.
 
         `whole`: of the whole pipeline run, too.
         """
@@ -195,8 +195,8 @@ class MlflowTracker:
             if not refused(error):
                 raise
             raise ServiceError(
-                f"MLflow run {self.run_id} does not take these settings: {error}; a repeated stage must have the "
-                f"settings and code of its first try: start a new pipeline run for others"
+                f"MLflow run {self.run_id} refuses these settings: {error}. A repeated stage must have the settings "
+                f"and code of its first try. Start a new pipeline run for others"
             ) from error
 
     def set_tags(self, tags: dict[str, str]) -> None:
@@ -238,7 +238,7 @@ class MlflowTracker:
         """Record how the stage ended, after all else.
 
         Raises:
-            AwayError: MLflow has not taken all of it after so many seconds.
+            AwayError: MLflow has not accepted all of it after this many seconds.
         """
         self._outbox.add({"kind": "end", "status": status})
         self._outbox.drain(seconds)
@@ -327,7 +327,7 @@ def tracked_stage(
 
 
 def _begin(stage: str, pipeline_run: str, name: str) -> tuple[MlflowClient, str, str]:
-    """A client, the identity of the stage's run, found or made, and that of a parent that it opened again, or none."""
+    """A client, the identity of the stage's run (existing or new), and that of a parent that it reopened, or none."""
     client, experiment = open_client()
     _end_killed(client, experiment)
     given = given_run(client)
@@ -392,23 +392,23 @@ def server_answers() -> str:
 def finish_pipeline_run(
     pipeline_run: str, *, succeeded: bool, reason: str = "", status: str = "", keep_refused: bool = True
 ) -> str:
-    """Record how a pipeline run ended, and why; nothing to do if no stage had started.
+    """Record how a pipeline run ended, and why. Without a started stage there is nothing to record.
 
-    A stage whose run is still open was killed: it could not say so itself. Its run becomes FAILED, or KILLED
-    where a person ended the whole.
+    A stage whose run is still open was killed and could not report it. Its run becomes FAILED, or KILLED where a user
+    terminated the pipeline run.
 
     Args:
         pipeline_run: its identity.
         succeeded: whether it succeeded.
-        reason: why not; empty: what its stages say.
-        status: MLflow's word for the end where it is neither FINISHED nor FAILED: KILLED.
-        keep_refused: whether a run stays that its first stage refused; its message is all that there is of it.
+        reason: why not; empty: the reasons that its stages recorded.
+        status: MLflow's status where it is neither FINISHED nor FAILED: KILLED.
+        keep_refused: whether a run is kept that its first stage refused. Nothing was done in it.
 
     Returns:
-        The reason; empty where it succeeded, or nobody knows.
+        The reason; empty where it succeeded, or the reason is unknown.
 
-    On a cluster with KFP's MLflow plugin, its run of the whole pipeline gets the reason too. The plugin ends that run
-    when KFP has: it gets a status here only while it has none, and KFP's word comes later.
+    On a cluster with KFP's MLflow plugin, the plugin's run of the whole pipeline gets the reason too. The plugin ends
+    that run after KFP has ended. It gets a status here only while it has none, and KFP sets its own later.
     """
     here = os.environ.get(PIPELINE_RUN_VARIABLE)
     status = status or ("FINISHED" if succeeded else "FAILED")
@@ -614,7 +614,7 @@ def _experiment(client: MlflowClient) -> str:
         return str(client.create_experiment(EXPERIMENT, artifact_location=local))
     if found.lifecycle_stage == "deleted":
         raise ServiceError(
-            f"MLflow at {shown(tracking_uri())}: the experiment {EXPERIMENT!r} is deleted; bring it back with `mlflow "
+            f"MLflow at {shown(tracking_uri())}: the experiment {EXPERIMENT!r} is deleted. Bring it back with `mlflow "
             f"experiments restore -x {found.experiment_id}`, or delete it for good with `mlflow gc`"
         )
     return str(found.experiment_id)

@@ -1,14 +1,14 @@
 """Checkpoints and models on disk: safetensors and JSON, no pickle; the file that names the rest is written last.
 
-A state folder belongs to one training (its name holds a digest of configuration and data), so whatever complete
-checkpoint it holds may be continued:
+A state folder belongs to one training, because its name contains a digest of configuration and data. So training can
+continue from any complete checkpoint in it:
 
-    state.json               names the files below with their SHA-256; progress, best figure, history; its own checksum
+    state.json               names the files below with their SHA-256; progress, best metric, history; its own checksum
     NNNN.safetensors         model and optimiser after epoch NNNN
     best-NNNN.safetensors    model of the best epoch so far
 
-There is no random state to keep: every epoch draws from (seed, epoch). So a training may be continued by another number
-of processes than began it; all of them read the folder, the first alone writes.
+There is no random state to save, because every epoch draws from (seed, epoch). So another number of processes can
+continue a training. All of them read the folder, and only the first writes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = ["Checkpoints", "Progress", "load_weights", "save_weights"]
 
 @dataclass
 class Progress:
-    """How far a training has come: epochs finished, updates made, best figure and its epoch (from 1), rows.
+    """Progress of a training: epochs finished, updates made, best metric and its epoch (from 1), rows.
 
     cost: windows a second and peak memory of this process's own epochs, once they are over.
     """
@@ -61,7 +61,7 @@ class Checkpoints:
     ) -> None:
         """Record the end of an epoch; `best` also keeps the model as the one to deliver.
 
-        Of several processes all keep it in memory, and one is told to write.
+        Of several processes all keep it in memory, and one writes.
         """
         if best:
             self._best = {name: value.detach().clone() for name, value in model.state_dict().items()}
@@ -70,7 +70,7 @@ class Checkpoints:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ServiceError(f"{self.folder}: no checkpoint can be kept there: {error.strerror}") from error
+            raise ServiceError(f"{self.folder}: cannot write a checkpoint: {error.strerror}") from error
         if best:
             name = f"best-{progress.epoch:04d}.safetensors"
             self._files[BEST] = _publish(model.state_dict(), self.folder / name)
@@ -99,7 +99,7 @@ class Checkpoints:
             best = None if progress.best_epoch is None else self._load(BEST)
         except (CorruptError, KeyError, TypeError, ValueError) as error:
             raise CorruptError(
-                f"{self.folder}: this checkpoint is damaged: {error}; delete the folder to train from the start"
+                f"{self.folder}: this checkpoint is damaged: {error}. Delete the folder to train from the start"
             ) from error
         model.load_state_dict(_under("model.", tensors))
         state = optimizer.state_dict()
@@ -138,7 +138,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     try:
         model.load_state_dict(_load(path))
     except RuntimeError as error:
-        raise CorruptError(f"{path}: these weights belong to another model: {error}; train again") from error
+        raise CorruptError(f"{path}: these weights belong to another model: {error}. Train again") from error
 
 
 def _publish(tensors: dict[str, Tensor], path: Path) -> dict[str, str]:
@@ -158,7 +158,7 @@ def _load(path: Path) -> dict[str, Tensor]:
     try:
         tensors: dict[str, Tensor] = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise CorruptError(f"{path}: not a readable weights file: {error}; delete it and train again") from error
+        raise CorruptError(f"{path}: not a readable weights file: {error}. Delete it and train again") from error
     return tensors
 
 

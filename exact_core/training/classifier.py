@@ -108,7 +108,7 @@ def _tagged_cams(
 
 
 def _first(output: ClassifierOutput, windows: int) -> ClassifierOutput:
-    """What losses use of the first windows: a process without a window of its own computed another's for nothing."""
+    """The losses' input for the first windows: a process without a window has computed another's only for the graph."""
     if windows == len(output.logits):
         return output
     names = ("logits", "spatial_logits", "temporal_logits", "spatial_map", "temporal_map", "class_tokens")
@@ -117,7 +117,7 @@ def _first(output: ClassifierOutput, windows: int) -> ClassifierOutput:
 
 @dataclass
 class ClassifierTask:
-    """The classifier as a task of the loop; its figure is the tags' mean average precision.
+    """The classifier as a task of the loop, validated by the tags' mean average precision.
 
     Of several processes each validates its own windows; `seed` is that of sampled prototype assignments.
     """

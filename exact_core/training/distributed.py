@@ -1,12 +1,12 @@
 """Training by several processes with the result of one: torchrun starts them, DistributedDataParallel joins them.
 
 `training.batch` is the joint batch. Every process reads its share of each batch, divides its losses by the counts of
-the joint batch, and adds its gradients to those of the others: the sum is the gradient that one process would have
-computed. Parameters and prototypes therefore move alike everywhere, and the first process alone writes.
+the joint batch, and adds its gradients to those of the others. The sum is the gradient that one process would compute.
+So parameters and prototypes change equally in all processes, and only the first process writes.
 
     torchrun --nproc-per-node 4 -m exact_kubeflow.cli train-classifier DATASET OUT
 
-What does depend on the number of processes: rounding, and the draws of dropout where a model has any.
+Rounding depends on the number of processes, and so does dropout where a model has it.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class Processes:
     def own(self, batch: Batch) -> range:
         """Positions of this process's windows in the joint batch.
 
-        Empty where the batch has fewer windows than there are processes; the batch then holds one of another's, so
-        that the backward pass has something to run on, and no loss may count it.
+        Empty where the batch has fewer windows than there are processes. The batch then has a window of another
+        process, so that the backward pass has an input, and no loss may count it.
         """
         if self.count == 1:
             return range(len(batch.index))
@@ -94,7 +94,7 @@ class Processes:
 
         Args:
             rows: this process's.
-            shares: how many each has; None: they tell each other first, which waits for the device.
+            shares: how many each has; None: the processes exchange the numbers first, which waits for the device.
         """
         if self.count == 1:
             return rows.detach()
@@ -119,14 +119,14 @@ class Processes:
         low, high = self.smallest(ends).tolist()
         if low != -high:
             raise TrainingError(
-                f"the processes disagree on {on}: process {self.rank} of {self.count} has {value}, they have {low} to "
-                f"{-high}; {otherwise}"
+                f"the processes disagree on {on}: process {self.rank} of {self.count} has {value}, the values range "
+                f"from {low} to {-high}; {otherwise}"
             )
 
     def parallel(self, model: nn.Module) -> nn.Module:
         """The model, for forward passes whose gradients are averaged over the processes while they are computed.
 
-        Its buffers are left alone: prototypes move alike everywhere.
+        Its buffers are left alone, because prototypes move equally in all processes.
 
         Raises:
             TrainingError: the model has batch normalisation, whose statistics would be those of a share of the batch.
@@ -137,7 +137,7 @@ class Processes:
             if isinstance(layer, _BatchNorm):
                 raise TrainingError(
                     f"{type(model).__name__}.{name} is a {type(layer).__name__}: its statistics would be those of a "
-                    f"process's share of the batch; train this model with one process"
+                    f"process's share of the batch. Train this model with one process"
                 )
         device = next(model.parameters()).device
         with warnings.catch_warnings():
@@ -151,7 +151,7 @@ class Processes:
             )
 
     def _device(self) -> torch.device:
-        """Where NCCL, or gloo, wants its tensors."""
+        """The device that NCCL, or gloo, needs for its tensors."""
         on_gpu = self.count > 1 and dist.get_backend() == "nccl"
         return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
 
@@ -165,8 +165,8 @@ def join(device: torch.device, *, patience: dt.timedelta = PATIENCE) -> Iterator
     """Meet the processes that torchrun started with this one, by gloo on a CPU and NCCL on GPUs.
 
     Args:
-        device: what the configuration asks for; of several GPUs each process gets the one of its local rank.
-        patience: how long one process waits for the others before it gives up.
+        device: as configured; of several GPUs each process gets the one of its local rank.
+        patience: how long one process waits for the others before it fails.
 
     Raises:
         ConfigError: torchrun's variables make no sense, or there are fewer GPUs than processes.
@@ -201,8 +201,8 @@ def _own_gpu(device: torch.device) -> torch.device:
     local, gpus = rank_variable("LOCAL_RANK", 0), torch.cuda.device_count()
     if device.index is not None:
         raise ConfigError(
-            f"device = '{device}' is one GPU for {rank_variable('WORLD_SIZE', 1)} processes; use device=cuda"
+            f"device = '{device}' is one GPU for {rank_variable('WORLD_SIZE', 1)} processes. Use device=cuda"
         )
     if local >= gpus:
-        raise ConfigError(f"process {local} on this machine has no GPU: there are {gpus}; start {gpus} processes")
+        raise ConfigError(f"process {local} on this machine has no GPU: there are {gpus}. Start {gpus} processes")
     return torch.device("cuda", local)

@@ -29,10 +29,10 @@ log = logging.getLogger(__name__)
 
 
 class Task(Protocol):
-    """What is learned: a model, a loss with named parts, and a figure to validate by."""
+    """The task of a training: a model, a loss with named parts, and a metric for validation."""
 
     figure: str
-    """Name of the validation figure that chooses the best epoch; higher is better."""
+    """Name of the validation metric that chooses the best epoch; higher is better."""
 
     @property
     def model(self) -> nn.Module:
@@ -55,7 +55,7 @@ class Task(Protocol):
         """Whether the model of an epoch that began at this share of the updates may be the one to deliver."""
 
     def validate(self) -> dict[str, float]:
-        """Figures on the validation split; empty when there is none."""
+        """Metrics on the validation split; empty when there is none."""
 
 
 WITHIN = 60.0
@@ -63,10 +63,10 @@ WITHIN = 60.0
 
 
 class MetricLog(Protocol):
-    """Where per-epoch figures go."""
+    """Receiver of the metrics of each epoch."""
 
     def log_metrics(self, metrics: dict[str, float], *, step: int) -> None:
-        """Record figures of an epoch."""
+        """Record the metrics of an epoch."""
 
 
 def fit(
@@ -90,7 +90,7 @@ def fit(
         TrainingError: the loss is not finite, there is nothing to train on, or processes find different checkpoints.
     """
     if not len(loader.indices):
-        raise TrainingError(f"{name}: there is no window to train on; check the splits and tags of the dataset")
+        raise TrainingError(f"{name}: there is no window to train on. Check the splits and tags of the dataset")
     model, processes = task.model, task.processes
     if config.compile:
         compile_blocks(model)
@@ -147,7 +147,9 @@ def _epoch(
     started = time.perf_counter()
     # Dropout draws from here on what (seed, epoch) says, so that a resumed run needs no random state.
     torch.manual_seed(int(np.random.SeedSequence((seed, progress.epoch, processes.rank)).generate_state(1)[0]))
-    augmentation = Augmentation(flips=config.flips, keep_dates=config.keep_dates)
+    augmentation = Augmentation(
+        flips=config.flips, keep_dates=config.keep_dates, prefixes=config.prefixes, shortest=config.shortest_prefix
+    )
     batches = loader.epoch(progress.epoch, seed=seed, augmentation=augmentation, part=processes.part)
     tally = LossTally(device, processes, name=name, epoch=progress.epoch + 1)
     task.model.train()
@@ -248,7 +250,7 @@ def choose_device(wanted: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(wanted)
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device = 'cuda': no CUDA device is visible here; use device=auto or device=cpu")
+        raise ConfigError("device = 'cuda': no CUDA device is visible here. Use device=auto or device=cpu")
     return device
 
 

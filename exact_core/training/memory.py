@@ -1,4 +1,4 @@
-"""How much memory a training will need, told before it starts."""
+"""The memory that a training will need, estimated before it starts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from exact_core.models.segmenter import build_segmenter
 __all__ = ["available_bytes", "training_bytes"]
 
 PROBE = 2
-"""Windows of the trial: what batch normalisation wants at least."""
+"""Windows of the trial: the minimum for batch normalisation."""
 COPIES = 5
 """Of the weights: themselves, their gradients, Adam's two moments, and the best epoch's."""
 BACKWARD = 1.25

@@ -19,7 +19,7 @@ from exact_core.training.distributed import Processes
 __all__ = ["CostMeter", "LossTally"]
 
 CHECK_EVERY = 50
-"""Updates between two looks at whether the loss is finite; there is always one before a checkpoint."""
+"""Updates between two checks that the loss is finite; there is always one before a checkpoint."""
 
 
 class LossTally:
@@ -38,7 +38,7 @@ class LossTally:
         self._added = 0
 
     def add(self, parts: dict[str, Tensor], *, windows: int, update: int) -> None:
-        """Take in an update's losses, the parts of a joint batch of so many windows."""
+        """Add an update's losses, the parts of a joint batch of this many windows."""
         for part, value in parts.items():
             self._sums[part] = self._sums.get(part, self._zero) + value.detach() * windows
         loss = parts["loss"].detach().double()
@@ -61,7 +61,7 @@ class LossTally:
         update, loss = torch.stack([began, value]).tolist()
         if update != float("inf"):
             raise TrainingError(
-                f"{self.name}: the loss is {loss} at update {int(update)} (epoch {self.epoch}); lower "
+                f"{self.name}: the loss is {loss} at update {int(update)} (epoch {self.epoch}). Lower "
                 f"training.learning_rate or set training.clip_norm=1. The last good checkpoint is kept"
             )
 

@@ -1,4 +1,4 @@
-"""What torchrun tells a process of its place among others; without torch, which not every stage's image has."""
+"""The rank that torchrun assigns to a process; without torch, which some images do not have."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ def rank_variable(variable: str, default: int) -> int:
     """
     text = os.environ.get(variable, str(default))
     if not text.isdecimal():
-        raise ConfigError(f"{variable} = {text!r} is no number; leave it to torchrun, or unset it")
+        raise ConfigError(f"{variable} = {text!r} is no number. Leave it to torchrun, or unset it")
     return int(text)

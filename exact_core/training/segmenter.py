@@ -20,7 +20,7 @@ __all__ = ["SegmenterTask"]
 
 @dataclass
 class SegmenterTask:
-    """The segmenter as a task of the loop; its figure is mIoU against the validation targets.
+    """The segmenter as a task of the loop, validated by mIoU against the validation targets.
 
     Those targets are of the same kind as the training ones: pseudo masks where it learns from pseudo masks. Of several
     processes each validates its own windows.

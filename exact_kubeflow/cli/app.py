@@ -15,6 +15,7 @@ import yaml
 
 from exact_core import __version__
 from exact_core.cgroup import busy
+from exact_core.config import Outside
 from exact_core.data.sources import SOURCES, check_mapped, check_there, default_recipe, known_sources
 from exact_core.environment import load_environment
 from exact_core.errors import ConfigError, ExactError, ServiceError
@@ -117,6 +118,10 @@ CroplandValue = Annotated[
     typer.Option(
         metavar="N", help="Value of the --cropland raster that is cropland. Repeatable. Default is all but 0."
     ),
+]
+OutsideFields = Annotated[
+    Outside,
+    typer.Option(help="Pixels outside all outlines: as mapped, background beside a field, or all background."),
 ]
 Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="Window dataset, as a folder or a URI in a store.")]
 
@@ -250,7 +255,11 @@ def map_area(
     part: Annotated[
         str, typer.Option(metavar="I/N", help="Map only part I of N. Join the parts with `exact join-map`.")
     ] = "",
+    until: Annotated[
+        str, typer.Option(metavar="YYYY-MM-DD", help="Use images up to this day only, for a map within the season.")
+    ] = "",
     outlines: Outlines = None,
+    outside: OutsideFields = "pixels",
     cropland: Cropland = None,
     cropland_value: CroplandValue = [],
     recipe: Recipe = "season",
@@ -264,12 +273,12 @@ def map_area(
     from exact_core.stages.map_season import map_season as run_stage
 
     check_mapped(source)
-    layers = Layers(outlines, cropland, tuple(cropland_value))
+    layers = Layers(outlines, outside, cropland, tuple(cropland_value))
     check_there(source)
     need(segmenter=segmenter)
-    config = config_of(recipe, None, changes)
+    config = config_of(recipe, None, [*changes, *([f"data.season.until={until}"] if until else [])])
     with (
-        goes_on("finished rows are kept; the same command goes on after them"),
+        goes_on("finished rows are kept. To continue, repeat the command"),
         tempfile.TemporaryDirectory(prefix="exact-model-") as scratch,
         open_stage("map_season", config, source=source, season=season, tracking=tracking) as tracker,
         stage_files(tracker) as files,
@@ -295,6 +304,7 @@ def join_map(
     ],
     out: Out,
     outlines: Outlines = None,
+    outside: OutsideFields = "pixels",
     cropland: Cropland = None,
     cropland_value: CroplandValue = [],
     tracking: Tracking = True,
@@ -305,7 +315,7 @@ def join_map(
     from exact_core.stages.lifecycle import open_stage
     from exact_core.tracking.runs import NoTracker
 
-    layers = Layers(outlines, cropland, tuple(cropland_value))
+    layers = Layers(outlines, outside, cropland, tuple(cropland_value))
     with open_stage("join_map", resolve("season"), tracking=tracking) as tracker, stage_files(NoTracker()) as files:
         run_stage(parts=[files.read(each) for each in parts], out=out, tracker=tracker, layers=layers)
     _show_map(out)
@@ -332,7 +342,8 @@ def run(
     season: Season = "",
     seed: Seed = None,
     supervision: Annotated[
-        Supervision, typer.Option(help="Labels to train on. Use dense for a comparison with true masks.")
+        Supervision,
+        typer.Option(metavar="tags|dense", help="Labels to train on. Use dense for a comparison with true masks."),
     ] = Supervision.tags,
     model: Annotated[
         str,
@@ -368,8 +379,8 @@ def run(
         workdir = default_workdir(arguments, supervision.value)
         typer.echo(f"results: {workdir}")
     with goes_on(
-        f"what is trained is kept in {workdir}; the same command{'' if given else f' (or with --workdir {workdir})'} "
-        f"goes on after the last epoch"
+        f"finished epochs are kept in {workdir}. To continue, repeat the command"
+        f"{'' if given else f' with --workdir {workdir}'}"
     ):
         report, page = run_here(
             workdir, **arguments, supervision=supervision.value, in_containers=containers, force=force
@@ -422,7 +433,29 @@ def champion(
         return
     lines = champions.history(name).splitlines()
     current = [line for line in lines if re.match(r"version \d+ \([^)]*champion", line)]
-    typer.echo("\n".join(lines if history else current or [f"{name} has no champion; its versions: --history"]))
+    typer.echo(
+        "\n".join(lines if history else current or [f"{name} has no champion. List its versions with --history"])
+    )
+
+
+def export(
+    segmenter: Annotated[
+        str,
+        typer.Argument(
+            metavar="SEGMENTER", help="Segmenter, as a folder, a URI in a store, or NAME@champion in MLflow."
+        ),
+    ],
+    out: Out,
+) -> None:
+    """Export a segmenter as a program that runs in PyTorch alone, with a STAC item (MLM)."""
+    from exact_core.artifacts.stage_files import stage_files
+    from exact_core.stages.export import export_model
+    from exact_core.tracking.runs import NoTracker
+
+    need(segmenter=segmenter)
+    with tempfile.TemporaryDirectory(prefix="exact-model-") as scratch, stage_files(NoTracker()) as files:
+        path = export_model(model_folder(segmenter, files, scratch), out)
+    typer.echo(f"program: {path} ({path.stat().st_size / 1e6:.1f} MB); run it with torch.export.load")
 
 
 def doctor(
@@ -437,13 +470,13 @@ def doctor(
     found = checks()
     if unknown := set(require) - {check.name for check in found}:
         known = ", ".join(check.name for check in found)
-        raise ConfigError(f"--require {', '.join(sorted(unknown))}: no such check; there are {known}")
+        raise ConfigError(f"--require {', '.join(sorted(unknown))}: no such check. The checks are {known}")
     for check in found:
         typer.echo(f"{check.state:8} {check.name}: {check.detail}")
     failed, unset = ([check.name for check in found if check.state == state] for state in ("failed", "not set"))
     typer.echo(
-        (f"failed, and to be put right: {', '.join(failed)}" if failed else "nothing fails")
-        + (f"; missing, which some runs need: {', '.join(unset)}" if unset else "; nothing is missing")
+        (f"failed: {', '.join(failed)}" if failed else "nothing fails")
+        + (f". Not set, though some runs need it: {', '.join(unset)}" if unset else ". Nothing is missing")
     )
     if any(check.state == "failed" or (check.state == "not set" and check.name in require) for check in found):
         raise typer.Exit(1)
@@ -482,9 +515,13 @@ def _grouped() -> None:
         (join_map, START, "join-map"),
         (areas_cli.areas, MAPS, "areas"),
         (areas_cli.sample, MAPS, "sample"),
+        (areas_cli.compare_maps, MAPS, "compare-maps"),
         (areas_cli.parcels, MAPS, "parcels"),
+        (areas_cli.polygons, MAPS, "polygons"),
+        (areas_cli.view, MAPS, "view"),
         (compare, MODELS, "compare"),
         (champion, MODELS, "champion"),
+        (export, MODELS, "export"),
         (transfer_cli.transfer, MODELS, "transfer"),
         (transfer_cli.leave_out, MODELS, "leave-one-season-out"),
         (train_classifier, STAGES, "train-classifier"),

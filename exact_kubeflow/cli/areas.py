@@ -1,4 +1,4 @@
-"""`exact areas`, `exact sample`, `exact parcels`: what a finished map says, and how sure that is."""
+"""Commands on a finished map: what it says, how sure that is, and how it looks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from exact_core.errors import ConfigError
 from exact_core.files import check_output
 from exact_kubeflow.cli.options import Force
 
-__all__ = ["areas", "parcels", "sample"]
+__all__ = ["areas", "compare_maps", "parcels", "polygons", "sample", "view"]
 
 Map = Annotated[Path, typer.Argument(metavar="MAP", help="Folder that `exact map` wrote.")]
 
@@ -29,16 +29,23 @@ def areas(
         str, typer.Option(metavar="DESIGN", help="Sampling design of the points, simple or stratified.")
     ] = "",
     confidence: Annotated[float, typer.Option(metavar="SHARE", help="Confidence level of the intervals.")] = 0.95,
+    looks: Annotated[
+        bool,
+        typer.Option("--looks", help="Add an interval of overall accuracy that holds however often you look."),
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="File to write, .json or .csv with one row for each class.")
     ] = None,
     force: Force = False,
 ) -> None:
     """Compute class areas by pixel counts, and estimate them with errors from a probability sample."""
+    import numpy as np
+
     from exact_core.data.vectors import split_layer
     from exact_core.files import publish_text
     from exact_core.map_statistics import area_table
     from exact_core.map_statistics.areas import estimate_areas
+    from exact_core.map_statistics.every_look import share_at_every_look
     from exact_core.map_statistics.map_folder import open_map
     from exact_core.map_statistics.reference_points import DESIGNS, read_sample
 
@@ -47,20 +54,25 @@ def areas(
         check_output(out, suffixes=(".json", ".csv"), inputs=inputs, force=force)
     if reference is not None and not design:
         raise ConfigError(
-            f"--reference {reference}: say how the places were chosen, --design {' or --design '.join(DESIGNS)}; "
-            f"errors are known only where chance chose them"
+            f"--reference {reference}: state how the points were drawn, --design {' or --design '.join(DESIGNS)}. "
+            f"Only random points give standard errors"
         )
+    if looks and reference is None:
+        raise ConfigError("--looks: at which places? name their file by --reference")
     if design and reference is None:
         raise ConfigError(f"--design {design}: of which places? name their file by --reference")
     crop_map = open_map(folder)
     counts = crop_map.count()
-    found = taken = None
+    found = taken = always = None
     if reference is not None:
         taken = read_sample(reference, crop_map, counts, design=design)
         found = estimate_areas(taken, crop_map.classes, confidence=confidence)
-    typer.echo(area_table.as_text(crop_map, counts, found))
+        if looks:
+            right = taken.right()
+            always = share_at_every_look(np.array(taken.sizes), taken.counts(), right, confidence=confidence)
+    typer.echo(area_table.as_text(crop_map, counts, found, always))
     if out is not None:
-        record = area_table.as_record(crop_map, counts, found, taken, design=design)
+        record = area_table.as_record(crop_map, counts, found, taken, design=design, always=always)
         publish_text(out, area_table.as_csv(record) if out.suffix.lower() == ".csv" else area_table.as_json(record))
 
 
@@ -81,11 +93,20 @@ def sample(
         int | None,
         typer.Option(metavar="N", help="Number of samples. Overrides --standard-error, and --minimum if needed."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the draw. The same seed draws the same points.")] = 0,
+    other: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MAP", help="Second map. Draw where both maps differ, to find the better one. Requires --size."
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Seed of the draw. The same seed draws the same points.")
+    ] = 0,
     force: Force = False,
 ) -> None:
-    """Draw points to visit, as a random sample of a map stratified by its classes."""
+    """Draw points to visit, as a random sample of a map stratified by its classes, or of where two maps differ."""
     from exact_core.map_statistics.map_folder import open_map
+    from exact_core.map_statistics.paired import Differences
     from exact_core.map_statistics.sample_design import (
         allocate,
         check_out,
@@ -99,6 +120,17 @@ def sample(
 
     check_out(out, force=force)
     crop_map = open_map(folder)
+    if other is not None:
+        if size is None:
+            raise ConfigError("--other: how many places? give --size, for example 100")
+        differences = Differences(crop_map, open_map(other))
+        strata = differences.stratum(size)
+        files = write_sample(draw(differences, strata, seed=seed), out, force=force)
+        typer.echo(
+            f"{strata[0].samples} of {strata[0].pixels:,} pixels that differ, in {', '.join(map(str, files))}; fill in "
+            f"`reference` in the order of `id`, then: exact compare-maps {folder} {other} --reference {out}"
+        )
+        return
     counts = crop_map.count()
     pixels = {name: int(count) for name, count in zip(crop_map.classes, counts, strict=False)}
     guesses = expected_accuracies(expected, crop_map.classes, otherwise=accuracy)
@@ -116,12 +148,86 @@ def sample(
     if error > 0:
         half = sample_size(pixels, guesses, standard_error=error / 2)
         typer.echo(
-            f"expected standard error of overall accuracy: {100 * error:.2f} %; half takes about {half:,} places"
+            f"expected standard error of overall accuracy: {100 * error:.2f} %. Half of it takes about {half:,} points"
         )
     typer.echo(
-        f"{total} places in {', '.join(map(str, files))}; fill in `reference`, then: exact areas {folder} --design "
+        f"{total} points in {', '.join(map(str, files))}. Fill in `reference`, then: exact areas {folder} --design "
         f"stratified --reference {out}"
     )
+
+
+def compare_maps(
+    folder: Map,
+    other: Annotated[Path, typer.Argument(metavar="OTHER", help="Folder of the second map, of the same images.")],
+    reference: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help="Places of `exact sample MAP --other OTHER` with their true class."),
+    ],
+    confidence: Annotated[
+        float, typer.Option(metavar="SHARE", help="Confidence level of the intervals and the test.")
+    ] = 0.95,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="File to write, .json.")] = None,
+    force: Force = False,
+) -> None:
+    """Tell which of two maps is better, from a random sample of the pixels where they differ."""
+    from dataclasses import asdict
+
+    from exact_core.data.vectors import split_layer
+    from exact_core.files import publish_text
+    from exact_core.map_statistics import area_table, paired
+    from exact_core.map_statistics.map_folder import open_map
+    from exact_core.map_statistics.reference_points import read_pairs
+
+    if out is not None:
+        check_output(out, suffixes=(".json",), inputs=(folder, other, split_layer(reference)[0]), force=force)
+    differences = paired.Differences(open_map(folder), open_map(other))
+    first, second, truth = zip(*read_pairs(reference, differences), strict=True)
+    found = paired.compare_maps(differences, first, second, truth, confidence=confidence)
+    typer.echo(area_table.comparison_text((str(folder), str(other)), found))
+    if out is not None:
+        better = found.better and str((folder, other)[found.better - 1])
+        publish_text(out, area_table.as_json({"maps": [str(folder), str(other)], "better": better, **asdict(found)}))
+
+
+def polygons(
+    folder: Map,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="File to write, .gpkg or .parquet (GeoParquet).")] = Path(
+        "fields.gpkg"
+    ),
+    minimum_hectares: Annotated[float, typer.Option(min=0, metavar="HA", help="Leave out smaller polygons.")] = 0.0,
+    force: Force = False,
+) -> None:
+    """Write each region of one crop as a polygon with crop, hectares and mean confidence."""
+    from exact_core.map_statistics.map_folder import open_map
+    from exact_core.map_statistics.polygons import write_polygons
+
+    summary = write_polygons(open_map(folder), out, minimum_hectares=minimum_hectares, force=force)
+    for name, count in summary.polygons.most_common():
+        typer.echo(f"{count:9} {name}")
+    if summary.small:
+        typer.echo(f"note: smaller regions left out: {summary.small:,}, of {summary.small_pixels:,} pixels")
+    typer.echo(f"{summary.polygons.total():,} polygons in {out}")
+
+
+def view(
+    folder: Map,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="HTML file to write.")] = Path("map.html"),
+    outlines: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Vector file of outlines to draw, for example of `exact polygons`."),
+    ] = None,
+    tags: Annotated[Path | None, typer.Option(metavar="FILE", help="Table or layer of tagged squares to draw.")] = None,
+    force: Force = False,
+) -> None:
+    """Write the map as one interactive HTML page that needs no network."""
+    from exact_core.data.vectors import split_layer
+    from exact_core.evaluation.map_page import write_map_page
+
+    inputs = [split_layer(each)[0] for each in (folder, outlines, tags) if each is not None]
+    check_output(out, suffixes=(".html",), inputs=inputs, force=force)
+    for note in write_map_page(folder, out, outlines=outlines, tags=tags):
+        typer.echo(f"note: {note}")
+    typer.echo(f"page: {out} ({out.stat().st_size / 1e6:.1f} MB)")
 
 
 def parcels(
@@ -130,7 +236,9 @@ def parcels(
     out: Annotated[Path, typer.Option(metavar="FILE", help="File to write, .parquet (GeoParquet) or .gpkg.")] = Path(
         "parcels.parquet"
     ),
-    attribute: Annotated[list[str], typer.Option(help="Copy this attribute of the parcels. Repeatable.")] = [],
+    attribute: Annotated[
+        list[str], typer.Option(metavar="NAME", help="Copy this attribute of the parcels. Repeatable.")
+    ] = [],
     force: Force = False,
 ) -> None:
     """Write the majority class, its share, coverage and confidence of each parcel."""

@@ -15,22 +15,27 @@ __all__ = ["follow", "schedule_app", "submit", "upload"]
 
 schedule_app = typer.Typer(help="Manage recurring runs declared in a file.", no_args_is_help=True)
 
-Host = Annotated[str | None, typer.Option(envvar="KFP_HOST", help="Address of the KFP API.")]
-Namespace = Annotated[str | None, typer.Option(envvar="KFP_NAMESPACE", help="Your namespace on a multi-user server.")]
+Host = Annotated[str | None, typer.Option(envvar="KFP_HOST", metavar="URL", help="Address of the KFP API.")]
+Namespace = Annotated[
+    str | None, typer.Option(envvar="KFP_NAMESPACE", metavar="NAME", help="Your namespace on a multi-user server.")
+]
 ServiceAccount = Annotated[
     str | None,
     typer.Option(
-        envvar="KFP_SERVICE_ACCOUNT", help="Kubernetes service account of the steps. Default is that of the server."
+        envvar="KFP_SERVICE_ACCOUNT",
+        metavar="NAME",
+        help="Kubernetes service account of the steps. Default is that of the server.",
     ),
 ]
-Name = Annotated[str, typer.Argument(help="Name of the recurring run.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the recurring run.")]
 
 
 def submit(
     pipeline: Annotated[
         str,
         typer.Argument(
-            help="train_exact, train_dense, new_season, map_area, leave_one_season_out, or a path to a compiled one."
+            metavar="PIPELINE",
+            help="train_exact, train_dense, new_season, map_area, leave_one_season_out, or a path to a compiled one.",
         ),
     ],
     parameters: Annotated[
@@ -39,10 +44,13 @@ def submit(
     changes: Annotated[
         list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the recipe. Repeatable.")
     ] = [],
-    experiment: Annotated[str, typer.Option(help="Experiment of the run.")] = "exact",
-    name: Annotated[str, typer.Option(help="Name of the run. Default is the name of the pipeline.")] = "",
+    experiment: Annotated[str, typer.Option(metavar="NAME", help="Experiment of the run.")] = "exact",
+    name: Annotated[
+        str, typer.Option(metavar="NAME", help="Name of the run. Default is the name of the pipeline.")
+    ] = "",
     description: Annotated[
-        str, typer.Option(help="Description of the run. Default is its source, recipe, code and submitter.")
+        str,
+        typer.Option(metavar="TEXT", help="Description of the run. Default is its source, recipe, code and submitter."),
     ] = "",
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the run to its end.")] = True,
     host: Host = None,
@@ -74,7 +82,9 @@ def upload(host: Host = None, namespace: Namespace = None) -> None:
 
 
 def follow(
-    run_id: Annotated[str, typer.Argument(help="ID of the run.")], host: Host = None, namespace: Namespace = None
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="ID of the run.")],
+    host: Host = None,
+    namespace: Namespace = None,
 ) -> None:
     """Follow a run on a KFP cluster to its end, with the exit codes of `submit`."""
     raise typer.Exit(_pipelines("follow").follow(run_id, host=host, namespace=namespace))
@@ -93,7 +103,7 @@ def _portable(parameters: list[str]) -> list[str]:
 
 @schedule_app.command("apply")
 def apply(
-    file: Annotated[Path, typer.Argument(help="Schedule file (.yaml).")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Schedule file (.yaml).")],
     backfill: Annotated[
         str, typer.Option(metavar="FIRST..LAST", help="Run the seasons that started in these years too, each once.")
     ] = "",

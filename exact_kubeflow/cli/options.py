@@ -83,7 +83,7 @@ def from_here(changes: list[str]) -> list[str]:
 
 @contextmanager
 def goes_on(how: str) -> Iterator[None]:
-    """Say, when a person stops a command by Ctrl-C, how to go on; exit code 130."""
+    """On Ctrl-C, print how to continue, and exit with code 130."""
     try:
         yield
     except KeyboardInterrupt:
@@ -92,7 +92,7 @@ def goes_on(how: str) -> Iterator[None]:
 
 
 def model_folder(reference: str, files: StageFiles, scratch: str) -> Path:
-    """The folder of a segmenter that is a folder, lies in a store, or is NAME@ALIAS of MLflow's registry."""
+    """The local folder of a segmenter from a path, a store, or NAME@ALIAS of MLflow's registry."""
     from exact_core.stages.champions import fetch_registered, is_registered
 
     if is_registered(reference):
@@ -112,4 +112,4 @@ def need(**places: str) -> None:
         if place and "://" not in place and "@" not in place and not Path(place).exists()
     ]
     if missing:
-        raise ConfigError(f"not there: {', '.join(missing)}; name what an earlier command wrote")
+        raise ConfigError(f"not there: {', '.join(missing)}. Name what an earlier command wrote")

@@ -53,7 +53,7 @@ def inspect(
     if source:
         check_there(what)
     if not source and (recipe or changes):
-        raise ConfigError(f"{what}: a dataset is shown as it was ingested; --recipe and --set are for sources")
+        raise ConfigError(f"{what}: a dataset is shown as ingested. Use --recipe and --set for sources only")
     config = resolve(recipe or (default_recipe(what) if source else "season"), seed=seed, overrides=from_here(changes))
     with stage_files(NoTracker()) as files:
         preview = write_page(

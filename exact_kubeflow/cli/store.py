@@ -36,12 +36,17 @@ def _bar(action: str, total: int) -> Iterator[Progress]:
 
 @store_app.command()
 def put(
-    folder: Annotated[Path, typer.Argument(help="Finished folder to publish.")],
-    uri: Annotated[str, typer.Argument(help="Destination, as s3://bucket/prefix, file:///folder or a path.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Finished folder to publish.")],
+    uri: Annotated[
+        str, typer.Argument(metavar="URI", help="Destination, as s3://bucket/prefix, file:///folder or a path.")
+    ],
     manifest: Annotated[
-        str, typer.Option(help="File that marks the folder as complete. Default is the manifest of its artifact type.")
+        str,
+        typer.Option(
+            metavar="NAME", help="File that marks the folder as complete. Default is the manifest of its artifact type."
+        ),
     ] = "",
-    pointer: Annotated[Path | None, typer.Option(help="Write the pointer to this file too.")] = None,
+    pointer: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the pointer to this file too.")] = None,
     force: Force = False,
 ) -> None:
     """Publish a folder and print the URI of its pointer, without sending stored files again."""
@@ -58,8 +63,11 @@ def put(
 
 @store_app.command()
 def get(
-    uri: Annotated[str, typer.Argument(help="Pointer that `exact store put` printed, or a file that contains it.")],
-    folder: Annotated[Path, typer.Argument(help="Folder for the read-only files.")],
+    uri: Annotated[
+        str,
+        typer.Argument(metavar="POINTER", help="Pointer that `exact store put` printed, or a file that contains it."),
+    ],
+    folder: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the read-only files.")],
 ) -> None:
     """Fetch a published folder through the local cache."""
     pointer = read_pointer(uri)

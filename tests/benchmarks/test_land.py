@@ -11,9 +11,10 @@ import shapely
 from rasterio.transform import Affine
 
 from benchmarks.outlines import merged, missing, shifted, split
+from benchmarks.real import Row, class_table, outlines_of, table, without
 from benchmarks.tags import draw_squares
 from exact_core.data.season.rasters import Grid
-from exact_core.data.windows.dataset import VOID
+from exact_core.data.windows.dataset import VOID, WindowDataset
 from exact_core.recipes import resolve
 
 AREAS = [shapely.box(100 * place, 0, 100 * place + 90, 60) for place in range(8)]
@@ -61,3 +62,41 @@ def test_squares_say_what_grows_in_them() -> None:
             name for label, name in ((1, "wheat"), (2, "maize")) if (part == label).mean() > 0.01
         ]
     assert table != draw_squares(labels, ("wheat", "maize"), grid, resolve("season"), count=30, size=120, draw=2)
+
+
+def test_outlines_go_before_parcels(tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    assert outlines_of(tmp_path, None) is None
+    (tmp_path / "labels/parcels.gpkg").touch()
+    assert outlines_of(tmp_path, None) == "labels/parcels.gpkg"
+    (tmp_path / "labels/outlines.shp").touch()
+    assert outlines_of(tmp_path, None) == "labels/outlines.shp"
+    assert outlines_of(tmp_path, "labels/mine.gpkg") == "labels/mine.gpkg"
+
+
+def test_only_the_windows_of_the_split_are_scored(dataset: WindowDataset) -> None:
+    """Of one scene: what lies outside of the split's windows is void."""
+    side = dataset.manifest.window
+    truth = np.ones((120, 110), np.uint8)
+    kept = without(truth, dataset, "test")
+    inside = np.zeros(truth.shape, bool)
+    for each in dataset.records:
+        if each.split == "test":
+            inside[each.row : each.row + side, each.col : each.col + side] = True
+    assert (kept[inside] == 1).all()
+    assert (kept[~inside] == VOID).all()
+    assert (~inside).any()
+
+
+def test_the_table_of_real_scenes_by_hand() -> None:
+    figures = {"majority": 0.1, "pixel floor": 0.3, "fused CAM": 0.2, "masks": 0.4, "expected": 0.5}
+    figures |= {"map from tags": 0.45, "map from dense": 0.6}
+    first = Row(196, "itself", {**figures, "masks with fields": 0.7, "map with fields": 0.65}, {"maize": 0.8})
+    second = Row(196, "itself", {**first.figures, "masks": 0.6}, {"maize": 0.6, "potatoes": 0.1})
+    scenes = {"one": [first, second], "two": [Row(40, "test", figures, {"wheat": 0.5})]}
+    lines = table(scenes).splitlines()
+    deviation = "14.1"  # of 40 and 60
+    assert lines[2].startswith(f"| one | 196 | itself | 10.0 ± 0.0 | 30.0 ± 0.0 | 20.0 ± 0.0 | 50.0 ± {deviation} | ")
+    assert lines[2].endswith(" | 70.0 ± 0.0 | 65.0 ± 0.0 |")
+    assert lines[3] == "| two | 40 | test | 10.0 | 30.0 | 20.0 | 40.0 | 50.0 | 45.0 | 60.0 | – | – |"
+    assert class_table(scenes).splitlines()[2] == "| one | maize 70.0 ± 14.1, potatoes 10.0 |"

@@ -8,10 +8,12 @@ import subprocess
 import sys
 
 import pytest
+import typer
 import yaml
 from mlflow import MlflowClient
 
 from exact_core import __version__
+from exact_kubeflow.cli.app import app
 from exact_kubeflow.cli.options import from_here
 from tests.conftest import TINY
 from tests.fakes import write_pastis, write_season
@@ -53,7 +55,7 @@ def test_help_is_grouped_and_short_options_answer():
 def test_what_is_missing_is_named_at_once(tmp_path):
     done = exact("evaluate", "d", "s", "e", "--classifier", "c", cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr == "exact: not there: DATASET d, SEGMENTER s, CLASSIFIER c; name what an earlier command wrote\n"
+    assert done.stderr == "exact: not there: DATASET d, SEGMENTER s, CLASSIFIER c. Name what an earlier command wrote\n"
 
 
 def test_a_path_of_a_setting_is_one_of_the_current_folder(tmp_path):
@@ -93,7 +95,7 @@ def test_a_mistyped_source_is_refused_before_anything_starts(tmp_path):
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert done.returncode == 1
-    assert done.stderr.endswith("; did you mean season:flanders?\n")
+    assert done.stderr.endswith(". Did you mean season:flanders?\n")
     assert done.stdout == "set()\n"
     assert [path.name for path in tmp_path.iterdir()] == ["flanders"]
 
@@ -117,7 +119,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130
-    assert said.endswith("stopped: what is trained is kept in w; the same command goes on after the last epoch\n")
+    assert said.endswith("stopped: finished epochs are kept in w. To continue, repeat the command\n")
     assert (tmp_path / "w/.state/run.json").is_file()
     client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("exact").experiment_id])
@@ -131,7 +133,7 @@ def test_doctor_says_what_is_missing(tmp_path):
     assert said.returncode == 0, said.stdout
     assert f"ok       current folder: {tmp_path} can be written" in said.stdout
     assert "ok       cache: " in said.stdout
-    assert said.stdout.splitlines()[-1].startswith("nothing fails; missing, which some runs need: object store")
+    assert said.stdout.splitlines()[-1].startswith("nothing fails. Not set, though some runs need it: object store")
 
 
 def test_the_old_address_of_the_command_line_still_answers():
@@ -213,3 +215,17 @@ def test_config_explains_every_setting():
     said = exact("config", "season", "--explain").stdout
     assert yaml.safe_load(said) == yaml.safe_load(exact("config", "season").stdout)
     assert "\n  # window side, pixels (paper)\n  window: 12\n" in said
+
+
+def test_every_value_of_the_command_line_has_a_name():
+    """`--help` says what a value is in the words of the docs, for example FOLDER or N, and never `<path>`."""
+
+    def without(command, name):
+        for each in getattr(command, "commands", {}).items():
+            yield from without(each[1], f"{name} {each[0]}")
+        for parameter in command.params:
+            if not getattr(parameter, "is_flag", False) and parameter.metavar is None:
+                yield f"{name} {parameter.name}"
+
+    command = typer.main.get_command(app)
+    assert [each for each in without(command, "exact") if not each.endswith(("_completion", " help"))] == []

@@ -92,7 +92,7 @@ def test_from_a_map_to_a_campaign_to_areas_with_errors(exact, folder, tmp_path):
     assert float(table["wheat"]["producers_accuracy"]) == 1
     code, _, complaint = exact("sample", folder, "--out", out)
     assert code == 1
-    assert f"{out}: is there already; choose another name, or replace it by --force" in complaint
+    assert f"{out}: is there already. Choose another name, or replace it by --force" in complaint
     # The table beside it holds what was filled in, too.
     assert exact("sample", folder, "--out", out.with_suffix(".gpkg"))[0] == 1
 
@@ -169,7 +169,7 @@ def test_nothing_is_written_over_what_is_there(exact, folder, tmp_path):
         code, _, complaint = exact("parcels", folder, f"{layer}|layername=fields", "--out", layer, *more)
         assert (code, complaint.strip()) == (
             1,
-            f"exact: {layer}: is read by this command, and would be lost; choose another name",
+            f"exact: {layer}: is read by this command, and would be lost. Choose another name",
         )
         assert layer.read_bytes() == before
     code, _, complaint = exact("areas", folder, "--out", folder / "map.json", "--force")
@@ -189,7 +189,7 @@ def test_nothing_is_written_over_what_is_there(exact, folder, tmp_path):
     [
         (["areas", "nothing"], "nothing: no map here"),
         (["areas", "MAP", "--out", "a.txt"], "ends in .json or .csv"),
-        (["areas", "MAP", "--reference", "a.csv"], "say how the places were chosen"),
+        (["areas", "MAP", "--reference", "a.csv"], "state how the points were drawn"),
         (["areas", "MAP", "--design", "simple"], "of which places?"),
         (["areas", "MAP", "--reference", "a.csv", "--design", "purposive"], "only from places that chance chose"),
         (["areas", "MAP", "--reference", "none.csv", "--design", "simple"], "none.csv: cannot be read"),

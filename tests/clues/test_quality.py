@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 import torch
 
-from exact_core.clues.quality import ClassSigns, every_other_date, expected_miou, real_miou, shares_shown, tag_agreement
+from exact_core.clues.quality import (
+    ClassSigns,
+    can_tell,
+    every_other_date,
+    expected_miou,
+    real_miou,
+    shares_shown,
+    tag_agreement,
+)
 from exact_core.data.windows.batches import Series
 
 
@@ -29,7 +37,7 @@ def test_tag_agreement_by_hand():
 BACKGROUND = ClassSigns(stability=0.6)
 
 
-@pytest.mark.parametrize("agreement", [0.9, None], ids=["learned again", "from the CAMs"])
+@pytest.mark.parametrize("agreement", [0.9, None], ids=["after pixel self-training", "from the CAMs"])
 def test_better_signs_promise_better_masks(agreement):
     def expected(**changes):
         crop = ClassSigns(**{"stability": 0.5, "found": 0.8, "shown": 0.8, "windows": 20} | changes)
@@ -93,3 +101,11 @@ def test_real_land_is_expected_by_its_stability():
     assert errors.max() < 0.15
     assert real_miou(0.9, float("nan")) == 0
     assert real_miou(0.3, 1.0) == 0.3
+    # Beyond the scenes in view: nothing better than the best of them, and no promise below the worst.
+    assert real_miou(0.99, 0.9) == real_miou(0.99, stability.max()) < 0.67
+    assert [can_tell(each) for each in (*stability, 0.3, 0.0, 1.0, float("nan"))] == [True] * 7 + [
+        False,
+        False,
+        True,
+        False,
+    ]

@@ -120,7 +120,7 @@ def test_a_new_source_is_one_file_and_one_line(toy, tmp_path):
     with pytest.raises(ConfigError, match=f"`exact ingest toy {toy} DATASET`"):
         inspect(config, text, season="", model=None, out=tmp_path / "page.html")
     with pytest.raises(
-        ConfigError, match=r"toy:.*only images of an area can be mapped; expected season:PATH or stac:URL"
+        ConfigError, match=r"toy:.*only images of an area can be mapped, expected season:PATH or stac:URL"
     ):
         check_mapped(text)
     with pytest.raises(DataError, match=r"no \.npz here"):
@@ -142,7 +142,7 @@ def test_every_line_of_the_table_is_whole(source):
 
 @pytest.mark.parametrize("text", ["", "synthetic:", "synthetic:here", "pastis", "season:", "corn:/a"])
 def test_what_is_no_source_names_those_there_are(text):
-    with pytest.raises(ConfigError, match=f"unknown source {text!r}; expected {known_sources()}"):
+    with pytest.raises(ConfigError, match=f"unknown source {text!r}, expected {known_sources()}"):
         parse_source(text)
     assert not is_source(text) or text == "season:"
 
@@ -155,25 +155,25 @@ def test_the_nearest_right_form_is_named(tmp_path, monkeypatch):
     (tmp_path / "germany_240/geotransforms.csv").touch()
     (tmp_path / "made/dataset.json").touch()
     for text, meant in (
-        ("flanders", "did you mean season:flanders?"),
-        ("flandres", "did you mean season:flanders?"),
-        ("seson:flanders", "did you mean season:flanders?"),
-        ("pastis_r", "did you mean pastis:pastis_r?"),
-        ("germany_240", "did you mean germany:germany_240?"),
-        ("synthetic:", "did you mean synthetic?"),
-        ("pastis", "did you mean pastis:PATH?"),
-        ("https://a.example/v1", "did you mean stac:https://a.example/v1?"),
-        ("s3://bucket/a", "did you mean season:s3://bucket/a?"),
+        ("flanders", "Did you mean season:flanders?"),
+        ("flandres", "Did you mean season:flanders?"),
+        ("seson:flanders", "Did you mean season:flanders?"),
+        ("pastis_r", "Did you mean pastis:pastis_r?"),
+        ("germany_240", "Did you mean germany:germany_240?"),
+        ("synthetic:", "Did you mean synthetic?"),
+        ("pastis", "Did you mean pastis:PATH?"),
+        ("https://a.example/v1", "Did you mean stac:https://a.example/v1?"),
+        ("s3://bucket/a", "Did you mean season:s3://bucket/a?"),
         ("made", "made is a window dataset, which was ingested already"),
     ):
         with pytest.raises(ConfigError, match="unknown source") as caught:
             check_there(text)
-        assert str(caught.value).endswith(f"; {meant}")
+        assert str(caught.value).endswith(f". {meant}")
     check_there("season:flanders")
     check_there("synthetic")
-    with pytest.raises(ConfigError, match=r"'season:flandres': no such folder; did you mean season:flanders\? \("):
+    with pytest.raises(ConfigError, match=r"'season:flandres': no such folder. Did you mean season:flanders\? \("):
         check_there("season:flandres")
-    with pytest.raises(ConfigError, match=r"'pastis:/no/where': no such folder; give its path \(Folder with metadata"):
+    with pytest.raises(ConfigError, match=r"'pastis:/no/where': no such folder. Give its path \(Folder with metadata"):
         check_there("pastis:/no/where")
 
 

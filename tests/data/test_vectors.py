@@ -120,9 +120,9 @@ def test_parquet_that_is_none_of_geo(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=words):
             open_layer(path, what="parcel layer")
     write_parquet(path, wkb(), encoding="geoarrow.box")
-    with pytest.raises(DataError, match="encoding 'geoarrow.box'; expected WKB or one of"):
+    with pytest.raises(DataError, match="encoding 'geoarrow.box', expected WKB or one of"):
         open_layer(path, what="parcel layer")
-    with pytest.raises(DataError, match="has no layers; leave |layername=b out"):
+    with pytest.raises(DataError, match="has no layers. Leave |layername=b out"):
         open_layer(f"{path}|layername=b", what="parcel layer")
 
 
@@ -134,9 +134,9 @@ def test_of_several_layers_one_is_named(tmp_path: Path) -> None:
     # A table without outlines beside it is no second layer.
     assert open_layer(path, what="layer").name == "y2022"
     write(path, BOXES[1:2], layer="y2023", append=True)
-    with pytest.raises(DataError, match=r"a.gpkg: 2 layers, 'y2022', 'y2023'; name one, as 'a.gpkg\|layername=y2022'"):
+    with pytest.raises(DataError, match=r"a.gpkg: 2 layers, 'y2022', 'y2023'. Name one, as 'a.gpkg\|layername=y2022'"):
         open_layer(path, what="layer")
-    with pytest.raises(DataError, match="no layer 'y2024', it has 'y2022', 'y2023', 'layer_styles'; name one of these"):
+    with pytest.raises(DataError, match="no layer 'y2024', it has 'y2022', 'y2023', 'layer_styles'. Name one of these"):
         open_layer(f"{path}|layername=y2024", what="layer")
     for name, expected in (("y2022", BOXES[0]), ("y2023", BOXES[1])):
         (part,) = open_layer(f"{path}|layername={name}", what="layer").read()
@@ -168,5 +168,5 @@ def test_text_that_is_not_what_the_file_says(tmp_path: Path) -> None:
     (part,) = open_layer(path, what="layer").read(["code"])
     assert part.columns["code"].to_pylist() == ["Ma\u00efs"]
     path.with_suffix(".cpg").write_text("UTF-8")
-    with pytest.raises(DataError, match=r"a.shp: attribute 'code' is not UTF-8, as .*a.cpg says; write the encoding"):
+    with pytest.raises(DataError, match=r"a.shp: attribute 'code' is not UTF-8, as .*a.cpg says. Write the encoding"):
         list(open_layer(path, what="layer").read(["code"]))

@@ -331,7 +331,7 @@ def test_of_several_layers_one_is_named(field_map, tmp_path):
         layer="later",
         append=True,
     )
-    with pytest.raises(DataError, match="2 layers, 'a', 'later'; name one"):
+    with pytest.raises(DataError, match="2 layers, 'a', 'later'. Name one"):
         summarise_parcels(field_map, layer, tmp_path / "a.parquet")
     summary = summarise_parcels(field_map, layer.with_name("a.gpkg|layername=later"), tmp_path / "a.parquet")
     assert summary.majority == {"maize": 1}

@@ -12,7 +12,9 @@ from exact_core.mapping.calibration import (
     COLDEST,
     HOTTEST,
     Calibration,
+    DatedCalibration,
     calibrate,
+    calibration_at,
     calibration_error,
     fit_temperature,
     log_loss,
@@ -33,6 +35,13 @@ def drawn(probabilities, *, seed=1):
     """Labels drawn from these distributions."""
     below = np.random.default_rng(seed).random((len(probabilities), 1)) > probabilities.cumsum(1)
     return below.sum(1).astype(np.uint8)
+
+
+def test_within_the_season_the_confidence_is_of_no_later_day():
+    by_day = {days: Calibration(temperature=t, fitted_on="masks") for days, t in ((100, 3.0), (200, 2.0), (300, 1.0))}
+    dated = [DatedCalibration(days=days, calibration=each) for days, each in by_day.items()]
+    for seen, wanted in ((50, 100), (100, 100), (199, 100), (200, 200), (299, 200), (300, 300), (400, 300)):
+        assert calibration_at(seen, dated[::-1]) is by_day[wanted]
 
 
 def test_worked_by_hand():

@@ -124,3 +124,24 @@ def test_probabilities_are_pooled(tmp_path: Path) -> None:
 def test_outlines_of_other_land_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"fields\.gpkg: none of its outlines holds the centre of a mapped pixel"):
         one_crop_a_field(lambda: parts(4), record(), outlines(tmp_path, (100, 0, 103, 3)), tmp_path)
+
+
+@pytest.mark.parametrize("step", [1, 3, 4])
+def test_pixels_outside_of_all_outlines(tmp_path: Path, step: int) -> None:
+    """As they are, background beside a field, also across the edge of what is read at a time, or all background."""
+    layer = outlines(tmp_path, (0, 0, 3, 2))
+    found = {}
+    for outside in ("pixels", "borders", "background"):
+        changed, rows = one_crop_a_field(lambda: parts(step), record(), layer, tmp_path, outside=outside)
+        label, confidence = together(rows)
+        found[outside] = np.array(label)
+        assert np.array(label)[:2, :3].tolist() == [[1, 1, 1], [1, 1, 1]]
+        assert confidence[3] == CONFIDENCE[3].tolist()
+        assert ("background" in changed.notes[1]) == (outside != "pixels")
+    assert found["pixels"][2:].tolist() == LABEL[2:].tolist()
+    # Below the field 2 becomes 0, and void stays; right of it is background already.
+    assert found["borders"][2].tolist() == [0, 0, VOID, 0, 2, 1]
+    assert (found["borders"][:, 3:] == LABEL[:, 3:]).all()
+    assert (found["borders"][3] == LABEL[3]).all()
+    assert found["background"][2].tolist() == [0, 0, VOID, 0, 0, 0]
+    assert not found["background"][:, 3:].any()

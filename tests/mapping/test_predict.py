@@ -1,6 +1,7 @@
 """A segmenter over an area: each patch once, and the same as window by window."""
 
 import datetime as dt
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -107,6 +108,16 @@ def test_each_patch_once_is_to_the_bit_window_by_window(area, encoder, stride):
     # On as many threads as there are.
     found = mapped(mapper_of(model, reading), pixels, clear, stride=stride)
     np.testing.assert_array_equal(found, window_by_window(whole_model(model, reading), pixels, clear, stride))
+
+
+@pytest.mark.parametrize("stride", [4, 6])
+def test_patches_of_3_map_without_clouds(area, monkeypatch, stride):
+    """Cells of 6 pixels, which hold whole patches and whole pairs of pixels."""
+    monkeypatch.setattr(sys.modules[__name__], "SIDE", 12)
+    model, reading = segmenter(patch=3, mask_clouds=False)
+    found = mapped(mapper_of(model, reading), *area, stride=stride)
+    expected = window_by_window(whole_model(model, reading), area[0], None, stride)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_a_model_of_whole_windows_maps_as_it_is_trained(area):

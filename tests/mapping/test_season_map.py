@@ -286,6 +286,43 @@ def test_the_calibration_is_said_and_leaves_the_classes_alone(season, full, mapp
     assert record["fitted_on"] == "nothing: the model says nothing of a calibration"
 
 
+def test_a_map_until_a_day_is_that_of_a_folder_without_later_images(season, full, mapped, tmp_path, monkeypatch):
+    root, _, _ = season
+    _, settings, arguments = full
+    until = ["data.season.until=2018-04-25"]
+    map_season(override(settings, until), out=tmp_path / "until", **arguments)
+    shutil.copytree(root / "source", tmp_path / "source")
+    shutil.rmtree(tmp_path / "source/S2_20180501")
+    early = {**arguments, "source": f"season:{tmp_path / 'source'}"}
+    map_season(override(settings, until), out=tmp_path / "early", **early)
+    for name in ("class.tif", "confidence.tif", "probabilities.tif"):
+        assert (tmp_path / "until" / name).read_bytes() == (tmp_path / "early" / name).read_bytes()
+    assert (read(tmp_path / "until/class.tif")[0] != read(root / "full/class.tif")[0]).any()
+    record = json.loads((tmp_path / "until/map.json").read_text())
+    assert (record["until"], record["dates"][-1]) == ("2018-04-25", "2018-04-21")
+    assert "images until 2018-04-25 are used; 1 later dates were left out" in record["notes"]
+    # The confidence of its date, from the curve of the model: 25 of 31 days are beyond four fifths, and not all.
+    model = json.loads((root / "segmenter/model.json").read_text())
+    assert [each["days"] for each in model["by_date"]] == [12, 19, 25]
+    assert record["calibration"] == model["by_date"][-1]["calibration"] != model["calibration"]
+    whole = {"days": model["season_days"], "calibration": model["calibration"]}
+    assert record["by_date"] == [*model["by_date"], whole]
+    assert json.loads((root / "full/map.json").read_text())["until"] is None
+    # Later than the last image: as the whole season.
+    late = ["--until", "2018-05-01", "--no-tracking", "--set", "mapping.stride=4", "--set", "device=cpu"]
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        ["exact", "map", arguments["source"], str(root / "segmenter"), str(tmp_path / "late"), *late],
+    )
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    assert (read(tmp_path / "late/class.tif")[0] == read(mapped[0] / "class.tif")[0]).all()
+    with pytest.raises(DataError, match=r"1 date in the season of .* until 2018-04-05 \(data.season.until\)"):
+        map_season(override(settings, ["data.season.until=2018-04-05"]), out=tmp_path / "too", **arguments)
+
+
 def test_probabilities_of_every_class(full):
     folder, _, _ = full
     with rasterio.open(folder / "probabilities.tif") as file:

@@ -71,7 +71,7 @@ def test_the_reason_is_the_end_of_the_failed_step_s_log(server, capsys):
     code, out, err = exact(capsys, "follow", run_id)
     assert code == 1
     assert "run bad 127af2: failed" in out
-    reason = "/nowhere/metadata.geojson: missing; a PASTIS folder holds metadata.geojson, DATA_S2/ and ANNOTATIONS/"
+    reason = "/nowhere/metadata.geojson: missing. A PASTIS folder holds metadata.geojson, DATA_S2/ and ANNOTATIONS/"
     head, data, memory, *_ = err.splitlines()
     assert head == "failed: preflight"
     assert data.startswith(f"  data: {reason}")
@@ -119,8 +119,8 @@ def test_frozen_tasks_are_named_and_mlflow_says_what_it_knows(server, capsys, co
     run_id, _ = played(server, "run_new_season_three_parts_tasks_frozen")
     code, out, _ = exact(capsys, "follow", run_id)
     assert code == 0
-    assert "KFP's answer about single steps had stopped to change" in out
-    assert "with MLFLOW_TRACKING_URI set" in out
+    assert "KFP no longer updated the states of single steps" in out
+    assert "set MLFLOW_TRACKING_URI to see" in out
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
     for stage in ("map_season", "join_map"):
         with open_stage(stage, config, pipeline_run=run_id):

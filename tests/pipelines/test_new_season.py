@@ -52,7 +52,9 @@ def test_a_map_is_made_by_one_step_or_by_a_step_a_part_that_are_joined():
         ]
         inside = spec["components"][parts["componentRef"]["name"]]["dag"]["tasks"]
         (loop,) = [task for task in inside.values() if "parameterIterator" in task]
-        assert loop["parameterIterator"]["items"] == {"inputParameter": "pipelinechannel--preflight-parts"}
+        # With the champion, of what the step before has fetched.
+        given = "preflight" if name == "train-segmenter" else "fetch"
+        assert loop["parameterIterator"]["items"] == {"inputParameter": f"pipelinechannel--{given}-parts"}
         assert loop["iteratorPolicy"] == {"parallelismLimit": SIDE_BY_SIDE}
         (joined,) = [task for task_name, task in inside.items() if task_name.startswith("join-map")]
         assert joined["inputs"]["artifacts"]["parts"]["taskOutputArtifact"]["producerTask"].startswith("for-loop")
@@ -66,6 +68,11 @@ def test_a_season_is_held_against_the_champions_before_it_is_mapped():
     (mapped,) = [task for name, task in reuse.items() if name.startswith("map-season")]
     assert "transfer-report" in mapped["dependentTasks"]
     assert "train-segmenter" not in reuse
+    # Images are fetched beside the champion, by a step that holds no GPU; what reads them reads what it fetched.
+    assert "dependentTasks" not in reuse["fetch"]
+    for task in (reuse["transfer-report"], mapped):
+        run = task["inputs"]["parameters"]["run"]
+        assert run == {"taskOutputParameter": {"outputParameterKey": "run", "producerTask": "fetch"}}
 
 
 @pytest.mark.parametrize("name", ["new_season", "map_area"])

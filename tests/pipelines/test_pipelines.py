@@ -34,7 +34,9 @@ def start(workdir, **changes):
         "overrides": TINY,
         "supervision": "tags",
     }
-    return local.run(workdir, **{**settings, **changes})
+    report, page = local.run(workdir, **{**settings, **changes})
+    assert "workflowType=machine_learning" in page
+    return report
 
 
 def test_the_committed_yaml_is_what_the_code_compiles_to():
@@ -135,13 +137,17 @@ def test_one_parent_run_and_a_nested_run_a_stage(finished, monkeypatch):
     assert parent.data.metrics["miou_macro"] == metrics["miou_macro"]
     assert parent.data.params["source"] == "synthetic"
     assert parent.data.params["segmenter.training.epochs"] == "2"
+    assert {"iou.background", "oa_micro", "tag_map"} <= set(parent.data.metrics)
+    assert [each.dataset.name.split()[0] for each in parent.inputs.dataset_inputs] == ["synthetic"]
+    assert [item.path for item in client.list_artifacts(parent.info.run_id)] == ["report"]
+    assert not [key for key in parent.data.params if key.startswith(("data.pastis", "segmenter.utae"))]
     assert {item.path for item in client.list_artifacts(evaluation.info.run_id)} >= {"figures", "report"}
 
 
 def test_another_run_replaces_the_results(finished, tmp_path):
     """A dense run where one from tags has been: nothing of that one is left to be mistaken for its own."""
     shutil.copytree(finished[0], tmp_path / "work")
-    with pytest.raises(ConfigError, match=r"holds the results of a run \(.*\); choose another folder, or replace"):
+    with pytest.raises(ConfigError, match=r"holds the results of a run \(.*\). Choose another folder, or replace"):
         start(tmp_path / "work", supervision="dense")
     assert (tmp_path / "work" / "masks" / "masks.json").is_file()
     report = start(tmp_path / "work", supervision="dense", force=True)
@@ -162,7 +168,7 @@ def test_a_failed_run_says_why_keeps_its_state_and_can_be_repeated(finished, tmp
     broken = [*TINY, "segmenter.training.learning_rate=1e30", "segmenter.training.warmup_epochs=0"]
     with pytest.raises(ServiceError, match=r"(?s)train_segmenter: segmenter: the loss is .*run\.log") as error:
         start(work, overrides=broken)
-    assert "lower training.learning_rate" in str(error.value)
+    assert "Lower training.learning_rate" in str(error.value)
     assert not (work / "segmenter").exists()
     assert not list(work.glob(".run-*"))
     assert "Traceback" in (work / "run.log").read_text()

@@ -68,4 +68,4 @@ def test_what_a_step_carries_is_short():
                 "exec-preflight",
                 "exec-record-status",
             ):
-                assert set(inputs) <= {"run", "register"}
+                assert set(inputs) <= {"run", "register", "parts"}

@@ -5,10 +5,12 @@ import os
 import re
 import shlex
 import signal
+import ssl
 import threading
 import time
 import urllib.error
 import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from exact_kubeflow.pipelines import follow as following
@@ -17,6 +19,7 @@ from exact_kubeflow.pipelines.compile import PIPELINES
 from exact_kubeflow.pipelines.package import load_package
 
 from exact_core.errors import ConfigError, ServiceError
+from tests.certificates import self_signed
 from tests.pipelines.compiled import ROOT
 from tests.pipelines.conftest import exact
 
@@ -134,7 +137,7 @@ def test_ctrl_c_ends_the_following_not_the_run(server, capsys, request):
     assert code == 130
     (run,) = server.runs.values()
     assert run["state"] == "RUNNING"
-    assert f"Go on following with: exact follow {run['run_id']}" in err
+    assert f"To follow it again: exact follow {run['run_id']}" in err
 
 
 @pytest.mark.parametrize(
@@ -182,7 +185,7 @@ def test_nobody_at_the_address(server, capsys):
     code, _, err = exact(capsys, "submit", "train_exact")
     assert code == 1
     assert err == (
-        f"exact: {server.host} cannot be reached (no connection); check --host or KFP_HOST, and whether the "
+        f"exact: {server.host} cannot be reached (no connection). Check --host or KFP_HOST, and whether the "
         f"port-forward or VPN to the cluster is up\n"
     )
     assert time.monotonic() - started < 5
@@ -198,6 +201,38 @@ def test_no_address(server, monkeypatch, host):
 def test_something_else_at_the_address(server):
     with pytest.raises(ServiceError, match=r"no KFP API \(404\).*ends before /apis"):
         Cluster(f"{server.host}/pipeline")
+
+
+def test_a_private_authority(server, monkeypatch, tmp_path):
+    key, certificate = self_signed(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:
+        other.socket = context.wrap_socket(other.socket, server_side=True)
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        host = f"https://127.0.0.1:{other.server_port}"
+        with pytest.raises(ServiceError, match=rf"^{host}: its certificate is not trusted here; set KFP_CA_CERT"):
+            Cluster(host)
+        monkeypatch.setenv("KFP_CA_CERT", str(certificate))
+        with pytest.raises(ServiceError, match="501"):
+            Cluster(host)
+        other.shutdown()
+
+
+@pytest.mark.parametrize(("content", "words"), [(None, "cannot be read: No such file"), ("hello", "no certificates")])
+def test_a_file_of_an_authority_that_is_none(server, monkeypatch, tmp_path, content, words):
+    if content is not None:
+        (tmp_path / "ca.pem").write_text(content)
+    monkeypatch.setenv("KFP_CA_CERT", str(tmp_path / "ca.pem"))
+    with pytest.raises(ConfigError, match=rf"KFP_CA_CERT = .*ca\.pem: .*{words}"):
+        Cluster()
+
+
+def test_a_token_that_has_a_line_break_is_named(server, monkeypatch):
+    monkeypatch.setenv("KFP_TOKEN", "one\ntwo")
+    with pytest.raises(ConfigError, match=r"KFP_TOKEN has the character '\\n' at position 4 of 7") as error:
+        Cluster()
+    assert "one" not in str(error.value)
 
 
 def test_a_token_is_sent_and_a_wrong_one_explained(server, capsys, monkeypatch):
@@ -221,7 +256,7 @@ def test_several_users(server, capsys):
     server.multi_user = True
     code, _, err = exact(capsys, "submit", "train_exact", "--no-wait")
     assert code == 1
-    assert "name your namespace in --namespace or KFP_NAMESPACE" in err
+    assert "Name your namespace in --namespace or KFP_NAMESPACE" in err
     assert exact(capsys, "submit", "train_exact", "--no-wait", "--namespace", "jane")[0] == 0
     (experiment,) = server.experiments.values()
     assert experiment["namespace"] == "jane"
@@ -253,7 +288,7 @@ def test_an_old_server_gets_named_seasons_only(server, capsys):
     server.tag = "2.16.1"
     code, _, err = exact(capsys, "submit", "new_season", "--no-wait")
     assert code == 1
-    assert "is KFP 2.16, which does not tell a run its schedule's time" in err
+    assert "is KFP 2.16, which does not pass the schedule's time to a run" in err
     assert not server.pipelines
     assert exact(capsys, "submit", "new_season", "--no-wait", "-p", "season=2025")[0] == 0
 
@@ -262,18 +297,18 @@ def test_a_server_without_a_release(server, capsys):
     server.tag = "unknown"
     code, _, err = exact(capsys, "submit", "new_season", "--no-wait")
     assert code == 0
-    assert "season auto needs KFP 2.17 or newer" in err
+    assert "Season auto needs KFP 2.17 or newer" in err
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["train_maize"], "unknown pipeline 'train_maize'; choose train_exact"),
+        (["train_maize"], "unknown pipeline 'train_maize'. Choose train_exact"),
         (["nothing.yaml"], "nothing.yaml: not a readable pipeline"),
         (["train_exact", "-p", "sed=1"], "did you mean 'seed'"),
         (["train_exact", "-p", "seed"], "expected NAME=VALUE"),
-        (["train_exact", "-p", "seed=one"], "wants NUMBER_INTEGER here, not str"),
-        (["train_exact", "-p", "seed=true"], "wants NUMBER_INTEGER here, not bool"),
+        (["train_exact", "-p", "seed=one"], "needs NUMBER_INTEGER here, not str"),
+        (["train_exact", "-p", "seed=true"], "needs NUMBER_INTEGER here, not bool"),
         (["train_exact", "-p", "seed=-1"], "seed = -1: expected 0 or more"),
         (["train_exact", "-p", "seed=9007199254740993"], "at most 2^53"),
         (["train_exact", "-p", "minimum_quality=.nan"], "expected a number that is finite"),
@@ -284,21 +319,21 @@ def test_a_server_without_a_release(server, capsys):
         (["train_exact", "-p", "source=sesaon:/data"], "unknown source 'sesaon:/data'"),
         (["train_exact", "-p", "webhook=hooks.example.org/x"], "no URL that can be called"),
         (["map_area", "-p", "season=2025", "-p", "model=exact:flanders"], "for example exact-flanders"),
-        (["train_exact", "-p", "overrides=[]", "--set", "a=1"], "use one of them"),
+        (["train_exact", "-p", "overrides=[]", "--set", "a=1"], "Use one of them"),
         (["train_exact", "-p", "season=auto"], "does not follow a schedule"),
         (["map_area", "-p", "map_parts=17"], "map_parts = 17: expected 1 to 9"),
-        (["train_exact", "-p", "recipe=demoo"], "unknown recipe 'demoo'; choose one of demo"),
-        (["train_exact", "-p", "source=nowhere"], "unknown source 'nowhere'; expected synthetic"),
+        (["train_exact", "-p", "recipe=demoo"], "unknown recipe 'demoo'. Choose one of demo"),
+        (["train_exact", "-p", "source=nowhere"], "unknown source 'nowhere', expected synthetic"),
         (["train_exact", "-p", "model=a/b"], "model = 'a/b': MLflow takes no name"),
         (["train_exact", "-p", "webhook=ftp://x"], "webhook = 'ftp://x': no URL that can be called"),
-        (["train_exact", "-p", "image=exact:latest"], "'exact:latest' moves; give it an exact tag"),
+        (["train_exact", "-p", "image=exact:latest"], "'exact:latest' moves. Give it an exact tag"),
         (["train_exact", "-p", "resources={gpu: 1}"], "keys: cpu, memory"),
         (["new_season", "-p", "training=never"], "expected always or if_no_champion"),
         (["leave_one_season_out"], "two or more"),
         (["new_season", "-p", "season=last"], "expected a year"),
-        (["new_season", "-p", "season=[[ScheduledTime]]"], "nobody fills in such a placeholder"),
-        (["new_season", "-p", "season={{$.scheduledTime}}"], "nobody fills in such a placeholder"),
-        (["new_season", "-p", 'overrides=["a=[[CurrentTime]]"]'], "nobody fills in such a placeholder"),
+        (["new_season", "-p", "season=[[ScheduledTime]]"], "KFP v2 does not fill in such a placeholder"),
+        (["new_season", "-p", "season={{$.scheduledTime}}"], "KFP v2 does not fill in such a placeholder"),
+        (["new_season", "-p", 'overrides=["a=[[CurrentTime]]"]'], "KFP v2 does not fill in such a placeholder"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_sent(server, capsys, arguments, words):

@@ -56,7 +56,7 @@ def test_a_server_that_stays_away_fails_the_end_after_the_patience_and_a_retry_s
 ):
     monkeypatch.setenv("EXACT_PATIENCE_MINUTES", "0.05")
     with (
-        pytest.raises(ServiceError, match=rf"{server.uri} does not answer.*records are not there yet"),
+        pytest.raises(ServiceError, match=rf"{server.uri} does not answer.*records are not sent yet"),
         open_stage("train_classifier", config, pipeline_run="patient") as tracker,
     ):
         server.kill()

@@ -60,7 +60,7 @@ def test_a_season_below_a_prefix(s3, season, tmp_path):
     assert (fetched(source).files_read, fetched(source).files_kept) == (0, count)
     s3.replace("flanders/labels/legend.csv", b"code,name\n100,wheat\n200,maize\n300,beet\n")
     assert fetched(source).files_read == 1
-    with pytest.raises(DataError, match="nothing lies there"):
+    with pytest.raises(DataError, match="there are no objects"):
         fetched(f"{source}-2")
     with pytest.raises(ServiceError, match="NoSuchBucket|there is no such bucket"):
         fetched("season:s3://no-such-bucket/flanders")

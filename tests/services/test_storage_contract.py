@@ -290,7 +290,7 @@ def test_a_full_disk(place, small_disk):
         with cache.use(store, key, sha256=digest.sha256, size=digest.size) as path:
             assert path.read_bytes() == first
         with (
-            pytest.raises(ServiceError, match=r"9\.4 MB.* free; make room there, or set EXACT_CACHE_DIR"),
+            pytest.raises(ServiceError, match=r"9\.4 MB.* free. Make room there, or set EXACT_CACHE_DIR"),
             cache.use(store, large, sha256=too.sha256, size=too.size),
         ):
             pass

@@ -184,7 +184,7 @@ def test_altered_pointers_are_refused(place, tmp_path, cache):
     ):
         file.write_text(wrong)
         with pytest.raises(
-            error, match="pointer.json.*(publish the folder again|inside the folder|exact store put|make it again)"
+            error, match="pointer.json.*(Publish the folder again|inside the folder|exact store put|make it again)"
         ):
             fetch_folder(file, tmp_path / "out", cache=cache)
     with pytest.raises(DataError, match="no such object"):

@@ -51,7 +51,7 @@ SETTINGS = [
     "promotion.largest_class_loss=1",
 ]
 TRAINED = ["ingest", "train_classifier", "generate_masks", "train_segmenter", "evaluate", "map_season"]
-BY_CHAMPION = ["champion", "transfer_report", "map_season"]
+BY_CHAMPION = ["champion", "fetch", "transfer_report", "map_season"]
 
 
 @pytest.fixture
@@ -196,7 +196,8 @@ def test_two_years_of_a_region(tmp_path, machine, catalogue, seaweedfs, webhook,
         assert "is published, of the same images, labels and settings" in others[0][1]["work_reason"]
         # Year two, without.
         (steps, facts), (no_steps, _) = slots("2019-11-15", 2)
-        assert (steps, no_steps) == (BY_CHAMPION, [])
+        assert (sorted(steps), no_steps) == (sorted(BY_CHAMPION), [])
+        assert steps[-2:] == BY_CHAMPION[-2:]
         assert facts["work"] == "map"
         assert facts["work_reason"] == ("the season has no labels yet; model exact-season version 1 is the champion")
         assert facts["transfer"]

@@ -67,6 +67,6 @@ def test_maps_without_dense_labels_are_compared_by_what_is_expected_of_them(tmp_
 def test_a_folder_without_an_evaluation_is_refused(tmp_path):
     write_evaluation(tmp_path / "a", 0.5, 0.4)
     (tmp_path / "b").mkdir()
-    with pytest.raises(DataError, match=r"b: no evaluation there \(metrics.json\); name a folder of `exact run`"):
+    with pytest.raises(DataError, match=r"b: no evaluation there \(metrics.json\). Name a folder of `exact run`"):
         compare_maps([str(tmp_path / "a"), str(tmp_path / "b")], out=tmp_path / "c.html")
     assert not (tmp_path / "c.html").exists()

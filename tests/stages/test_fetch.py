@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -13,20 +14,24 @@ import numpy as np
 import pytest
 
 from exact_core.config import RunConfig, override
-from exact_core.data.sources import check_whole, parse_source, with_season
+from exact_core.data.season.folder import check_one_crs
+from exact_core.data.sources import parse_source, source_of, with_season
+from exact_core.data.stac.address import parse_address
 from exact_core.data.stac.plan import NothingFoundError
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import ConfigError, DataError, ServiceError
 from exact_core.recipes import resolve
-from exact_core.stages.fetch import fetch_source, local_place, survey_source
+from exact_core.stages.fetch import _days, fetch_for_run, fetch_source, local_place, survey_source
 from exact_core.stages.ingest import ingest
-from exact_core.stages.parameters import check_parameters
 from exact_core.stages.preflight import survey
+from exact_core.stages.run import Run, read_run
 from exact_core.tracking.runs import NoTracker
 from tests.fakes import write_raster, write_season
 from tests.stac_server import Fault, StacServer
 
 AREA = "collection=fake&bbox=2.99,50.5,3.01,50.6"
+SMALL = "collection=fake&bbox=2.9995,50.5475,3.0047,50.5525"
+"""The scene alone, which its cells lie in."""
 FILES = 44
 """Of the fake season: four dates of ten bands and SCL."""
 Serve = Callable[..., StacServer]
@@ -137,6 +142,32 @@ def test_a_fetch_that_ended_early_goes_on_on_another_machine(season, serve, conf
     assert {path for _, path, _ in server.asked[before:] if "/files/" in path} == {"/files/S2_20180421/B03.tif"}
 
 
+def test_steps_read_what_a_fetch_of_their_run_put_into_the_store(season, serve, config, tmp_path, monkeypatch):
+    """One state for all of them, whatever comes or goes meanwhile; and the run is known by its source as given."""
+    server = serve(season)
+    source = f"stac:{server.url}?{AREA}&missing=1&labels={season}/labels/"
+    run = Run(recipe="season", source=source, season="2018", pipeline_run="p", part="1/2")
+    parts = [run.model_copy(update={"part": "2/2"}).given()]
+    assert fetch_for_run(config, run, parts, tracker=NoTracker()) == ((run.given(), parts), {})
+    monkeypatch.setenv("EXACT_STORE", (tmp_path / "store").as_uri())
+    folder = Run(recipe="season", source=f"season:{season}")
+    assert fetch_for_run(config, folder, [], tracker=NoTracker()) == ((folder.given(), []), {})
+    assert not server.asked
+    server.faults.append(Fault("S2_20180421/B03.tif", 404))
+    found, figures = fetch_for_run(config, run, parts, tracker=NoTracker())
+    assert figures == {"images": 3, "files_fetched": 43, "files_unchanged": 0, "images_missing": 1}
+    later = [read_run(each) for each in (found.run, *found.parts)]
+    assert [each.part for each in later] == ["1/2", "2/2"]
+    assert {each.named_source for each in later} == {source}
+    assert len({each.source for each in later}) == 1
+    # The image is back, and the catalogue then gone: neither is seen.
+    server.faults.clear()
+    server.close()
+    monkeypatch.setenv("EXACT_CACHE_DIR", str(tmp_path / "other machine"))
+    assert survey_source(config, later[1].source).dates == 3
+    assert set(dataset(config, later[0].source, tmp_path / "a").dates) == {3}
+
+
 def test_images_may_be_missing_within_a_limit(season, serve, config):
     server = serve(season)
     server.faults.append(Fault("S2_20180421/B03.tif", 404))
@@ -167,20 +198,43 @@ def test_a_broken_item_is_a_missing_image(season, serve, config):
     assert (found.images, found.missing) == (3, 1)
 
 
-def test_cells_of_a_large_area(season, serve, config):
-    source = f"stac:{serve(season).url}?{AREA}&cell=1000&crs=EPSG:32631"
+def test_cells_of_one_crs_are_mapped_as_one_scene(season, serve, config):
+    server = serve(season)
+    source = f"stac:{server.url}?{SMALL}&cell=160&crs=EPSG:32631"
     found = fetched(config, source)
     assert (Path(found.folder) / "cells.json").is_file()
-    assert found.images == 4
-    # What cannot be mapped whole is known before anything is fetched or trained.
-    assert survey_source(config, source).cells > 1
-    assert survey_source(config, f"season:{found.folder}").cells == 1
-    for each in (source, f"season:{found.folder}"):
-        with pytest.raises(ConfigError, match=r"is cut into cells, and a map is made of one scene; leave cell= out"):
-            check_whole(each, cells=survey(config, each, "2018").cells)
-    with pytest.raises(ConfigError, match=r"is cut into cells"):
-        check_parameters({"source": source, "map_parts": 1, "most_parts": 6})
-    check_parameters({"source": source, "map_parts": 1, "most_parts": 1})
+    assert found.images == 16
+    kind, whole = source_of("season"), config.data
+    cut, asked = kind.open(found.folder, whole), kind.open(season, whole)
+    assert (cut.name, cut.grid.transform, cut.grid.crs) == ("fake", asked.grid.transform, asked.grid.crs)
+    pixels, clear = cut.read(0, 32)
+    expected, expected_clear = asked.read(0, 32)
+    # Bands of 10 m to the bit; those of 20 m but at the edges of cells, beyond which they are not known.
+    fine = [place for place, band in enumerate(cut.bands) if band in ("B02", "B03", "B04", "B08")]
+    np.testing.assert_array_equal(pixels[:, fine], expected[:, fine])
+    inner = np.ones(32, bool)
+    inner[[15, 16]] = False
+    np.testing.assert_array_equal(pixels[:, :, inner][..., inner], expected[:, :, inner][..., inner])
+    np.testing.assert_array_equal(clear, expected_clear)
+    # A part of the rows is what it is in the whole.
+    np.testing.assert_array_equal(cut.read(12, 20)[0], pixels[:, :, 12:20])
+    assert cut.read_counted(0, 32)[2] == asked.read_counted(0, 32)[2]
+    assert set(survey_source(config, source).cells) == {"EPSG:32631"}
+    assert len(survey_source(config, f"season:{found.folder}").cells) == 4
+
+
+def test_cells_of_two_crs_are_no_scene(season, serve, config):
+    server = serve(season)
+    found = fetched(config, f"stac:{server.url}?{SMALL}&cell=160&crs=EPSG:32631")
+    index = Path(found.folder) / "cells.json"
+    content = json.loads(index.read_text())
+    next(each for each in content["cells"] if each["state"] == "complete")["crs"] = "EPSG:32632"
+    index.write_text(json.dumps(content))
+    said = r"its cells are in EPSG:32631, EPSG:32632, and a map has one CRS; give crs=EPSG:32631"
+    with pytest.raises(ConfigError, match=said):
+        source_of("season").open(found.folder, config.data)
+    with pytest.raises(ConfigError, match=said):
+        check_one_crs("it", survey(config, f"season:{found.folder}", "2018").cells)
 
 
 def test_labels_of_a_year_that_are_not_there_yet(season, serve, config, tmp_path):
@@ -268,7 +322,7 @@ def test_a_survey_of_a_folder_in_a_store_fetches_no_image(season, config, tmp_pa
     shutil.copytree(season, store / "flanders")
     source = f"season:{(store / 'flanders').as_uri()}"
     direct = survey_source(config, f"season:{season}")
-    assert survey_source(config, source) == direct == (4, 10, None, 0)
+    assert survey_source(config, source) == direct == (4, 10, None, ())
 
     def fetched_bytes() -> dict[str, int]:
         """What lies there of images and labels, by name; the survey's own records are of no interest."""
@@ -286,7 +340,7 @@ def test_a_survey_of_a_folder_in_a_store_fetches_no_image(season, config, tmp_pa
     with pytest.raises(DataError, match="band B03 is missing"):
         survey_source(config, source)
     shutil.rmtree(store / "flanders/S2_20180411")
-    assert survey_source(config, source) == (2, 2, None, 0)
+    assert survey_source(config, source) == (2, 2, None, ())
     assert set(fetched_bytes().values()) == {0}
 
 
@@ -294,7 +348,7 @@ def test_a_survey_of_a_published_folder_fetches_no_image(season, serve, config, 
     monkeypatch.setenv("EXACT_STORE", (tmp_path / "store").as_uri())
     found = fetched(config, f"stac:{serve(season).url}?{AREA}")
     monkeypatch.setenv("EXACT_CACHE_DIR", str(tmp_path / "other machine"))
-    assert survey_source(config, found.source) == (4, 10, None, 0)
+    assert survey_source(config, found.source) == (4, 10, None, ())
     there = [path for path in (tmp_path / "other machine").rglob("*.tif") if path.is_file()]
     assert len(there) == FILES
     assert not any(path.stat().st_size for path in there)
@@ -305,7 +359,7 @@ def test_archives_must_be_fetched_to_know_what_is_in_them(season, config, tmp_pa
     store.mkdir(parents=True)
     for date in sorted(season.glob("S2*")):
         shutil.make_archive(str(store / date.name), "zip", season, date.name)
-    assert survey_source(config, f"season:{store.as_uri()}") == (4, 10, None, 0)
+    assert survey_source(config, f"season:{store.as_uri()}") == (4, 10, None, ())
 
 
 def test_what_was_used_longest_ago_goes_when_others_come(season, config, tmp_path, monkeypatch):
@@ -354,7 +408,7 @@ def test_labels_beside_a_folder_in_a_store(season, config, tmp_path):
         ("https://a/b?bbox=1,2,3", "bbox = '1,2,3': expected WEST,SOUTH,EAST,NORTH"),
         ("https://a/b?bbox=3,2,1,4", "west < east"),
         ("https://a/b?bbox=1,2,3,x", "bbox: 'x' is no number"),
-        ("https://a/b?bbox=1,2,3,4&colection=x", "unknown 'colection' in the query; did you mean collection"),
+        ("https://a/b?bbox=1,2,3,4&colection=x", "unknown 'colection' in the query. Did you mean collection"),
         ("https://a/b?bbox=1,2,3,4&cloud=101", "cloud = '101': expected percent"),
         ("https://a/b?bbox=1,2,3,4&missing=-1", "missing = '-1': expected a whole number"),
         ("https://a/b?bbox=1,2,3,4&start=2020-01-01", "both start and end"),
@@ -374,6 +428,24 @@ def test_an_address_that_is_none_names_the_part(place, said):
 def test_other_addresses_are_refused(source):
     with pytest.raises(ConfigError):
         parse_source(source)
+
+
+def test_no_day_after_the_last_that_may_be_used_is_fetched():
+    """By the season, with and without its days, and by an address that names both days."""
+
+    def days(address, *settings):
+        asked = parse_address(f"https://example.org?collection=c&bbox=1,2,3,4{address}")
+        found = _days(asked, resolve("season", overrides=[f"data.season.{each}" for each in settings]))
+        return tuple(map(str, found))
+
+    start, until = "start=2021-04-01", "until=2021-06-15"
+    assert days("", start, "days=30") == ("2021-04-01", "2021-04-30")
+    assert days("", start, "days=30", until) == ("2021-04-01", "2021-04-30")
+    assert days("", start, "days=200", until) == ("2021-04-01", "2021-06-15")
+    assert days("", start, until) == ("2021-04-01", "2021-06-15")
+    assert days("&start=2021-05-01&end=2021-09-30", until) == ("2021-05-01", "2021-06-15")
+    with pytest.raises(ConfigError, match="until 2021-06-15 is before the first day of the season, 2021-07-01"):
+        days("", "start=2021-07-01", "days=200", until)
 
 
 def test_days_must_be_known(season, serve):

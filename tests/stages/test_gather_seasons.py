@@ -35,7 +35,7 @@ def test_each_is_left_out_once_in_whatever_order_they_come(seasons, tmp_path):
 
 
 def test_one_season_twice_is_refused(seasons, tmp_path):
-    with pytest.raises(ConfigError, match="same dataset.*learned from and left out"):
+    with pytest.raises(ConfigError, match="same dataset.*in training and in the test"):
         gather_seasons(datasets=[*seasons, seasons[0]], out=tmp_path / "out", tracker=NoTracker())
 
 

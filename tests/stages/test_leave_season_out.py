@@ -45,7 +45,7 @@ def test_every_season_is_left_out_once(dataset_folder, config, tmp_path, monkeyp
         {"config": override(changed, ["segmenter.training.learning_rate=0.002"]), **arguments},
         {"config": changed, **arguments, "datasets": folders[::-1]},
     ):
-        with pytest.raises(DataError, match="begun with other settings or datasets"):
+        with pytest.raises(DataError, match="started with other settings or datasets"):
             leave_each_season_out(other.pop("config"), **other)
     for stage in ("train_segmenter", "evaluate"):
         monkeypatch.delattr(leaving, stage)

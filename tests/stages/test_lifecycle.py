@@ -74,7 +74,7 @@ def test_mlflow_hears_of_both(tmp_path, monkeypatch):
     finish_pipeline_run("run-1", succeeded=False, reason="the run failed")
     status, failure = stage()
     assert status == "FAILED"
-    assert failure.startswith("train_classifier was killed before it could say why")
+    assert failure.startswith("train_classifier was killed before it could report the reason")
 
 
 def test_a_good_stage_leaves_no_message_and_the_signal_as_it_was(config, tmp_path, monkeypatch):

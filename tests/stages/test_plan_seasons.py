@@ -33,11 +33,11 @@ def test_seasons_of_one_source_and_sources_worked_by_hand():
         (["2022"], "two or more"),
         ([2022, "2022"], "there twice"),
         (["2022", f"{SOURCE}@2022"], "there twice"),
-        ([str(2000 + year) for year in range(9)], "9 of them, and a run holds the steps of 5 at most.*the command"),
+        ([str(2000 + year) for year in range(9)], "9 of them, but a run can have at most 5.*the command"),
         (["2022", "spring"], "expected a year"),
         (["2022", ""], "one of them is empty"),
         (["2022", True], "expected a year"),
-        (["2022", "[[ScheduledTime]]"], "nobody fills in such a placeholder"),
+        (["2022", "[[ScheduledTime]]"], "KFP v2 does not fill in such a placeholder"),
         (["season:/a", "synthetic@2022"], "a synthetic source has its own season"),
     ],
 )

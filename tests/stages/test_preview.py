@@ -65,10 +65,10 @@ def test_labels_that_ingest_refuses_are_said_beside_the_images(tmp_path: Path) -
     (source / "labels").mkdir()
     (source / "labels/tags.csv").write_text("x,y,crops\n1,two,maize\n")
     preview = look(f"season:{source}", tmp_path / "a.html")
-    assert preview.remarks == (f"{source}/labels/tags.csv, line 2: y 'two' is not a number; write one, as 3.0214",)
+    assert preview.remarks == (f"{source}/labels/tags.csv, line 2: y 'two' is not a number. Write one, as 3.0214",)
     (source / "labels/tags.csv").write_text("x,y,crops\n1,2,maize\n")
     preview = look(f"season:{source}", tmp_path / "b.html")
-    assert preview.remarks[0].startswith(f"{source}/labels/tags.csv: none of its 1 squares lies in the images")
+    assert preview.remarks[0].startswith(f"{source}/labels/tags.csv: none of its 1 squares is in the images")
 
 
 def test_what_cannot_be_shown_is_refused(dataset_folder: Path, tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_what_cannot_be_shown_is_refused(dataset_folder: Path, tmp_path: Path) -
 
 def test_where_nothing_can_be_written(dataset_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="choose another file by --out"):
+    with pytest.raises(DataError, match="Choose another file by --out"):
         look(dataset_folder, tmp_path / "file" / "a.html")
 
 
@@ -111,4 +111,4 @@ def test_the_command(dataset_folder: Path, tmp_path: Path) -> None:
     assert out.stat().st_size > 10_000
     done = CliRunner().invoke(app, ["inspect", str(dataset_folder), "--set", "data.window=8"])
     assert isinstance(done.exception, ConfigError)
-    assert "--recipe and --set are for sources" in str(done.exception)
+    assert "Use --recipe and --set for sources only" in str(done.exception)

@@ -98,7 +98,7 @@ def test_a_worse_one_stays_challenger_and_says_why(place):
     place("good", "run-1")
     summary, record = place("poor", "run-2")
     assert summary["promoted"] == 0
-    assert "the lower end is not above +0.0" in record["reason"]
+    assert "The lower end is not above +0.0" in record["reason"]
     assert aliases() == {CHALLENGER: "2", CHAMPION: "1"}
     # Asked for less, the gate lets it pass.
     summary, _ = place("poor", "run-3", ["promotion.minimum_gain=-1", "promotion.largest_class_loss=1"])
@@ -166,7 +166,7 @@ def test_an_older_run_does_not_cross_a_newer_one(place, tracked):
     summary, record = place("good", "run-old", ["promotion.minimum_gain=-1", "promotion.largest_class_loss=1"])
     assert summary == {"promoted": 0.0}
     assert "not compared with champion 1: its run began at" in record["reason"]
-    assert "an older run does not take a newer one's place; move the alias by hand" in record["reason"]
+    assert "an older run does not replace a newer one. Move the alias by hand" in record["reason"]
     assert aliases() == {CHALLENGER: "2", CHAMPION: "1"}
 
 
@@ -323,9 +323,9 @@ def test_the_model_carries_its_figures_and_the_champion_has_a_history(place, cap
     assert "miou_macro 50.0 % on synthetic" in lines["1"]
     assert "the map was wrong in the east" in lines[other]
     assert "champion since 2" in lines[other]
-    assert exact(NAME, "--to", "9")[2] == f"exact: {NAME} has no version '9'; it has 2, 1\n"
+    assert exact(NAME, "--to", "9")[2] == f"exact: {NAME} has no version '9'. It has 2, 1\n"
     assert f"has no model of this name; it has {NAME}" in exact("exact-none")[2]
     folder = fetch_registered(f"{NAME}@champion", tmp_path / "fetched")
     assert (folder / "model.json").is_file()
-    with pytest.raises(ConfigError, match="no such alias; exact-synthetic has challenger, champion"):
+    with pytest.raises(ConfigError, match="no such alias. exact-synthetic has challenger, champion"):
         fetch_registered(f"{NAME}@best", tmp_path / "none")

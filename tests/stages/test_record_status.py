@@ -178,7 +178,7 @@ def test_a_webhook_that_is_away_or_refuses_fails_nothing(hook, caplog):
     handler.answer = 500
     record(webhook=url)
     record(webhook="http://127.0.0.1:1/nobody")
-    assert caplog.text.count("did not take the status") == 2
+    assert caplog.text.count("did not accept the status") == 2
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_what_is_no_webhook_is_refused_before_a_run_and_fails_none_at_its_end(ca
     with pytest.raises(ConfigError, match=r"^webhook = '.*: no URL that can be called"):
         check_webhook(webhook)
     assert record("COMPLETE", webhook=webhook)["state"] == "SUCCEEDED"
-    assert "did not take the status" in caplog.text
+    assert "did not accept the status" in caplog.text
 
 
 @pytest.mark.parametrize(

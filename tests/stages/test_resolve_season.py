@@ -92,10 +92,10 @@ def test_ingest_takes_what_comes_out():
 @pytest.mark.parametrize(
     ("season", "schedule_time", "words"),
     [
-        ("[[ScheduledTime]]", "", "nobody fills in such a placeholder"),
-        ("[[ScheduledTime.2006]]", "2026-11-15T03:00:00Z", "nobody fills in such a placeholder"),
-        ("{{workflow.creationTimestamp}}", "", "nobody fills in such a placeholder"),
-        ("2025-[[Index]]", "", "nobody fills in such a placeholder"),
+        ("[[ScheduledTime]]", "", "KFP v2 does not fill in such a placeholder"),
+        ("[[ScheduledTime.2006]]", "2026-11-15T03:00:00Z", "KFP v2 does not fill in such a placeholder"),
+        ("{{workflow.creationTimestamp}}", "", "KFP v2 does not fill in such a placeholder"),
+        ("2025-[[Index]]", "", "KFP v2 does not fill in such a placeholder"),
         ("auto", "{{$.pipeline_job_schedule_time_utc}}", "KFP 2.17 or newer"),
         ("auto", "yesterday", "expected RFC 3339"),
         ("auto", "2026-11-15T03:00:00", "without a time zone"),

@@ -29,10 +29,10 @@ def test_what_is_no_run_is_refused(wrong):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"recipe": "demoo"}, "unknown recipe 'demoo'; choose one of demo, "),
+        ({"recipe": "demoo"}, "unknown recipe 'demoo'. Choose one of demo, "),
         ({"recipe": "demo", "overrides": ["no.such=1"]}, "no.such"),
         ({"source": "nowhere:x"}, "expected synthetic"),
-        ({"season": "[[ScheduledTime]]"}, "nobody fills in"),
+        ({"season": "[[ScheduledTime]]"}, "KFP v2 does not fill in"),
         ({"season": "spring"}, "expected a year"),
         ({"season_start": "4/1", "season_days": 214}, "MM-DD"),
         ({"season_start": "04-01", "season_days": 0}, "days"),

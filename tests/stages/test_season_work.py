@@ -90,7 +90,7 @@ def test_a_season_is_trained_on_once_and_again_when_something_changes(season):
     assert todo == "nothing"
     facts = ended("run-2")["facts"]
     assert facts["work"] == "nothing"
-    assert facts["work_reason"].startswith(f"run run-1 is making the map {PLACE}; it gives that free when it ends")
+    assert facts["work_reason"].startswith(f"run run-1 is making the map {PLACE}. It releases the season at its end")
     assert first_step(season, "run-3", map_name="limburg")[0] == "train"
     published(run, "training")
     ended("run-1")
@@ -146,7 +146,7 @@ def test_a_step_that_comes_back_to_a_season_that_another_run_has_stops(season):
     ended("run-1")
     assert first_step(season, "run-2")[0] == "train"
     with (
-        pytest.raises(ServiceError, match=r"run run-2 is making the map .*repeat this step then"),
+        pytest.raises(ServiceError, match=r"run run-2 is making the map .*Repeat this step then"),
         open_step(STAGE, run.given()),
     ):
         pass

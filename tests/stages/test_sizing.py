@@ -35,7 +35,7 @@ def test_what_a_form_gives_is_taken():
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"memory": "1G"}, r"memory = 1G, and training takes about 2\.0 GB.*by itself this run would take 5G"),
+        ({"memory": "1G"}, r"memory = 1G, and training takes about 2\.0 GB.*the default for this run is 5G"),
         ({"gpus": 1, "gpu_memory": "1G"}, r"gpu_memory = 1G.*larger GPU"),
     ],
 )

@@ -15,10 +15,11 @@ from exact_core.data.sources import known_sources, with_season
 from exact_core.data.windows.dataset import VOID, WindowDataset, sha256_of
 from exact_core.data.windows.mask_dataset import MaskSet
 from exact_core.errors import ConfigError, CorruptError, DataError, ExactError, TrainingError
+from exact_core.evaluation.score import HEADLINE
 from exact_core.metrics import Scores, confusion_matrix
 from exact_core.recipes import resolve
 from exact_core.stages.evaluate import evaluate
-from exact_core.stages.generate_masks import generate_masks
+from exact_core.stages.generate_masks import _gate, generate_masks
 from exact_core.stages.ingest import ingest
 from exact_core.stages.map_season import map_season
 from exact_core.stages.train_classifier import train_classifier
@@ -103,6 +104,13 @@ def test_metrics_hold_what_is_promised(finished, dataset):
     test_pixels = sum((dataset.labels(int(i)) != VOID).sum() for i in dataset.indices("test"))
     assert metrics["pixels"] == test_pixels
     assert metrics["pseudo_masks"]["split"] == "train"
+    # Within the season, and last for all of it.
+    by_date = metrics["by_date"]
+    length = dataset.manifest.season_days
+    assert [row["days"] for row in by_date] == [round(share * length) for share in (0.4, 0.6, 0.8, 1)]
+    assert {name: by_date[-1][name] for name in HEADLINE} == {name: metrics[name] for name in HEADLINE}
+    assert len({row["oa_micro"] for row in by_date}) > 1
+    assert "Accuracy within the season" in (finished / "report.html").read_text()
     majority = metrics["baselines"]["majority"]
     assert majority["oa_micro"] == pytest.approx(max(c["pixels"] for c in metrics["per_class"].values()) / test_pixels)
 
@@ -227,17 +235,22 @@ def test_crops_that_the_masks_lose_are_named_and_expected_to_count_for_nothing(
     assert quality.lost == dataset.manifest.classes
     assert set(quality.shown_by_class.values()) == {0.0}
     assert MaskSet(finished / "masks", dataset).manifest.quality.lost != dataset.manifest.classes
-    with pytest.raises(TrainingError, match=f"crops lost: {', '.join(dataset.manifest.classes)}"):
+    with pytest.raises(TrainingError, match=f"lost crops: {', '.join(dataset.manifest.classes)}"):
         generate_masks(override(changed, ["masks.minimum_quality=0.5"]), out=tmp_path / "gated", **made)
 
 
 def test_the_gate_fails_a_run_whose_masks_are_not_good_enough(finished, tmp_path, config, dataset_folder, dataset):
     made = {"dataset": dataset_folder, "classifier": finished / "classifier", "tracker": TRACKER}
-    with pytest.raises(TrainingError, match=r"below masks\.minimum_quality 1 .*lower the gate"):
+    with pytest.raises(TrainingError, match=r"below masks\.minimum_quality 1 .*lower the minimum"):
         generate_masks(override(config, ["masks.minimum_quality=1"]), out=tmp_path / "m", **made)
     # They can be looked at, and are those that the open gate lets through.
     looked_at, passed = MaskSet(tmp_path / "m", dataset).manifest, MaskSet(finished / "masks", dataset).manifest
     assert looked_at.quality == passed.quality
+    # What nobody can tell passes an open gate, and no other.
+    unknown = passed.quality.model_copy(update={"expected_known": False, "stability": 0.2, "expected_miou": 0.9})
+    _gate(unknown, config.masks, tmp_path)
+    with pytest.raises(TrainingError, match=r"expected mIoU unknown \(stability 0\.20.*does not pass masks"):
+        _gate(unknown, override(config, ["masks.minimum_quality=0.1"]).masks, tmp_path)
     assert 0 <= passed.quality.expected_miou < 1
 
 

@@ -48,7 +48,7 @@ def test_a_file_on_another_machine_is_refused():
 @pytest.mark.parametrize("endpoint", ["localhost:9000", "ftp://h", "http://", "http://h/path"])
 def test_wrong_endpoints(monkeypatch, endpoint):
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-    with pytest.raises(ConfigError, match="AWS_ENDPOINT_URL.*give http://host:port"):
+    with pytest.raises(ConfigError, match="AWS_ENDPOINT_URL.*Give http://host:port"):
         open_store("s3://bucket")
 
 

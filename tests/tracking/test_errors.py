@@ -20,10 +20,10 @@ from exact_core.tracking.runs import open_client
 @pytest.mark.parametrize(
     ("address", "said"),
     [
-        ("localhost:5000", r"it has no scheme; give http://localhost:5000"),
-        ("mlflow.kubeflow.svc:5000/x", r"it has no scheme; give http://mlflow\.kubeflow\.svc:5000/x"),
-        ("./mlruns", r"plain folders any more; give sqlite:///.*/mlruns/mlflow\.db"),
-        ("file:///data/mlruns", r"plain folders any more; give sqlite:////data/mlruns/mlflow\.db"),
+        ("localhost:5000", r"it has no scheme. Give http://localhost:5000"),
+        ("mlflow.kubeflow.svc:5000/x", r"it has no scheme. Give http://mlflow\.kubeflow\.svc:5000/x"),
+        ("./mlruns", r"plain folders any more. Give sqlite:///.*/mlruns/mlflow\.db"),
+        ("file:///data/mlruns", r"plain folders any more. Give sqlite:////data/mlruns/mlflow\.db"),
         ("http://host:70000", r"no address of a server"),
         ("http://", r"no address of a server"),
         ("sqlite:////proc/x.db", r"folder /proc cannot be written"),
@@ -111,7 +111,7 @@ def test_a_deleted_experiment_and_the_schema_of_another_mlflow():
     """In one test: a new database takes MLflow long."""
     client, experiment = open_client()
     client.delete_experiment(experiment)
-    with pytest.raises(ServiceError, match=rf"experiment 'exact' is deleted; .*restore -x {experiment}`") as error:
+    with pytest.raises(ServiceError, match=rf"experiment 'exact' is deleted. .*restore -x {experiment}`") as error:
         open_client()
     assert "\n" not in str(error.value)
     with explained("record"), pytest.raises(MlflowException) as kept:

@@ -47,7 +47,7 @@ def test_what_waits_is_sent_in_order_when_the_service_is_back(tmp_path, caplog):
     box.add({"kind": "file"}, file=tmp_path / "figure.txt")
     (tmp_path / "figure.txt").unlink()
     assert time.monotonic() - began < 10
-    with pytest.raises(AwayError, match=r"does not answer: .*Connection refused.*; 21 records are not there yet"):
+    with pytest.raises(AwayError, match=r"does not answer: .*Connection refused.*\. 21 records are not sent yet"):
         box.drain(0.2)
     assert len((tmp_path / "box" / "records.jsonl").read_text().splitlines()) == 21
     service.away = False
@@ -55,7 +55,7 @@ def test_what_waits_is_sent_in_order_when_the_service_is_back(tmp_path, caplog):
     assert service.got == [*(f"k{number}" for number in range(20)), "file"]
     assert service.files == {"file": "drawn"}
     assert not (tmp_path / "box").exists()
-    assert caplog.text.count("figures are kept in") == 1
+    assert caplog.text.count("metrics are stored in") == 1
     box.close()
 
 
@@ -96,6 +96,6 @@ def test_a_folder_that_cannot_be_written_loses_nothing(tmp_path, caplog):
     box.add({"kind": "b"}, file=tmp_path / "file")
     box.drain(10)
     assert service.got == ["a", "b"]
-    assert "cannot keep" in caplog.text
+    assert "cannot save records" in caplog.text
     box.close()
     assert "mlflow-outbox" not in [thread.name for thread in threading.enumerate() if not thread.is_alive()]

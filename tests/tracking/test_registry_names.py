@@ -13,9 +13,9 @@ from exact_core.tracking.runs import tracking_uri
 
 @pytest.mark.parametrize("name", ["exact/flanders", "exact:flanders", " ", 'l\'aisne "est"'])
 def test_a_name_that_mlflow_or_its_filters_do_not_take_is_refused_by_the_first_step(name):
-    with pytest.raises(ConfigError, match="take another, for example"):
+    with pytest.raises(ConfigError, match="Take another, for example"):
         check_model_name(name)
-    with pytest.raises(ConfigError, match="take another, for example"):
+    with pytest.raises(ConfigError, match="Take another, for example"):
         check_parameters({"model": name})
 
 

@@ -118,7 +118,7 @@ def test_a_loss_that_is_no_number_on_one_process_stops_all_and_names_the_update(
         assert process.returncode == 0, said
     for rank in range(2):
         assert "the loss is nan at update 1 (epoch 1)" in (tmp_path / f"diverged{rank}").read_text()
-        said = f"disagree on their ranks: process {rank} of 2 has {rank}, they have 0 to 1; of course"
+        said = f"disagree on their ranks: process {rank} of 2 has {rank}, the values range from 0 to 1; of course"
         assert said in (tmp_path / f"disagreed{rank}").read_text()
     assert not (tmp_path / "state").exists()
 
@@ -214,7 +214,7 @@ def test_alone_it_is_as_if_there_were_no_processes(dataset):
 
 
 def test_batch_normalisation_is_refused():
-    with pytest.raises(TrainingError, match=r"Sequential\.1 is a BatchNorm2d.*train this model with one process"):
+    with pytest.raises(TrainingError, match=r"Sequential\.1 is a BatchNorm2d.*Train this model with one process"):
         Processes(0, 2).parallel(nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1)))
 
 

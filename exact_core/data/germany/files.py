@@ -7,7 +7,7 @@
 
 A tile is one tf.train.Example: `x10/data` int64 (T, H, W, 4), `x20/data` (T, H/2, W/2, 6), `x60/data` (T, H/6, W/6, 3),
 `dates/doy` (T,), where 0 marks padding, and `labels/data` (T, H, W), the same for all dates; their `/shape` beside them
-(that of the dates: `dates/shape`). `dates/year` is not read: it has been found to be 2017 in both folders.
+(that of the dates: `dates/shape`). `dates/year` is not read, because it is 2017 in both folders.
 Axes: T dates, C bands, H W pixels of 10 m.
 """
 
@@ -38,14 +38,14 @@ BANDS = {
 COARSER = {"x10": 1, "x20": 2, "x60": 6}
 """Pixels of 10 m that are one of the array's."""
 LISTS = {"train": "train_fold{fold}", "validation": "test_fold{fold}", "test": "eval"}
-"""The list of each split: the folds were for choosing settings, `eval` for the published figures."""
+"""The list of each split: the folds were for choosing settings, `eval` for the published metrics."""
 GREATEST = 65_535
 """Sentinel-2 counts in uint16."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a tile lies: CRS, and the transform of its upper left corner."""
+    """Position of a tile: CRS, and the transform of its upper left corner."""
 
     crs: str
     transform: tuple[float, float, float, float, float, float]
@@ -71,18 +71,18 @@ def read_classes(root: Path) -> dict[int, str]:
         try:
             label = int(identity)
         except ValueError as error:
-            raise DataError(f"{path}, line {number}: {line!r}; expected a whole number, | and a name") from error
+            raise DataError(f"{path}, line {number}: {line!r}, expected a whole number, | and a name") from error
         if label in names:
-            raise DataError(f"{path}, line {number}: class {label} stands twice; keep one of the lines")
+            raise DataError(f"{path}, line {number}: class {label} stands twice. Keep one of the lines")
         names[label] = name.strip()
     names.pop(0, None)
     if not names:
-        raise DataError(f"{path}: no class; expected lines such as 1|sugar beet")
+        raise DataError(f"{path}: no class, expected lines such as 1|sugar beet")
     return names
 
 
 def read_places(root: Path) -> dict[str, Place]:
-    """Where each tile lies."""
+    """Position of each tile."""
     path = root / "geotransforms.csv"
     places = {}
     for number, row in enumerate(csv.reader(_table(path, root).splitlines()), 1):
@@ -95,7 +95,7 @@ def read_places(root: Path) -> dict[str, Place]:
                 raise ValueError("no place")
         except (IndexError, ValueError, CRSError) as error:
             raise DataError(
-                f"{path}, line {number}: {','.join(row)}; expected tile, left, pixel, 0, top, 0, -pixel, EPSG code"
+                f"{path}, line {number}: {','.join(row)}, expected tile, left, pixel, 0, top, 0, -pixel, EPSG code"
             ) from error
         places[row[0].strip()] = Place(crs, (pixel, shear, left, other, down, top))
     return places
@@ -115,8 +115,8 @@ def read_splits(root: Path, fold: int) -> dict[str, list[str]]:
         for tile in tiles:
             if tile in known:
                 raise DataError(
-                    f"{root / 'tileids' / name}: tile {tile} is also in {known[tile]}: splits must not share pixels; "
-                    f"take it out of one of them"
+                    f"{root / 'tileids' / name}: tile {tile} is also in {known[tile]}: splits must not share pixels. "
+                    f"Take it out of one of them"
                 )
             known[tile] = name
         splits[split] = sorted(tiles, key=lambda tile: (len(tile), tile))
@@ -130,11 +130,11 @@ def _table(path: Path, root: Path) -> str:
     except FileNotFoundError:
         below = [table.parent for table in sorted(root.glob("*/classes.txt")) if table.parent != path.parent]
         raise DataError(
-            f"{path}: missing; give the folder that holds classes.txt, geotransforms.csv, tileids/ and data16/ or "
+            f"{path}: missing. Give the folder that holds classes.txt, geotransforms.csv, tileids/ and data16/ or "
             f"data17/, as data_IJGI18/datasets/full/240{f': {below[0]}, for example' if below else ''}"
         ) from None
     except OSError as error:
-        raise DataError(f"{path}: not a readable file: {error.strerror}; unpack it from its archive again") from error
+        raise DataError(f"{path}: not a readable file: {error.strerror}. Unpack it from its archive again") from error
 
 
 def tile_file(root: Path, year: int, tile: str) -> Path | None:
@@ -155,18 +155,18 @@ def read_tile(path: Path, *, arrays: tuple[str, ...]) -> Tile:
     """
     examples = list(read_examples(path))
     if len(examples) != 1:
-        raise DataError(f"{path}: {len(examples)} records; expected one, a tile a file")
+        raise DataError(f"{path}: {len(examples)} records, expected one, a tile a file")
     example = examples[0]
     doy = _array(example, "dates/doy", "dates/shape", path, axes=(1,))
     labels = _array(example, "labels/data", "labels/shape", path, axes=(2, 3))
     height, width = labels.shape[-2:]
     if (labels.ndim == 3 and len(labels) != len(doy)) or height % 6 or width % 6:
         raise DataError(
-            f"{path}: labels have shape {labels.shape}, dates {doy.shape}; expected ({len(doy)}, H, W), H and W "
+            f"{path}: labels have shape {labels.shape}, dates {doy.shape}, expected ({len(doy)}, H, W), H and W "
             f"multiples of 6"
         )
     if doy.max(initial=0) > 366:
-        raise DataError(f"{path}: day {doy.max()} of the year; expected 1 to 366, or 0 for padding")
+        raise DataError(f"{path}: day {doy.max()} of the year, expected 1 to 366, or 0 for padding")
     real = doy > 0
     read = {}
     for name in arrays:
@@ -174,12 +174,12 @@ def read_tile(path: Path, *, arrays: tuple[str, ...]) -> Tile:
         pixels = COARSER[name]
         expected = (len(doy), height // pixels, width // pixels, len(BANDS[name]))
         if values.shape != expected:
-            raise DataError(f"{path}: {name} has shape {values.shape}; expected {expected} beside the labels")
+            raise DataError(f"{path}: {name} has shape {values.shape}, expected {expected} beside the labels")
         read[name] = values[real]
         # Of padding, values say nothing.
         if read[name].min(initial=0) < 0 or read[name].max(initial=0) > GREATEST:
             raise DataError(
-                f"{path}: {name} has values from {read[name].min()} to {read[name].max()}; expected reflectance x "
+                f"{path}: {name} has values from {read[name].min()} to {read[name].max()}, expected reflectance x "
                 f"10,000 as Sentinel-2 counts it, 0 to {GREATEST}"
             )
     if labels.ndim == 3:
@@ -192,10 +192,10 @@ def _array(example: Example, data: str, shape: str, path: Path, *, axes: tuple[i
     values, size = example.texts.get(data), example.integers.get(shape)
     if values is None or len(values) != 1 or size is None:
         found = ", ".join(sorted([*example.texts, *example.integers])) or "nothing"
-        raise DataError(f"{path}: no {data} with {shape}; it has {found}; expected a tile of the dataset MTLCC")
+        raise DataError(f"{path}: no {data} with {shape}. It has {found}, expected a tile of the dataset MTLCC")
     if len(size) not in axes or min(size) < 1 or math.prod(size) * 8 != len(values[0]):
         raise DataError(
-            f"{path}: {data} has {len(values[0])} bytes, {shape} says {size}; expected "
+            f"{path}: {data} has {len(values[0])} bytes, {shape} says {size}, expected "
             f"{' or '.join(map(str, axes))} axes of int64"
         )
     return np.frombuffer(values[0], "<i8").reshape(size).astype(np.int64, copy=False)

@@ -50,9 +50,9 @@ def read_examples(path: Path) -> Iterator[Example]:
             for payload in _records(cast(BinaryIO, file)):
                 yield _example(payload)
     except (EOFError, ValueError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path}: damaged: {error}; download it again, or unpack it from its archive again") from error
+        raise DataError(f"{path}: damaged: {error}. Download it again, or unpack it from its archive again") from error
     except OSError as error:
-        raise DataError(f"{path}: not a readable file: {error.strerror or error}; download it again") from error
+        raise DataError(f"{path}: not a readable file: {error.strerror or error}. Download it again") from error
 
 
 def _records(file: BinaryIO) -> Iterator[bytes]:

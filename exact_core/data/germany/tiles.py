@@ -40,7 +40,7 @@ NOTES = {
     "thinned": "tiles have more than data.max_dates dates and were thinned to these",
     "small": "tiles are smaller than a window (data.window) and were left out",
     "saturated": f"values above {LIMIT} are read as {LIMIT}",
-    "strange": "pixels have a label that classes.txt does not name; they are read as unknown",
+    "strange": "pixels have a label that classes.txt does not name. They are read as unknown",
 }
 
 
@@ -48,15 +48,15 @@ def ingest_germany(root: Path, config: DataConfig, out: Path, *, seed: int = 0) 
     """Cut every tile that the lists name into windows.
 
     Days count from 1 January of a tile's own season, so that both seasons are on one calendar. The lists of a fold are
-    the training and the validation split, `eval` is the test split; a tile is of one split in both seasons. Coarser
-    bands are brought to 10 m bilinearly, as MTLCC and TSViT do. Without a tile of `eval`, the dataset is scored on its
-    training tiles and says so.
+    the training and the validation split, and `eval` is the test split. A tile has the same split in both seasons.
+    Coarser bands are brought to 10 m bilinearly, as in MTLCC and TSViT. Without a tile of `eval`, the dataset is scored
+    on its training tiles and says so.
 
     Args:
         root: the folder with classes.txt, geotransforms.csv, tileids and dataYY.
         config: window, stride, max_dates, tag_share and the `germany` part.
         out: folder of the dataset.
-        seed: of no effect: the splits are the dataset's own. All sources are called alike.
+        seed: of no effect: the splits are the dataset's own. All sources have this signature.
 
     Raises:
         DataError: a file is missing, damaged or not what the layout says.
@@ -83,7 +83,7 @@ def ingest_germany(root: Path, config: DataConfig, out: Path, *, seed: int = 0) 
                     counts["absent"] += 1
                     continue
                 if tile not in places:
-                    raise DataError(f"{root / 'geotransforms.csv'}: no line for tile {tile} ({path}); add it")
+                    raise DataError(f"{root / 'geotransforms.csv'}: no line for tile {tile} ({path}). Add it")
                 scene = _scene(path, year, places[tile], config, list(classes), counts, name=f"{year}-{tile}")
                 counts["small"] += min(scene.pixels.shape[-2:]) < config.window
                 counts["unseen"] += add_scene(writer, scene, config, split=split, skip_unseen=True).unseen
@@ -109,7 +109,7 @@ def survey_germany(root: Path, config: DataConfig) -> tuple[int, int]:
         if path is not None:
             dates.append(len(read_tile(path, arrays=()).doy))
     if not dates:
-        raise DataError(f"{root}: no tile of the lists in tileids/ is here; unpack the tiles (N.tfrecord.gz)")
+        raise DataError(f"{root}: no tile of the lists in tileids/ is here. Unpack the tiles (N.tfrecord.gz)")
     return max(dates), len(settings.bands)
 
 
@@ -117,7 +117,7 @@ def _check_year(root: Path, year: int) -> None:
     folder = root / f"data{year % 100:02d}"
     if not folder.is_dir():
         raise DataError(
-            f"{folder}: missing; unpack the tiles of {year}, or name the seasons that are here in data.germany.years"
+            f"{folder}: missing. Unpack the tiles of {year}, or name the seasons that are here in data.germany.years"
         )
 
 
@@ -129,7 +129,7 @@ def _scene(
     wanted = tuple(array for array, bands in BANDS.items() if set(bands) & set(settings.bands))
     tile = read_tile(path, arrays=wanted)
     if tile.doy.max(initial=0) > 365 + calendar.isleap(year):
-        raise DataError(f"{path}: day {tile.doy.max()} of the year {year}; put the tile into the folder of its season")
+        raise DataError(f"{path}: day {tile.doy.max()} of the year {year}. Put the tile into the folder of its season")
     order = np.argsort(tile.doy, kind="stable")
     # Clouds are unknown here, so every date of a run is as good.
     kept = order[thin_dates(np.ones(len(order)), config.max_dates)]

@@ -23,8 +23,8 @@ def limit_dates(dates: Sequence[dt.date], limit: int, *, rule: Literal["thin", "
     Args:
         dates: in any order.
         limit: how many may stay.
-        rule: "thin" spreads them over the series; "cut" keeps the first by day of year, whatever the year, so that it
-            is the end of the calendar year that is lost (published).
+        rule: "thin" spreads them over the series; "cut" keeps the first by day of year in any year, so that the end of
+            the calendar year is lost (published).
     """
     # By the full date: by day of year, the autumns of two years would mix.
     order = np.array(sorted(range(len(dates)), key=lambda position: dates[position]))
@@ -36,7 +36,7 @@ def limit_dates(dates: Sequence[dt.date], limit: int, *, rule: Literal["thin", "
 
 
 def read_dates(dates: Sequence[dt.date], *, rule: Literal["exact", "published"]) -> tuple[dt.date, ...]:
-    """The dates, or what the published code makes of them.
+    """The dates, or the days that the published code computes from them.
 
     That code keeps float32(day of year / 365.0001) and, to look the day up, truncates float32(this * 365.0001): for 19
     of the 366 days the result is the day before.

@@ -68,14 +68,14 @@ class _Patch:
 def ingest_pastis(root: Path, config: DataConfig, out: Path, *, seed: int = 0) -> None:  # noqa: ARG001
     """Cut every patch of PASTIS into windows; official folds become splits by `config.pastis`.
 
-    Day 0 is the first day of the earliest month that any patch was seen in. Folds that no split names are left out.
-    Without test folds, or any patch of them, the dataset is scored on its training folds and says so.
+    Day 0 is the first day of the earliest month of all patches. Folds that no split names are left out. Without test
+    folds, or any patch of them, the dataset is scored on its training folds and says so.
 
     Args:
         root: the folder with metadata.geojson, DATA_S2 and ANNOTATIONS.
         config: window, stride, max_dates, tag_share and the `pastis` part.
         out: folder of the dataset.
-        seed: of no effect: the folds are the dataset's own. All sources are called alike.
+        seed: of no effect: the folds are the dataset's own. All sources have this signature.
 
     Raises:
         ConfigError: validation folds, but no test folds.
@@ -84,8 +84,8 @@ def ingest_pastis(root: Path, config: DataConfig, out: Path, *, seed: int = 0) -
     settings = config.pastis
     if settings.validation_folds and not settings.test_folds:
         raise ConfigError(
-            f"data.pastis.test_folds is empty but data.pastis.validation_folds is {list(settings.validation_folds)}: "
-            f"no window is left for the final figures; name a test fold, or empty both to train and score on the "
+            f"data.pastis.test_folds is empty but data.pastis.validation_folds is {list(settings.validation_folds)}, "
+            f"so no window is left for the final metrics. Name a test fold, or empty both to train and score on the "
             f"training folds"
         )
     crs, patches = _read_metadata(root / "metadata.geojson")
@@ -135,7 +135,7 @@ def ingest_pastis(root: Path, config: DataConfig, out: Path, *, seed: int = 0) -
 
 
 def survey_pastis(root: Path, config: DataConfig) -> tuple[int, int]:  # noqa: ARG001 - as all sources are called
-    """What a PASTIS folder's table promises, without a look at an image: numbers of dates at most, and of bands.
+    """The content of a PASTIS folder by its table, without reading an image: maximal numbers of dates, and of bands.
 
     Raises:
         DataError: the table is missing or is not what the layout says.
@@ -154,25 +154,25 @@ def _read_metadata(path: Path) -> tuple[str, list[_Patch]]:
         data = read_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(
-            f"{path}: missing; a PASTIS folder holds metadata.geojson, DATA_S2/ and ANNOTATIONS/, "
-            f"give the folder that contains them"
+            f"{path}: missing. A PASTIS folder holds metadata.geojson, DATA_S2/ and ANNOTATIONS/. "
+            f"Give the folder that contains them"
         ) from None
     except OSError as error:
         raise DataError(
-            f"{path}: not a readable file: {error.strerror}; give the folder that holds metadata.geojson, DATA_S2/ and "
+            f"{path}: not a readable file: {error.strerror}. Give the folder that holds metadata.geojson, DATA_S2/ and "
             f"ANNOTATIONS/, or download it again"
         ) from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not valid JSON in UTF-8: {error}; download it again") from error
+        raise DataError(f"{path}: not valid JSON in UTF-8: {error}. Download it again") from error
     features = data.get("features") if isinstance(data, dict) else None
     if not features:
-        raise DataError(f"{path}: no features, so no patches; expected a GeoJSON feature collection")
+        raise DataError(f"{path}: no features, so no patches, expected a GeoJSON feature collection")
     if not isinstance(features, list):
-        raise DataError(f"{path}: features is a {type(features).__name__}; expected a list, a feature a patch")
+        raise DataError(f"{path}: features is a {type(features).__name__}, expected a list, a feature a patch")
     patches = [_read_feature(feature, f"{path}, feature {number}") for number, feature in enumerate(features)]
     for patch_id, count in Counter(patch.id for patch in patches).items():
         if count > 1:
-            raise DataError(f"{path}: ID_PATCH {patch_id} stands {count} times; name each patch once")
+            raise DataError(f"{path}: ID_PATCH {patch_id} stands {count} times. Name each patch once")
     return _read_crs(data, path), patches
 
 
@@ -182,11 +182,11 @@ def _read_crs(data: dict[str, Any], path: Path) -> str:
         return str(CRS.from_user_input(name).to_string())
     except (KeyError, TypeError):
         raise DataError(
-            f'{path}: no "crs" member, got {data.get("crs")!r}; name the CRS of the outlines there, '
+            f'{path}: no "crs" member, got {data.get("crs")!r}. Name the CRS of the outlines there. '
             f'PASTIS has {{"type": "name", "properties": {{"name": "urn:ogc:def:crs:EPSG::2154"}}}}'
         ) from None
     except CRSError as error:
-        raise DataError(f"{path}: crs {name!r} is unknown: {error}; give an EPSG code") from error
+        raise DataError(f"{path}: crs {name!r} is unknown: {error}. Give an EPSG code") from error
 
 
 def _read_feature(feature: dict[str, Any], where: str) -> _Patch:
@@ -195,7 +195,7 @@ def _read_feature(feature: dict[str, Any], where: str) -> _Patch:
         patch_id, fold, dates = str(properties["ID_PATCH"]), _whole(properties["Fold"]), properties["dates-S2"]
     except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise DataError(
-            f"{where}: {error!r}; expected the properties ID_PATCH, Fold (a whole number) and dates-S2"
+            f"{where}: {error!r}, expected the properties ID_PATCH, Fold (a whole number) and dates-S2"
         ) from error
     where = f"{where} (ID_PATCH {patch_id})"
     try:
@@ -203,11 +203,11 @@ def _read_feature(feature: dict[str, Any], where: str) -> _Patch:
             outline = shape(feature["geometry"])
         left, bottom, right, top = outline.bounds
     except (AttributeError, KeyError, TypeError, ValueError, shapely.errors.ShapelyError) as error:
-        raise DataError(f"{where}: no usable outline: {error!r}; expected a polygon") from error
+        raise DataError(f"{where}: no usable outline: {error!r}, expected a polygon") from error
     if not np.isfinite(shapely.get_coordinates(outline)).all():
-        raise DataError(f"{where}: the outline has NaN or infinite coordinates; expected a polygon")
+        raise DataError(f"{where}: the outline has NaN or infinite coordinates, expected a polygon")
     if not (right > left and top > bottom):
-        raise DataError(f"{where}: the outline {left, bottom, right, top} has no area; expected a polygon")
+        raise DataError(f"{where}: the outline {left, bottom, right, top} has no area, expected a polygon")
     return _Patch(id=patch_id, fold=fold, dates=_read_dates(dates, where), bounds=(left, bottom, right, top))
 
 
@@ -227,11 +227,11 @@ def _read_dates(value: Any, where: str) -> tuple[dt.date, ...]:
         dates = tuple(dt.datetime.strptime(str(_whole(date)), "%Y%m%d").date() for date in listed)
     except (TypeError, ValueError, KeyError, OverflowError, RecursionError) as error:
         raise DataError(
-            f'{where}: dates-S2 is not readable: {error}; expected {{"0": 20180917, ...}} or [20180917, ...], '
+            f'{where}: dates-S2 is not readable: {error}, expected {{"0": 20180917, ...}} or [20180917, ...], '
             f"a date YYYYMMDD an image"
         ) from error
     if not dates:
-        raise DataError(f"{where}: dates-S2 is empty; expected a date for each image")
+        raise DataError(f"{where}: dates-S2 is empty, expected a date for each image")
     return dates
 
 
@@ -243,8 +243,8 @@ def _read_scene(root: Path, patch: _Patch, config: DataConfig, *, crs: str, star
         raise DataError(f"{path}: shape {images.shape}, expected (T, {len(BANDS)}, H, W)")
     if len(images) != len(patch.dates):
         raise DataError(
-            f"{path}: {len(images)} images but {len(patch.dates)} dates in dates-S2 of metadata.geojson; "
-            f"they must be equal, repair the metadata or the array"
+            f"{path}: {len(images)} images but {len(patch.dates)} dates in dates-S2 of metadata.geojson. "
+            f"The numbers must be equal. Repair the metadata or the array"
         )
     kept = limit_dates(patch.dates, config.max_dates, rule=config.pastis.date_limit)
     dates = read_dates(patch.dates, rule=config.pastis.day_rounding)
@@ -268,10 +268,10 @@ def _load(path: Path) -> NDArray[Any]:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise DataError(
-            f"{path}: missing, though metadata.geojson names this patch; download it, or take its feature out"
+            f"{path}: missing, though metadata.geojson names this patch. Download it, or take its feature out"
         ) from None
     except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"{path}: not a readable array: {error}; download it again") from error
+        raise DataError(f"{path}: not a readable array: {error}. Download it again") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "iuf":
         raise DataError(f"{path}: expected one array of numbers, got {getattr(array, 'dtype', type(array).__name__)}")
     return array
@@ -289,16 +289,16 @@ def _to_int16(images: NDArray[Any], path: Path) -> NDArray[np.int16]:
         unusable = ~np.isfinite(images)
         if unusable.any():
             raise DataError(
-                f"{path}: {int(unusable.sum())} of {images.size} values are NaN or infinite; "
-                f"set missing pixels to 0 (nodata) or leave this patch out of metadata.geojson"
+                f"{path}: {int(unusable.sum())} of {images.size} values are NaN or infinite. "
+                f"Set missing pixels to 0 (nodata) or leave this patch out of metadata.geojson"
             )
         images = np.rint(images)
     low, high = images.min(), images.max()
     limits = np.iinfo(np.int16)
     if low < limits.min or high > limits.max:
         raise DataError(
-            f"{path}: values from {low} to {high} do not fit int16 ({limits.min}..{limits.max}); "
-            f"store reflectance x 10,000"
+            f"{path}: values from {low} to {high} do not fit int16 ({limits.min}..{limits.max}). "
+            f"Store reflectance x 10,000"
         )
     return images.astype(np.int16)
 
@@ -314,7 +314,7 @@ def _read_labels(path: Path, settings: PastisConfig, *, size: tuple[int, int]) -
     wrong = layer[~((layer >= 0) & (layer <= settings.classes)) & (layer != void)]
     if wrong.size:
         raise DataError(
-            f"{path}: label value {wrong[0]} is out of range; expected 0 (background), 1..{settings.classes} (crops) "
-            f"or {void} (void); set data.pastis.classes or data.pastis.void_label"
+            f"{path}: label value {wrong[0]} is out of range, expected 0 (background), 1..{settings.classes} (crops) "
+            f"or {void} (void). Set data.pastis.classes or data.pastis.void_label"
         )
     return np.where(layer == void, VOID, layer).astype(np.uint8)

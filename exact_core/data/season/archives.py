@@ -1,7 +1,7 @@
-"""Products in .zip archives, as Copernicus delivers them, read where they lie.
+"""Products in .zip archives, as Copernicus delivers them, read without unpacking.
 
 A file in an archive is named by a path through it: SEASON/S2A_….SAFE.zip/S2A_….SAFE/GRANULE/…/T31UDS_…_B02_10m.jp2.
-Such a path sorts, compares and is printed as any other; `for_gdal` is what opens it.
+Such a path sorts, compares and is printed as any other. `for_gdal` opens it.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ def list_archive(archive: Path) -> list[PurePosixPath]:
             names = sorted(entry.filename for entry in opened.infolist() if not entry.is_dir())
     except zipfile.BadZipFile as error:
         raise DataError(
-            f"{archive}: damaged or no .zip archive: {error}; download it again, or take it away with its date"
+            f"{archive}: damaged or no .zip archive: {error}. Download it again, or take it away with its date"
         ) from error
     except OSError as error:
-        raise DataError(f"{archive}: not a readable file: {error.strerror or error}; download it again") from error
+        raise DataError(f"{archive}: not a readable file: {error.strerror or error}. Download it again") from error
     return [PurePosixPath(name) for name in names]
 
 

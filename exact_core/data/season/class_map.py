@@ -1,8 +1,8 @@
 """Which crop codes make which class.
 
-A code is what stands in a label raster (a whole number) or in the attribute of parcels (a whole number or text), of any
-length: codes that are text, or do not fit in 32 bits, are counted by their place in the map. Codes of one name are one
-class. Maps are read by exact_core.data.season.legends.
+A code is the value in a label raster (a whole number) or in the attribute of parcels (a whole number or text), of any
+length. Codes that are text, or do not fit in 32 bits, are numbered by their position in the map. Codes with the same
+name are one class. `exact_core.data.season.legends` reads maps.
 """
 
 from __future__ import annotations
@@ -19,11 +19,15 @@ import numpy as np
 
 from exact_core.errors import DataError
 
-__all__ = ["ClassMap", "Code", "alike", "is_missing", "meant", "misread"]
+__all__ = ["ClassMap", "Code", "UnlistedCodeError", "alike", "is_missing", "meant", "misread"]
 
 Code = int | str
 _WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
 LARGEST = -int(np.iinfo(np.int32).min)
+
+
+class UnlistedCodeError(DataError):
+    """A code that a class map does not name."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +35,9 @@ class ClassMap:
     """Names of codes.
 
     names: code -> class, the codes whole numbers or all text. colours: class -> #rrggbb, of those that have one. where:
-    what messages call it. void: codes whose truth is unknown, as the map itself says. levels: a code that is not named
-    counts as the nearest above it, whose last so many digits are 0. national: a country's table, whose codes are all
-    text, numbers or names.
+    its name in messages. void: codes whose truth is unknown, as the map itself says. levels: a code without a name
+    counts as the nearest above it, whose last digits (this many) are 0. national: a country's table, whose codes are
+    all text, numbers or names.
     """
 
     names: Mapping[Code, str]
@@ -64,19 +68,20 @@ class ClassMap:
         return {str(int(code)): str(code) for code in (*self.void, *self.names) if _WHOLE.fullmatch(str(code))}
 
     def number(self, value: Any, *, where: str, void: Sequence[Code] = ()) -> int:
-        """The whole number that stands for a parcel's code: itself, or its place in the map, from 1.
+        """The whole number of a parcel's code: itself, or its position in the map, from 1.
 
         Args:
             value: as the attribute has it.
             where: named in messages.
-            void: codes whose truth is unknown besides those of the map; in a map by places they get numbers below 0.
+            void: codes whose truth is unknown besides those of the map; in a map by positions they get numbers below 0.
 
         Raises:
-            DataError: neither a whole number nor a code of a map by places.
+            DataError: no whole number.
+            UnlistedCodeError: no code of a map by positions.
         """
         if is_missing(value):
             raise DataError(
-                f"{where} is empty; give the parcel a code, or say by data.season.missing_code what such parcels are"
+                f"{where} is empty. Give the parcel a code, or say by data.season.missing_code what such parcels are"
             )
         unknown = self._unknown(void)
         code: Code = self._text(value, unknown) if self.text is not None else self._whole(value, where)
@@ -89,9 +94,9 @@ class ClassMap:
             if above in self._places:
                 return self._places[above]
         known = [str(each) for each in self.names]
-        raise DataError(
+        raise UnlistedCodeError(
             f"{where} is {code!r}, which is in neither {self.where} nor data.season.void_codes"
-            f"{misread(str(code), known) or meant(str(code), known)}; name it there"
+            f"{misread(str(code), known) or meant(str(code), known)}. Name it there"
         )
 
     def _text(self, value: Any, unknown: Sequence[Code]) -> str:
@@ -112,8 +117,8 @@ class ClassMap:
         fits = whole == value and (self.by_place or abs(whole) < LARGEST - 2)
         if not fits:
             raise DataError(
-                f"{where} is {given}; expected a whole number, as {self.where} has them (up to {LARGEST - 3:,} unless "
-                f"one of those is larger); name text codes there, or give such parcels a code of their own"
+                f"{where} is {given}, expected a whole number, as {self.where} has them (up to {LARGEST - 3:,} unless "
+                f"one of those is larger). Name text codes there, or give such parcels a code of their own"
             )
         return whole
 
@@ -160,7 +165,7 @@ def misread(text: str, known: Iterable[str]) -> str:
         except UnicodeError:
             continue
         if true != text and true in known:
-            return f", but {true!r} is: the file is in UTF-8 and says otherwise; write UTF-8 into the .cpg beside it"
+            return f", but {true!r} is: the file is in UTF-8 and says otherwise. Write UTF-8 into the .cpg beside it"
     return ""
 
 

@@ -3,7 +3,7 @@
     a STAC catalogue    collection.json or catalog.json; items with an asset a band, by asset key or band name
     a folder a date     S2_xxx_20180401/B02.tif
     flat files          S2_20180401_B02.tif, S2_2018-04-01_B8A_20m.tif
-    .zip archives       of any of these, as S2A_MSIL2A_20180401T….SAFE.zip: read in place
+    .zip archives       of any of these, as S2A_MSIL2A_20180401T….SAFE.zip; not unpacked
 
 In the order of use: `find_acquisitions`, `clip_to_season`, `check_files`; then `exact_core.data.season.images`.
 """
@@ -29,6 +29,7 @@ from exact_core.data.windows.dates import MIN_DATES
 from exact_core.errors import DataError
 
 __all__ = [
+    "CLOUD_MASKS",
     "COMMON_NAMES",
     "SCL",
     "Acquisition",
@@ -36,16 +37,21 @@ __all__ = [
     "band_of",
     "check_files",
     "clip_to_season",
+    "cloud_mask",
     "find_acquisitions",
 ]
 
 SCL = "SCL"
+CLOUD_MASKS = (SCL, "CLM", "MG2", "FMASK")
+"""Masks of clouds by the names that they have here; the first that an acquisition has is read."""
 _DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)[-_]?(0[1-9]|1[0-2])[-_]?(0[1-9]|[12]\d|3[01])(?!\d)")
 _RESOLUTION = re.compile(r"[_-](\d+)m$", re.IGNORECASE)
 _DECORATION = re.compile(r"(_V\d+|_(19|20)\d\d-?\d\d-?\d\d)$")
 _DAY_OF_YEAR = re.compile(r"(?<!\d)((?:19|20)\d\d)([0-3]\d\d)T\d{6}")
 _LANDSAT = re.compile(r"HLS\.L30\.")
 _SURFACE = re.compile(r"_SRE_(?=B)")
+_CLOUD_MASK = re.compile(r"(?:^|_)(CLM|MG2)(?:_R([12]))?$|(?:^|\.)(Fmask|FMASK)$")
+_THEIA_METRES = {None: 0, "1": 10, "2": 20}
 _SENTINEL_BAND = re.compile(r"B(0[1-9]|8A|1[0-2])|SCL", re.IGNORECASE)
 
 
@@ -73,9 +79,10 @@ FINEST = 10
 class Acquisition:
     """One date.
 
-    name: in messages. files: one a band. stated: scale and offset by the metadata. offset: what is taken off
-    reflectance x 10,000. factor: what a stored 1 is of that; None: the kind of numbers in a file says it. others:
-    further acquisitions of the same day, whose pixels serve where this one has none that is clear.
+    name: in messages. files: one per band. stated: scale and offset by the metadata. offset: subtracted from
+    reflectance x 10,000. factor: reflectance x 10,000 of a stored 1; None: the data type decides. others: further
+    acquisitions of the same day, whose pixels are used where this one has no clear ones. lacking: bands without data
+    where others have some.
     """
 
     name: str
@@ -85,25 +92,26 @@ class Acquisition:
     offset: int = 0
     factor: float | None = None
     others: tuple[Acquisition, ...] = ()
+    lacking: tuple[str, ...] = ()
 
 
 def find_acquisitions(source: Path, bands: tuple[str, ...]) -> tuple[str, list[Acquisition]]:
     """Name of the scene and its acquisitions in the order of the calendar; a day may have several."""
     if not source.exists():
-        raise DataError(f"{source}: no such folder; give the folder of a season")
+        raise DataError(f"{source}: no such folder. Give the folder of a season")
     catalogues = [source] if source.is_file() else [source / name for name in ("collection.json", "catalog.json")]
     catalogue = next((path for path in catalogues if path.is_file()), None)
     if catalogue is None and (source / "fetched.json").exists():
-        raise DataError(f"{source}: a fetch that has not come to its end; repeat `exact fetch`: it goes on from here")
+        raise DataError(f"{source}: a fetch that has not come to its end. Repeat `exact fetch`: it goes on from here")
     if catalogue is None and (source / "cells.json").exists():
-        raise DataError(f"{source}: a folder of cells; name one of them, which {source / 'cells.json'} lists")
+        raise DataError(f"{source}: a folder of cells. Name one of them, which {source / 'cells.json'} lists")
     if catalogue is None:
         name, found = "scene", _from_files(source, bands)
     else:
         name, found = _from_stac(catalogue, bands)
     if not found:
         raise DataError(
-            f"{catalogue or source}: no acquisition with bands; expected a STAC collection.json, folders such as "
+            f"{catalogue or source}: no acquisition with bands, expected a STAC collection.json, folders such as "
             f"S2_20180401/B02.tif, files such as S2_20180401_B02.tif, or .zip archives of them"
         )
     found.sort(key=lambda acquisition: (acquisition.date, acquisition.name))
@@ -114,7 +122,7 @@ def _from_stac(path: Path, bands: tuple[str, ...]) -> tuple[str, list[Acquisitio
     try:
         catalogue = pystac.read_file(str(path.resolve()))
         if not isinstance(catalogue, pystac.Catalog):
-            raise DataError(f"{path}: a STAC {type(catalogue).__name__}; expected a Collection or Catalog")
+            raise DataError(f"{path}: a STAC {type(catalogue).__name__}, expected a Collection or Catalog")
         items = list(catalogue.get_items(recursive=True))
     except (
         pystac.errors.STACError,
@@ -127,7 +135,7 @@ def _from_stac(path: Path, bands: tuple[str, ...]) -> tuple[str, list[Acquisitio
         ValueError,
     ) as error:
         raise DataError(
-            f"{path}: not a readable STAC catalogue: {error}; repair it or the item it names, or remove it to use "
+            f"{path}: not a readable STAC catalogue: {error}. Repair it or the item it names, or remove it to use "
             f"the dates in the names of the files"
         ) from error
     return catalogue.id.replace("/", "-"), [_from_item(item, path, bands) for item in items]
@@ -136,7 +144,7 @@ def _from_stac(path: Path, bands: tuple[str, ...]) -> tuple[str, list[Acquisitio
 def _from_item(item: pystac.Item, catalogue: Path, bands: tuple[str, ...]) -> Acquisition:
     moment = item.datetime or item.common_metadata.start_datetime
     if moment is None:
-        raise DataError(f"{catalogue}: item {item.id} has no datetime; every item needs one")
+        raise DataError(f"{catalogue}: item {item.id} has no datetime. Every item needs one")
     files: list[tuple[str, int, Path]] = []
     described: list[Mapping[str, Any]] = []
     for key, asset in item.assets.items():
@@ -214,7 +222,7 @@ def _local(asset: pystac.Asset, item: str, catalogue: Path) -> Path:
     if parts.scheme == "file":
         return Path(unquote(parts.path))
     if "://" in href:
-        raise DataError(f"{catalogue}: item {item}: {href} is not on this disk; download the assets first")
+        raise DataError(f"{catalogue}: item {item}: {href} is not on this disk. Download the assets first")
     return Path(href)
 
 
@@ -231,7 +239,7 @@ def _from_files(folder: Path, bands: tuple[str, ...]) -> list[Acquisition]:
             continue
         if _LANDSAT.search(path.name):
             raise DataError(
-                f"{path}: Landsat's bands of HLS are not Sentinel-2's of the same number; take the files HLS.L30 out"
+                f"{path}: Landsat's bands of HLS are not Sentinel-2's of the same number. Take the files HLS.L30 out"
             )
         # Theia delivers reflectance without and with correction for slopes: the corrected one is read.
         if path.with_name(_SURFACE.sub("_FRE_", path.name)) in every and _SURFACE.search(path.name):
@@ -241,7 +249,7 @@ def _from_files(folder: Path, bands: tuple[str, ...]) -> list[Acquisition]:
         date = next((date for date in map(_date_of, (path.stem, *reversed(dated))) if date), None)
         if date is None:
             raise DataError(
-                f"{path}: neither the file's name nor a folder's has a date; expected YYYYMMDD or YYYY-MM-DD in it"
+                f"{path}: neither the file's name nor a folder's has a date, expected YYYYMMDD or YYYY-MM-DD in it"
             )
         name = dated[0] if dated else _stem_without_band(path.stem)
         groups.setdefault((name, date), []).append((*match, path))
@@ -257,9 +265,9 @@ def _from_files(folder: Path, bands: tuple[str, ...]) -> list[Acquisition]:
 
 
 def _rasters(folder: Path) -> Iterator[tuple[Path, PurePath]]:
-    """Rasters below a folder and in archives below it, and where they lie in the folder, unpacked or not.
+    """Rasters in a folder and in its archives, with their paths in the folder, unpacked or not.
 
-    An archive whose product lies unpacked beside it is not looked into.
+    An archive whose product is also unpacked beside it is ignored.
     """
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
@@ -281,7 +289,7 @@ def _finest(files: Iterable[tuple[str, int, Path]], where: str) -> dict[str, Pat
     for band, resolution, path in files:
         known = chosen.get(band)
         if known and known[0] == resolution:
-            raise DataError(f"{where}: {known[1]} and {path} are both band {band}; keep one of them")
+            raise DataError(f"{where}: {known[1]} and {path} are both band {band}. Keep one of them")
         if not known or resolution < known[0]:
             chosen[band] = (resolution, path)
     return {band: path for band, (_, path) in chosen.items()}
@@ -296,6 +304,9 @@ def band_of(text: str, bands: tuple[str, ...]) -> tuple[str, int] | None:
     for band in bands:
         if rest == band or rest.endswith(("_" + band, "-" + band, "." + band)):
             return band, metres
+    # Case counts: "fmask" in lower case is a classification of other numbers in some catalogues.
+    if mask := _CLOUD_MASK.search(rest):
+        return (mask[1] or "FMASK", metres or _THEIA_METRES[mask[2]])
     last = re.split(r"[_.-]", rest)[-1].upper()
     if last == "SCENECLASSIFICATION":
         return SCL, metres
@@ -311,6 +322,8 @@ def _without_resolution(text: str) -> tuple[str, int]:
 
 def _stem_without_band(stem: str) -> str:
     rest = _RESOLUTION.sub("", _DECORATION.sub("", stem))
+    # Theia's masks and bands have names of unequal length.
+    rest = re.sub(r"_([FS]RE_B\w+|(CLM|MG2)_R\d)$", "_", rest)
     return re.sub(r"[_.-]?[^_.-]*$", "", rest) or rest
 
 
@@ -333,32 +346,39 @@ def clip_to_season(
 ) -> tuple[dt.date, int, list[Acquisition]]:
     """First day and length of the season, and the acquisitions in it.
 
-    Where no first day is set, it is that of the quarter of the year in which the first image lies: days count from one
-    day of the year, whichever image a season happens to begin with.
+    The default first day is that of the quarter of the year with the first image. So days count from a day of the year
+    that does not depend on the date of the first image.
     """
     strange = sorted(set(settings.leave_out) - {acquisition.date for acquisition in found})
     if strange:
         dates = sorted({str(each.date) for each in found}, key=lambda day: _apart(day, strange[0]))
         raise DataError(
-            f"{source}: no image of {strange[0]}, which data.season.leave_out names; there are {', '.join(dates[:3])} "
-            f"near it"
+            f"{source}: no image of {strange[0]}, which data.season.leave_out names. The nearest dates are "
+            f"{', '.join(dates[:3])}"
         )
     if settings.leave_out:
         found = [acquisition for acquisition in found if acquisition.date not in settings.leave_out]
         notes.append(f"left out by data.season.leave_out: {', '.join(map(str, sorted(settings.leave_out)))}")
     if not found:
-        raise DataError(f"{source}: data.season.leave_out names all of its dates; leave fewer out")
+        raise DataError(f"{source}: data.season.leave_out names all of its dates. Leave fewer out")
     start = settings.start or _quarter(found[0].date)
-    days = settings.days or (found[-1].date - start).days + 1
-    kept = [acquisition for acquisition in found if 0 <= (acquisition.date - start).days < days]
+    last = settings.until or found[-1].date
+    days = settings.days or max(1, (last - start).days + 1)
+    seen = [acquisition for acquisition in found if acquisition.date <= last]
+    kept = [acquisition for acquisition in seen if 0 <= (acquisition.date - start).days < days]
     if len(kept) < MIN_DATES:
+        until, later = "", ""
+        if settings.until is not None:
+            until, later = f" until {settings.until} (data.season.until)", " or a later data.season.until"
         raise DataError(
-            f"{source}: {len(kept)} date in the season of {days} days from {start}, of {len(found)} from "
-            f"{found[0].date} to {found[-1].date}; a time series needs at least {MIN_DATES}: add acquisitions, or set "
-            f"data.season.start and data.season.days"
+            f"{source}: {len(kept)} date{'s' * (len(kept) != 1)} in the season of {days} days from {start}{until}, of "
+            f"{len(found)} from {found[0].date} to {found[-1].date}. A time series needs at least {MIN_DATES}. Add "
+            f"acquisitions, or set data.season.start and data.season.days{later}"
         )
-    if len(kept) < len(found):
-        notes.append(f"{len(found) - len(kept)} of {len(found)} dates lie outside the season and were left out")
+    if len(seen) < len(found):
+        notes.append(f"images until {last} are used; {len(found) - len(seen)} later dates were left out")
+    if len(kept) < len(seen):
+        notes.append(f"{len(seen) - len(kept)} of {len(found)} dates are outside the season and were left out")
     return start, days, kept
 
 
@@ -370,20 +390,26 @@ def _quarter(date: dt.date) -> dt.date:
     return date.replace(month=date.month - (date.month - 1) % 3, day=1)
 
 
+def cloud_mask(files: Mapping[str, Path]) -> tuple[str, Path] | None:
+    """Name and file of the mask of clouds that is read, by an acquisition's files."""
+    return next(((name, files[name]) for name in CLOUD_MASKS if name in files), None)
+
+
 def check_files(acquisitions: list[Acquisition], bands: tuple[str, ...]) -> None:
-    """Raise DataError unless every date has all bands, and SCL is there for all dates or for none."""
+    """Raise DataError unless every date has all bands, and a mask of clouds is there for all dates or for none."""
     for acquisition in acquisitions:
         missing = [band for band in bands if band not in acquisition.files]
         if missing:
             raise DataError(
-                f"{acquisition.name} ({acquisition.date}): band {', '.join(missing)} is missing; it has "
-                f"{', '.join(sorted(acquisition.files)) or 'none'}; add the file, or name the bands to use in "
+                f"{acquisition.name} ({acquisition.date}): band {', '.join(missing)} is missing. It has "
+                f"{', '.join(sorted(acquisition.files)) or 'none'}. Add the file, or name the bands to use in "
                 f"data.season.bands"
             )
-    with_scl = [SCL in acquisition.files for acquisition in acquisitions]
-    if any(with_scl) and not all(with_scl):
-        first = acquisitions[with_scl.index(False)]
+    masks = [cloud_mask(acquisition.files) for acquisition in acquisitions]
+    if any(masks) and not all(masks):
+        first = acquisitions[masks.index(None)]
+        name = next(mask[0] for mask in masks if mask)
         raise DataError(
-            f"{first.name} ({first.date}): SCL is missing (on {with_scl.count(False)} of {len(acquisitions)} dates); "
-            f"add it, or leave these dates out: clouds must be known for all dates or for none"
+            f"{first.name} ({first.date}): {name} is missing (on {masks.count(None)} of {len(acquisitions)} dates). "
+            f"Add it, or leave these dates out: clouds must be known for all dates or for none"
         )

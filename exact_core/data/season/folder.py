@@ -12,7 +12,7 @@ Axes: T dates, C bands, H W pixels.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,6 +50,7 @@ from exact_core.data.windows.cutting import (
     tags_from_labels,
 )
 from exact_core.data.windows.dataset import CLEAR_PATCH, VOID
+from exact_core.data.windows.dates import MIN_DATES
 from exact_core.data.windows.day_zero import nearest_start
 from exact_core.data.windows.tag_support import ALWAYS, tag_findings
 from exact_core.data.windows.writer import DatasetWriter
@@ -60,6 +61,7 @@ from exact_core.yaml_values import read_yaml
 __all__ = [
     "SeasonFile",
     "SeasonImages",
+    "check_one_crs",
     "ingest_season",
     "merged",
     "open_season",
@@ -82,18 +84,18 @@ class SeasonFile(SeasonConfig):
 def ingest_season(source: Path, config: DataConfig, out: Path, *, seed: int, origin: str = "") -> None:
     """Read a season from disk and write it as a dataset of windows.
 
-    Windows are cut from a scene with labels by its grid, and taken where a table of tags says. A scene of enough blocks
-    is split by blocks, squares by groups that share no pixel, several cells by cell, so that splits share no pixel. Too
-    small a scene, or any with both shares at 0, is used whole: it is trained and scored on itself, and the manifest
-    says so. Windows that fewer than two dates measured, as beyond the edge of a swath, are left out.
+    A scene with labels is cut into windows by its grid. A table of tags states its own windows. Splits share no pixel:
+    a scene of enough blocks is split by blocks, squares by groups that share no pixel, several cells by cell. A scene
+    that is too small, or one with both shares at 0, is used whole. It is trained and scored on itself, and the manifest
+    says so. Windows measured on fewer than two dates, as beyond the edge of a swath, are left out.
 
     Args:
         source: the folder, the collection.json in it, or a folder of cells (`exact fetch --cell`).
-        config: window, stride, max_dates, shares and the `season` part; what is set there (`model_fields_set`) goes
-            before season.yaml.
+        config: window, stride, max_dates, shares and the `season` part. Changed settings (`model_fields_set`) take
+            precedence over season.yaml.
         out: folder of the dataset.
         seed: draws the splits.
-        origin: what the dataset says it was made of; empty: the folder.
+        origin: the source to record in the dataset; empty: the folder.
 
     Raises:
         ConfigError: season.yaml has an unknown key or a wrong value, or there is a validation share but no test share.
@@ -103,7 +105,7 @@ def ingest_season(source: Path, config: DataConfig, out: Path, *, seed: int, ori
     check_shares(validation=config.validation_share, test=config.test_share)
     folder = _folder(source)
     settings, config = _settings(folder, config), merged(source, config)
-    cells = _cells(folder)
+    cells = list(_cells(folder))
     splits = _splits_of(cells, config, seed) if cells else [None]
     notes: list[str] = []
     seasons = _one_season([_find(place, settings, notes) for place in cells or [source]])
@@ -193,21 +195,24 @@ def _write_one(
 # Several scenes
 
 
-def _cells(folder: Path) -> list[Path]:
-    """Folders of the cells of a large area, in the order of their names; none for an ordinary season."""
+def _cells(folder: Path) -> dict[Path, str]:
+    """Folders of the cells of a large area and their CRS, in the order of their names; none for an ordinary season."""
     path = folder / "cells.json"
     if not path.is_file() or (folder / "collection.json").is_file():
-        return []
+        return {}
     try:
         content = read_json(path.read_text(encoding="utf-8"))
-        names = sorted(cell["name"] for cell in content["cells"])
+        listed = {cell["name"]: str(cell.get("crs", "")) for cell in content["cells"]}
+        names = sorted(listed)
         if any(Path(name).name != name or "\0" in name for name in names):
             raise ValueError("a cell that is no name of a folder beside it")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not a readable list of cells: {error}; run exact fetch again") from error
-    found = [folder / name for name in names if (folder / name / "collection.json").is_file()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: not a readable list of cells: {error}. Run exact fetch again") from error
+    found = {folder / name: listed[name] for name in names if (folder / name / "collection.json").is_file()}
     if not found:
-        raise DataError(f"{path}: no cell has images; run exact fetch again")
+        empty = all(cell.get("state") == "empty" for cell in content["cells"])
+        help_ = "Fetch other days, more clouds or another area" if empty else "Run exact fetch again"
+        raise DataError(f"{path}: no cell has images. {help_}")
     return found
 
 
@@ -226,8 +231,8 @@ def _splits_of(cells: list[Path], config: DataConfig, seed: int) -> list[str]:
     shares = {"validation": config.validation_share, "test": config.test_share}
     if len(cells) < FEWEST_BLOCKS and any(shares.values()):
         raise DataError(
-            f"{cells[0].parent}: {len(cells)} cells with images; a split by cells needs {FEWEST_BLOCKS}: fetch smaller "
-            f"cells, ingest one as season:{cells[0]}, or set data.validation_share and data.test_share to 0"
+            f"{cells[0].parent}: {len(cells)} cells with images, but a split by cells needs {FEWEST_BLOCKS}. Fetch "
+            f"smaller cells, ingest one as season:{cells[0]}, or set data.validation_share and data.test_share to 0"
         )
     return split_names(len(cells), **shares, seed=seed, what="cells")
 
@@ -250,7 +255,7 @@ def _check_splits(writer: DatasetWriter, config: DataConfig) -> None:
     empty = [name for name, share in shares.items() if share > 0 and not writer.counts[name]]
     if empty:
         raise DataError(
-            f"{writer.source}: no cell of the split {', '.join(empty)} has a window that could be used; choose another "
+            f"{writer.source}: no cell of the split {', '.join(empty)} has a window that could be used. Choose another "
             f"seed, or give more cells"
         )
     if config.test_share == 0:
@@ -258,24 +263,25 @@ def _check_splits(writer: DatasetWriter, config: DataConfig) -> None:
 
 
 def open_season(source: Path, config: DataConfig, *, trained: tuple[dt.date, int] | None = None) -> SeasonImages:
-    """The season as `ingest_season` would read it, without its labels.
+    """The season as `ingest_season` would read it, without its labels; cells of one CRS are one scene.
 
     Args:
         source: as for `ingest_season`.
         config: as for `ingest_season`.
         trained: first day and days of the season that a model was trained on: days count from the same day of the year,
-            and dates before it, which the model never saw, are left out. None: as the season itself says.
+            and earlier dates, which the model has not seen, are left out. None: as the season itself states.
 
     Raises:
-        ConfigError: fewer than two dates of the season are of a time of the year that the model was trained on; else as
-            `ingest_season`. DataError: as `ingest_season`.
+        ConfigError: fewer than two dates of the season are of a time of the year that the model was trained on, or
+            cells of several CRS; else as `ingest_season`. DataError: as `ingest_season`.
     """
     settings = _settings(_folder(source), config)
     notes: list[str] = []
-    season = _find(source, settings, notes)
+    cells = _cells(_folder(source))
+    season = _together(source, cells, settings, notes) if cells else _find(source, settings, notes)
     if trained is not None:
         season = _as_trained(season, *trained, notes)
-    return _open(season, settings, config, notes)
+    return _open(season, settings, config, notes, whole=None if trained is None else trained[1])
 
 
 def open_tags(source: Path, config: DataConfig) -> tuple[TagTable | None, list[str]]:
@@ -297,7 +303,7 @@ def _as_trained(season: _Season, start: dt.date, days: int, notes: list[str]) ->
     if sum(0 <= (date - first).days < days for date in dates) < 2:
         raise ConfigError(
             f"{season.source}: images from {dates[0]} to {dates[-1]}, but the model was trained on the {days} days "
-            f"from {start:%d %B} on and knows no other time of the year; add images of that time, or train on this one"
+            f"from {start:%d %B} on and knows no other time of the year. Add images of that time, or train on this one"
         )
     if first == season.start:
         return season
@@ -305,7 +311,7 @@ def _as_trained(season: _Season, start: dt.date, days: int, notes: list[str]) ->
     notes.append(
         f"days count from {first}, as in the model's season ({start}), not from {season.start}"
         + (
-            f"; {len(dates) - len(kept)} dates before it, which the model never saw, were left out"
+            f". {len(dates) - len(kept)} dates before it, which the model has not seen, were left out"
             * (len(kept) < len(dates))
         )
     )
@@ -313,16 +319,24 @@ def _as_trained(season: _Season, start: dt.date, days: int, notes: list[str]) ->
     return replace(season, start=first, length=(end - first).days, asked=max(first, season.asked), acquisitions=kept)
 
 
-def _open(season: _Season, settings: SeasonConfig, config: DataConfig, notes: list[str]) -> SeasonImages:
-    """The dates to read, their offsets settled, on their grid."""
+def _open(
+    season: _Season, settings: SeasonConfig, config: DataConfig, notes: list[str], *, whole: int | None = None
+) -> SeasonImages:
+    """The dates to read, their offsets settled, on their grid; `whole`: days of the season that a model knows."""
     settled = settle_offsets(season.acquisitions, season.grid, settings, season.source, notes)
+    length, limit = season.length, config.max_dates
+    if settings.until is not None:
+        # What comes later is no gap: it is not there yet.
+        length = min(length, (settings.until - season.start).days + 1)
+        # As dense as in the whole season, which models are trained on: docs/results.md, "Within the season".
+        limit = min(limit, max(MIN_DATES, round(limit * length / (whole or season.length))))
     chosen, shares = choose_dates(
         merge_days(settled, notes),
         season.grid,
         settings,
         start=season.asked,
-        length=season.length - (season.asked - season.start).days,
-        limit=config.max_dates,
+        length=length - (season.asked - season.start).days,
+        limit=limit,
         source=season.source,
         notes=notes,
     )
@@ -331,9 +345,9 @@ def _open(season: _Season, settings: SeasonConfig, config: DataConfig, notes: li
 
 @dataclass(frozen=True)
 class _Season:
-    """What lies in a season's folder: name of the scene, first day and days, all its acquisitions, and their grid.
+    """Content of a season's folder: name of the scene, first day and days, all its acquisitions, and their grid.
 
-    asked: the day from which on it should be seen: the first that is set or, where none is, the first image's.
+    asked: the first day requested: the one that is set or, without one, the first image's.
     """
 
     source: Path
@@ -352,6 +366,37 @@ def _find(source: Path, settings: SeasonConfig, notes: list[str]) -> _Season:
     return _Season(source, name, start, length, asked, acquisitions, choose_grid(acquisitions, settings.bands))
 
 
+def _together(source: Path, cells: dict[Path, str], settings: SeasonConfig, notes: list[str]) -> _Season:
+    """The cells of an area as one scene, whose images of a day complete each other.
+
+    Raises:
+        ConfigError: cells of several CRS.
+    """
+    check_one_crs(f"season:{source}", tuple(cells.values()))
+    found = [_listed(place, settings, notes) for place in cells]
+    start = min(each[1] for each in found)
+    length = max((first - start).days + days for _, first, days, _ in found)
+    acquisitions = sorted((each for part in found for each in part[3]), key=lambda each: each.date)
+    grid = choose_grid(acquisitions, settings.bands)
+    # A cell's scene is named after the collection and the cell.
+    name = found[0][0].removesuffix(f"-{next(iter(cells)).name}")
+    return _Season(source, name, start, length, settings.start or acquisitions[0].date, acquisitions, grid)
+
+
+def check_one_crs(source: str, crs: Iterable[str]) -> None:
+    """Accept an area that can be one scene, by the CRS of its cells.
+
+    Raises:
+        ConfigError: its cells are of several CRS.
+    """
+    several = sorted(set(crs))
+    if len(several) > 1:
+        raise ConfigError(
+            f"{source}: its cells are in {', '.join(several)}, and a map has one CRS; give crs={several[0]} in the "
+            f"address (--crs of exact fetch), or map cell by cell (exact map season:FOLDER/CELL)"
+        )
+
+
 def _listed(source: Path, settings: SeasonConfig, notes: list[str]) -> tuple[str, dt.date, int, list[Acquisition]]:
     """Name of a folder's scene, first day and days of its season, and the acquisitions; no image is opened."""
     name, found = find_acquisitions(source, settings.bands)
@@ -360,13 +405,13 @@ def _listed(source: Path, settings: SeasonConfig, notes: list[str]) -> tuple[str
     return name, start, length, acquisitions
 
 
-def survey_season(source: Path, config: DataConfig, *, names: bool = False) -> tuple[int, int, None, int]:
-    """What `ingest_season` would read, without a look at a pixel: numbers of dates, of bands and of cells.
+def survey_season(source: Path, config: DataConfig, *, names: bool = False) -> tuple[int, int, None, tuple[str, ...]]:
+    """What `ingest_season` would read, without reading a pixel: numbers of dates and bands, and the CRS of each cell.
 
     Args:
         source: as for `ingest_season`.
         config: as for `ingest_season`.
-        names: the images are names alone, of which none can be opened; else it is seen whether they fit together.
+        names: the images are names only and cannot be opened; else they are checked against each other.
 
     Raises:
         ConfigError, DataError: as `ingest_season`.
@@ -377,14 +422,15 @@ def survey_season(source: Path, config: DataConfig, *, names: bool = False) -> t
         _listed(place, settings, [])[3] if names else _find(place, settings, []).acquisitions
         for place in cells or [source]
     ]
-    return max(len({each.date for each in dates}) for dates in found), len(settings.bands), None, len(cells)
+    dates = max(len({each.date for each in dates}) for dates in found)
+    return dates, len(settings.bands), None, tuple(cells.values())
 
 
 def survey_tags(source: Path, config: DataConfig) -> list[str]:
-    """What stands out in the tags that `ingest_season` would take, from labels alone: no image is read.
+    """Warnings about the tags that `ingest_season` would use, from labels alone: no image is read.
 
     Returns:
-        Sentences as those of `tag_findings`, and the window that would teach where one does; none without labels.
+        Sentences as those of `tag_findings`, and a window size that would help, if any; none without labels.
 
     Raises:
         ConfigError, DataError: as `ingest_season`.
@@ -469,12 +515,12 @@ def _settings(folder: Path, config: DataConfig) -> SeasonFile:
         try:
             data = read_yaml(path.read_text(encoding="utf-8")) or {}
         except UnicodeDecodeError as error:
-            raise ConfigError(f"{path}: not valid YAML: {error}; save it as UTF-8") from error
+            raise ConfigError(f"{path}: not valid YAML: {error}. Save it as UTF-8") from error
         except yaml.YAMLError as error:
             raise ConfigError(f"{path}: not valid YAML: {error}") from error
         except OSError as error:
             raise ConfigError(
-                f"{path}: not a readable file: {error.strerror}; write the settings to a text file, or take it away"
+                f"{path}: not a readable file: {error.strerror}. Write the settings to a text file, or take it away"
             ) from error
         if not isinstance(data, dict):
             raise ConfigError(f"{path}: expected a mapping of settings, got {type(data).__name__}")

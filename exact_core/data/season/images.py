@@ -1,7 +1,7 @@
-"""The pixels of a season on disk: which dates are read, what was done to their values, and where they are clear.
+"""The pixels of a season on disk: the dates that are read, corrections of their values, and their clear patches.
 
-Every band of every date is brought to one grid, that of the finest band of the first date and as large as the images
-of all dates together: coarser bands bilinear, the scene classification (SCL) nearest.
+Every band of every date is brought to one grid. It has the pixels of the finest band of the first date, and it covers
+the images of all dates. Coarser bands are interpolated bilinearly, the mask of clouds by nearest neighbour.
 
 Axes: T dates, C bands, H W pixels.
 """
@@ -27,7 +27,8 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import Resampling
 
 from exact_core.config import SeasonConfig
-from exact_core.data.season.files import SCL, Acquisition
+from exact_core.data.season.clouds import cloud_reach, hidden_places, read_ground
+from exact_core.data.season.files import Acquisition, cloud_mask
 from exact_core.data.season.radiometry import (
     NO_REFLECTANCE,
     SHORTWAVE,
@@ -38,7 +39,7 @@ from exact_core.data.season.radiometry import (
     stated_offset,
 )
 from exact_core.data.season.rasters import Grid, fit_to_grid, open_raster, own_rows, read_raster
-from exact_core.data.windows.clear_looks import all_of_patches, check_gaps, shows_ground
+from exact_core.data.windows.clear_looks import all_of_patches, check_gaps
 from exact_core.data.windows.cutting import thin_dates
 from exact_core.data.windows.dataset import CLEAR_PATCH
 from exact_core.data.windows.dates import MIN_DATES
@@ -55,7 +56,7 @@ __all__ = [
 ]
 
 SAMPLE = 4_000_000
-"""Pixels looked at to tell a raster's scale."""
+"""Pixels that are read to determine a raster's scale."""
 LOOK = 200
 """Side of the sample of a date that its offset is checked on."""
 ROWS_LOOKED_AT = 1024
@@ -63,11 +64,13 @@ ROWS_LOOKED_AT = 1024
 be decompressed twice."""
 INFRARED = ("B08", "B8A", "B07")
 MARGIN = 2
-"""Pixels by which images may lie beside those of the first date without making the scene larger."""
+"""Pixels by which images may exceed those of the first date without enlarging the scene."""
 SPARSE = 4.0
 """How many times larger than what images show their common grid may be."""
 EDGE = 2
 """Sampled places beside what was not measured that show nothing of the offset: products have artifacts there."""
+LACKING = 0.01
+"""Share of the sampled places that other bands measured, without which a band is looked at in whole."""
 MARK = -2000
 """Stored values from here down are marks of missing data that the file does not declare, as -9999, on any scale."""
 LIMITS = np.iinfo(np.int16)
@@ -76,7 +79,7 @@ UINT16_SATURATED = 65535
 
 @dataclass(frozen=True)
 class SeasonImages:
-    """The images of a season on disk, read as they are asked for; nothing of them is kept in memory.
+    """The images of a season on disk, read on demand; none are kept in memory.
 
     name: of the scene. start, length: first day and days of the season. settings: of the season, as they were resolved.
     shares: clear share of each date, of 1.
@@ -104,7 +107,7 @@ class SeasonImages:
     def read(self, first: int, last: int) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
         """Rows `first` to before `last`, both even: pixels (T, C, h, W) and clear patches (T, h/2, W/2).
 
-        A patch is clear where all of it was measured, no band is saturated and, if clouds are known, none lies over it.
+        A patch is clear where all of it was measured, no band is saturated and, if clouds are known, none covers it.
         """
         pixels, clear, _ = self.read_counted(first, last)
         return pixels, clear
@@ -143,7 +146,7 @@ def describe_counts(counts: Counter[str]) -> list[str]:
         "fractions": "rasters hold reflectance as fractions and were multiplied by 10,000",
         "missing": f"values at or below {NO_REFLECTANCE} are no reflectance and count as not measured",
         "partly": "looks at a pixel have no data in some of the bands and count as not measured",
-        "saturated": f"values are saturated or above {LIMITS.max}; their patches do not count as clear",
+        "saturated": f"values are saturated or above {LIMITS.max}. Their patches do not count as clear",
     }
     return [f"{counts[key]} {text}" for key, text in words.items() if counts[key]]
 
@@ -170,7 +173,10 @@ def settle_offsets(
             f"{'scale of data.season.scale' if settings.scale else 'scale that they state'}: a stored 1 is "
             f"{' or '.join(sorted({f'{each.factor:g}' for each in scaled}))}"
         )
-    return [replace(each, offset=offset) for each, offset in zip(acquisitions, offsets, strict=True)]
+    return [
+        replace(each, offset=offset, lacking=look.lacking)
+        for each, offset, look in zip(acquisitions, offsets, looks, strict=True)
+    ]
 
 
 def _described(acquisition: Acquisition, settings: SeasonConfig) -> Acquisition:
@@ -183,14 +189,14 @@ def _described(acquisition: Acquisition, settings: SeasonConfig) -> Acquisition:
         with open_raster(path) as file:
             if file.dtypes[0] in ("uint8", "int8"):
                 raise DataError(
-                    f"{path}: 8-bit values are a picture, not reflectance; give the product's own bands (uint16, x "
+                    f"{path}: 8-bit values are a picture, not reflectance. Give the product's own bands (uint16, x "
                     f"10,000)"
                 )
             described.append({"scale": file.scales[0], "offset": file.offsets[0]})
             try:
                 tags = file.tags() | tags
             except UnicodeDecodeError as error:
-                raise DataError(f"{path}: damaged tags: {error}; download it again") from error
+                raise DataError(f"{path}: damaged tags: {error}. Download it again") from error
     own = stated_offset(tags, described, [], where=acquisition.name)
     factor = own.factor if stated.factor is None else stated.factor
     stated = replace(own if stated.offset is None else stated, factor=factor)
@@ -203,12 +209,19 @@ def _look(acquisition: Acquisition, grid: Grid, settings: SeasonConfig) -> Look:
     coarse = grid.coarse(grid.step(LOOK))
     files = acquisition.files
     clear: NDArray[np.bool_] | None = None
-    if SCL in files:
-        clear = np.isin(sample_places(files[SCL], coarse), settings.clear_classes)
+    if mask := cloud_mask(files):
+        name, path = mask
+        clear = ~hidden_places(name, np.nan_to_num(sample_places(path, coarse)).astype(np.uint8), settings)
+
+    found: dict[str, NDArray[np.bool_]] = {}
+
+    def sample(band: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        values = sample_places(files[band], coarse)
+        found[band] = np.isfinite(values) & (values > MARK) & (values != 0)
+        return values, found[band]
 
     def reflectance(band: str) -> NDArray[np.float32]:
-        values = sample_places(files[band], coarse)
-        measured = np.isfinite(values) & (values > MARK) & (values != 0)
+        values, measured = sample(band)
         factor = _factor(values, files[band], acquisition.factor)
         scaled = values.astype(np.float32) * np.float32(factor)
         return np.where(measured, scaled, np.float32(np.nan))
@@ -216,24 +229,30 @@ def _look(acquisition: Acquisition, grid: Grid, settings: SeasonConfig) -> Look:
     def shown(bands: tuple[str, ...]) -> NDArray[np.float32] | None:
         if not all(each in files for each in bands):
             return None
-        found = np.stack([reflectance(each) for each in bands])
+        values = np.stack([reflectance(each) for each in bands])
         # Beside the edge of what was measured, which a swath, a detector or the file ends at.
-        inner = _inner(np.asarray(np.isfinite(found).all(0)))
-        found[:, ~(inner if clear is None else inner & clear)] = np.nan
-        return found.reshape(len(bands), -1)
+        inner = _inner(np.asarray(np.isfinite(values).all(0)))
+        values[:, ~(inner if clear is None else inner & clear)] = np.nan
+        return values.reshape(len(bands), -1)
 
     infrared = next((reflectance(each) for each in INFRARED if each in files), None)
     is_empty = infrared is not None and not np.isfinite(infrared).any()
     if infrared is not None and clear is not None:
         infrared[~clear] = np.nan
+    visible, shortwave = shown(VISIBLE), shown(SHORTWAVE)
+    for band in settings.bands:
+        if band not in found:
+            sample(band)
+    measured = np.logical_or.reduce([found[band] for band in settings.bands])
     return Look(
         acquisition.name,
         acquisition.date,
         acquisition.stated,
-        shown(VISIBLE),
-        shown(SHORTWAVE),
+        visible,
+        shortwave,
         None if infrared is None else infrared.ravel(),
         is_empty=is_empty,
+        lacking=tuple(band for band in settings.bands if (measured & ~found[band]).sum() > LACKING * measured.sum()),
     )
 
 
@@ -253,7 +272,7 @@ def _inner(measured: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _factor(values: NDArray[Any], path: Path, stated: float | None) -> float:
-    """Reflectance x 10,000 of a stored 1: as stated; floats that are fractions are told by their values."""
+    """Reflectance x 10,000 of a stored 1: as stated; for floats without a stated scale, by their values."""
     if values.dtype.kind == "f" and stated in (None, 1.0) and _holds_fractions(path):
         return 10_000.0
     return 1.0 if stated is None else stated
@@ -275,7 +294,7 @@ def sample_places(path: Path, coarse: Grid) -> NDArray[Any]:
             ) as places:
                 return np.asarray(places.read(1))
         except (RasterioError, CPLE_BaseError) as error:
-            raise DataError(f"{path}: damaged: {error}; download it again or leave its date out") from error
+            raise DataError(f"{path}: damaged: {error}. Download it again or leave its date out") from error
 
 
 def merge_days(acquisitions: list[Acquisition], notes: list[str]) -> list[Acquisition]:
@@ -291,7 +310,8 @@ def merge_days(acquisitions: list[Acquisition], notes: list[str]) -> list[Acquis
         several = merged[0]
         notes.append(
             f"{len(merged)} days have more than one acquisition (the first {several[0].date}: "
-            f"{', '.join(each.name for each in several)}) and were merged: each pixel is of the first that is clear"
+            f"{', '.join(dict.fromkeys(each.name for each in several))}) and were merged: each pixel is of the first "
+            f"that is clear"
         )
     chosen = []
     for group in days.values():
@@ -313,18 +333,22 @@ def choose_dates(
 ) -> tuple[list[Acquisition], tuple[float, ...]]:
     """Dates to read, with the clear share of each: useless ones dropped, and long series thinned.
 
-    The best date of a run shows most of the scene: a pixel without data or under cloud does not count, so that a
-    clear corner of a swath is no better than a whole scene. Without SCL, every measured patch counts as clear.
+    The best date of a group shows most of the scene. A pixel without data or under cloud does not count, so a clear
+    corner of a swath does not rank above a whole scene. Without a mask of clouds, every measured patch counts as clear.
 
     Raises:
-        DataError: fewer than two dates remain, or too long a part of the season is not seen.
+        DataError: fewer than two dates remain, or the season has a long gap.
     """
     kept, shares = [], []
     hidden = 0
     for acquisition in acquisitions:
         seen, clear = _seen(acquisition, grid, settings)
         if not seen:
-            notes.append(f"{acquisition.name} ({acquisition.date}) is 0 (nodata) everywhere and was dropped")
+            bands = ", ".join(acquisition.lacking)
+            empty = (
+                f"has no place that all bands measured ({bands} lacks data)" if bands else "is 0 (nodata) everywhere"
+            )
+            notes.append(f"{acquisition.name} ({acquisition.date}) {empty} and was dropped")
         elif clear < settings.min_clear:
             hidden += 1
         else:
@@ -335,8 +359,8 @@ def choose_dates(
     if len(kept) < MIN_DATES:
         raise DataError(
             f"{source}: {len(kept)} of {len(acquisitions)} dates has a measured pixel on the grid of {grid.file}"
-            f"{f' and is clear enough (data.season.min_clear {settings.min_clear:g})' if hidden else ''}; "
-            f"a time series needs at least {MIN_DATES}, add acquisitions"
+            f"{f' and is clear enough (data.season.min_clear {settings.min_clear:g})' if hidden else ''}. "
+            f"A time series needs at least {MIN_DATES}. Add acquisitions"
         )
     days = np.array([(acquisition.date - start).days for acquisition in kept])
     check_gaps(days, np.array(shares), start=start, length=length, limit=settings.longest_gap, source=source)
@@ -351,21 +375,19 @@ def choose_dates(
 def _seen(acquisition: Acquisition, grid: Grid, settings: SeasonConfig) -> tuple[bool, float]:
     """Whether a date has a measured pixel, and the share of its patches that are clear.
 
-    By the first band that has any value: reading all of them here would double the time.
+    By the first band, and those that lack what others measured: reading all of them here would double the time.
     """
-    patches = grid.height // CLEAR_PATCH * (grid.width // CLEAR_PATCH)
-    for band in settings.bands:
-        any_measured, clear = False, 0
-        for first in range(0, grid.height, ROWS_LOOKED_AT):
-            last = min(first + ROWS_LOOKED_AT, grid.height)
-            pixels = np.empty((1, last - first, grid.width), np.int16)
-            ground = _read_date(acquisition, (band,), grid, first, last, settings, Counter(), out=pixels)
-            measured = pixels[0] != 0
-            any_measured |= bool(measured.any())
-            clear += int(all_of_patches(measured & ground).sum())
-        if any_measured:
-            return True, clear / patches
-    return False, 0.0
+    lacking = {band for each in (acquisition, *acquisition.others) for band in each.lacking}
+    bands = (settings.bands[0], *(band for band in settings.bands[1:] if band in lacking))
+    any_measured, clear = False, 0
+    for first in range(0, grid.height, ROWS_LOOKED_AT):
+        last = min(first + ROWS_LOOKED_AT, grid.height)
+        pixels = np.empty((len(bands), last - first, grid.width), np.int16)
+        ground = _read_date(acquisition, bands, grid, first, last, settings, Counter(), out=pixels)
+        measured = _measured(pixels)
+        any_measured |= bool(measured.any())
+        clear += int(all_of_patches(measured & ground).sum())
+    return any_measured, clear / (grid.height // CLEAR_PATCH * (grid.width // CLEAR_PATCH))
 
 
 # Grid and values
@@ -384,8 +406,8 @@ def choose_grid(acquisitions: Sequence[Acquisition], bands: tuple[str, ...]) -> 
         own = grid if acquisition is acquisitions[0] else _grid_of(acquisition.files[bands[0]])
         if own.crs != grid.crs:
             raise DataError(
-                f"{own.file}: its CRS is {own.crs.to_string()}, that of {grid.file} is {grid.crs.to_string()}; all "
-                f"dates must share one CRS, reproject this one (gdalwarp -t_srs)"
+                f"{own.file}: its CRS is {own.crs.to_string()}, that of {grid.file} is {grid.crs.to_string()}. All "
+                f"dates must share one CRS. Reproject this one (gdalwarp -t_srs)"
             )
         corners = [
             ~grid.transform @ (own.transform @ corner)
@@ -406,8 +428,8 @@ def choose_grid(acquisitions: Sequence[Acquisition], bands: tuple[str, ...]) -> 
         middle = shapely.box(*first[0]).centroid
         _, farthest = max(others, key=lambda each: shapely.distance(shapely.box(*each[0]), middle))
         raise DataError(
-            f"{farthest} and {first[1]} show land apart from each other, and most of what lies between is in no image; "
-            f"make a season of each"
+            f"{farthest} and {first[1]} show separate land, and most of the area between is in no image. "
+            f"Make a season of each"
         )
     whole = replace(
         grid, transform=grid.transform @ Affine.translation(left, top), height=bottom - top, width=right - left
@@ -423,7 +445,7 @@ def _finest_grid(acquisition: Acquisition, bands: tuple[str, ...]) -> Grid:
 def _grid_of(path: Path) -> Grid:
     with open_raster(path) as file:
         if file.crs is None:
-            raise DataError(f"{path}: no CRS; georeference it, for example with gdal_edit -a_srs EPSG:32631")
+            raise DataError(f"{path}: no CRS. Georeference it, for example with gdal_edit -a_srs EPSG:32631")
         return Grid(file.crs, file.transform, file.height, file.width, path)
 
 
@@ -446,23 +468,47 @@ def _read_date(
     part = grid.rows(first, last)
     for row, band in zip(out, bands, strict=True):
         row[:] = _read_band(acquisition.files[band], part, acquisition, counts)
-    ground = _read_ground(acquisition, grid, first, last, settings)
+    ground = read_ground(acquisition, grid, first, last, settings)
     if not acquisition.others:
         return ground
     measured = _measured(out)
     for each in acquisition.others:
-        found = np.stack([_read_band(each.files[band], part, each, counts) for band in bands])
-        clear = _read_ground(each, grid, first, last, settings)
+        # A cell of a large area is a small part of it, and the cells of a day are many.
+        left, right = _shown_columns(each.files[bands[0]], part, beside=cloud_reach(settings))
+        if left >= right:
+            continue
+        cols = slice(left, right)
+        found = np.stack([_read_band(each.files[band], part.columns(left, right), each, counts) for band in bands])
+        clear = read_ground(each, grid.columns(left, right), first, last, settings)
         here = _measured(found)
-        better = here & (~measured | (clear & ~ground))
-        out[:, better] = found[:, better]
-        ground[better] = clear[better]
-        measured |= here
+        better = here & (~measured[:, cols] | (clear & ~ground[:, cols]))
+        out[:, :, cols][:, better] = found[:, better]
+        ground[:, cols][better] = clear[better]
+        measured[:, cols] |= here
     return ground
 
 
+def _shown_columns(path: Path, part: Grid, *, beside: int) -> tuple[int, int]:
+    """First column of a grid that a file may show something of, and one past the last; two equal ones: it shows none.
+
+    beside: columns that are looked at on both sides of the file.
+    """
+    own = _grid_of(path)
+    if own.crs != part.crs:
+        # Reading it says so.
+        return 0, part.width
+    onto = ~part.transform @ own.transform
+    corners = [onto @ corner for corner in ((0, 0), (own.width, 0), (0, own.height), (own.width, own.height))]
+    cols, rows = zip(*corners, strict=True)
+    if max(rows) <= -beside or min(rows) >= part.height + beside:
+        return 0, 0
+    edges = math.floor(min(cols)) - beside, math.ceil(max(cols)) + beside
+    left, right = (min(max(edge, 0), part.width) for edge in edges)
+    return left, right
+
+
 def _measured(pixels: NDArray[np.int16]) -> NDArray[np.bool_]:
-    """Where all bands of (C, h, W) have a value (h, W): a look without one of them is none.
+    """Where all bands of (C, h, W) have a value (h, W): an acquisition without one of them does not count.
 
     Band by band, as all at once would take as much memory again.
     """
@@ -472,37 +518,13 @@ def _measured(pixels: NDArray[np.int16]) -> NDArray[np.bool_]:
     return measured
 
 
-def _read_ground(
-    acquisition: Acquisition, grid: Grid, first: int, last: int, settings: SeasonConfig
-) -> NDArray[np.bool_]:
-    """Where the scene classification shows the ground (h, W); everywhere if there is none."""
-    if SCL not in acquisition.files:
-        return np.ones((last - first, grid.width), np.bool_)
-    path = acquisition.files[SCL]
-    # What clouds beside the rows do to them.
-    reach = 2 * settings.cloud_erosion + settings.cloud_dilation
-    top, bottom = max(0, first - reach), min(grid.height, last + reach)
-    part = grid.rows(top, bottom)
-    values, crs, transform, _ = read_raster(path, around=part)
-    if values.dtype.kind == "f":
-        # No number is no class.
-        values = np.where(np.isnan(values), values.dtype.type(0), values)
-    if values.dtype != np.uint8 and (values.min() < 0 or values.max() > 255):
-        raise DataError(f"{path}: SCL values from {values.min()} to {values.max()}; expected classes 0..11")
-    classes = fit_to_grid(values.astype(np.uint8), crs or grid.crs, transform, part, nearest=True, fill=0)
-    ground = shows_ground(
-        classes, clear=settings.clear_classes, erosion=settings.cloud_erosion, dilation=settings.cloud_dilation
-    )
-    return ground[first - top : last - top]
-
-
 def _read_band(path: Path, grid: Grid, of: Acquisition, counts: Counter[str]) -> NDArray[np.int16]:
     """A date's band on the grid, int16 reflectance x 10,000, 0 where not measured; `counts`: what was done."""
     values, crs, transform, nodata = read_raster(path, around=grid)
     if crs != grid.crs:
         raise DataError(
             f"{path}: its CRS is {crs.to_string() if crs else 'missing'}, that of {grid.file} is "
-            f"{grid.crs.to_string()}; all dates must share one CRS, reproject this one (gdalwarp -t_srs)"
+            f"{grid.crs.to_string()}. All dates must share one CRS. Reproject this one (gdalwarp -t_srs)"
         )
     whole = _plain(values, nodata, of.offset) if of.factor in (None, 1.0) else None
     if whole is None:
@@ -560,13 +582,13 @@ def _checked(
 
 @functools.lru_cache(maxsize=4096)
 def _holds_fractions(path: Path) -> bool:
-    """Whether a float raster holds reflectance as fractions of 1; told by all of it, whatever part is read."""
+    """Whether a float raster holds reflectance as fractions of 1. All of it decides, whatever part is read."""
     with open_raster(path) as file:
         step = max(1, math.isqrt(file.height * file.width // SAMPLE))
         try:
             values = file.read(1, out_shape=(max(1, file.height // step), max(1, file.width // step)))
         except RasterioError as error:
-            raise DataError(f"{path}: damaged: {error}; download it again or leave its date out") from error
+            raise DataError(f"{path}: damaged: {error}. Download it again or leave its date out") from error
         measured = values[np.isfinite(values) & (values > MARK) & (values != 0) & (values != file.nodata)]
     # A quantile, not the maximum: a few glints are brighter than any reflecting surface.
     return bool(measured.size and np.quantile(measured, 0.99) <= 2)

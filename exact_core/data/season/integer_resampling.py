@@ -1,9 +1,9 @@
-"""Rasters whose pixels nest in those of a grid, brought to it by whole numbers.
+"""Resampling of rasters whose pixels nest in those of a grid, in integers.
 
-Bands of 20 m on a grid of 10 m, pixel edges on pixel edges, are nearly all that a Sentinel-2 season asks for. Each fine
-pixel lies a quarter of a coarse one from the middle of the coarse pixel around it, so that bilinear weights are 9, 3, 3
-and 1 sixteenths: exact, and several times as fast as a warper that works out every place. Values are those of GDAL's
-warper to the bit, which the tests hold them to.
+Nearly all rasters of a Sentinel-2 season are bands of 20 m for a grid of 10 m, with pixel edges on pixel edges. The
+centre of each fine pixel is a quarter of a coarse one from the centre of the coarse pixel around it. So the bilinear
+weights are 9, 3, 3 and 1 sixteenths. This is exact, and several times as fast as a general warper. Tests hold the
+values equal to those of GDAL's warper, bit by bit.
 
 Axes: h w pixels of the coarse raster, H W those of the grid.
 """
@@ -35,9 +35,9 @@ def resample_in_integers(
         values: (h, w).
         transform: of the raster.
         onto: of the grid.
-        out: gets them, (H, W); what lies beside the raster stays as it is.
+        out: gets them, (H, W); pixels beside the raster stay as they are.
         nearest: the value of the coarse pixel around each fine one, instead of a bilinear one.
-        fill: stands where nothing was measured.
+        fill: value of pixels that were not measured.
     """
     nest = _alignment(transform, onto, height=out.shape[0], width=out.shape[1])
     if nest is None:
@@ -55,7 +55,7 @@ def resample_in_integers(
 def _alignment(transform: Affine, onto: Affine, *, height: int, width: int) -> _Alignment | None:
     """How a grid's pixels nest in a raster's; None if they do not, or not to the last bit.
 
-    Exact is what counts: where coordinates are rounded, so may be a value that lies half way between two counts.
+    Only exact nesting counts: with rounded coordinates, a value half way between two counts may be rounded otherwise.
 
     Args:
         transform: of the raster.
@@ -83,7 +83,7 @@ def _alignment(transform: Affine, onto: Affine, *, height: int, width: int) -> _
 
 
 def _overlap(first: int, count: int, there: int) -> tuple[int, int]:
-    """Of `count` fine pixels from `first` on, those that lie in a raster `there` fine pixels long: from, to."""
+    """Of `count` fine pixels from `first` on, those inside a raster `there` fine pixels long: from, to."""
     begin = min(max(-first, 0), count)
     return begin, max(begin, min(count, there - first))
 
@@ -103,15 +103,15 @@ def _repeat(values: NDArray[Any], nest: _Alignment, out: NDArray[Any]) -> None:
 def _double(values: NDArray[np.int16], nest: _Alignment, out: NDArray[np.int16], *, fill: int) -> None:
     """Bilinear values at twice the resolution, into `out` (H, W), which keeps its own beside the raster.
 
-    A fine pixel is `fill` where the coarse pixel around it is; other neighbours that are `fill`, or beyond the raster,
-    are left out, and the others' weights count for more. Halves are rounded up. A value that comes out as `fill`
-    becomes its neighbour, as it was measured.
+    A fine pixel is `fill` where the coarse pixel around it is. Other neighbours that are `fill`, or beyond the raster,
+    are left out, and the weights of the others increase. Halves are rounded up. A result equal to `fill` becomes its
+    neighbour, because the pixel was measured.
 
     Args:
         values: int16 (h, w).
         nest: with the factor 2.
         out: int16 (H, W).
-        fill: says that nothing was measured.
+        fill: value of pixels that were not measured.
     """
     _, first_row, first_col = nest
     height, width = values.shape

@@ -23,7 +23,7 @@ from rasterio.warp import transform_bounds
 
 from exact_core.cgroup import memory_free
 from exact_core.config import SeasonConfig
-from exact_core.data.season.class_map import ClassMap, is_missing
+from exact_core.data.season.class_map import ClassMap, UnlistedCodeError, is_missing
 from exact_core.data.season.legends import read_class_map
 from exact_core.data.season.outlines import VECTORS, outlines_on
 from exact_core.data.season.parcel_raster import Parcel, burn_parcels
@@ -50,7 +50,7 @@ UNCODED = OUTSIDE + 1
 OVERLAP = OUTSIDE + 2
 """Code of pixels in parcels of different crops."""
 BEYOND = 0.05
-"""Share of a scene beyond the bounds of a layer that is worth a word: outlines seldom end at the images' edges."""
+"""Share of a scene beyond the bounds of a layer that is reported: outlines seldom end at the images' edges."""
 ROWS = 512
 """Rows of labels looked at together."""
 BYTES_A_PIXEL = 12
@@ -78,7 +78,7 @@ class LabelLayer:
         if needed > free:
             raise DataError(
                 f"{self.path}: the images cover {grid.width:,} x {grid.height:,} pixels like those of {grid.file}, and "
-                f"their labels take {needed / 1e9:,.1f} GB where {free / 1e9:,.1f} GB of memory are free; leave out an "
+                f"their labels take {needed / 1e9:,.1f} GB where {free / 1e9:,.1f} GB of memory are free. Leave out an "
                 f"image that is much larger than the others, or make a season of each part"
             )
         if self.path.suffix.lower() not in RASTERS:
@@ -86,7 +86,7 @@ class LabelLayer:
         if (text := self.class_map.text) and not self.class_map.national:
             raise DataError(
                 f"{self.class_map.where}: code {text!r} is not a whole number, and {self.path} is a raster, which "
-                f"holds no other; name its numbers"
+                f"holds no other. Name its numbers"
             )
         return _codes_from_raster(self, grid)
 
@@ -109,7 +109,7 @@ class LabelLayer:
         """The classes of a dataset in whose scenes these codes occur.
 
         Raises:
-            DataError: no class, a class without a name of its own, a code that is not named, or too many classes.
+            DataError: no class, a class without its own name, a code without a name, or more classes than labels.
         """
         where, settings = self.class_map.where, self.settings
         named, void = self.class_map.numbered(settings.void_codes)
@@ -118,12 +118,12 @@ class LabelLayer:
             notes.append(f"{where}: code 0 is background, its name {named[0]!r} is not used")
         named = {code: name for code, name in sorted(named.items()) if code and code not in void}
         if not named:
-            raise DataError(f"{where}: no class; give a name for at least one crop code of {self.path}")
+            raise DataError(f"{where}: no class. Give a name for at least one crop code of {self.path}")
         for code, name in named.items():
             if name.strip() in ("", "background"):
                 raise DataError(
                     f"{where}: crop code {self._shown(code)} has the name {name!r}, but 'background' is the name of "
-                    f"label 0 and a crop needs one of its own; rename it, or add {self._shown(code)} to "
+                    f"label 0 and a crop needs one of its own. Rename it, or add {self._shown(code)} to "
                     f"data.season.void_codes if its truth is unknown"
                 )
         if settings.classes is None:
@@ -140,10 +140,10 @@ class LabelLayer:
         if unknown:
             raise DataError(
                 f"{self.path}: crop codes {', '.join(map(str, unknown))} are in neither {where} nor "
-                f"data.season.void_codes; name them there, or add them to void_codes if their truth is unknown"
+                f"data.season.void_codes. Name them there, or add them to void_codes if their truth is unknown"
             )
         if len(names) >= VOID:
-            raise DataError(f"{where}: {len(names)} classes; at most {VOID - 1}, give codes of one crop the same name")
+            raise DataError(f"{where}: {len(names)} classes, at most {VOID - 1}. Give codes of one crop the same name")
         given = self.class_map.colours
         return ClassNumbers(names, numbers, {name: given[name] for name in names if name in given})
 
@@ -180,15 +180,15 @@ def open_labels(folder: Path, settings: SeasonConfig, notes: list[str]) -> Label
     Args:
         folder: of the season.
         settings: of the season.
-        notes: gets which file it is, and what lies beside it.
+        notes: gets which file it is, and the other files beside it.
 
     Raises:
-        DataError: no labels, no readable class map (which tags can do without), or wrong tags.
+            DataError: no labels, no readable class map (which tags do not need), or wrong tags.
     """
     path = find_labels(folder, settings.labels)
     if path is None:
         raise DataError(
-            f"{folder}: no labels, looked for {settings.labels or ', '.join(USUAL)}{_seen_instead(folder)}; name a "
+            f"{folder}: no labels, looked for {settings.labels or ', '.join(USUAL)}{_seen_instead(folder)}. Name a "
             f"label raster, a parcel layer or a table of tags by data.season.labels"
         )
     notes.append(_which(folder, path))
@@ -204,7 +204,7 @@ def open_labels(folder: Path, settings: SeasonConfig, notes: list[str]) -> Label
 
 
 def find_labels(folder: Path, labels: str | None) -> Path | None:
-    """Where a source's labels are: the named file, with its layer, or the first usual one; None: nowhere."""
+    """Path of a source's labels: the named file, with its layer, or the first usual one; None: there are none."""
     sought = (folder / name for name in ([labels] if labels else USUAL))
     return next((path for path in sought if split_layer(path)[0].is_file()), None)
 
@@ -213,7 +213,7 @@ def _which(folder: Path, path: Path) -> str:
     """A note of the file that is used, and of the usual ones beside it that are not."""
     file, _ = split_layer(path)
     unused = [name for name in USUAL if (folder / name).is_file() and folder / name != file]
-    beside = f"; {', '.join(unused)} beside it {'is' if len(unused) == 1 else 'are'} not used" if unused else ""
+    beside = f". {', '.join(unused)} beside it {'is' if len(unused) == 1 else 'are'} not used" if unused else ""
     named = path.relative_to(folder) if path.is_relative_to(folder) else path
     return f"labels are those of {named}{beside}"
 
@@ -232,7 +232,7 @@ def _tag_layer(path: Path, settings: SeasonConfig) -> VectorLayer | None:
 
 
 def _seen_instead(folder: Path) -> str:
-    """What lies in the folder of labels under other names."""
+    """Files in the folder of labels under other names."""
     names = sorted(path.name for path in (folder / "labels").glob("*") if path.name != "legend.csv")
     return f" (labels/ holds {', '.join(names[:5])}{', ...' if len(names) > 5 else ''})" if names else ""
 
@@ -242,7 +242,7 @@ def _codes_from_raster(layer: LabelLayer, grid: Grid) -> NDArray[np.int32]:
     path = layer.path
     values, crs, transform, nodata = read_raster(path)
     if crs is None:
-        raise DataError(f"{path}: no CRS; georeference it, for example with gdal_edit -a_srs EPSG:32631")
+        raise DataError(f"{path}: no CRS. Georeference it, for example with gdal_edit -a_srs EPSG:32631")
     # NaN is no code: it counts as nodata whatever the header says.
     outside = ~np.isfinite(values) if values.dtype.kind == "f" else np.zeros(values.shape, bool)
     if nodata is not None and nodata != 0:
@@ -259,7 +259,7 @@ def _codes_from_raster(layer: LabelLayer, grid: Grid) -> NDArray[np.int32]:
     wrong = values[(values != np.rint(values)) | (values <= OVERLAP) | (values > np.iinfo(np.int32).max)]
     if wrong.size:
         raise DataError(
-            f"{path}: code {wrong[0]} is not a whole number of 32 bits; store crop codes as integers, or name all of "
+            f"{path}: code {wrong[0]} is not a whole number of 32 bits. Store crop codes as integers, or name all of "
             f"its larger codes in {layer.class_map.where}"
         )
     codes = values.astype(np.int32)
@@ -280,7 +280,7 @@ def _codes_from_parcels(layer: LabelLayer, grid: Grid, notes: list[str]) -> NDAr
         ordered = "of one rank " if layer.settings.overlap_order else ""
         message = (
             f"{burnt.parcels} parcels of different crops {ordered}overlap on {burnt.overlaps} pixels"
-            f"{f' ({area:,.1f} ha)' if grid.crs.is_projected else ''}: void there; name an attribute that puts them in "
+            f"{f' ({area:,.1f} ha)' if grid.crs.is_projected else ''}: void there. Name an attribute that puts them in "
             f"order, the lowest value first, by data.season.overlap_order"
         )
         if not np.isin(burnt.codes, [int(OVERLAP), int(UNCODED), 0, *void]).all():
@@ -299,24 +299,25 @@ def _parcels(layer: LabelLayer, grid: Grid, notes: list[str]) -> Iterator[Parcel
     if file.name is not None:
         notes.append(f"labels are the layer {file.name!r} of {path.name}")
     if file.crs is None:
-        raise DataError(f"{path}: no CRS; name one in the file")
+        raise DataError(f"{path}: no CRS. Name one in the file")
     if file.is_empty:
         raise DataError(
-            f"{path}: the layer is empty; add parcels, or name another file, or layer (FILE{BY_NAME}NAME), by "
+            f"{path}: the layer is empty. Add parcels, or name another file, or layer (FILE{BY_NAME}NAME), by "
             f"data.season.labels"
         )
     if attribute not in file.fields:
         raise DataError(
-            f"{path}: no attribute {attribute!r}, it has {', '.join(file.fields) or 'none'}; "
-            f"name the one with the crop code by data.season.attribute"
+            f"{path}: no attribute {attribute!r}, it has {', '.join(file.fields) or 'none'}. "
+            f"Name the one with the crop code by data.season.attribute"
         )
     if order is not None and order not in file.fields:
         raise DataError(
-            f"{path}: no attribute {order!r}, it has {', '.join(file.fields)}; name the one that puts overlapping "
+            f"{path}: no attribute {order!r}, it has {', '.join(file.fields)}. Name the one that puts overlapping "
             f"parcels in order by data.season.overlap_order, or none"
         )
-    unknown = set(layer.class_map.numbered()[1])
+    unknown, unlisted = set(layer.class_map.numbered()[1]), Counter[str]()
     uncoded = found = void = 0
+    wrong: DataError | None = None
     left_out = Counter[str]()
     for each in outlines_on(file, grid, [attribute, *([order] if order else [])], left_out):
         value, rank = each.values[0], each.values[1] if order else 0.0
@@ -324,7 +325,15 @@ def _parcels(layer: LabelLayer, grid: Grid, notes: list[str]) -> Iterator[Parcel
             uncoded += 1
             number = int(UNCODED) if settings.missing_code == "void" else 0
         else:
-            number = layer.class_map.number(value, where=f"{each.where}: {attribute}", void=settings.void_codes)
+            try:
+                number = layer.class_map.number(value, where=f"{each.where}: {attribute}", void=settings.void_codes)
+            except UnlistedCodeError as error:
+                # Countries add codes every year.
+                if not layer.class_map.national:
+                    raise
+                wrong = wrong or error
+                unlisted[str(value).strip()] += 1
+                number = int(UNCODED)
         found += 1
         void += number in unknown
         yield Parcel(each.area, number, _rank(rank, where=f"{each.where}: {order}"))
@@ -335,33 +344,41 @@ def _parcels(layer: LabelLayer, grid: Grid, notes: list[str]) -> Iterator[Parcel
         notes.append(f"{flat} outlines of {path.name} are points or lines, or enclose nothing: no parcels, left out")
         if not found:
             raise DataError(
-                f"{path}: {flat} points or lines over the images and not one polygon; give the outlines of parcels, or "
+                f"{path}: {flat} points or lines over the images and not one polygon. Give the outlines of parcels, or "
                 f"name another file or layer by data.season.labels"
             )
     _note_extent(file, grid, found, notes)
     if uncoded:
         meaning = "their truth is unknown (void)" if settings.missing_code == "void" else "they are background"
         notes.append(f"{uncoded} parcels of {path.name} have no {attribute}: {meaning} (data.season.missing_code)")
+    if wrong and found == uncoded + unlisted.total():
+        raise wrong
+    if unlisted:
+        first = ", ".join(list(unlisted)[:5])
+        notes.append(
+            f"{unlisted.total()} parcels of {path.name} have a code that {layer.class_map.where} does not list ({first}"
+            f"{', ...' if len(unlisted) > 5 else ''}): their truth is unknown (void); a table of your own can name them"
+        )
     if void:
         notes.append(f"{void} parcels of {path.name} have a code that {layer.class_map.where} calls void")
 
 
 def _rank(value: Any, *, where: str) -> float:
-    """Where a parcel stands in the order of overlapping ones; without a value, last."""
+    """Position of a parcel in the order of overlapping ones; without a value, last."""
     if is_missing(value):
         return math.inf
     try:
         return float(value)
     except (OverflowError, TypeError, ValueError) as error:
         raise DataError(
-            f"{where} is {value!r}; expected a number, the lowest of which holds where parcels overlap"
+            f"{where} is {value!r}, expected a number, the lowest of which holds where parcels overlap"
         ) from error
 
 
 def _note_extent(file: VectorLayer, grid: Grid, found: int, notes: list[str]) -> None:
     """Say that land beyond the layer, of which it knows nothing, is background."""
     if not found:
-        notes.append(f"no parcel of {file.path.name} lies in the images: all of them is background")
+        notes.append(f"no parcel of {file.path.name} is in the images, so all of them is background")
         return
     extent = file.extent()
     if extent is None:
@@ -373,6 +390,7 @@ def _note_extent(file: VectorLayer, grid: Grid, found: int, notes: list[str]) ->
     share = 1 - shapely.intersection(frame, shapely.box(*edges)).area / frame.area
     if np.isfinite(share) and share >= BEYOND:
         notes.append(
-            f"{share:.0%} of the scene lies beyond the extent of {file.path.name} and is background, though nothing is "
-            f"known of it: cut the images to the layer, or add a parcel there with one of data.season.void_codes"
+            f"{share:.0%} of the scene is beyond the extent of {file.path.name} and counts as background, though its "
+            f"land cover is unknown. Cut the images to the layer, or add a parcel there with one of "
+            f"data.season.void_codes"
         )

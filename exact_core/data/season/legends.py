@@ -62,9 +62,9 @@ def read_class_map(folder: Path, settings: SeasonConfig) -> ClassMap:
     path = folder / (legend or "labels/legend.csv")
     if not path.is_file():
         if legend is None:
-            raise DataError(f"{path}: missing; write code,name lines there, or name the classes by data.season.classes")
+            raise DataError(f"{path}: missing. Write code,name lines there, or name the classes by data.season.classes")
         raise DataError(
-            f"data.season.legend is {legend!r}, and {path} is not there; name a file, {', '.join(LEVELS)}, or "
+            f"data.season.legend is {legend!r}, and {path} is not there. Name a file, {', '.join(LEVELS)}, or "
             f"{NATIONAL}:TABLE ({', '.join(_tables())})"
         )
     lines = read_lines(path)
@@ -80,15 +80,15 @@ def _own(lines: Sequence[_Line], settings: SeasonConfig, where: str, levels: tup
     for line in lines:
         code, name = line.cells["code"], line.cells["name"]
         if not code:
-            raise DataError(f"{line.where}: no code; expected for example 1200,maize")
+            raise DataError(f"{line.where}: no code, expected for example 1200,maize")
         if not name:
-            raise DataError(f"{line.where}: code {code} has no name; expected for example 1200,maize")
+            raise DataError(f"{line.where}: code {code} has no name, expected for example 1200,maize")
         if code in names:
-            raise DataError(f"{line.where}: code {code} stands here a second time; name each code once")
+            raise DataError(f"{line.where}: code {code} stands here a second time. Name each code once")
         names[code] = (line.cells.get("group") or name) if settings.level == "group" and name != VOID_NAME else name
         colour = line.cells.get("colour") or line.cells.get("color") or ""
         if colour and not _COLOUR.fullmatch(colour):
-            raise DataError(f"{line.where}: colour {colour!r}; expected #rrggbb, for example #e0a030")
+            raise DataError(f"{line.where}: colour {colour!r}, expected #rrggbb, for example #e0a030")
         # Of a class of several codes, the first colour counts.
         if colour:
             colours.setdefault(names[code], colour.lower())
@@ -130,10 +130,10 @@ def national_codes(lines: Sequence[_Line]) -> list[tuple[str, str, str]]:
         name = "" if coded else line.cells.get("original_name", "")
         for code in filter(None, dict.fromkeys((line.cells.get("original_code", ""), name))):
             if not meaning:
-                raise DataError(f"{line.where}: code {code} has no HCAT3_code; write one, for example 3301010101")
+                raise DataError(f"{line.where}: code {code} has no HCAT3_code. Write one, for example 3301010101")
             if found.setdefault(code, (code, meaning, line.where))[1] != meaning:
                 raise DataError(
-                    f"{line.where}: code {code} is {meaning} here and {found[code][1]} before; name each code once"
+                    f"{line.where}: code {code} is {meaning} here and {found[code][1]} before. Name each code once"
                 )
     return list(found.values())
 
@@ -147,7 +147,7 @@ def _table(legend: str) -> list[_Line]:
     name = legend.partition(":")[2].lower()
     lines = [line for line in read_lines(SHIPPED / f"{NATIONAL}.csv") if line.cells["table"] == name]
     if not lines:
-        raise DataError(f"data.season.legend is {legend!r}; expected {NATIONAL}:TABLE, one of {', '.join(_tables())}")
+        raise DataError(f"data.season.legend is {legend!r}, expected {NATIONAL}:TABLE, one of {', '.join(_tables())}")
     return lines
 
 
@@ -164,7 +164,7 @@ def read_lines(path: Path) -> list[_Line]:
         national = "HCAT3_code" in columns and {"original_code", "original_name"} & columns
         if not national and not {"code", "name"} <= columns:
             raise DataError(
-                f"{path}, line 1: columns {rows.fieldnames}; expected the header code,name, or that of EuroCrops' "
+                f"{path}, line 1: columns {rows.fieldnames}, expected the header code,name, or that of EuroCrops' "
                 f"country mappings (original_code, HCAT3_code)"
             )
         return [
@@ -175,4 +175,4 @@ def read_lines(path: Path) -> list[_Line]:
             for row in rows
         ]
     except csv.Error as error:
-        raise DataError(f"{path}: not a readable table: {error}; write code,name lines there") from error
+        raise DataError(f"{path}: not a readable table: {error}. Write code,name lines there") from error

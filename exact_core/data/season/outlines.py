@@ -1,7 +1,7 @@
-"""Outlines of fields -> which field each pixel lies in; no crop is read.
+"""Outlines of fields -> the field of each pixel; no crop is read.
 
-A layer of field outlines (block layers, cadastres, predicted polygons) says which pixels belong together. Pixels are
-numbered by the layer's own identities, so that a field has one number whichever part of an area is looked at.
+A layer of field outlines (block layers, cadastres, predicted polygons) groups pixels. They are numbered by the layer's
+own identities, so that a field has the same number in every part of an area.
 
 Axes: H W pixels.
 """
@@ -26,7 +26,7 @@ from exact_core.data.season.rasters import Grid
 from exact_core.data.vectors import VectorLayer, areas_of, open_layer
 from exact_core.errors import DataError
 
-__all__ = ["VECTORS", "Outline", "field_numbers", "open_outlines", "outlines_on"]
+__all__ = ["VECTORS", "Outline", "beside_fields", "field_numbers", "open_outlines", "outlines_on"]
 
 VECTORS = (".geojson", ".gpkg", ".fgb", ".shp", ".parquet")
 LARGEST = int(np.iinfo(np.int32).max) - 1
@@ -43,11 +43,11 @@ class Outline:
 
 
 def outlines_on(file: VectorLayer, grid: Grid, columns: Sequence[str], left_out: Counter[str]) -> Iterator[Outline]:
-    """The areas of a layer that may lie on a grid, in its CRS, in the order of the layer.
+    """The areas of a layer that may overlap a grid, in its CRS, in the order of the layer.
 
     Args:
         file: the layer.
-        grid: the pixels; what lies elsewhere may be left out.
+        grid: the pixels; areas elsewhere may be left out.
         columns: attributes to read.
         left_out: gets the numbers of outlines `unplaced` (NaN or infinite coordinates) and `flat` (no area).
 
@@ -56,13 +56,13 @@ def outlines_on(file: VectorLayer, grid: Grid, columns: Sequence[str], left_out:
     """
     path, crs = file.path, file.crs
     if crs is None:
-        raise DataError(f"{path}: no CRS; name one in the file")
+        raise DataError(f"{path}: no CRS. Name one in the file")
     bounds = array_bounds(grid.height, grid.width, grid.transform)
     # A national layer has millions of parcels; only those on the scene are read.
     try:
         near = bounds if crs == grid.crs else transform_bounds(grid.crs, crs, *bounds)
     except CPLE_BaseError as error:
-        raise DataError(f"{path}: its CRS does not reach the images: {error}; correct it") from error
+        raise DataError(f"{path}: its CRS does not reach the images: {error}. Correct it") from error
     for part in file.read(list(dict.fromkeys(columns)), near=near):
         values = [part.columns.column(name).to_pylist() for name in columns]
         for place, (fid, outline) in enumerate(zip(part.identities.to_pylist(), part.outlines, strict=True)):
@@ -84,7 +84,7 @@ def outlines_on(file: VectorLayer, grid: Grid, columns: Sequence[str], left_out:
                 except CPLE_BaseError as error:
                     raise DataError(
                         f"{where}: its coordinates {polygon.bounds} cannot be brought to {grid.crs.to_string()}: "
-                        f"{error}; correct them or the CRS of the layer, or take this parcel out"
+                        f"{error}. Correct them or the CRS of the layer, or take this parcel out"
                     ) from error
             yield Outline(fid, where, shapely.geometry.shape(geometry), tuple(each[place] for each in values))
 
@@ -100,7 +100,7 @@ def _polygon(data: bytes | None, where: str) -> Any:
             if "closed" in str(error) and shapely.from_wkb(data, on_invalid="fix") is None:
                 return shapely.Point(np.nan, 0)
             raise DataError(
-                f"{where}: invalid outline: {error}; close its rings and give each at least 4 points "
+                f"{where}: invalid outline: {error}. Close its rings and give each at least 4 points "
                 f"(ogr2ogr -makevalid), or take this parcel out"
             ) from error
 
@@ -117,15 +117,21 @@ def open_outlines(folder: Path, named: str | None) -> VectorLayer | None:
         return None
     layer = open_layer(path, what="layer of field outlines")
     if not layer.has_outlines:
-        raise DataError(f"{layer.path}: a table without outlines; give a layer of field outlines, or none")
+        raise DataError(f"{layer.path}: a table without outlines. Give a layer of field outlines, or none")
     return layer
 
 
-def field_numbers(layer: VectorLayer, grid: Grid, notes: list[str]) -> NDArray[np.int32]:
-    """Which field each pixel's centre lies in (H, W): its identity in the layer + 1, or 0 where there is none.
+def beside_fields(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Pixels (H, W) in no field that share a side with one, of what is known with a rim around it (H + 2, W + 2)."""
+    near = inside[:-2, 1:-1] | inside[2:, 1:-1] | inside[1:-1, :-2] | inside[1:-1, 2:]
+    return np.asarray(near & ~inside[1:-1, 1:-1])
 
-    Where outlines overlap, as fields in a block, the smallest holds; two of one size that overlap, as a field that is
-    there twice, are the first one.
+
+def field_numbers(layer: VectorLayer, grid: Grid, notes: list[str]) -> NDArray[np.int32]:
+    """The field of each pixel's centre (H, W): its identity in the layer + 1, or 0 where there is none.
+
+    Where outlines overlap, as fields in a block, the smallest counts. Of two equally large ones that overlap, as a
+    duplicated field, the first counts.
 
     Raises:
         DataError: the layer cannot be read or brought to the grid.
@@ -134,7 +140,7 @@ def field_numbers(layer: VectorLayer, grid: Grid, notes: list[str]) -> NDArray[n
     outlines = list(outlines_on(layer, grid, (), left_out))
     for each in outlines:
         if not 0 <= each.identity <= LARGEST:
-            raise DataError(f"{each.where}: its number does not fit in 32 bits; write the layer again, without it")
+            raise DataError(f"{each.where}: its number does not fit in 32 bits. Write the layer again, without it")
     smallest_first = sorted(outlines, key=lambda each: float(each.area.area))
     found = [Parcel(each.area, each.identity + 1, float(rank)) for rank, each in enumerate(smallest_first)]
     if left_out:
@@ -143,6 +149,6 @@ def field_numbers(layer: VectorLayer, grid: Grid, notes: list[str]) -> NDArray[n
     fields = len(np.unique(numbers[numbers > 0]))
     notes.append(
         f"{fields} field outlines of {layer.path.name} cover {(numbers > 0).mean():.0%} of {grid.height} x "
-        f"{grid.width} pixels; no crop is read from them"
+        f"{grid.width} pixels. No crop is read from them"
     )
     return numbers

@@ -1,6 +1,6 @@
-"""Outlines of parcels -> the codes of the pixels whose centres lie in them.
+"""Outlines of parcels -> the codes of the pixels whose centres they contain.
 
-Where parcels of different crops overlap, the truth is not known, unless an attribute puts them in order.
+Where parcels of different crops overlap, the truth is unknown, unless an attribute puts them in order.
 
 Axes: H W pixels.
 """
@@ -49,7 +49,7 @@ def burn_parcels(
     Args:
         parcels: polygons and multipolygons, valid.
         grid: the pixels.
-        crops: what a code is: parcels of one crop may overlap; a code that is not here is a crop of its own.
+        crops: crop of each code: parcels of one crop may overlap; a code that is missing here is a crop of its own.
         overlap: code of pixels in parcels of different crops.
         background: code of pixels in none.
     """

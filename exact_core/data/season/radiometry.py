@@ -73,6 +73,8 @@ SCALE_RATIO = 8.0
 SCALE_BOUNDS = (500, 9000)
 """The near-infrared median of a season's clear land, x 10,000 and with or without the offset: 5 % to 80 %."""
 
+_WITHOUT_OFFSET = re.compile(r"HLS\.S30\.|SENTINEL2[A-D]_\d{8}-\d{6}-\d{3}_L2A_")
+"""Products of other makers (HLS, Theia), whose reflectance x 10,000 has no offset in any year."""
 _BASELINE_IN_NAME = re.compile(r"_N(\d\d)(\d\d)_")
 _TAKEN_OFF = "boa_offset_applied"
 _ADDED = ("boa_add_offset", "radio_add_offset")
@@ -102,8 +104,8 @@ class Look:
 
     name, date: of the acquisition. stated: by its metadata. visible: reflectance x 10,000 with whatever offset is in it
     (3, N), NaN where not clear, not measured or beside what was not measured; None without the three bands. shortwave:
-    the same of SHORTWAVE (2, N). infrared: the same of a near-infrared band, (N,). is_empty: nothing was measured. The
-    N places are the same for all dates.
+    the same of SHORTWAVE (2, N). infrared: the same of a near-infrared band, (N,). is_empty: nothing was measured.
+    lacking: bands that have no data at places where others have. The N places are the same for all dates.
     """
 
     name: str
@@ -113,6 +115,7 @@ class Look:
     shortwave: NDArray[np.float32] | None
     infrared: NDArray[np.float32] | None
     is_empty: bool = False
+    lacking: tuple[str, ...] = ()
 
     @property
     def is_early(self) -> bool:
@@ -169,6 +172,8 @@ def stated_offset(
             baseline = int(match[1]) + int(match[2]) / 100
             by = f"N{match[1]}{match[2]} in {name}"
             return Stated(OFFSET if baseline >= OFFSET_BASELINE else 0, by, factor)
+        if others := _WITHOUT_OFFSET.search(name):
+            return Stated(0, f"the name {others[0]}", factor)
     return Stated(None, NOTHING_STATED.by, factor)
 
 

@@ -30,16 +30,16 @@ RASTERS = (".tif", ".tiff", ".jp2", ".vrt")
 MARGIN = 2
 """Pixels of a coarser raster beside a grid that its bilinear values draw on."""
 ALWAYS_ROOM = 2**28
-"""Bytes that are unpacked without a look at what memory has free."""
+"""Bytes that are unpacked without a check of free memory."""
 ALIGNED = 1e-4
 """Pixels by which two grids may differ and still be one."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The pixels that everything is brought to.
+    """The common pixel grid.
 
-    file: where the grid was taken from. top: of a part, how many rows of the whole lie above it.
+    file: the source of the grid. top: of a part, how many rows of the whole are above it.
     """
 
     crs: Any
@@ -53,6 +53,10 @@ class Grid:
         """The part from row `first` to before row `last`."""
         transform = self.transform @ Affine.translation(0, first)
         return replace(self, transform=transform, height=last - first, top=self.top + first)
+
+    def columns(self, first: int, last: int) -> Grid:
+        """The part from column `first` to before column `last`."""
+        return replace(self, transform=self.transform @ Affine.translation(first, 0), width=last - first)
 
     def step(self, longest: int) -> int:
         """The least whole number of pixels in one that leaves about `longest` on the longer side."""
@@ -78,23 +82,23 @@ def pixel_metres(grid: Grid) -> float:
 
 
 def open_raster(path: Path) -> Any:
-    """The file for reading, in an archive or not; DataError if it is no raster, or its pixels have no place."""
+    """The file for reading, in an archive or not; DataError if it is no raster, or it has no geotransform."""
     try:
         file = rasterio.open(for_gdal(path))
     # GDAL gives damaged names and numbers as they are; rasterio cannot decode them.
     except (RasterioError, UnicodeDecodeError, CPLE_BaseError) as error:
-        raise DataError(f"{path}: not a readable raster: {error}; download it again or leave its date out") from error
+        raise DataError(f"{path}: not a readable raster: {error}. Download it again or leave its date out") from error
     determinant = file.transform.determinant
     if not (math.isfinite(determinant) and determinant):
         file.close()
         raise DataError(
-            f"{path}: its geotransform {tuple(file.transform)[:6]} gives pixels no area; georeference or download "
+            f"{path}: its geotransform {tuple(file.transform)[:6]} gives pixels no area. Georeference or download "
             f"it again"
         )
     # A file can be small and its blocks larger than memory: one tile that holds one value.
     height, width = file.block_shapes[0] if file.block_shapes else (1, 1)
     try:
-        _check_room(path, height, width, file.dtypes[0], "in one block; write it again in tiles (a COG)")
+        _check_room(path, height, width, file.dtypes[0], "in one block. Write it again in tiles (a COG)")
     except DataError:
         file.close()
         raise
@@ -119,15 +123,15 @@ def read_raster(path: Path, *, around: Grid | None = None) -> tuple[NDArray[Any]
     """Values (H, W), CRS, transform and nodata of a one-band raster; `around` a grid, what it needs to be filled."""
     with open_raster(path) as file:
         if file.count != 1:
-            raise DataError(f"{path}: {file.count} bands in one file; expected a file for each band")
+            raise DataError(f"{path}: {file.count} bands in one file, expected a file for each band")
         try:
             window = None if around is None else _window_around(file, around)
             transform = file.transform if window is None else file.window_transform(window)
             height, width = (file.height, file.width) if window is None else (window.height, window.width)
-            _check_room(path, height, width, file.dtypes[0], "all at once; cut it to the area of the images")
+            _check_room(path, height, width, file.dtypes[0], "all at once. Cut it to the area of the images")
             return file.read(1, window=window), file.crs, transform, file.nodata
         except RasterioError as error:
-            raise DataError(f"{path}: damaged: {error}; download it again or leave its date out") from error
+            raise DataError(f"{path}: damaged: {error}. Download it again or leave its date out") from error
 
 
 def own_rows(transform: Affine, part: Grid) -> slice:
@@ -197,7 +201,7 @@ def fit_to_grid(
         )
     except (RasterioError, CPLE_BaseError) as error:
         raise DataError(
-            f"a raster in {crs.to_string()[:80]} cannot be brought to the grid of {grid.file}: {error}; correct its "
+            f"a raster in {crs.to_string()[:80]} cannot be brought to the grid of {grid.file}: {error}. Correct its "
             f"CRS and geotransform, or download it again"
         ) from error
     return fitted

@@ -31,11 +31,11 @@ class SeasonScene:
         labels: uint8 (H, W), or None.
         fields: number of each pixel's field, int32 (H, W), or None.
         window: window side, pixels.
-        folder: where decompressed strips of the images lie meanwhile (`exact_core.data.season.strips`).
-        origin: what an error message should name.
+        folder: for decompressed strips of the images, temporarily (`exact_core.data.season.strips`).
+        origin: name in error messages.
 
     Attributes:
-        changed: what was done to the values that `parts` read last.
+        changed: corrections of the values that `parts` read last.
     """
 
     def __init__(

@@ -1,8 +1,9 @@
 """Images of an area, each compressed block of them read once.
 
-Files are compressed in blocks, 512 or 1,024 rows high, and a few rows of them cost as much as all: of a strip of such a
-height, every date is read once and put, decompressed, into a file on disk; what is wanted of it then comes from there.
-The next strip is read while the last one is in use. In memory is one date of a strip.
+Files are compressed in blocks of 512 or 1,024 rows, and reading a few rows of a block costs as much as all. So the area
+is read in strips of such a height. Every date of a strip is read once and stored, decompressed, in a file on disk,
+which serves all requests. The next strip is read while the present one is in use. Only one date of a strip is in
+memory.
 
 Axes: T dates, C bands, h W pixels.
 """
@@ -63,13 +64,13 @@ def strip_height(images: SeasonImages, chunk: int) -> int:
 class Strips:
     """Rows of a season's images, to be asked for from top to bottom.
 
-    Two strips are on disk at a time: the next one is read as soon as all that is asked for lies in one.
+    Two strips are on disk at a time. The next one is read as soon as all pending requests are within one strip.
 
     Args:
         images: the season.
         folder: where there is room for two strips; files there have no name and end with the process.
-        chunk: rows, even, that a strip has a multiple of: what is asked for at their multiples lies in one strip.
-        spans: first row, and one past the last, of what will be asked for; only strips with some of it are read.
+        chunk: rows, even, of which a strip has a multiple: a request at their multiples is within one strip.
+        spans: first row, and one past the last, of each request; only strips with some of it are read.
     """
 
     def __init__(self, images: SeasonImages, folder: Path, *, chunk: int, spans: Sequence[tuple[int, int]]) -> None:
@@ -156,7 +157,7 @@ class Strips:
 
 
 def _strips(spans: Sequence[tuple[int, int]], height: int, chunk: int, rows: int) -> list[tuple[int, int]]:
-    """First row, and one past the last, of the strips of an area of so many rows, cut to what the spans want of each.
+    """First row, and one past the last, of the strips of an area with this many rows, cut to the requested spans.
 
     A rest lower than a chunk belongs to the strip above it.
     """

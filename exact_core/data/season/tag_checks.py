@@ -16,7 +16,7 @@ __all__ = ["check_places", "check_sizes", "contradictions"]
 
 SHOWN = 5
 MOSTLY = 0.5
-"""Share of the smaller of two squares that lies in the larger, from which they speak of the same land."""
+"""Share of the smaller of two squares inside the larger, from which both describe the same land."""
 
 
 def check_sizes(table: TagTable, grid: Grid, *, window: int) -> list[str]:
@@ -32,8 +32,8 @@ def check_sizes(table: TagTable, grid: Grid, *, window: int) -> list[str]:
         if square.side < 1:
             size = square.side * pixel
             raise DataError(
-                f"{square.tag.where}: the square has a side of {size:g} {unit}, less than a pixel ({pixel:g} {unit}); "
-                f"sizes are in {unit}" + (f": write {size * 1000:g} if kilometres were meant" if unit == "m" else "")
+                f"{square.tag.where}: the square has a side of {size:g} {unit}, less than a pixel ({pixel:g} {unit}). "
+                f"Sizes are in {unit}" + (f": write {size * 1000:g} if kilometres were meant" if unit == "m" else "")
             )
     small = [square.tag for square in squares if square.side < window - 1]
     large = [square.tag for square in squares if square.side > max(grid.height, grid.width)]
@@ -52,21 +52,21 @@ def check_sizes(table: TagTable, grid: Grid, *, window: int) -> list[str]:
 
 
 def check_places(table: TagTable, outside: Sequence[TagRow], grid: Grid, *, window: int, source: str) -> list[str]:
-    """What is to be said of rows of which no window lies in the images.
+    """Warnings about rows without a window in the images.
 
     Raises:
-        DataError: none of the rows lies there; with what would make them fit.
+        DataError: all rows are outside; with a correction that would fit.
     """
     if not outside:
         return []
     hint = _hint(table, {id(row) for row in outside}, grid, window)
     if len(outside) == len(table.rows):
         raise DataError(
-            f"{table.path}: none of its {len(table.rows)} squares lies in the images of {source}; "
+            f"{table.path}: none of its {len(table.rows)} squares is in the images of {source}. "
             + (hint or "check the columns (lon,lat are degrees, x,y are in the CRS of the images), or the area")
         )
     return [
-        f"{len(outside)} of {len(table.rows)} squares of {table.path.name} do not lie in the images: {_named(outside)}"
+        f"{len(outside)} of {len(table.rows)} squares of {table.path.name} are not in the images: {_named(outside)}"
         + (f"; {hint}" if hint else "")
     ]
 
@@ -74,7 +74,7 @@ def check_places(table: TagTable, outside: Sequence[TagRow], grid: Grid, *, wind
 def contradictions(table: TagTable, grid: Grid, *, window: int) -> list[str]:
     """Squares on the same land of which one names a crop that the other leaves out.
 
-    A list is of all that grows in a square; what lies in another square mostly, cannot have a crop that this has not.
+    A list is complete for its square. A square that is mostly inside another cannot have a crop that the other lacks.
     """
     squares = [each for each in table.squares(grid, window=window) if np.isfinite([each.row, each.col]).all()]
     if len(squares) < 2:
@@ -97,8 +97,8 @@ def contradictions(table: TagTable, grid: Grid, *, window: int) -> list[str]:
     told = ", ".join(f"{a.tag.name} has {crop}, {b.tag.name} has not" for a, b, crop in found[:3])
     more = f", and {len(found) - 3} more" if len(found) > 3 else ""
     return [
-        f"{len(found)} squares of {table.path.name} lie in others that leave out one of their crops ({told}{more}): a "
-        f"window takes the crops of all squares that give it"
+        f"{len(found)} squares of {table.path.name} are in others that leave out one of their crops ({told}{more}). A "
+        f"window takes the crops of all squares that cover it"
     ]
 
 

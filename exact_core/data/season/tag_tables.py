@@ -1,13 +1,13 @@
-"""Reading image-level tags, as a person writes them: a table, or a layer of squares or points.
+"""Image-level tags in the forms that users write: a table, or a layer of squares or points.
 
     labels/tags.csv    lon,lat,crops            3.021,50.815,maize;potatoes
                        x,y,size,crops           501440,5629400,240,maize       (metres of the images' CRS)
                        scene,crops              E501360_N5629040,maize;grass   (a whole scene)
     labels/tags.gpkg   squares or points with the column crops, in any CRS
 
-`crops` are names, or codes of the class map, apart by `;`; a row without any, with `-` or `none`, says that none of the
-classes grows there. Names that differ by case and blanks alone are one. `size` is the side of the square, in units of
-the images' CRS (metres); without it, a window.
+`crops` are names, or codes of the class map, separated by `;`. A row without crops, with `-` or `none`, states that
+none of the classes grows there. Names that differ only by case and blanks are one. `size` is the side of the square, in
+units of the images' CRS (metres); without it, a window.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def read_tag_table(path: Path, class_map: ClassMap | None) -> TagTable:
     """Read a table of tags.
 
     Args:
-        path: the file, UTF-8, apart by commas, semicolons or tabs.
+        path: the file, UTF-8, separated by commas, semicolons or tabs.
         class_map: the classes, if they are given; else every name of the table is one, in the order of the alphabet.
 
     Raises:
@@ -52,11 +52,11 @@ def read_tag_table(path: Path, class_map: ClassMap | None) -> TagTable:
     columns = [ALIASES.get(name, name) for name in table.header]
     twice = [name for name, count in Counter(columns).items() if count > 1 and name in {"crops", *sum(PLACES, ())}]
     if twice:
-        raise DataError(f"{path}, line 1: the column {twice[0]} stands there twice; name each once")
+        raise DataError(f"{path}, line 1: the column {twice[0]} stands there twice. Name each once")
     place = next((each for each in PLACES if set(each) <= set(columns)), None)
     if place is None or "crops" not in columns:
         raise DataError(
-            f"{path}, line 1: columns {list(table.header)}; expected crops and scene, or crops and lon,lat, or crops "
+            f"{path}, line 1: columns {list(table.header)}, expected crops and scene, or crops and lon,lat, or crops "
             f"and x,y"
         )
     rows = []
@@ -66,11 +66,11 @@ def read_tag_table(path: Path, class_map: ClassMap | None) -> TagTable:
             cells = (*cells[: len(columns) - 1], ";".join(cells[len(columns) - 1 :]))
         if len(cells) != len(columns):
             raise DataError(
-                f"{where}: another number of values than the header has; several crops are separated by ;, not ,"
+                f"{where}: another number of values than the header has. Separate several crops by ;, not ,"
             )
         rows.append(_row(dict(zip(columns, cells, strict=True)), where, place))
     if not rows:
-        raise DataError(f"{path}: no rows; write a line a square under the header")
+        raise DataError(f"{path}: no rows. Write a line a square under the header")
     return _table(path, rows, class_map, crs="EPSG:4326" if place == ("lon", "lat") else None)
 
 
@@ -82,9 +82,9 @@ def read_tag_layer(layer: VectorLayer, class_map: ClassMap | None) -> TagTable:
     """
     field = crop_field(layer.fields)
     if layer.crs is None:
-        raise DataError(f"{layer.path}: no CRS; name one in the file (ogr2ogr -a_srs)")
+        raise DataError(f"{layer.path}: no CRS. Name one in the file (ogr2ogr -a_srs)")
     if field is None or not layer.has_outlines:
-        raise DataError(f"{layer.path}: no outlines with a column crops; give squares or points and their crops")
+        raise DataError(f"{layer.path}: no outlines with a column crops. Give squares or points and their crops")
     size = next((name for name in layer.fields if name.strip().lower() == "size"), None)
     rows = []
     for part in layer.read([field, *([size] if size else [])]):
@@ -93,7 +93,7 @@ def read_tag_layer(layer: VectorLayer, class_map: ClassMap | None) -> TagTable:
         for fid, outline, crop, side in zip(part.identities.to_pylist(), part.outlines, crops, sizes, strict=True):
             rows.append(_feature(outline, crop, side, where=f"{layer.path}, feature {fid}"))
     if not rows:
-        raise DataError(f"{layer.path}: the layer is empty; add squares or points with their crops")
+        raise DataError(f"{layer.path}: the layer is empty. Add squares or points with their crops")
     return _table(layer.path, rows, class_map, crs=layer.crs)
 
 
@@ -105,7 +105,7 @@ def crop_field(fields: Sequence[str]) -> str | None:
 def _feature(outline: bytes | None, crop: Any, side: Any, *, where: str) -> TagRow:
     shape = None if outline is None else shapely.from_wkb(outline, on_invalid="ignore")
     if shape is None or shape.is_empty:
-        raise DataError(f"{where}: no outline; give a square or a point, or take it out")
+        raise DataError(f"{where}: no outline. Give a square or a point, or take it out")
     parts = shapely.get_parts(shape)
     crops = _names("" if is_missing(crop) else str(crop))
     if len(parts) == 1 and parts[0].geom_type == "Point":
@@ -113,7 +113,7 @@ def _feature(outline: bytes | None, crop: Any, side: Any, *, where: str) -> TagR
         return TagRow(where, crops, centre=(parts[0].x, parts[0].y), size=size)
     if len(parts) != 1 or parts[0].geom_type != "Polygon" or not _is_square(parts[0]):
         raise DataError(
-            f"{where}: a {shape.geom_type} that is no square; tags are of squares or points. Outlines of fields with "
+            f"{where}: a {shape.geom_type} that is no square. Tags are squares or points. Outlines of fields with "
             f"one crop each are parcels: name them labels/parcels.*, or their attribute by data.season.attribute"
         )
     return TagRow(where, crops, outline=parts[0])
@@ -130,18 +130,18 @@ def _row(values: Mapping[str, str], where: str, place: Sequence[str]) -> TagRow:
     size = _size(values["size"], where) if values.get("size") else None
     if place == ("scene",):
         if not values["scene"]:
-            raise DataError(f"{where}: no scene; expected the name of one")
+            raise DataError(f"{where}: no scene, expected the name of one")
         return TagRow(where, crops, scene=values["scene"], size=size)
     x, y = (number_of(values[name], f"{where}: {name}") for name in place)
     if place == ("lon", "lat") and not (-180 <= x <= 180 and -90 <= y <= 90):
-        raise DataError(f"{where}: lon {x:g}, lat {y:g} are no degrees; name the columns x,y if they are metres")
+        raise DataError(f"{where}: lon {x:g}, lat {y:g} are no degrees. Name the columns x,y if they are metres")
     return TagRow(where, crops, centre=(x, y), size=size)
 
 
 def _size(text: str, where: str) -> float:
     size = number_of(text, f"{where}: size")
     if size <= 0:
-        raise DataError(f"{where}: size {size:g}; expected the side of the square, more than 0")
+        raise DataError(f"{where}: size {size:g}, expected the side of the square, more than 0")
     return size
 
 
@@ -160,14 +160,14 @@ def _table(path: Path, rows: list[TagRow], class_map: ClassMap | None, *, crs: A
         for crop in row.crops:
             if known and crop.casefold() not in known:
                 raise DataError(
-                    f"{row.where}: crop {crop!r} is not in the class map{meant(crop, known.values())}; name it in "
+                    f"{row.where}: crop {crop!r} is not in the class map{meant(crop, known.values())}. Name it in "
                     f"labels/legend.csv, or correct it"
                 )
             if not known and "," in crop:
-                raise DataError(f"{row.where}: crop {crop!r} has a comma; several crops are separated by ;")
+                raise DataError(f"{row.where}: crop {crop!r} has a comma. Separate several crops by ;")
             spelled.setdefault(crop.casefold(), Counter())[crop] += 1
     if not spelled:
-        raise DataError(f"{path}: no row names a crop; write names into the column crops, apart by ;")
+        raise DataError(f"{path}: no row names a crop. Write names into the column crops, apart by ;")
     names = {each: known.get(each) or counts.most_common(1)[0][0] for each, counts in spelled.items()}
     if not known:
         several = [[repr(one) for one in sorted(counts)] for counts in spelled.values() if len(counts) > 1]
@@ -177,14 +177,14 @@ def _table(path: Path, rows: list[TagRow], class_map: ClassMap | None, *, crs: A
     ordered = dict.fromkeys(known.values()) if known else sorted(counts)
     classes = tuple(name for name in ordered if name in counts)
     if len(classes) > 254:
-        raise DataError(f"{path}: {len(classes)} crops; at most 254, join some by a class map (labels/legend.csv)")
+        raise DataError(f"{path}: {len(classes)} crops, at most 254. Join some by a class map (labels/legend.csv)")
     if any(name.casefold() == "background" for name in classes):
-        raise DataError(f"{path}: 'background' is the name of what is no crop; leave it out of the lists")
+        raise DataError(f"{path}: 'background' is the name of what is no crop. Leave it out of the lists")
     bare = sum(not row.crops for row in rows)
     notes.append(
         f"{path.name}: {len(rows)} squares; "
         + ", ".join(f"{name} in {count}" for name, count in counts.most_common())
-        + (f"; no crop in {bare}" if bare else "")
+        + (f". No crop in {bare}" if bare else "")
     )
     colours = (
         {} if class_map is None else {name: class_map.colours[name] for name in classes if name in class_map.colours}
@@ -200,7 +200,7 @@ def _renamed(row: TagRow, names: Mapping[str, str]) -> TagRow:
 
 
 def _known(class_map: ClassMap | None) -> dict[str, str]:
-    """What may stand in the column crops, in small letters -> class: codes and names of the class map."""
+    """Allowed values of the column crops, in lower case -> class: codes and names of the class map."""
     if class_map is None:
         return {}
     names = {str(code).casefold(): name for code, name in class_map.names.items()}
@@ -215,8 +215,8 @@ def _alike(path: Path, counts: Mapping[str, int]) -> list[str]:
         if _distance(one.casefold(), other.casefold()) <= (2 if min(len(one), len(other)) >= 6 else 1)
     ]
     questions = [
-        f"{path.name}: are {one!r} ({counts[one]}) and {other!r} ({counts[other]}) one crop? Then write them alike; as "
-        f"they are, they are two"
+        f"{path.name}: are {one!r} ({counts[one]}) and {other!r} ({counts[other]}) one crop? If so, use one spelling. "
+        f"As they are, they are two"
         for one, other in pairs
     ]
     more = len(questions) - SHOWN

@@ -31,8 +31,8 @@ __all__ = ["Placed", "Square", "TagRow", "TagTable", "groups"]
 class TagRow:
     """A row: its crops, and its scene, its centre and side, or its outline.
 
-    where: its place, for messages. centre: in the CRS of the table. size: side of the square, in units of the images'
-    CRS; None: a window. outline: of a square, in the CRS of the table.
+    where: its position, for messages. centre: in the CRS of the table. size: side of the square, in units of the
+    images' CRS; None: a window. outline: of a square, in the CRS of the table.
     """
 
     where: str
@@ -44,7 +44,7 @@ class TagRow:
 
     @property
     def name(self) -> str:
-        """Its place without the file: line 3."""
+        """Its position without the file: line 3."""
         return self.where.rpartition(", ")[2]
 
 
@@ -59,7 +59,7 @@ class Placed:
 
 @dataclass(frozen=True)
 class Square:
-    """The square of a row in pixels of a grid: its centre from the upper left corner, and its side; NaN: no place."""
+    """The square of a row in pixels of a grid: its centre from the upper left corner, and its side; NaN: unknown."""
 
     tag: TagRow
     row: float
@@ -77,8 +77,8 @@ class Square:
 class TagTable:
     """A table of tags.
 
-    classes: names of crops 1..K. colours: name -> #rrggbb, of those that have one. crs: of the places; None: that of
-    the images. notes: what a reader of it should know. questions: what he may not have meant.
+    classes: names of crops 1..K. colours: name -> #rrggbb, of those that have one. crs: of the coordinates; None: that
+    of the images. notes: remarks for its reader. questions: possible mistakes.
     """
 
     path: Path
@@ -90,12 +90,12 @@ class TagTable:
     questions: tuple[str, ...] = ()
 
     def place(self, scene: str, grid: Grid, *, window: int) -> tuple[list[Placed], list[TagRow]]:
-        """The windows of a scene that the table speaks of, row-major, and the rows of which none lies in it.
+        """The tagged windows of a scene, row-major, and the rows without one in it.
 
-        Squares of two rows that give the same window: its tags are those of both.
+        Where squares of two rows give the same window, it has the tags of both.
 
         Raises:
-            DataError: a place that cannot be brought to the CRS of the images.
+            DataError: coordinates that cannot be brought to the CRS of the images.
         """
         found: dict[tuple[int, int], NDArray[np.uint8]] = {}
         outside = []
@@ -113,7 +113,7 @@ class TagTable:
         return [Placed(row, col, tags) for (row, col), tags in sorted(found.items())], outside
 
     def squares(self, grid: Grid, *, window: int, swapped: bool = False, scale: float = 1.0) -> list[Square]:
-        """Where the rows that have a place lie on a grid, in it or beside it.
+        """The positions of the rows with coordinates on a grid, inside or outside of it.
 
         Args:
             grid: of the images.
@@ -122,7 +122,7 @@ class TagTable:
             scale: of the coordinates, as 1000 for kilometres.
 
         Raises:
-            DataError: a place that cannot be brought to the CRS of the images.
+            DataError: coordinates that cannot be brought to the CRS of the images.
         """
         pixel = math.sqrt(abs(grid.transform.determinant))
         placed = [row for row in self.rows if row.scene is None]
@@ -151,7 +151,7 @@ def _corners(row: TagRow) -> NDArray[np.float64]:
 def _in_images(
     corners: list[NDArray[np.float64]], crs: Any, grid: Grid, rows: list[TagRow]
 ) -> list[NDArray[np.float64]]:
-    """Points in the CRS of the images; those that have no place there are not finite."""
+    """Points in the CRS of the images; points without a position there are not finite."""
     if crs is None or crs == grid.crs or not corners:
         return corners
     ends = np.cumsum([len(each) for each in corners])[:-1]
@@ -163,7 +163,7 @@ def _in_images(
             return [_in_images([each], crs, grid, [row])[0] for each, row in zip(corners, rows, strict=True)]
         raise DataError(
             f"{rows[0].where}: {', '.join(f'{value:g}' for value in corners[0][0])} cannot be brought to "
-            f"{grid.crs.to_string()}: {error}; correct it"
+            f"{grid.crs.to_string()}: {error}. Correct it"
         ) from error
     return np.split(np.stack([x, y], 1), ends)
 
@@ -179,7 +179,7 @@ def _tiles(grid: Grid, window: int) -> list[tuple[int, int]]:
 
 
 def _windows_of(square: Square, grid: Grid, window: int) -> list[tuple[int, int]]:
-    """Upper left corners of the windows of a square that lie in the scene; no others are ever made."""
+    """Upper left corners of the windows of a square that are in the scene; no others are ever made."""
     if not all(map(math.isfinite, (square.row, square.col, square.side))):
         return []
     count = max(1, int(square.side) // window)

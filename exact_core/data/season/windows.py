@@ -39,7 +39,7 @@ FEWEST_BLOCKS = 9
 def write_tagged(
     writer: DatasetWriter, scene: SeasonScene, config: DataConfig, placed: list[Placed], *, split: str | None, seed: int
 ) -> None:
-    """The windows of a scene that a table of tags speaks of.
+    """The windows of a scene that a table of tags names.
 
     Args:
         writer: gets them.
@@ -68,7 +68,7 @@ def write_tagged(
         if not corners:
             raise DataError(
                 f"{scene.origin}: none of the {len(placed)} windows that the tags speak of is measured on {MIN_DATES} "
-                f"dates; add acquisitions that cover them"
+                f"dates. Add acquisitions that cover them"
             )
         _split_squares(writer, config, corners, seed=seed)
 
@@ -148,8 +148,8 @@ def _write_blocks(
 ) -> LeftOut:
     """All windows of blocks, a row of these in memory; returns how many were left out.
 
-    Splits are drawn at last: of the blocks that have a window, so that none of the splits is empty. Others lie beyond
-    the edge of a swath, which is not known before they are read, or are void.
+    Splits are drawn last, among the blocks that have a window, so that no split is empty. Blocks without a window are
+    beyond the edge of a swath, which is not known before reading, or are void.
     """
     used: list[str] = []
     skipped = LeftOut()
@@ -184,12 +184,12 @@ def _write_whole(writer: DatasetWriter, scene: SeasonScene, config: DataConfig, 
     if skipped.void and skipped.total == every:
         raise DataError(
             f"{scene.origin}: the labels of all {skipped.void} windows of {config.window} pixels that are measured are "
-            f"void; give labels of this ground, or fewer of data.season.void_codes"
+            f"void. Give labels of this ground, or fewer of data.season.void_codes"
         )
     if skipped.unseen and skipped.unseen == every:
         raise DataError(
             f"{scene.origin}: none of {skipped.unseen} windows of {config.window} pixels is measured on at least "
-            f"{MIN_DATES} dates: the dates show different parts of the scene; add acquisitions that cover the same "
+            f"{MIN_DATES} dates: the dates show different parts of the scene. Add acquisitions that cover the same "
             f"ground"
         )
     if not wanted:
@@ -216,7 +216,7 @@ def _blocks(scene: SeasonScene, config: DataConfig, *, stride: int) -> list[list
 
 
 def _many(scene: SeasonScene, rows: list[list[Area]], config: DataConfig, *, stride: int) -> bool:
-    """Whether at least FEWEST_BLOCKS of the blocks have a window; no more is read than it takes to tell."""
+    """Whether at least FEWEST_BLOCKS of the blocks have a window; reading stops once that is known."""
     missing = FEWEST_BLOCKS
     if sum(map(len, rows)) < missing:
         return False

@@ -15,6 +15,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlsplit
 
+from exact_core.data.stac import MOST_WORKERS, WORKERS
 from exact_core.errors import ConfigError
 
 __all__ = ["KEYS", "StacAddress", "check_address", "check_stored", "parse_address", "parse_labels", "split_query"]
@@ -29,7 +30,8 @@ KEYS = {
     "end": "last day; default: the season's",
     "cell": "side in metres of the cells that a large area is cut into",
     "crs": "CRS of the images to read, as EPSG:32631; default: by the area",
-    "missing": "images that may fail and are then left out; default 0",
+    "missing": "images that may fail and are then left out; default 0; of each cell, where there are cells",
+    "workers": f"files read at once, 1 to {MOST_WORKERS}; default {WORKERS}",
     "skip": "an image to leave out; may be repeated",
     "labels": "labels by path, s3:// or https://; may be repeated, {year} stands for the season's",
     "sign": "address that gives SAS tokens, as .../api/sas/v1/token; the Planetary Computer's is known",
@@ -60,6 +62,8 @@ class StacAddress:
     crs: str | None = None
     missing: int = 0
     """Images."""
+    workers: int = WORKERS
+    """Files read at once."""
     skip: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     sign: str = ""
@@ -186,6 +190,7 @@ def parse_address(place: str) -> StacAddress:
         cell=_whole(place, "cell", one["cell"]) if "cell" in one else None,
         crs=one.get("crs"),
         missing=_whole(place, "missing", one.get("missing", "0")),
+        workers=_workers(place, one.get("workers", str(WORKERS))),
         skip=tuple(given.get("skip", ())),
         labels=tuple(given.get("labels", ())),
         sign=one.get("sign", ""),
@@ -207,6 +212,13 @@ def _whole(place: str, name: str, text: str) -> int:
     if not re.fullmatch(r"\d{1,9}", text, re.ASCII):
         raise ConfigError(f"{place!r}: {name} = {text!r}: expected a whole number")
     return int(text)
+
+
+def _workers(place: str, text: str) -> int:
+    count = _whole(place, "workers", text)
+    if not 1 <= count <= MOST_WORKERS:
+        raise ConfigError(f"{place!r}: workers = {text!r}: expected files read at once, 1 to {MOST_WORKERS}")
+    return count
 
 
 def _date(place: str, name: str, text: str) -> dt.date:

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,6 +25,7 @@ from pydantic import Field, ValidationError
 
 from exact_core.config import Settings, describe
 from exact_core.data.season.files import Acquisition, check_files
+from exact_core.data.stac import WORKERS
 from exact_core.data.stac.catalogue import write_catalogue
 from exact_core.data.stac.grid import Bounds, Cell, cells
 from exact_core.data.stac.items import RemoteAsset, RemoteItem
@@ -41,6 +43,8 @@ log = logging.getLogger(__name__)
 FETCHED = "fetched.json"
 MOST_FAILED = 5
 """Images that fail before the rest is given up: their server is down, or the whole collection is broken."""
+CELLS_AT_ONCE = 4
+"""Cells side by side: while one is searched, files of others are read. Together they read `workers` files at once."""
 WRITTEN_EVERY = 2.0
 """Seconds between two versions of fetched.json: what a killed run loses at most."""
 
@@ -105,11 +109,15 @@ class Fetch:
     bounds: Bounds | None = None
     name: str | None = None
     skip: frozenset[str] = frozenset()
-    workers: int = 4
+    workers: int = WORKERS
     missing: int = 0
     """Images that may fail and are then left out, named in a note."""
     shelf: Shelf | None = None
     """Keeps files for later fetches, also on other machines."""
+    turn: AbstractContextManager[Any] = field(default_factory=nullcontext)
+    """Held while a file is read: what fetches side by side share."""
+    ended: threading.Event = field(default_factory=threading.Event)
+    """Set where the fetch is to end early: no further file is begun."""
 
     @property
     def web(self) -> Web:
@@ -188,7 +196,8 @@ def _read_all(
     pool = ThreadPoolExecutor(fetch.workers)
     try:
         while True:
-            while len(running) < fetch.workers and len(failed) < most and (job := next(jobs, None)):
+            more = len(failed) < most and not fetch.ended.is_set()
+            while more and len(running) < fetch.workers and (job := next(jobs, None)):
                 running[pool.submit(_read_one, fetch, plan, ledger, *job)] = job[0]
             if not running:
                 break
@@ -211,6 +220,8 @@ def _read_all(
         ledger.publish(plan.notes)
     if len(failed) > allowed:
         raise _failure(failed, plan)
+    if fetch.ended.is_set():
+        raise ServiceError("ended before all files were read; the same command goes on from here")
     return failed
 
 
@@ -231,6 +242,12 @@ def _read_one(
     fetch: Fetch, plan: Plan, ledger: _Ledger, item: RemoteItem, asset: RemoteAsset
 ) -> tuple[FetchedFile, bool]:
     """The record of a file, and whether it was read now."""
+    # Who waits for a file that another cell reads takes nobody's turn.
+    with fetch.web.reading(asset.href), fetch.turn:
+        return _read(fetch, plan, ledger, item, asset)
+
+
+def _read(fetch: Fetch, plan: Plan, ledger: _Ledger, item: RemoteItem, asset: RemoteAsset) -> tuple[FetchedFile, bool]:
     where = f"item {item.id}, asset {asset.key}"
     name = f"{item.folder}/{asset.band}.tif"
     asked = {
@@ -339,47 +356,72 @@ def _load(path: Path) -> Fetched:
         return Fetched.model_validate_json(path.read_bytes())
     except (ValidationError, ValueError, OSError) as error:
         said = describe(error, where=str(path), model=Fetched) if isinstance(error, ValidationError) else str(error)
-        raise DataError(f"{path}: not readable: {said}; delete it to read everything anew") from error
+        raise DataError(f"{path}: not readable: {said}; delete it and collection.json to read all anew") from error
 
 
 # Cells
 
 
 def fetch_cells(fetch: Fetch, out: Path, size: int, *, progress: Progress | None = None) -> Summary:
-    """Read a large area, cell by cell, each into a folder of its own; `cells.json` lists them.
+    """Read a large area, some cells at a time, each into a folder of its own; `cells.json` lists them.
 
     Memory does not grow with the area, but for the list of its cells. A cell that fails leaves the others be.
+
+    Args:
+        fetch: what is asked for; its `missing` images may be missing of each cell.
+        out: the folder.
+        size: side of a cell, metres.
+        progress: gets the number of files dealt with, from several threads.
 
     Raises:
         ConfigError: a size that pixels do not fit into. DataError, ServiceError: cells failed; the others are there.
     """
-    total, listed, failed = Summary(), [], 0
-    first: ExactError | None = None
+    total, listed = Summary(), dict[int, dict[str, Any]]()
+    failed: list[ExactError] = []
     out.mkdir(parents=True, exist_ok=True)
-    for cell in cells(fetch.wanted.geometry, size, fetch.crs):
-        entry: dict[str, Any] = {"name": cell.name, "crs": cell.crs, "bounds": cell.bounds}
-        try:
-            done = fetch_season(_of_cell(fetch, cell), out / cell.name, progress=progress)
-            entry |= {"state": "complete", "images": done.images}
-            total.images, total.bytes = total.images + done.images, total.bytes + done.bytes
-            total.missing += done.missing
-            total.files_read, total.files_kept = total.files_read + done.files_read, total.files_kept + done.files_kept
-            total.notes += [f"{cell.name}: {note}" for note in done.notes]
-        except NothingFoundError:
-            entry |= {"state": "empty", "images": 0}
-            total.empty += 1
-        except (DataError, ServiceError) as error:
-            entry |= {"state": "failed", "error": str(error)}
-            first, failed = first or error, failed + 1
-        listed.append(entry)
-        total.cells += 1
-        _write_cells(out, fetch, size, listed)
-        if failed >= MOST_FAILED:
-            break
-    if first is not None:
-        kind = DataError if isinstance(first, DataError) else ServiceError
-        raise kind(f"{failed} of {total.cells} cells failed ({out / 'cells.json'} names them). The first: {first}")
+    fetch = replace(fetch, turn=threading.Semaphore(fetch.workers), ended=threading.Event())
+    waiting = enumerate(cells(fetch.wanted.geometry, size, fetch.crs))
+    running: dict[Future[Summary], tuple[int, Cell]] = {}
+    pool = ThreadPoolExecutor(CELLS_AT_ONCE)
+    try:
+        while True:
+            while len(running) < CELLS_AT_ONCE and len(failed) < MOST_FAILED and (job := next(waiting, None)):
+                cell = job[1]
+                running[pool.submit(fetch_season, _of_cell(fetch, cell), out / cell.name, progress=progress)] = job
+            if not running:
+                break
+            for done in wait(running, return_when=FIRST_COMPLETED).done:
+                number, cell = running.pop(done)
+                listed[number] = _entry(cell, done, total, failed)
+                _write_cells(out, fetch, size, [listed[key] for key in sorted(listed)])
+    finally:
+        fetch.ended.set()
+        pool.shutdown(cancel_futures=True)
+    if failed:
+        kind = DataError if isinstance(failed[0], DataError) else ServiceError
+        raise kind(
+            f"{len(failed)} of {total.cells} cells failed ({out / 'cells.json'} names them). The first: {failed[0]}"
+        )
     return total
+
+
+def _entry(cell: Cell, done: Future[Summary], total: Summary, failed: list[ExactError]) -> dict[str, Any]:
+    """What cells.json says of a cell that is done with; `total` and `failed` get what came of it."""
+    entry: dict[str, Any] = {"name": cell.name, "crs": cell.crs, "bounds": cell.bounds}
+    total.cells += 1
+    try:
+        found = done.result()
+    except NothingFoundError:
+        total.empty += 1
+        return entry | {"state": "empty", "images": 0}
+    except (DataError, ServiceError) as error:
+        failed.append(error)
+        return entry | {"state": "failed", "error": str(error)}
+    total.images, total.bytes = total.images + found.images, total.bytes + found.bytes
+    total.missing += found.missing
+    total.files_read, total.files_kept = total.files_read + found.files_read, total.files_kept + found.files_kept
+    total.notes += [f"{cell.name}: {note}" for note in found.notes]
+    return entry | {"state": "complete", "images": found.images}
 
 
 def _of_cell(fetch: Fetch, cell: Cell) -> Fetch:

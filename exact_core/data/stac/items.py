@@ -22,7 +22,7 @@ from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 
 from exact_core.data.lonlat import cut_at_180, in_degrees, unwrapped
-from exact_core.data.season.files import SCL, asset_bands
+from exact_core.data.season.files import CLOUD_MASKS, asset_bands
 from exact_core.data.stac.web import without_secrets
 from exact_core.errors import DataError
 
@@ -84,7 +84,7 @@ def parse_item(raw: Any, *, base: str, bands: tuple[str, ...]) -> RemoteItem:
     Args:
         raw: the item's JSON.
         base: what its links are relative to.
-        bands: to be read, SCL beside them where the item has it.
+        bands: to be read, and beside them a mask of clouds where the item has one.
 
     Raises:
         DataError: no identity, date or place, a band that is missing or there twice, a file on no web server.
@@ -127,11 +127,12 @@ def _assets(found: Any, *, base: str, where: str, bands: tuple[str, ...]) -> dic
         if not isinstance(fields, dict) or not isinstance(fields.get("href"), str):
             continue
         for band, metres in asset_bands(key, fields, bands)[:1]:
-            if band in (*bands, SCL) and not _is_zarr(fields):
+            if band in (*bands, *CLOUD_MASKS) and not _is_zarr(fields):
                 jpeg = "jp2" in str(fields.get("type", "")).lower() or fields["href"].lower().endswith(".jp2")
                 candidates.setdefault(band, []).append(((metres, jpeg), key, fields))
     chosen = {}
-    for band in (*bands, SCL):
+    mask = [band for band in CLOUD_MASKS if band in candidates][:1]
+    for band in (*bands, *mask):
         ranked = sorted(candidates.get(band, []), key=lambda each: each[0])
         if len(ranked) > 1 and ranked[0][0] == ranked[1][0]:
             raise DataError(

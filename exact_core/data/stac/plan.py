@@ -13,6 +13,7 @@ from typing import Any
 import shapely
 
 from exact_core.data.season.radiometry import TEST_BASELINES
+from exact_core.data.stac import WORKERS
 from exact_core.data.stac.grid import Bounds, bounds_in, choose_crs, crop, projected
 from exact_core.data.stac.items import RemoteItem, finite_number, parse_item
 from exact_core.data.stac.search import Wanted
@@ -62,7 +63,7 @@ def make_plan(
     bounds: Bounds | None = None,
     skip: frozenset[str] = frozenset(),
     missing: int = 0,
-    workers: int = 4,
+    workers: int = WORKERS,
 ) -> Plan:
     """Choose images and window.
 

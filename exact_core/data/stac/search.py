@@ -7,6 +7,7 @@ out is checked again here: some servers leave a filter out without a word.
 from __future__ import annotations
 
 import datetime as dt
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ class Source:
     def __init__(self, web: Web, url: str, collection: dict[str, Any], client: Client | None) -> None:
         self.web, self.url, self.collection, self._client = web, url, collection, client
         self._static: list[tuple[dict[str, Any], str]] | None = None
+        self._walking = threading.Lock()
 
     @property
     def name(self) -> str:
@@ -64,8 +66,10 @@ class Source:
             ServiceError: the API failed, or its pages do not end. DataError: a document is no STAC.
         """
         if self._client is None:
-            if self._static is None:
-                self._static = list(_walk(self.web, self.url))
+            # Cells side by side: one walks, the others wait for what it finds.
+            with self._walking:
+                if self._static is None:
+                    self._static = list(_walk(self.web, self.url))
             yield from self._static
         else:
             yield from self._search(self._client, wanted)
@@ -116,7 +120,7 @@ def open_source(web: Web, url: str, collection: str) -> Source:
         if kind == "Collection" and collection not in ("", root.get("id")):
             raise ConfigError(f"{without_secrets(url)} is the collection {root.get('id')!r}, not {collection!r}")
         if not isinstance(root.get("id"), str):
-            raise DataError(f"{without_secrets(url)}: a catalogue without an id; repair it")
+            raise DataError(f"{without_secrets(url)}: a catalogue without an id; report it to its operator")
         return Source(web, url, root, None)
     if kind != "Catalog":
         raise DataError(

@@ -13,7 +13,6 @@ from __future__ import annotations
 import base64
 import logging
 import math
-import os
 import shlex
 import subprocess
 import threading
@@ -26,10 +25,13 @@ from urllib.parse import urlsplit
 import requests
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
+from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 from urllib3.exceptions import MaxRetryError
 
+from exact_core.data.stac import MOST_WORKERS
 from exact_core.data.stac.signing import S3Signer, SasTokens, sas_endpoint
+from exact_core.environment import variable
 from exact_core.errors import ConfigError, DataError, ExactError, ServiceError
 from exact_core.json_values import read_json
 
@@ -87,7 +89,7 @@ class Token:
     @classmethod
     def from_environment(cls) -> Token:
         """By EXACT_STAC_TOKEN and EXACT_STAC_TOKEN_COMMAND."""
-        return cls(os.environ.get("EXACT_STAC_TOKEN", ""), os.environ.get("EXACT_STAC_TOKEN_COMMAND", ""))
+        return cls(variable("EXACT_STAC_TOKEN"), variable("EXACT_STAC_TOKEN_COMMAND"))
 
     def get(self) -> str:
         """A token that has not expired; empty where there is none.
@@ -195,6 +197,14 @@ class Web(StacApiIO):  # type: ignore[misc, unused-ignore]
             raise_on_status=False,
         )
         super().__init__(timeout=(self.options.connect_timeout, self.options.read_timeout), max_retries=retries)
+        self._readers: dict[str, threading.RLock] = {}
+        for scheme in ("http://", "https://"):
+            # One for each thread that asks; by itself requests keeps ten.
+            self.session.mount(scheme, HTTPAdapter(max_retries=retries, pool_maxsize=MOST_WORKERS))
+
+    def reading(self, url: str) -> threading.RLock:
+        """Held by the thread that reads a file: GDAL's threads wait for each other, for minutes, over one address."""
+        return self._readers.setdefault(url, threading.RLock())
 
     def token_for(self, url: str) -> str:
         """The token that a request for `url` carries; empty for a host that must not see it."""
@@ -310,11 +320,17 @@ def _document(web: Web, url: str) -> dict[str, Any]:
 
 def _refusal(status: int, where: str, url: str, *, token: bool, signed: bool) -> ExactError:
     if status in (404, 410):
-        return DataError(f"{where}: no such file (HTTP {status}); the catalogue names what is gone: search again later")
+        return DataError(
+            f"{where}: no such file (HTTP {status}); the catalogue names what is gone: leave the image out by "
+            f"--skip, or search again later"
+        )
     # Azure answers 409 where its storage account is not public.
     if status in (401, 403, 409):
         return ServiceError(f"{where}: not allowed (HTTP {status}); {_refusal_help(url, token=token, signed=signed)}")
-    return ServiceError(f"{where}: HTTP {status}; try again later")
+    help_ = (
+        "try again later" if status in PASSING else "report it to the files' operator, or leave the image out by --skip"
+    )
+    return ServiceError(f"{where}: HTTP {status}; {help_}")
 
 
 def _refusal_help(url: str, *, token: bool, signed: bool) -> str:

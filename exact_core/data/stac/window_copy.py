@@ -137,7 +137,11 @@ def _reading(web: Web, asset: RemoteAsset, where: str, read: Callable[[Any], Res
             # The parts of a file are not kept after it is closed: another try must not read the broken ones again.
             # Signed anew at each try: what signs may have been what failed.
             href = web.signed(asset.href)
-            with _environment(web, asset, href), rasterio.open(f"/vsicurl/{href}", driver=driver) as file:
+            with (
+                web.reading(asset.href),
+                _environment(web, asset, href),
+                rasterio.open(f"/vsicurl/{href}", driver=driver) as file,
+            ):
                 _check_file(file, asset, shown)
                 return read(file), head
         except RasterioError as error:

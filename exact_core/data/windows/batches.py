@@ -6,9 +6,10 @@ Axes: B batch, T dates, C bands, H W pixels, P patches, K crop classes.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,18 @@ from exact_core.config import EncoderConfig
 from exact_core.data.windows.dataset import CLEAR_PATCH, Statistics, Window, WindowDataset
 from exact_core.data.windows.dates import MIN_DATES, stack_dates
 
-__all__ = ["Augmentation", "Batch", "BatchLoader", "Series", "Targets", "clear_patches", "make_series", "model_dates"]
+__all__ = [
+    "Augmentation",
+    "Batch",
+    "BatchLoader",
+    "Series",
+    "Targets",
+    "clear_patches",
+    "days_of",
+    "make_series",
+    "model_dates",
+    "seen_until",
+]
 
 Targets = Callable[[int], NDArray[np.uint8]]
 """Dense targets (H, W) of the window at a position of the dataset."""
@@ -28,14 +40,14 @@ PREFETCH = 2
 
 @dataclass(frozen=True)
 class Series:
-    """What a model sees of a batch.
+    """The model's input of a batch.
 
     pixels: float (B, T, C, H, W), normalised, 0 on padding.
-    dates: int64 (B, T), days since season start or day of year, as the encoder's configuration asks; (1, T) where all
-        windows share them.
-    seen: bool (B, P, T) or (B, 1, T), True where a patch has a usable look on that date; None: all are.
-    padding: int64 (B,), how many rows of zeros and day 0 follow each window's dates and are attended to, as published;
-        they are not stored. None: no padding is attended to.
+    dates: int64 (B, T), days since season start or day of year, depending on the encoder's configuration; (1, T) where
+        all windows share them.
+    seen: bool (B, P, T) or (B, 1, T), True where a patch has a usable acquisition on that date; None: all are.
+    padding: int64 (B,), how many rows of zeros and day 0 follow each window's dates and are attended to, as published.
+        They are not stored. None: no padding is attended to.
     """
 
     pixels: Tensor
@@ -48,11 +60,11 @@ class Series:
 class Batch:
     """A batch on the device: tags float (B, K); target int64 (B, H, W) or None; index (B,) positions in the dataset.
 
-    tagged: how many (window, class) pairs are tagged, known without asking the device; None: ask it.
-    known: float (B, K), 0 where it is not known whether a crop without a tag grows in the window; None: all is known.
-    teaching: bool (B, P), False for patches with a pixel of which nothing is known; None: all teach.
-    shares: of a batch that several processes share, how many windows each has; this one holds its own, or one of
-        another's where it has none.
+    tagged: how many (window, class) pairs are tagged, known without a device read; None: read it.
+    known: float (B, K), 0 where it is unknown whether a crop without a tag grows in the window; None: all is known.
+    teaching: bool (B, P), False for patches with a pixel without ground truth; None: all count in training.
+    shares: of a batch that several processes share, how many windows each has. This one holds its own windows, or one
+        of another process where it has none.
     """
 
     series: Series
@@ -67,10 +79,16 @@ class Batch:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What may change from epoch to epoch: one of the 8 orientations of a window, and dates left out at random."""
+    """What may change from epoch to epoch: one of the 8 orientations of a window, and dates left out at random.
+
+    prefixes: share of the windows that are seen from the season's start to a random day, none sooner than `shortest`,
+    a share of the season.
+    """
 
     flips: bool = False
     keep_dates: float = 1.0
+    prefixes: float = 0.0
+    shortest: float = 0.3
 
 
 @dataclass(frozen=True)
@@ -89,17 +107,18 @@ class _Sent:
 class BatchLoader:
     """Batches of chosen windows of a dataset.
 
-    The next batch is read and collated by a thread while the present one is used. Order and augmentation depend on
-    (seed, epoch) alone, so a resumed run sees what an unbroken one would have seen.
+    A thread reads and collates the next batch while the present one is used. Order and augmentation depend on
+    (seed, epoch) alone, so a resumed run gets the same batches as an uninterrupted one.
 
     Args:
         dataset: where windows come from.
         indices: positions in it.
         batch: windows a batch; the last may be smaller.
-        encoder: which dates the model wants, and what it masks.
+        encoder: which dates the model needs, and what it masks.
         device: where batches end up.
         targets: dense targets (H, W) by position; None: no targets.
-        statistics: normalisation constants; None: the dataset's own. A trained model brings those it was trained with.
+        statistics: normalisation constants; None: the dataset's own. A trained model uses those of its training.
+        until: days of the season that windows are seen for, by `seen_until`; None: all.
     """
 
     def __init__(
@@ -112,8 +131,10 @@ class BatchLoader:
         device: torch.device,
         targets: Targets | None = None,
         statistics: Statistics | None = None,
+        until: int | None = None,
     ) -> None:
         self.dataset, self.indices, self.batch, self.encoder = dataset, indices, batch, encoder
+        self._until = until
         self.device, self.targets = device, targets
         self._stream: torch.cuda.Stream | None = None
         if device.type == "cuda":
@@ -168,10 +189,15 @@ class BatchLoader:
         for position, index in enumerate(chunk):
             # Drawn for the whole batch: every process takes the same numbers from the one random stream.
             kept = _kept_dates(self.dataset.records[int(index)].dates, augmentation.keep_dates, rng)
+            until = _prefix(self._calendar[1], augmentation, rng)
             turn = int(rng.integers(8)) if augmentation.flips else 0
             if position not in own:
                 continue
-            windows.append(_orient_window(_take_dates(self.dataset.window(int(index)), kept), turn))
+            window = _take_dates(self.dataset.window(int(index)), kept)
+            for end in (until, self._until):
+                if end is not None:
+                    window = _take_dates(window, np.arange(seen_until(window.days, end)))
+            windows.append(_orient_window(window, turn))
             if self.targets is not None:
                 targets.append(_orient(self.targets(int(index)), turn))
         valid = stack_dates([np.ones(len(window.days), np.bool_) for window in windows], False)
@@ -197,8 +223,8 @@ class BatchLoader:
     def _send(self, arrays: dict[str, NDArray[np.generic]]) -> _Sent:
         """Start moving a batch's arrays, pixels still int16, to the device; runs in the reading thread.
 
-        To CUDA they go from pinned memory on a stream of their own, while the model computes on its. torch keeps the
-        pinned memory until the copy is done.
+        To CUDA they go from pinned memory on a separate stream while the model computes. torch keeps the pinned memory
+        until the copy is done.
         """
         whole, tagged = bool(arrays["valid"].all()), int(arrays["tags"].sum())
         if self._stream is None:
@@ -257,7 +283,7 @@ def clear_patches(clear: Tensor, encoder: EncoderConfig) -> Tensor:
 
 
 def model_dates(days: NDArray[np.int64], encoder: EncoderConfig, start: dt.date, length: int) -> NDArray[np.int64]:
-    """Days since the season's start as an encoder wants them: as they are, or as days of the year from 1.
+    """Days since the season's start in the encoder's unit: unchanged, or as days of the year from 1.
 
     Args:
         days: any shape, 0..length.
@@ -282,14 +308,14 @@ def make_series(
     std: Tensor,
     encoder: EncoderConfig,
 ) -> Series:
-    """What a model sees of measured pixels: normalised, with what it must not look at marked.
+    """The model's input from pixels: normalised, with masks of what is not usable.
 
     A patch that a date did not measure (all 0) is not seen on it, whether clouds are masked or not. With attended
     padding, as published, it is.
 
     Args:
         pixels: int16 (B, T, C, H, W), reflectance x 10,000.
-        dates: int64 (B, T), as the encoder wants them.
+        dates: int64 (B, T), in the encoder's unit.
         valid: bool (B, T), True on real dates; None: all are.
         clear: bool (B, P, T), True where a patch is clear; None: not known.
         mean: float (C,), of the training split.
@@ -337,6 +363,23 @@ def _kept_dates(dates: int, keep: float, rng: np.random.Generator) -> NDArray[np
         return None
     count = max(MIN_DATES, round(dates * rng.uniform(keep, 1)))
     return np.sort(rng.choice(dates, count, replace=False))
+
+
+def _prefix(length: int, augmentation: Augmentation, rng: np.random.Generator) -> int | None:
+    """Days of a season of `length` days that a window is seen for; None: all of it, and nothing is drawn if off."""
+    if augmentation.prefixes <= 0 or rng.random() >= augmentation.prefixes:
+        return None
+    return round(length * rng.uniform(augmentation.shortest, 1))
+
+
+def days_of(shares: Sequence[float], length: int) -> tuple[int, ...]:
+    """Parts of a season of `length` days in days, ascending, each once."""
+    return tuple(sorted({max(1, round(share * length)) for share in shares}))
+
+
+def seen_until(days: NDArray[np.integer[Any]], until: int) -> int:
+    """How many of ascending days (T,) are among the first `until` days of the season, but MIN_DATES at least."""
+    return min(len(days), max(MIN_DATES, int(np.searchsorted(days, until))))
 
 
 def _take_dates(window: Window, chosen: NDArray[np.int64] | None) -> Window:

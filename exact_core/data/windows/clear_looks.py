@@ -1,4 +1,4 @@
-"""Whether a season shows the ground: clear looks, by pixel and over the calendar.
+"""Clear observations of a season, by pixel and over the calendar.
 
 Axes: T dates, H W pixels.
 """
@@ -6,7 +6,6 @@ Axes: T dates, H W pixels.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,28 +13,21 @@ from numpy.typing import NDArray
 from exact_core.data.windows.dataset import CLEAR_PATCH
 from exact_core.errors import DataError
 
-__all__ = ["all_of_patches", "calendar_text", "check_gaps", "longest_gap", "shows_ground"]
+__all__ = ["all_of_patches", "calendar_text", "check_gaps", "ground_between", "longest_gap"]
 
 
-def shows_ground(
-    scl: NDArray[np.uint8], *, clear: Sequence[int], erosion: int = 0, dilation: int = 0
-) -> NDArray[np.bool_]:
-    """Where the scene classification of Sentinel-2 L2A sees the ground.
+def ground_between(hidden: NDArray[np.bool_], *, erosion: int = 0, dilation: int = 0) -> NDArray[np.bool_]:
+    """Where the ground shows, by what a mask of clouds hides.
 
     Args:
-        scl: classes (H, W); beyond its edges nothing is known, and nothing is taken for cloud.
-        clear: classes that show the ground.
-        erosion: pixels by which what does not is shrunk first: specks narrower than twice this are misjudged roofs and
+        hidden: (H, W); beyond its edges nothing is known, and nothing is taken for cloud.
+        erosion: pixels by which what is hidden is shrunk first: specks narrower than twice this are misjudged roofs and
             sand more often than clouds.
         dilation: pixels by which the rest is grown: the thin edges of clouds.
 
     Returns:
         bool (H, W).
     """
-    # One class at a time: they are few, and numpy's isin takes a fifth of all reading.
-    hidden = np.ones(scl.shape, np.bool_)
-    for each in clear:
-        hidden &= scl != each
     if erosion:
         hidden = ~_grown(~hidden, erosion)
     # Opened, not only shrunk: clouds that remain keep their size.
@@ -63,20 +55,20 @@ def all_of_patches(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """
     height, width = mask.shape[-2:]
     if height % CLEAR_PATCH or width % CLEAR_PATCH:
-        raise ValueError(f"the mask has shape {mask.shape}; expected multiples of {CLEAR_PATCH}")
+        raise ValueError(f"the mask has shape {mask.shape}, expected multiples of {CLEAR_PATCH}")
     # Whole rows at a time: numpy's reduction over two short axes takes forty times as long.
     rows = np.logical_and.reduce([mask[..., first::CLEAR_PATCH, :] for first in range(CLEAR_PATCH)])
     return np.asarray(np.logical_and.reduce([rows[..., first::CLEAR_PATCH] for first in range(CLEAR_PATCH)]))
 
 
 LOOK = 0.95
-"""Clear shares that together make one look at an average place: what the calendar shows as 1.0."""
+"""Sum of clear shares that counts as one observation of an average pixel: 1.0 in the calendar."""
 CLEAR = 0.8
-"""Clear share from which a date is one look by itself: the calendar's #."""
+"""Clear share from which a date alone is one observation: # in the calendar."""
 
 
 def longest_gap(days: NDArray[np.int64], shares: NDArray[np.float64], length: int) -> tuple[int, int]:
-    """The longest part of a season in which an average place is seen less than once.
+    """The longest part of a season with less than one clear observation of an average pixel.
 
     Args:
         days: of the dates (T,), since the season's start, ascending.
@@ -119,7 +111,7 @@ def check_gaps(
         shares: as for `longest_gap`.
         start: of the season.
         length: of the season, days.
-        limit: days that may pass without one clear look at an average place.
+        limit: days allowed without one clear observation of an average pixel.
         source: named in the message.
     """
     first, last = longest_gap(days, shares, length)
@@ -128,16 +120,16 @@ def check_gaps(
     ends = start + dt.timedelta(days=first), start + dt.timedelta(days=last - 1)
     inside = (days >= first) & (days < last)
     raise DataError(
-        f"{source}: from {ends[0]} to {ends[1]}, {last - first} days, {inside.sum()} dates make "
-        f"{shares[inside].sum():.1f} clear looks at an average place, less than one; at most {limit} days are allowed "
+        f"{source}: from {ends[0]} to {ends[1]}, {last - first} days, {inside.sum()} dates give "
+        f"{shares[inside].sum():.1f} clear observations of an average pixel. At least one is needed in {limit} days "
         f"(data.season.longest_gap). Add acquisitions, choose another season by data.season.start and "
-        f"data.season.days, or allow longer gaps if nothing that matters happens then. "
+        f"data.season.days, or raise the limit if crops do not change in that time. "
         f"The season:\n{calendar_text(days, shares, start=start, length=length)}"
     )
 
 
 def calendar_text(days: NDArray[np.int64], shares: NDArray[np.float64], *, start: dt.date, length: int) -> str:
-    """A line a month: its dates and clear looks, and a mark a date: # clear, + partly, . clouded."""
+    """One line per month: its dates and clear observations, and a mark per date: # clear, + partly, . cloudy."""
     lines = []
     month = start.replace(day=1)
     end = start + dt.timedelta(days=length)
@@ -146,6 +138,8 @@ def calendar_text(days: NDArray[np.int64], shares: NDArray[np.float64], *, start
         following = (month + dt.timedelta(days=32)).replace(day=1)
         inside = [share for date, share in zip(dates, shares, strict=True) if month <= date < following]
         marks = "".join("#" if share >= CLEAR else "+" if share >= 0.2 else "." for share in inside)
-        lines.append(f"  {month:%Y-%m}  {len(inside):3d} dates  {sum(inside):5.1f} clear looks  {marks}".rstrip())
+        lines.append(
+            f"  {month:%Y-%m}  {len(inside):3d} dates  {sum(inside):5.1f} clear observations  {marks}".rstrip()
+        )
         month = following
     return "\n".join(lines)

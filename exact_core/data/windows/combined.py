@@ -32,16 +32,16 @@ def check_alike(datasets: Sequence[WindowDataset]) -> None:
             ours, theirs = getattr(first.manifest, name), getattr(other.manifest, name)
             if ours != theirs:
                 raise ConfigError(
-                    f"{first.root} has {name} {ours}, {other.root} has {theirs}; ingest both with the same settings"
+                    f"{first.root} has {name} {ours}, {other.root} has {theirs}. Ingest both with the same settings"
                 )
 
 
 def join_datasets(folders: Sequence[Path], out: Path) -> None:
     """Write a dataset that holds the windows of all, each in its split.
 
-    Statistics are those of all training windows. `days` of a window count from its own season's start, the manifest's
-    season is the first dataset's, as long as the longest: what a model of days since season start sees is right, days
-    of the year are not.
+    Statistics are those of all training windows. `days` of a window count from its own season's start. The manifest's
+    season is that of the first dataset, with the length of the longest. So days since season start are right for a
+    model, and days of the year are not.
 
     Args:
         folders: of the datasets, one or more.
@@ -54,7 +54,7 @@ def join_datasets(folders: Sequence[Path], out: Path) -> None:
     datasets = [WindowDataset(folder) for folder in folders]
     check_alike(datasets)
     if (out / "dataset.json").exists():
-        raise DataError(f"{out} already holds a dataset; choose another folder or delete this one first")
+        raise DataError(f"{out} already holds a dataset. Choose another folder or delete this one first")
     (out / "shards").mkdir(parents=True, exist_ok=True)
     shards: list[FileEntry] = []
     tables = []

@@ -90,7 +90,7 @@ def tags_from_labels(labels: NDArray[np.uint8], *, classes: int, share: float) -
 
 
 def open_tags(labels: NDArray[np.uint8], *, classes: int, share: float) -> NDArray[np.uint8]:
-    """Crops (K,) of which a window's labels do not say whether they get a tag: 1 where the void pixels decide it."""
+    """Crops (K,) whose tag in a window is undecided: 1 where the void pixels decide it."""
     pixels = _crop_pixels(labels, classes)
     void = int((labels == VOID).sum())
     return ((pixels <= share * labels.size) & (pixels + void > share * labels.size)).astype(np.uint8)
@@ -115,11 +115,11 @@ def thin_dates(clear_share: NDArray[np.float64], limit: int) -> NDArray[np.int64
 
 
 def check_shares(*, validation: float, test: float) -> None:
-    """Raise ConfigError if there is a validation split but no test split: final figures would have no windows."""
+    """Raise ConfigError if there is a validation split but no test split: no window would be left to score on."""
     if test == 0 and validation > 0:
         raise ConfigError(
-            f"data.test_share is 0 but data.validation_share is {validation:g}: no window is left for the final "
-            f"figures; set data.test_share above 0, or both to 0 to train and score on everything"
+            f"data.test_share is 0 but data.validation_share is {validation:g}, so no window is left for the final "
+            f"metrics. Set data.test_share above 0, or both to 0 to train and score on everything"
         )
 
 
@@ -127,8 +127,8 @@ def mark_self_scored(writer: DatasetWriter, reason: str) -> None:
     """Have the dataset scored on its training windows, and note why."""
     writer.self_scored = True
     writer.notes.append(
-        f"{reason}: every window is used for training, and figures are computed on the same pixels; they say how well "
-        f"the map fits here, not how it will do elsewhere"
+        f"{reason}: every window is used for training, and metrics are computed on the same pixels. They measure the "
+        f"fit to these pixels, not the accuracy elsewhere"
     )
 
 
@@ -146,8 +146,8 @@ def split_names(count: int, *, validation: float, test: float, seed: int, what: 
     numbers = {name: max(1, round(share * count)) if share > 0 else 0 for name, share in sizes.items()}
     if count - sum(numbers.values()) < 1:
         raise DataError(
-            f"{count} {what} cannot fill train, validation ({validation:g}) and test ({test:g}); "
-            f"give more {what}, or set data.validation_share to 0, or both shares to train and score on everything"
+            f"{count} {what} cannot fill train, validation ({validation:g}) and test ({test:g}). "
+            f"Give more {what}, or set data.validation_share to 0, or both shares to train and score on everything"
         )
     names = ["train"] * count
     order = np.random.default_rng(seed).permutation(count)
@@ -218,7 +218,7 @@ class TagNoise:
         """What a reader should know of it."""
         if not self.tags:
             return None
-        void = f"; {self.partly_void} windows hold void pixels" if self.partly_void else ""
+        void = f". {self.partly_void} windows hold void pixels" if self.partly_void else ""
         return (
             f"of {self.tags} tags, {self.narrow} rest on an area between half and twice {share:.2%} of the window "
             f"(data.tag_share), and {self.loose} would differ with labels shifted by one pixel{void}"
@@ -246,9 +246,9 @@ def add_window(
         col: likewise.
         seen: bool (T,), its dates.
         tags: (K,), 1 where a crop is known to grow.
-        split: train, validation or test, or a name of its own for `DatasetWriter.name_splits`.
+        split: train, validation or test, or another name for `DatasetWriter.name_splits`.
         untold: (K,), 1 where a crop without a tag may grow all the same; None: tags are complete.
-        unknown: (H, W), 1 where nothing is known of the ground; None: nowhere.
+        unknown: (H, W), 1 where there is no ground truth; None: nowhere.
     """
     window = writer.window
     here = np.s_[row : row + window, col : col + window]
@@ -300,13 +300,13 @@ def add_scene(
         writer: gets the windows.
         scene: the series; labels must be known.
         config: window, stride, tag_share and void_tags.
-        split: train, validation or test, or a name of its own for `DatasetWriter.name_splits`.
-        area: the part, in pixels of the whole scene; None: all that is here of it.
+        split: train, validation or test, or another name for `DatasetWriter.name_splits`.
+        area: the part, in pixels of the whole scene; None: all that is loaded.
         stride: step between windows, pixels; None: config.stride, or a window.
         skip_unseen: leave out windows that are measured on fewer than MIN_DATES dates, such as those beyond the edge
             of a swath, instead of refusing the scene.
-        report: what is reported of a window's true tags (K,), for generated data with wrong tags; None: the truth.
-        noise: counts the tags that rest on little.
+        report: given a window's true tags (K,), the tags to write, for synthetic data with wrong tags; None: the truth.
+        noise: counts uncertain tags.
 
     Returns:
         How many windows were left out.
@@ -316,13 +316,13 @@ def add_scene(
         DataError: no labels, or, without skip_unseen, a window measured on fewer than MIN_DATES dates.
     """
     if scene.labels is None:
-        raise DataError(f"{scene.origin}: no labels to take image-level tags from; name them by data.season.labels")
+        raise DataError(f"{scene.origin}: no labels to take image-level tags from. Name them by data.season.labels")
     window, classes = config.window, len(writer.classes)
     step = stride or config.stride or window
     if scene.clear is not None and step % CLEAR_PATCH:
         raise ConfigError(
-            f"data.stride is {step}, but clouds are known at {CLEAR_PATCH}x{CLEAR_PATCH} patches; "
-            f"give a multiple of {CLEAR_PATCH}"
+            f"data.stride is {step}, but clouds are known at {CLEAR_PATCH}x{CLEAR_PATCH} patches. "
+            f"Give a multiple of {CLEAR_PATCH}"
         )
     unseen = void = 0
     for row, col in _corners(scene, area, window=window, stride=step):
@@ -332,8 +332,8 @@ def add_scene(
             continue
         if not seen.any():
             raise DataError(
-                f"{scene.origin}: the window at row {row}, column {col} is 0 (nodata) on all {len(seen)} dates; "
-                f"leave this area out or add acquisitions that cover it"
+                f"{scene.origin}: the window at row {row}, column {col} is 0 (nodata) on all {len(seen)} dates. "
+                f"Leave this area out or add acquisitions that cover it"
             )
         labels = scene.labels[row : row + window, col : col + window]
         hidden = labels == VOID

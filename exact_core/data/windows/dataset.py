@@ -1,7 +1,7 @@
 """The window dataset: a manifest, an index and memory-mapped shards (docs/data-format.md specifies the files).
 
-What a window costs to read does not depend on how many there are: the index stays in columns, shards stay mapped, and
-pages of them that were read are given back to the system once they add up.
+The cost of reading a window does not depend on the number of windows. The index stays in columns, and shards stay
+mapped. Pages of them that were read are given back to the system once they add up.
 
     dataset.json          DatasetManifest, written last: a folder without it is unfinished
     index.parquet         one WindowRecord a row
@@ -94,25 +94,25 @@ class DatasetManifest(Manifest):
     season_days: int = Field(description="length of the season, days")
     has_labels: bool
     has_clear: bool
-    has_fields: bool = Field(False, description="which field each pixel lies in is known from outlines")
+    has_fields: bool = Field(False, description="whether outlines state the field of each pixel")
     self_scored: bool = Field(description="there is no test split: trained and scored on itself")
     statistics: Statistics
     splits: dict[str, int] = Field(description="number of windows in each split")
     tag_counts: dict[str, int] = Field(description="training windows in which each crop is tagged")
     index: FileEntry
     shards: tuple[FileEntry, ...]
-    notes: tuple[str, ...] = Field((), description="what ingest wants a reader to know")
+    notes: tuple[str, ...] = Field((), description="remarks of ingest for the reader")
     digest: str = Field(description="SHA-256 over everything above but the notes: equal data, equal digest")
 
     @property
     def evaluation_split(self) -> str:
-        """The split that final figures are computed on."""
+        """The split that final metrics are computed on."""
         return "train" if self.self_scored else "test"
 
 
 @dataclass(frozen=True)
 class WindowRecord:
-    """One row of the index: a window's identity and place.
+    """One row of the index: a window's identity and position.
 
     row and col are the pixel offsets of the window's upper left corner in its scene; transform holds the six affine
     coefficients (a, b, c, d, e, f) of the window itself, in units of `crs` (empty when unknown).
@@ -196,7 +196,7 @@ class Shard:
                 if name != "__metadata__"
             }
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, struct.error) as error:
-            raise CorruptError(f"{path}: not a readable shard: {error}; ingest again") from error
+            raise CorruptError(f"{path}: not a readable shard: {error}. Ingest again") from error
 
     def give_back(self) -> None:
         """Let the system have the pages that were read; they are read again when needed."""
@@ -222,7 +222,7 @@ class WindowDataset:
         path = root if root.name == "dataset.json" else root / "dataset.json"
         self.root = path.parent
         if not path.is_file():
-            raise DataError(f"{path}: no dataset here; make one with `exact ingest ... {self.root}`")
+            raise DataError(f"{path}: no dataset here. Make one with `exact ingest ... {self.root}`")
         self.manifest = DatasetManifest.read(path)
         verify(self.root, self.manifest.index)
         try:
@@ -245,7 +245,7 @@ class WindowDataset:
             if len(table) != self._starts[-1] or any(shard.windows < 1 for shard in self.manifest.shards):
                 raise ValueError(f"{len(table)} rows, and shards of {self._starts[-1]} windows")
         except (AttributeError, KeyError, OSError, OverflowError, TypeError, ValueError, pa.ArrowException) as error:
-            raise CorruptError(f"{path}: its index is not that of these shards: {error}; ingest again") from error
+            raise CorruptError(f"{path}: its index is not that of these shards: {error}. Ingest again") from error
         self._open: dict[int, Shard] = {}
         self._read: set[int] = set()
         self._resident = 0
@@ -332,9 +332,9 @@ def verify(root: Path, entry: FileEntry) -> None:
     """Raise CorruptError unless a file is there and has its recorded SHA-256."""
     path = root / entry.name
     if not path.is_file():
-        raise CorruptError(f"{path}: missing, though the manifest lists it; ingest again")
+        raise CorruptError(f"{path}: missing, though the manifest lists it. Ingest again")
     found = sha256_of(path)
     if found != entry.sha256:
         raise CorruptError(
-            f"{path}: corrupt: its SHA-256 is {found[:12]}…, the manifest says {entry.sha256[:12]}…; ingest again"
+            f"{path}: corrupt: its SHA-256 is {found[:12]}…, the manifest says {entry.sha256[:12]}…. Ingest again"
         )

@@ -1,11 +1,11 @@
 """The dates of a window: which it has, how many make a series, and windows of unequal dates in one array.
 
-A date that measured nothing of a window is none of its dates. Windows that share an array have unequal numbers of them;
-what fills up the shorter ones is called padding, and marked in three ways:
+A date without a measurement of a window is not one of its dates. So windows that share an array can have unequal
+numbers of dates. The rest of the shorter ones is called padding, and it is marked in three ways:
 
-- in shards (`dataset`), by its day, PAD_DAY: a file needs no mask beside it;
-- in batches (`batches`), by a mask, `valid`: its pixels and its day are 0, what a model's tables and sums can take;
-- where a recipe attends to padding as published, by a number, `Series.padding`: its rows are alike, so none is kept.
+- in shards (`dataset`), by its day, PAD_DAY, because a file then needs no mask;
+- in batches (`batches`), by a mask, `valid`, because pixels and day are 0 there, for tables and sums;
+- where a recipe attends to padding as published, by a number, `Series.padding`, because its rows are equal.
 
 Axes: N windows, T dates, C bands, H W pixels.
 """
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 __all__ = ["MIN_DATES", "PAD_DAY", "measured_dates", "stack_dates"]
 
 MIN_DATES = 2
-"""Dates that make a series: fewer show no change over a season, which is what tells crops apart."""
+"""Dates that make a series: fewer show no change over a season, and change is what separates crops."""
 PAD_DAY = -1
 """Day of a padding date in a shard."""
 

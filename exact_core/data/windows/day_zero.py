@@ -24,7 +24,7 @@ def check_day_zero(ours: dt.date, theirs: dt.date, *, what: str, other: str) -> 
         return
     raise ConfigError(
         f"{what}: days count from {ours:%d %B}, those of {other} from {theirs:%d %B}: one day would be two times of "
-        f"the year; ingest with the same first day, by --season START/DAYS or data.season.start"
+        f"the year. Ingest with the same first day, by --season START/DAYS or data.season.start"
     )
 
 

@@ -40,21 +40,21 @@ class MaskQuality(Settings):
     )
     sharpness: float = Field(description="mIoU between the masks a little below and a little above the threshold")
     relearn_agreement: float | None = Field(
-        description="share of pixels that kept their label when the masks were learned again; null where they were not"
+        description="share of pixels that kept their label in pixel self-training; null where it did not run"
     )
     tag_agreement: float = Field(
         description="share of the tags whose crop is in the mask that the CAMs give, macro over crops"
     )
     tag_agreement_by_class: dict[str, float | None] = Field(description="the same, crop by crop; null without tags")
     shown_by_class: dict[str, float | None] = Field(
-        {}, description="share of a crop's training windows whose mask, as it is delivered, shows it; null without tags"
+        {}, description="share of a crop's training windows whose final mask contains it; null without tags"
     )
     lost: tuple[str, ...] = Field((), description="crops that fewer than half of those masks show")
     rare: tuple[str, ...] = Field(
         (), description="crops tagged in fewer training windows than any that the expectation was fitted to"
     )
     expected_miou: float = Field(
-        description="mIoU of the masks to be expected, from the figures above; rare crops count for less"
+        description="expected mIoU of the masks, from the indicators above; rare crops count for less"
     )
     expected_error: float = Field(
         description="by how much that expectation was off on seasons that it was not fitted to"
@@ -63,6 +63,9 @@ class MaskQuality(Settings):
     expected_high: float | None = Field(None, description="the expectation and its largest error on such seasons")
     expected_from: Literal["generated", "real"] = Field(
         "generated", description="what the expectation was fitted to: generated seasons, or real scenes"
+    )
+    expected_known: bool = Field(
+        True, description="false: these masks are less stable than any of those scenes, and nobody can tell"
     )
 
 
@@ -90,7 +93,7 @@ class MaskManifest(Manifest):
     coverage: dict[str, float] = Field(description="share of pixels given to background and to each crop")
     histogram: tuple[int, ...] = Field(description="pixels by strongest CAM, equal bins over [0, 1]")
     quality: MaskQuality = Field(description="what is known of the masks without any truth")
-    fields: FieldsUsed | None = Field(None, description="what became of field outlines; null: none were used")
+    fields: FieldsUsed | None = Field(None, description="use of field outlines; null: none were used")
     code_version: str
     shards: tuple[FileEntry, ...]
 
@@ -119,12 +122,12 @@ class MaskSet:
     def __init__(self, folder: Path, dataset: WindowDataset) -> None:
         path = folder / "masks.json"
         if not path.is_file():
-            raise DataError(f"{path}: no masks here; make them with `exact generate-masks`")
+            raise DataError(f"{path}: no masks here. Make them with `exact generate-masks`")
         self.manifest = MaskManifest.read(path)
         if self.manifest.dataset_digest != dataset.manifest.digest:
             raise DataError(
                 f"{path}: these masks were made for dataset {self.manifest.dataset_digest[:12]}…, "
-                f"not for {dataset.manifest.digest[:12]}… in {dataset.root}; generate masks for this dataset"
+                f"not for {dataset.manifest.digest[:12]}… in {dataset.root}. Generate masks for this dataset"
             )
         self._places: dict[int, tuple[int, int]] = {}
         self._shards: list[Any] = []
@@ -149,6 +152,6 @@ class MaskSet:
 
     def _read(self, name: str, index: int) -> Any:
         if index not in self._places:
-            raise DataError(f"there is no mask for window {index}; masks cover the splits {self.manifest.splits}")
+            raise DataError(f"there is no mask for window {index}. Masks cover the splits {self.manifest.splits}")
         shard, row = self._places[index]
         return self._shards[shard].get_slice(name)[row]

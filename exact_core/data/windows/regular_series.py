@@ -1,4 +1,4 @@
-"""Pixels as tables: every pixel's series on regular days, whatever days its scene was seen on.
+"""Pixels as tables: every pixel's series on regular days, independent of the dates of its scene.
 
 Axes: T dates, C bands, H W pixels, P patches, G days of the calendar.
 """
@@ -23,15 +23,15 @@ def calendar_of(windows: WindowDataset) -> NDArray[np.float64]:
 
 
 def calendar_series(window: Window, calendar: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Every pixel's series on regular days (H * W, G, C): linear between its clear looks, held at the ends.
+    """Every pixel's series on regular days (H * W, G, C): linear between its clear observations, constant at the ends.
 
-    A patch that no date shows clearly takes all looks that measured it.
+    A patch without a clear date, or whose clouds are not known, takes all its measurements.
     """
     dates, bands, height, width = window.pixels.shape
     rows, cols = height // CLEAR_PATCH, width // CLEAR_PATCH
-    clear = np.ones((dates, rows * cols), bool) if window.clear is None else window.clear.reshape(dates, -1) > 0
     patches = window.pixels.any(1).reshape(dates, rows, CLEAR_PATCH, cols, CLEAR_PATCH)
     measured = patches.all((2, 4)).reshape(dates, -1)
+    clear = measured if window.clear is None else window.clear.reshape(dates, -1) > 0
     clear = np.where(clear.any(0), clear, measured)
     clear = clear | ~clear.any(0)
     days = window.days.astype(np.float64)

@@ -1,8 +1,8 @@
-"""A sample of a season's pixel series on a regular calendar: what a model has seen, small enough to travel with it.
+"""A sample of a season's pixel series on a regular calendar: the model's training data, small enough to go with it.
 
     reference.safetensors, beside a segmenter's weights; of each sample (train_, held_out_)
-        series      int16 (N, G, C)    reflectance x 10,000 on the calendar, linear between clear looks
-        gap         int16 (N, G)       days from the calendar's day to the nearest clear look
+        series      int16 (N, G, C)    reflectance x 10,000 on the calendar, linear between clear observations
+        gap         int16 (N, G)       days from the calendar's day to the nearest clear observation
         label       uint8 (N,)         class that the segmenter gave, VOID: none
         confidence  float32 (N,)       its probability, NaN: not known
         window      int32 (N,)         which of the sampled windows the pixel comes from
@@ -50,7 +50,7 @@ __all__ = [
 
 SAMPLES_FILE = "reference.safetensors"
 NEVER = 9999
-"""Gap of a pixel without any clear look, days."""
+"""Gap of a pixel without any clear observation, days."""
 
 
 class ReferenceSeason(Settings):
@@ -63,7 +63,7 @@ class ReferenceSeason(Settings):
     calendar: tuple[float, ...] = Field(description="days of the calendar, since season start")
     held_out: str = Field(description="which windows the held-out sample is of")
     held_out_dates: float = Field(
-        1.0, description="share of their dates that the series of the held-out sample are made of; 1 in older files"
+        1.0, description="share of their dates that the series of the held-out sample use; 1 in older files"
     )
     labelled: str = Field(description="where labels and confidence come from")
 
@@ -86,13 +86,13 @@ class SeriesSample:
         return SeriesSample(**{each.name: getattr(self, each.name)[chosen] for each in fields(self)})
 
     def supported(self, reach: int) -> NDArray[np.float32]:
-        """The series (N, G, C) with NaN on days that have no clear look within `reach` days."""
+        """The series (N, G, C) with NaN on days without a clear observation within `reach` days."""
         return np.where((self.gap <= reach)[:, :, None], self.series, np.float32(np.nan))
 
 
 @dataclass(frozen=True)
 class SeasonSamples:
-    """What a model learned from (`train`), and pixels of the same season that lie elsewhere (`held_out`)."""
+    """The training pixels of a model (`train`), and other pixels of the same season (`held_out`)."""
 
     season: ReferenceSeason
     train: SeriesSample
@@ -120,7 +120,7 @@ class SampleBuilder:
 
     Args:
         calendar: days since season start (G,).
-        per_window: pixels taken of a window, at random, of those with at least two clear looks.
+        per_window: pixels taken of a window, at random, of those with at least two clear observations.
         seed: of the draw.
     """
 
@@ -201,13 +201,13 @@ class SampleBuilder:
 
 
 def clear_looks(window: Window) -> NDArray[np.bool_]:
-    """Where a patch was measured whole and, if clouds are known, none lies over it: (T, H/2, W/2)."""
+    """Where a patch was measured completely and, if clouds are known, has none: (T, H/2, W/2)."""
     clear = all_of_patches(np.asarray(window.pixels.any(1)))
     return clear if window.clear is None else np.asarray(clear & (window.clear > 0))
 
 
 def some_dates(window: Window, share: float, rng: np.random.Generator) -> Window:
-    """A window as another list of dates would show it: a random share of its own, in order.
+    """A window with another list of dates: a random share of its own, in order.
 
     Args:
         window: of T dates.
@@ -226,7 +226,7 @@ def some_dates(window: Window, share: float, rng: np.random.Generator) -> Window
 
 
 def look_gaps(days: NDArray[np.int16], clear: NDArray[np.bool_], calendar: NDArray[np.float64]) -> NDArray[np.int16]:
-    """Days from each day of the calendar to a patch's nearest clear look: (H/2, W/2, G); NEVER where it has none."""
+    """Days from each day of the calendar to a patch's nearest clear observation: (H/2, W/2, G); else NEVER."""
     apart = np.abs(days.astype(np.float64)[:, None] - calendar)
     gaps = np.where(clear[..., None], apart[:, None, None, :], NEVER).min(0)
     return np.asarray(np.rint(gaps), np.int16)
@@ -275,5 +275,5 @@ def load_season_samples(path: Path) -> SeasonSamples:
     except ValidationError as error:
         raise CorruptError(describe(error, where=str(path), model=ReferenceSeason)) from error
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise CorruptError(f"{path}: not a readable reference sample: {error}; train the segmenter again") from error
+        raise CorruptError(f"{path}: not a readable reference sample: {error}. Train the segmenter again") from error
     return SeasonSamples(season, *samples)

@@ -1,4 +1,4 @@
-"""Whether tags can teach: a crop that is in nearly every window, in few, or never without another cannot be told.
+"""Whether tags are informative: a crop in nearly all windows, in few, or never without another cannot be identified.
 
 Axes: N windows, K crop classes.
 """
@@ -15,7 +15,8 @@ __all__ = ["ALWAYS", "FEW_WINDOWS", "findings_of_counts", "listed", "tag_finding
 FEW_WINDOWS = 20
 """A crop tagged in fewer training windows is flagged."""
 ALWAYS = 0.9
-"""A crop that is tagged in more than this share of windows, or of another crop's windows, cannot be told by tags."""
+"""Largest share of windows, or of another crop's windows, that may have a crop's tag. Above it, tags do not identify
+it."""
 
 
 def tag_findings(tags: NDArray[np.integer], classes: Sequence[str]) -> list[str]:
@@ -64,7 +65,7 @@ def _always(together: NDArray[np.int64], windows: int, classes: Sequence[str]) -
         if first != second and second not in always and own[first] >= FEW_WINDOWS:
             said.append(
                 f"{classes[first]} is nearly always tagged together with {classes[second]} "
-                f"({together[first, second]} of {own[first]} windows): tags alone hardly tell the two apart. Cut "
+                f"({together[first, second]} of {own[first]} windows), so tags can hardly separate the two. Cut "
                 f"smaller windows, or add scenes where only one of them grows."
             )
     return said

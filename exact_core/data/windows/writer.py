@@ -40,8 +40,8 @@ MAX_CLASSES = 254
 class DatasetWriter:
     """Writes windows to shards as they come, then the index, then the manifest.
 
-    Use as a context manager; leaving it normally publishes the dataset, leaving it by an exception leaves a folder
-    without a manifest, which nothing reads and the next writer clears.
+    Use as a context manager. A normal exit publishes the dataset. An exception leaves a folder without a manifest,
+    which nothing reads and the next writer clears.
 
     Args:
         out: folder to write; refused if it already holds a dataset or foreign files.
@@ -71,15 +71,15 @@ class DatasetWriter:
         min_support: int = 0,
     ) -> None:
         if not 1 <= len(classes) <= MAX_CLASSES:
-            raise DataError(f"{source}: {len(classes)} crop classes; expected 1 to {MAX_CLASSES}")
+            raise DataError(f"{source}: {len(classes)} crop classes, expected 1 to {MAX_CLASSES}")
         names = ["background", *classes]
         if len(set(names)) < len(names) or not all(names):
             raise DataError(
                 f"{source}: the classes {list(classes)} need names of their own, none empty and none 'background', "
-                f"which is the name of label 0; rename the class"
+                f"which is the name of label 0. Rename the class"
             )
         if (out / "dataset.json").exists():
-            raise DataError(f"{out} already holds a dataset; choose another folder or delete this one first")
+            raise DataError(f"{out} already holds a dataset. Choose another folder or delete this one first")
         self.out, self.name, self.source = out, name, source
         self.bands, self.classes, self.window = bands, classes, window
         self.season_start, self.season_days, self.shard_windows = season_start, season_days, shard_windows
@@ -104,9 +104,9 @@ class DatasetWriter:
             self._finish()
 
     def add(self, record: WindowRecord, window: Window, *, origin: str) -> None:
-        """Add a window. `origin` is the file an error message should name.
+        """Add a window. `origin` is the file for error messages.
 
-        Its split may be a name of its own, such as that of a block, until `name_splits` says which one it is.
+        Its split may be another name, such as that of a block, until `name_splits` resolves it.
         """
         self._check(record, window, origin)
         # Of windows that may come into the training split, the statistics; those of a split that is named later, too.
@@ -138,10 +138,10 @@ class DatasetWriter:
             )
         if dates < MIN_DATES:
             raise DataError(
-                f"{where}: {dates} date; a time series needs at least {MIN_DATES}, add acquisitions or leave it out"
+                f"{where}: {dates} date. A time series needs at least {MIN_DATES}: add acquisitions, or leave it out"
             )
         if not window.pixels.any():
-            raise DataError(f"{where}: every pixel is 0 (nodata) on all {dates} dates; leave this patch out")
+            raise DataError(f"{where}: every pixel is 0 (nodata) on all {dates} dates. Leave this patch out")
         if (np.diff(window.days) < 0).any() or window.days.min() < 0:
             raise DataError(f"{where}: days since season start must ascend from 0, got {window.days.tolist()}")
         if window.tags.shape != (classes,):
@@ -159,7 +159,7 @@ class DatasetWriter:
             first = self._pending[0]
             for name in ("labels", "clear", "fields"):
                 if (getattr(first, name) is None) != (getattr(window, name) is None):
-                    raise DataError(f"{where}: {name} are given for some windows only; give them for all or none")
+                    raise DataError(f"{where}: {name} are given for some windows only. Give them for all or none")
 
     def _write_shard(self) -> None:
         windows, self._pending = self._pending, []
@@ -194,7 +194,7 @@ class DatasetWriter:
             if count < self.min_support:
                 raise DataError(
                     f"{self.source}: {crop!r} is tagged in {count} training windows, fewer than data.min_support = "
-                    f"{self.min_support}; add windows that have it, join it with another crop (the same name in the "
+                    f"{self.min_support}. Add windows that have it, join it with another crop (the same name in the "
                     f"class map, or data.season.level: group), make it void (data.season.void_codes), or allow fewer"
                 )
             if not count:
@@ -220,18 +220,19 @@ class DatasetWriter:
         splits = self.counts
         if stray := next((record for record in self._records if record.split not in SPLITS), None):
             raise DataError(
-                f"{self.source} (window {stray.id}): unknown split {stray.split!r}; expected one of {SPLITS}"
+                f"{self.source} (window {stray.id}): unknown split {stray.split!r}, expected one of {SPLITS}"
             )
         if not splits["train"]:
             raise DataError(
-                f"{self.source}: no training window (windows by split: {splits}); "
-                f"the source must be at least {self.window} pixels on a side, and the training split not empty"
+                f"{self.source}: no training window (windows by split: {splits}). "
+                f"The source must have at least {self.window} pixels on a side, and the training split must not be "
+                f"empty"
             )
         tagged = np.sum([record.tags for record in self._records if record.split == "train"], axis=0)
         if not tagged.any():
             raise DataError(
-                f"{self.source}: the tag set is empty: none of {splits['train']} training windows has a crop tag; "
-                f"check the labels, or lower data.tag_share"
+                f"{self.source}: the tag set is empty: none of {splits['train']} training windows has a crop tag. "
+                f"Check the labels, or lower data.tag_share"
             )
         self._check_support(tagged)
         table = pa.table(
@@ -320,6 +321,6 @@ def check_labels(labels: NDArray[np.uint8], *, classes: int, origin: str) -> Non
     wrong = labels[(labels > classes) & (labels != VOID)]
     if wrong.size:
         raise DataError(
-            f"{origin}: label value {int(wrong[0])} is out of range; expected 0 (background), 1..{classes} (crops) or "
-            f"{VOID} (void); check the class map or the number of classes"
+            f"{origin}: label value {int(wrong[0])} is out of range, expected 0 (background), 1..{classes} (crops) or "
+            f"{VOID} (void). Check the class map or the number of classes"
         )

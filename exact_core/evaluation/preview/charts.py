@@ -1,4 +1,4 @@
-"""The figures of a data preview: footprint map, date calendar, band histograms, tags together, tags a window."""
+"""The charts of a data preview: footprint map, date calendar, band histograms, joint tags, tags per window."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ CLEAR = LinearSegmentedColormap.from_list("clear", ["#d6d1c4", "#9ec7ad", "#1f5a
 LABELLED_ROWS = 40
 """Rows of the calendar that are named; more are drawn thin."""
 NAMED = 150
-"""Squares whose crops are written into them; of more, colours alone tell."""
+"""Number of squares up to which their crops are written into them; with more, only colours are shown."""
 APART = 48
 """Scenes that are drawn apart, at most."""
 TINY = 0.008
@@ -190,7 +190,7 @@ def _group_legend(figure: Figure, groups: Sequence[str]) -> None:
 
 
 def calendar_figure(rows: Sequence[SceneDates], gaps: Sequence[Gap], *, start: dt.date, length: int) -> Figure:
-    """Scenes as rows, the season's days across; a mark a date, darker the more of it is clear; gaps shaded."""
+    """Scenes as rows, the season's days across; one mark per date, darker with its clear share; gaps shaded."""
     named = len(rows) <= LABELLED_ROWS
     height = 0.3 * len(rows) if named else min(0.1 * len(rows), 8.0)
     figure = new_figure(11.4, max(height, 0.4) + 0.9)

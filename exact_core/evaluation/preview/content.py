@@ -1,8 +1,8 @@
-"""What a look at data says before anything is trained on it: place, dates, bands, tags.
+"""The content of a data preview, before training: location, dates, bands, tags.
 
-Numbers only: `preview_read` gathers them from a dataset, `preview_season` from images, `preview_findings` says what
-stands out, `preview_figures` draws, `preview_page` writes the page. Axes: N windows, T dates, C bands, H W pixels,
-K crop classes.
+This module has the numbers only. `preview_read` gathers them from a dataset, and `preview_season` from images.
+`preview_findings` states warnings, `preview_figures` draws, and `preview_page` writes the page. Axes: N windows, T
+dates, C bands, H W pixels, K crop classes.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ __all__ = [
 GAP_WEEKS = 4.0
 """A longer time without a usable date is named: a crop may emerge, flower or be cut in it."""
 USABLE = 0.3
-"""Clear share of a scene from which a date counts as a look at it."""
+"""Clear share of a scene from which a date counts as usable."""
 BINS = 48
 ALL = "all"
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Where windows lie.
+    """Locations of windows.
 
     Args:
         crs: of the coordinates; empty where it is not known.
         outlines: corners (N, 4, 2) in units of the CRS, x before y.
         groups: split of each window, or what else it is coloured by.
         scenes: scene of each window.
-        apart: scenes lie on the same ground or nowhere known, so they are drawn apart.
+        apart: scenes are on the same ground or without coordinates, so they are drawn apart.
         corners: latitude and longitude, degrees, of the north-west, north-east, south-west and south-east corner of
             the bounding box; empty where unknown.
     """
@@ -87,11 +87,11 @@ class Gap:
 
 @dataclass(frozen=True)
 class BandFigures:
-    """One band: histograms by group over common edges, and how far each group is from the reference.
+    """One band: histograms by group over common edges, and the shift of each group from the reference.
 
     Args:
         band: its name.
-        edges: (BINS + 1,), reflectance x 10,000; the outermost bins hold what lies beyond.
+        edges: (BINS + 1,), reflectance x 10,000; the outermost bins contain all values beyond.
         counts: group -> (BINS,).
         means: group -> mean, reflectance x 10,000.
         reference: mean and standard deviation of training.
@@ -144,11 +144,11 @@ class Squares:
     Args:
         image: true colour (H, W, 3).
         date: of the picture.
-        squares: those that have a place.
+        squares: those with coordinates.
         counts: crop -> squares that name it, windows that take it.
         colours: crop -> #rrggbb.
         windows: that the squares give.
-        notes: what there is to say of the table.
+        notes: remarks on the table.
     """
 
     image: NDArray[np.float64]
@@ -175,28 +175,28 @@ class Strip:
 
 @dataclass(frozen=True)
 class Preview:
-    """All that the page shows.
+    """The content of the page.
 
     Args:
-        title: what was looked at.
-        kind: `dataset`, or `season` for images that nothing was cut from yet.
+        title: name of the dataset or season.
+        kind: `dataset`, or `season` for images that are not cut into windows yet.
         classes: crops 1..K; empty where not known.
         colours: #rrggbb of background and of them.
         season_start, season_days: the season that days count from.
         footprints: one for each CRS.
         calendar: rows of the date calendar: at most a few hundred scenes.
         scenes: number of scenes that there are.
-        clouds_known: whether clear shares tell of clouds.
+        clouds_known: whether clear shares include clouds.
         gaps: times without a usable date, longest first.
         bands: one for each band.
-        reference: what the statistics of training come from; empty: there are none to compare with.
-        tags: None where tags are not known.
+        reference: source of the training statistics; empty: there are none to compare with.
+        tags: None where tags are unknown.
         strips: windows over time.
-        sampled: what was read, in words.
+        sampled: the pixels that were read, in words.
         facts: label -> value.
-        notes: what ingest, or opening the season, had to say.
-        squares: tags of squares, of a season that nothing was cut from yet; None: it has none.
-        remarks: what stands out in them, a sentence each.
+        notes: remarks of ingest, or of opening the season.
+        squares: tags of squares, of a season that is not cut yet; None: it has none.
+        remarks: warnings about them, one sentence each.
     """
 
     title: str
@@ -250,7 +250,7 @@ class BandSums:
 
     Args:
         bands: names of the C bands.
-        statistics: where the histograms lie: from 3 standard deviations below the mean, but not below 0, to 4 above.
+        statistics: range of the histograms: from 3 standard deviations below the mean, but not below 0, to 4 above.
     """
 
     def __init__(self, bands: tuple[str, ...], statistics: Statistics) -> None:
@@ -273,7 +273,7 @@ class BandSums:
             sums[band] += row.sum(dtype=np.float64)
 
     def figures(self, *, compare: bool) -> list[BandFigures]:
-        """What was counted; without `compare` no shift is told."""
+        """The counts; without `compare` there is no shift."""
         figures = []
         for number, band in enumerate(self._bands):
             mean, std = self._statistics.mean[number], self._statistics.std[number]

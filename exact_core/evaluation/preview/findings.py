@@ -1,4 +1,4 @@
-"""What stands out in data before it is trained on: shifted bands, gaps between dates, tags that teach little."""
+"""Warnings about data before training: shifted bands, gaps between dates, uninformative tags."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def _shifted(preview: Preview) -> list[str]:
             if abs(shift) > LARGE_SHIFT:
                 found.setdefault(group, {})[figures.band] = shift
     return [
-        f"In {_place(group)}, {_bands(shifts)} {'lie' if len(shifts) > 1 else 'lies'} more than {LARGE_SHIFT:g} "
-        f"standard deviation from training. Check the scaling and offset of the reflectances and the dates; if both "
-        f"are right, train on data that looks like this."
+        f"In {_place(group)}, {_bands(shifts)} {'differ' if len(shifts) > 1 else 'differs'} by more than "
+        f"{LARGE_SHIFT:g} standard deviation from training. Check the scaling and offset of the reflectances and the "
+        f"dates. If both are right, train on similar data."
         for group, shifts in found.items()
     ]
 
@@ -64,24 +64,24 @@ def _gaps(preview: Preview) -> list[str]:
     shown, with_gaps = len(preview.calendar), len({gap.scene for gap in preview.gaps})
     share = f"All {shown}" if with_gaps == shown else f"{with_gaps} of the {shown}"
     many = f"{share} scenes shown have" if preview.scenes > 1 else ""
-    counted = f"{many} a gap of more than {GAP_WEEKS:g} weeks; the longest:" if many else "The longest gap:"
+    counted = f"{many} a gap of more than {GAP_WEEKS:g} weeks. The longest:" if many else "The longest gap:"
     usable = f"with {100 * USABLE:.0f} % of the scene {'clear' if preview.clouds_known else 'measured'}"
     return [
         f"{counted} {longest.first} to {longest.last}{where}, {longest.weeks:.1f} weeks without a date {usable}. Add "
-        f"acquisitions, raise data.max_dates if ingest thinned them out, or shorten the season; what happens to a crop "
-        f"in that time cannot be seen."
+        f"acquisitions, raise data.max_dates if ingest thinned them out, or shorten the season. Changes of a crop in "
+        f"that time are invisible."
     ]
 
 
 def _season_gaps(preview: Preview) -> list[str]:
-    """Of images, the gaps that thinning makes are told apart from those without acquisitions."""
+    """For images: separates gaps due to thinning from those without acquisitions."""
     usable = f"with {100 * USABLE:.0f} % of it {'clear' if preview.clouds_known else 'measured'}"
     real = [gap for gap in preview.gaps if gap.scene == preview.calendar[0].name]
     made = [gap for gap in preview.gaps if gap.scene != preview.calendar[0].name]
     made = [gap for gap in made if not any(each.first <= gap.first and gap.last <= each.last for each in real)]
     said = [
         f"No acquisition shows the area {usable} from {gap.first} to {gap.last} ({gap.weeks:.1f} weeks). Add "
-        f"acquisitions, or shorten the season; what happens to a crop in that time cannot be seen."
+        f"acquisitions, or shorten the season. Changes of a crop in that time are invisible."
         for gap in real[:1]
     ]
     said += [

@@ -1,4 +1,4 @@
-"""Where the windows of a dataset lie: their outlines by CRS, and latitudes and longitudes."""
+"""Locations of the windows of a dataset: their outlines by CRS, and latitudes and longitudes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def read_index(dataset: WindowDataset) -> Index:
 
 
 def footprints(index: Index, window: int) -> list[Footprint]:
-    """Windows by CRS; scenes on the same ground, or without a place, are marked as to be drawn apart."""
+    """Windows by CRS; scenes on the same ground, or without coordinates, are marked to be drawn apart."""
     unit = np.array([(0, 0), (window, 0), (window, window), (0, window)], np.float64)
     outlines = np.empty((len(index.scenes), 4, 2))
     for position, values in enumerate(index.transforms):

@@ -217,7 +217,7 @@ def counted(some: int, every: int, what: str) -> str:
 
 
 def longest_first(gaps: list[Gap]) -> list[Gap]:
-    """Gaps in the order in which they are told."""
+    """Gaps in the order of the page."""
     return sorted(gaps, key=lambda gap: (-gap.weeks, gap.scene, gap.first))
 
 

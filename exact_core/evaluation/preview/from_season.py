@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.transform import Affine
 
-from exact_core.data.season.files import SCL
+from exact_core.data.season.files import cloud_mask
 from exact_core.data.season.folder import SeasonImages
 from exact_core.data.season.overview import overview
 from exact_core.data.season.tag_checks import check_places, check_sizes, contradictions
@@ -57,7 +57,7 @@ def preview_season(
 
     Args:
         images: all dates of the season.
-        source: what it is called.
+        source: its name.
         limit: dates that ingest would keep.
         seed: draws the cut-outs.
         reference: statistics of training to compare with; None: no comparison.
@@ -72,7 +72,7 @@ def preview_season(
     thinned = replace(images, acquisitions=[images.acquisitions[position] for position in kept])
     cuts = _cut_outs(thinned, seed)
     if not cuts:
-        raise DataError(f"{source}: no part that was looked at is measured on two dates; give more acquisitions")
+        raise DataError(f"{source}: no part that was looked at is measured on two dates. Give more acquisitions")
     side = cuts[0][2].shape[-1]
     known = reference or NamedStatistics(_own_statistics([pixels for _, _, pixels, _ in cuts]), "")
     sums = BandSums(images.bands, known.statistics)
@@ -85,7 +85,7 @@ def preview_season(
         else [every, SceneDates(f"{len(kept)} kept", images.days[kept], shares[kept])]
     )
     gaps = [gap for row in rows for gap in find_gaps(row, start=images.start, length=images.length)]
-    clouds = SCL in images.acquisitions[0].files
+    clouds = cloud_mask(images.acquisitions[0].files)
     return Preview(
         title=images.name,
         kind="season",
@@ -96,7 +96,7 @@ def preview_season(
         footprints=[_season_footprint(images, [(row, col, pixels.shape[-1]) for row, col, pixels, _ in cuts])],
         calendar=rows,
         scenes=1,
-        clouds_known=clouds,
+        clouds_known=clouds is not None,
         gaps=longest_first(gaps),
         bands=sums.figures(compare=reference is not None),
         reference=known.name,
@@ -110,7 +110,7 @@ def preview_season(
             "Clear": f"{100 * shares.mean():.0f} % on average, {100 * shares[kept].mean():.0f} % on the dates kept",
             "CRS": images.grid.crs.to_string(),
             "Bands": ", ".join(images.bands),
-            "Clouds": "known (SCL)" if clouds else "not known",
+            "Clouds": f"known ({clouds[0]})" if clouds else "not known",
         },
         notes=tuple(images.notes),
         squares=None if tags is None else _squares(images, tags, window),

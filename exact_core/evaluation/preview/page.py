@@ -43,7 +43,7 @@ def summary(preview: Preview) -> str:
     scenes = f"{preview.scenes} {'scene' if preview.scenes == 1 else 'scenes'}"
     lines = [
         f"{preview.title}: {preview.facts.get('Windows', preview.facts.get('Size', ''))}, {scenes}",
-        f"season: {preview.season_start} to {end} ({preview.season_days} days); {_dates(preview)}",
+        f"season: {preview.season_start} to {end} ({preview.season_days} days), {_dates(preview)}",
     ]
     for footprint in preview.footprints[:MAPS]:
         if footprint.corners:
@@ -52,7 +52,7 @@ def summary(preview: Preview) -> str:
     if preview.tags is not None:
         own = preview.tags.together.diagonal()
         lines.append(
-            f"tags: {preview.tags.mean:.1f} a window; {len(own)} crops, {own.min()} to {own.max()} windows a crop"
+            f"tags: {preview.tags.mean:.1f} per window, {len(own)} crops, {own.min()} to {own.max()} windows per crop"
         )
     if preview.squares is not None:
         lines.extend(f"tags: {note}" for note in preview.squares.notes)

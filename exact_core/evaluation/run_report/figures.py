@@ -44,6 +44,7 @@ __all__ = [
     "SceneMap",
     "confusion_figure",
     "curves_figure",
+    "dates_figure",
     "histogram_figure",
     "map_figure",
     "paint_confidence",
@@ -236,6 +237,23 @@ def curves_figure(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Fig
         axes.set_title(title, loc="left")
         if what == "validation":
             axes.set_ylim(0, 1.02)
+    return figure
+
+
+def dates_figure(by_date: Sequence[Mapping[str, Any]]) -> Figure:
+    """Accuracy of the map for what is seen of the season until a day, a row a day: `until`, and figures of 1."""
+    figure = new_figure(5.6, 3.0)
+    axes = figure.add_subplot()
+    days = [row["days"] for row in by_date]
+    for number, (key, label) in enumerate((("oa_micro", "Overall accuracy"), ("miou_macro", "mIoU"))):
+        values = [np.nan if row[key] is None else row[key] for row in by_date]
+        axes.plot(days, values, label=label, color=SERIES[number], linewidth=2.4, marker="o", markersize=5)
+    axes.set_xticks(days, [row["until"] for row in by_date], rotation=30, ha="right", fontsize=8)
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel("Images until")
+    axes.grid(axis="y", color=RULE, linewidth=0.8)
+    axes.legend(framealpha=0.8, edgecolor="none", fontsize=9)
+    plain(axes)
     return figure
 
 

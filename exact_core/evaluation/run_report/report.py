@@ -29,6 +29,7 @@ from exact_core.evaluation.run_report.figures import (
     columns_of_panel,
     confusion_figure,
     curves_figure,
+    dates_figure,
     histogram_figure,
     map_figure,
     panels_figure,
@@ -111,7 +112,8 @@ def figure_files(data: ReportData, folder: Path) -> list[Path]:
     """Write the figures that the run has something for, as PNG.
 
     Returns:
-        Paths of map.png, panels.png, confusion.png, per_class.png and curves.png, as far as they were written.
+        Paths of map.png, panels.png, confusion.png, per_class.png, curves.png and dates.png, as far as they were
+        written.
     """
     classes = data.manifest.classes
     colours = colours_of(classes, data.manifest.colours)
@@ -155,11 +157,13 @@ def _charts(data: ReportData) -> dict[str, Figure | None]:
         if scores is not None and _scored(scores)
     }
     histories = {"Classifier": data.classifier_history, "Segmenter": data.segmenter_history}
+    by_date = metrics.get("by_date") or []
     histogram = data.masks is not None and sum(data.masks.get("histogram") or []) > 0
     return {
         "confusion": confusion_figure(names, counts) if counts.sum() else None,
         "per_class": per_class_figure(names, series) if series else None,
         "curves": curves_figure(histories) if any(histories.values()) else None,
+        "dates": dates_figure(by_date) if len(by_date) > 1 else None,
         "histogram": histogram_figure(data.masks) if data.masks is not None and histogram else None,
     }
 

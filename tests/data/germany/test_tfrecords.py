@@ -28,7 +28,7 @@ def refused(path: Path) -> str:
     with pytest.raises(DataError) as caught:
         list(read_examples(path))
     assert str(path) in str(caught.value)
-    assert "download it again" in str(caught.value)
+    assert "Download it again" in str(caught.value)
     return str(caught.value)
 
 

@@ -120,7 +120,7 @@ def test_a_label_without_a_name_is_unknown_and_noted(tmp_path: Path) -> None:
     dataset = ingest(tmp_path, labels=labels)
     assert (dataset.labels(0)[20, :5] == 0).all()
     assert dataset.manifest.notes == (
-        "50 pixels have a label that classes.txt does not name; they are read as unknown",
+        "50 pixels have a label that classes.txt does not name. They are read as unknown",
     )
 
 
@@ -250,7 +250,7 @@ def test_enlarging_turns_with_the_image() -> None:
 def test_missing_tables(tmp_path: Path, name: str) -> None:
     root = write_germany(tmp_path / "germany")
     (root / name).unlink()
-    assert f"{root / name}: missing; give the folder that holds classes.txt" in refused(root)
+    assert f"{root / name}: missing. Give the folder that holds classes.txt" in refused(root)
     assert "full/240" in refused(root)
 
 
@@ -261,7 +261,7 @@ def test_the_folder_above_is_told_from_it(tmp_path: Path) -> None:
 
 def test_missing_season(tmp_path: Path) -> None:
     root = write_germany(tmp_path / "germany", years=(2016,))
-    assert "data17: missing; unpack the tiles of 2017, or name the seasons that are here in data.germany.years" in (
+    assert "data17: missing. Unpack the tiles of 2017, or name the seasons that are here in data.germany.years" in (
         refused(root)
     )
     ingest_germany(root, DataConfig(germany=GermanyConfig(years=(2016,))), tmp_path / "out")
@@ -270,10 +270,10 @@ def test_missing_season(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "expected"),
     [
-        ("classes.txt", "0|unknown\n", "no class; expected lines such as 1|sugar beet"),
-        ("classes.txt", "a|beet\n", "line 1: 'a|beet'; expected a whole number"),
+        ("classes.txt", "0|unknown\n", "no class, expected lines such as 1|sugar beet"),
+        ("classes.txt", "a|beet\n", "line 1: 'a|beet', expected a whole number"),
         ("classes.txt", "1|beet\n1|oat\n", "line 2: class 1 stands twice"),
-        ("geotransforms.csv", "1,600000,10,0\n", "line 1: 1,600000,10,0; expected tile, left, pixel"),
+        ("geotransforms.csv", "1,600000,10,0\n", "line 1: 1,600000,10,0, expected tile, left, pixel"),
         ("geotransforms.csv", "1,6,10,0,5,0,10,32632\n", "expected tile, left, pixel, 0, top, 0, -pixel, EPSG code"),
         ("geotransforms.csv", "1,6,10,0,5,0,-10,999999\n", "EPSG code"),
         ("geotransforms.csv", "2,6,10,0,5,0,-10,32632\n", "no line for tile 1"),
@@ -295,14 +295,14 @@ def set_(name: str, value: object) -> object:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda _, a: {k: v for k, v in a.items() if k != "x20"}, "no x20/data with x20/shape; it has dates/doy"),
-        (set_("x20", lambda v: v[:, :9]), "x20 has shape (6, 9, 12, 6); expected (6, 12, 12, 6)"),
-        (set_("x60", lambda v: v[:-1]), "x60 has shape (5, 4, 4, 3); expected (6, 4, 4, 3)"),
+        (lambda _, a: {k: v for k, v in a.items() if k != "x20"}, "no x20/data with x20/shape. It has dates/doy"),
+        (set_("x20", lambda v: v[:, :9]), "x20 has shape (6, 9, 12, 6), expected (6, 12, 12, 6)"),
+        (set_("x60", lambda v: v[:-1]), "x60 has shape (5, 4, 4, 3), expected (6, 4, 4, 3)"),
         (set_("x10", lambda v: v[..., 0]), "x10/data has 27648 bytes, x10/shape says (6, 24, 24)"),
         (set_("x10", lambda v: v - 2000), "x10 has values from -900 to"),
         (set_("x10", lambda v: v + 65_535), "expected reflectance x 10,000 as Sentinel-2 counts it, 0 to 65535"),
         (set_("labels", lambda v: v[:, :20]), "labels have shape (6, 20, 24)"),
-        (set_("dates/doy", lambda v: v + 200), "day 450 of the year; expected 1 to 366"),
+        (set_("dates/doy", lambda v: v + 200), "day 450 of the year, expected 1 to 366"),
     ],
 )
 def test_a_tile_of_another_kind(tmp_path: Path, change: object, expected: str) -> None:
@@ -313,7 +313,7 @@ def test_a_tile_of_another_kind(tmp_path: Path, change: object, expected: str) -
 
 def test_arrays_of_another_type(tmp_path: Path) -> None:
     message = refused_with(tmp_path, lambda _, arrays: {**arrays, "x10": arrays["x10"].astype("<u2")})
-    assert "x10/data has 27648 bytes, x10/shape says (6, 24, 24, 4); expected 4 axes of int64" in message
+    assert "x10/data has 27648 bytes, x10/shape says (6, 24, 24, 4), expected 4 axes of int64" in message
 
 
 def test_day_366_of_2017(tmp_path: Path) -> None:

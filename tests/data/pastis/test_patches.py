@@ -233,14 +233,14 @@ def test_repeats_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"metadata.geojson: missing; a PASTIS folder holds"):
+    with pytest.raises(DataError, match=r"metadata.geojson: missing. A PASTIS folder holds"):
         ingest_pastis(tmp_path, DataConfig(), tmp_path / "out")
 
 
 def test_missing_array(tmp_path: Path) -> None:
     root = write_pastis(tmp_path / "pastis")
     (root / "DATA_S2/S2_10001.npy").unlink()
-    with pytest.raises(DataError, match=r"S2_10001.npy: missing.*download it"):
+    with pytest.raises(DataError, match=r"S2_10001.npy: missing.*Download it"):
         ingest_pastis(root, DataConfig(), tmp_path / "out")
 
 
@@ -259,20 +259,20 @@ def test_nan_patch(tmp_path: Path) -> None:
 
     message = refused_with(tmp_path, spoil)
     assert "S2_10001.npy: 3 of" in message
-    assert "set missing pixels to 0" in message
+    assert "Set missing pixels to 0" in message
 
 
 def test_all_zero_patch(tmp_path: Path) -> None:
     message = refused_with(tmp_path, lambda patch, images: images * (patch != 1))
     assert "S2_10001.npy" in message
     assert "0 (nodata) on all 4 dates" in message
-    assert "leave this area out" in message
+    assert "Leave this area out" in message
 
 
 def test_values_outside_int16(tmp_path: Path) -> None:
     message = refused_with(tmp_path, lambda _, images: images.astype(np.int32) * 40)
     assert "S2_10000.npy: values from 40000 to" in message
-    assert "store reflectance x 10,000" in message
+    assert "Store reflectance x 10,000" in message
 
 
 def test_wrong_number_of_bands(tmp_path: Path) -> None:
@@ -301,13 +301,13 @@ def test_dates_that_disagree_with_the_array(tmp_path: Path) -> None:
 
     message = refused(tmp_path, change=drop)
     assert "S2_10002.npy: 4 images but 3 dates" in message
-    assert "repair the metadata or the array" in message
+    assert "Repair the metadata or the array" in message
 
 
 def test_a_single_date(tmp_path: Path) -> None:
     message = refused(tmp_path, dates=PASTIS_DATES[:1])
     assert "S2_10000.npy" in message
-    assert "1 date; a time series needs at least 2" in message
+    assert "1 date. A time series needs at least 2" in message
 
 
 def test_no_crop_anywhere(tmp_path: Path) -> None:
@@ -319,10 +319,10 @@ def test_no_crop_anywhere(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda d: d.pop("crs"), 'no "crs" member, got None; name the CRS'),
+        (lambda d: d.pop("crs"), 'no "crs" member, got None. Name the CRS'),
         (lambda d: d["crs"]["properties"].update(name="EPSG:99999"), "crs 'EPSG:99999' is unknown"),
         (lambda d: d["features"].clear(), "no features"),
-        (lambda d: d["features"][1]["properties"].pop("Fold"), "feature 1: KeyError('Fold'); expected the properties"),
+        (lambda d: d["features"][1]["properties"].pop("Fold"), "feature 1: KeyError('Fold'), expected the properties"),
         (lambda d: d["features"][1]["properties"].update(ID_PATCH=10000), "ID_PATCH 10000 stands 2 times"),
         (lambda d: d["features"][1].update(geometry=None), "(ID_PATCH 10001): no usable outline"),
         (lambda d: d["features"][1]["properties"].update({"dates-S2": {"0": 20191345}}), "dates-S2 is not readable"),
@@ -332,11 +332,11 @@ def test_no_crop_anywhere(tmp_path: Path) -> None:
         (lambda d: d["features"][1]["properties"].update({"dates-S2": "abc"}), "dates-S2 is not readable"),
         (lambda d: d["features"][1]["properties"].update(Fold=float("inf")), "expected the properties ID_PATCH, Fold"),
         (lambda d: d["features"][1]["properties"].update(Fold=1.5), "1.5 is not a whole number"),
-        (lambda d: d.update(features={"a": 1}), "features is a dict; expected a list"),
-        (lambda d: d.update(features=3), "features is a int; expected a list"),
+        (lambda d: d.update(features={"a": 1}), "features is a dict, expected a list"),
+        (lambda d: d.update(features=3), "features is a int, expected a list"),
         (
             lambda d: d["features"][1]["geometry"]["coordinates"][0][0][1].__setitem__(0, float("nan")),
-            "NaN or infinite coordinates; expected a polygon",
+            "NaN or infinite coordinates, expected a polygon",
         ),
     ],
 )

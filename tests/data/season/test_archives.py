@@ -153,7 +153,7 @@ def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
     path = root / f"{name_of(SEASON_DATES[1])}.zip"
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match=r"20180411T.*SAFE.zip: damaged or no .zip archive: .*; download it again, or"):
+    with pytest.raises(DataError, match=r"20180411T.*SAFE.zip: damaged or no .zip archive: .*. Download it again, or"):
         ingest_season(root, DataConfig(), tmp_path / "out", seed=0)
 
 
@@ -166,7 +166,7 @@ def test_damage_within_an_archive_is_named(tmp_path: Path) -> None:
     start = entry.header_offset + 30 + len(entry.filename)
     data[start : start + entry.compress_size] = bytes(entry.compress_size)
     path.write_bytes(bytes(data))
-    with pytest.raises(DataError, match=r"20180411T.*SAFE.zip/.*_B03_10m.tif: .*download it again or leave"):
+    with pytest.raises(DataError, match=r"20180411T.*SAFE.zip/.*_B03_10m.tif: .*Download it again or leave"):
         ingest_season(root, DataConfig(), tmp_path / "out", seed=0)
 
 
@@ -174,7 +174,7 @@ def test_an_archive_of_something_else_is_no_acquisition(tmp_path: Path) -> None:
     (tmp_path / "s").mkdir()
     with zipfile.ZipFile(tmp_path / "s/readme.zip", "w") as archive:
         archive.writestr("readme.txt", "nothing")
-    with pytest.raises(DataError, match=r"no acquisition with bands; .* or .zip archives of them"):
+    with pytest.raises(DataError, match=r"no acquisition with bands, .* or .zip archives of them"):
         find_acquisitions(tmp_path / "s", BANDS)
 
 

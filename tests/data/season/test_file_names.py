@@ -53,5 +53,5 @@ def test_of_theia_the_reflectance_that_is_corrected_for_slopes(tmp_path: Path) -
 
 def test_landsat_is_not_taken_for_sentinel(tmp_path: Path) -> None:
     (tmp_path / "HLS.L30.T31UFS.2018199T105031.v2.0.B05.tif").touch()
-    with pytest.raises(DataError, match="take the files HLS.L30 out"):
+    with pytest.raises(DataError, match="Take the files HLS.L30 out"):
         find_acquisitions(tmp_path, BANDS)

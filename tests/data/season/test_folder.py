@@ -140,6 +140,22 @@ def test_odd_sizes_are_cut_to_even(tmp_path: Path) -> None:
     assert max(record.col for record in dataset.records) == 26 - 8
 
 
+def test_until_a_day_dates_are_as_dense_as_in_the_whole_season(tmp_path: Path) -> None:
+    """Four dates in 31 days; of three a season, two until the 21st, and a model of twice the days has them in half."""
+    write_season(tmp_path)
+    three = DataConfig(max_dates=3)
+    until = DataConfig(max_dates=3, season=SeasonConfig(until=dt.date(2018, 4, 21)))
+    assert len(open_season(tmp_path, three).acquisitions) == 3
+    found = open_season(tmp_path, until)
+    assert [str(each.date) for each in found.acquisitions][-1] <= "2018-04-21"
+    assert (found.start, found.length) == (dt.date(2018, 4, 1), 21)
+    assert len(found.acquisitions) == 3  # no length is given, so that the season ends there
+    known = DataConfig(max_dates=3, season=SeasonConfig(until=dt.date(2018, 4, 21), days=31))
+    assert len(open_season(tmp_path, known).acquisitions) == 2
+    assert open_season(tmp_path, known).length == 31
+    assert len(open_season(tmp_path, until, trained=(dt.date(2017, 4, 1), 31)).acquisitions) == 2
+
+
 def test_the_season_clips_dates(tmp_path: Path) -> None:
     config = DataConfig(season=SeasonConfig(start=dt.date(2018, 4, 6), days=20))
     dataset = ingest(write_season(tmp_path / "s"), config)
@@ -147,7 +163,7 @@ def test_the_season_clips_dates(tmp_path: Path) -> None:
     assert dataset.window(0).days.tolist() == [5, 15]
     assert dataset.manifest.season_start == dt.date(2018, 4, 6)
     assert dataset.manifest.season_days == 20
-    assert dataset.manifest.notes[0] == "2 of 4 dates lie outside the season and were left out"
+    assert dataset.manifest.notes[0] == "2 of 4 dates are outside the season and were left out"
 
 
 def test_the_order_is_that_of_the_calendar(tmp_path: Path) -> None:
@@ -187,6 +203,23 @@ def test_an_empty_date_is_dropped(tmp_path: Path) -> None:
     dataset = ingest(root)
     assert dataset.window(0).days.tolist() == [0, 20, 30]
     assert "S2_20180411 (2018-04-11) is 0 (nodata) everywhere and was dropped" in dataset.manifest.notes
+
+
+@pytest.mark.parametrize("band", ["B02", "B06", "B11"])
+def test_a_date_with_an_empty_band_is_dropped_and_one_with_half_of_it_counts_half(tmp_path: Path, band: str) -> None:
+    """Without a band, nothing of a date is measured: it is no look, whichever band it is."""
+
+    def change(date: int, name: str, values: np.ndarray) -> np.ndarray:
+        rows = {1: len(values), 2: len(values) // 2}.get(date, 0)
+        values[: rows if name == band else 0] = 0
+        return values
+
+    dataset = ingest(write_season(tmp_path / "s", change=change))
+    assert dataset.window(0).days.tolist() == [0, 20, 30]
+    notes = " ".join(dataset.manifest.notes)
+    assert f"S2_20180411 (2018-04-11) has no place that all bands measured ({band} lacks data) and was dropped" in notes
+    images = open_season(tmp_path / "s", DataConfig())
+    assert images.shares == (1.0, 0.5, 1.0)
 
 
 def test_float_reflectance_and_nan(tmp_path: Path) -> None:
@@ -358,7 +391,7 @@ def test_dates_that_share_no_ground(tmp_path: Path) -> None:
 
     message = refused(write_season(tmp_path / "s", change=apart), DataConfig(window=8, stride=8))
     assert "none of 16 windows of 8 pixels is measured on at least 2 dates" in message
-    assert "add acquisitions" in message
+    assert "Add acquisitions" in message
 
 
 def test_both_shares_at_0_train_and_score_on_everything(tmp_path: Path) -> None:
@@ -376,7 +409,7 @@ def test_both_shares_at_0_train_and_score_on_everything(tmp_path: Path) -> None:
 def test_a_validation_share_needs_a_test_share(tmp_path: Path, size: tuple[int, int]) -> None:
     root = write_season(tmp_path / "s", size=size)
     message = refused(root, DataConfig(window=8, test_share=0), kind=ConfigError)
-    assert "set data.test_share above 0, or both to 0 to train and score on everything" in message
+    assert "Set data.test_share above 0, or both to 0 to train and score on everything" in message
 
 
 def test_season_yaml_under_the_run(tmp_path: Path) -> None:
@@ -465,7 +498,7 @@ def test_missing_band(tmp_path: Path, layout: str) -> None:
     else:
         (root / "S2_20180411/B8A.tif").unlink()
     message = refused(root)
-    assert "S2_20180411 (2018-04-11): band B8A is missing; it has B02, B03" in message
+    assert "S2_20180411 (2018-04-11): band B8A is missing. It has B02, B03" in message
     assert "data.season.bands" in message
 
 
@@ -532,7 +565,7 @@ def test_a_season_with_too_long_a_gap(tmp_path: Path) -> None:
     root = write_season(tmp_path / "s", dates=("20210901", "20211001", "20220301", "20220401"))
     message = refused(root)
     assert "from 2021-10-02 to 2022-02-28, 150 days" in message
-    assert "2021-12    0 dates    0.0 clear looks" in message
+    assert "2021-12    0 dates    0.0 clear observations" in message
     assert len(ingest(root, DataConfig(season=SeasonConfig(longest_gap=150)))) == 4
 
 
@@ -669,7 +702,7 @@ def test_memory_does_not_follow_the_area(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_single_date(tmp_path: Path) -> None:
     message = refused(write_season(tmp_path / "s", dates=SEASON_DATES[:1]))
     assert "1 date in the season" in message
-    assert "add acquisitions" in message
+    assert "Add acquisitions" in message
 
 
 def test_all_dates_empty(tmp_path: Path) -> None:
@@ -694,8 +727,8 @@ def test_no_crop_anywhere(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("legend", "expected"),
     [
-        (None, "legend.csv: missing; write code,name lines there"),
-        ("id,label\n1,a\n", "legend.csv, line 1: columns ['id', 'label']; expected the header code,name"),
+        (None, "legend.csv: missing. Write code,name lines there"),
+        ("id,label\n1,a\n", "legend.csv, line 1: columns ['id', 'label'], expected the header code,name"),
         ("code,name\n100,wheat\nx2,maize\n", "legend.csv: code 'x2' is not a whole number, and"),
         ("code,name\n100,\n", "legend.csv, line 2: code 100 has no name"),
         ("code,name\n100,wheat\n100,maize\n", "legend.csv, line 3: code 100 stands here a second time"),
@@ -710,7 +743,7 @@ def test_wrong_legend(tmp_path: Path, legend: str | None, expected: str) -> None
 def test_a_legend_that_is_not_utf8(tmp_path: Path) -> None:
     root = write_season(tmp_path / "s")
     (root / "labels/legend.csv").write_bytes("code,name\n100,wheat\n200,maïs\n".encode("latin-1"))
-    assert "legend.csv: not UTF-8: byte 0xef at position 26; save it as UTF-8" in refused(root)
+    assert "legend.csv: not UTF-8: byte 0xef at position 26. Save it as UTF-8" in refused(root)
 
 
 @pytest.mark.parametrize("name", ["", " ", "background"])
@@ -718,7 +751,7 @@ def test_classes_without_a_name_of_their_own(tmp_path: Path, name: str) -> None:
     config = DataConfig(season=SeasonConfig(classes={100: name, 200: "maize"}))
     message = refused(write_season(tmp_path / "s"), config)
     assert f"data.season.classes: crop code 100 has the name {name!r}" in message
-    assert "rename it" in message
+    assert "Rename it" in message
 
 
 def test_background_may_name_code_0(tmp_path: Path) -> None:
@@ -743,7 +776,7 @@ def test_parcels_without_the_attribute(tmp_path: Path) -> None:
 def test_a_layer_without_parcels(tmp_path: Path) -> None:
     root = write_season(tmp_path / "s", labels=False)
     write_parcels(root / "labels/parcels.geojson", [])
-    assert "parcels.geojson: the layer is empty; add parcels" in refused(root)
+    assert "parcels.geojson: the layer is empty. Add parcels" in refused(root)
 
 
 def change_ring(path: Path, change: Any, *, parcel: int = 1) -> None:
@@ -769,7 +802,7 @@ def test_a_parcel_with_an_unclosed_ring(tmp_path: Path, crs: str, points: int) -
     change_ring(path, lambda ring: ring[:points])
     message = refused(root)
     assert "parcels.geojson, parcel 1: invalid outline" in message
-    assert "close its rings" in message
+    assert "Close its rings" in message
 
 
 @pytest.mark.filterwarnings("ignore:Non closed ring")
@@ -824,13 +857,13 @@ def test_a_file_without_a_date(tmp_path: Path) -> None:
 def test_two_files_of_one_band(tmp_path: Path) -> None:
     root = write_season(tmp_path / "s")
     write_raster(root / "S2_20180401/copy_B02.tif", np.ones((32, 32), np.uint16))
-    assert "are both band B02; keep one" in refused(root)
+    assert "are both band B02. Keep one" in refused(root)
 
 
 def test_nothing_there(tmp_path: Path) -> None:
     assert "no such folder" in refused(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    assert "no acquisition with bands; expected a STAC collection.json" in refused(tmp_path / "empty")
+    assert "no acquisition with bands, expected a STAC collection.json" in refused(tmp_path / "empty")
 
 
 def test_broken_catalogue(tmp_path: Path) -> None:

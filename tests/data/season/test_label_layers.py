@@ -83,7 +83,7 @@ def test_long_codes_of_a_raster(tmp_path: Path) -> None:
 
 def test_a_long_code_beside_a_legend_of_short_ones_is_named_with_the_limit(tmp_path: Path) -> None:
     root = season(tmp_path, "code,name\n1,maize\n", np.array([3301010600, 1]))
-    with pytest.raises(DataError, match="crop_code is 3301010600; expected a whole number, .*up to 2,147,483,645"):
+    with pytest.raises(DataError, match="crop_code is 3301010600, expected a whole number, .*up to 2,147,483,645"):
         labelled(root)
 
 
@@ -109,7 +109,7 @@ def test_parcels_without_a_code(tmp_path: Path, codes: Any, legend: str) -> None
         assert classes == ("maize",)
         assert labels == [1, label]
         assert words in notes
-    with pytest.raises(DataError, match="crop_code is empty; give the parcel a code, or say by data.season.missing_co"):
+    with pytest.raises(DataError, match="crop_code is empty. Give the parcel a code, or say by data.season.missing_co"):
         labelled(root, missing_code="refuse")
 
 
@@ -122,7 +122,7 @@ def test_the_layer_is_in_the_notes(tmp_path: Path) -> None:
         found = labelled(tmp_path, labels=f"labels/parcels.gpkg|layername={layer}")
         assert found[1] == labels
         assert f"labels are the layer {layer!r} of parcels.gpkg" in found[2]
-    with pytest.raises(DataError, match="2 layers, 'y2022', 'y2023'; name one"):
+    with pytest.raises(DataError, match="2 layers, 'y2022', 'y2023'. Name one"):
         labelled(tmp_path)
 
 
@@ -131,7 +131,7 @@ def test_text_in_utf8_that_says_otherwise(tmp_path: Path) -> None:
     root = season(tmp_path, "code,name\nMa\u00efs,maize\n", codes, file="parcels.shp", encoding="UTF-8")
     assert labelled(root)[1] == [1, 1]
     (root / "labels/parcels.cpg").write_text("1252")
-    with pytest.raises(DataError, match="the file is in UTF-8 and says otherwise; write UTF-8"):
+    with pytest.raises(DataError, match="the file is in UTF-8 and says otherwise. Write UTF-8"):
         labelled(root)
 
 
@@ -234,6 +234,18 @@ def test_codes_of_a_country(tmp_path: Path, table: str, codes: Any, names: Any, 
     assert set(labelled(root, legend=f"eurocrops:{table}", level="group")[0]) == set(groups)
 
 
+def test_a_code_that_a_country_added_later_is_void(tmp_path: Path) -> None:
+    """6794 is in the Dutch layer of 2023 and not in the table; where no code fits, it is the wrong attribute."""
+    root = season(tmp_path, "", np.array([259, 6794]))
+    classes, labels, notes = labelled(root, legend="eurocrops:nl_2020")
+    assert (classes, labels) == (("silage maize",), [1, 255])
+    said = "1 parcels of parcels.gpkg have a code that the legend eurocrops:nl_2020 does not list (6794): their truth"
+    assert any(note.startswith(said) for note in notes)
+    root = season(tmp_path / "b", "", np.array([6794, 6795]))
+    with pytest.raises(DataError, match="crop_code is '6794', which is in neither the legend eurocrops:nl_2020 nor"):
+        labelled(root, legend="eurocrops:nl_2020")
+
+
 def test_a_country_whose_code_0_is_unknown(tmp_path: Path) -> None:
     """000 of Slovenia, "ni v uporabi": void, and no background, whose label is 0."""
     root = season(tmp_path, "", np.array(["000", "001"], object))
@@ -270,10 +282,10 @@ def test_a_legend_of_ones_own(tmp_path: Path) -> None:
     [
         ("eurocrops:xx_1999", "", "expected eurocrops:TABLE, one of at_2021, be_vlg_2021"),
         ("eurocrops", "", "expected eurocrops:TABLE, one of at_2021, be_vlg_2021"),
-        ("hcat2", "", "hcat2 is not there; name a file, hcat, worldcereal, or eurocrops:TABLE"),
+        ("hcat2", "", "hcat2 is not there. Name a file, hcat, worldcereal, or eurocrops:TABLE"),
         ("own.csv", "original_code,HCAT3_code\n7,\n", "line 2: code 7 has no HCAT3_code"),
         ("own.csv", "original_code,HCAT3_code\n7,3301010101\n7,3301010102\n", "line 3: code 7 is 3301010102 here and"),
-        ("own.csv", "original_code,HCAT3_code\n7,wheat\n", "line 2: HCAT3_code is wheat; expected a whole number"),
+        ("own.csv", "original_code,HCAT3_code\n7,wheat\n", "line 2: HCAT3_code is wheat, expected a whole number"),
         ("own.csv", "original_code,HCAT3_code\n7,4404000000\n", "line 2: HCAT3_code is 4404000000, which is in nei"),
         ("own.csv", "id,crop\n7,4404000000\n", "line 1: columns .* expected the header code,name, or that of Euro"),
     ],

@@ -35,5 +35,5 @@ def test_a_block_larger_than_memory_is_refused_before_any_of_it_is_read(tmp_path
     with open_raster(path):
         pass
     monkeypatch.setattr("exact_core.data.season.rasters.memory_free", lambda: 5 * 10**8)
-    with pytest.raises(DataError, match=r"strip\.tif: 20,000 x 20,000 pixels unpack to 0\.8 GB, .* write it again"):
+    with pytest.raises(DataError, match=r"strip\.tif: 20,000 x 20,000 pixels unpack to 0\.8 GB, .* Write it again"):
         open_raster(path)

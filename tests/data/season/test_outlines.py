@@ -1,4 +1,4 @@
-"""Outlines of fields on the pixels of a season; no crop is read from them."""
+"""Outlines of fields on the pixels of a season. No crop is read from them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_pixels_by_hand(tmp_path: Path) -> None:
     expected = np.zeros((6, 8), np.int32)
     expected[:2, :3], expected[:, 4:], expected[1:3, 5:7] = first, block, inner
     assert found.tolist() == expected.tolist()
-    assert notes == ["3 field outlines of f.gpkg cover 62% of 6 x 8 pixels; no crop is read from them"]
+    assert notes == ["3 field outlines of f.gpkg cover 62% of 6 x 8 pixels. No crop is read from them"]
 
 
 def test_a_part_of_the_area_has_the_numbers_of_the_whole(tmp_path: Path) -> None:
@@ -83,5 +83,5 @@ def test_a_season_without_outlines_has_none_and_a_named_file_must_be_there(tmp_p
     layer = open_outlines(tmp_path, None)
     assert layer is not None
     assert layer.path.name == "outlines.gpkg"
-    with pytest.raises(DataError, match=r"nowhere\.gpkg: no such file; give a layer of field outlines"):
+    with pytest.raises(DataError, match=r"nowhere\.gpkg: no such file. Give a layer of field outlines"):
         open_outlines(tmp_path, "nowhere.gpkg")

@@ -116,7 +116,9 @@ def test_points_and_lines_are_no_parcels(tmp_path: Path) -> None:
 
 def test_land_beyond_the_layer_is_background_with_a_word(tmp_path: Path) -> None:
     _, notes = labels(tmp_path / "a", [box(0, 0, 20, 15)], {"crop_code": np.array([1])})
-    assert any("25% of the scene lies beyond the extent of parcels.gpkg and is background" in note for note in notes)
+    assert any(
+        "25% of the scene is beyond the extent of parcels.gpkg and counts as background" in note for note in notes
+    )
     # The extent is that of all parcels, those beside the scene too.
     _, notes = labels(tmp_path / "b", [box(0, 0, 20, 15), box(0, 50, 5, 60)], {"crop_code": np.array([1, 1])})
     assert not any("beyond the extent" in note for note in notes)

@@ -146,12 +146,12 @@ def test_names_are_read_as_a_person_means_them(tmp_path: Path) -> None:
     assert found.notes == (
         "tags.csv: 'Winter wheat' and 'winter wheat' are one crop",
         "tags.csv: 'Rye' and 'rye' are one crop",
-        "tags.csv: 8 squares; winter wheat in 3, potatoes in 1, potatos in 1, rye in 1; no crop in 3",
+        "tags.csv: 8 squares; winter wheat in 3, potatoes in 1, potatos in 1, rye in 1. No crop in 3",
     )
     assert found.questions == (
-        "tags.csv: are 'potatoes' (1) and 'potatos' (1) one crop? Then write them alike; as they are, they are two",
+        "tags.csv: are 'potatoes' (1) and 'potatos' (1) one crop? If so, use one spelling. As they are, they are two",
     )
-    with pytest.raises(DataError, match=r"line 2: crop 'maize, grass' has a comma; several crops are separated by ;"):
+    with pytest.raises(DataError, match=r"line 2: crop 'maize, grass' has a comma. Separate several crops by ;"):
         table(tmp_path, f'x,y,crops\n{at},"maize, grass"\n')
 
 
@@ -186,7 +186,7 @@ def test_what_would_bring_squares_into_the_images(tmp_path: Path, rows: str, wor
     (lon,), (lat,) = transform("EPSG:32631", "EPSG:4326", [HERE[0]], [HERE[1]])
     assert (lon, lat) == pytest.approx((3.00706, 50.54744), abs=1e-5)
     _, outside = found.place("s", grid(), window=8)
-    with pytest.raises(DataError, match=r"none of its 1 squares lies in the images of s; ") as caught:
+    with pytest.raises(DataError, match=r"none of its 1 squares is in the images of s. ") as caught:
         check_places(found, outside, grid(), window=8, source="s")
     assert words in str(caught.value)
 
@@ -198,7 +198,7 @@ def test_squares_that_contradict_each_other_are_noted(tmp_path: Path) -> None:
     found = table(tmp_path, f"x,y,size,crops\n{lines}")
     (note,) = contradictions(found, grid(), window=8)
     assert note.startswith(
-        "2 squares of tags.csv lie in others that leave out one of their crops (line 3 has beet, line 2 has not, "
+        "2 squares of tags.csv are in others that leave out one of their crops (line 3 has beet, line 2 has not, "
         "line 3 has beet, line 4 has not)"
     )
     alone = table(tmp_path, f"x,y,size,crops\n{x},{y},80,maize\n{x + 80},{y},80,rye\n{x},{y},80,maize\n")
@@ -233,7 +233,7 @@ def test_a_layer_of_squares_or_points(tmp_path: Path, crs: int) -> None:
         (one.row, one.col, one.tags.tolist()) for one in by_table
     ]
     (root / "labels/tags.gpkg").rename(root / "labels/Squares.gpkg")
-    with pytest.raises(DataError, match=r"no labels, .* \(labels/ holds Squares\.gpkg\); name a label raster"):
+    with pytest.raises(DataError, match=r"no labels, .* \(labels/ holds Squares\.gpkg\). Name a label raster"):
         open_labels(root, SeasonConfig(), [])
     assert open_labels(root, SeasonConfig(labels="labels/Squares.gpkg"), []).path.name == "Squares.gpkg"
 
@@ -255,7 +255,7 @@ def test_a_triangle_is_no_square(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("x,y\n1,2\n", "line 1: columns ['x', 'y']; expected crops and scene"),
+        ("x,y\n1,2\n", "line 1: columns ['x', 'y'], expected crops and scene"),
         ("crops\nmaize\n", "line 1: columns ['crops']"),
         ("x,y,crops\n", "no rows"),
         ("x,y,crops\n1,2,\n", "no row names a crop"),
@@ -263,10 +263,10 @@ def test_a_triangle_is_no_square(tmp_path: Path) -> None:
         ("x,y,crops\n1,nan,maize\n", "line 2: y 'nan' is not a number"),
         (
             "x,y,crops\n1,2,maize,grass\n",
-            "line 2: another number of values than the header has; several crops",
+            "line 2: another number of values than the header has. Separate several crops",
         ),
-        ("lon,lat,crops\n501440,5629400,maize\n", "are no degrees; name the columns x,y"),
-        ("x,y,size,crops\n1,2,-3,maize\n", "line 2: size -3; expected the side of the square"),
+        ("lon,lat,crops\n501440,5629400,maize\n", "are no degrees. Name the columns x,y"),
+        ("x,y,size,crops\n1,2,-3,maize\n", "line 2: size -3, expected the side of the square"),
         ("scene,crops\n,maize\n", "line 2: no scene"),
         ("x,y,crops\n1,2,background\n", "'background' is the name of what is no crop"),
     ],
@@ -338,7 +338,7 @@ def test_groups_as_by_comparing_all(corners: list[tuple[int, int]]) -> None:
 
 def test_tags_outside_the_images(tmp_path: Path) -> None:
     root = season(tmp_path / "s", "x,y,crops\n0,0,maize\n")
-    with pytest.raises(DataError, match=r"none of its 1 squares lies in the images"):
+    with pytest.raises(DataError, match=r"none of its 1 squares is in the images"):
         ingest(root)
 
 
@@ -346,7 +346,7 @@ def test_few_squares_are_used_whole(tmp_path: Path) -> None:
     root = season(tmp_path / "s", f"x,y,crops\n{SEASON_LEFT + 160},{SEASON_TOP - 160},maize\n0,0,maize\n")
     dataset = ingest(root, DataConfig(window=8))
     assert dataset.manifest.self_scored
-    assert "1 of 2 squares of tags.csv do not lie in the images: line 3" in dataset.manifest.notes
+    assert "1 of 2 squares of tags.csv are not in the images: line 3" in dataset.manifest.notes
 
 
 def test_text_codes_of_parcels_groups_and_colours(tmp_path: Path) -> None:
@@ -378,7 +378,7 @@ def test_colours_change_no_digest(tmp_path: Path) -> None:
     assert coloured.colours == {"wheat": "#112233"}
     assert coloured.digest == plain.digest
     (root / "labels/legend.csv").write_text("code,name,colour\n100,wheat,red\n200,maize,\n")
-    with pytest.raises(DataError, match="line 2: colour 'red'; expected #rrggbb"):
+    with pytest.raises(DataError, match="line 2: colour 'red', expected #rrggbb"):
         ingest_season(root, WHOLE, tmp_path / "x", seed=0)
 
 
@@ -420,6 +420,21 @@ def cells(root: Path, count: int = 10) -> Path:
     return root
 
 
+@pytest.mark.parametrize(
+    ("states", "help_"),
+    [
+        (("empty", "empty"), "Fetch other days, more clouds or another area"),
+        (("empty", "failed"), "Run exact fetch again"),
+    ],
+)
+def test_cells_without_images(tmp_path: Path, states: tuple[str, ...], help_: str) -> None:
+    """Fetching again would find nothing again where the catalogue has nothing."""
+    listed = [{"name": f"E{number}", "state": state} for number, state in enumerate(states)]
+    (tmp_path / "cells.json").write_text(json.dumps({"cells": listed}))
+    with pytest.raises(DataError, match=rf"no cell has images\. {help_}"):
+        survey_season(tmp_path, WHOLE)
+
+
 def test_cells_become_one_dataset_split_by_cells(tmp_path: Path) -> None:
     root = cells(tmp_path / "s")
     half = (SEASON_LEFT, SEASON_TOP - 320, SEASON_LEFT + 160, SEASON_TOP)
@@ -435,7 +450,7 @@ def test_cells_become_one_dataset_split_by_cells(tmp_path: Path) -> None:
         assert first
         assert not first & second
     assert survey_season(root, DataConfig()) == (4, 10, None, 10)
-    with pytest.raises(DataError, match="3 cells with images; a split by cells needs 9"):
+    with pytest.raises(DataError, match="3 cells with images, but a split by cells needs 9"):
         ingest_season(cells(tmp_path / "few", 3), DataConfig(), tmp_path / "x", seed=0)
 
 

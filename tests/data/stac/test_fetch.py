@@ -24,10 +24,12 @@ from rasterio.transform import Affine
 from exact_core.config import DataConfig, SeasonConfig
 from exact_core.data.season.files import find_acquisitions
 from exact_core.data.season.folder import ingest_season
+from exact_core.data.stac import fetch as fetching
 from exact_core.data.stac.fetch import Fetch, Summary, fetch_cells, fetch_season
 from exact_core.data.stac.grid import area_of
 from exact_core.data.stac.search import Wanted, open_source
 from exact_core.data.stac.web import Token, Web, WebOptions
+from exact_core.data.stac.window_copy import copy_window
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import ConfigError, DataError, ExactError, ServiceError
 from exact_core.files import sha256_of
@@ -70,7 +72,8 @@ def asked(
     web = Web(server.url, token=token or Token(), options=options)
     name = str(server.collection["id"])
     wanted = Wanted(area_of(bbox=area), dt.date(2017, 1, 1), dt.date(2019, 1, 1), settings.pop("max_cloud", None))
-    return Fetch(open_source(web, server.url, name), wanted, bands, **settings)
+    # The server is in this process, and answers within the time that FAST gives it.
+    return Fetch(open_source(web, server.url, name), wanted, bands, **{"workers": 4, **settings})
 
 
 def refused(server: StacServer, out: Path, kind: type[ExactError] = DataError, **settings: Any) -> str:
@@ -111,7 +114,8 @@ def test_the_real_scene_over_http_gives_the_same_digest(flanders: Path, serve: S
     # Two bands of a summer; all of it, 118 dates and 10 bands, gives one digest too (15 s).
     bands = ("B04", "B11")
     server = serve(flanders, page=50)
-    source = asked(server, bands=bands, area=(3.019, 50.813, 3.029, 50.819))
+    # A search of 118 items may take longer than FAST waits on a busy machine.
+    source = asked(server, bands=bands, area=(3.019, 50.813, 3.029, 50.819), options=WebOptions())
     source = replace(source, wanted=replace(source.wanted, start=dt.date(2018, 4, 1), end=dt.date(2018, 8, 31)))
     fetch_season(source, tmp_path / "out")
     clip = {"start": dt.date(2018, 4, 1), "days": 153, "bands": bands}
@@ -282,7 +286,7 @@ def test_a_killed_run_goes_on(season: Path, serve: Serve, tmp_path: Path) -> Non
     os.kill(child.pid, signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
     assert not (out / "collection.json").exists()
-    with pytest.raises(DataError, match="has not come to its end; repeat `exact fetch`"):
+    with pytest.raises(DataError, match="has not come to its end. Repeat `exact fetch`"):
         find_acquisitions(out, BANDS)
     (out / "S2_20180401/.B02.tif.partial").write_bytes(b"left over")
     server.delay, count = 0.0, server.files_asked()
@@ -361,7 +365,9 @@ def test_what_passes_is_borne(season: Path, serve: Serve, tmp_path: Path, fault:
     ("kind", "error", "expected"),
     [
         (500, ServiceError, "HTTP 500; try again later; the other images are kept: the same command"),
-        (404, DataError, "no such file \\(HTTP 404\\)"),
+        (404, DataError, "no such file \\(HTTP 404\\); .*: leave the image out by --skip, or search again later"),
+        # Asking again would not help.
+        (400, ServiceError, "HTTP 400; report it to the files' operator, or leave the image out by --skip"),
         (403, ServiceError, "not allowed \\(HTTP 403\\); no token was sent: set EXACT_STAC_TOKEN"),
         ("html", DataError, "expected a TIFF or JPEG 2000, got an HTML page"),
         ("cut", DataError, "cannot be read: .*; the file is damaged or truncated where it lies"),
@@ -517,6 +523,20 @@ def test_what_is_no_api(season: Path, serve: Serve) -> None:
     assert "expected http(s)://HOST/..." in opened("season")
 
 
+def test_a_list_of_files_that_is_damaged_is_deleted_and_all_is_read(season: Path, serve: Serve, tmp_path: Path) -> None:
+    """As its message says."""
+    server, out = serve(season), tmp_path / "out"
+    fetch_season(asked(server, bands=("B02",)), out)
+    before = hashes(out)
+    (out / "fetched.json").write_text("{")
+    with pytest.raises(DataError, match=r"fetched.json: not readable: .*; delete it and collection.json to read"):
+        fetch_season(asked(server, bands=("B02",)), out)
+    for name in ("fetched.json", "collection.json"):
+        (out / name).unlink()
+    assert fetch_season(asked(server, bands=("B02",)), out).files_read == 8
+    assert hashes(out) == before
+
+
 def test_a_folder_of_something_else(season: Path, serve: Serve, tmp_path: Path) -> None:
     server, other = serve(season), serve(season)
     with pytest.raises(DataError, match="holds a catalogue that was not fetched; choose another folder"):
@@ -587,7 +607,7 @@ def test_cells(season: Path, serve: Serve, tmp_path: Path) -> None:
     merged = np.block(rows)
     with rasterio.open(season / "S2_20180411/B02.tif") as file:
         np.testing.assert_array_equal(merged, file.read(1))
-    with pytest.raises(DataError, match="a folder of cells; name one of them"):
+    with pytest.raises(DataError, match="a folder of cells. Name one of them"):
         find_acquisitions(out, ("B02",))
     again = fetch_cells(asked(server, bands=("B02",), area=area, crs="EPSG:32631"), out, 240)
     assert (again.files_read, again.files_kept) == (0, total.files_read)
@@ -603,6 +623,46 @@ def test_a_cell_that_fails_leaves_the_others(season: Path, serve: Serve, tmp_pat
     states = [cell["state"] for cell in json.loads((tmp_path / "out/cells.json").read_text())["cells"]]
     assert (states.count("failed"), states.count("complete")) == (1, 3)
     assert isinstance(fetch_cells(fetch, tmp_path / "out", 240), Summary)
+
+
+def test_cells_that_are_stopped_begin_nothing_more_and_go_on(season: Path, serve: Serve, tmp_path: Path) -> None:
+    server = serve(season, delay=0.05)
+    area = (2.9975, 50.5475, 3.0075, 50.553)
+    fetch = asked(server, bands=("B02",), area=area, crs="EPSG:32631", workers=2)
+    out, told = tmp_path / "out", []
+
+    def stop(count: int) -> None:
+        told.append(count)
+        if len(told) == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch_cells(fetch, out, 240, progress=stop)
+    read = len(list(out.rglob("*.tif")))
+    # Of 32 files; what was being read, by two workers at a time, came to its end.
+    assert 5 <= read <= 12
+    again = fetch_cells(fetch, out, 240)
+    # What was at work when it was stopped may be read again.
+    assert again.files_read + again.files_kept == 32
+    assert 5 <= again.files_kept <= read
+
+
+def test_cells_side_by_side_read_no_more_files_at_once(season: Path, serve: Serve, tmp_path: Path, monkeypatch) -> None:
+    reading, most = [], []
+
+    def counted(*given: Any, **named: Any) -> Any:
+        reading.append(1)
+        most.append(len(reading))
+        try:
+            return copy_window(*given, **named)
+        finally:
+            reading.pop()
+
+    monkeypatch.setattr(fetching, "copy_window", counted)
+    area = (2.9975, 50.5475, 3.0075, 50.553)
+    fetch = asked(serve(season, delay=0.02), bands=("B02",), area=area, crs="EPSG:32631", workers=3)
+    assert fetch_cells(fetch, tmp_path / "out", 240).files_read == len(most) == 32
+    assert max(most) <= 3
 
 
 def test_a_size_that_pixels_do_not_fit(season: Path, serve: Serve, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from exact_core.config import EncoderConfig
-from exact_core.data.windows.batches import Augmentation, BatchLoader, make_series
+from exact_core.data.windows.batches import Augmentation, BatchLoader, days_of, make_series, seen_until
 from exact_core.data.windows.dataset import VOID
 from exact_core.models.classifier import TagClassifier
 
@@ -148,6 +148,44 @@ def test_augmentation_keeps_pixels_labels_and_clouds_together(dataset):
         )
         seen = batch.series.seen[0].sum().item()
         assert seen == window.clear[kept].sum()
+
+
+def test_a_part_of_the_season_has_its_dates_and_no_later_one(dataset):
+    until = 150
+    for batch in loader(dataset, batch=1, until=until):
+        window = dataset.window(batch.index[0])
+        wanted = window.days[window.days < until]
+        assert 2 <= len(wanted) < len(window.days)
+        np.testing.assert_array_equal(batch.series.dates[0], wanted)
+        whole = next(iter(loader(dataset, indices=batch.index, batch=1))).series
+        assert torch.equal(batch.series.pixels[0], whole.pixels[0, : len(wanted)])
+    # Two dates make a series, however early the day.
+    assert {batch.series.dates.shape[1] for batch in loader(dataset, batch=1, until=1)} == {2}
+    assert [seen_until(np.array([0, 10, 20, 30]), day) for day in (0, 20, 21, 31, 99)] == [2, 2, 3, 4, 4]
+    assert days_of((0.8, 0.4, 0.4), 300) == (120, 240)
+
+
+def test_prefixes_are_drawn_between_their_shortest_and_the_season(dataset):
+    length = dataset.manifest.season_days
+
+    def lengths(augmentation):
+        found = []
+        for number in range(8):
+            for batch in loader(dataset, batch=1).epoch(number, seed=3, augmentation=augmentation):
+                days = dataset.window(batch.index[0]).days
+                seen = batch.series.dates.shape[1]
+                # The first dates, none left out.
+                np.testing.assert_array_equal(batch.series.dates[0], days[:seen])
+                found.append((len(days), seen, days[min(seen, len(days) - 1)] / length))
+        return found
+
+    assert all(seen == dates for dates, seen, _ in lengths(Augmentation()))
+    every = lengths(Augmentation(prefixes=1.0, shortest=0.5))
+    cut = [ends for dates, seen, ends in every if seen < dates]
+    assert len(cut) > len(every) / 2
+    assert min(cut) >= 0.5  # the first date that is not seen lies behind half of the season
+    some = lengths(Augmentation(prefixes=0.5, shortest=0.5))
+    assert 0 < sum(seen < dates for dates, seen, _ in some) < len(cut)
 
 
 def test_void_is_in_batches_as_patches_that_do_not_teach(dataset):

@@ -8,41 +8,31 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from exact_core.data.windows.clear_looks import all_of_patches, calendar_text, check_gaps, longest_gap, shows_ground
+from exact_core.data.windows.clear_looks import all_of_patches, calendar_text, check_gaps, ground_between, longest_gap
 from exact_core.errors import DataError
 
-CLEAR = (4, 5, 6, 7, 11)
 START = dt.date(2021, 9, 1)
 
 
 def test_patches_by_hand() -> None:
-    scl = np.array([[4, 5, 6, 7], [11, 4, 4, 8], [0, 4, 4, 4], [4, 4, 2, 4]], np.uint8)
-    assert all_of_patches(shows_ground(scl, clear=CLEAR)).tolist() == [[True, False], [False, False]]
-    for value in range(12):
-        expected = value in CLEAR
-        assert all_of_patches(shows_ground(np.full((2, 2), value, np.uint8), clear=CLEAR)).tolist() == [[expected]]
-
-
-def test_other_classes_may_be_clear() -> None:
-    scl = np.array([[2, 4], [2, 4]], np.uint8)
-    assert shows_ground(scl, clear=(2,)).tolist() == [[True, False], [True, False]]
+    ground = np.array([[1, 1, 1, 1], [1, 1, 1, 0], [0, 1, 1, 1], [1, 1, 0, 1]], bool)
+    assert all_of_patches(ground).tolist() == [[True, False], [False, False]]
 
 
 def test_a_cloud_grows_and_a_speck_goes() -> None:
-    scl = np.full((12, 12), 4, np.uint8)
-    scl[1, 1] = 9
-    scl[5:9, 5:9] = 9
-    grown = ~shows_ground(scl, clear=CLEAR, dilation=2)
+    hidden = np.zeros((12, 12), bool)
+    hidden[1, 1] = hidden[5:9, 5:9] = True
+    grown = ~ground_between(hidden, dilation=2)
     expected = np.zeros((12, 12), bool)
     expected[:4, :4] = True
     expected[3:11, 3:11] = True
     np.testing.assert_array_equal(grown, expected)
-    opened = ~shows_ground(scl, clear=CLEAR, erosion=1)
+    opened = ~ground_between(hidden, erosion=1)
     expected = np.zeros((12, 12), bool)
     expected[5:9, 5:9] = True
     np.testing.assert_array_equal(opened, expected)
     # The speck goes first, then the rest grows.
-    both = ~shows_ground(scl, clear=CLEAR, erosion=1, dilation=1)
+    both = ~ground_between(hidden, erosion=1, dilation=1)
     expected[4:10, 4:10] = True
     np.testing.assert_array_equal(both, expected)
 
@@ -52,14 +42,14 @@ def test_a_cloud_grows_and_a_speck_goes() -> None:
 def test_as_scipy_has_it(erosion: int, dilation: int) -> None:
     from scipy import ndimage
 
-    scl = np.random.default_rng(erosion + 10 * dilation).choice([4, 9], (31, 22), p=[0.7, 0.3]).astype(np.uint8)
-    hidden = scl == 9
+    hidden = np.random.default_rng(erosion + 10 * dilation).random((31, 22)) < 0.3
+    found = ~ground_between(hidden, erosion=erosion, dilation=dilation)
     square = np.ones((3, 3), bool)
     if erosion:
         hidden = ndimage.binary_erosion(hidden, square, iterations=erosion, border_value=1)
     if erosion + dilation:
         hidden = ndimage.binary_dilation(hidden, square, iterations=erosion + dilation)
-    np.testing.assert_array_equal(~shows_ground(scl, clear=CLEAR, erosion=erosion, dilation=dilation), hidden)
+    np.testing.assert_array_equal(found, hidden)
 
 
 def test_gap_by_hand() -> None:
@@ -106,13 +96,13 @@ def test_a_gap_is_refused_with_the_calendar() -> None:
     message = str(caught.value)
     # After 21 September: 0.5 and 0.3 are less than one look; it comes on day 210.
     assert (
-        "from 2021-09-22 to 2022-03-29, 189 days, 2 dates make 0.8 clear looks at an average place, less than"
+        "from 2021-09-22 to 2022-03-29, 189 days, 2 dates give 0.8 clear observations of an average pixel. At least one"
         in message
     )
     assert "data.season.longest_gap" in message
-    assert message.splitlines()[1] == "  2021-09    2 dates    2.0 clear looks  ##"
-    assert message.splitlines()[2] == "  2021-10    1 dates    0.5 clear looks  +"
-    assert message.splitlines()[3] == "  2021-11    0 dates    0.0 clear looks"
+    assert message.splitlines()[1] == "  2021-09    2 dates    2.0 clear observations  ##"
+    assert message.splitlines()[2] == "  2021-10    1 dates    0.5 clear observations  +"
+    assert message.splitlines()[3] == "  2021-11    0 dates    0.0 clear observations"
     check_gaps(days, np.array([1, 1, 0.5, 0.3, 1]), start=START, length=240, limit=189, source="season:x")
 
 

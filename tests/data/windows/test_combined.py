@@ -47,7 +47,7 @@ def test_every_window_is_there_as_it_was(dataset_folder, other_folder, tmp_path)
 def test_what_does_not_fit_is_refused(dataset_folder, other_folder, config, tmp_path):
     fewer = override(config, ["data.synthetic.crops=2"])
     ingest_synthetic(fewer.data, tmp_path / "fewer", seed=1)
-    with pytest.raises(ConfigError, match="has classes .*ingest both with the same settings"):
+    with pytest.raises(ConfigError, match="has classes .*Ingest both with the same settings"):
         join_datasets([dataset_folder, tmp_path / "fewer"], tmp_path / "joint")
     with pytest.raises(DataError, match="already holds"):
         join_datasets([dataset_folder], other_folder)

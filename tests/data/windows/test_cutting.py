@@ -75,7 +75,7 @@ def test_windows_that_fewer_than_two_dates_measured_are_skipped_and_counted(tmp_
     ("area", "expected"),
     [
         ((8, 8, 16, 16), "swath.tif: the window at row 8, column 8 is 0 (nodata) on all 3 dates"),
-        ((0, 16, 8, 24), "1 date; a time series needs at least 2"),
+        ((0, 16, 8, 24), "1 date. A time series needs at least 2"),
     ],
 )
 def test_without_the_option_such_a_window_is_refused(
@@ -132,7 +132,7 @@ def test_splits_that_are_named_at_last(tmp_path: Path) -> None:
         out.name_splits({"block 0": "test", "block 1": "train"})
     assert WindowDataset(tmp_path / "after").manifest.digest == WindowDataset(tmp_path / "before").manifest.digest
     with (
-        pytest.raises(DataError, match=r"\(window swath/00000-00000\): unknown split 'block 0'; expected one of"),
+        pytest.raises(DataError, match=r"\(window swath/00000-00000\): unknown split 'block 0', expected one of"),
         writer(tmp_path / "never") as out,
     ):
         add_scene(out, swath(), CONFIG, split="block 0", area=upper, skip_unseen=True)

@@ -117,7 +117,7 @@ def test_a_window_that_breaks_the_contract_is_named(tmp_path, change, words):
 
 
 def test_a_single_date_is_refused(tmp_path):
-    with pytest.raises(DataError, match="1 date; a time series needs at least 2"), writer(tmp_path / "d") as out:
+    with pytest.raises(DataError, match="1 date. A time series needs at least 2"), writer(tmp_path / "d") as out:
         out.add(record(0, dates=1), window(dates=1), origin="x")
 
 
@@ -203,7 +203,7 @@ def damaged(tmp_path, name, change):
 )
 def test_a_corrupt_shard_is_named_with_its_checksum(tmp_path, change):
     dataset = WindowDataset(damaged(tmp_path, "shards/00000.safetensors", change))
-    with pytest.raises(CorruptError, match=r"00000.safetensors: corrupt: its SHA-256 .*ingest again"):
+    with pytest.raises(CorruptError, match=r"00000.safetensors: corrupt: its SHA-256 .*Ingest again"):
         dataset.window(0)
 
 

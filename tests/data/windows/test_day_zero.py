@@ -67,7 +67,7 @@ def test_days_count_as_in_the_model(tmp_path: Path) -> None:
     # 30 April: what lies before it was never seen by the model.
     images = open_season(root, settings, trained=(dt.date(2017, 4, 30), 100))
     assert images.days.tolist() == [2, 12, 22]
-    assert any("2 dates before it, which the model never saw, were left out" in note for note in images.notes)
+    assert any("2 dates before it, which the model has not seen, were left out" in note for note in images.notes)
     # The same day of the year: nothing changes, nothing is said.
     images = open_season(root, settings, trained=(dt.date(2017, 4, 12), 100))
     assert images.days.tolist() == plain.days.tolist()

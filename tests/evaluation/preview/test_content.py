@@ -226,9 +226,9 @@ def test_the_summary_names_place_dates_and_tags(tmp_path: Path) -> None:
     said = summary(preview_of(tmp_path))
     for words in (
         "4 of 4 × 4 pixels (2 train, 2 test), 2 scenes",
-        "2021-03-01 to 2021-06-08 (100 days); 3 dates a scene, 2 to 3 of them at least 30 % clear",
+        "2021-03-01 to 2021-06-08 (100 days), 3 dates a scene, 2 to 3 of them at least 30 % clear",
         "3.0000° E",
-        "1.5 a window; 2 crops, 2 to 4 windows a crop",
+        "1.5 per window, 2 crops, 2 to 4 windows per crop",
     ):
         assert words in said
 
@@ -297,7 +297,7 @@ def test_squares_of_tags_are_drawn_where_ingest_cuts_its_windows(tmp_path: Path)
     said = summary(preview)
     assert "tags: tags.csv: 2 squares; maize in 1, grass in 1, maise in 1" in said
     assert "look: tags.csv: are 'maise' (1) and 'maize' (1) one crop?" in said
-    assert "look: 1 of 2 squares of tags.csv do not lie in the images: line 3" in said
+    assert "look: 1 of 2 squares of tags.csv are not in the images: line 3" in said
     write_preview(tmp_path / "p.html", preview)
     page = (tmp_path / "p.html").read_text(encoding="utf-8")
     assert "2 squares give 4 windows" in " ".join(page.split())

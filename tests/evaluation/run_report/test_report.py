@@ -334,6 +334,31 @@ def test_self_scored_is_said(tmp_path: Path) -> None:
     assert "Trained and scored on itself" in text
 
 
+def test_what_nobody_can_tell_is_not_promised(tmp_path: Path) -> None:
+    data = make_data(SIX, scenes=1)
+    masks = make_masks(SIX)
+    assert "expected mIoU" in written(tmp_path, replace(data, masks=masks))
+    unknown = {**masks, "quality": {**masks["quality"], "expected_known": False}}
+    text = written(tmp_path, replace(data, masks=unknown))
+    assert "Quality unknown." in text
+    assert "expected mIoU" not in text
+
+
+def test_accuracy_within_the_season_is_drawn_and_listed(tmp_path: Path) -> None:
+    data = make_data(SIX, scenes=1)
+    assert "Accuracy within the season" not in written(tmp_path, data)
+    rows = [
+        {"days": days, "until": until, "oa_micro": oa, "miou_macro": None, "f1_macro": 0.5}
+        for days, until, oa in ((120, "2018-07-29", 0.123), (300, "2019-01-25", 0.8))
+    ]
+    data = replace(data, metrics={**data.metrics, "by_date": rows})
+    text = written(tmp_path, data)
+    assert "Accuracy within the season" in text
+    assert "2018-07-29" in text
+    assert "12.3" in text
+    assert "dates.png" in {path.name for path in figure_files(data, tmp_path / "figures")}
+
+
 def test_names_are_text_not_markup(tmp_path: Path) -> None:
     names = ("<b>Mais & Co</b>", "$\\frac{1$", "_hidden", 'quoted "beet"', "a" * 80, "Rüben")
     data = make_data(names, scenes=1)
