@@ -143,6 +143,7 @@ def _tracked(
 
 
 SECTIONS = {
+    "fetch": ("data",),
     "ingest": ("data",),
     "train_classifier": ("classifier",),
     "generate_masks": ("masks",),
