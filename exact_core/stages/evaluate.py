@@ -71,7 +71,7 @@ def evaluate(
     """
     fresh_folder(out, "metrics.json")
     if report.is_dir():
-        raise ConfigError(f"{report} is a folder; name the report's file, for example {report / 'report.html'}")
+        raise ConfigError(f"{report} is a folder. Name the report's file, for example {report / 'report.html'}")
     started = dt.datetime.now(dt.UTC)
     windows = WindowDataset(dataset)
     device = choose_device(config.device)
