@@ -41,6 +41,7 @@ __all__ = [
     "compare_seasons",
     "compare_statistics",
     "level_of",
+    "part_dates",
     "worst",
 ]
 
@@ -65,6 +66,19 @@ class Level(StrEnum):
     def words(self) -> str:
         """As a person says it."""
         return self.value.replace("_", " ")
+
+    @property
+    def way_out(self) -> str:
+        """What to do."""
+        return WAYS_OUT[self.value]
+
+
+WAYS_OUT = {
+    "fine": "Map this season with the model.",
+    "look": "Look at the report before you publish the map.",
+    "do_not_publish": "Mend the images, leave out the dates that spoil them (data.season.leave_out), or train on this "
+    "season.",
+}
 
 
 def worst(levels: Sequence[Level]) -> Level:
@@ -273,12 +287,22 @@ def _parts_finding(
         return Finding("parts", title, Level.fine, None, "the season was not divided")
     largest = max(known, key=lambda row: row.beyond)
     assert largest.part is not None
-    places = np.array_split(np.arange(len(days)), 1 + max(row.part or 0 for row in rows))[largest.part]
+    first, last = part_dates(days, 1 + max(row.part or 0 for row in rows), start=start)[largest.part]
     reason = (
-        f"largest in {largest.band}, {_day(start, days[places[0]])} to {_day(start, days[places[-1]])}: "
+        f"largest in {largest.band}, {first} to {last}: "
         f"{largest.distance:.2f} training standard deviations (held-out windows {largest.own:.2f})"
     )
     return Finding("parts", title, level_of(largest.beyond, settings.part_bands), largest.beyond, reason)
+
+
+def part_dates(days: NDArray[np.float64], parts: int, *, start: dt.date) -> list[tuple[str, str]]:
+    """First and last date of each part of the season, in words: half a step of the calendar beyond its days."""
+    half = _half_step(days)
+    return [(_day(start, places[0] - half), _day(start, places[-1] + half)) for places in np.array_split(days, parts)]
+
+
+def _half_step(days: NDArray[np.float64]) -> float:
+    return float(days[1] - days[0]) / 2 if len(days) > 1 else 0.0
 
 
 # Series and timing
@@ -472,7 +496,7 @@ def missing_days(seen: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 def _stretches(chosen: NDArray[np.bool_], start: dt.date, days: NDArray[np.float64]) -> dict[str, list[int]]:
     """Runs of days, named by their first and last date, half a step of the calendar beyond them."""
-    half = (days[1] - days[0]) / 2 if len(days) > 1 else 0.0
+    half = _half_step(days)
     found = {}
     for value, run in groupby(range(len(days)), key=lambda place: bool(chosen[place])):
         places = list(run)
