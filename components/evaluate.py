@@ -19,6 +19,7 @@ def evaluate(
     confusion: Output[ClassificationMetrics],
     classifier: Input[Model] = None,
     masks: Input[Artifact] = None,
+    crop_map: Input[Artifact] = None,
     register: bool = False,
 ) -> None:
     """Score the segmenter's map and the pseudo masks, write the report, and promote the segmenter if it is better.
@@ -35,6 +36,7 @@ def evaluate(
         confusion: Confusion matrix of the map.
         classifier: The classifier that made the masks.
         masks: The masks that the segmenter learned from.
+        crop_map: The segmenter's finished map, which the report shows.
         register: Whether it is registered as challenger and compared with the champion.
     """
     from exact_core.stages.evaluate import STAGE, evaluate as run_stage, read_confusion
@@ -51,6 +53,7 @@ def evaluate(
             out=step.files.write(evaluation),
             report=step.files.file(report),
             tracker=step.tracker,
+            crop_map=step.files.read(crop_map) if crop_map and step.files.holds(crop_map) else None,
         )
         confusion.log_confusion_matrix(*read_confusion(step.files.write(evaluation)))
     places = {"dataset": dataset, "segmenter": segmenter, "promotion": promotion, "decision": decision}

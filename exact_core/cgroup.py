@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import math
+import os
 import resource
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["cores", "memory_free", "memory_left"]
+__all__ = ["busy", "cores", "memory_free", "memory_left"]
 
 CGROUPS, OWN_CGROUP, MEMINFO = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"), Path("/proc/meminfo")
+
+
+def busy() -> str:
+    """How much more than its cores this machine has to do, in words; empty: it has not.
+
+    By the mean number of processes that want a core over the last minute (getloadavg(3)).
+    """
+    try:
+        load = os.getloadavg()[0]
+    except OSError:
+        return ""
+    count = cores() or os.cpu_count() or 1
+    return f"load {load:.1f} on {count} cores" if load > count else ""
 
 
 def cores() -> int | None:

@@ -7,8 +7,10 @@ import math
 import os
 import re
 import shlex
+import socket
 import ssl
 import tempfile
+import uuid
 from pathlib import Path
 
 from exact_core.errors import ConfigError
@@ -16,15 +18,19 @@ from exact_core.errors import ConfigError
 __all__ = [
     "ENVIRONMENT_VARIABLE",
     "PATIENCE_VARIABLE",
+    "RUNNER_VARIABLE",
     "STATE_VARIABLE",
     "authorities_file",
     "load_environment",
     "number",
     "patience",
+    "process_name",
     "shown",
     "variable",
 ]
 
+RUNNER_VARIABLE = "EXACT_RUNNER_PID"
+"""Process that runs the pipeline on this machine; a stage whose runner has died ends itself. May be unset."""
 STATE_VARIABLE = "EXACT_STATE_DIR"
 """Folder in which training keeps checkpoints, so that a killed run continues; unset: it starts again."""
 PATIENCE_VARIABLE = "EXACT_PATIENCE_MINUTES"
@@ -114,6 +120,23 @@ def number(name: str, default: float, *, unit: str) -> float:
     if not 0 <= value < math.inf:
         raise ConfigError(f"{name} = {text!r}. Give a number of {unit}, such as {default:g} or 0.5")
     return value
+
+
+def process_name(number: int) -> str:
+    """HOST/PID/START: names a process of this machine for as long as it lives; START is 0 once it does not.
+
+    START is in clock ticks since the machine's start where the system says so (field 22 of /proc/PID/stat, proc(5)),
+    else 1; a number that is used again then has another.
+    """
+    try:
+        os.kill(number, 0)
+        # The name of the program comes second, and may hold anything.
+        start = Path(f"/proc/{number}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+    except ProcessLookupError:
+        start = "0"
+    except (OSError, IndexError):
+        start = "1"
+    return f"{socket.gethostname()}-{uuid.getnode():x}/{number}/{start}"
 
 
 def patience() -> float:

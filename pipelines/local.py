@@ -28,12 +28,13 @@ from kfp import local
 
 from exact_core.artifacts.folders import STATE_VARIABLE, code_version
 from exact_core.data.sources import absolute_source, short_name
+from exact_core.environment import RUNNER_VARIABLE
 from exact_core.errors import ConfigError, ServiceError
 from exact_core.files import publish_text
-from exact_core.stages.lifecycle import FAILURE_VARIABLE, RUNNER_VARIABLE
+from exact_core.stages.lifecycle import FAILURE_VARIABLE
 from exact_core.stages.stage import stage_table
 from exact_core.storage import fetch_folder, read_pointer
-from exact_core.tracking.runs import PIPELINE_RUN_VARIABLE, finish_pipeline_run, tracking_uri
+from exact_core.tracking.runs import PIPELINE_RUN_VARIABLE, finish_pipeline_run, run_page, tracking_uri
 
 __all__ = ["default_workdir", "run"]
 
@@ -65,9 +66,10 @@ def run(
     seed: int,
     overrides: list[str],
     supervision: Literal["tags", "dense"],
+    model: str = "",
     in_containers: bool = False,
     force: bool = False,
-) -> Path:
+) -> tuple[Path, str]:
     """Run the pipeline and put what it delivers into `workdir`.
 
     Results of an earlier run there are replaced only by `force`, and when this one has succeeded. Checkpoints stay in
@@ -75,7 +77,7 @@ def run(
     environment or, `in_containers`, containers of the images that components/images.lock names.
 
     Returns:
-        The report.
+        The report, and the address of the run's page in MLflow; empty: it has none.
 
     Raises:
         ConfigError: a value that the runner would garble, or a folder whose content would be lost.
@@ -91,16 +93,20 @@ def run(
                 f"Use a path or value without it (a symbolic link will do)"
             )
     pipeline = train_exact if supervision == "tags" else train_dense
+    if model and supervision == "dense":
+        raise ConfigError(f"--model {model}: a model from dense labels is not registered; leave --model out")
     arguments = {"recipe": recipe, "source": source, "season": season, "seed": seed, "overrides": overrides}
+    arguments |= {"model": model} if supervision == "tags" else {}
     _check_workdir(workdir, force=force or _unfinished(workdir, arguments, supervision) is not None)
     with _alone(workdir):
-        _run(workdir, pipeline, arguments, supervision, in_containers=in_containers)
-    return workdir / "report.html"
+        identity = _run(workdir, pipeline, arguments, supervision, in_containers=in_containers)
+    return workdir / "report.html", run_page(identity)
 
 
 def _run(
     workdir: Path, pipeline: Any, arguments: dict[str, Any], supervision: str, *, in_containers: bool = False
-) -> None:
+) -> str:
+    """Run a pipeline, and deliver its results to `workdir`; the identity of the run."""
     # A fresh folder a run: stages never meet what a killed run left.
     for leftover in workdir.glob(".run-*"):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -140,8 +146,9 @@ def _run(
     finally:
         shutil.rmtree(root, ignore_errors=True)
         with _environment(settings):
-            finish_pipeline_run(identity, succeeded=succeeded, reason=reason, status=status)
+            finish_pipeline_run(identity, succeeded=succeeded, reason=reason, status=status, keep_refused=False)
     shutil.rmtree(state, ignore_errors=True)
+    return identity
 
 
 def _runner(
@@ -208,7 +215,7 @@ class _Console(io.TextIOBase):
     """
 
     TASK = re.compile(r"Executing task .*'([\w-]+)'")
-    SAID = re.compile(r"\s*\[exact [^\]]*\]: (.*)")
+    SAID = re.compile(r"\s*\[exact \S+ (\d\d:\d\d:\d\d)[^\]]*\]: (.*)")
     LOG_ONLY = re.compile(r"executor_input of |\w+: stage process \d")
 
     def __init__(self, everything: TextIO, screen: TextIO) -> None:
@@ -221,8 +228,8 @@ class _Console(io.TextIOBase):
         for line in lines:
             if task := self.TASK.search(line):
                 self._screen.write(f"== {task.group(1)} ({dt.datetime.now():%H:%M:%S})\n")
-            elif (said := self.SAID.match(line)) and not self.LOG_ONLY.match(said.group(1)):
-                self._screen.write(f"{said.group(1)}\n")
+            elif (said := self.SAID.match(line)) and not self.LOG_ONLY.match(said.group(2)):
+                self._screen.write(f"{said.group(1)} {said.group(2)}\n")
         self.flush()
         return len(text)
 
@@ -268,6 +275,8 @@ def default_workdir(arguments: dict[str, Any], supervision: str) -> Path:
     """
     name = short_name(arguments["source"])
     arguments = {**arguments, "source": absolute_source(arguments["source"])}
+    if supervision == "dense":
+        arguments.pop("model", None)
     for path in sorted(Path().glob(f"{name}-*")):
         if _unfinished(path, arguments, supervision):
             return path

@@ -62,7 +62,7 @@ def planned(image: Any, **parameters: Any) -> Steps:
     return Steps(configure(plan, SETTINGS, image=image), image)
 
 
-def mapped(steps: Steps, segmenter: Any, *after: Any, map_parts: Any) -> None:
+def mapped(steps: Steps, segmenter: Any, *after: Any, map_parts: Any) -> Any:
     """The steps from a segmenter to a map: one, or one a part, side by side, and one that joins them.
 
     Args:
@@ -70,6 +70,9 @@ def mapped(steps: Steps, segmenter: Any, *after: Any, map_parts: Any) -> None:
         segmenter: what maps.
         after: tasks that must have succeeded first.
         map_parts: how many parts the map is made in.
+
+    Returns:
+        The map or, of several parts, its first one.
     """
     first = steps.add(map_season(run=steps.run, segmenter=segmenter).after(*after))
     # By the parameter: KFP's local runner finds no output of a task by its name here, and takes that for false.
@@ -78,6 +81,7 @@ def mapped(steps: Steps, segmenter: Any, *after: Any, map_parts: Any) -> None:
             further = steps.add(map_season(run=run, segmenter=segmenter))
         parts = dsl.Collected(further.outputs["crop_map"])
         steps.add(join_map(run=steps.run, first=first.outputs["crop_map"], parts=parts))
+    return first.outputs["crop_map"]
 
 
 def from_tags(steps: Steps, dataset: Any, *, map_parts: Any) -> None:
@@ -88,9 +92,8 @@ def from_tags(steps: Steps, dataset: Any, *, map_parts: Any) -> None:
     masks = made.outputs["masks"]
     taught = steps.add(train_segmenter(run=steps.run, dataset=dataset, masks=masks))
     segmenter = taught.outputs["segmenter"]
-    before = {"classifier": classifier, "masks": masks}
+    before = {"classifier": classifier, "masks": masks, "crop_map": mapped(steps, segmenter, map_parts=map_parts)}
     steps.add(evaluate(run=steps.run, dataset=dataset, segmenter=segmenter, register=True, **before))
-    mapped(steps, segmenter, map_parts=map_parts)
 
 
 @pipeline(name="train-exact", description="Make a crop map from image-level tags with Exact (Zhu et al., CVPR 2025)")

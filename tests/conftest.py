@@ -54,8 +54,8 @@ def _threads():
     """Two of torch's threads; one where tests run side by side, here and in what they start: more would only wait."""
     alone = "PYTEST_XDIST_WORKER" not in os.environ
     torch.set_num_threads(2 if alone else 1)
-    if not alone:
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # Set, so that what they start takes as many however busy the machine is: the last bits follow from the number.
+    os.environ.setdefault("OMP_NUM_THREADS", "2" if alone else "1")
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,7 @@
 """Cores of a container, as both versions of control groups write them; its memory: tests/training/test_memory.py."""
 
+import os
+
 import pytest
 
 from exact_core import cgroup
@@ -27,3 +29,11 @@ def write(root, files):
 def test_cores(tmp_path, monkeypatch, files, expected):
     monkeypatch.setattr(cgroup, "CGROUPS", write(tmp_path, files))
     assert cgroup.cores() == expected
+
+
+def test_a_machine_is_busy_when_more_processes_want_a_core_than_there_are(monkeypatch):
+    monkeypatch.setattr(cgroup, "cores", lambda: 2)
+    monkeypatch.setattr(os, "getloadavg", lambda: (2.0, 9.0, 9.0))
+    assert cgroup.busy() == ""
+    monkeypatch.setattr(os, "getloadavg", lambda: (2.6, 0.0, 0.0))
+    assert cgroup.busy() == "load 2.6 on 2 cores"

@@ -12,7 +12,7 @@ import shapely
 from numpy.typing import NDArray
 from rasterio.warp import transform
 
-__all__ = ["box_of", "cut_at_180", "in_degrees", "unwrapped"]
+__all__ = ["box_of", "cut_at_180", "degrees", "in_degrees", "unwrapped"]
 
 POINTS = 40
 """Points on the longest side of an outline when it changes its CRS: its edges are straight in one of them only."""
@@ -24,6 +24,11 @@ def in_degrees(outline: shapely.Geometry, crs: Any) -> shapely.Geometry:
     dense = shapely.segmentize(outline, max(right - left, top - bottom) / POINTS)
     moved = shapely.transform(dense, lambda points: np.column_stack(transform(crs, "EPSG:4326", *points.T)[:2]))
     return cut_at_180(unwrapped(moved))
+
+
+def degrees(lat: float, lon: float) -> str:
+    """A place as text: 50.8198° N, 3.0193° E."""
+    return f"{abs(lat):.4f}° {'N' if lat >= 0 else 'S'}, {abs(lon):.4f}° {'E' if lon >= 0 else 'W'}"
 
 
 def unwrapped(outline: shapely.Geometry) -> shapely.Geometry:

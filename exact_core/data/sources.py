@@ -21,6 +21,7 @@ from exact_core.errors import ConfigError
 if TYPE_CHECKING:
     from exact_core.data.season.folder import SeasonImages
     from exact_core.data.season.tags import TagTable
+    from exact_core.data.windows.dataset import DatasetManifest
 
 __all__ = [
     "SOURCES",
@@ -29,6 +30,7 @@ __all__ = [
     "absolute_source",
     "check_mapped",
     "check_there",
+    "dataset_title",
     "default_recipe",
     "is_source",
     "known_sources",
@@ -37,6 +39,7 @@ __all__ = [
     "parse_source",
     "short_name",
     "source_of",
+    "source_title",
     "with_season",
 ]
 
@@ -340,6 +343,16 @@ def short_name(text: str) -> str:
     kind, place = parse_source(text)
     last = re.split(r"[/\\]", place.partition("?")[0].rstrip("/"))[-1]
     return re.sub(r"[^\w.-]+", "-", last).strip("-.") or kind
+
+
+def source_title(manifest: DatasetManifest) -> str:
+    """What the data of a dataset are called; several datasets in one have no source of their own."""
+    return short_name(manifest.source) if is_source(manifest.source) else manifest.name
+
+
+def dataset_title(manifest: DatasetManifest) -> str:
+    """What MLflow calls a dataset: by its source, and the first day of its season."""
+    return f"{source_title(manifest)} {manifest.season_start}"
 
 
 def absolute_source(text: str) -> str:

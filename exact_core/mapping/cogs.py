@@ -1,10 +1,9 @@
-"""Finished rows -> a crop map as cloud-optimised GeoTIFFs, with a STAC item and a quick-look beside them.
+"""Finished rows -> a crop map as cloud-optimised GeoTIFFs, with a STAC item beside them.
 
     class.tif           uint8, 0 background, 1..K crops, 255 nothing measured; palette and names inside
     confidence.tif      uint8, the class's calibrated probability in percent, 255 nothing measured
     probabilities.tif   where wanted: uint8, percent, a band a class, background first
     item.json           STAC item: projection, raster, classes, all files
-    quicklook.png       the map, small
 
 All on the pixels of the images, to the last digit.
 """
@@ -25,7 +24,6 @@ import rasterio.shutil
 from numpy.typing import NDArray
 from pydantic import Field
 from rasterio.crs import CRS
-from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from rasterio.windows import Window
@@ -43,8 +41,6 @@ __all__ = ["CLASS", "CONFIDENCE", "PROBABILITIES", "MapRecord", "MapResult", "wr
 CLASS, CONFIDENCE, PROBABILITIES = "class.tif", "confidence.tif", "probabilities.tif"
 OVERVIEWS = {CLASS: "mode", CONFIDENCE: "average", PROBABILITIES: "average"}
 BLOCK = 512
-QUICKLOOK = 1024
-"""Longest side of the quick-look, pixels."""
 CACHE = 256 * 2**20
 """Bytes of blocks that GDAL keeps; by default a twentieth of the machine's memory, which the probabilities of a whole
 tile fill. A row of blocks of a tile takes 6 MB a band."""
@@ -134,7 +130,7 @@ class MapResult:
 
 
 def write_files(record: MapRecord, rows: Iterable[FinishedRows], out: Path) -> MapResult:
-    """Write the GeoTIFFs and the quick-look.
+    """Write the GeoTIFFs.
 
     Args:
         record: of the map.
@@ -162,7 +158,6 @@ def write_files(record: MapRecord, rows: Iterable[FinishedRows], out: Path) -> M
             for name in names:
                 _optimise(partial[name], out / name, overviews=OVERVIEWS[name])
                 partial[name].unlink()
-            _write_quicklook(out / CLASS, out / "quicklook.png")
     except (RasterioError, OSError) as error:
         raise ServiceError(f"{out}: the map cannot be written: {error}. Make room, and repeat") from error
     return result
@@ -229,17 +224,3 @@ def _optimise(source: Path, target: Path, *, overviews: str) -> None:
         source, unfinished, driver="COG", compress="deflate", overview_resampling=overviews, blocksize=BLOCK
     )
     unfinished.replace(target)
-
-
-def _write_quicklook(source: Path, target: Path) -> None:
-    """The map in its palette, thinned to QUICKLOOK pixels."""
-    with rasterio.open(source) as file:
-        factor = max(1, math.ceil(max(file.height, file.width) / QUICKLOOK))
-        shape = (max(1, file.height // factor), max(1, file.width // factor))
-        label = file.read(1, out_shape=shape, resampling=Resampling.nearest)
-        palette = file.colormap(1)
-    profile = {"driver": "PNG", "height": shape[0], "width": shape[1], "count": 1, "dtype": "uint8", "nodata": VOID}
-    with rasterio.open(target, "w", **profile) as file:
-        file.write(label, 1)
-        file.write_colormap(1, palette)
-    target.with_name(f"{target.name}.aux.xml").unlink(missing_ok=True)

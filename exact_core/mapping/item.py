@@ -18,7 +18,10 @@ from exact_core.files import file_facts, publish_text
 from exact_core.mapping.cogs import CLASS, CONFIDENCE, PROBABILITIES, MapRecord
 from exact_core.undefined import to_json
 
-__all__ = ["slug", "write_item"]
+__all__ = ["QUICKLOOK", "TRUE_COLOUR", "slug", "write_item"]
+
+QUICKLOOK, TRUE_COLOUR = "quicklook.png", "true_colour.png"
+"""The map with scale and legend, and the images of its area; an older map may have no picture of the images."""
 
 CLASSIFICATION = "https://stac-extensions.github.io/classification/v2.0.0/schema.json"
 FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
@@ -63,7 +66,12 @@ def write_item(record: MapRecord, out: Path) -> None:
                 extra_fields={"bands": [{**_sampling(transform, metres=crs.is_projected), **each} for each in bands]},
             ),
         )
-    item.add_asset("thumbnail", pystac.Asset("./quicklook.png", media_type=pystac.MediaType.PNG, roles=["thumbnail"]))
+    for role, name, title in (
+        ("thumbnail", QUICKLOOK, "Crop map with scale and legend"),
+        ("overview", TRUE_COLOUR, "Sentinel-2, true colour"),
+    ):
+        if (out / name).is_file():
+            item.add_asset(role, pystac.Asset(f"./{name}", title=title, media_type=pystac.MediaType.PNG, roles=[role]))
     for asset in item.assets.values():
         facts = file_facts(out / asset.href)
         # A multihash: 0x12 is SHA-256, 0x20 its length (https://github.com/multiformats/multihash).

@@ -17,6 +17,7 @@ from exact_core.data.windows.dataset import VOID, Window, WindowDataset
 from exact_core.data.windows.dates import MIN_DATES, measured_dates
 from exact_core.data.windows.regular_series import calendar_of
 from exact_core.data.windows.series_sample import (
+    DateMeans,
     ReferenceSeason,
     SampleBuilder,
     SeasonSamples,
@@ -116,7 +117,7 @@ def sample_season(
     side: int,
     batch: int,
     seed: int,
-) -> tuple[SeriesSample, NDArray[np.float64]]:
+) -> tuple[SeriesSample, NDArray[np.float64], DateMeans]:
     """Pixels of windows spread evenly over a season's area; of the images only bands of `side` rows are in memory.
 
     Args:
@@ -129,7 +130,7 @@ def sample_season(
         seed: of the draw of pixels.
 
     Returns:
-        The sample, and the mean of each band (C,) over all measured pixel-dates.
+        The sample, the mean of each band (C,) over all measured pixel-dates, and those of each date's clear looks.
 
     Raises:
         DataError: the images are smaller than a window, or no pixel has two clear observations.
@@ -164,7 +165,7 @@ def sample_season(
             f"{grid.file}: none of {count} sampled windows has a pixel with two clear observations. Add acquisitions, "
             f"or check the scene classification"
         )
-    return sample, builder.measured()[0]
+    return sample, builder.measured()[0], builder.date_means()
 
 
 def label_by_tags(sample: SeriesSample, teacher: SeriesSample) -> SeriesSample:

@@ -51,7 +51,11 @@ def compare_maps(references: list[str], *, out: Path) -> tuple[str, str | None]:
                 Candidate(
                     title=evaluations.title(run, reference),
                     metrics=content,
-                    facts={**evaluations.facts(run), "split": str(content.get("split"))},
+                    facts={
+                        **evaluations.facts(run),
+                        "segmenter": str(content.get("segmenter", "–")),
+                        "split": str(content.get("split")),
+                    },
                     map_png=None if picture is None else picture.read_bytes(),
                 )
             )

@@ -14,19 +14,33 @@ import torch
 from exact_core.artifacts.folders import code_version, fresh_folder
 from exact_core.artifacts.model_folders import ModelManifest, load_classifier, load_segmenter, read_metrics
 from exact_core.config import RunConfig
+from exact_core.data.sources import dataset_title, source_title
 from exact_core.data.windows.batches import BatchLoader, days_of
 from exact_core.data.windows.dataset import VOID, WindowDataset
 from exact_core.data.windows.mask_dataset import MaskSet
 from exact_core.errors import ConfigError
+from exact_core.evaluation.map_picture import LONGEST, read_thinned
+from exact_core.evaluation.run_report.figures import paint_confidence
 from exact_core.evaluation.run_report.panels import panels, scene_image
-from exact_core.evaluation.run_report.report import MAX_SCENES, ReportData, SceneMap, figure_files, write_report
+from exact_core.evaluation.run_report.report import (
+    MAX_SCENES,
+    FinishedMap,
+    ReportData,
+    SceneMap,
+    figure_files,
+    write_report,
+)
 from exact_core.evaluation.score import HEADLINE, majority_guess, score_masks, score_tags, summarise
 from exact_core.files import copy_file
 from exact_core.manifest import publish_record, read_record
+from exact_core.map_statistics.area_table import seam_words
+from exact_core.mapping.cogs import CONFIDENCE
+from exact_core.mapping.item import QUICKLOOK, TRUE_COLOUR
 from exact_core.mapping.predict import Predictor, map_scene
 from exact_core.metrics import Scores, confusion_matrix
+from exact_core.stages.join_map import MAP
 from exact_core.stages.stage import Stage
-from exact_core.tracking.runs import Tracker
+from exact_core.tracking.runs import Tracker, metric_name
 from exact_core.training.loop import choose_device
 from exact_core.undefined import defined
 
@@ -50,6 +64,7 @@ def evaluate(
     out: Path,
     report: Path,
     tracker: Tracker,
+    crop_map: Path | None = None,
 ) -> dict[str, float]:
     """Score the segmenter's map and, where there are any, the pseudo masks; write metrics.json and the report.
 
@@ -64,10 +79,13 @@ def evaluate(
         out: folder for metrics.json, report.html and its figures.
         report: file that gets a copy of the report.
         tracker: gets figures, pictures and report.
+        crop_map: folder of the segmenter's finished map of the whole area, which the report shows; None, or a part of
+            a map: it shows the evaluated scenes alone.
 
     Returns:
         OA (micro), mIoU and F1 (macro) of the map, and those of the masks; only those that are defined. For PASTIS
-        also `miou_published`, in which an absent class counts as 0.
+        also `miou_published`, in which an absent class counts as 0. What is known without dense labels: the mIoU
+        expected of the masks, and the mean average precision of the classifier's tags.
     """
     fresh_folder(out, "metrics.json")
     if report.is_dir():
@@ -96,6 +114,9 @@ def evaluate(
         panels=panels(predictor, mask_set, config.evaluation.panels),
         maps=maps,
         provenance=_provenance(config, windows, device, started),
+        title=source_title(windows.manifest),
+        generated=windows.manifest.name == "synthetic",
+        finished=None if crop_map is None else _finished(crop_map),
     )
     return _publish(config, data, dataset=dataset, out=out, report=report, tracker=tracker)
 
@@ -134,6 +155,23 @@ def _metrics(
     return metrics
 
 
+def _finished(folder: Path) -> FinishedMap | None:
+    """The map of the whole area, for the report; None of a part of one."""
+    if not (folder / MAP).is_file():
+        return None
+    record = read_record(folder / MAP)
+    percent = read_thinned(folder / CONFIDENCE, longest=LONGEST)
+    image = folder / TRUE_COLOUR
+    return FinishedMap(
+        picture=(folder / QUICKLOOK).read_bytes(),
+        image=image.read_bytes() if image.is_file() else None,
+        confidence=paint_confidence(percent.astype(np.float32) / 100, percent != VOID),
+        areas={name: (each["pixels"], each["hectares"]) for name, each in record["areas"].items()},
+        unmapped=record["unmapped_pixels"],
+        seams=seam_words(record["seams"]),
+    )
+
+
 def _provenance(
     config: RunConfig, windows: WindowDataset, device: torch.device, started: dt.datetime
 ) -> dict[str, str]:
@@ -158,20 +196,35 @@ def _publish(
     config.save(out / "config.yaml")
     write_report(out / "report.html", data)
     copy_file(out / "report.html", report)
-    tracker.log_dataset(dataset, name=manifest.name, digest=manifest.digest, source=manifest.source)
+    title = dataset_title(manifest)
+    tracker.log_dataset(dataset, name=title, digest=manifest.digest, source=manifest.source, whole=True)
     (out / "figures").mkdir(exist_ok=True)
     for figure in figure_files(data, out / "figures"):
         tracker.log_file(figure, folder="figures")
     # Under a name that a browser knows, whatever the runner calls its output.
-    tracker.log_file(out / "report.html", folder="report")
+    tracker.log_file(out / "report.html", folder="report", whole=True)
     publish_record(out / "metrics.json", data.metrics)
     for name in ("metrics.json", "config.yaml"):
         tracker.log_file(out / name)
     summary = defined(_headline(data.metrics))
-    tracker.log_headline(summary)
-    told = ", ".join(f"{name} {value:.3f}" for name, value in summary.items())
-    log.info("evaluate: %s split, %s", manifest.evaluation_split, told)
+    tracker.log_headline({**summary, **_by_class(data.metrics)})
+    log.info("evaluate: %s", _said(data.metrics, summary))
     return summary
+
+
+def _by_class(metrics: dict[str, Any]) -> dict[str, float]:
+    """IoU of each class, where it is defined, under names that MLflow takes."""
+    found = {f"iou.{metric_name(name)}": each["iou"] for name, each in (metrics.get("per_class") or {}).items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _said(metrics: dict[str, Any], summary: dict[str, float]) -> str:
+    """The metrics in a line or, without dense labels, what is expected."""
+    if "oa_micro" in summary:
+        return f"{metrics['split']} split, " + ", ".join(f"{name} {value:.3f}" for name, value in summary.items())
+    quality = metrics["mask_quality"]
+    expected = f", expected mIoU of the masks {quality['expected_miou']:.2f}" if quality else ""
+    return f"no dense labels, so the accuracy is not known{expected}"
 
 
 def read_confusion(folder: Path) -> tuple[list[str], list[list[int]]]:
@@ -193,6 +246,8 @@ def _headline(metrics: dict[str, Any]) -> dict[str, float]:
     for prefix, group in groups.items():
         for name in (*HEADLINE, "miou_published"):
             found[prefix + name] = None if group is None else group.get(name)
+    found["expected_miou"] = (metrics["mask_quality"] or {}).get("expected_miou")
+    found["tag_map"] = (metrics["tags"] or {}).get("map_macro")
     return {name: value for name, value in found.items() if value is not None}
 
 

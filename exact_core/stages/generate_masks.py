@@ -32,12 +32,13 @@ from exact_core.clues.selection import (
 )
 from exact_core.clues.sweep import sweep_confusions, sweep_figures
 from exact_core.config import MasksConfig, RunConfig
+from exact_core.data.sources import dataset_title
 from exact_core.data.windows.batches import BatchLoader
 from exact_core.data.windows.dataset import VOID, FileEntry, WindowDataset
 from exact_core.data.windows.mask_dataset import FieldsUsed, MaskManifest, MaskQuality, write_mask_shard
 from exact_core.errors import DataError, TrainingError
 from exact_core.stages.stage import Stage
-from exact_core.tracking.runs import Tracker
+from exact_core.tracking.runs import Tracker, metric_name
 from exact_core.training.loop import choose_device
 from exact_core.undefined import defined
 
@@ -111,9 +112,8 @@ def generate_masks(
     fresh_folder(out, "masks.json")
     windows, settings = WindowDataset(dataset), config.masks
     _check_validation(windows, settings)
-    tracker.log_dataset(
-        dataset, name=windows.manifest.name, digest=windows.manifest.digest, source=windows.manifest.source
-    )
+    manifest = windows.manifest
+    tracker.log_dataset(dataset, name=dataset_title(manifest), digest=manifest.digest, source=manifest.source)
     maker, loader = _open_classifier(config, classifier, windows)
     evidence = {name: Evidence(windows.classes) for name in ("clue", "fused")}
     parts = _by_shard(windows)
@@ -253,7 +253,7 @@ def _told(masks: MaskManifest, out: Path, tracker: Tracker) -> dict[str, float]:
         {
             **summary,
             "tag_agreement": quality.tag_agreement,
-            **{f"coverage.{_key(name)}": share for name, share in masks.coverage.items()},
+            **{f"coverage.{metric_name(name)}": share for name, share in masks.coverage.items()},
         }
     )
     return defined(summary)
@@ -283,11 +283,6 @@ def _gate(quality: MaskQuality, settings: MasksConfig, out: Path) -> None:
             f"estimate: {', '.join(quality.rare) or 'none'}). The masks are in {out}. Train the classifier longer, "
             f"check the tags, or lower the minimum"
         )
-
-
-def _key(name: str) -> str:
-    """A class name as MLflow allows it in the name of a metric."""
-    return "".join(letter if letter.isalnum() or letter in "_-. /" else "_" for letter in name)
 
 
 def _by_shard(windows: WindowDataset) -> list[NDArray[np.int64]]:

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from exact_core.config import RunConfig
-from exact_core.data.sources import parse_source, source_of, with_season
+from exact_core.data.sources import dataset_title, parse_source, source_of, with_season
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.data.windows.tag_support import tag_findings
 from exact_core.stages.fetch import local_place
@@ -47,7 +47,7 @@ def ingest(config: RunConfig, *, source: str, season: str, out: Path, tracker: T
     config.save(out / "config.yaml")
     dataset = WindowDataset(out)
     manifest = dataset.manifest
-    tracker.log_dataset(out, name=manifest.name, digest=manifest.digest, source=source)
+    tracker.log_dataset(out, name=dataset_title(manifest), digest=manifest.digest, source=source)
     tracker.log_file(out / "dataset.json")
     for note in (*manifest.notes, *_untagged(dataset)):
         log.info("ingest: note: %s", note)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from exact_core.artifacts.folders import fresh_folder
 from exact_core.config import Outside
 from exact_core.errors import ConfigError, DataError
+from exact_core.evaluation.map_picture import write_quicklook
 from exact_core.files import file_facts
 from exact_core.manifest import publish_record
 from exact_core.mapping.cogs import MapRecord, MapResult, write_files
@@ -18,7 +20,7 @@ from exact_core.mapping.cropland import CroplandMask
 from exact_core.mapping.field_rows import one_crop_a_field
 from exact_core.mapping.finished_rows import FinishedRows, read_rows
 from exact_core.mapping.generalise import majority_rows
-from exact_core.mapping.item import write_item
+from exact_core.mapping.item import QUICKLOOK, TRUE_COLOUR, write_item
 from exact_core.mapping.qgis_style import write_style
 from exact_core.mapping.season_map import PART, PartManifest, open_part
 from exact_core.stages.stage import Stage
@@ -27,7 +29,7 @@ from exact_core.undefined import defined
 
 __all__ = ["MAP", "NO_LAYERS", "STAGE", "Layers", "deliver", "join_map"]
 
-STAGE = Stage(name="join_map", size="data", minutes=240, image="data", writes={"crop_map": ("map.json",)})
+STAGE = Stage(name="join_map", size="data", minutes=240, writes={"crop_map": ("map.json",)})
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +95,9 @@ def join_map(*, parts: Sequence[Path], out: Path, tracker: Tracker, layers: Laye
             read_rows(folder / "rows", first=part.first, end=part.end) for folder, part in found
         )
 
+    out.mkdir(parents=True, exist_ok=True)
+    if (picture := found[0][0] / TRUE_COLOUR).is_file():
+        shutil.copyfile(picture, out / TRUE_COLOUR)
     summary = {
         "megapixels": record.height * record.width / 1e6,
         "map_seconds": sum(part.seconds for _, part in found),
@@ -135,12 +140,14 @@ def deliver(
         record, found = one_crop_a_field(cleaned, record, layers.outlines, out, outside=layers.outside)
     result = write_files(record, found, out)
     masked = 0 if mask is None else mask.masked
+    write_quicklook(record, result.pixels, result.unmapped, out)
     write_item(record, out)
     write_style(record, out)
     files = {path.name: file_facts(path) for path in sorted(out.iterdir()) if path.name != MAP and path.is_file()}
     publish_record(out / MAP, {**_described(record, result, masked), "files": files})
-    for name in (MAP, "quicklook.png", "item.json"):
-        tracker.log_file(out / name, folder="map")
+    for name in (MAP, QUICKLOOK, TRUE_COLOUR, "item.json"):
+        if (out / name).is_file():
+            tracker.log_file(out / name, folder="map", whole=name == QUICKLOOK)
     log.info(
         "map of %d x %d pixels: seams %s, confidence %s",
         record.height,

@@ -20,18 +20,17 @@ from exact_core.artifacts.folders import code_version
 from exact_core.artifacts.stage_files import StageFiles, stage_files
 from exact_core.config import RunConfig, SegmenterConfig
 from exact_core.data.sources import short_name
-from exact_core.environment import variable
+from exact_core.environment import RUNNER_VARIABLE, variable
 from exact_core.errors import in_a_line
 from exact_core.stages.run import Run, read_run
 from exact_core.stages.season_lease import renew
 from exact_core.stages.stage import Stage
 from exact_core.termination import TerminatedError, ending_in_order
-from exact_core.tracking.runs import NoTracker, Tracker, tracked_stage
+from exact_core.tracking.runs import FIRST, NoTracker, Tracker, tracked_stage
 from exact_core.training.ranks import is_first_process
 
 __all__ = [
     "FAILURE_VARIABLE",
-    "RUNNER_VARIABLE",
     "Step",
     "open_stage",
     "open_step",
@@ -41,15 +40,11 @@ log = logging.getLogger(__name__)
 
 IMAGE_VARIABLE = "EXACT_CONTAINER"
 """The image's own name, set in it; a stage that runs in no container of ours has none."""
-RUNNER_VARIABLE = "EXACT_RUNNER_PID"
-"""Process that runs the pipeline on this machine; a stage whose runner has died ends itself. May be unset."""
-
 
 FAILURE_VARIABLE = "EXACT_FAILURE_FILE"
 """File that receives the message of an ExactError, for a runner to repeat after its own output; may be unset."""
 
 
-FIRST = "preflight"
 KILLED = (
     "was killed (signal 9): most likely out of memory. Give it more, or lower classifier.training.batch and "
     "segmenter.training.batch"
@@ -67,23 +62,25 @@ def open_stage(
     pipeline_run: str = "",
     source: str = "",
     season: str = "",
+    more: Mapping[str, str] = {},
     tracking: bool = True,
 ) -> Iterator[Tracker]:
     """Open a stage: log lines on stdout, a tracked run, its settings and its duration.
 
     Args:
         name: the stage, as in its component.
-        config: the whole configuration; it becomes the run's parameters.
+        config: the whole configuration; what of it applies to the stage becomes the run's parameters.
         pipeline_run: identity of the pipeline run that this stage belongs to; empty for a stage run alone.
         source: of the pipeline run, which is named after it, its season and the time; empty: after recipe and seed.
         season: of the pipeline run.
+        more: further parameters of the pipeline run, which its first stage records.
         tracking: False records nothing.
     """
     # Of the processes that torchrun starts, one speaks and is tracked.
     level = logging.INFO if is_first_process() else logging.WARNING
     tracking = tracking and is_first_process()
     # Not at import: only a process that runs stages wants its lines there. Harmless where logging is set up already.
-    logging.basicConfig(level=level, format="%(message)s", stream=sys.stdout)
+    logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
     if runner := os.environ.get(RUNNER_VARIABLE):
         threading.Thread(target=_follow, args=(int(runner),), daemon=True).start()
         log.info("%s: stage process %d", name, os.getpid())
@@ -94,7 +91,9 @@ def open_stage(
     try:
         with (
             ending_in_order(),
-            _tracked(name, config, pipeline_run=pipeline_run, about=(source, season), tracking=tracking) as tracker,
+            _tracked(
+                name, config, pipeline_run=pipeline_run, about=(source, season), more=more, tracking=tracking
+            ) as tracker,
         ):
             yield tracker
     except BaseException as error:
@@ -111,7 +110,13 @@ def open_stage(
 
 @contextmanager
 def _tracked(
-    name: str, config: RunConfig, *, pipeline_run: str, about: tuple[str, str], tracking: bool
+    name: str,
+    config: RunConfig,
+    *,
+    pipeline_run: str,
+    about: tuple[str, str],
+    more: Mapping[str, str],
+    tracking: bool,
 ) -> Iterator[Tracker]:
     started = time.perf_counter()
     if not tracking:
@@ -124,9 +129,9 @@ def _tracked(
         title = f"{config.recipe} seed {config.seed}"
     if config.segmenter.model != SegmenterConfig().model:
         title += f", {config.segmenter.title}"
-    params = {**config.model_dump(mode="json"), "code_version": code_version()}
+    params = {**applying(name, config, source), "code_version": code_version()}
     if name == FIRST and source:
-        params |= {"source": source, "season": season}
+        params |= {"source": source, "season": season, **more}
     # The first stage of a run finds out what is there; the others know that MLflow was.
     patient = bool(pipeline_run) and name != FIRST
     with tracked_stage(
@@ -135,6 +140,44 @@ def _tracked(
         tracker.set_tags({"exact.image": os.environ.get(IMAGE_VARIABLE, "none")})
         yield tracker
         tracker.log_summary({"seconds": time.perf_counter() - started})
+
+
+SECTIONS = {
+    "ingest": ("data",),
+    "train_classifier": ("classifier",),
+    "generate_masks": ("masks",),
+    "train_segmenter": ("segmenter", "transfer"),
+    "evaluate": ("evaluation",),
+    "promote": ("promotion", "evaluation"),
+    "map_season": ("data", "mapping"),
+    "join_map": (),
+    "transfer_report": ("data", "transfer", "evaluation"),
+}
+"""Sections of the configuration that a stage reads; of one that is not named, all."""
+SETTINGS_OF = {"stac": "season"}
+"""Sections of `data` that are not called as their source."""
+
+
+def applying(stage: str, config: RunConfig, source: str) -> dict[str, Any]:
+    """The settings that apply to a stage, which may be the part of one: those of other sources and segmenters do not.
+
+    Args:
+        stage: its name.
+        config: all settings.
+        source: of the data; empty: not known.
+    """
+    values = config.model_dump(mode="json")
+    read = SECTIONS.get(stage.partition(" ")[0], tuple(values))
+    values = {key: value for key, value in values.items() if key in read or not isinstance(value, dict)}
+    kind = source.partition(":")[0]
+    if kind and "data" in values:
+        own = SETTINGS_OF.get(kind, kind)
+        values["data"] = {
+            key: value for key, value in values["data"].items() if key == own or not isinstance(value, dict)
+        }
+    if "segmenter" in values and config.segmenter.model != "utae":
+        del values["segmenter"]["utae"]
+    return values
 
 
 class Metrics(Protocol):

@@ -10,7 +10,9 @@ import time
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
+from matplotlib.image import imsave
 from tqdm import tqdm
 
 from exact_core.artifacts.folders import STATE_VARIABLE, code_version, fresh_folder
@@ -18,14 +20,17 @@ from exact_core.artifacts.model_folders import ModelManifest, open_segmenter
 from exact_core.config import EncoderConfig, RunConfig
 from exact_core.data.season.archives import modified
 from exact_core.data.season.folder import SeasonImages
+from exact_core.data.season.overview import overview
 from exact_core.data.sources import parse_source, source_of, with_season
 from exact_core.environment import variable
 from exact_core.errors import ConfigError
-from exact_core.evaluation.palette import colours_of
+from exact_core.evaluation.map_picture import LONGEST
+from exact_core.evaluation.palette import colours_of, true_colour
 from exact_core.mapping.calibration import DatedCalibration, calibration_at
 from exact_core.mapping.capacity import Careful, choose_batch, window_bytes
 from exact_core.mapping.cogs import MapRecord
 from exact_core.mapping.finished_rows import RowFiles, read_rows
+from exact_core.mapping.item import TRUE_COLOUR
 from exact_core.mapping.predict import SeasonMapper, season_mapper
 from exact_core.mapping.rows import usual_stride
 from exact_core.mapping.season_map import PART, PartManifest, extent_of_part, map_part, map_record, parse_part
@@ -102,6 +107,8 @@ def map_season(
     record = _record(config, images, manifest, trained, source=origin or source)
     first, end = extent_of_part(record, number, parts)
     pieces, seconds = _map(config, images, record, model, manifest, trained, out=out, rows=(first, end))
+    if number == 1:
+        _draw(images, out)
     summary = {"megapixels": (end - first) * record.width / 1e6, "map_seconds": seconds}
     if part:
         extent = {"part": number, "parts": parts, "first": first, "end": end}
@@ -122,6 +129,15 @@ def _part(part: str, layers: Layers) -> tuple[int, int]:
             f"to `exact join-map`"
         )
     return parse_part(part or "1/1")
+
+
+def _draw(images: SeasonImages, out: Path) -> None:
+    """The area in true colour, thinned, beside the map or its first part."""
+    seen = overview(images, longest=LONGEST)
+    out.mkdir(parents=True, exist_ok=True)
+    partial = out / f"{TRUE_COLOUR}.partial"
+    imsave(partial, np.ascontiguousarray(true_colour(seen.pixels, seen.bands)), format="png")
+    partial.replace(out / TRUE_COLOUR)
 
 
 def _record(

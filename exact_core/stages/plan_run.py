@@ -99,7 +99,12 @@ def plan_run(given: Parameters) -> Plan:
     chosen = [*given.changes(), *(["device=cuda"] if asked.gpus else [])]
     config = resolve(given.recipe, seed=int(given.seed), overrides=chosen)
     with open_stage(
-        STAGE.name, config, pipeline_run=given.pipeline_run, source=given.source, season=given.season
+        STAGE.name,
+        config,
+        pipeline_run=given.pipeline_run,
+        source=given.source,
+        season=given.season,
+        more={"labels": given.supervision, "overrides": " ".join(given.overrides), "model": given.model},
     ) as tracker:
         each = _places(given, tracker)
         found = [_tried(config, tracker=tracker, **place) for place in each]

@@ -13,6 +13,7 @@ from exact_core.artifacts.folders import fresh_folder
 from exact_core.artifacts.model_folders import load_segmenter
 from exact_core.artifacts.stage_files import Artifact
 from exact_core.config import PromotionConfig, RunConfig
+from exact_core.data.sources import dataset_title
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import ConfigError
 from exact_core.evaluation.paired_bootstrap import Comparison, UnitCounts, compare, unit_counts
@@ -76,6 +77,7 @@ def promote(
         record["reason"] = "runs are not tracked, so there is no registry"
     else:
         record |= _register(config, windows, segmenter, name, registry, figures or {})
+        registry.note_decision(name, record["version"], promoted=record["promoted"], reason=record["reason"])
     tracker.set_tags({f"exact.{key}": str(record[key]) for key in ("model", "version", "promoted", "reason")})
     summary = {"promoted": float(record["promoted"])}
     if record["comparison"]:
@@ -84,7 +86,7 @@ def promote(
     tracker.log_summary(summary)
     publish_record(out / "metrics.json", record)
     tracker.log_file(out / "metrics.json", folder="promotion")
-    log.info("promote: %s version %s: %s", name, record["version"], record["reason"])
+    log.info("promote: %s: %s", _titled(record), record["reason"])
     return defined(summary)
 
 
@@ -139,12 +141,17 @@ def decide(comparison: Comparison, config: PromotionConfig) -> tuple[bool, str]:
     return True, points
 
 
+def _titled(record: Mapping[str, Any]) -> str:
+    """The model and, where it was registered, its version."""
+    return f"{record['model']} version {record['version']}" if record["version"] else str(record["model"])
+
+
 def read_decision(folder: Path) -> str:
     """The decision of a finished stage as Markdown, for a person to read."""
     record = read_record(folder / "metrics.json")
     verdict = "promoted to champion" if record["promoted"] else "not promoted"
     lines = [
-        f"**{as_markdown(record['model'])}** version {record['version']}: {verdict}",
+        f"**{as_markdown(_titled(record))}**: {verdict}",
         "",
         as_markdown(record["reason"]),
     ]
@@ -166,7 +173,7 @@ def _register(
     """Register, compare, and move aliases; the decision's part of the record."""
     version = registry.register(segmenter, name=name)
     data = windows.manifest
-    registry.log_figures(name, version, figures, dataset=data.name, digest=data.digest)
+    registry.log_figures(name, version, figures, dataset=dataset_title(data), digest=data.digest)
     registry.set_alias(name, CHALLENGER, version)
     record: dict[str, Any] = {"version": version, "champion": None}
     for _ in range(ROUNDS):

@@ -100,7 +100,7 @@ def resolve_season(
     check_season(season)
     rule = season_rule(starts, days)
     if season != AUTO:
-        resolved, reason = season, "as given"
+        resolved, reason = season, "as given" if season else "none is given"
     elif not source_of(source).opens:
         resolved, reason = "", f"source {source.partition(':')[0]} has its own"
     else:
@@ -108,7 +108,7 @@ def resolve_season(
         slot = "schedule time" if schedule_time else "no schedule time, now"
         resolved = rule.latest_ended(at)
         reason = f"latest to have ended at {at:%Y-%m-%d %H:%M} UTC ({slot}); starts {starts}, {days} days"
-    log.info("resolve_season: %s: %s", resolved or "none", reason)
+    log.info("season: %s (%s)", resolved or "that of the source", reason)
     tracker.log_params({"season_resolved": resolved, "season_reason": reason})
     return resolved
 

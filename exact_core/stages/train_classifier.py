@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from exact_core.artifacts.folders import fresh_folder
 from exact_core.artifacts.model_folders import checkpoints_for, save_model
 from exact_core.config import RunConfig
+from exact_core.data.sources import dataset_title
 from exact_core.data.windows.batches import BatchLoader
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.models.classifier import TagClassifier
@@ -41,9 +42,8 @@ def train_classifier(config: RunConfig, *, dataset: Path, out: Path, tracker: Tr
     fresh_folder(out, "model.json")
     windows = WindowDataset(dataset)
     settings = config.classifier
-    tracker.log_dataset(
-        dataset, name=windows.manifest.name, digest=windows.manifest.digest, source=windows.manifest.source
-    )
+    manifest = windows.manifest
+    tracker.log_dataset(dataset, name=dataset_title(manifest), digest=manifest.digest, source=manifest.source)
     with join(choose_device(config.device)) as (processes, device):
         seed_everything(config.seed)
         model = TagClassifier(

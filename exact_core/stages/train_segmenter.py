@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from exact_core.artifacts.folders import fresh_folder
 from exact_core.artifacts.model_folders import checkpoints_for, save_model
 from exact_core.config import RunConfig
+from exact_core.data.sources import dataset_title
 from exact_core.data.windows.batches import BatchLoader, Targets, days_of
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.data.windows.mask_dataset import MaskSet
@@ -63,9 +64,8 @@ def train_segmenter(
     else:
         # Threshold and shards identify the masks: another classifier gives other shards.
         targets, origin = mask_set.mask, mask_set.manifest.model_dump_json()
-    tracker.log_dataset(
-        dataset, name=windows.manifest.name, digest=windows.manifest.digest, source=windows.manifest.source
-    )
+    manifest = windows.manifest
+    tracker.log_dataset(dataset, name=dataset_title(manifest), digest=manifest.digest, source=manifest.source)
     with join(choose_device(config.device)) as (processes, device):
         model, progress = _fit(config, windows, targets, origin, processes, device, tracker)
     summary = {"loss": progress.history[-1]["loss"], **progress.cost}

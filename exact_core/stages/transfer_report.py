@@ -17,10 +17,11 @@ from exact_core.config import RunConfig, TransferConfig
 from exact_core.data.sources import parse_source, source_of, with_season
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.data.windows.day_zero import check_day_zero
-from exact_core.data.windows.series_sample import SeasonSamples, SeriesSample
+from exact_core.data.windows.series_sample import DateMeans, SeasonSamples, SeriesSample
 from exact_core.errors import ConfigError, DataError
 from exact_core.evaluation.transfer.findings import Level, Transfer, compare_seasons, compare_statistics
 from exact_core.evaluation.transfer.page import TransferPage, write_page
+from exact_core.evaluation.transfer.single_dates import DateRow, Without, date_rows, suspects
 from exact_core.files import copy_file
 from exact_core.manifest import publish_record
 from exact_core.mapping.pixel_series import label_by_tags, sample_dataset, sample_season, sample_training_season
@@ -73,7 +74,8 @@ class _Model:
 class _Season:
     """A sampled new season.
 
-    days: the reference's calendar in days since its start. mean: of each band, clouds too. notes: how its days count.
+    days: the reference's calendar in days since its start. mean: of each band, clouds too. means: of each date; None:
+    not known. left_out: dates that its settings leave out. notes: how its days count.
     """
 
     start: dt.date
@@ -82,6 +84,8 @@ class _Season:
     days: NDArray[np.float64]
     sample: SeriesSample
     mean: NDArray[np.float64]
+    means: DateMeans | None = None
+    left_out: tuple[dt.date, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -132,16 +136,60 @@ def transfer_report(
         if kind == "dataset"
         else _sample_images(config, source, season, model)
     )
-    if model.segmenter is None and model.reference is not None:
-        # Before anything is drawn or compared: the page's curves are of these classes too.
-        found = replace(found, sample=label_by_tags(found.sample, model.reference.train))
+    found = _labelled(found, model)
     transfer = _compare(config, model, found)
-    _publish(config, source, model, found, transfer, out=out, report=report, tracker=tracker)
+    rows = _date_rows(config, model, found)
+    without = _without(config, source, season, model, found, transfer, rows) if rows else None
+    _publish(config, source, model, found, transfer, rows, without, out=out, report=report, tracker=tracker)
     summary = {"verdict": float(list(Level).index(transfer.verdict))}
     summary |= defined({f"transfer_{each.name}": each.value for each in transfer.findings})
     tracker.log_summary(summary)
-    _refuse(config.transfer, source, transfer)
+    _refuse(config.transfer, source, transfer, without)
     return summary
+
+
+def _date_rows(config: RunConfig, model: _Model, found: _Season) -> list[DateRow]:
+    """Each date against training; none where either is not known."""
+    if model.reference is None or found.means is None:
+        return []
+    return date_rows(model.reference, found.means, config.transfer, start=found.start, days=found.days)
+
+
+def _without(
+    config: RunConfig,
+    source: str,
+    season: str,
+    model: _Model,
+    known: _Season,
+    transfer: Transfer,
+    rows: list[DateRow],
+) -> Without | None:
+    """The verdict without the dates that stand out, one more at a time until it is a better one.
+
+    The season is opened again with `data.season.leave_out`, as a person would.
+    """
+    levels = list(Level)
+    left_out = list(known.left_out)
+    for number, row in enumerate(suspects(rows) if transfer.verdict != Level.fine else [], 1):
+        left_out.append(row.date)
+        of_season = config.data.season.model_copy(update={"leave_out": tuple(left_out)})
+        changed = config.model_copy(update={"data": config.data.model_copy(update={"season": of_season})})
+        try:
+            found = _labelled(_sample_images(changed, source, season, model), model)
+        except DataError as error:
+            log.info("transfer_report: without %s the season is refused: %s", row.date, error)
+            return None
+        verdict = _compare(config, model, found).verdict
+        if levels.index(verdict) < levels.index(transfer.verdict):
+            return Without(tuple(each.date for each in suspects(rows)[:number]), verdict, tuple(left_out))
+    return None
+
+
+def _labelled(found: _Season, model: _Model) -> _Season:
+    """With classes by tags where there is no segmenter: the page's curves are of these classes too."""
+    if model.segmenter is not None or model.reference is None:
+        return found
+    return replace(found, sample=label_by_tags(found.sample, model.reference.train))
 
 
 def _publish(
@@ -150,13 +198,24 @@ def _publish(
     model: _Model,
     found: _Season,
     transfer: Transfer,
+    rows: list[DateRow],
+    without: Without | None,
     *,
     out: Path,
     report: Path | None,
     tracker: Tracker,
 ) -> None:
     """Write and track report and record, and say what was found."""
-    record = _record(config, source, model, found, transfer)
+    record = _record(config, source, model, found, transfer) | {
+        "by_date": [{**asdict(row), "date": str(row.date)} for row in rows],
+        "without": None
+        if without is None
+        else {
+            "dates": [str(date) for date in without.dates],
+            "verdict": without.verdict.value,
+            "leave_out": [str(date) for date in without.leave_out],
+        },
+    }
     write_page(
         out / "report.html",
         TransferPage(
@@ -168,6 +227,8 @@ def _publish(
             found.start,
             found.dates,
             {} if model.manifest is None else model.manifest.colours,
+            rows,
+            without,
         ),
     )
     if report is not None:
@@ -178,17 +239,34 @@ def _publish(
     tracker.set_tags({"exact.transfer": transfer.verdict.words})
     for finding in transfer.findings:
         log.info("transfer_report: %s: %s: %s", finding.title, finding.level.words, finding.reason)
+    for row in suspects(rows):
+        log.info(
+            "transfer_report: %s stands out: %.2f standard deviations from training, most in %s (%+.2f)",
+            row.date,
+            row.distance,
+            row.band,
+            row.shift,
+        )
 
 
-def _refuse(settings: TransferConfig, source: str, transfer: Transfer) -> None:
+def _refuse(settings: TransferConfig, source: str, transfer: Transfer, without: Without | None) -> None:
     """Raise DataError where the verdict is one that forbids the map."""
     levels = list(Level)
     if settings.refuse != "never" and levels.index(transfer.verdict) >= levels.index(Level(settings.refuse)):
         bad = [each for each in transfer.findings if each.level != Level.fine]
+        found = "; ".join(f"{each.title}: {each.reason}" for each in bad)
         raise DataError(
-            f"{source}: {transfer.verdict.words}: {'; '.join(f'{each.title}: {each.reason}' for each in bad)}. See the "
-            f"report, mend the source, or train on this season; transfer.refuse=never maps it all the same"
+            f"{source}: {transfer.verdict.words}: {found}. {transfer.verdict.way_out}{_said(without)} "
+            f"transfer.refuse=never maps it anyway"
         )
+
+
+def _said(without: Without | None) -> str:
+    """The verdict without the dates that spoil the season, in a sentence; empty: no dates do."""
+    if without is None:
+        return ""
+    dates = ", ".join(str(date) for date in without.dates)
+    return f" Without {dates} (data.season.leave_out) the verdict would be: {without.verdict.words}."
 
 
 def _is_dataset(source: str) -> bool:
@@ -240,7 +318,7 @@ def _sample_images(config: RunConfig, source: str, season: str, model: _Model) -
     asked = asked.model_copy(update={"max_dates": model.trained.data.max_dates})
     images = source_of(kind).open(local_place(config, source), asked, trained=model.season)
     if images.bands != model.bands:
-        raise ConfigError(f"the model wants bands {model.bands}, {source} has {images.bands}")
+        raise ConfigError(f"the model needs bands {model.bands}, but {source} has {images.bands}")
     predict = None
     if model.segmenter is not None and model.manifest is not None:
         predict = season_mapper(
@@ -251,7 +329,7 @@ def _sample_images(config: RunConfig, source: str, season: str, model: _Model) -
             device=choose_device(config.device),
         )
     days = _calendar(model, images.start, images.length)
-    sample, mean = sample_season(
+    sample, mean, means = sample_season(
         images,
         predict,
         config.transfer,
@@ -262,14 +340,14 @@ def _sample_images(config: RunConfig, source: str, season: str, model: _Model) -
     )
     dates = [acquisition.date for acquisition in images.acquisitions]
     notes = tuple(note for note in images.notes if note.startswith("days count"))
-    return _Season(images.start, images.length, dates, days, sample, mean, notes)
+    return _Season(images.start, images.length, dates, days, sample, mean, means, images.settings.leave_out, notes)
 
 
 def _sample_dataset(config: RunConfig, folder: Path, model: _Model) -> _Season:
     windows = WindowDataset(folder)
     manifest = windows.manifest
     if manifest.bands != model.bands:
-        raise ConfigError(f"the model wants bands {model.bands}, {folder} has {manifest.bands}")
+        raise ConfigError(f"the model needs bands {model.bands}, but {folder} has {manifest.bands}")
     if model.segmenter is not None and model.season is not None:
         check_day_zero(manifest.season_start, model.season[0], what=str(folder), other="the model")
     predictor = None
@@ -279,7 +357,7 @@ def _sample_dataset(config: RunConfig, folder: Path, model: _Model) -> _Season:
     indices = np.arange(len(windows))
     sample, mean = sample_dataset(windows, indices, predictor, config.transfer, calendar=days, seed=config.seed)
     if not len(sample):
-        raise DataError(f"{folder}: no sampled window has a pixel with two clear looks. Add acquisitions")
+        raise DataError(f"{folder}: no sampled window has a pixel with two clear observations. Add acquisitions")
     seen = {int(day) for index in indices[:: max(1, len(indices) // 32)] for day in windows.window(int(index)).days}
     dates = [manifest.season_start + dt.timedelta(days=day) for day in sorted(seen)]
     return _Season(manifest.season_start, manifest.season_days, dates, days, sample, mean)
@@ -292,7 +370,7 @@ def _compare(config: RunConfig, model: _Model, found: _Season) -> Transfer:
         return compare_statistics(model.manifest.statistics, found.mean, model.bands, config.transfer)
     if not len(reference.train) or not len(reference.held_out):
         raise DataError(
-            "the training season's sample is empty: no pixel had two clear looks. Check its dataset's clouds"
+            "the training season's sample is empty: no pixel had two clear observations. Check its dataset's clouds"
         )
     return compare_seasons(reference, found.sample, config.transfer, start=found.start, days=found.days)
 

@@ -102,7 +102,6 @@ class Evaluations:
         return {
             "recipe": params.get("recipe", "–"),
             "seed": params.get("seed", "–"),
-            "segmenter": params.get("segmenter.model", "–"),
             "dataset": ", ".join(sorted(digest[:12] for digest in digests)) or "–",
             "code": params.get("code_version", "–"),
         }

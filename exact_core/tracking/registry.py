@@ -14,6 +14,7 @@ import shutil
 import tempfile
 import time
 import uuid
+import warnings
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -180,22 +181,31 @@ class Registry:
             run.info.experiment_id,
             name=_title(name, manifest),
             source_run_id=self.run_id,
-            params=run.data.params,
+            params=self._params(run),
         )
-        info = Model.log(
-            artifact_path=None,
-            flavor=mlflow.pyfunc,
-            run_id=self.run_id,
-            model_id=made.model_id,
-            python_model=str(Path(exact_core.__file__).parent / "portable.py"),
-            artifacts={"segmenter": str(_plain_copy(folder, scratch / "segmenter"))},
-            code_paths=[str(_inference_code(scratch))],
-            signature=_signature(manifest),
-            input_example=_example(manifest),
-            pip_requirements=[_pinned(package) for package in REQUIREMENTS],
-            metadata=_metadata(manifest, folder),
-        )
+        with warnings.catch_warnings():
+            # It would rather have its own type hints; the signature is given.
+            warnings.filterwarnings("ignore", r"(?s).*[Tt]ype hint", UserWarning)
+            info = Model.log(
+                artifact_path=None,
+                flavor=mlflow.pyfunc,
+                run_id=self.run_id,
+                model_id=made.model_id,
+                python_model=str(Path(exact_core.__file__).parent / "portable.py"),
+                artifacts={"segmenter": str(_plain_copy(folder, scratch / "segmenter"))},
+                code_paths=[str(_inference_code(scratch))],
+                signature=_signature(manifest),
+                input_example=_example(manifest),
+                pip_requirements=[_pinned(package) for package in REQUIREMENTS],
+                metadata=_metadata(manifest, folder),
+            )
         return str(info.model_id), str(info.model_uri)
+
+    def _params(self, run: Any) -> dict[str, str]:
+        """The settings of a stage's pipeline run and, over them, its own."""
+        parent = run.data.tags.get(PARENT_TAG)
+        whole = self.client.get_run(parent).data.params if parent else {}
+        return {**whole, **run.data.params}
 
     def alias_version(self, name: str, alias: str) -> str | None:
         """The version that an alias of a registered model names; None where there is no such model or alias."""
@@ -249,6 +259,15 @@ class Registry:
         finally:
             board.remove(self.run_id)
         return True
+
+    def note_decision(self, name: str, version: str, *, promoted: bool, reason: str) -> None:
+        """Keep on a version what the gate decided, and why."""
+
+        def ask() -> None:
+            self.client.set_model_version_tag(name, version, "exact.promoted", str(promoted))
+            self.client.set_model_version_tag(name, version, "exact.decision", reason[:5000])
+
+        patiently(ask, seconds=patience())
 
     def set_alias(self, name: str, alias: str, version: str, *, reason: str = "") -> None:
         """Let an alias name this version, and keep on the version why."""

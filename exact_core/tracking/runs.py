@@ -21,10 +21,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from exact_core.environment import STATE_VARIABLE, patience, shown, variable
-from exact_core.errors import ExactError, ServiceError, in_a_line
+from exact_core.environment import RUNNER_VARIABLE, STATE_VARIABLE, patience, process_name, shown, variable
+from exact_core.errors import ConfigError, DataError, ExactError, ServiceError, in_a_line
+from exact_core.termination import TerminatedError
 from exact_core.tracking.errors import check_address, database_file, explained, patiently, refused, tracking_uri
-from exact_core.tracking.kfp_plugin import PARENT_TAG, given_run, outermost
+from exact_core.tracking.kfp_plugin import PARENT_TAG, RUN_VARIABLE, given_run, outermost
 from exact_core.tracking.outbox import Outbox
 from exact_core.undefined import defined
 
@@ -34,15 +35,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EXPERIMENT",
+    "FIRST",
     "PIPELINE_RUN_VARIABLE",
     "STAGE_TAG",
     "MlflowTracker",
     "NoTracker",
     "Tracker",
     "finish_pipeline_run",
+    "metric_name",
     "open_client",
     "run_facts",
     "run_identity",
+    "run_page",
     "server_answers",
     "tracked_stage",
     "tracking_uri",
@@ -63,12 +67,17 @@ FACTS = tuple(
 """Tags of stages that are copied to the run of the pipeline and to the webhook."""
 PIPELINE_RUN_VARIABLE = "EXACT_PIPELINE_RUN"
 """Identity of the pipeline run, where the runner knows a better one than KFP's job id."""
+PROCESS_TAG = "exact.process"
+"""Of a run that has not ended: HOST/PID/START of the process whose end is its own."""
+FIRST = "preflight"
+"""Stage that only checks."""
 PARAMS_PER_CALL = 100
 KILLED = (
     "was killed before it could report the reason. It was most likely out of memory (signal 9, exit code 137). Or it "
     "was evicted or out of time, or its node was lost"
 )
 KILLED_BY_TERMINATION = "was killed when the run was terminated"
+TRAINING_VIEW = "workflowType=machine_learning"
 LOGIN_VARIABLES = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 GRACE_SECONDS = 10.0
 """What a stage that has failed waits for its record: a pod that is asked to end has 30 in all."""
@@ -95,11 +104,14 @@ class Tracker(Protocol):
     def place(self, folder: Path, uri: str) -> None:
         """The URI of a folder of the stage in the store; empty: it is set when the stage has succeeded."""
 
-    def log_dataset(self, folder: Path, *, name: str, digest: str, source: str) -> None:
-        """The dataset in a folder that the stage used: by its URI in the store or, without one, its source."""
+    def log_dataset(self, folder: Path, *, name: str, digest: str, source: str, whole: bool = False) -> None:
+        """The dataset in a folder that the stage used: by its URI in the store or, without one, its source.
 
-    def log_file(self, path: Path, *, folder: str = "") -> None:
-        """A file as an artifact."""
+        `whole`: of the whole pipeline run, too.
+        """
+
+    def log_file(self, path: Path, *, folder: str = "", whole: bool = False) -> None:
+        """A file as an artifact; `whole`: of the whole pipeline run, too."""
 
 
 class NoTracker:
@@ -123,10 +135,10 @@ class NoTracker:
     def place(self, folder: Path, uri: str) -> None:
         """See `Tracker`."""
 
-    def log_dataset(self, folder: Path, *, name: str, digest: str, source: str) -> None:
+    def log_dataset(self, folder: Path, *, name: str, digest: str, source: str, whole: bool = False) -> None:
         """See `Tracker`."""
 
-    def log_file(self, path: Path, *, folder: str = "") -> None:
+    def log_file(self, path: Path, *, folder: str = "", whole: bool = False) -> None:
         """See `Tracker`."""
 
 
@@ -143,11 +155,14 @@ class MlflowTracker:
     def __init__(self, client: MlflowClient, run_id: str, folder: Path, *, parent: str = "") -> None:
         self.client, self.run_id, self.parent = client, run_id, parent
         self._places: dict[Path, str] = {}
-        self._waiting: dict[Path, tuple[str, str]] = {}
+        self._waiting: dict[Path, tuple[str, str, bool]] = {}
+        self.recorded = False
+        """Whether there is a metric or a file of it: what was refused has none."""
         self._outbox = Outbox(folder, self._send)
 
     def log_metrics(self, metrics: dict[str, float], *, step: int) -> None:
         """See `Tracker`."""
+        self.recorded = True
         self._outbox.add({"kind": "metrics", "values": defined(metrics), "time": int(time.time() * 1000), "step": step})
 
     def log_summary(self, metrics: dict[str, float]) -> None:
@@ -173,7 +188,7 @@ class MlflowTracker:
 
         flat = [Param(key, str(value)) for key, value in _flatten(params)]
         try:
-            for run in filter(None, (self.run_id, self.parent if whole else "")):
+            for run in self._runs(whole=whole):
                 for start in range(0, len(flat), PARAMS_PER_CALL):
                     self.client.log_batch(run, params=flat[start : start + PARAMS_PER_CALL])
         except MlflowException as error:
@@ -192,25 +207,32 @@ class MlflowTracker:
         """See `Tracker`."""
         self._places[folder] = uri
         if uri and folder in self._waiting:
-            name, digest = self._waiting.pop(folder)
-            self.log_dataset(folder, name=name, digest=digest, source=uri)
+            name, digest, whole = self._waiting.pop(folder)
+            self.log_dataset(folder, name=name, digest=digest, source=uri, whole=whole)
 
-    def log_dataset(self, folder: Path, *, name: str, digest: str, source: str) -> None:
+    def log_dataset(self, folder: Path, *, name: str, digest: str, source: str, whole: bool = False) -> None:
         """See `Tracker`."""
         place = self._places.get(folder)
         if place == "":
             # MLflow keeps the first source that it hears of a digest, for all runs of an experiment.
-            self._waiting[folder] = name, digest
+            self._waiting[folder] = name, digest, whole
             return
         # MLflow keeps at most 36 characters of a digest.
         record = {"name": name, "digest": digest[:36], "source_type": "exact", "source": place or source}
-        self._outbox.add({"kind": "dataset", "values": record})
+        for run in self._runs(whole=whole):
+            self._outbox.add({"kind": "dataset", "values": record, "run": run})
         if place:
             self.set_tags({DATASET_TAG: place})
 
-    def log_file(self, path: Path, *, folder: str = "") -> None:
+    def log_file(self, path: Path, *, folder: str = "", whole: bool = False) -> None:
         """See `Tracker`."""
-        self._outbox.add({"kind": "file", "folder": folder}, file=path)
+        self.recorded = True
+        for run in self._runs(whole=whole):
+            self._outbox.add({"kind": "file", "folder": folder, "run": run}, file=path)
+
+    def _runs(self, *, whole: bool) -> list[str]:
+        """The stage's run and, of what the whole pipeline run gets too, that one."""
+        return [self.run_id, *([self.parent] if whole and self.parent else [])]
 
     def end(self, status: str, *, seconds: float) -> None:
         """Record how the stage ended, after all else.
@@ -228,16 +250,16 @@ class MlflowTracker:
     def _send(self, record: dict[str, Any]) -> None:
         from mlflow.entities import Dataset, DatasetInput, Metric, RunTag
 
-        kind, values = record["kind"], record.get("values", {})
+        kind, values, run = record["kind"], record.get("values", {}), record.get("run", self.run_id)
         if kind == "metrics":
             metrics = [Metric(key, value, record["time"], record["step"]) for key, value in values.items()]
-            self.client.log_batch(record.get("run", self.run_id), metrics=metrics)
+            self.client.log_batch(run, metrics=metrics)
         elif kind == "tags":
             self.client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in values.items()])
         elif kind == "dataset":
-            self.client.log_inputs(self.run_id, datasets=[DatasetInput(Dataset(**values))])
+            self.client.log_inputs(run, datasets=[DatasetInput(Dataset(**values))])
         elif kind == "file":
-            self.client.log_artifact(self.run_id, record["path"], record["folder"] or None)
+            self.client.log_artifact(run, record["path"], record["folder"] or None)
         else:
             self.client.set_terminated(self.run_id, record["status"])
 
@@ -284,9 +306,15 @@ def tracked_stage(
         except BaseException as error:
             tracker.set_tags({FAILURE_TAG: in_a_line(error)[:5000]})
             try:
-                # What a person has stopped has not failed.
-                stopped = isinstance(error, KeyboardInterrupt)
+                # What a person has stopped has not failed; nor, of a command, has what its end by a signal stopped.
+                stopped = isinstance(error, KeyboardInterrupt) or (
+                    not pipeline_run and isinstance(error, TerminatedError)
+                )
                 tracker.end("KILLED" if stopped else "FAILED", seconds=GRACE_SECONDS)
+                refused_input = isinstance(error, ConfigError | DataError) and not tracker.recorded
+                if refused_input and not pipeline_run and run_id != os.environ.get(RUN_VARIABLE):
+                    # A command that was refused has done nothing: its message is all there is to keep.
+                    patiently(lambda: client.delete_run(run_id), seconds=GRACE_SECONDS)
                 if reopened:
                     patiently(lambda: _close(client, reopened), seconds=GRACE_SECONDS)
             except ServiceError as problem:
@@ -301,6 +329,7 @@ def tracked_stage(
 def _begin(stage: str, pipeline_run: str, name: str) -> tuple[MlflowClient, str, str]:
     """A client, the identity of the stage's run (existing or new), and that of a parent that it reopened, or none."""
     client, experiment = open_client()
+    _end_killed(client, experiment)
     given = given_run(client)
     tags = {STAGE_TAG: stage}
     if given is not None:
@@ -309,9 +338,28 @@ def _begin(stage: str, pipeline_run: str, name: str) -> tuple[MlflowClient, str,
     reopened = ""
     if pipeline_run:
         parent = _parent(client, experiment, pipeline_run, name)
+        if runner := variable(RUNNER_VARIABLE):
+            _tell(client, parent, {PROCESS_TAG: process_name(int(runner))})
+            if client.get_run(parent).info.status == "KILLED" and ENDED_TAG not in client.get_run(parent).data.tags:
+                # Its runner was killed, and another goes on.
+                client.update_run(parent, status="RUNNING")
+                _forget(client, parent, FAILURE_TAG)
         tags |= {PIPELINE_TAG: pipeline_run, PARENT_TAG: parent}
         reopened = parent if _reopen(client, parent) else ""
-    return client, _find_or_create(client, experiment, tags, name=stage, reuse=bool(pipeline_run)), reopened
+    run_id = _find_or_create(client, experiment, tags, name=stage, reuse=bool(pipeline_run))
+    _tell(client, run_id, {PROCESS_TAG: process_name(os.getpid())})
+    return client, run_id, reopened
+
+
+def _end_killed(client: MlflowClient, experiment: str) -> None:
+    """Close the runs of this machine's processes that are no more: nobody could, of what was killed."""
+    host = process_name(0).partition("/")[0]
+    clause = f"attributes.status = 'RUNNING' and tags.`{PROCESS_TAG}` LIKE '{host}/%'"
+    for run in client.search_runs([experiment], clause):
+        name = run.data.tags[PROCESS_TAG]
+        if name != process_name(int(name.split("/")[1])):
+            _tell(client, run.info.run_id, {FAILURE_TAG: f"{run.info.run_name} {KILLED}"})
+            client.set_terminated(run.info.run_id, "KILLED")
 
 
 def open_client() -> tuple[MlflowClient, str]:
@@ -341,7 +389,9 @@ def server_answers() -> str:
     return f"{shown(tracking_uri())} answers"
 
 
-def finish_pipeline_run(pipeline_run: str, *, succeeded: bool, reason: str = "", status: str = "") -> str:
+def finish_pipeline_run(
+    pipeline_run: str, *, succeeded: bool, reason: str = "", status: str = "", keep_refused: bool = True
+) -> str:
     """Record how a pipeline run ended, and why. Without a started stage there is nothing to record.
 
     A stage whose run is still open was killed and could not report it. Its run becomes FAILED, or KILLED where a user
@@ -352,6 +402,7 @@ def finish_pipeline_run(pipeline_run: str, *, succeeded: bool, reason: str = "",
         succeeded: whether it succeeded.
         reason: why not; empty: the reasons that its stages recorded.
         status: MLflow's status where it is neither FINISHED nor FAILED: KILLED.
+        keep_refused: whether to keep a run that its first stage refused; its message is all that there is of it.
 
     Returns:
         The reason; empty where it succeeded, or the reason is unknown.
@@ -368,6 +419,10 @@ def finish_pipeline_run(pipeline_run: str, *, succeeded: bool, reason: str = "",
         why = reason
         for run in _pipeline_runs(client, here or pipeline_run):
             stages = _end_stages(client, run, status)
+            if not keep_refused and status == "FAILED" and {each.data.tags[STAGE_TAG] for each in stages} <= {FIRST}:
+                for each in (*stages, run):
+                    client.delete_run(each.info.run_id)
+                return why or _reason(stages, status)
             why = why or _reason(stages, status)
             _tell(client, run.info.run_id, {**_facts(stages), FAILURE_TAG: why, ENDED_TAG: status})
             client.set_terminated(run.info.run_id, status)
@@ -386,6 +441,31 @@ def finish_pipeline_run(pipeline_run: str, *, succeeded: bool, reason: str = "",
         # The run itself is over; how it ended must not be hidden by a server that has gone.
         log.warning("MLflow at %s did not take the end of the run: %s", shown(tracking_uri()), error)
     return reason
+
+
+def metric_name(name: str) -> str:
+    """A class name as MLflow allows it in the name of a metric."""
+    return "".join(letter if letter.isalnum() or letter in "_-. /" else "_" for letter in name)
+
+
+def run_page(pipeline_run: str) -> str:
+    """The address of a pipeline run's page in MLflow, in its view for training; empty: it has none.
+
+    Of runs in a file, the command that serves the page comes first. MLflow 3 opens on its pages for traces of language
+    models unless the address says otherwise.
+    """
+    try:
+        check_address(tracking_uri())
+        found = _pipeline_runs(_client(), pipeline_run)
+    except ExactError as error:
+        log.warning("MLflow at %s did not say where the run is: %s", shown(tracking_uri()), error)
+        return ""
+    if not found:
+        return ""
+    page = f"#/experiments/{found[0].info.experiment_id}/runs/{found[0].info.run_id}?{TRAINING_VIEW}"
+    if database_file(tracking_uri()) is None:
+        return f"{shown(tracking_uri()).rstrip('/')}/{page}"
+    return f"http://127.0.0.1:5000/{page} (serve it with: mlflow ui --backend-store-uri {tracking_uri()})"
 
 
 def run_facts(pipeline_run: str) -> dict[str, str]:
@@ -482,6 +562,8 @@ def _tell(client: MlflowClient, run_id: str, tags: dict[str, str]) -> None:
 
 def _client() -> MlflowClient:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # Of copies on one disk, a line for each in every log.
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # MLflow's own 7 tries with growing pauses keep a user waiting for minutes before the reason shows.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     for name in LOGIN_VARIABLES:

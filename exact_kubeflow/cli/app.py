@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import tempfile
@@ -13,6 +14,7 @@ import typer
 import yaml
 
 from exact_core import __version__
+from exact_core.cgroup import busy
 from exact_core.config import Outside
 from exact_core.data.sources import SOURCES, check_mapped, check_there, default_recipe, known_sources
 from exact_core.environment import load_environment
@@ -67,13 +69,30 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
+THREADS_VARIABLE = "OMP_NUM_THREADS"
+COMPUTES = ("run", "map", "train-classifier", "generate-masks", "train-segmenter", "evaluate", "transfer")
+"""Commands that compute on all cores."""
+
+
+def _share_busy_machine() -> None:
+    """Compute on one thread where others use the cores: threads that wait for a core make each other wait."""
+    if (words := busy()) and not os.environ.get(THREADS_VARIABLE):
+        os.environ[THREADS_VARIABLE] = "1"
+        typer.echo(
+            f"the machine is busy ({words}): computing on one thread; {THREADS_VARIABLE}=N sets another", err=True
+        )
+
+
 @app.callback()
 def options(
+    context: typer.Context,
     _version_asked: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Make a crop map from image-level crop tags and a Sentinel-2 season (Exact, CVPR 2025)."""
+    if context.invoked_subcommand in COMPUTES:
+        _share_busy_machine()
 
 
 class Supervision(StrEnum):
@@ -102,7 +121,10 @@ CroplandValue = Annotated[
 ]
 OutsideFields = Annotated[
     Outside,
-    typer.Option(help="Pixels outside all outlines: as mapped, background beside a field, or all background."),
+    typer.Option(
+        metavar="pixels|borders|background",
+        help="Pixels outside all outlines: as mapped, background beside a field, or all background.",
+    ),
 ]
 Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="Window dataset, as a folder or a URI in a store.")]
 
@@ -192,6 +214,9 @@ def evaluate(
         str, typer.Option(metavar="CLASSIFIER", help="Classifier, as a folder or a URI in a store.")
     ] = "",
     masks: Annotated[str, typer.Option(metavar="MASKS", help="Pseudo masks, as a folder or a URI in a store.")] = "",
+    crop_map: Annotated[
+        str, typer.Option("--map", metavar="MAP", help="Finished map of the segmenter, to show in the report.")
+    ] = "",
     recipe: Recipe = "",
     seed: Seed = None,
     changes: Set = [],
@@ -204,7 +229,7 @@ def evaluate(
     from exact_core.stages.lifecycle import open_stage
 
     check_output(report, suffixes=(".html",), force=force)
-    need(dataset=dataset, segmenter=segmenter, classifier=classifier, masks=masks)
+    need(dataset=dataset, segmenter=segmenter, classifier=classifier, masks=masks, map=crop_map)
     config = config_of(recipe or _recipe_for(dataset), seed, changes)
     with open_stage("evaluate", config, tracking=tracking) as tracker, stage_files(tracker) as files:
         run_stage(
@@ -216,6 +241,7 @@ def evaluate(
             out=out,
             report=report,
             tracker=tracker,
+            crop_map=files.read(crop_map) if crop_map else None,
         )
 
 
@@ -257,7 +283,7 @@ def map_area(
     with (
         goes_on("finished rows are kept. To continue, repeat the command"),
         tempfile.TemporaryDirectory(prefix="exact-model-") as scratch,
-        open_stage("map_season", config, tracking=tracking) as tracker,
+        open_stage("map_season", config, source=source, season=season, tracking=tracking) as tracker,
         stage_files(tracker) as files,
     ):
         found = model_folder(segmenter, files, scratch)
@@ -322,6 +348,12 @@ def run(
         Supervision,
         typer.Option(metavar="tags|dense", help="Labels to train on. Use dense for a comparison with true masks."),
     ] = Supervision.tags,
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="Registered model of this region in MLflow. Default is exact- and the kind of source."
+        ),
+    ] = "",
     containers: Annotated[
         bool, typer.Option("--containers", help="Run each stage in its container. Requires Docker and `make images`.")
     ] = False,
@@ -343,6 +375,7 @@ def run(
         "season": season,
         "seed": config.seed,
         "overrides": from_here(changes),
+        "model": model,
     }
     given = workdir is not None
     if workdir is None:
@@ -352,7 +385,11 @@ def run(
         f"finished epochs are kept in {workdir}. To continue, repeat the command"
         f"{'' if given else f' with --workdir {workdir}'}"
     ):
-        report = run_here(workdir, **arguments, supervision=supervision.value, in_containers=containers, force=force)
+        report, page = run_here(
+            workdir, **arguments, supervision=supervision.value, in_containers=containers, force=force
+        )
+    if page:
+        typer.echo(f"MLflow: {page}")
     typer.echo(f"report: {report}")
 
 

@@ -44,7 +44,7 @@ def _command(source: Source) -> Callable[..., None]:
         text = f"{source.name}:{place}" if source.place else source.name
         check_there(text)
         config = config_of(recipe, seed, changes)
-        with open_stage("ingest", config, tracking=tracking) as tracker:
+        with open_stage("ingest", config, source=text, season=season, tracking=tracking) as tracker:
             ingest(config, source=text, season=season, out=out, tracker=tracker)
 
     place: Any = Annotated[str, typer.Argument(metavar=source.place, help=source.place_help)]

@@ -8,18 +8,10 @@ from typing import Annotated
 
 import typer
 
-from exact_core.data.sources import check_there, known_sources
+from exact_core.data.sources import check_there, is_source, known_sources
 from exact_kubeflow.cli.options import Recipe, Season, Set, Tracking, config_of, model_folder, need
 
 __all__ = ["leave_out", "transfer"]
-
-
-WITHOUT = "--set data.season.leave_out=[YYYY-MM-DD]"
-WAYS_OUT = {
-    "fine": "fine: map this season with the model",
-    "look": f"look: read the report before you publish. Exclude a bad date with {WITHOUT}",
-    "do_not_publish": f"do not publish: correct the source (exclude dates with {WITHOUT}), or train on this season",
-}
 
 
 def transfer(
@@ -45,6 +37,7 @@ def transfer(
 ) -> None:
     """Predict whether a model holds on a new season, without labels of that season."""
     from exact_core.artifacts.stage_files import stage_files
+    from exact_core.evaluation.transfer.findings import Level
     from exact_core.manifest import read_record
     from exact_core.stages.lifecycle import open_stage
     from exact_core.stages.transfer_report import transfer_report
@@ -55,7 +48,9 @@ def transfer(
     config = config_of(recipe, None, changes)
     with (
         tempfile.TemporaryDirectory(prefix="exact-model-") as scratch,
-        open_stage("transfer_report", config, tracking=tracking) as tracker,
+        open_stage(
+            "transfer_report", config, source=source if is_source(source) else "", season=season, tracking=tracking
+        ) as tracker,
         stage_files(tracker) as files,
     ):
         transfer_report(
@@ -69,7 +64,12 @@ def transfer(
         )
     if (out / "transfer.json").is_file():
         record = read_record(out / "transfer.json")
-        typer.echo(f"verdict: {WAYS_OUT[record['verdict']]}")
+        verdict = Level(record["verdict"])
+        typer.echo(f"verdict: {verdict.words}. {verdict.way_out}")
+        if without := record["without"]:
+            better = Level(without["verdict"])
+            setting = f"--set data.season.leave_out=[{','.join(without['leave_out'])}]"
+            typer.echo(f"without {', '.join(without['dates'])} it would be: {better.words} ({setting})")
     typer.echo(f"report: {out / 'report.html'}")
 
 

@@ -177,7 +177,7 @@ def test_the_item_leads_to_the_files(mapped):
     item = pystac.Item.from_file(str(mapped[0] / "item.json"))
     assert item.properties["proj:code"] == "EPSG:32631"
     assert item.properties["proj:shape"] == list(SIZE)
-    assert set(item.assets) == {"class", "confidence", "thumbnail"}
+    assert set(item.assets) == {"class", "confidence", "thumbnail", "overview"}
     for asset in item.assets.values():
         assert (mapped[0] / asset.href).is_file()
     (band,) = item.assets["class"].extra_fields["bands"]
@@ -186,7 +186,7 @@ def test_the_item_leads_to_the_files(mapped):
     west, south, east, north = item.bbox
     assert 2.9 < west < east < 3.1
     assert 50 < south < north < 51
-    assert Image.open(mapped[0] / "quicklook.png").size == (SIZE[1], SIZE[0])
+    assert Image.open(mapped[0] / "true_colour.png").size == (SIZE[1], SIZE[0])
 
 
 @pytest.mark.parametrize(

@@ -156,5 +156,5 @@ def test_the_local_form_maps_the_latest_season_that_has_ended(tmp_path):
     assert "map_season: rows 0 to 16 of 32 x 32 pixels" in said
     assert "map_season: rows 16 to 32 of 32 x 32 pixels" in said
     assert "map of 32 x 32 pixels" in said
-    assert f"resolve_season: {start}/30: latest to have ended at" in said
+    assert f"season: {start}/30 (latest to have ended at" in said
     assert "(no schedule time, now)" in said

@@ -40,7 +40,6 @@ def test_folders_side_by_side(tmp_path, monkeypatch, capsys):
         "%                 week1        week2",
         "Overall accuracy   90.0  90.0 (+0.0)",
         "mIoU               50.0  52.5 (+2.5)",
-        "F1, macro             –            –",
         "IoU background     50.0  50.0 (+0.0)",
         "IoU wheat          40.0            –",
         "comparison: comparison.html",
@@ -48,6 +47,21 @@ def test_folders_side_by_side(tmp_path, monkeypatch, capsys):
     page = (tmp_path / "comparison.html").read_text()
     assert "week1" in page
     assert "season" in page
+
+
+def test_maps_without_dense_labels_are_compared_by_what_is_expected_of_them(tmp_path):
+    for name, expected in (("north", 0.4), ("south", 0.55)):
+        (tmp_path / name).mkdir()
+        unknown = {"background": {"iou": None}, "wheat": {"iou": None}}
+        quality = {"expected_miou": expected}
+        record = {"split": "train", "oa_micro": None, "per_class": unknown, "mask_quality": quality, "tags": None}
+        publish_record(tmp_path / name / "metrics.json", record)
+    table, _ = compare_maps([str(tmp_path / "north"), str(tmp_path / "south")], out=tmp_path / "c.html")
+    assert [line.split() for line in table.splitlines()] == [
+        ["%", "north", "south"],
+        ["Expected", "mIoU", "of", "the", "masks", "40.0", "55.0", "(+15.0)"],
+    ]
+    assert "IoU by class" not in (tmp_path / "c.html").read_text()
 
 
 def test_a_folder_without_an_evaluation_is_refused(tmp_path):

@@ -13,8 +13,8 @@ import pytest
 from exact_core.config import SyntheticConfig, override
 from exact_core.data.synthetic import BANDS, generate_scene
 from exact_core.data.windows.dataset import WindowDataset
-from exact_core.errors import ConfigError, CorruptError
-from exact_core.evaluation.transfer.findings import compare_seasons
+from exact_core.errors import ConfigError, CorruptError, DataError
+from exact_core.evaluation.transfer.findings import Level, compare_seasons
 from exact_core.manifest import publish_record
 from exact_core.mapping.pixel_series import sample_training_season
 from exact_core.recipes import resolve
@@ -34,14 +34,16 @@ SIZE = 72
 SEEN = ["data.season.longest_gap=300", "data.season.offset=stated"]
 
 
-def write_scene(root, seed, start, *, offset=0):
-    """A generated scene as a season folder."""
+def write_scene(root, seed, start, *, offset=0, cloudy=None):
+    """A generated scene as a season folder; on the date number `cloudy` all is bright, and clear by SCL."""
     scene = generate_scene(SyntheticConfig(scene_size=SIZE, crops=2, dates=16), window=24, seed=seed, name="scene")
     for number, day in enumerate(scene.days.tolist()):
         folder = root / f"S2_{start + dt.timedelta(days=day):%Y%m%d}"
         for band, values in zip(BANDS, scene.pixels[number], strict=True):
-            write_raster(folder / f"{band}.tif", (values.astype(int) + offset).astype(np.uint16))
-        write_raster(folder / "SCL.tif", np.where(scene.clear[number] > 0, 4, 9).astype(np.uint8), pixel=20.0)
+            bright = 6000 if number == cloudy else 0
+            write_raster(folder / f"{band}.tif", (values.astype(int) + offset + bright).astype(np.uint16))
+        clear = np.ones_like(scene.clear[number]) if number == cloudy else scene.clear[number]
+        write_raster(folder / "SCL.tif", np.where(clear > 0, 4, 9).astype(np.uint8), pixel=20.0)
     codes = np.where(scene.labels == 255, 0, scene.labels).astype(np.uint16)
     write_raster(root / "labels/crop_type.tif", codes)
     (root / "labels/legend.csv").write_text("code,name\n1,winter cereal\n2,maize\n", encoding="utf-8")
@@ -69,6 +71,43 @@ def judged(config, out, **arguments):
     return summary, record, {each["name"]: each["level"] for each in record["findings"]}
 
 
+def test_the_date_that_condemns_a_season_is_named_with_the_verdict_without_it(trained, tmp_path, monkeypatch, capsys):
+    """The training season itself, but for a cloud on one date that SCL calls clear."""
+    root, config, _, _ = trained
+    source = write_scene(tmp_path / "cloud", 1, dt.date(2022, 1, 15), cloudy=8)
+    date = sorted(path.name for path in (tmp_path / "cloud").glob("S2_*"))[8].removeprefix("S2_")
+    day = f"{date[:4]}-{date[4:6]}-{date[6:]}"
+    config.save(tmp_path / "recipe.yaml")
+    command = ["exact", "transfer", source, "--segmenter", str(root / "segmenter"), "--out", str(tmp_path / "out")]
+    options = ["--no-tracking", "--recipe", str(tmp_path / "recipe.yaml")]
+    monkeypatch.setattr(sys, "argv", [*command, *options])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    record = json.loads((tmp_path / "out/transfer.json").read_text())
+    assert [row["date"] for row in record["by_date"] if row["suspect"]] == [day]
+    assert record["verdict"] == "do_not_publish"
+    assert record["without"]["dates"] == [day]
+    better = Level(record["without"]["verdict"])
+    assert better != Level.do_not_publish
+    said = capsys.readouterr().out.splitlines()
+    assert said[-3:] == [
+        "verdict: do not publish. Mend the images, leave out the dates that spoil them (data.season.leave_out), or "
+        "train on this season.",
+        f"without {day} it would be: {better.words} (--set data.season.leave_out=[{day}])",
+        f"report: {tmp_path}/out/report.html",
+    ]
+    page = (tmp_path / "out/report.html").read_text()
+    assert f"Without {day} the verdict would be: {better.words}." in page
+    # What the report foretells is what the setting gives.
+    left = override(config, [f"data.season.leave_out=[{day}]"])
+    _, again, _ = judged(left, tmp_path / "left", source=source, segmenter=root / "segmenter")
+    assert (again["verdict"], again["without"]) == (better.value, None)
+    with pytest.raises(DataError, match=rf"Without {day} \(data.season.leave_out\) the verdict would be: "):
+        strict = override(config, ["transfer.refuse=do_not_publish"])
+        transfer_report(strict, source=source, segmenter=root / "segmenter", out=tmp_path / "strict", tracker=TRACKER)
+
+
 def test_the_model_folder_is_enough(trained, tmp_path):
     root, config, source, offset = trained
     summary, record, levels = judged(config, tmp_path / "same", source=source, segmenter=root / "segmenter")
@@ -87,8 +126,12 @@ def test_the_model_folder_is_enough(trained, tmp_path):
     assert text == (tmp_path / "offset" / "report.html").read_text()
     assert "offset of 1000" in text
     assert "http" not in text.replace("http://www.w3.org", "")
-    again, _, _ = judged(config, tmp_path / "again", source=offset, segmenter=root / "segmenter")
+    # Once more, and asked for a season that begins earlier: its days count as in the model.
+    asked = "2022-12-26/320"
+    again, record, _ = judged(config, tmp_path / "again", source=offset, season=asked, segmenter=root / "segmenter")
     assert again == summary
+    assert record["season_start"] == "2023-01-15"
+    assert any("days count from 2023-01-15, as in the model's season (2022-01-15)" in note for note in record["notes"])
 
 
 def test_held_out_series_are_of_half_their_dates_and_set_the_limit(trained):
@@ -126,7 +169,7 @@ def test_a_verdict_can_forbid_the_map(trained, tmp_path, monkeypatch, capsys):
     assert ended.value.code == 1
     said = capsys.readouterr().err
     assert "do not publish: Reflectance: " in said
-    assert "transfer.refuse=never maps it all the same" in said
+    assert "transfer.refuse=never maps it anyway" in said
     assert json.loads((out / "transfer.json").read_text())["findings"]
     assert (out / "report.html").is_file()
 
@@ -148,7 +191,7 @@ def test_an_older_model_is_judged_by_its_statistics(trained, tmp_path):
     publish_record(old / "model.json", manifest)
     _, record, levels = judged(config, tmp_path / "same", source=source, segmenter=old)
     assert levels == {"bands": "fine", "reference": "look"}
-    assert "train it again" in record["findings"][1]["reason"]
+    assert "Train it again" in record["findings"][1]["reason"]
     assert (tmp_path / "same" / "report.html").is_file()
 
 
@@ -163,7 +206,7 @@ def test_what_cannot_be_compared_is_refused(trained, tmp_path):
     with pytest.raises(ConfigError, match="give a segmenter"):
         transfer_report(config, source=source, segmenter=None, **arguments)
     fewer = override(config, ["data.season.bands=[B02,B03]"])
-    with pytest.raises(ConfigError, match="the model wants bands"):
+    with pytest.raises(ConfigError, match="the model needs bands"):
         transfer_report(fewer, source=source, segmenter=segmenter, **arguments)
     with pytest.raises(ConfigError, match="the smaller first"):
         override(config, ["transfer.bands=[2, 1]"])

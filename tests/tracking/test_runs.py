@@ -1,5 +1,6 @@
 """Against a real MLflow store (sqlite): structure, figures, repeat, failure."""
 
+import os
 import re
 import subprocess
 import sys
@@ -10,9 +11,10 @@ import pytest
 from mlflow import MlflowClient
 
 from exact_core.config import override
-from exact_core.errors import DataError, ServiceError
+from exact_core.environment import process_name
+from exact_core.errors import ConfigError, DataError, ServiceError
 from exact_core.stages.lifecycle import open_stage
-from exact_core.tracking.runs import EXPERIMENT, finish_pipeline_run, tracking_uri
+from exact_core.tracking.runs import EXPERIMENT, finish_pipeline_run, open_client, run_page, tracking_uri
 
 
 @pytest.fixture
@@ -44,7 +46,8 @@ def test_a_pipeline_run_is_one_parent_with_nested_stages(config, runs, tmp_path)
         assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert child.info.run_name == name
         assert child.info.status == "FINISHED"
-        assert child.data.params["classifier.encoder.dim"] == "16"
+        assert ("classifier.encoder.dim" in child.data.params) == (name == "train_classifier")
+        assert child.data.params["seed"] == "1"
         assert child.data.params["code_version"].startswith("0.")
         assert child.data.metrics["final_loss"] == 0.5
         assert child.data.metrics["seconds"] >= 0
@@ -197,20 +200,96 @@ def test_a_run_that_kfp_has_made_is_found_by_its_stage(config, monkeypatch):
     assert tags["exact.pipeline_run"] == "run-1"
 
 
-def test_the_whole_run_gets_the_settings_of_its_first_stage_and_the_headline(config, runs):
+def test_the_whole_run_gets_the_settings_of_its_first_stage_and_the_headline(config, runs, tmp_path):
     """And is named after source and season; a stage's other figures stay its own."""
     about = {"pipeline_run": "run-9", "source": "season:/data/flanders 2018", "season": "2018"}
-    with open_stage("preflight", config, **about):
+    with open_stage("preflight", config, more={"labels": "tags", "overrides": "device=cpu"}, **about):
         pass
+    (tmp_path / "report.html").write_text("a report")
     with open_stage("evaluate", config, **about) as tracker:
         tracker.log_summary({"panels": 3.0})
         tracker.log_headline({"miou_macro": 0.5, "nothing": float("nan")})
+        tracker.log_dataset(tmp_path, name="flanders 2018-01-01", digest="0" * 64, source="x", whole=True)
+        tracker.log_file(tmp_path / "report.html", folder="report", whole=True)
     (parent,) = [run for run in runs() if "mlflow.parentRunId" not in run.data.tags]
     assert re.fullmatch(r"flanders-2018 2018 \d{4}-\d\d-\d\d \d\d:\d\d", parent.info.run_name)
     assert parent.data.metrics == {"miou_macro": 0.5}
     assert parent.data.params["source"] == "season:/data/flanders 2018"
     assert parent.data.params["recipe"] == "demo"
+    assert (parent.data.params["labels"], parent.data.params["overrides"]) == ("tags", "device=cpu")
+    assert [each.dataset.name for each in parent.inputs.dataset_inputs] == ["flanders 2018-01-01"]
+    assert [file.path for file in runs.client.list_artifacts(parent.info.run_id, "report")] == ["report/report.html"]
     assert parent.info.status == "RUNNING"
+    page = run_page("run-9")
+    assert page.startswith(
+        f"http://127.0.0.1:5000/#/experiments/{parent.info.experiment_id}/runs/{parent.info.run_id}"
+        f"?workflowType=machine_learning (serve it with: mlflow ui --backend-store-uri sqlite:///"
+    )
+    assert run_page("none") == ""
+
+
+def test_settings_that_do_not_apply_are_not_recorded(config, runs):
+    """Neither those of other sources and segmenters, nor those of other stages; of the whole run, all that apply."""
+    about = {"pipeline_run": "run-1", "source": "season:/data/x"}
+    for stage in ("preflight", "ingest", "train_segmenter", "map_season 1/2"):
+        with open_stage(stage, config, **about):
+            pass
+    parent, first, ingest, segmenter, part = runs()
+    sections = {run.info.run_name: {key.partition(".")[0] for key in run.data.params} for run in runs()}
+    common = {"recipe", "seed", "device", "code_version"}
+    assert sections["ingest"] == {*common, "data"}
+    assert sections["train_segmenter"] == {*common, "segmenter", "transfer"}
+    assert sections["map_season 1/2"] == {*common, "data", "mapping"}
+    for run in (parent, first, ingest, part):
+        assert not [key for key in run.data.params if key.startswith(("data.pastis", "data.synthetic", "data.germany"))]
+        assert "data.season.offset" in run.data.params
+    assert {"classifier.encoder.dim", "masks.cam", "promotion.minimum_gain"} <= set(parent.data.params)
+    assert not [key for run in (parent, segmenter) for key in run.data.params if key.startswith("segmenter.utae")]
+
+
+def test_what_is_refused_leaves_no_run(config, runs):
+    """A command, and a run on this machine that its first stage refuses; what has done something stays."""
+    with pytest.raises(ConfigError), open_stage("map_season", config):
+        raise ConfigError("no such model")
+    with pytest.raises(DataError), open_stage("preflight", config, pipeline_run="run-1"):
+        raise DataError("tags: broken")
+    assert finish_pipeline_run("run-1", succeeded=False, keep_refused=False) == "preflight: tags: broken"
+    assert runs() == []
+    with pytest.raises(DataError), open_stage("transfer_report", config) as tracker:
+        tracker.log_summary({"verdict": 2.0})
+        raise DataError("do not publish")
+    with pytest.raises(DataError), open_stage("ingest", config, pipeline_run="run-2"):
+        raise DataError("broken")
+    finish_pipeline_run("run-2", succeeded=False, keep_refused=False)
+    assert [run.info.status for run in runs()] == ["FAILED"] * 3
+
+
+def test_the_runs_of_a_killed_process_are_closed_by_the_next_stage(config, runs, monkeypatch):
+    """Those of a living one are left alone, and so are those of other machines."""
+    experiment = open_client()[1]
+    killed, living = (subprocess.Popen(["sleep", "60"]) for _ in range(2))
+    try:
+        names = [process_name(killed.pid), process_name(living.pid), "elsewhere/1/0"]
+        for name in names:
+            runs.client.create_run(experiment, tags={"exact.process": name}, run_name=name)
+        killed.kill()
+        killed.wait()
+        with open_stage("map_season", config):
+            pass
+    finally:
+        living.kill()
+        living.wait()
+    found = {run.info.run_name: run for run in runs()}
+    assert [found[name].info.status for name in names] == ["KILLED", "RUNNING", "RUNNING"]
+    assert "killed" in found[names[0]].data.tags["exact.failure"]
+    # A runner that was killed, and the next one that goes on with its run.
+    monkeypatch.setenv("EXACT_RUNNER_PID", str(os.getpid()))
+    runs.client.create_run(experiment, tags={"exact.process": names[0], "exact.pipeline_run": "r"}, run_name="whole")
+    with open_stage("ingest", config, pipeline_run="r"):
+        pass
+    whole = next(run for run in runs() if run.info.run_name == "whole")
+    assert whole.info.status == "RUNNING"
+    assert whole.data.tags["exact.process"] == process_name(os.getpid())
 
 
 def test_what_a_person_stops_has_not_failed(config, runs):

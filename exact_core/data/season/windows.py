@@ -82,7 +82,8 @@ def _split_squares(writer: DatasetWriter, config: DataConfig, corners: list[tupl
         drawn = split_names(count, **shares, seed=seed, what="squares apart from each other")
     else:
         drawn = ["train"] * count
-        few = f"{count} squares apart from each other are fewer than data.fewest_squares, {config.fewest_squares}"
+        found = "1 square apart from others is" if count == 1 else f"{count} squares apart from each other are"
+        few = f"{found} fewer than data.fewest_squares, {config.fewest_squares}"
         mark_self_scored(writer, few if any(shares.values()) else "data.validation_share and data.test_share are 0")
     writer.name_splits({f"square {number}": drawn[group] for number, group in enumerate(of)})
 

@@ -36,6 +36,7 @@ from exact_core.json_values import read_json
 __all__ = [
     "NEVER",
     "SAMPLES_FILE",
+    "DateMeans",
     "ReferenceSeason",
     "SampleBuilder",
     "SeasonSamples",
@@ -103,6 +104,17 @@ class SeasonSamples:
         return np.array(self.season.calendar)
 
 
+@dataclass(frozen=True)
+class DateMeans:
+    """Means of a season's dates over their clear looks at the sampled windows.
+
+    days: since the season's start (T,), ascending. mean: of each band (T, C), as stored.
+    """
+
+    days: NDArray[np.int64]
+    mean: NDArray[np.float64]
+
+
 class SampleBuilder:
     """Collects pixels of windows.
 
@@ -117,6 +129,7 @@ class SampleBuilder:
         self._parts: list[SeriesSample] = []
         self._windows = 0
         self._moments: NDArray[np.float64] | None = None
+        self._looks: dict[int, NDArray[np.float64]] = {}
 
     def add(self, window: Window, probabilities: NDArray[np.float32] | None = None) -> None:
         """Take pixels of a window; `probabilities` (K + 1, H, W) give them a class and its confidence."""
@@ -125,6 +138,7 @@ class SampleBuilder:
         values = window.pixels.transpose(1, 0, 2, 3)[:, measured].astype(np.float64)
         moments = np.stack([np.full(len(values), values.shape[1], np.float64), values.sum(1), np.square(values).sum(1)])
         self._moments = moments if self._moments is None else self._moments + moments
+        self._add_looks(window, clear)
         number, self._windows = self._windows, self._windows + 1
         usable = np.flatnonzero(_per_pixel(clear.sum(0) >= MIN_DATES))
         if not len(usable):
@@ -143,6 +157,21 @@ class SampleBuilder:
                 np.rint(series), _per_pixel(gap)[chosen], label, confidence, np.full(len(chosen), number, np.int32)
             )
         )
+
+    def _add_looks(self, window: Window, clear: NDArray[np.bool_]) -> None:
+        """Add up, date by date, how many pixels are clear and their values: (1 + C,)."""
+        seen = clear.repeat(CLEAR_PATCH, 1).repeat(CLEAR_PATCH, 2)
+        counts = seen.sum((1, 2))
+        for place in np.flatnonzero(counts).tolist():
+            values = window.pixels[place][:, seen[place]].sum(1, dtype=np.float64)
+            day = int(window.days[place])
+            self._looks[day] = self._looks.get(day, 0.0) + np.concatenate([[counts[place]], values])
+
+    def date_means(self) -> DateMeans:
+        """Of every date with a clear look."""
+        days = sorted(self._looks)
+        sums = np.array([self._looks[day] for day in days]).reshape(len(days), -1)
+        return DateMeans(np.array(days, np.int64), sums[:, 1:] / sums[:, :1])
 
     def finish(self) -> SeriesSample:
         """All pixels taken so far; the sample may be empty."""

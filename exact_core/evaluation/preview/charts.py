@@ -15,6 +15,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
+from exact_core.data.lonlat import degrees
 from exact_core.evaluation.chart_style import (
     INK,
     MUTED,
@@ -186,11 +187,6 @@ def _group_legend(figure: Figure, groups: Sequence[str]) -> None:
     labels = [group if group == "area" else f"{group} ({counts[group]})" for group in present]
     patches = [Patch(facecolor=GROUP_COLOURS[group], label=text) for group, text in zip(present, labels, strict=True)]
     figure.legend(handles=patches, loc="outside lower center", ncols=4, frameon=False, fontsize=9.5)
-
-
-def degrees(lat: float, lon: float) -> str:
-    """A position as text: 50.8198° N, 3.0193° E."""
-    return f"{abs(lat):.4f}° {'N' if lat >= 0 else 'S'}, {abs(lon):.4f}° {'E' if lon >= 0 else 'W'}"
 
 
 def calendar_figure(rows: Sequence[SceneDates], gaps: Sequence[Gap], *, start: dt.date, length: int) -> Figure:

@@ -6,6 +6,7 @@ import datetime as dt
 from pathlib import Path
 from typing import Any
 
+from exact_core.data.lonlat import degrees
 from exact_core.evaluation.html_page import data_uri, embed, png_of, render
 from exact_core.evaluation.palette import paint
 from exact_core.evaluation.preview.charts import (
@@ -13,7 +14,6 @@ from exact_core.evaluation.preview.charts import (
     GROUP_COLOURS,
     bands_figure,
     calendar_figure,
-    degrees,
     density_figure,
     footprint_figure,
     signed,

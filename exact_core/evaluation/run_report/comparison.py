@@ -10,17 +10,21 @@ from typing import Any
 import numpy as np
 
 from exact_core.errors import DataError
-from exact_core.evaluation.html_page import data_uri, png_of, render
+from exact_core.evaluation.html_page import UNKNOWN, data_uri, png_of, render
 from exact_core.evaluation.run_report.figures import confusion_figure
 from exact_core.files import publish_text
 
 __all__ = ["Candidate", "text_table", "write_comparison"]
 
 FIGURES = {
-    "oa_micro": "Overall accuracy",
-    "miou_macro": "mIoU",
-    "f1_macro": "F1, macro",
+    "Overall accuracy": ("oa_micro",),
+    "mIoU": ("miou_macro",),
+    "F1, macro": ("f1_macro",),
+    "Pseudo masks, mIoU": ("pseudo_masks", "miou_macro"),
+    "Expected mIoU of the masks": ("mask_quality", "expected_miou"),
+    "Tags, mAP": ("tags", "map_macro"),
 }
+"""Rows by label, and where metrics.json has each; those that no map has are left out."""
 
 
 @dataclass(frozen=True)
@@ -47,21 +51,17 @@ def write_comparison(path: Path, candidates: Sequence[Candidate]) -> None:
         DataError: fewer than two, or they have no class in common.
     """
     if len(candidates) < 2:
-        raise DataError(f"a comparison wants two maps or more, got {len(candidates)}; name another run or model")
+        raise DataError(f"a comparison needs at least two maps, got {len(candidates)}. Name another run or model")
     names = [name for name in _classes(candidates[0]) if all(name in _classes(each) for each in candidates)]
     if not names:
         raise DataError(f"{' and '.join(each.title for each in candidates)} have no class in common")
-    rows = [(label, [each.metrics.get(key) for each in candidates]) for key, label in FIGURES.items()]
-    rows.append(
-        ("Pseudo masks, mIoU", [(each.metrics.get("pseudo_masks") or {}).get("miou_macro") for each in candidates])
-    )
     labels = list(dict.fromkeys(label for each in candidates for label in each.facts))
     content = {
         "columns": [{"title": each.title} for each in candidates],
         "notes": _notes(candidates),
-        "figures": [_row(label, values) for label, values in rows if any(value is not None for value in values)],
+        "figures": _figures(candidates),
         "facts": [{"label": label, "cells": [each.facts.get(label, "–") for each in candidates]} for label in labels],
-        "classes": [_row(name, [each.metrics["per_class"][name]["iou"] for each in candidates]) for name in names],
+        "classes": _classes_of(candidates, names),
         "pictures": _pictures(candidates),
     }
     publish_text(path, render("run_report/comparison.html.j2", content))
@@ -70,8 +70,8 @@ def write_comparison(path: Path, candidates: Sequence[Candidate]) -> None:
 def text_table(candidates: Sequence[Candidate]) -> str:
     """Figures and IoU by class in percent, for a terminal: a column a map, and its difference to the first."""
     names = [name for name in _classes(candidates[0]) if all(name in _classes(each) for each in candidates)]
-    rows = [_row(label, [each.metrics.get(key) for each in candidates]) for key, label in FIGURES.items()]
-    rows += [_row(f"IoU {name}", [each.metrics["per_class"][name]["iou"] for each in candidates]) for name in names]
+    rows = _figures(candidates)
+    rows += [{**row, "label": f"IoU {row['label']}"} for row in _classes_of(candidates, names)]
     table = [["%", *(each.title for each in candidates)]]
     for row in rows:
         cells = [
@@ -94,6 +94,24 @@ def _classes(candidate: Candidate) -> list[str]:
     return list(candidate.metrics.get("per_class") or {})
 
 
+def _figures(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
+    """Rows of the metrics that any of the maps has."""
+    rows = []
+    for label, keys in FIGURES.items():
+        values: list[Any] = [each.metrics for each in candidates]
+        for key in keys:
+            values = [(value or {}).get(key) for value in values]
+        if any(value is not None for value in values):
+            rows.append(_row(label, values))
+    return rows
+
+
+def _classes_of(candidates: Sequence[Candidate], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows of the IoU of these classes; none where no map has any, as without dense labels."""
+    rows = [_row(name, [each.metrics["per_class"][name]["iou"] for each in candidates]) for name in names]
+    return [row for row in rows if any(cell["value"] is not None for cell in row["cells"])]
+
+
 def _row(label: str, values: list[float | None]) -> dict[str, Any]:
     known = [value for value in values if value is not None]
     best = max(known) if len(set(known)) > 1 else None
@@ -109,11 +127,11 @@ def _notes(candidates: Sequence[Candidate]) -> list[str]:
     """What stands in the way of a fair comparison."""
     notes = []
     for label, what in (("dataset", "datasets"), ("split", "splits")):
-        values = {each.facts.get(label) for each in candidates}
+        values = {each.facts.get(label) for each in candidates} - {None, UNKNOWN}
         if len(values) > 1:
-            notes.append(f"These maps were scored on different {what}: their figures do not compare.")
+            notes.append(f"These maps were scored on different {what}, so their metrics are not comparable.")
     if len({tuple(_classes(each)) for each in candidates}) > 1:
-        notes.append("They do not have the same classes; the table shows those in common.")
+        notes.append("They do not have the same classes. The table shows the common ones.")
     return notes
 
 

@@ -95,26 +95,26 @@ class SceneMap:
     truth: NDArray[np.uint8] | None
 
 
-def paint_confidence(scene: SceneMap) -> Image:
-    """Confidence as an image, dark = unsure, bright = sure; white where no window covered."""
+def paint_confidence(confidence_HW: NDArray[np.floating], mapped_HW: NDArray[np.bool_]) -> Image:
+    """Confidence (0..1) as an image, dark = unsure, bright = sure; white where nothing is mapped."""
     # 32 steps: the eye sees no difference, and the PNG is a fifth of the size.
-    steps = np.rint(np.clip(scene.confidence, 0, 1) * 31) / 31
+    steps = np.rint(np.clip(confidence_HW, 0, 1) * 31) / 31
     image = np.asarray(colormaps[CONFIDENCE](steps)[..., :3], np.float64)
-    image[scene.prediction == VOID] = 1.0
+    image[~mapped_HW] = 1.0
     return image
 
 
-def columns_of_map(scene: SceneMap, colours: Sequence[str]) -> list[tuple[str, Image]]:
-    """Captions and images of a mapped scene, left to right."""
-    columns = [("Sentinel-2, true colour", scene.image), ("Crop map", paint(scene.prediction, colours))]
+def columns_of_map(scene: SceneMap, colours: Sequence[str], *, sensor: str) -> list[tuple[str, Image]]:
+    """Captions and images of a mapped scene, left to right; sensor: what the image is of."""
+    columns = [(f"{sensor}, true colour", scene.image), ("Crop map", paint(scene.prediction, colours))]
     if scene.truth is not None:
         columns.append(("Reference", paint(scene.truth, colours)))
-    return [*columns, ("Confidence", paint_confidence(scene))]
+    return [*columns, ("Confidence", paint_confidence(scene.confidence, scene.prediction != VOID))]
 
 
-def columns_of_panel(panel: Panel, colours: Sequence[str]) -> list[tuple[str, Image]]:
-    """Captions and images of a window, in the order of the method."""
-    columns = [("Sentinel-2", panel.image)]
+def columns_of_panel(panel: Panel, colours: Sequence[str], *, sensor: str) -> list[tuple[str, Image]]:
+    """Captions and images of a window, in the order of the method; sensor: what the image is of."""
+    columns = [(sensor, panel.image)]
     if panel.cam is not None:
         columns.append(("CAM", overlay_cam(panel.image, panel.cam, colours)))
     if panel.mask is not None:
@@ -125,18 +125,18 @@ def columns_of_panel(panel: Panel, colours: Sequence[str]) -> list[tuple[str, Im
     return columns
 
 
-def map_figure(scenes: Sequence[SceneMap], classes: Sequence[str], colours: Sequence[str]) -> Figure:
+def map_figure(scenes: Sequence[SceneMap], classes: Sequence[str], colours: Sequence[str], *, sensor: str) -> Figure:
     """Scenes as rows with a legend; `classes` are the names of crops 1..K, `colours` of background and them."""
-    rows = [(shorten(scene.name), columns_of_map(scene, colours)) for scene in scenes]
+    rows = [(shorten(scene.name), columns_of_map(scene, colours, sensor=sensor)) for scene in scenes]
     return _image_grid(rows, classes, colours, side=3.2)
 
 
-def panels_figure(panels: Sequence[Panel], classes: Sequence[str], colours: Sequence[str]) -> Figure:
+def panels_figure(panels: Sequence[Panel], classes: Sequence[str], colours: Sequence[str], *, sensor: str) -> Figure:
     """Windows as rows with a legend; `classes` are the names of crops 1..K, `colours` of background and them."""
     rows = [
         (
             "\n".join([shorten(panel.title, 28), *(shorten(tag) for tag in panel.tags)]),
-            columns_of_panel(panel, colours),
+            columns_of_panel(panel, colours, sensor=sensor),
         )
         for panel in panels
     ]
@@ -214,21 +214,29 @@ CURVES = {
 
 
 def curves_figure(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
-    """Losses (left) and validation figures (right) by epoch, a row for each training that has epochs."""
-    rows = {name: history for name, history in histories.items() if history}
-    figure = new_figure(11.5, 3.4 * max(len(rows), 1))
-    for number, (name, history) in enumerate(rows.items()):
+    """Losses and, where there was a validation split, its metrics by epoch: two charts a row.
+
+    Args:
+        histories: by training, one at least with an epoch.
+    """
+    charts = []
+    for name, history in histories.items():
         keys = list(dict.fromkeys(key for row in history for key in row))
-        left = figure.add_subplot(len(rows), 2, 2 * number + 1)
-        right = figure.add_subplot(len(rows), 2, 2 * number + 2)
-        _curves(left, history, [key for key in keys if "loss" in key])
-        _curves(right, history, [key for key in keys if key.startswith("validation_") and "loss" not in key])
-        left.set_title(f"{name}: losses", loc="left")
-        right.set_title(f"{name}: validation", loc="left")
-        if right.lines:
-            right.set_ylim(0, 1.02)
-    if not rows:
-        figure.text(0.5, 0.5, "no epochs recorded", ha="center", va="center", color=MUTED)
+        losses = [key for key in keys if "loss" in key]
+        validation = [key for key in keys if key.startswith("validation_") and "loss" not in key]
+        charts += [
+            (f"{name}: {what}", history, shown, what)
+            for what, shown in (("losses", losses), ("validation", validation))
+            if shown
+        ]
+    rows = -(-len(charts) // 2)
+    figure = new_figure(11.5, 3.4 * rows)
+    for number, (title, history, keys, what) in enumerate(charts):
+        axes = figure.add_subplot(rows, 2, number + 1)
+        _curves(axes, history, keys)
+        axes.set_title(title, loc="left")
+        if what == "validation":
+            axes.set_ylim(0, 1.02)
     return figure
 
 
@@ -318,7 +326,4 @@ def _curves(axes: Axes, history: Sequence[Mapping[str, float]], keys: Sequence[s
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(axis="y", color=RULE, linewidth=0.8)
     plain(axes)
-    if keys:
-        axes.legend(framealpha=0.8, edgecolor="none", fontsize=9, ncols=2)
-    else:
-        axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color=MUTED)
+    axes.legend(framealpha=0.8, edgecolor="none", fontsize=9, ncols=2)

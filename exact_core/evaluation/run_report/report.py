@@ -19,8 +19,9 @@ from matplotlib.figure import Figure
 
 from exact_core.config import RunConfig
 from exact_core.data.windows.dataset import DatasetManifest
+from exact_core.evaluation.chart_style import MUTED
 from exact_core.evaluation.html_page import _is_number, _percent, data_uri, embed, png_of, render
-from exact_core.evaluation.palette import colours_of
+from exact_core.evaluation.palette import Image, colours_of
 from exact_core.evaluation.run_report.figures import (
     Panel,
     SceneMap,
@@ -36,12 +37,33 @@ from exact_core.evaluation.run_report.figures import (
 )
 from exact_core.files import publish_text
 
-__all__ = ["Panel", "ReportData", "SceneMap", "figure_files", "write_report"]
+__all__ = ["FinishedMap", "Panel", "ReportData", "SceneMap", "figure_files", "write_report"]
 
 PIXEL_BUDGET = 600_000
 """Pixels of all shown scenes together; beyond it they are thinned, so that the report stays below 5 MB."""
 MAX_SCENES = 6
 """Scenes shown; a test split may have hundreds."""
+
+
+@dataclass(frozen=True)
+class FinishedMap:
+    """The map of the whole area, as it is delivered.
+
+    Args:
+        picture: PNG of the map with scale, north, place and legend.
+        image: PNG of the area in true colour; None: there is none.
+        confidence: as an image (H, W, 3).
+        areas: name -> pixels and hectares (None: the CRS has no metres), by counting.
+        unmapped: pixels without a label.
+        seams: what is said of window borders.
+    """
+
+    picture: bytes
+    image: bytes | None
+    confidence: Image
+    areas: dict[str, tuple[int, float | None]]
+    unmapped: int
+    seams: str
 
 
 @dataclass(frozen=True)
@@ -57,6 +79,9 @@ class ReportData:
         panels: windows to show on their way from tags to map.
         maps: mapped scenes of the evaluation split.
         provenance: what ran, where and when, as label -> value.
+        title: what the data are called; a generated season says that it is one.
+        generated: whether the data were generated.
+        finished: the map of the whole area; None: there is none, as of a source without images of an area.
     """
 
     config: RunConfig
@@ -68,6 +93,9 @@ class ReportData:
     panels: list[Panel]
     maps: list[SceneMap]
     provenance: dict[str, str]
+    title: str
+    generated: bool = False
+    finished: FinishedMap | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -90,8 +118,10 @@ def figure_files(data: ReportData, folder: Path) -> list[Path]:
     classes = data.manifest.classes
     colours = colours_of(classes, data.manifest.colours)
     figures: dict[str, Figure | None] = {
-        "map": map_figure(_thinned(data.maps[:MAX_SCENES]), classes, colours) if data.maps else None,
-        "panels": panels_figure(data.panels, classes, colours) if data.panels else None,
+        "map": map_figure(_thinned(data.maps[:MAX_SCENES]), classes, colours, sensor=_sensor(data))
+        if data.maps
+        else None,
+        "panels": panels_figure(data.panels, classes, colours, sensor=_sensor(data)) if data.panels else None,
         **_charts(data),
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -100,10 +130,17 @@ def figure_files(data: ReportData, folder: Path) -> list[Path]:
         if figure is not None and name != "histogram":
             path = folder / f"{name}.png"
             partial = folder / f"{name}.png.partial"
-            partial.write_bytes(png_of(figure))
+            partial.write_bytes(png_of(_marked(figure, data)))
             partial.replace(path)
             written.append(path)
     return written
+
+
+def _marked(figure: Figure, data: ReportData) -> Figure:
+    """The figure; of a generated season it says so, wherever it is pasted."""
+    if data.generated:
+        figure.supxlabel("Generated season", x=0.99, ha="right", fontsize=10, color=MUTED)
+    return figure
 
 
 def _charts(data: ReportData) -> dict[str, Figure | None]:
@@ -140,6 +177,11 @@ def _content(data: ReportData) -> dict[str, Any]:
     coverage = (data.masks or {}).get("coverage") or {}
     return {
         "manifest": manifest,
+        "title": data.title,
+        "generated": data.generated,
+        "finished": _finished(data, colours),
+        "quality": (data.masks or {}).get("quality"),
+        "crops": _crops(data),
         "metrics": metrics,
         "masks": data.masks,
         "dense": metrics.get("supervision") == "dense",
@@ -148,22 +190,31 @@ def _content(data: ReportData) -> dict[str, Any]:
         "season_end": manifest.season_start + dt.timedelta(days=manifest.season_days - 1),
         "recipe": data.config.recipe,
         "segmenter": data.config.segmenter.title,
-        "tiles": _tiles(metrics),
+        "tiles": _tiles(metrics) if _scored(metrics) else _expectations(metrics, data.masks),
         "colours": colours,
         "maps": [
-            {"name": scene.name, "columns": embed(columns_of_map(scene, palette)), "size": full.prediction.shape}
+            {
+                "name": scene.name,
+                "columns": embed(columns_of_map(scene, palette, sensor=_sensor(data))),
+                "size": full.prediction.shape,
+            }
             for scene, full in zip(shown, data.maps, strict=False)
         ],
         "thinned": any(len(a.image) != len(b.image) for a, b in zip(shown, data.maps, strict=False)),
         "all_maps": len(data.maps),
         "panels": [
-            {"title": panel.title, "tags": panel.tags, "columns": embed(columns_of_panel(panel, palette))}
+            {
+                "title": panel.title,
+                "tags": panel.tags,
+                "columns": embed(columns_of_panel(panel, palette, sensor=_sensor(data))),
+            }
             for panel in data.panels
         ],
         "rows": [(name, (metrics.get("per_class") or {}).get(name) or {}) for name in data.names],
         "tag_scores": metrics.get("tags"),
         "charts": {
-            name: None if figure is None else data_uri(png_of(figure)) for name, figure in _charts(data).items()
+            name: None if figure is None else data_uri(png_of(_marked(figure, data)))
+            for name, figure in _charts(data).items()
         },
         "coverage": [(name, coverage[name]) for name in data.names if coverage.get(name)],
         "largest_tag_count": max([1, *manifest.tag_counts.values()]),
@@ -172,8 +223,64 @@ def _content(data: ReportData) -> dict[str, Any]:
     }
 
 
+def _sensor(data: ReportData) -> str:
+    """What a picture in true colour shows."""
+    return "Generated season" if data.generated else "Sentinel-2"
+
+
+def _finished(data: ReportData, colours: Mapping[str, str]) -> dict[str, Any] | None:
+    """The finished map, as the template has it; its classes the largest first."""
+    found = data.finished
+    if found is None:
+        return None
+    mapped = sum(pixels for pixels, _ in found.areas.values())
+    columns = [] if found.image is None else [(f"{_sensor(data)}, true colour", data_uri(found.image))]
+    rows = sorted(found.areas.items(), key=lambda each: -each[1][0])
+    return {
+        "picture": data_uri(found.picture),
+        "columns": [*columns, *embed([("Confidence", found.confidence)])],
+        "rows": [(name, colours.get(name, "#fff"), *each, each[0] / max(1, mapped)) for name, each in rows],
+        "unmapped": found.unmapped / max(1, mapped + found.unmapped),
+        "seams": found.seams,
+    }
+
+
+def _crops(data: ReportData) -> list[dict[str, Any]]:
+    """What to expect of each crop where nothing is scored: its tags, and how masks and classifier do by them."""
+    quality = (data.masks or {}).get("quality") or {}
+    precision = (data.metrics.get("tags") or {}).get("per_class") or {}
+    shown, stability = (quality.get(key) or {} for key in ("shown_by_class", "stability_by_class"))
+    return [
+        {
+            "name": name,
+            "windows": windows,
+            "precision": precision.get(name),
+            "shown": shown.get(name),
+            "stability": stability.get(name),
+            "words": ", ".join(word for word in ("lost", "rare") if name in (quality.get(word) or ())),
+        }
+        for name, windows in data.manifest.tag_counts.items()
+    ]
+
+
+def _expectations(metrics: Mapping[str, Any], masks: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """The headline metrics where no dense labels are: what is known of the map without them."""
+    quality, tags = (masks or {}).get("quality"), metrics.get("tags")
+    tiles = []
+    if quality:
+        low, high = quality.get("expected_low"), quality.get("expected_high")
+        spread = f"± {_percent(quality['expected_error'])}" if low is None else f"{_percent(low)} to {_percent(high)}"
+        tiles += [
+            ("Expected mIoU of the masks", quality["expected_miou"], f"{spread}, an estimate without labels"),
+            ("Tags that the masks show", quality["tag_agreement"], "macro: mean over crops"),
+        ]
+    if tags is not None:
+        tiles.append(("Tags, mAP", tags.get("map_macro"), "classifier, macro: mean over crops"))
+    return [{"label": label, "value": value, "note": note, "minor": False} for label, value, note in tiles]
+
+
 def _tiles(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The headline figures: what it is, its value, a line below, and whether it is a comparison."""
+    """The headline metrics: what it is, its value, a line below, and whether it is a comparison."""
     split = metrics.get("split", "")
     tiles = [
         {"label": label, "value": metrics.get(key), "note": note, "minor": False}

@@ -41,6 +41,7 @@ __all__ = [
     "compare_seasons",
     "compare_statistics",
     "level_of",
+    "part_dates",
     "worst",
 ]
 
@@ -65,6 +66,19 @@ class Level(StrEnum):
     def words(self) -> str:
         """As a person says it."""
         return self.value.replace("_", " ")
+
+    @property
+    def way_out(self) -> str:
+        """What to do."""
+        return WAYS_OUT[self.value]
+
+
+WAYS_OUT = {
+    "fine": "Map this season with the model.",
+    "look": "Look at the report before you publish the map.",
+    "do_not_publish": "Mend the images, leave out the dates that spoil them (data.season.leave_out), or train on this "
+    "season.",
+}
 
 
 def worst(levels: Sequence[Level]) -> Level:
@@ -203,7 +217,7 @@ def compare_statistics(
         "Sample of the training season",
         Level.look,
         None,
-        "the model carries no sample of its season, so series, timing, classes and dates cannot be compared; train it "
+        "the model carries no sample of its season, so series, timing, classes and dates cannot be compared. Train it "
         "again, or give its training dataset",
     )
     return Transfer([Finding("bands", "Reflectance", level, largest.distance, reason), missing], rows)
@@ -257,7 +271,7 @@ def _bands_finding(rows: list[BandRow], settings: TransferConfig) -> Finding:
     middle = float(np.median(offsets))
     if level != Level.fine and np.abs(np.abs(middle) - OFFSET) < 250 and (np.sign(offsets) == np.sign(middle)).all():
         reason += (
-            f"; every band is {'brighter' if middle > 0 else 'darker'}, by {abs(middle):.0f} in the middle: that is "
+            f"; every band is {'brighter' if middle > 0 else 'darker'}, by {abs(middle):.0f} in the median. Is this "
             f"the offset of {OFFSET} of processing baseline 04.00, "
             f"{'not taken off' if middle > 0 else 'taken off twice'}?"
         )
@@ -273,12 +287,22 @@ def _parts_finding(
         return Finding("parts", title, Level.fine, None, "the season was not divided")
     largest = max(known, key=lambda row: row.beyond)
     assert largest.part is not None
-    places = np.array_split(np.arange(len(days)), 1 + max(row.part or 0 for row in rows))[largest.part]
+    first, last = part_dates(days, 1 + max(row.part or 0 for row in rows), start=start)[largest.part]
     reason = (
-        f"largest in {largest.band}, {_day(start, days[places[0]])} to {_day(start, days[places[-1]])}: "
+        f"largest in {largest.band}, {first} to {last}: "
         f"{largest.distance:.2f} training standard deviations (held-out windows {largest.own:.2f})"
     )
     return Finding("parts", title, level_of(largest.beyond, settings.part_bands), largest.beyond, reason)
+
+
+def part_dates(days: NDArray[np.float64], parts: int, *, start: dt.date) -> list[tuple[str, str]]:
+    """First and last date of each part of the season, in words: half a step of the calendar beyond its days."""
+    half = _half_step(days)
+    return [(_day(start, places[0] - half), _day(start, places[-1] + half)) for places in np.array_split(days, parts)]
+
+
+def _half_step(days: NDArray[np.float64]) -> float:
+    return float(days[1] - days[0]) / 2 if len(days) > 1 else 0.0
 
 
 # Series and timing
@@ -296,7 +320,7 @@ def _series_finding(
     if not known.any() or np.isinf(limit):
         return Finding("series", title, Level.do_not_publish, None, "no series shares a clear day with training")
     share = float((theirs[known] > limit).mean())
-    reason = f"{100 * share:.0f} % of the series lie farther from training than 95 % of its held-out ones do"
+    reason = f"{100 * share:.0f} % of the series are farther from training than 95 % of its held-out ones"
     crossed = _crossed(own, window)
     if crossed is not None:
         reason += f"; held-out halves, each by the limit of the other: {100 * crossed:.0f} %"
@@ -314,8 +338,8 @@ def _crossed(own: NDArray[np.float64], window: NDArray[np.int32]) -> float | Non
 
 def _shift_finding(lag: int, settings: TransferConfig) -> Finding:
     reason = (
-        f"the season looks most like training when it is read {abs(lag)} days {'later' if lag > 0 else 'earlier'}: "
-        f"growth is that {'late' if lag > 0 else 'early'}, or its first day is another"
+        f"the season is most similar to training if shifted by {abs(lag)} days. Growth is this "
+        f"{'late' if lag > 0 else 'early'}, or the first day of the season is wrong"
         if lag
         else "no shift in time makes the season more like training"
     )
@@ -415,7 +439,7 @@ def _class_row(
         confidence=confidence,
         own_confidence=own_confidence,
         shift=shift,
-        reason="; ".join(reasons) if found else "too few pixels to tell",
+        reason="; ".join(reasons) if found else "too few pixels",
     )
 
 
@@ -472,7 +496,7 @@ def missing_days(seen: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 def _stretches(chosen: NDArray[np.bool_], start: dt.date, days: NDArray[np.float64]) -> dict[str, list[int]]:
     """Runs of days, named by their first and last date, half a step of the calendar beyond them."""
-    half = (days[1] - days[0]) / 2 if len(days) > 1 else 0.0
+    half = _half_step(days)
     found = {}
     for value, run in groupby(range(len(days)), key=lambda place: bool(chosen[place])):
         places = list(run)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,15 @@ from exact_core.evaluation.chart_style import DPI, INK, MUTED, RULE, SERIES, sho
 from exact_core.evaluation.html_page import data_uri, png_of, render
 from exact_core.evaluation.palette import colours_of
 from exact_core.evaluation.transfer.distances import class_curves, normalised_difference
-from exact_core.evaluation.transfer.findings import Level, Transfer, key_days, level_of, missing_days
+from exact_core.evaluation.transfer.findings import Level, Transfer, key_days, level_of, missing_days, part_dates
+from exact_core.evaluation.transfer.single_dates import DateRow, Without
 from exact_core.files import publish_text
 
 __all__ = ["TransferPage", "write_page"]
 
 TRAINING, NEW = "#8f9aa8", SERIES[0]
+SHOWN_DATES = 8
+"""Dates that are listed, the least like training first."""
 MOST_CLASSES = 12
 """Classes whose curves are drawn."""
 
@@ -44,6 +47,8 @@ class TransferPage:
         record: content of transfer.json.
         start: first day of the new season.
         dates: its acquisitions.
+        rows: each of them against training; empty: not known.
+        without: what the verdict would be without some; None: leaving none out changes it.
         colours: #rrggbb of classes whose class map gives one.
     """
 
@@ -55,6 +60,8 @@ class TransferPage:
     start: dt.date
     dates: list[dt.date]
     colours: Mapping[str, str]
+    rows: list[DateRow] = field(default_factory=list)
+    without: Without | None = None
 
     def curves(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
         """NDVI of training and of the new season (N, G); None where it is not known."""
@@ -78,6 +85,8 @@ def write_page(path: Path, page: TransferPage) -> None:
         "levels": {level.value: level.words for level in Level},
         "season_end": page.start + dt.timedelta(days=page.record["season_days"] - 1),
         "findings": page.transfer.findings,
+        "rows": sorted(page.rows, key=lambda row: -row.distance)[:SHOWN_DATES],
+        "without": page.without,
         "parts": _parts(page),
         "bands": _bands(page),
         "classes": page.transfer.classes,
@@ -102,12 +111,7 @@ def _parts(page: TransferPage) -> list[str]:
     count = 1 + max([row.part for row in page.transfer.bands if row.part is not None], default=-1)
     headings = ["season"]
     if count:
-        half = (page.transfer.days[1] - page.transfer.days[0]) / 2 if len(page.transfer.days) > 1 else 0
-        for places in np.array_split(page.transfer.days, count):
-            first, last = (
-                page.start + dt.timedelta(days=round(float(day))) for day in (places[0] - half, places[-1] + half)
-            )
-            headings.append(f"{first.day} {first:%b} – {last.day} {last:%b}")
+        headings += [f"{first} – {last}" for first, last in part_dates(page.transfer.days, count, start=page.start)]
     return headings
 
 

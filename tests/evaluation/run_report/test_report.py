@@ -20,8 +20,17 @@ from exact_core.config import RunConfig, SyntheticConfig
 from exact_core.data.synthetic import BANDS, CROPS, generate_scene
 from exact_core.data.windows.dataset import VOID, DatasetManifest, FileEntry, Statistics
 from exact_core.evaluation.chart_style import abbreviate
+from exact_core.evaluation.html_page import data_uri, png_of
 from exact_core.evaluation.palette import class_colours, colours_of, overlay_cam, paint, true_colour
-from exact_core.evaluation.run_report.report import Panel, ReportData, SceneMap, figure_files, write_report
+from exact_core.evaluation.run_report.figures import confusion_figure, curves_figure
+from exact_core.evaluation.run_report.report import (
+    FinishedMap,
+    Panel,
+    ReportData,
+    SceneMap,
+    figure_files,
+    write_report,
+)
 from exact_core.metrics import Scores, confusion_matrix
 
 WINDOW = 24
@@ -202,6 +211,7 @@ def make_data(
         panels=shown[:panels],
         maps=maps,
         provenance={"recipe": "demo", "code version": "0.1.0", "dataset digest": "ab12cd34", "device": "cpu"},
+        title="north",
     )
 
 
@@ -262,13 +272,53 @@ def test_any_number_of_classes(tmp_path: Path, count: int) -> None:
 def test_without_truth_the_report_says_that_nothing_is_scored(tmp_path: Path) -> None:
     text = written(tmp_path, make_data(SIX, labels=False))
     assert_self_contained(text)
-    assert "No accuracy figures" in text
+    assert "The accuracy of this map is not known" in text
+    assert "What to expect of each crop" in text
+    assert text.index(f"Lost: {SIX[-1]}.") < text.index("The crop map</h2>")
     assert "Confusion matrix" not in text
     assert "<figcaption>Reference</figcaption>" not in text
-    assert text.count("<b>–</b>") == 3
-    assert "Not scored" in text
+    # No tile without a value.
+    assert "<b>–</b>" not in text
+    assert "Accuracy by class" not in text
+    assert "Upper row" not in text
     assert all(name in text for name in SIX)
     assert "<b>91.3 %</b>" in text  # tags are known, so their accuracy is
+
+
+def test_the_finished_map_is_shown_instead_of_windows_that_nothing_scores(tmp_path: Path) -> None:
+    data = make_data(SIX, labels=False)
+    picture = png_of(confusion_figure(("a",), np.ones((1, 1), np.int64)))
+    areas = {**dict.fromkeys(SIX, (0, 0.0)), "maize": (300, 3.0), "background": (100, 1.0)}
+    finished = FinishedMap(picture, picture, np.zeros((4, 4, 3)), areas, unmapped=100, seams="seams: none to be seen")
+    text = written(tmp_path, replace(data, finished=finished))
+    assert_self_contained(text)
+    assert text.count(data_uri(picture)) == 2
+    rows = re.findall(r"</i>([^<]*)</td>\s*<td>([\d.]+)</td><td>(\d+)</td>\s*<td>([\d.]+) %", text)
+    assert rows[:2] == [("maize", "3.0", "300", "75.0"), ("background", "1.0", "100", "25.0")]
+    assert "20.0 % of the area is not" in text
+    assert "Seams: none to be seen." in text
+    assert "scene000" not in text.partition("From tags to masks")[0]
+
+
+def test_a_generated_season_says_so_wherever_it_is_shown(tmp_path: Path) -> None:
+    """Page, captions and the files of the figures: those say it in the pixels, above or below what they show."""
+    real = make_data(SIX, scenes=1)
+    generated = replace(real, generated=True)
+    text = written(tmp_path, generated)
+    assert "<title>Generated season: north</title>" in text
+    assert "Crop map of a generated season: north</h1>" in text
+    assert "<figcaption>Generated season, true colour</figcaption>" in text
+    assert "Sentinel-2" not in text
+    drawn = [figure_files(data, tmp_path / f"figures{number}") for number, data in enumerate((real, generated))]
+    for one, other in zip(*drawn, strict=True):
+        assert one.read_bytes() != other.read_bytes(), one.name
+
+
+def test_curves_are_drawn_of_what_was_recorded(tmp_path: Path) -> None:
+    """Without a validation split there is no empty chart for it."""
+    with_validation, without = make_histories(3)[0], [{"loss": 1.0}, {"loss": 0.5}]
+    titles = [axes.get_title(loc="left") for axes in curves_figure({"A": with_validation, "B": without}).axes]
+    assert titles == ["A: losses", "A: validation", "B: losses"]
 
 
 def test_dense_supervision_has_no_masks(tmp_path: Path) -> None:
