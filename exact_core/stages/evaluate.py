@@ -79,8 +79,7 @@ def evaluate(
         out: folder for metrics.json, report.html and its figures.
         report: file that gets a copy of the report.
         tracker: gets figures, pictures and report.
-        crop_map: folder of the segmenter's finished map of the whole area, which the report shows; None, or a part of
-            a map: it shows the evaluated scenes alone.
+        crop_map: folder of its finished map of the whole area; None, or a part of a map: the report shows none.
 
     Returns:
         OA (micro), mIoU and F1 (macro) of the map, and those of the masks; only those that are defined. For PASTIS
@@ -88,17 +87,12 @@ def evaluate(
         expected of the masks, and the mean average precision of the classifier's tags.
     """
     fresh_folder(out, "metrics.json")
-    if report.is_dir():
-        raise ConfigError(f"{report} is a folder. Name the report's file, for example {report / 'report.html'}")
+    _check_report(report)
     started = dt.datetime.now(dt.UTC)
     windows = WindowDataset(dataset)
     device = choose_device(config.device)
-    model, manifest, trained = load_segmenter(segmenter, windows)
-    predictor = Predictor(
-        model.to(device), windows, trained.segmenter.reading, manifest.statistics, device, config.evaluation.batch
-    )
+    predictor, manifest, trained = _predictor(segmenter, windows, config, device)
     mask_set = None if masks is None else MaskSet(masks, windows)
-
     split = windows.manifest.evaluation_split
     confusion, maps = _map_split(predictor, split)
     tags = None if classifier is None else _tag_figures(classifier, windows, config, device, split)
@@ -119,6 +113,20 @@ def evaluate(
         finished=None if crop_map is None else _finished(crop_map),
     )
     return _publish(config, data, dataset=dataset, out=out, report=report, tracker=tracker)
+
+
+def _check_report(report: Path) -> None:
+    if report.is_dir():
+        raise ConfigError(f"{report} is a folder. Name the report's file, for example {report / 'report.html'}")
+
+
+def _predictor(
+    segmenter: Path, windows: WindowDataset, config: RunConfig, device: torch.device
+) -> tuple[Predictor, ModelManifest, RunConfig]:
+    """The segmenter for the windows, with its manifest and the settings that it was trained with."""
+    model, manifest, trained = load_segmenter(segmenter, windows)
+    encoder, batch = trained.segmenter.reading, config.evaluation.batch
+    return Predictor(model.to(device), windows, encoder, manifest.statistics, device, batch), manifest, trained
 
 
 def _metrics(

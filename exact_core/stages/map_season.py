@@ -114,8 +114,7 @@ def map_season(
         extent = {"part": number, "parts": parts, "first": first, "end": end}
         made = PartManifest(**extent, batch=pieces.batch, seconds=seconds, record=record)
         return _deliver_part(made, pieces.folder, out, summary, tracker)
-    rows = partial(read_rows, pieces.folder, first=first, end=end)
-    summary |= deliver(record, rows, out, tracker, layers=layers)
+    summary |= deliver(record, partial(read_rows, pieces.folder, first=first, end=end), out, tracker, layers=layers)
     shutil.rmtree(pieces.folder)
     tracker.log_summary(summary)
     return summary

@@ -318,7 +318,7 @@ def _sample_images(config: RunConfig, source: str, season: str, model: _Model) -
     asked = asked.model_copy(update={"max_dates": model.trained.data.max_dates})
     images = source_of(kind).open(local_place(config, source), asked, trained=model.season)
     if images.bands != model.bands:
-        raise ConfigError(f"the model needs bands {model.bands}, but {source} has {images.bands}")
+        raise ConfigError(f"the model wants bands {model.bands}, {source} has {images.bands}")
     predict = None
     if model.segmenter is not None and model.manifest is not None:
         predict = season_mapper(
@@ -347,7 +347,7 @@ def _sample_dataset(config: RunConfig, folder: Path, model: _Model) -> _Season:
     windows = WindowDataset(folder)
     manifest = windows.manifest
     if manifest.bands != model.bands:
-        raise ConfigError(f"the model needs bands {model.bands}, but {folder} has {manifest.bands}")
+        raise ConfigError(f"the model wants bands {model.bands}, {folder} has {manifest.bands}")
     if model.segmenter is not None and model.season is not None:
         check_day_zero(manifest.season_start, model.season[0], what=str(folder), other="the model")
     predictor = None
@@ -357,7 +357,7 @@ def _sample_dataset(config: RunConfig, folder: Path, model: _Model) -> _Season:
     indices = np.arange(len(windows))
     sample, mean = sample_dataset(windows, indices, predictor, config.transfer, calendar=days, seed=config.seed)
     if not len(sample):
-        raise DataError(f"{folder}: no sampled window has a pixel with two clear observations. Add acquisitions")
+        raise DataError(f"{folder}: no sampled window has a pixel with two clear looks. Add acquisitions")
     seen = {int(day) for index in indices[:: max(1, len(indices) // 32)] for day in windows.window(int(index)).days}
     dates = [manifest.season_start + dt.timedelta(days=day) for day in sorted(seen)]
     return _Season(manifest.season_start, manifest.season_days, dates, days, sample, mean)
@@ -370,7 +370,7 @@ def _compare(config: RunConfig, model: _Model, found: _Season) -> Transfer:
         return compare_statistics(model.manifest.statistics, found.mean, model.bands, config.transfer)
     if not len(reference.train) or not len(reference.held_out):
         raise DataError(
-            "the training season's sample is empty: no pixel had two clear observations. Check its dataset's clouds"
+            "the training season's sample is empty: no pixel had two clear looks. Check its dataset's clouds"
         )
     return compare_seasons(reference, found.sample, config.transfer, start=found.start, days=found.days)
 

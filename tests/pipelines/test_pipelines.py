@@ -34,7 +34,9 @@ def start(workdir, **changes):
         "overrides": TINY,
         "supervision": "tags",
     }
-    return local.run(workdir, **{**settings, **changes})
+    report, page = local.run(workdir, **{**settings, **changes})
+    assert "workflowType=machine_learning" in page
+    return report
 
 
 def test_the_committed_yaml_is_what_the_code_compiles_to():
@@ -135,6 +137,10 @@ def test_one_parent_run_and_a_nested_run_a_stage(finished, monkeypatch):
     assert parent.data.metrics["miou_macro"] == metrics["miou_macro"]
     assert parent.data.params["source"] == "synthetic"
     assert parent.data.params["segmenter.training.epochs"] == "2"
+    assert {"iou.background", "oa_micro", "tag_map"} <= set(parent.data.metrics)
+    assert [each.dataset.name.split()[0] for each in parent.inputs.dataset_inputs] == ["synthetic"]
+    assert [item.path for item in client.list_artifacts(parent.info.run_id)] == ["report"]
+    assert not [key for key in parent.data.params if key.startswith(("data.pastis", "segmenter.utae"))]
     assert {item.path for item in client.list_artifacts(evaluation.info.run_id)} >= {"figures", "report"}
 
 
