@@ -45,7 +45,7 @@ def map_summary(folder: Path) -> str:
     if masked:
         lines.append(f"not cropland by the mask: {100 * masked / total:.1f} % of the area")
     lines.append(seam_words(record["seams"]))
-    lines.append("pixels are counted; how far that is from the truth: exact sample, then exact areas --reference")
+    lines.append("pixel counts only. For standard errors: exact sample, then exact areas --reference")
     return "\n".join(lines)
 
 
@@ -56,7 +56,7 @@ def seam_words(ratio: float | None) -> str:
     if ratio < SEAMLESS:
         return f"seams: none to be seen (the class changes {ratio:.2f} times as often at window borders as elsewhere)"
     return (
-        f"seams: the class changes {ratio:.2f} times as often at window borders as elsewhere; a smaller mapping.stride "
+        f"seams: the class changes {ratio:.2f} times as often at window borders as elsewhere. A smaller mapping.stride "
         f"blends windows more"
     )
 

@@ -231,7 +231,7 @@ def _said(metrics: dict[str, Any], summary: dict[str, float]) -> str:
     if "oa_micro" in summary:
         return f"{metrics['split']} split, " + ", ".join(f"{name} {value:.3f}" for name, value in summary.items())
     quality = metrics["mask_quality"]
-    expected = f"; expected mIoU of the masks {quality['expected_miou']:.2f}" if quality else ""
+    expected = f", expected mIoU of the masks {quality['expected_miou']:.2f}" if quality else ""
     return f"no dense labels, so the accuracy is not known{expected}"
 
 

@@ -257,7 +257,7 @@ def _refuse(settings: TransferConfig, source: str, transfer: Transfer, without: 
         found = "; ".join(f"{each.title}: {each.reason}" for each in bad)
         raise DataError(
             f"{source}: {transfer.verdict.words}: {found}. {transfer.verdict.way_out}{_said(without)} "
-            f"transfer.refuse=never maps it all the same"
+            f"transfer.refuse=never maps it anyway"
         )
 
 

@@ -71,7 +71,7 @@ def test_the_reason_is_the_end_of_the_failed_step_s_log(server, capsys):
     code, out, err = exact(capsys, "follow", run_id)
     assert code == 1
     assert "run bad 127af2: failed" in out
-    reason = "/nowhere/metadata.geojson: missing. A PASTIS folder holds metadata.geojson, DATA_S2/ and ANNOTATIONS/"
+    reason = "/nowhere/metadata.geojson: missing; a PASTIS folder holds metadata.geojson, DATA_S2/ and ANNOTATIONS/"
     head, data, memory, *_ = err.splitlines()
     assert head == "failed: preflight"
     assert data.startswith(f"  data: {reason}")

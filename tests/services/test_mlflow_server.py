@@ -129,7 +129,7 @@ def test_runs_models_and_comparisons(client, two, tmp_path, juicefs, monkeypatch
     ):
         with pytest.raises(error, match=said):
             compare_maps([parents[0], reference], out=tmp_path / "x.html")
-    with pytest.raises(DataError, match="two maps or more"):
+    with pytest.raises(DataError, match="at least two maps"):
         compare_maps([parents[0]], out=tmp_path / "x.html")
 
 

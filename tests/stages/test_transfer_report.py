@@ -169,7 +169,7 @@ def test_a_verdict_can_forbid_the_map(trained, tmp_path, monkeypatch, capsys):
     assert ended.value.code == 1
     said = capsys.readouterr().err
     assert "do not publish: Reflectance: " in said
-    assert "transfer.refuse=never maps it all the same" in said
+    assert "transfer.refuse=never maps it anyway" in said
     assert json.loads((out / "transfer.json").read_text())["findings"]
     assert (out / "report.html").is_file()
 
@@ -191,7 +191,7 @@ def test_an_older_model_is_judged_by_its_statistics(trained, tmp_path):
     publish_record(old / "model.json", manifest)
     _, record, levels = judged(config, tmp_path / "same", source=source, segmenter=old)
     assert levels == {"bands": "fine", "reference": "look"}
-    assert "train it again" in record["findings"][1]["reason"]
+    assert "Train it again" in record["findings"][1]["reason"]
     assert (tmp_path / "same" / "report.html").is_file()
 
 
@@ -206,7 +206,7 @@ def test_what_cannot_be_compared_is_refused(trained, tmp_path):
     with pytest.raises(ConfigError, match="give a segmenter"):
         transfer_report(config, source=source, segmenter=None, **arguments)
     fewer = override(config, ["data.season.bands=[B02,B03]"])
-    with pytest.raises(ConfigError, match="the model wants bands"):
+    with pytest.raises(ConfigError, match="the model needs bands"):
         transfer_report(fewer, source=source, segmenter=segmenter, **arguments)
     with pytest.raises(ConfigError, match="the smaller first"):
         override(config, ["transfer.bands=[2, 1]"])

@@ -51,7 +51,7 @@ def write_comparison(path: Path, candidates: Sequence[Candidate]) -> None:
         DataError: fewer than two, or they have no class in common.
     """
     if len(candidates) < 2:
-        raise DataError(f"a comparison wants two maps or more, got {len(candidates)}; name another run or model")
+        raise DataError(f"a comparison needs at least two maps, got {len(candidates)}. Name another run or model")
     names = [name for name in _classes(candidates[0]) if all(name in _classes(each) for each in candidates)]
     if not names:
         raise DataError(f"{' and '.join(each.title for each in candidates)} have no class in common")
@@ -129,9 +129,9 @@ def _notes(candidates: Sequence[Candidate]) -> list[str]:
     for label, what in (("dataset", "datasets"), ("split", "splits")):
         values = {each.facts.get(label) for each in candidates} - {None, UNKNOWN}
         if len(values) > 1:
-            notes.append(f"These maps were scored on different {what}: their figures do not compare.")
+            notes.append(f"These maps were scored on different {what}, so their metrics are not comparable.")
     if len({tuple(_classes(each)) for each in candidates}) > 1:
-        notes.append("They do not have the same classes; the table shows those in common.")
+        notes.append("They do not have the same classes. The table shows the common ones.")
     return notes
 
 

@@ -94,8 +94,8 @@ def _notes(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]:
     if alone := [name for name, row in zip(names, rows, strict=True) if row["self_scored"]]:
         notes.append(
             f"No split of its own for scoring in: {', '.join(alone)}. All windows of such a season are scored when it "
-            f"is left out; when it is learned from, figures on seasons seen are flattered by it."
+            f"is left out; when it is in training, it makes the metrics on seasons of training too high."
         )
     if len(rows) == 2:
-        notes.append("Two seasons: each model has learned from a single one, so the mean of two figures says little.")
+        notes.append("Two seasons: each model was trained on a single one, so the mean of two values is uncertain.")
     return notes

@@ -217,7 +217,7 @@ def compare_statistics(
         "Sample of the training season",
         Level.look,
         None,
-        "the model carries no sample of its season, so series, timing, classes and dates cannot be compared; train it "
+        "the model carries no sample of its season, so series, timing, classes and dates cannot be compared. Train it "
         "again, or give its training dataset",
     )
     return Transfer([Finding("bands", "Reflectance", level, largest.distance, reason), missing], rows)
@@ -271,7 +271,7 @@ def _bands_finding(rows: list[BandRow], settings: TransferConfig) -> Finding:
     middle = float(np.median(offsets))
     if level != Level.fine and np.abs(np.abs(middle) - OFFSET) < 250 and (np.sign(offsets) == np.sign(middle)).all():
         reason += (
-            f"; every band is {'brighter' if middle > 0 else 'darker'}, by {abs(middle):.0f} in the middle: that is "
+            f"; every band is {'brighter' if middle > 0 else 'darker'}, by {abs(middle):.0f} in the median. Is this "
             f"the offset of {OFFSET} of processing baseline 04.00, "
             f"{'not taken off' if middle > 0 else 'taken off twice'}?"
         )
@@ -320,7 +320,7 @@ def _series_finding(
     if not known.any() or np.isinf(limit):
         return Finding("series", title, Level.do_not_publish, None, "no series shares a clear day with training")
     share = float((theirs[known] > limit).mean())
-    reason = f"{100 * share:.0f} % of the series lie farther from training than 95 % of its held-out ones do"
+    reason = f"{100 * share:.0f} % of the series are farther from training than 95 % of its held-out ones"
     crossed = _crossed(own, window)
     if crossed is not None:
         reason += f"; held-out halves, each by the limit of the other: {100 * crossed:.0f} %"
@@ -338,8 +338,8 @@ def _crossed(own: NDArray[np.float64], window: NDArray[np.int32]) -> float | Non
 
 def _shift_finding(lag: int, settings: TransferConfig) -> Finding:
     reason = (
-        f"the season looks most like training when it is read {abs(lag)} days {'later' if lag > 0 else 'earlier'}: "
-        f"growth is that {'late' if lag > 0 else 'early'}, or its first day is another"
+        f"the season is most similar to training if shifted by {abs(lag)} days. Growth is this "
+        f"{'late' if lag > 0 else 'early'}, or the first day of the season is wrong"
         if lag
         else "no shift in time makes the season more like training"
     )
@@ -439,7 +439,7 @@ def _class_row(
         confidence=confidence,
         own_confidence=own_confidence,
         shift=shift,
-        reason="; ".join(reasons) if found else "too few pixels to tell",
+        reason="; ".join(reasons) if found else "too few pixels",
     )
 
 

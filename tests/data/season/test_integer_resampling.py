@@ -171,7 +171,7 @@ def test_a_20_m_band_needs_no_warper(monkeypatch: pytest.MonkeyPatch) -> None:
     def unwanted(*_args: Any, **_options: Any) -> None:
         raise AssertionError("the warper was asked")
 
-    monkeypatch.setattr(rasters, "Reproject", unwanted)
+    monkeypatch.setattr(rasters, "reproject", unwanted)
     grid = Grid(UTM, place(10), 64, 32, Path("B02.tif"))
     values = np.full((32, 16), 7, np.int16)
     assert (fit_to_grid(values, UTM, place(20), grid, nearest=False, fill=0) == 7).all()

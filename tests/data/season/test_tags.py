@@ -222,7 +222,7 @@ def test_a_layer_of_squares_or_points(tmp_path: Path, crs: int) -> None:
     )
     notes: list[str] = []
     assert open_labels(root, SeasonConfig(), notes).path.name == "tags.csv"
-    assert notes[0] == "labels are those of labels/tags.csv; labels/tags.gpkg beside it is not used"
+    assert notes[0] == "labels are those of labels/tags.csv. labels/tags.gpkg beside it is not used"
     (root / "labels/tags.csv").unlink()
     layer = open_labels(root, SeasonConfig(), notes)
     assert isinstance(layer, TagTable)
