@@ -41,6 +41,10 @@ test-docker: $(READY) ## the whole pipeline in containers, against real servers 
 test-slow: $(READY) ## the tests that take minutes each
 	$(BIN)/python -m pytest -n 2 -m slow --timeout 1800
 
+.PHONY: chaos
+chaos: $(READY) ## 100 kills of all stages, servers restarted meanwhile (CHAOS_FLAGS='--kills 20 --seed 1'; as root)
+	$(BIN)/python -m tests.chaos $(CHAOS_FLAGS)
+
 .PHONY: fuzz
 fuzz: $(READY) ## a million damaged files to all readers (FUZZ_FLAGS='--inputs 10000 --seed 1')
 	$(BIN)/python -m tests.fuzz $(FUZZ_FLAGS)
@@ -97,13 +101,24 @@ compile: $(READY) ## compile the pipelines to pipelines/compiled, and the page o
 sizes: $(READY) ## pods and bytes of each pipeline's run on a cluster
 	$(BIN)/python -m exact_kubeflow.pipelines.size
 
+# Asks the package index for hashes; nothing else needs it, so it is kept out of the environment.
+UV := build/uv/bin/uv
+$(UV): Makefile
+	$(PYTHON) -m venv build/uv
+	build/uv/bin/python -m pip install -q --disable-pip-version-check uv==0.13.9
+	@touch $@
+
 .PHONY: lock
-lock: $(READY) ## write the images' locked dependencies
-	$(BIN)/python docker/lock.py
+lock: $(READY) $(UV) ## write the images' locked dependencies, with hashes
+	PATH="$(CURDIR)/build/uv/bin:$$PATH" $(BIN)/python docker/lock.py
 
 .PHONY: images
 images: ## build the images that components/images.lock names
 	$(PYTHON) docker/build.py $(BUILD_FLAGS)
+
+.PHONY: sbom
+sbom: ## write what the images are made of to build/sbom (CycloneDX)
+	$(PYTHON) docker/sbom.py $(SBOM_FLAGS)
 
 .PHONY: bench
 bench: $(READY) ## time and memory against a plain implementation of the same equations, the loader, maps, peers

@@ -29,7 +29,7 @@ def main() -> int:
     if version is None:
         raise SystemExit("exact_core/__init__.py names no version")
     for name in given.images or IMAGES:
-        reference = _locked(IMAGES[name])
+        reference = locked_reference(IMAGES[name])
         references = [reference, f"{reference}-{_revision()}"]
         command = ["docker", "build", "--file", f"docker/{name}/Dockerfile"]
         command += [word for each in references for word in ("--tag", each)]
@@ -46,7 +46,8 @@ def main() -> int:
     return 0
 
 
-def _locked(name: str) -> str:
+def locked_reference(name: str) -> str:
+    """What components/images.lock has for an image."""
     for line in (ROOT / "components" / "images.lock").read_text().splitlines():
         words = line.split("#")[0].split()
         if words[:1] == [name]:

@@ -43,7 +43,11 @@ def test_a_window_is_predicted_as_evaluation_does(place):
 def test_a_season_is_mapped(place, tmp_path):
     record = exact.map_season(f"season:{place}/season", place / "segmenter", tmp_path / "map", overrides=["device=cpu"])
     assert sum(area["pixels"] for area in record["areas"].values()) + record["unmapped_pixels"] == 32 * 32
-    assert (tmp_path / "map/class.tif").is_file()
+    # Asked for another first day, the days still count as in the model.
+    changes = ["device=cpu", "data.season.start=2018-03-11"]
+    again = exact.map_season(f"season:{place}/season", place / "segmenter", tmp_path / "again", overrides=changes)
+    assert any("days count from 2018-04-01, as in the model's season" in note for note in again["notes"])
+    assert again["areas"] == record["areas"]
 
 
 def test_what_does_not_fit_is_an_error(place, dataset_folder, tmp_path):

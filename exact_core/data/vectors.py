@@ -122,11 +122,12 @@ class VectorLayer:
                 column.validate(full=True)
             except pa.ArrowInvalid as error:
                 stated = self.path.with_suffix(".cpg")
-                advice = (
-                    f"as {stated} says. Write the encoding that it has there, for example ISO-8859-1"
-                    if stated.is_file()
-                    else "which is what this format is read as. Export the layer again as UTF-8"
-                )
+                if stated.is_file():
+                    advice = f"as {stated} says. Write the encoding that it has there, for example ISO-8859-1"
+                elif self.path.suffix.lower() == ".shp":
+                    advice = f"and {stated} is missing. Write the encoding that it has there, for example ISO-8859-1"
+                else:
+                    advice = "which is what this format is read as. Export the layer again as UTF-8"
                 raise DataError(f"{self.path}: attribute {name!r} is not UTF-8, {advice}") from error
 
 

@@ -123,11 +123,9 @@ def as_text(
     if counts[-1]:
         lines.append(f"{counts[-1]:,} of {counts.sum():,} pixels are not mapped and count in none of this")
     if found is None:
-        lines.append(
-            "counted areas are wrong by whatever the map confuses; a probability sample tells by how much: exact sample"
-        )
+        lines.append("counted areas include the errors of the map. A probability sample estimates them: exact sample")
     else:
-        lines.append(f"overall accuracy {_percent(found.overall)} %; ± are standard errors")
+        lines.append(f"overall accuracy {_percent(found.overall)} %, standard error {100 * found.overall.error:.1f} %")
         if always is not None:
             lines.append(
                 f"overall accuracy at every look: {100 * always[0]:.1f} to {100 * always[1]:.1f} %, however often you "
@@ -138,7 +136,9 @@ def as_text(
 
 
 def _percent(estimate: Estimate | None) -> str:
-    return "-" if estimate is None else f"{100 * estimate.value:.1f} ± {100 * estimate.error:.1f}"
+    if estimate is None:
+        return "-"
+    return f"{100 * estimate.value:.1f} ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
 
 
 def as_record(

@@ -136,15 +136,15 @@ def estimate_areas(sample: ProbabilitySample, classes: tuple[str, ...], *, confi
 def _check_strata(sample: ProbabilitySample) -> None:
     for name, size, count in zip(sample.strata, sample.sizes, sample.counts().tolist(), strict=True):
         if size < 1:
-            raise DataError(f"stratum {name!r}: size {size}; give the number of its pixels on the map")
+            raise DataError(f"stratum {name!r}: size {size}. Give the number of its pixels on the map")
         if count > size:
             raise DataError(
                 f"stratum {name!r}: {count} samples of {size} pixels; each pixel counts once, and the size is in pixels"
             )
         if count < 2 and count != size:
             raise DataError(
-                f"stratum {name!r}: {count} samples of {size} pixels, and its error cannot be known from fewer than 2; "
-                f"draw more there at random, or draw the sample anew with fewer strata (`exact sample`)"
+                f"stratum {name!r}: {count} samples of {size} pixels, and its error cannot be known from fewer than 2. "
+                f"Draw more there at random, or draw the sample anew with fewer strata (`exact sample`)"
             )
 
 
@@ -265,12 +265,12 @@ def _notes(sample: ProbabilitySample, agrees: NDArray[np.bool_], found: list[Cla
         if len(here) < size and (here.all() or not here.any()):
             notes.append(
                 f"stratum {name}: the map is {'right' if here.all() else 'wrong'} at all {len(here)} samples, so its "
-                f"standard error counts as 0; up to {min(1, 3 / len(here)):.1%} may still be otherwise (rule of three)"
+                f"standard error counts as 0. Up to {min(1, 3 / len(here)):.1%} may still differ (rule of three)"
             )
     missing = [each.name for each in found if not each.references]
     if missing:
         notes.append(
-            f"{', '.join(missing)}: at no sample, so the area is estimated as 0 without a usable error; it is small, "
-            f"not none"
+            f"{', '.join(missing)}: at no sample, so the area is estimated as 0 without a usable error. It is small, "
+            f"but not zero"
         )
     return tuple(notes)

@@ -105,7 +105,7 @@ class CropMap:
             self.name_of(int(wrong[0]))
 
     def _unreadable(self, error: Exception) -> CorruptError:
-        return CorruptError(f"{self.folder / CLASS}: cannot be read: {error}; make the map again with `exact map`")
+        return CorruptError(f"{self.folder / CLASS}: cannot be read: {error}. Make the map again with `exact map`")
 
 
 def open_map(folder: Path) -> CropMap:
@@ -117,22 +117,22 @@ def open_map(folder: Path) -> CropMap:
     """
     manifest = folder / "map.json"
     if not manifest.is_file():
-        raise DataError(f"{folder}: no map here, map.json is missing; make one with `exact map`")
+        raise DataError(f"{folder}: no map here, map.json is missing. Make one with `exact map`")
     record = read_record(manifest)
     classes = record.get("classes")
     if not isinstance(classes, dict) or not 0 < len(classes) <= VOID:
         raise CorruptError(
-            f"{manifest}: classes {classes!r:.80}; expected names and colours, as `exact map` writes them"
+            f"{manifest}: classes {classes!r:.80}, expected names and colours, as `exact map` writes them"
         )
     # Maps of older versions name no files.
     for name, facts in record.get("files", {}).items():
         if name in (CLASS, CONFIDENCE) and (not (folder / name).is_file() or file_facts(folder / name) != facts):
-            raise CorruptError(f"{folder / name}: corrupt: it is not what was written; make or copy the map again")
+            raise CorruptError(f"{folder / name}: corrupt: it is not what was written. Make or copy the map again")
     try:
         with rasterio.open(folder / CLASS) as file:
             if file.crs is None or file.dtypes[0] != "uint8" or file.nodata != VOID:
                 raise CorruptError(
-                    f"{folder / CLASS}: {file.dtypes[0]}, CRS {file.crs}, nodata {file.nodata}; expected uint8 with a "
+                    f"{folder / CLASS}: {file.dtypes[0]}, CRS {file.crs}, nodata {file.nodata}, expected uint8 with a "
                     f"CRS and nodata {VOID}: make the map again with `exact map`"
                 )
             metres = file.crs.is_projected and file.crs.linear_units_factor[1]
@@ -146,4 +146,4 @@ def open_map(folder: Path) -> CropMap:
                 hectares=abs(file.transform.determinant) * metres**2 / 10_000 if metres else None,
             )
     except RasterioError as error:
-        raise CorruptError(f"{folder / CLASS}: cannot be read: {error}; make the map again with `exact map`") from error
+        raise CorruptError(f"{folder / CLASS}: cannot be read: {error}. Make the map again with `exact map`") from error

@@ -55,7 +55,7 @@ class Differences:
         if not same or not one.transform.almost_equals(other.transform, precision=1e-6):
             raise DataError(
                 f"{other.folder}: other pixels than {one.folder} ({other.height} x {other.width}, "
-                f"{other.crs.to_string()}, and {one.height} x {one.width}, {one.crs.to_string()}); map the same images"
+                f"{other.crs.to_string()}, and {one.height} x {one.width}, {one.crs.to_string()}). Map the same images"
             )
 
     @property
@@ -179,11 +179,11 @@ def compare_maps(
     alike = [place for place, (one, other) in enumerate(zip(first, second, strict=True)) if one == other]
     if alike:
         raise DataError(
-            f"sample {alike[0] + 1}: both maps show {first[alike[0]]!r} there; draw the sample where they differ: "
+            f"sample {alike[0] + 1}: both maps show {first[alike[0]]!r} there. Draw the sample where they differ: "
             f"exact sample MAP --other MAP"
         )
     if not 0 < len(reference) <= differing:
-        raise DataError(f"{len(reference)} samples of {differing} pixels; give at least 1, each pixel once")
+        raise DataError(f"{len(reference)} samples of {differing} pixels. Give at least 1, each pixel once")
     one = sum(map(str.__eq__, first, reference))
     other = sum(map(str.__eq__, second, reference))
     neither, share = len(reference) - one - other, differing / both

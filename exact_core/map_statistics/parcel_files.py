@@ -94,7 +94,7 @@ class _GeoPackage:
                 append=self._begun,
             )
         except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError) as error:
-            raise ServiceError(f"{self._path}: cannot be written: {error}; choose another folder") from error
+            raise ServiceError(f"{self._path}: cannot be written: {error}. Choose another folder") from error
         self._begun = True
 
     def close(self, *, whole: bool) -> None:
@@ -123,7 +123,7 @@ def parcel_file(out: Path, crs: Any, *, layer: str = "parcels") -> Iterator[Parc
         partial.replace(out)
     except OSError as error:
         raise ServiceError(
-            f"{out}: cannot be written: {error.strerror or error}; make room, or choose another place"
+            f"{out}: cannot be written: {error.strerror or error}. Make room, or choose another place"
         ) from error
     finally:
         file.close(whole=False)

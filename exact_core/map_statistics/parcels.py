@@ -118,10 +118,10 @@ def summarise_parcels(
             _summarise(crop_map, parcels.read(attributes, size=chunk), parcels.crs, file, summary)
         except RasterioError as error:
             raise CorruptError(
-                f"{crop_map.folder}: cannot be read: {error}; make the map again with `exact map`"
+                f"{crop_map.folder}: cannot be read: {error}. Make the map again with `exact map`"
             ) from error
         if not file.begun:
-            raise DataError(f"{layer}: the layer is empty; give one with parcels")
+            raise DataError(f"{layer}: the layer is empty. Give one with parcels")
     return summary
 
 
@@ -131,7 +131,7 @@ def _summarise(
     """Write each chunk of parcels with what the map says of them."""
     with rasterio.open(crop_map.folder / CLASS) as labels, rasterio.open(crop_map.folder / CONFIDENCE) as percent:
         if (percent.shape, percent.transform) != (labels.shape, labels.transform):
-            raise CorruptError(f"{crop_map.folder}: {CONFIDENCE} has other pixels than {CLASS}; make the map again")
+            raise CorruptError(f"{crop_map.folder}: {CONFIDENCE} has other pixels than {CLASS}. Make the map again")
         # Sources are told apart by name: two without one are taken for the same.
         sources = RasterioRasterSource(labels, name="class"), RasterioRasterSource(percent, name="confidence")
         zones = _Zones(crop_map, *sources)
@@ -145,18 +145,18 @@ def _summarise(
 def _check_layer(layer: VectorLayer, attributes: tuple[str, ...]) -> None:
     """Raise unless a layer has outlines, a CRS and the attributes."""
     if layer.crs is None:
-        raise DataError(f"{layer.path}: no CRS; name one in the file (ogr2ogr -a_srs)")
+        raise DataError(f"{layer.path}: no CRS. Name one in the file (ogr2ogr -a_srs)")
     if not layer.has_outlines:
-        raise DataError(f"{layer.path}: a table without outlines; give a layer of parcels")
+        raise DataError(f"{layer.path}: a table without outlines. Give a layer of parcels")
     taken = {*FIGURES, "parcel", "geometry"}
     for name in attributes:
         if name not in layer.fields:
             raise ConfigError(
-                f"{layer.path}: no attribute {name!r}, it has {', '.join(layer.fields) or 'none'}; name one of these"
+                f"{layer.path}: no attribute {name!r}, it has {', '.join(layer.fields) or 'none'}. Name one of these"
             )
         if name in taken:
             raise ConfigError(
-                f"{layer.path}: the attribute {name!r} has the name of another column; rename it, or name it once"
+                f"{layer.path}: the attribute {name!r} has the name of another column. Rename it, or name it once"
             )
         taken.add(name)
 

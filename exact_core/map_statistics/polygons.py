@@ -87,7 +87,7 @@ def write_polygons(
     check_output(out, suffixes=tuple(FORMATS), inputs=(crop_map.folder,), force=force)
     if minimum_hectares and crop_map.hectares is None:
         raise ConfigError(
-            f"--minimum-hectares {minimum_hectares:g}: the pixels of this map have no size in metres; leave it out"
+            f"--minimum-hectares {minimum_hectares:g}: the pixels of this map have no size in metres. Leave it out"
         )
     fewest = minimum_hectares / crop_map.hectares - 1e-9 if crop_map.hectares else 0.0
     summary = PolygonSummary()
@@ -108,7 +108,7 @@ def write_polygons(
             file.add(*_table(waiting, written, crop_map))
         if not file.begun:
             raise DataError(
-                f"{crop_map.folder}: no region of a crop of {minimum_hectares:g} ha or more; lower the minimum"
+                f"{crop_map.folder}: no region of a crop of {minimum_hectares:g} ha or more. Lower the minimum"
             )
     return summary
 
@@ -175,7 +175,7 @@ def _strips(crop_map: CropMap, pixels: int) -> Iterator[tuple[int, NDArray[np.ui
                 yield first, label, file.read(1, window=Window(0, first, crop_map.width, len(label)))
     except RasterioError as error:
         raise CorruptError(
-            f"{crop_map.folder}: cannot be read: {error}; make the map again with `exact map`"
+            f"{crop_map.folder}: cannot be read: {error}. Make the map again with `exact map`"
         ) from error
 
 

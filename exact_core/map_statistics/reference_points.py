@@ -68,7 +68,7 @@ def read_sample(path: Path, crop_map: CropMap, counts: NDArray[np.int64], *, des
     if design not in DESIGNS:
         raise ConfigError(
             f"design {design!r}: areas with errors can be estimated only from places that chance chose, each with a "
-            f"known probability; expected {' or '.join(DESIGNS)}. Places chosen otherwise (along roads, by purpose, "
+            f"known probability, expected {' or '.join(DESIGNS)}. Places chosen otherwise (along roads, by purpose, "
             f"where parcels were declared) tell nothing of the rest: draw a sample with `exact sample`, or count "
             f"pixels, without --reference"
         )
@@ -90,7 +90,7 @@ def read_sample(path: Path, crop_map: CropMap, counts: NDArray[np.int64], *, des
     total = sum(sizes)
     if abs(total - population) > SIZE_TOLERANCE * population:
         raise DataError(
-            f"{path}: its strata have {total} pixels, the map {population}; give strata of all of the map, each with "
+            f"{path}: its strata have {total} pixels, the map {population}. Give strata of all of the map, each with "
             f"its size in pixels, also those where nothing was found"
         )
     return ProbabilitySample(names, sizes, stratum, mapped, reference)
@@ -114,12 +114,12 @@ def read_pairs(path: Path, differences: Differences) -> list[tuple[str, str, str
     for text in sorted(set(table.columns.get("stratum_size", []))):
         if text != str(differing):
             raise DataError(
-                f"{path}: drawn from {text} pixels, and these maps differ at {differing}; give the maps that it was "
+                f"{path}: drawn from {text} pixels, and these maps differ at {differing}. Give the maps that it was "
                 f"drawn from, the same first"
             )
     (one, pixel), (other, _) = (_mapped(table, each) for each in (differences.first, differences.second))
     if pixel is None:
-        raise DataError(f"{path}: without places; give the columns longitude and latitude, or a point layer with a CRS")
+        raise DataError(f"{path}: without places. Give the columns longitude and latitude, or a point layer with a CRS")
     _check_distinct(table, pixel)
     order = list(range(len(table.where)))
     if "id" in table.columns:
@@ -128,11 +128,11 @@ def read_pairs(path: Path, differences: Differences) -> list[tuple[str, str, str
     values = table.columns["reference"]
     filled = [place for place in order if values[place]]
     if not filled:
-        raise DataError(f"{path}: no reference is filled in; name the true class of the first places, in their order")
+        raise DataError(f"{path}: no reference is filled in. Name the true class of the first places, in their order")
     if filled != order[: len(filled)]:
         gap = next(place for place in order if not values[place])
         raise DataError(
-            f"{table.where[gap]}: reference is empty, and later ones are not; fill in places in the order of `id`, as "
+            f"{table.where[gap]}: reference is empty, and later ones are not. Fill in places in the order of `id`, as "
             f"chance chose them"
         )
     known = {*differences.first.classes, *differences.second.classes}
@@ -151,10 +151,10 @@ def read_pairs(path: Path, differences: Differences) -> list[tuple[str, str, str
 def _read(path: Path) -> _Table:
     table = _read_csv(path) if path.suffix.lower() == ".csv" else _read_layer(path)
     if not table.where:
-        raise DataError(f"{path}: no reference in it; fill in what `exact sample` wrote")
+        raise DataError(f"{path}: no reference in it. Fill in what `exact sample` wrote")
     if "reference" not in table.columns:
         raise DataError(
-            f"{path}: no column 'reference'; name the true class of each place there, as a class of the map"
+            f"{path}: no column 'reference'. Name the true class of each place there, as a class of the map"
         )
     return table
 
@@ -163,11 +163,11 @@ def _read_csv(path: Path) -> _Table:
     table = read_table(path)
     wanted = [name for name in table.header if name in COLUMNS]
     if len(set(wanted)) < len(wanted):
-        raise DataError(f"{path}: a column stands there twice: {', '.join(wanted)}; name each once")
+        raise DataError(f"{path}: a column stands there twice: {', '.join(wanted)}. Name each once")
     columns: dict[str, list[str]] = {name: [] for name in wanted}
     for at, cells in table.rows:
         if len(cells) != len(table.header):
-            raise DataError(f"{at}: {len(cells)} cells, the header has {len(table.header)}; complete it")
+            raise DataError(f"{at}: {len(cells)} cells, the header has {len(table.header)}. Complete it")
         for name, value in zip(table.header, cells, strict=True):
             if name in columns:
                 columns[name].append(value)
@@ -214,7 +214,7 @@ def _labels(table: _Table, column: str, crop_map: CropMap) -> NDArray[np.int64]:
     empty = [where for value, where in zip(values, table.where, strict=True) if not value]
     if empty:
         raise DataError(
-            f"{empty[0]}: {column} is empty, as in {len(empty)} of {len(values)} rows; fill it in. Rows may be taken "
+            f"{empty[0]}: {column} is empty, as in {len(empty)} of {len(values)} rows. Fill it in. Rows may be taken "
             f"out only if what hindered the visit has nothing to do with the crop"
         )
     unknown = sorted({value for value in values if value not in numbers})
@@ -222,8 +222,8 @@ def _labels(table: _Table, column: str, crop_map: CropMap) -> NDArray[np.int64]:
         where = table.where[values.index(unknown[0])]
         raise DataError(
             f"{where}: {column} {_some(unknown)} is no class of the map, it has "
-            f"{', '.join(map(repr, crop_map.classes))}; "
-            f"rename it, or say 'background' for what is none of its crops"
+            f"{', '.join(map(repr, crop_map.classes))}. "
+            f"Rename it, or say 'background' for what is none of its crops"
         )
     return np.array([numbers[value] for value in values], np.int64)
 
@@ -233,7 +233,7 @@ def _mapped(table: _Table, crop_map: CropMap) -> tuple[NDArray[np.int64], NDArra
     if table.x is None or table.y is None:
         if "map_class" not in table.columns:
             raise DataError(
-                f"{table.path}: neither places nor the column 'map_class'; give the columns longitude and latitude, "
+                f"{table.path}: neither places nor the column 'map_class'. Give the columns longitude and latitude, "
                 f"or a point layer with a CRS"
             )
         return _labels(table, "map_class", crop_map), None
@@ -243,7 +243,7 @@ def _mapped(table: _Table, crop_map: CropMap) -> tuple[NDArray[np.int64], NDArra
             x, y = map(np.asarray, transform(table.crs, crop_map.crs, x, y))
         except (CPLE_BaseError, RasterioError) as error:
             raise DataError(
-                f"{table.path}: its places cannot be brought to {crop_map.crs.to_string()}: {error}; correct them, or "
+                f"{table.path}: its places cannot be brought to {crop_map.crs.to_string()}: {error}. Correct them, or "
                 f"the CRS"
             ) from error
     col, row = ~crop_map.transform @ (x, y)
@@ -278,17 +278,17 @@ def _strata(
     path = table.path
     if "stratum" not in table.columns:
         raise DataError(
-            f"{path}: declared stratified, but no column 'stratum'; name there the stratum that each place was drawn "
+            f"{path}: declared stratified, but no column 'stratum'. Name there the stratum that each place was drawn "
             f"from, and its pixels in 'stratum_size', as `exact sample` does"
         )
     given = table.columns["stratum"]
     if "" in given:
-        raise DataError(f"{table.where[given.index('')]}: stratum is empty; name the one that it was drawn from")
+        raise DataError(f"{table.where[given.index('')]}: stratum is empty. Name the one that it was drawn from")
     if "stratum_size" not in table.columns:
         shown = [crop_map.classes[label] for label in mapped]
         if given != shown:
             raise DataError(
-                f"{path}: no column 'stratum_size', and the strata are not the classes of this map; give there how "
+                f"{path}: no column 'stratum_size', and the strata are not the classes of this map. Give there how "
                 f"many pixels each stratum had when the sample was drawn"
             )
         names = tuple(name for name, count in zip(crop_map.classes, counts, strict=False) if count)
@@ -298,7 +298,7 @@ def _strata(
     for name, text, where in zip(given, table.columns["stratum_size"], table.where, strict=True):
         size = number_of(text, f"{where}: stratum_size")
         if not size.is_integer() or not 0 < size < LARGEST:
-            raise DataError(f"{where}: stratum_size is {text}; expected a number of pixels")
+            raise DataError(f"{where}: stratum_size is {text}, expected a number of pixels")
         if found.setdefault(name, int(size)) != size:
             raise DataError(
                 f"{where}: stratum {name!r} has {text} pixels here and {found[name]} above; it has one size"

@@ -83,7 +83,7 @@ def expected_accuracies(given: list[str], classes: tuple[str, ...], *, otherwise
         try:
             found[name] = float(value)
         except ValueError as error:
-            raise ConfigError(f"{text!r}: {value!r} is no number; expected an accuracy as 0.8") from error
+            raise ConfigError(f"{text!r}: {value!r} is no number, expected an accuracy as 0.8") from error
     for name, accuracy in found.items():
         if not 0 <= accuracy <= 1:
             raise ConfigError(f"expected accuracy of {name} {accuracy}: expected a share from 0 to 1, as 0.8")
@@ -106,7 +106,7 @@ def sample_size(pixels: Mapping[str, int], accuracies: Mapping[str, float], *, s
         raise ConfigError(f"standard error {standard_error}: expected a share between 0 and 1, as 0.01")
     total = sum(pixels.values())
     if not total:
-        raise DataError("no pixel is mapped, so there is nothing to sample; look at the map's unmapped_pixels")
+        raise DataError("no pixel is mapped, so there is nothing to sample. Look at the map's unmapped_pixels")
     weights = {name: count / total for name, count in pixels.items()}
     deviations = {name: math.sqrt(accuracies[name] * (1 - accuracies[name])) for name in pixels}
     mean = sum(weights[name] * deviations[name] for name in pixels)
@@ -141,7 +141,7 @@ def fitting_minimum(counts: NDArray[np.int64], classes: tuple[str, ...], *, size
     fitting = min(minimum, size // max(1, present))
     if fitting < 2:
         raise ConfigError(
-            f"{size} samples for {present} classes: errors need two of each; expected at least {2 * present}"
+            f"{size} samples for {present} classes: errors need two of each, expected at least {2 * present}"
         )
     return fitting
 
@@ -163,7 +163,7 @@ def allocate(counts: NDArray[np.int64], classes: tuple[str, ...], *, size: int, 
         raise ConfigError(f"{size} samples, at least {minimum} a class: expected at least 1 and 2, as errors need two")
     present = [(label, name, int(counts[label])) for label, name in enumerate(classes) if counts[label]]
     if not present:
-        raise DataError("no pixel is mapped, so there is nothing to sample; look at the map's unmapped_pixels")
+        raise DataError("no pixel is mapped, so there is nothing to sample. Look at the map's unmapped_pixels")
     fixed: dict[int, int] = {}
     while True:
         # Who falls below the minimum depends on what the others leave, so the rest is looked at again.
@@ -243,7 +243,7 @@ def draw(
             longitude, latitude = transform(crop_map.crs, "EPSG:4326", x, y)
         except (CPLE_BaseError, RasterioError) as error:
             raise DataError(
-                f"{crop_map.folder}: its CRS {crop_map.crs.to_string()} has no longitude and latitude: {error}; map "
+                f"{crop_map.folder}: its CRS {crop_map.crs.to_string()} has no longitude and latitude: {error}. Map "
                 f"in a CRS that is tied to the earth"
             ) from error
         points += [
@@ -326,7 +326,7 @@ def write_sample(points: list[SamplePoint], out: Path, *, force: bool = False) -
             _write_layer(rows, points, out)
         publish_text(table, text.getvalue())
     except OSError as error:
-        raise ServiceError(f"{out}: cannot be written: {error.strerror or error}; choose another place") from error
+        raise ServiceError(f"{out}: cannot be written: {error.strerror or error}. Choose another place") from error
     return [table] if suffix == ".csv" else [out, table]
 
 
@@ -348,5 +348,5 @@ def _write_layer(rows: list[tuple[int, str, str, int, str]], points: list[Sample
         )
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError) as error:
         partial.unlink(missing_ok=True)
-        raise ServiceError(f"{out}: cannot be written: {error}; choose another place") from error
+        raise ServiceError(f"{out}: cannot be written: {error}. Choose another place") from error
     os.replace(partial, out)

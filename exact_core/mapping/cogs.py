@@ -110,8 +110,8 @@ class MapRecord(Settings):
             return 1
         if self.hectares_per_pixel is None:
             raise ConfigError(
-                f"mapping.minimum_hectares {self.minimum_hectares:g}: the pixels of this map have no size in metres; "
-                f"leave it out, or warp the images to a CRS in metres, as UTM"
+                f"mapping.minimum_hectares {self.minimum_hectares:g}: the pixels of this map have no size in metres. "
+                f"Leave it out, or warp the images to a CRS in metres, as UTM"
             )
         # A hair less, as 0.3 hectares of pixels of 0.1 must not cost a fourth.
         return max(1, math.ceil(self.minimum_hectares / self.hectares_per_pixel - 1e-9))
@@ -159,7 +159,7 @@ def write_files(record: MapRecord, rows: Iterable[FinishedRows], out: Path) -> M
                 _optimise(partial[name], out / name, overviews=OVERVIEWS[name])
                 partial[name].unlink()
     except (RasterioError, OSError) as error:
-        raise ServiceError(f"{out}: the map cannot be written: {error}; make room, and repeat") from error
+        raise ServiceError(f"{out}: the map cannot be written: {error}. Make room, and repeat") from error
     return result
 
 

@@ -53,17 +53,17 @@ class CroplandMask:
         self._grid = Grid(record.rasterio_crs, Affine(*record.transform), record.height, record.width, path)
         file, _ = split_layer(path)
         if not file.is_file():
-            raise DataError(f"{file}: no such file; give a raster or a vector layer of cropland")
+            raise DataError(f"{file}: no such file. Give a raster or a vector layer of cropland")
         self._layer: VectorLayer | None = None
         try:
             rasterio.open(file).close()
         except RasterioError:
             self._layer = open_layer(path, what="cropland mask")
             if not self._layer.has_outlines:
-                raise DataError(f"{path}: a table without outlines; give polygons of cropland") from None
+                raise DataError(f"{path}: a table without outlines. Give polygons of cropland") from None
             if values:
                 raise ConfigError(
-                    f"--cropland-value {values[0]}: {path} is a vector layer, and has no values; leave it out"
+                    f"--cropland-value {values[0]}: {path} is a vector layer, and has no values. Leave it out"
                 ) from None
 
     def rows(self, rows: Iterable[FinishedRows]) -> Iterator[FinishedRows]:
@@ -86,7 +86,7 @@ class CroplandMask:
             )
         if not kept:
             raise DataError(
-                f"{self.path}: no mapped pixel is cropland by this mask; give a mask of the area that is mapped"
+                f"{self.path}: no mapped pixel is cropland by this mask. Give a mask of the area that is mapped"
             )
 
     def _cropland(self, part: Grid) -> NDArray[np.bool_]:
@@ -95,7 +95,7 @@ class CroplandMask:
             return np.asarray(field_numbers(self._layer, part, []) > 0)
         with open_raster(self.path) as file:
             if file.count != 1 or file.crs is None:
-                raise DataError(f"{self.path}: {file.count} bands, CRS {file.crs}; expected one band with a CRS")
+                raise DataError(f"{self.path}: {file.count} bands, CRS {file.crs}, expected one band with a CRS")
             # The whole grid, of which some rows are read: a pixel is the same whatever is read with it.
             whole = self._grid
             try:
@@ -117,7 +117,7 @@ class CroplandMask:
         found = np.unique(values[seen & (values != 0)]).tolist()
         if len(found) > 1:
             raise ConfigError(
-                f"{self.path}: has several values ({', '.join(map(str, found[:8]))}); name those that are cropland, as "
+                f"{self.path}: has several values ({', '.join(map(str, found[:8]))}). Name those that are cropland, as "
                 f"--cropland-value {found[0]}"
             )
         return np.asarray(seen & (values != 0))

@@ -84,11 +84,11 @@ def one_crop_a_field(
     """
     layer = open_outlines(outlines.parent, outlines.name)
     if layer is None:
-        raise ConfigError("no layer of field outlines is named; give a file")
+        raise ConfigError("no layer of field outlines is named. Give a file")
     votes = _counted(rows(), record, layer)
     if not len(votes.numbers):
         raise DataError(
-            f"{layer.path}: none of its outlines holds the centre of a mapped pixel; give outlines of the area mapped"
+            f"{layer.path}: none of its outlines holds the centre of a mapped pixel. Give outlines of the area mapped"
         )
     mixed, uncertain = votes.share < MIXED, votes.confidence < UNCERTAIN
     _write(out / FIELDS, votes, record, mixed, uncertain)

@@ -110,7 +110,7 @@ def read_rows(folder: Path, *, first: int, end: int) -> Iterator[FinishedRows]:
         yield rows
         first = rows.end
     if first != end:
-        raise CorruptError(f"{folder}: its rows end at {first}, not at {end}; map this part again")
+        raise CorruptError(f"{folder}: its rows end at {first}, not at {end}. Map this part again")
 
 
 def _name(first: int) -> str:
@@ -138,5 +138,5 @@ def _read(path: Path) -> FinishedRows:
             probabilities = file["probabilities"] if "probabilities" in file.files else None
             rows = FinishedRows(int(path.stem[-8:]), file["label"], file["confidence"], probabilities)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
-        raise CorruptError(f"{path}: no whole rows of a map: {error}; map this part again") from error
+        raise CorruptError(f"{path}: no whole rows of a map: {error}. Map this part again") from error
     return rows

@@ -133,13 +133,13 @@ def sample_season(
         The sample, the mean of each band (C,) over all measured pixel-dates, and those of each date's clear looks.
 
     Raises:
-        DataError: the images are smaller than a window, or no pixel has two clear looks.
+        DataError: the images are smaller than a window, or no pixel has two clear observations.
     """
     grid = images.grid
     if min(grid.height, grid.width) < side:
         raise DataError(
-            f"{grid.file}: {grid.height} x {grid.width} pixels, smaller than the model's window of {side}; "
-            f"give a larger area, or a model of smaller windows"
+            f"{grid.file}: {grid.height} x {grid.width} pixels, smaller than the model's window of {side}. "
+            f"Give a larger area, or a model of smaller windows"
         )
     places = _places(grid.height, grid.width, side, settings.windows)
     count = sum(map(len, places.values()))
@@ -162,8 +162,8 @@ def sample_season(
     sample = builder.finish()
     if not len(sample):
         raise DataError(
-            f"{grid.file}: none of {count} sampled windows has a pixel with two clear looks; add acquisitions, or "
-            f"check the scene classification"
+            f"{grid.file}: none of {count} sampled windows has a pixel with two clear observations. Add acquisitions, "
+            f"or check the scene classification"
         )
     return sample, builder.measured()[0], builder.date_means()
 

@@ -57,7 +57,7 @@ def open_part(folder: Path) -> PartManifest:
     """
     path = folder / PART
     if not path.is_file():
-        raise DataError(f"{path}: no part of a map here; make one with `exact map ... --part 1/2`")
+        raise DataError(f"{path}: no part of a map here. Make one with `exact map ... --part 1/2`")
     return PartManifest.read(path)
 
 
@@ -111,12 +111,12 @@ def map_record(
     if onto.b or onto.d or onto.a < 0 or onto.e > 0:
         raise DataError(
             f"{grid.file}: its pixels do not run from north-west to south-east ({tuple(onto)[:6]}): maps of such "
-            f"pixels are not readable everywhere; warp all images north up first, as gdalwarp does"
+            f"pixels are not readable everywhere. Warp all images north up first, as gdalwarp does"
         )
     if min(grid.height, grid.width) < side:
         raise DataError(
-            f"{grid.file}: {grid.height} x {grid.width} pixels, smaller than the model's window of {side}; "
-            f"give a larger area, or a model of smaller windows"
+            f"{grid.file}: {grid.height} x {grid.width} pixels, smaller than the model's window of {side}. "
+            f"Give a larger area, or a model of smaller windows"
         )
     # Names and sizes, not places and times: parts made on machines that each have their own copy belong together.
     files = [
@@ -209,7 +209,7 @@ def map_part(
                 pieces.add(finished)
     except OSError as error:
         raise ServiceError(
-            f"{pieces.folder}: rows of the map cannot be kept there: {error}; make room, and repeat: finished rows stay"
+            f"{pieces.folder}: rows of the map cannot be kept there: {error}. Make room, and repeat: finished rows stay"
         ) from error
 
 

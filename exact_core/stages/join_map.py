@@ -199,7 +199,7 @@ def _check(found: list[tuple[Path, PartManifest]]) -> None:
         differing = [key for key, value in part.record.model_dump().items() if value != known[key]]
         if differing:
             raise DataError(
-                f"{other / PART}: of another map than {folder / PART}: {', '.join(differing)} differ; map all parts of "
+                f"{other / PART}: of another map than {folder / PART}: {', '.join(differing)} differ. Map all parts of "
                 f"the same images with the same model, code and settings"
             )
     end = 0
@@ -207,7 +207,7 @@ def _check(found: list[tuple[Path, PartManifest]]) -> None:
         if part.first != end:
             what = "are missing" if part.first > end else "are there twice"
             rows = sorted((part.first, end))
-            raise DataError(f"{other / PART}: rows {rows[0]} to {rows[1]} of the map {what}; give each part once")
+            raise DataError(f"{other / PART}: rows {rows[0]} to {rows[1]} of the map {what}. Give each part once")
         end = part.end
     if end != first.record.height:
         raise DataError(

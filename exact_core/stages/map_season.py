@@ -124,7 +124,7 @@ def _part(part: str, layers: Layers) -> tuple[int, int]:
     """Number of the part and of all parts; a whole map is part 1 of 1."""
     if part and layers != NO_LAYERS:
         raise ConfigError(
-            f"part {part}: outlines and cropland apply to a whole map, because a field may cross two parts; give them "
+            f"part {part}: outlines and cropland apply to a whole map, because a field may cross two parts. Give them "
             f"to `exact join-map`"
         )
     return parse_part(part or "1/1")
@@ -178,7 +178,7 @@ def _images(config: RunConfig, source: str, manifest: ModelManifest, trained: Ru
         trained=manifest.day_zero(trained.segmenter.reading),
     )
     if images.bands != manifest.bands:
-        raise ConfigError(f"the model wants bands {manifest.bands}, {source} has {images.bands}")
+        raise ConfigError(f"the model needs bands {manifest.bands}, but {source} has {images.bands}")
     return images
 
 
@@ -188,7 +188,7 @@ def _stride(config: RunConfig, manifest: ModelManifest) -> int:
     if stride > manifest.window:
         raise ConfigError(
             f"mapping.stride {stride}: the model's windows have {manifest.window} pixels, and land between them would "
-            f"stay unmapped; lower it"
+            f"stay unmapped. Lower it"
         )
     return stride
 

@@ -16,8 +16,8 @@ __all__ = ["Resources", "Sizes", "read_resources", "sized"]
 BASE = 2.0e9
 """Bytes of a step that trains, beside what training takes: Python, torch, kfp, MLflow and logging a model."""
 MARGIN = 1.5
-"""Factor on the estimate of the training: in tests the peak is within a third of it. Masks and metrics come after
-it."""
+"""Factor on the estimate of the training: its peak was up to a third above it. With BASE, the rule was 1.2 to 2.1 times
+the largest peak of six runs (docs/how-to/cluster.md)."""
 ON_GPU = 16e9
 """Bytes of main memory of a step that computes on a GPU: CUDA's libraries, windows on their way, masks."""
 BYTES = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}

@@ -121,7 +121,10 @@ CroplandValue = Annotated[
 ]
 OutsideFields = Annotated[
     Outside,
-    typer.Option(help="Pixels outside all outlines: as mapped, background beside a field, or all background."),
+    typer.Option(
+        metavar="pixels|borders|background",
+        help="Pixels outside all outlines: as mapped, background beside a field, or all background.",
+    ),
 ]
 Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="Window dataset, as a folder or a URI in a store.")]
 

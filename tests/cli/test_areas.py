@@ -73,7 +73,9 @@ def test_from_a_map_to_a_campaign_to_areas_with_errors(exact, folder, tmp_path):
     arguments = ["areas", folder, "--reference", out.with_suffix(".csv"), "--design", "stratified"]
     code, said, _ = exact(*arguments, "--out", tmp_path / "a.json")
     assert code == 0
+    wheat = json.loads((tmp_path / "a.json").read_text())["estimated"]["classes"]["wheat"]["users_accuracy"]
     assert "overall accuracy" in said
+    assert f"{100 * wheat['value']:.1f} ({100 * wheat['low']:.1f} to {100 * wheat['high']:.1f})" in said
     estimated = json.loads((tmp_path / "a.json").read_text())["estimated"]
     wheat = [row for row in rows if row["map_class"] == "wheat"]
     share = sum(row["reference"] == "maize" for row in wheat) / len(wheat)
@@ -90,6 +92,13 @@ def test_from_a_map_to_a_campaign_to_areas_with_errors(exact, folder, tmp_path):
         table = {row["class"]: row for row in csv.DictReader(file)}
     assert float(table["maize"]["hectares_error"]) == pytest.approx(maize["hectares"]["error"])
     assert float(table["wheat"]["producers_accuracy"]) == 1
+    code, said, _ = exact(*arguments, "--looks", "--out", tmp_path / "looks.json")
+    assert code == 0
+    looks = json.loads((tmp_path / "looks.json").read_text())["estimated"]
+    always, once = looks["overall_accuracy_at_every_look"], looks["overall_accuracy"]
+    assert f"overall accuracy at every look: {100 * always['low']:.1f} to {100 * always['high']:.1f} %" in said
+    assert always["low"] < once["low"] < once["high"] < always["high"]
+    assert "overall_accuracy_at_every_look" not in estimated
     code, _, complaint = exact("sample", folder, "--out", out)
     assert code == 1
     assert f"{out}: is there already. Choose another name, or replace it by --force" in complaint
@@ -191,6 +200,7 @@ def test_nothing_is_written_over_what_is_there(exact, folder, tmp_path):
         (["areas", "MAP", "--out", "a.txt"], "ends in .json or .csv"),
         (["areas", "MAP", "--reference", "a.csv"], "state how the points were drawn"),
         (["areas", "MAP", "--design", "simple"], "of which places?"),
+        (["areas", "MAP", "--looks"], "--looks: at which places?"),
         (["areas", "MAP", "--reference", "a.csv", "--design", "purposive"], "only from places that chance chose"),
         (["areas", "MAP", "--reference", "none.csv", "--design", "simple"], "none.csv: cannot be read"),
         (["sample", "MAP", "--out", "a.shp"], "ends in .geojson, .gpkg or .csv"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def test_mlflow_of_the_server_is_of_the_minor_release_of_the_clients(room):
     """deploy/README.md, "Upgrade": a client may ask a server of an older minor release for what it does not have."""
     server = re.search(r":v(\d+\.\d+)\.\d+", locked_images()["mlflow"])
     lock = (Path(__file__).parents[2] / "docker" / room / "requirements.lock").read_text()
-    client = re.search(r"^mlflow-skinny==(\d+\.\d+)\.\d+$", lock, re.MULTILINE)
+    client = re.search(r"^mlflow-skinny==(\d+\.\d+)\.\d+ \\$", lock, re.MULTILINE)
     assert server[1] == client[1]
 
 
@@ -74,3 +75,18 @@ def test_bad_lines_are_named(tmp_path, line):
 def test_a_missing_lock_is_an_error_of_ours(tmp_path):
     with pytest.raises(ConfigError, match="is missing"):
         locked_images(tmp_path / "images.lock")
+
+
+def test_a_lock_that_lacks_a_hash_is_stale(tmp_path):
+    root = Path(__file__).parents[2] / "docker"
+    spec = importlib.util.spec_from_file_location("lock", root / "lock.py")
+    lock = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(lock)
+    path = root / "train" / "requirements.lock"
+    assert lock.pinned(path) == lock.locked("train")
+    text = path.read_text()
+    without = re.sub(r"^(six==\S+)( \\\n    --hash=\S+)+", r"\1", text, flags=re.MULTILINE)
+    for wrong in (without, text.replace("--hash=sha256:0", "--hash=sha256:z", 1)):
+        assert wrong != text
+        (tmp_path / "requirements.lock").write_text(wrong)
+        assert lock.pinned(tmp_path / "requirements.lock") == []

@@ -170,3 +170,9 @@ def test_text_that_is_not_what_the_file_says(tmp_path: Path) -> None:
     path.with_suffix(".cpg").write_text("UTF-8")
     with pytest.raises(DataError, match=r"a.shp: attribute 'code' is not UTF-8, as .*a.cpg says. Write the encoding"):
         list(open_layer(path, what="layer").read(["code"]))
+    path.with_suffix(".cpg").unlink()
+    with pytest.raises(DataError, match=r"'code' is not UTF-8, and .*a.cpg is missing. Write the encoding"):
+        list(open_layer(path, what="layer").read(["code"]))
+    path.with_suffix(".cpg").write_text("ISO-8859-1")
+    (part,) = open_layer(path, what="layer").read(["code"])
+    assert part.columns["code"].to_pylist() == ["Ma\u00efs"]

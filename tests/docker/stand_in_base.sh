@@ -20,11 +20,17 @@ cp /etc/ssl/certs/ca-certificates.crt "$work/context/ca.crt"
 python3 -m pip config list 2>/dev/null | sed -n "s/.*find-links='\(.*\)'/\1/p" | tr ' ' '\n' | sort -u | while read -r folder; do
   if [ -d "$folder" ]; then cp "$folder"/*.whl "$work/context/wheels/"; fi
 done
+# A page of links with digests: of files that are listed without, pip takes none where a lock asks for digests.
+for wheel in "$work"/context/wheels/*.whl; do
+  [ -f "$wheel" ] || continue
+  name=$(basename "$wheel")
+  echo "<a href=\"${name//+/%2B}#sha256=$(sha256sum "$wheel" | cut -d' ' -f1)\">$name</a>"
+done >"$work/context/wheels/index.html"
 cat >"$work/context/Dockerfile" <<'END'
 FROM exact-base:debian
 COPY ca.crt /etc/ssl/certs/ca-certificates.crt
 COPY wheels /wheels
-ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt PIP_FIND_LINKS=/wheels PIP_DEFAULT_TIMEOUT=180
+ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt PIP_FIND_LINKS=/wheels/index.html PIP_DEFAULT_TIMEOUT=180
 RUN rm -f /usr/lib/python3.11/EXTERNALLY-MANAGED && ln -sf python3 /usr/bin/python
 END
 docker build --quiet --network host --tag "$image" "$work/context"

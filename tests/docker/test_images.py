@@ -1,6 +1,8 @@
 """The images as they are: small rights, no tools, the very dependencies that the tests ran with."""
 
+import json
 import re
+import urllib.parse
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,30 @@ def test_the_doctor_says_what_is_wrong(in_image):
     assert re.search(r"failed +MLflow: .*127\.0\.0\.1:1", said)
 
 
+def locked(folder: str) -> dict[str, str]:
+    """Versions of the packages in an image's lock."""
+    lock = (ROOT / "docker" / folder / "requirements.lock").read_text()
+    found = {key.replace(".", "-"): version for key, version in re.findall(r"^([\w.-]+)==(\S+)", lock, re.MULTILINE)}
+    assert len(found) > 50
+    return found
+
+
+@pytest.mark.parametrize(("name", "folder"), [(DATA, "data"), (TRAIN, "train")])
+def test_the_bill_of_materials_names_what_an_image_is_made_of(images, in_image, name, folder):
+    """As `make sbom` has written it."""
+    (path,) = (ROOT / "build" / "sbom").glob(f"*-{folder}-*.cdx.json")
+    bill = json.loads(path.read_text())
+    assert f"{bill['metadata']['component']['name']}:{bill['metadata']['component']['version']}" in images[name].tags
+    purls = {urllib.parse.unquote(each.get("purl", "").partition("?")[0]) for each in bill["components"]}
+    python = {purl.rpartition("/")[2].rpartition("@")[0] for purl in purls if purl.startswith("pkg:pypi/")}
+    assert set(locked(folder)) <= python
+    assert "cyclonedx-bom" not in python
+    code, said = in_image(name, "dpkg-query", "--show", "--showformat", "${Package}\n")
+    assert code == 0
+    debian = {purl.rpartition("/")[2].rpartition("@")[0] for purl in purls if purl.startswith("pkg:deb/debian/")}
+    assert debian == set(said.split()) != set()
+
+
 @pytest.mark.parametrize(("name", "folder"), [(DATA, "data"), (TRAIN, "train")])
 def test_the_dependencies_are_the_locked_ones(in_image, name, folder):
     listing = (
@@ -47,14 +73,10 @@ def test_the_dependencies_are_the_locked_ones(in_image, name, folder):
     code, said = in_image(name, "python3", "-c", listing)
     assert code == 0
     installed = {line.split()[0]: line.split()[1].partition("+")[0] for line in said.splitlines()}
-    locked = dict(
-        line.replace(".", "-", line.partition("==")[0].count(".")).split("==")
-        for line in (ROOT / "docker" / folder / "requirements.lock").read_text().splitlines()
-        if "==" in line
-    )
-    assert {key: installed.get(key) for key in locked} == locked
+    wanted = locked(folder)
+    assert {key: installed.get(key) for key in wanted} == wanted
     # What torch itself pins (CUDA, in its GPU build) and what pip put there for it.
-    extra = {key for key in installed if key not in locked} - {"exact-kubeflow", "setuptools", "triton"}
+    extra = {key for key in installed if key not in wanted} - {"exact-kubeflow", "triton"}
     assert not [key for key in extra if not key.startswith(("nvidia-", "cuda-"))]
 
 

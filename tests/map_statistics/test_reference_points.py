@@ -108,16 +108,16 @@ GOOD = [("wheat", "wheat", "a", 20)] * 2 + [("maize", "maize", "b", 36)] * 2
     ("rows", "columns", "words"),
     [
         ([], STRATIFIED, "no reference in it"),
-        ([("x",)], ("name",), "no column 'reference'; name the true class"),
+        ([("x",)], ("name",), "no column 'reference'. Name the true class"),
         ([("wheat",)], ("reference",), "neither places nor the column 'map_class'"),
-        ([("wheat", "wheat")], ("reference", "map_class"), "no column 'stratum'; name there"),
+        ([("wheat", "wheat")], ("reference", "map_class"), "no column 'stratum'. Name there"),
         ([("wheat", "wheat", "a")], ("reference", "map_class", "stratum"), "no column 'stratum_size'"),
         ([*GOOD, ("", "wheat", "a", 20)], STRATIFIED, "line 6: reference is empty, as in 1 of 5 rows"),
         ([*GOOD, ("rye", "wheat", "a", 20)], STRATIFIED, "line 6: reference 'rye' is no class of the map"),
         ([*GOOD, ("wheat", "rye", "a", 20)], STRATIFIED, "line 6: map_class 'rye' is no class"),
         ([*GOOD, ("wheat", "wheat", "", 20)], STRATIFIED, "line 6: stratum is empty"),
         ([*GOOD, ("wheat", "wheat", "a", "")], STRATIFIED, "line 6: stratum_size '' is not a number"),
-        ([*GOOD, ("wheat", "wheat", "a", 2.5)], STRATIFIED, "line 6: stratum_size is 2.5; expected a number of pix"),
+        ([*GOOD, ("wheat", "wheat", "a", 2.5)], STRATIFIED, "line 6: stratum_size is 2.5, expected a number of pix"),
         ([*GOOD, ("wheat", "wheat", "a", 21)], STRATIFIED, "'a' has 21 pixels here and 20 above"),
         ([*GOOD[:2], ("wheat", "wheat", "b", 3600)], STRATIFIED, "strata have 3620 pixels, the map 56"),
         ([*GOOD, ("wheat", "wheat", "a")], STRATIFIED, "line 6: 3 cells, the header has 4"),
@@ -159,7 +159,7 @@ def test_files_that_are_none(crop_map, tmp_path):
         ("latin.csv", "not UTF-8: byte 0xef"),
         ("junk.gpkg", "not a readable point layer"),
         ("none.csv", "cannot be read"),
-        ("none.gpkg", "no such file; give a point layer"),
+        ("none.gpkg", "no such file. Give a point layer"),
         ("lines.geojson", "feature 0: not a point"),
     ):
         with pytest.raises(DataError, match=words):

@@ -208,7 +208,7 @@ def test_a_size_means_its_size():
     assert minimum == 20
     assert sum(each.samples for each in allocate(counts, names, size=60, minimum=minimum)) == 60
     assert fitting_minimum(counts, names, size=600, minimum=50) == 50
-    with pytest.raises(ConfigError, match="5 samples for 3 classes: errors need two of each; expected at least 6"):
+    with pytest.raises(ConfigError, match="5 samples for 3 classes: errors need two of each, expected at least 6"):
         fitting_minimum(counts, names, size=5, minimum=50)
 
 

@@ -68,7 +68,7 @@ def test_masks_that_say_nothing_are_refused(tmp_path):
     away = raster(tmp_path / "away.tif", INSIDE, left=600_000)
     with pytest.raises(DataError, match="away.tif: no mapped pixel is cropland by this mask"):
         list(CroplandMask(away, (), record()).rows(parts(4)))
-    with pytest.raises(DataError, match="none.tif: no such file; give a raster or a vector layer"):
+    with pytest.raises(DataError, match="none.tif: no such file. Give a raster or a vector layer"):
         CroplandMask(tmp_path / "none.tif", (), record())
     with pytest.raises(ConfigError, match="is a vector layer, and has no values"):
         CroplandMask(polygon(tmp_path / "a.gpkg"), (1,), record())

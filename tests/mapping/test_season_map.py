@@ -211,7 +211,7 @@ def test_what_cannot_be_mapped_is_refused(season, tmp_path):
     with pytest.raises(DataError, match="smaller than the model's window of 8"):
         map_season(config, source=f"season:{tmp_path}/small", out=tmp_path / "b", **arguments)
     fewer = override(config, ["data.season.bands=[B02,B03]"])
-    with pytest.raises(ConfigError, match="the model wants bands"):
+    with pytest.raises(ConfigError, match="the model needs bands"):
         map_season(fewer, source=source, out=tmp_path / "c", **arguments)
     with pytest.raises(DataError, match="already holds"):
         map_season(config, source=source, out=root / "map", **arguments)

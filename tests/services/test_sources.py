@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +13,17 @@ from exact_core.config import override
 from exact_core.data.sources import with_season
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import DataError, ServiceError
+from exact_core.files import sha256_of
 from exact_core.recipes import resolve
-from exact_core.stages.fetch import fetch_source
+from exact_core.stages.fetch import fetch_for_run, fetch_source
 from exact_core.stages.ingest import ingest
+from exact_core.stages.map_season import map_season
+from exact_core.stages.run import Run, read_run
+from exact_core.stages.train_segmenter import train_segmenter
 from exact_core.tracking.runs import NoTracker
+from tests.conftest import TINY
 from tests.fakes import write_season
+from tests.services.conftest import place_of
 from tests.stac_server import StacServer
 
 CONFIG = with_season(
@@ -92,3 +100,64 @@ def test_images_named_by_s3(s3, season, tmp_path, monkeypatch):
             fetched(source)
     finally:
         server.close()
+
+
+BANDS = ("B04", "B08", "B11")
+
+
+def _some_of(scene: Path, out: Path, *, dates: str, bands: tuple[str, ...]) -> Path:
+    """The scene with some of its dates and bands alone, as a catalogue of its own."""
+    collection = json.loads((scene / "collection.json").read_text())
+    links = [link for link in collection["links"] if link["rel"] != "item" or f"_{dates}" in link["href"]]
+    out.mkdir()
+    (out / "collection.json").write_text(json.dumps({**collection, "links": links}))
+    shutil.copytree(scene / "labels", out / "labels")
+    for path in scene.glob(f"*_{dates}*/*"):
+        if path.suffix == ".json" or path.stem in (*bands, "SCL"):
+            (out / path.parent.name).mkdir(exist_ok=True)
+            shutil.copyfile(path, out / path.parent.name / path.name)
+    return out
+
+
+def test_the_real_scene_is_one_dataset_and_one_map_by_every_address(request, tmp_path, monkeypatch, flanders):
+    """Steps of a pipeline see the folder that an address was fetched to, and nothing else of it.
+
+    tests/docker runs each committed package in containers by one of these; here is what makes the others the same.
+    """
+    s3 = place_of("seaweedfs minio", request, tmp_path, monkeypatch)
+    scene = _some_of(flanders, tmp_path / "flanders", dates="201804", bands=BANDS)
+    put(s3, scene, "flanders")
+    season = "2018-04-01/30"
+    bands = f"data.season.bands=[{','.join(BANDS)}]"
+    settings = [*TINY, bands, "data.stride=24", "data.season.longest_gap=366", "segmenter.training.epochs=1"]
+    config = resolve("season", overrides=settings)
+    server = StacServer(scene)
+    area = f"bbox=3.0193065,50.8130873,3.0283885,50.8188408&labels={s3.uri}/flanders/labels/"
+    sources = {
+        "folder": f"season:{scene}",
+        "s3": f"season:{s3.uri}/flanders",
+        "api": f"stac:{server.url}?collection=flanders_2018&{area}",
+        "static": f"stac:{server.url}/static/collection.json?{area}",
+        "cells": f"stac:{server.url}?collection=flanders_2018&cell=10240&crs=EPSG:32631&{area}",
+    }
+    found = {}
+    try:
+        for name, source in [*sources.items(), ("fetched", sources["api"])]:
+            # Each an empty disk, as a step has.
+            monkeypatch.setenv("EXACT_CACHE_DIR", str(tmp_path / name / "cache"))
+            if name == "fetched":
+                monkeypatch.setenv("EXACT_STORE", f"{s3.uri}/store")
+                run = Run(recipe="season", source=source, season=season, overrides=tuple(settings))
+                source = read_run(fetch_for_run(config, run, [], tracker=NoTracker())[0].run).source
+                assert source.startswith(f"season:{s3.uri}/store/folders/")
+            there = {"source": source, "season": season, "tracker": NoTracker()}
+            ingest(config, **there, out=tmp_path / name / "dataset")
+            if not found:
+                given = {"dataset": tmp_path / name / "dataset", "masks": None, "tracker": NoTracker()}
+                train_segmenter(config, **given, out=tmp_path / "segmenter")
+            map_season(config, **there, segmenter=tmp_path / "segmenter", out=tmp_path / name / "map")
+            files = [sha256_of(tmp_path / name / "map" / each) for each in ("class.tif", "confidence.tif")]
+            found[name] = [WindowDataset(tmp_path / name / "dataset").manifest.digest, *files]
+    finally:
+        server.close()
+    assert {name: each for name, each in found.items() if each != found["folder"]} == {}

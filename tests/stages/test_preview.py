@@ -92,7 +92,7 @@ def test_what_cannot_be_shown_is_refused(dataset_folder: Path, tmp_path: Path) -
     assert "no such folder" in refused(DataError, f"season:{tmp_path / 'nothing'}")
     assert "has its own season" in refused(ConfigError, dataset_folder, season="2021")
     assert "has its own season" in refused(ConfigError, "synthetic", season="2021")
-    assert "the model wants bands ('B99',)" in refused(ConfigError, dataset_folder, model=other)
+    assert "the model needs bands ('B99',)" in refused(ConfigError, dataset_folder, model=other)
     assert "no segmenter here" in refused(DataError, dataset_folder, model=tmp_path / "none")
 
 

@@ -126,8 +126,12 @@ def test_the_model_folder_is_enough(trained, tmp_path):
     assert text == (tmp_path / "offset" / "report.html").read_text()
     assert "offset of 1000" in text
     assert "http" not in text.replace("http://www.w3.org", "")
-    again, _, _ = judged(config, tmp_path / "again", source=offset, segmenter=root / "segmenter")
+    # Once more, and asked for a season that begins earlier: its days count as in the model.
+    asked = "2022-12-26/320"
+    again, record, _ = judged(config, tmp_path / "again", source=offset, season=asked, segmenter=root / "segmenter")
     assert again == summary
+    assert record["season_start"] == "2023-01-15"
+    assert any("days count from 2023-01-15, as in the model's season (2022-01-15)" in note for note in record["notes"])
 
 
 def test_held_out_series_are_of_half_their_dates_and_set_the_limit(trained):

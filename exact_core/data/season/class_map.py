@@ -111,8 +111,12 @@ class ClassMap:
         """A whole number, however it is written: digits are not sent through a float, which rounds long ones."""
         given = value
         if isinstance(value, str):
-            text = value.strip()
+            # WorldCereal writes its codes with and without dashes: 11-01-01-001-1.
+            text = value.strip().replace("-", "") if self.levels else value.strip()
             value = int(text) if _WHOLE.fullmatch(text) else _float(text)
+        elif not isinstance(value, int):
+            # A date, for one, is no number.
+            value = _float(value)
         whole = int(value) if isinstance(value, int) or math.isfinite(value) else LARGEST
         fits = whole == value and (self.by_place or abs(whole) < LARGEST - 2)
         if not fits:

@@ -32,8 +32,10 @@ from exact_core.data.season.files import Acquisition, cloud_mask
 from exact_core.data.season.radiometry import (
     NO_REFLECTANCE,
     SHORTWAVE,
+    TEST_BASELINES,
     VISIBLE,
     Look,
+    baseline_in,
     check_scales,
     settle,
     stated_offset,
@@ -300,8 +302,13 @@ def sample_places(path: Path, coarse: Grid) -> NDArray[Any]:
 def merge_days(acquisitions: list[Acquisition], notes: list[str]) -> list[Acquisition]:
     """One acquisition a day: tiles of one overpass, overlapping orbits and products processed twice are merged.
 
-    Of a product that was processed twice, the later processing comes first (by name, where the baseline stands).
+    Of a product that was processed twice, the later processing comes first (by name, where the baseline stands), and
+    one of a test last.
     """
+
+    def order(acquisition: Acquisition) -> tuple[bool, str]:
+        return (baseline_in(acquisition.name) or 0) < TEST_BASELINES, acquisition.name
+
     days: dict[dt.date, list[Acquisition]] = {}
     for acquisition in acquisitions:
         days.setdefault(acquisition.date, []).append(acquisition)
@@ -315,7 +322,7 @@ def merge_days(acquisitions: list[Acquisition], notes: list[str]) -> list[Acquis
         )
     chosen = []
     for group in days.values():
-        first, *others = sorted(group, key=lambda each: each.name, reverse=True)
+        first, *others = sorted(group, key=order, reverse=True)
         chosen.append(replace(first, others=tuple(others)))
     return chosen
 

@@ -33,6 +33,7 @@ __all__ = [
     "VISIBLE",
     "Look",
     "Stated",
+    "baseline_in",
     "check_scales",
     "dark_level",
     "settle",
@@ -167,14 +168,19 @@ def stated_offset(
         if number is not None and number < TEST_BASELINES:
             return Stated(OFFSET if number >= OFFSET_BASELINE else 0, f"processing baseline {value}", factor)
     for name in (*(str(plain[each][1]) for each in _PRODUCT if each in plain), *names):
-        match = _BASELINE_IN_NAME.search(name)
-        if match and int(match[1]) < TEST_BASELINES:
-            baseline = int(match[1]) + int(match[2]) / 100
-            by = f"N{match[1]}{match[2]} in {name}"
-            return Stated(OFFSET if baseline >= OFFSET_BASELINE else 0, by, factor)
+        number = baseline_in(name)
+        if number is not None and number < TEST_BASELINES:
+            by = f"N{round(100 * number):04d} in {name}"
+            return Stated(OFFSET if number >= OFFSET_BASELINE else 0, by, factor)
         if others := _WITHOUT_OFFSET.search(name):
             return Stated(0, f"the name {others[0]}", factor)
     return Stated(None, NOTHING_STATED.by, factor)
+
+
+def baseline_in(name: str) -> float | None:
+    """The processing baseline in a product's name, as 5.09 in _N0509_; None where there is none."""
+    match = _BASELINE_IN_NAME.search(name)
+    return int(match[1]) + int(match[2]) / 100 if match else None
 
 
 def _described(bands: Sequence[Mapping[str, Any]], where: object) -> Stated:

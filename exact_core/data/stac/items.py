@@ -23,6 +23,7 @@ from rasterio.transform import Affine
 
 from exact_core.data.lonlat import cut_at_180, in_degrees, unwrapped
 from exact_core.data.season.files import CLOUD_MASKS, asset_bands
+from exact_core.data.season.radiometry import baseline_in
 from exact_core.data.stac.web import without_secrets
 from exact_core.errors import DataError
 
@@ -113,7 +114,7 @@ def parse_item(raw: Any, *, base: str, bands: tuple[str, ...]) -> RemoteItem:
         extent=extent,
         tile=next((str(properties[key]) for key in ("grid:code", "s2:mgrs_tile") if properties.get(key)), ""),
         updated=_text(properties.get("updated")),
-        baseline=_text(properties.get("s2:processing_baseline")) or _text(properties.get("processing:version")),
+        baseline=_baseline(name, properties),
         cloud=finite_number(properties.get("eo:cloud_cover")),
         assets=assets,
         raw=raw,
@@ -155,6 +156,13 @@ def _assets(found: Any, *, base: str, where: str, bands: tuple[str, ...]) -> dic
             f"{where}: no asset for band {', '.join(missing)}; it has {keys[:300]}; name the bands to read by --bands"
         )
     return chosen
+
+
+def _baseline(name: str, properties: Mapping[str, Any]) -> str:
+    """The processing baseline by the properties, or else by the product's name; empty where neither says."""
+    stated = _text(properties.get("s2:processing_baseline")) or _text(properties.get("processing:version"))
+    named = baseline_in(name)
+    return stated or ("" if named is None else f"{named:05.2f}")
 
 
 def _is_zarr(fields: Any) -> bool:

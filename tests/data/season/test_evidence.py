@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 
 from exact_core.config import DataConfig, SeasonConfig
+from exact_core.data.season.files import Acquisition
 from exact_core.data.season.folder import SeasonImages, ingest_season, open_season
+from exact_core.data.season.images import merge_days
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import DataError
 from tests.fakes import BANDS, SEASON_LEFT, SEASON_TOP, write_raster
@@ -218,6 +220,16 @@ def test_an_offset_that_is_a_guess_says_so(tmp_path: Path) -> None:
     assert any("state no offset: none was taken off" in note for note in opened(root, offset="stated").notes)
     (root / "season.yaml").write_text("offset: 0\n")
     assert taken_off(opened(root)) == [0] * 6
+
+
+def test_of_two_processings_of_a_product_the_later_comes_first_and_a_test_last() -> None:
+    """N9999 marks a test: its name would come first."""
+    names = [
+        f"S2A_MSIL2A_20220311T105211_N{baseline}_R051_T31UDS_20220311T120000" for baseline in ("0400", "9999", "0510")
+    ]
+    found = [Acquisition(name, dt.date(2022, 3, 11), {}) for name in names]
+    (merged,) = merge_days(found, [])
+    assert [merged.name, *(each.name for each in merged.others)] == [names[2], names[0], names[1]]
 
 
 def test_the_first_day_of_the_baseline_separates_dates(tmp_path: Path) -> None:

@@ -189,6 +189,12 @@ def test_codes_that_eurocrops_legend_does_not_list_are_what_is_above_them(tmp_pa
         labelled(root, legend="hcat")
 
 
+def test_an_attribute_of_dates_is_no_code(tmp_path: Path) -> None:
+    days = np.array(["2020-04-01", "2020-05-01"], "datetime64[D]")
+    with pytest.raises(DataError, match="crop_code is 2020-04-01, expected a whole number"):
+        labelled(season(tmp_path, "code,name\n1,rye\n", days))
+
+
 def test_land_that_a_legend_calls_unknown_is_void(tmp_path: Path) -> None:
     """3399000000 of EuroCrops is "not known and other", and in every country."""
     root = season(tmp_path, "", np.array([3301010302, 3399000000]))
@@ -205,6 +211,8 @@ def test_land_that_a_legend_calls_unknown_is_void(tmp_path: Path) -> None:
 def test_the_legend_of_worldcereal(tmp_path: Path, level: str, classes: tuple[str, ...]) -> None:
     """11-01-01-001-1 is winter common wheat, 11-07-00-003-1 sugar beet."""
     root = season(tmp_path, "", np.array([1101010011, 1107000031]))
+    assert labelled(root, legend="worldcereal", level=level)[:2] == (classes, [1, 2])
+    root = season(tmp_path / "dashes", "", np.array(["11-01-01-001-1", "11-07-00-003-1"], object))
     assert labelled(root, legend="worldcereal", level=level)[:2] == (classes, [1, 2])
 
 

@@ -90,6 +90,15 @@ def test_a_usual_item() -> None:
     assert found.assets["B02"].size == 2048
 
 
+@pytest.mark.parametrize(("number", "baseline"), [("0400", "04.00"), ("9999", "99.99")])
+def test_the_baseline_in_the_name_of_a_product(number: str, baseline: str) -> None:
+    """Where no property states it; 99.99 marks a test of the processing."""
+    raw = item()
+    del raw["properties"]["s2:processing_baseline"]
+    raw["id"] = f"S2A_MSIL2A_20180401T105031_N{number}_R051_T31UES_20180401T120000"
+    assert parse(raw).baseline == baseline
+
+
 def test_a_new_signature_is_no_change_but_a_new_baseline_is() -> None:
     other, newer = item(), item()
     other["assets"]["B05_20m"]["href"] = "https://files.example.org/B05.tif?sig=another"
