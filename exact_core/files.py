@@ -12,6 +12,7 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from operator import ne
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ __all__ = [
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """What a full disk, a used-up quota and a limit on file sizes say."""
 CHECKSUM = re.compile(rb'"checksum":\s*"([0-9a-f]{64})"')
+DAMAGED_CHECKSUM = re.compile(rb'"([^"]{8})":\s*"[^"]{64}"')
+"""What may be left of it: a file whose checksum cannot be found must not pass for an older one, which had none."""
 ZEROS = 64 * "0"
 
 
@@ -157,6 +160,8 @@ def checked(content: bytes, *, where: str) -> str:
         start, end = found.span(1)
         if hashlib.sha256(content[:start] + ZEROS.encode() + content[end:]).hexdigest().encode() != found[1]:
             raise CorruptError(f"{where}: corrupt: it is not what was written. Put a copy back, or make it again")
+    elif any(sum(map(ne, key, b"checksum")) <= 1 for key in DAMAGED_CHECKSUM.findall(content)):
+        raise CorruptError(f"{where}: corrupt: its checksum is damaged. Put a copy back, or make it again")
     try:
         return content.decode()
     except UnicodeDecodeError as error:

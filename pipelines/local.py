@@ -30,7 +30,7 @@ from exact_core.artifacts.folders import STATE_VARIABLE, code_version
 from exact_core.data.sources import absolute_source, short_name
 from exact_core.environment import RUNNER_VARIABLE
 from exact_core.errors import ConfigError, ServiceError
-from exact_core.files import publish_text
+from exact_core.files import DISK_FULL, publish_text
 from exact_core.stages.lifecycle import FAILURE_VARIABLE
 from exact_core.stages.stage import stage_table
 from exact_core.storage import fetch_folder, read_pointer
@@ -143,6 +143,12 @@ def _run(
     except RuntimeError as error:
         reason = failure.read_text(encoding="utf-8") if failure.is_file() else ANSI.sub("", str(error))
         raise ServiceError(f"the run failed: {reason}\n(everything the stages printed: {workdir}/run.log)") from error
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        # The log of the run, which is written here, is what a full disk stops first.
+        reason = f"--workdir {workdir}: its disk is full; make room, and repeat the command: the run goes on"
+        raise ServiceError(reason) from error
     finally:
         shutil.rmtree(root, ignore_errors=True)
         with _environment(settings):

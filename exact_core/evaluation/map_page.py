@@ -59,7 +59,7 @@ def write_map_page(folder: Path, out: Path, *, outlines: Path | None = None, tag
     """
     manifest = folder / "map.json"
     if not manifest.is_file():
-        raise DataError(f"{folder}: no map here, map.json is missing; make one with `exact map`")
+        raise DataError(f"{folder}: no map here, map.json is missing. Make one with `exact map`")
     record, notes = read_record(manifest), list[str]()
     try:
         with rasterio.open(folder / CLASS) as file:
@@ -69,10 +69,10 @@ def write_map_page(folder: Path, out: Path, *, outlines: Path | None = None, tag
             "percent": _thinned(folder / CONFIDENCE, grid, Resampling.average),
         }
     except RasterioError as error:
-        raise CorruptError(f"{folder}: cannot be read: {error}; make the map again with `exact map`") from error
+        raise CorruptError(f"{folder}: cannot be read: {error}. Make the map again with `exact map`") from error
     height, width = pictures["label"].shape
     if missing := [name for name in ("source", "season_start", "dates", "classes", "areas") if name not in record]:
-        raise CorruptError(f"{manifest}: holds no {', '.join(missing)}; make the map again with `exact map`")
+        raise CorruptError(f"{manifest}: holds no {', '.join(missing)}. Make the map again with `exact map`")
     scale = width / grid.width, height / grid.height
     mapped = sum(each["pixels"] for each in record["areas"].values())
     content: dict[str, Any] = {
@@ -133,7 +133,7 @@ def _paths(path: Path, grid: Grid, scale: tuple[float, float], notes: list[str])
     area = shapely.box(*rasterio.transform.array_bounds(grid.height, grid.width, grid.transform))
     found = [each for each in found if each.intersects(area)]
     if not found:
-        raise DataError(f"{path}: none of its outlines lies on the map; give outlines of the area mapped")
+        raise DataError(f"{path}: none of its outlines lies on the map. Give outlines of the area mapped")
     if len(found) > MOST_OUTLINES:
         found = sorted(found, key=lambda each: -float(each.area))[:MOST_OUTLINES]
         notes.append(f"only the largest {MOST_OUTLINES:,} outlines of {path.name} are drawn")
@@ -161,7 +161,7 @@ def _squares(path: Path, grid: Grid, scale: tuple[float, float], notes: list[str
         box = [left * scale[0], top * scale[1], (right - left) * scale[0], (bottom - top) * scale[1]]
         found.append({"box": [round(each, 1) for each in box], "crops": list(square.tag.crops)})
     if not found:
-        raise DataError(f"{path}: none of its squares lies on the map; give the tags of the area mapped")
+        raise DataError(f"{path}: none of its squares lies on the map. Give the tags of the area mapped")
     if len(found) < len(table.rows):
         notes.append(f"{len(table.rows) - len(found)} of {len(table.rows)} rows of {path.name} lie beside the map")
     return found

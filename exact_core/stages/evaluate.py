@@ -79,7 +79,7 @@ def evaluate(
         out: folder for metrics.json, report.html and its figures.
         report: file that gets a copy of the report.
         tracker: gets figures, pictures and report.
-        crop_map: folder of the segmenter's finished map, for the report; None, or a part of a map: it has none.
+        crop_map: folder of its finished map of the whole area; None, or a part of a map: the report shows none.
 
     Returns:
         OA (micro), mIoU and F1 (macro) of the map, and those of the masks; only those that are defined. For PASTIS
@@ -87,12 +87,11 @@ def evaluate(
         expected of the masks, and the mean average precision of the classifier's tags.
     """
     fresh_folder(out, "metrics.json")
-    if report.is_dir():
-        raise ConfigError(f"{report} is a folder; name the report's file, for example {report / 'report.html'}")
+    _check_report(report)
     started = dt.datetime.now(dt.UTC)
     windows = WindowDataset(dataset)
     device = choose_device(config.device)
-    predictor, manifest, trained = _predictor(config, segmenter, windows, device)
+    predictor, manifest, trained = _predictor(segmenter, windows, config, device)
     mask_set = None if masks is None else MaskSet(masks, windows)
     split = windows.manifest.evaluation_split
     confusion, maps = _map_split(predictor, split)
@@ -109,28 +108,25 @@ def evaluate(
         panels=panels(predictor, mask_set, config.evaluation.panels),
         maps=maps,
         provenance=_provenance(config, windows, device, started),
-        **_shown(windows, crop_map),
+        title=source_title(windows.manifest),
+        generated=windows.manifest.name == "synthetic",
+        finished=None if crop_map is None else _finished(crop_map),
     )
     return _publish(config, data, dataset=dataset, out=out, report=report, tracker=tracker)
 
 
+def _check_report(report: Path) -> None:
+    if report.is_dir():
+        raise ConfigError(f"{report} is a folder. Name the report's file, for example {report / 'report.html'}")
+
+
 def _predictor(
-    config: RunConfig, segmenter: Path, windows: WindowDataset, device: torch.device
+    segmenter: Path, windows: WindowDataset, config: RunConfig, device: torch.device
 ) -> tuple[Predictor, ModelManifest, RunConfig]:
-    """The segmenter, ready to be asked; its manifest and the configuration that it was trained with."""
+    """The segmenter for the windows, with its manifest and the settings that it was trained with."""
     model, manifest, trained = load_segmenter(segmenter, windows)
-    batch = config.evaluation.batch
-    reading = trained.segmenter.reading
-    return Predictor(model.to(device), windows, reading, manifest.statistics, device, batch), manifest, trained
-
-
-def _shown(windows: WindowDataset, crop_map: Path | None) -> dict[str, Any]:
-    """What the report calls the data, whether they were generated, and the map of the whole area."""
-    return {
-        "title": source_title(windows.manifest),
-        "generated": windows.manifest.name == "synthetic",
-        "finished": None if crop_map is None else _finished(crop_map),
-    }
+    encoder, batch = trained.segmenter.reading, config.evaluation.batch
+    return Predictor(model.to(device), windows, encoder, manifest.statistics, device, batch), manifest, trained
 
 
 def _metrics(

@@ -53,7 +53,7 @@ def export_model(segmenter: Path, out: Path) -> Path:
     if not isinstance(model, Segmenter):
         raise ConfigError(
             f"{segmenter}: segmenter.model is {trained.segmenter.model}, and what it computes depends on which "
-            f"dates are seen, which no exported program can say; export a segmenter of model tsvit"
+            f"dates are seen, which no exported program can say. Export a segmenter of model tsvit"
         )
     fresh_folder(out, ITEM)
     encoder = trained.segmenter.reading
@@ -64,7 +64,7 @@ def export_model(segmenter: Path, out: Path) -> Path:
     try:
         torch.export.save(program, path)
     except (OSError, RuntimeError) as error:
-        raise ServiceError(f"{path}: cannot be written: {error}; make room, then repeat") from error
+        raise ServiceError(f"{path}: cannot be written: {error}. Make room, then repeat") from error
     parameters = sum(parameter.numel() for parameter in model.parameters())
     publish_text(out / ITEM, to_json(_item(manifest, encoder, path, parameters)))
     return path

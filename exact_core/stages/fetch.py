@@ -1,14 +1,14 @@
-"""Sources by address: what a source names, wherever it lies, as a folder of this disk.
+"""Sources by address: a local or remote source as a folder of this disk.
 
     season:PATH                     a folder, as it is
     season:s3://bucket/prefix       a folder in a store: what is new or has changed there is fetched
     season:s3://….json              a published folder, by its pointer (`exact store put`, or this stage)
     stac:https://…?collection=…     a catalogue: images are searched and read (exact_core.data.stac)
 
-Folders lie under EXACT_CACHE_DIR/sources, one for each address and season, and are kept: a second call fetches what is
-new, and a killed one goes on. They are bounded as the cache is, by EXACT_CACHE_GB: when others come, those go that were
-used longest ago and that no process uses. With EXACT_STORE, files that were read from a catalogue are kept there too,
-under their digests, so that no other machine and no later season reads them again.
+Folders are in EXACT_CACHE_DIR/sources, one for each address and season. A second call fetches only new files, and a
+killed one continues. EXACT_CACHE_GB limits them like the cache: new folders evict the least recently used that no
+process uses. With EXACT_STORE, files from a catalogue are also stored there, under their digests, so that no other
+machine and no later season reads them again.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def fetch_source(config: RunConfig, *, source: str, tracker: Tracker) -> Arrived
     for note in found.notes:
         log.info("fetch: note: %s", note)
     log.info(
-        "fetch: %s: %d images, %d files fetched (%.1f MB), %d unchanged, %d images missing; read as %s",
+        "fetch: %s: %d images, %d files fetched (%.1f MB), %d unchanged, %d images missing. It is read as %s",
         without_secrets(source),
         *(found.images, found.files_read, found.bytes / 1e6, found.files_kept, found.missing, found.source),
     )
@@ -187,7 +187,7 @@ def local_place(config: RunConfig, source: str) -> Path | str:
 
 
 def survey_source(config: RunConfig, source: str) -> Survey:
-    """What a source promises, without reading an image: of a catalogue, by a search; of a folder in a store, by names.
+    """The content of a source, without reading an image: of a catalogue, by a search; of a folder in a store, by names.
 
     What images alone can tell, such as two that do not fit together, is told when they are read. A folder with archives
     is fetched whole: what is in them is known from themselves. Errors as `fetch_source`.
@@ -360,7 +360,7 @@ def _days(asked: StacAddress, config: RunConfig) -> tuple[dt.date, dt.date]:
         )
     if season.until is not None and season.until < start:
         raise ConfigError(
-            f"data.season.until {season.until} is before the first day of the season, {start}; name a later day"
+            f"data.season.until {season.until} is before the first day of the season, {start}. Name a later day"
         )
     return start, min(end, season.until or end)
 
@@ -417,7 +417,7 @@ class StoreShelf:
                 link_or_copy(copy, partial)
                 os.replace(partial, target)
         except (CorruptError, DataError) as error:
-            log.warning("%s; read from its source again", error)
+            log.warning("%s. Reading it from its source again", error)
             return False
         return True
 
@@ -435,13 +435,13 @@ class StoreShelf:
 
 
 def _place_labels(addresses: tuple[str, ...], folder: Path, year: int | None, found: Arrived) -> None:
-    """Put labels to the place where a season has them; an address with {year} may name what is not there yet."""
+    """Copy labels into the season's folder; labels of an address with {year} may not exist yet."""
     fetched = folder.with_name(f"{folder.name}.labels")
     target = folder / "labels"
     shutil.rmtree(target, ignore_errors=True)
     for number, address in enumerate(addresses):
         if "{year}" in address and year is None:
-            raise ConfigError(f"{address}: which year is not known; give the season (2021 or 2021-09-01/300)")
+            raise ConfigError(f"{address}: which year is not known. Give the season (2021 or 2021-09-01/300)")
         named = address.replace("{year}", str(year))
         try:
             for path in _labels_at(named, fetched / str(number)):
@@ -485,7 +485,7 @@ def _label_name(address: str, name: str) -> str:
     if suffix == ".csv":
         return "tags.csv"
     raise ConfigError(
-        f"labels = {address!r}: {suffix or 'no ending'} is no kind of labels; expected {', '.join(VECTORS)}, .tif "
+        f"labels = {address!r}: {suffix or 'no ending'} is no kind of labels, expected {', '.join(VECTORS)}, .tif "
         f"or .csv"
     )
 
@@ -509,7 +509,7 @@ def _copy(address: str, target: Path) -> None:
     try:
         link_or_copy(Path(address).resolve(strict=True), target)
     except OSError as error:
-        raise DataError(f"{address}: {error.strerror}; give a file that this machine has, s3:// or https://") from error
+        raise DataError(f"{address}: {error.strerror}. Give a file that this machine has, s3:// or https://") from error
 
 
 def _download(url: str, target: Path) -> None:
@@ -526,16 +526,16 @@ def _download(url: str, target: Path) -> None:
             if answer.status_code == 304:
                 return
             if answer.status_code in (404, 410):
-                raise DataError(f"{shown}: no such file (HTTP {answer.status_code}); check the address")
+                raise DataError(f"{shown}: no such file (HTTP {answer.status_code}). Check the address")
             if answer.status_code != 200:
-                raise ServiceError(f"{shown}: HTTP {answer.status_code}; check the address, or give a signed one")
+                raise ServiceError(f"{shown}: HTTP {answer.status_code}. Check the address, or give a signed one")
             with partial.open("wb") as file:
                 for chunk in answer.iter_content(2**20):
                     file.write(chunk)
             etag = answer.headers.get("ETag", "")
     except OSError as error:  # requests' own are, too
         raise ServiceError(
-            f"{shown}: cannot be read: {type(error).__name__}; check the address and the network"
+            f"{shown}: cannot be read: {type(error).__name__}. Check the address and the network"
         ) from error
     os.replace(partial, target)
     record.write_text(etag, encoding="utf-8")
@@ -622,7 +622,7 @@ def _files(folder: Path) -> dict[str, list[object]]:
     """Sizes and times of all files below a folder."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     if not paths:
-        raise DataError(f"{folder}: no files here; check the path of the source")
+        raise DataError(f"{folder}: no files here. Check the path of the source")
     facts = {path.relative_to(folder).as_posix(): path.stat() for path in paths}
     return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in facts.items()}
 
@@ -638,7 +638,7 @@ def _stored_files(address: str, config: RunConfig, source: str) -> tuple[dict[st
     store = open_store(base)
     found: dict[str, list[object]] = {each.key: [each.size, each.etag] for each in store.listed()}
     if not found:
-        raise DataError(f"{base}: nothing lies there; check the address, or put the files there")
+        raise DataError(f"{base}: there are no objects. Check the address, or put the files there")
     with tempfile.TemporaryDirectory() as aside:
         if SETTINGS in found:
             (Path(aside) / SETTINGS).write_bytes(store.read(SETTINGS))

@@ -81,6 +81,8 @@ def open_stage(
     tracking = tracking and is_first_process()
     # Not at import: only a process that runs stages wants its lines there. Harmless where logging is set up already.
     logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
+    # Where boto3 is installed, rasterio has it look for keys at every file, which it logs each time.
+    logging.getLogger("botocore.credentials").setLevel(logging.WARNING)
     if runner := os.environ.get(RUNNER_VARIABLE):
         threading.Thread(target=_follow, args=(int(runner),), daemon=True).start()
         log.info("%s: stage process %d", name, os.getpid())

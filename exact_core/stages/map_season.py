@@ -107,14 +107,14 @@ def map_season(
     record = _record(config, images, manifest, trained, source=origin or source)
     first, end = extent_of_part(record, number, parts)
     pieces, seconds = _map(config, images, record, model, manifest, trained, out=out, rows=(first, end))
-    _draw(images, out, number)
+    if number == 1:
+        _draw(images, out)
     summary = {"megapixels": (end - first) * record.width / 1e6, "map_seconds": seconds}
     if part:
         extent = {"part": number, "parts": parts, "first": first, "end": end}
         made = PartManifest(**extent, batch=pieces.batch, seconds=seconds, record=record)
         return _deliver_part(made, pieces.folder, out, summary, tracker)
-    rows = partial(read_rows, pieces.folder, first=first, end=end)
-    summary |= deliver(record, rows, out, tracker, layers=layers)
+    summary |= deliver(record, partial(read_rows, pieces.folder, first=first, end=end), out, tracker, layers=layers)
     shutil.rmtree(pieces.folder)
     tracker.log_summary(summary)
     return summary
@@ -130,10 +130,8 @@ def _part(part: str, layers: Layers) -> tuple[int, int]:
     return parse_part(part or "1/1")
 
 
-def _draw(images: SeasonImages, out: Path, number: int) -> None:
-    """The area in true colour, thinned, beside the map or its first part; `number` is that of the part."""
-    if number > 1:
-        return
+def _draw(images: SeasonImages, out: Path) -> None:
+    """The area in true colour, thinned, beside the map or its first part."""
     seen = overview(images, longest=LONGEST)
     out.mkdir(parents=True, exist_ok=True)
     partial = out / f"{TRUE_COLOUR}.partial"

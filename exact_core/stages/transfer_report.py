@@ -357,7 +357,7 @@ def _sample_dataset(config: RunConfig, folder: Path, model: _Model) -> _Season:
     indices = np.arange(len(windows))
     sample, mean = sample_dataset(windows, indices, predictor, config.transfer, calendar=days, seed=config.seed)
     if not len(sample):
-        raise DataError(f"{folder}: no sampled window has a pixel with two clear looks; add acquisitions")
+        raise DataError(f"{folder}: no sampled window has a pixel with two clear looks. Add acquisitions")
     seen = {int(day) for index in indices[:: max(1, len(indices) // 32)] for day in windows.window(int(index)).days}
     dates = [manifest.season_start + dt.timedelta(days=day) for day in sorted(seen)]
     return _Season(manifest.season_start, manifest.season_days, dates, days, sample, mean)
@@ -370,7 +370,7 @@ def _compare(config: RunConfig, model: _Model, found: _Season) -> Transfer:
         return compare_statistics(model.manifest.statistics, found.mean, model.bands, config.transfer)
     if not len(reference.train) or not len(reference.held_out):
         raise DataError(
-            "the training season's sample is empty: no pixel had two clear looks; check its dataset's clouds"
+            "the training season's sample is empty: no pixel had two clear looks. Check its dataset's clouds"
         )
     return compare_seasons(reference, found.sample, config.transfer, start=found.start, days=found.days)
 

@@ -402,7 +402,7 @@ def finish_pipeline_run(
         succeeded: whether it succeeded.
         reason: why not; empty: the reasons that its stages recorded.
         status: MLflow's status where it is neither FINISHED nor FAILED: KILLED.
-        keep_refused: whether to keep a run that its first stage refused; its message is all that there is of it.
+        keep_refused: whether a run is kept that its first stage refused. Nothing was done in it.
 
     Returns:
         The reason; empty where it succeeded, or the reason is unknown.

@@ -9,7 +9,11 @@ import threading
 from functools import partial
 
 import pytest
-from exact_kubeflow.pipelines import forked_steps
+from exact_kubeflow.pipelines import forked_steps, local
+from exact_kubeflow.pipelines.train_exact import train_exact
+
+from exact_core.errors import ServiceError
+from tests.conftest import TINY
 
 STATE = []
 """What a step changes in its own process."""
@@ -99,3 +103,13 @@ def test_a_server_that_has_ended_is_an_error():
 def test_a_command_that_is_no_step_of_ours_is_refused():
     with pytest.raises(RuntimeError, match="not ours"):
         forked_steps._run_step(None, ["sh", "-c", "ls"])
+
+
+def test_a_full_disk_is_one_sentence(tmp_path):
+    """Where the run's log is written, every byte finds the disk full; MLflow's file is on another."""
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "run.log").symlink_to("/dev/full")
+    given = {"recipe": "demo", "source": "synthetic", "season": "", "seed": 1, "overrides": TINY}
+    with pytest.raises(ServiceError, match=r"--workdir .*work: its disk is full; make room, and repeat the command"):
+        local._run(tmp_path / "work", train_exact, given, "tags")
+    assert not list((tmp_path / "work").glob(".run-*"))

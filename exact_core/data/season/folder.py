@@ -392,7 +392,7 @@ def check_one_crs(source: str, crs: Iterable[str]) -> None:
     several = sorted(set(crs))
     if len(several) > 1:
         raise ConfigError(
-            f"{source}: its cells are in {', '.join(several)}, and a map has one CRS; give crs={several[0]} in the "
+            f"{source}: its cells are in {', '.join(several)}, and a map has one CRS. Give crs={several[0]} in the "
             f"address (--crs of exact fetch), or map cell by cell (exact map season:FOLDER/CELL)"
         )
 

@@ -1,9 +1,9 @@
-"""What a Sentinel-2 value is worth: its scale, and the offset that may or may not still lie in it.
+"""Scale and offset of Sentinel-2 values.
 
 Products of processing baseline 04.00 and later (from 2022-01-25 on, and older seasons processed again) store
-reflectance x 10,000 + 1000. Some archives take the offset off, some do not, and what metadata say of it is not always
-true. So what is stated is checked against the pixels: shadows and dense vegetation reflect 0 to 5 % of visible light;
-where the offset is in, no clear pixel is far below 1000, and where it is not, some are. A few pixels far below it are
+reflectance x 10,000 + 1000. Some archives subtract the offset, some do not, and metadata about it are not always
+true. So the metadata are checked against the pixels. Shadows and dense vegetation reflect 0 to 5 % of visible light.
+With the offset, no clear pixel is far below 1000. Without it, some are. A few pixels far below it are
 no evidence: products have artifacts at the edges of their detectors.
 
 Source of the offset: ESA, Sentinel-2 Products Specification Document, processing baseline 04.00 (BOA_ADD_OFFSET).
@@ -66,11 +66,11 @@ FEWEST = 50
 NEAR = 45
 """Days within which two dates are compared: fields change little enough."""
 STEP = (600, 1400)
-"""Median difference of two dates, in visible and shortwave bands alike, that only an offset of 1000 explains."""
+"""Median difference of two dates, in visible and shortwave bands, that only an offset of 1000 explains."""
 SPREAD = 400
-"""Interquartile range of that difference: a constant shifts all pixels alike, haze and growth do not."""
+"""Interquartile range of that difference: a constant shifts all pixels equally, haze and growth do not."""
 SCALE_RATIO = 8.0
-"""Near-infrared medians of clear dates of one season lie within this factor, whatever grows."""
+"""Near-infrared medians of clear dates of one season are within this factor for all crops."""
 SCALE_BOUNDS = (500, 9000)
 """The near-infrared median of a season's clear land, x 10,000 and with or without the offset: 5 % to 80 %."""
 
@@ -85,7 +85,7 @@ _PRODUCT = ("product_uri", "product_id", "product_identifier", "product_name", "
 
 @dataclass(frozen=True)
 class Stated:
-    """What metadata say of an acquisition's values.
+    """The metadata's statements about an acquisition's values.
 
     offset: reflectance x 10,000 to be taken off, None where nothing states it. by: what states it. factor: reflectance
     x 10,000 of a stored 1, None where nothing states it.
@@ -131,10 +131,9 @@ def stated_offset(
     *,
     where: object = "metadata",
 ) -> Stated:
-    """What metadata say of scale and offset; the more particular statement wins.
+    """Scale and offset by the metadata; the more specific statement counts.
 
-    Keys are known whatever their prefix is (`s2:`, `sentinel:`, `sentinel2:`, `earthsearch:`, none) and in small or
-    large letters.
+    Keys may have any prefix (`s2:`, `sentinel:`, `sentinel2:`, `earthsearch:`, none) and either case.
 
     Args:
         properties: of the STAC item, or the tags of the raster.
@@ -202,7 +201,7 @@ def _described(bands: Sequence[Mapping[str, Any]], where: object) -> Stated:
         found[taken, factor] = " and ".join(texts)
     if len(found) > 1:
         raise DataError(
-            f"{where}: bands of different scales or offsets ({'; '.join(sorted(found.values()))}); bring "
+            f"{where}: bands of different scales or offsets ({'; '.join(sorted(found.values()))}). Bring "
             f"them to one, or correct the metadata"
         )
     for (taken, factor), text in found.items():
@@ -252,7 +251,7 @@ def settle(looks: Sequence[Look], rule: OffsetRule, *, source: object, notes: li
         rule: `correct`: what the pixels show wins and is noted; `refuse`: metadata and pixels must agree, and an offset
             that nothing states is refused; `stated`: metadata are believed, unchecked; a number: that, for all dates.
         source: named in messages.
-        notes: gets what was found.
+        notes: gets the corrections.
 
     Raises:
         DataError: under `refuse`, a date whose pixels contradict its metadata, or one whose offset is a guess.
@@ -273,7 +272,7 @@ def settle(looks: Sequence[Look], rule: OffsetRule, *, source: object, notes: li
         message = _disagreement(stated, pixels, found)
         if rule == "refuse":
             raise DataError(
-                f"{source}: {message}; correct the metadata, or set data.season.offset to 'correct' to follow the "
+                f"{source}: {message}. Correct the metadata, or set data.season.offset to 'correct' to follow the "
                 f"pixels, to 'stated' to follow the metadata, or to 0 or {OFFSET} for all dates"
             )
         notes.append(f"{message}: they are read as their pixels show")
@@ -419,7 +418,7 @@ def _disagreement(stated: int | None, pixels: int, found: Sequence[Look]) -> str
 def check_scales(looks: Sequence[Look], *, source: object, bounds: bool = True) -> None:
     """Raise DataError if the dates of a season are not all on one scale, or it is not that of reflectance x 10,000.
 
-    The near-infrared median of a date's clear pixels must lie within SCALE_RATIO of the season's, and that of the
+    The near-infrared median of a date's clear pixels must be within SCALE_RATIO of the season's, and that of the
     season, with `bounds`, within SCALE_BOUNDS.
     """
     medians = [
@@ -434,8 +433,8 @@ def check_scales(looks: Sequence[Look], *, source: object, bounds: bool = True) 
         factors = {look.stated.factor for look, _ in medians} - {None}
         stated = f" by the stated scale {min(filter(None, factors)) / 10_000:g}" if factors else ""
         raise DataError(
-            f"{source}: the near-infrared median of the season's clear pixels is {usual:,.0f}{stated}; reflectance x "
-            f"10,000 of land is between {SCALE_BOUNDS[0]:,} and {SCALE_BOUNDS[1]:,}: state the scale by "
+            f"{source}: the near-infrared median of the season's clear pixels is {usual:,.0f}{stated}. Reflectance x "
+            f"10,000 of land is between {SCALE_BOUNDS[0]:,} and {SCALE_BOUNDS[1]:,}. State the scale by "
             f"data.season.scale (reflectance of a stored 1, 0.0001 where values are reflectance x 10,000)"
         )
     if len(medians) < 3:
@@ -444,5 +443,5 @@ def check_scales(looks: Sequence[Look], *, source: object, bounds: bool = True) 
         if usual > 0 and not usual / SCALE_RATIO <= median <= usual * SCALE_RATIO:
             raise DataError(
                 f"{source}: {look.name} ({look.date}) has another scale than the season: its near-infrared median is "
-                f"{median:.0f}, that of the season {usual:.0f}; bring it to reflectance x 10,000, or leave it out"
+                f"{median:.0f}, that of the season {usual:.0f}. Bring it to reflectance x 10,000, or leave it out"
             )

@@ -82,13 +82,13 @@ def split_query(place: str) -> tuple[str, dict[str, list[str]]]:
         # A plus is itself, as in paths of a store.
         pairs = parse_qsl(query.replace("+", "%2B"), keep_blank_values=True, strict_parsing=bool(mark))
     except ValueError as error:
-        raise ConfigError(f"{place!r}: {error}; write the query as name=value&name=value") from error
+        raise ConfigError(f"{place!r}: {error}. Write the query as name=value&name=value") from error
     for name, value in pairs:
         if not value:
-            raise ConfigError(f"{place!r}: {name} is empty; give it a value, or leave it out")
+            raise ConfigError(f"{place!r}: {name} is empty. Give it a value, or leave it out")
         given.setdefault(name, []).append(value)
         if name not in REPEATED and len(given[name]) > 1:
-            raise ConfigError(f"{place!r}: {name} is there twice; give it once")
+            raise ConfigError(f"{place!r}: {name} is there twice. Give it once")
     return address, given
 
 
@@ -101,12 +101,12 @@ def refuse_unknown(place: str, given: dict[str, list[str]], known: tuple[str, ..
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
-            meant = f"; did you mean {near[0]}?" if near else ""
-            raise ConfigError(f"{place!r}: unknown {name!r} in the query{meant}; there are {', '.join(known)}")
+            meant = f". Did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"{place!r}: unknown {name!r} in the query{meant}. The keys are {', '.join(known)}")
 
 
 def check_address(place: str) -> None:
-    """Accept the place of a `stac:` source.
+    """Accept the address of a `stac:` source.
 
     Raises:
         ConfigError: see `parse_address`.
@@ -115,7 +115,7 @@ def check_address(place: str) -> None:
 
 
 def check_stored(place: str) -> None:
-    """Accept the place of a `season:` source: a path, or an address in a store.
+    """Accept the address of a `season:` source: a path, or an address in a store.
 
     Raises:
         ConfigError: an address of another kind, or with another query than `labels`.
@@ -124,12 +124,12 @@ def check_stored(place: str) -> None:
     if not mark:
         return
     if scheme not in ("s3", "file") or not rest.strip("/"):
-        raise ConfigError(f"{place!r}: cannot be read; expected a path, s3://BUCKET/PREFIX or file:///FOLDER")
+        raise ConfigError(f"{place!r}: cannot be read, expected a path, s3://BUCKET/PREFIX or file:///FOLDER")
     parse_labels(place)
 
 
 def parse_labels(place: str) -> tuple[str, tuple[str, ...]]:
-    """The place of a season in a store without its query, and the addresses of labels that are in it.
+    """The address of a season in a store without its query, and the addresses of labels in the query.
 
     Raises:
         ConfigError: another query than `labels`.
@@ -140,7 +140,7 @@ def parse_labels(place: str) -> tuple[str, tuple[str, ...]]:
 
 
 def parse_address(place: str) -> StacAddress:
-    """What the place of a `stac:` source says.
+    """The content of the address of a `stac:` source.
 
     Raises:
         ConfigError: no web address, no area, or a value of another form; the message names it and what is expected.
@@ -155,7 +155,7 @@ def parse_address(place: str) -> StacAddress:
         valid = False
     if not valid or parts.username is not None:
         raise ConfigError(
-            f"{url!r}: not the address of a STAC API or catalogue; expected http(s)://HOST/..., without a login"
+            f"{url!r}: not the address of a STAC API or catalogue, expected http(s)://HOST/..., without a login"
         )
     refuse_unknown(place, given, tuple(KEYS))
     one = {name: values[0] for name, values in given.items()}
@@ -177,7 +177,7 @@ def parse_address(place: str) -> StacAddress:
         raise ConfigError(f"{place!r}: cloud = {one['cloud']!r}: expected percent, 0 to 100")
     start, end = (_date(place, name, one[name]) if name in one else None for name in ("start", "end"))
     if (start is None) != (end is None) or (start and end and end < start):
-        raise ConfigError(f"{place!r}: give both start and end, or neither; start is not after end")
+        raise ConfigError(f"{place!r}: give both start and end, or neither. Start is not after end")
     return StacAddress(
         url=url,
         collection=one.get("collection", ""),
@@ -204,7 +204,7 @@ def _number(place: str, name: str, text: str, expected: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise ConfigError(f"{place!r}: {name}: {text!r} is no number; expected {expected}")
+        raise ConfigError(f"{place!r}: {name}: {text!r} is no number, expected {expected}")
     return number
 
 

@@ -19,7 +19,7 @@ from exact_core.files import publish_text
 __all__ = ["write_catalogue"]
 
 PLACED = ("proj:shape", "proj:transform", "proj:bbox", "proj:geometry", "proj:centroid")
-"""Properties that say where the whole image lies, not the part that was read."""
+"""Properties of the extent of the whole image, not of the part that was read."""
 KEPT = ("title", "license", "providers", "keywords")
 """Fields of the collection that stay true of a part of it."""
 
@@ -71,7 +71,7 @@ def _write_item(out: Path, item: RemoteItem, collection: str) -> tuple[float, fl
                     "proj:transform": list(file.transform)[:6],
                 }
         except RasterioError as error:
-            raise DataError(f"{path}: written, but not readable: {error}; delete it and fetch again") from error
+            raise DataError(f"{path}: written, but not readable: {error}. Delete it and fetch again") from error
         if "bands" in asset.fields:
             assets[band]["bands"] = [{**_first(asset.fields["bands"]), "name": band}]
     extensions = item.raw.get("stac_extensions")

@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 FETCHED = "fetched.json"
 MOST_FAILED = 5
-"""Images that fail before the rest is given up: their server is down, or the whole collection is broken."""
+"""Number of failed images after which the rest is not tried, because the server is down or the collection broken."""
 CELLS_AT_ONCE = 4
 """Cells side by side: while one is searched, files of others are read. Together they read `workers` files at once."""
 WRITTEN_EVERY = 2.0
@@ -80,7 +80,7 @@ class Fetched(Settings):
 
 
 class Shelf(Protocol):
-    """Where files of earlier fetches of the same catalogue are kept, whichever machine read them."""
+    """Store of files from earlier fetches of the same catalogue, by any machine."""
 
     def load(self) -> str:
         """`fetched.json` of all of them; empty where there is none."""
@@ -89,7 +89,7 @@ class Shelf(Protocol):
         """Keep `fetched.json`."""
 
     def take(self, file: FetchedFile, target: Path) -> bool:
-        """Put a file to its place; whether it was there, whole."""
+        """Copy a file from the store; whether it was there and complete."""
 
     def put(self, path: Path, file: FetchedFile) -> None:
         """Keep a file."""
@@ -140,15 +140,15 @@ class Summary:
 
 
 def fetch_season(fetch: Fetch, out: Path, *, progress: Progress | None = None) -> Summary:
-    """Read the images of one area; what an earlier run has read and what has not changed since is kept.
+    """Read the images of one area. Unchanged files of an earlier run are kept.
 
     Args:
-        fetch: what is asked for.
+        fetch: the request.
         out: the folder.
         progress: gets the number of files dealt with.
 
     Raises:
-        DataError: no image, a broken item or file, a folder of something else. What was read by then stays.
+        DataError: no image, a broken item or file, a folder with other content. Files read by then stay.
         ServiceError: a server failed for good.
     """
     plan = make_plan(
@@ -221,7 +221,7 @@ def _read_all(
     if len(failed) > allowed:
         raise _failure(failed, plan)
     if fetch.ended.is_set():
-        raise ServiceError("ended before all files were read; the same command goes on from here")
+        raise ServiceError("stopped before all files were read. Repeat the command to continue")
     return failed
 
 
@@ -229,9 +229,9 @@ def _failure(failed: dict[str, ExactError], plan: Plan) -> ExactError:
     first = next(iter(failed.values()))
     kind = DataError if isinstance(first, DataError) else ServiceError
     if len(failed) == 1:
-        return kind(f"{first}; the other images are kept: the same command goes on from here")
+        return kind(f"{first}. The other images are kept. Repeat the command to continue")
     names = ", ".join(list(failed)[:MOST_FAILED])
-    given_up = "; the rest was given up" if len(failed) >= MOST_FAILED else ""
+    given_up = ". The rest was not tried" if len(failed) >= MOST_FAILED else ""
     return kind(
         f"{len(failed)} of {len(plan.items)} images could not be read ({names}){given_up}. What was read is kept: the "
         f"same command goes on from here. The first of them: {first}"
@@ -293,9 +293,9 @@ class _Ledger:
         self._shelf = fetch.shelf
         shelved = _shelved(fetch.shelf, url, name)
         if (found.url, found.collection) != (url, name):
-            raise DataError(f"{folder} holds images of {found.collection} from {found.url}; choose another folder")
+            raise DataError(f"{folder} holds images of {found.collection} from {found.url}. Choose another folder")
         if not self._path.exists() and any(folder.glob("*.json")):
-            raise DataError(f"{folder} holds a catalogue that was not fetched; choose another folder")
+            raise DataError(f"{folder} holds a catalogue that was not fetched. Choose another folder")
         self._found, self._written = found, 0.0
         self._files = {file.file: file for file in (*shelved, *found.files)}
         folder.mkdir(parents=True, exist_ok=True)
@@ -307,7 +307,7 @@ class _Ledger:
         return self._files.get(name)
 
     def has(self, file: FetchedFile) -> bool:
-        """Whether the file lies here as it was written, or does now that the shelf gave it."""
+        """Whether the file is here and unchanged, or was copied from the store now."""
         path = self.folder / file.file
         if path.is_file() and path.stat().st_size == file.bytes and sha256_of(path) == file.sha256:
             return True
@@ -356,7 +356,7 @@ def _load(path: Path) -> Fetched:
         return Fetched.model_validate_json(path.read_bytes())
     except (ValidationError, ValueError, OSError) as error:
         said = describe(error, where=str(path), model=Fetched) if isinstance(error, ValidationError) else str(error)
-        raise DataError(f"{path}: not readable: {said}; delete it and collection.json to read all anew") from error
+        raise DataError(f"{path}: not readable: {said}. Delete it and collection.json to read all anew") from error
 
 
 # Cells
@@ -365,10 +365,10 @@ def _load(path: Path) -> Fetched:
 def fetch_cells(fetch: Fetch, out: Path, size: int, *, progress: Progress | None = None) -> Summary:
     """Read a large area, some cells at a time, each into a folder of its own; `cells.json` lists them.
 
-    Memory does not grow with the area, but for the list of its cells. A cell that fails leaves the others be.
+    Memory does not grow with the area, but for the list of its cells. A cell that fails does not affect the others.
 
     Args:
-        fetch: what is asked for; its `missing` images may be missing of each cell.
+        fetch: the request; its `missing` images may be missing of each cell.
         out: the folder.
         size: side of a cell, metres.
         progress: gets the number of files dealt with, from several threads.
@@ -406,7 +406,7 @@ def fetch_cells(fetch: Fetch, out: Path, size: int, *, progress: Progress | None
 
 
 def _entry(cell: Cell, done: Future[Summary], total: Summary, failed: list[ExactError]) -> dict[str, Any]:
-    """What cells.json says of a cell that is done with; `total` and `failed` get what came of it."""
+    """The entry of a finished cell in cells.json; its counts are added to `total` and `failed`."""
     entry: dict[str, Any] = {"name": cell.name, "crs": cell.crs, "bounds": cell.bounds}
     total.cells += 1
     try:

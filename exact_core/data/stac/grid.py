@@ -1,7 +1,7 @@
 """Where to read: an area in longitude and latitude, the CRS and the bounds it is read in, the cells of a large one.
 
-Edges lie on multiples of SNAP metres of the CRS, on which the 10 m and 20 m pixels of all Sentinel-2 tiles lie as well;
-a cell's lie on multiples of its size. Bounds are left, bottom, right, top.
+Edges are multiples of SNAP metres of the CRS, like those of the 10 m and 20 m pixels of all Sentinel-2 tiles. Edges of
+a cell are multiples of its size. Bounds are left, bottom, right, top.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from exact_core.json_values import read_json
 __all__ = ["SNAP", "Bounds", "Cell", "area_of", "bounds_in", "cells", "choose_crs", "crop", "projected"]
 
 SNAP = 20
-"""Metres: the coarsest pixel that crops are told by."""
+"""Metres: the coarsest pixel that is used."""
 POINTS = 40
 """Points on the longest side of an outline when it changes its CRS: its edges are straight in one of them only."""
 LONLAT = "EPSG:4326"
@@ -61,7 +61,7 @@ def area_of(*, bbox: tuple[float, ...] | None = None, file: Path | None = None) 
         if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
             raise ConfigError(
                 f"--bbox {west} {south} {east} {north}: expected WEST SOUTH EAST NORTH in degrees, west < east and "
-                f"south < north; cut an area across the 180th meridian in two"
+                f"south < north. Cut an area across the 180th meridian in two"
             )
         return shapely.box(west, south, east, north)
     try:
@@ -70,7 +70,7 @@ def area_of(*, bbox: tuple[float, ...] | None = None, file: Path | None = None) 
         area = shapely.union_all(shapes)
         west, south, east, north = area.bounds
     except OSError as error:
-        raise DataError(f"{file}: {error.strerror}; give a GeoJSON file") from error
+        raise DataError(f"{file}: {error.strerror}. Give a GeoJSON file") from error
     except (KeyError, TypeError, ValueError, shapely.errors.ShapelyError) as error:
         raise DataError(f"{file}: no GeoJSON with polygons: {error}") from error
     if not (area.area > 0 and -180 <= west < east <= 180 and -90 <= south < north <= 90):
@@ -95,9 +95,9 @@ def projected(crs: str, what: str) -> CRS:
     try:
         found = CRS.from_string(crs)
     except (RasterioError, ValueError) as error:
-        raise DataError(f"{what}: unknown CRS {crs!r}; give one as EPSG:32631") from error
+        raise DataError(f"{what}: unknown CRS {crs!r}. Give one as EPSG:32631") from error
     if not found.is_projected:
-        raise DataError(f"{what}: {crs} counts in degrees; expected images in a projected CRS, as UTM")
+        raise DataError(f"{what}: {crs} counts in degrees, expected images in a projected CRS, as UTM")
     return found
 
 
@@ -116,9 +116,9 @@ def bounds_in(geometry: shapely.Geometry, crs: str) -> Bounds:
     try:
         edges = _moved(geometry, LONLAT, crs).bounds
     except (RasterioError, ValueError) as error:
-        raise DataError(f"the area is not to be shown in {crs}: {error}; name another CRS by --crs") from error
+        raise DataError(f"the area is not to be shown in {crs}: {error}. Name another CRS by --crs") from error
     if not all(map(math.isfinite, edges)):
-        raise DataError(f"the area is not to be shown in {crs}; name another CRS by --crs")
+        raise DataError(f"the area is not to be shown in {crs}. Name another CRS by --crs")
     left, bottom, right, top = edges
     return (_down(left, SNAP), _down(bottom, SNAP), _up(right, SNAP), _up(top, SNAP))
 
@@ -164,8 +164,8 @@ def choose_crs(items: list[tuple[RemoteItem, str]], area: shapely.Geometry) -> t
     if not others:
         return best, ""
     return best, (
-        f"{len(groups[best])} images in {best} cover {shares[best]:.0%} of the area; others were left out: "
-        f"{', '.join(others)}; --crs chooses another, --cell reads each part in its own"
+        f"{len(groups[best])} images in {best} cover {shares[best]:.0%} of the area. Others were left out: "
+        f"{', '.join(others)}. --crs chooses another, --cell reads each part in its own"
     )
 
 
@@ -175,8 +175,8 @@ def choose_crs(items: list[tuple[RemoteItem, str]], area: shapely.Geometry) -> t
 def cells(area: shapely.Geometry, size: int, crs: str | None = None) -> Iterator[Cell]:
     """The squares of the grid that the area touches, zone by zone, from south to north, one at a time.
 
-    The grid is that of multiples of `size` in the UTM zone of each place, or in `crs`. Along the border of two zones a
-    place may lie in a cell of each.
+    The grid is that of multiples of `size` in the UTM zone of each point, or in `crs`. Along the border of two zones a
+    point may be in a cell of each.
 
     Raises:
         ConfigError: a size that pixels do not fit into.
@@ -208,7 +208,7 @@ def _zones(area: shapely.Geometry) -> list[str]:
 
 
 def _utm(lon: float, lat: float) -> str:
-    """The UTM zone of a place, with the exceptions of Norway and Svalbard that Sentinel-2 tiles follow (MGRS)."""
+    """The UTM zone of a point, with the exceptions of Norway and Svalbard that Sentinel-2 tiles follow (MGRS)."""
     zone = min(60, max(1, int((lon + 180) // 6) + 1))
     if 56 <= lat < 64 and 3 <= lon < 12:
         zone = 32

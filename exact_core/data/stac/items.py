@@ -1,6 +1,6 @@
-"""An item as a server sends it -> what is to be read of it: checked, one file a band, each with its address.
+"""An item from a server -> the files to read: checked, one file per band, each with its address.
 
-Bands are found by the rules of `exact_core.data.season.files`.
+Bands are recognised by the rules of `exact_core.data.season.files`.
 """
 
 from __future__ import annotations
@@ -88,19 +88,19 @@ def parse_item(raw: Any, *, base: str, bands: tuple[str, ...]) -> RemoteItem:
         bands: to be read, and beside them a mask of clouds where the item has one.
 
     Raises:
-        DataError: no identity, date or place, a band that is missing or there twice, a file on no web server.
+        DataError: no identity, date or geometry, a band that is missing or there twice, a file on no web server.
     """
     name = raw.get("id") if isinstance(raw, dict) else None
     if not isinstance(name, str) or not name:
-        raise DataError(f"{without_secrets(base)}: an item without an id; report it to the catalogue's operator")
+        raise DataError(f"{without_secrets(base)}: an item without an id. Report it to the catalogue's operator")
     where = f"{without_secrets(base)}: item {name}"
     properties = raw.get("properties")
     if not isinstance(properties, dict):
-        raise DataError(f"{where}: no properties; report it to the catalogue's operator, or --skip {name}")
+        raise DataError(f"{where}: no properties. Report it to the catalogue's operator, or --skip {name}")
     try:
         json.dumps(raw).encode()
     except (RecursionError, TypeError, ValueError) as error:
-        raise DataError(f"{where}: not to be written as JSON: {error}; --skip {name}") from error
+        raise DataError(f"{where}: cannot be written as JSON: {error}. Leave it out by --skip {name}") from error
     assets = _assets(raw.get("assets"), base=base, where=where, bands=bands)
     extents = [_extent(properties), *(_extent(raw["assets"][asset.key]) for asset in assets.values())]
     crs = _crs(properties) or next((asset.crs for asset in assets.values() if asset.crs), None)
@@ -137,7 +137,7 @@ def _assets(found: Any, *, base: str, where: str, bands: tuple[str, ...]) -> dic
         ranked = sorted(candidates.get(band, []), key=lambda each: each[0])
         if len(ranked) > 1 and ranked[0][0] == ranked[1][0]:
             raise DataError(
-                f"{where}: its assets {ranked[0][1]} and {ranked[1][1]} are both band {band}; report it to the "
+                f"{where}: its assets {ranked[0][1]} and {ranked[1][1]} are both band {band}. Report it to the "
                 f"catalogue's operator, or leave the band out by --bands"
             )
         if ranked:
@@ -148,12 +148,12 @@ def _assets(found: Any, *, base: str, where: str, bands: tuple[str, ...]) -> dic
         if zarr is not None:
             raise DataError(
                 f"{where}: no GeoTIFF or JPEG 2000 for band {', '.join(missing)}: its images are Zarr (media type "
-                f"{zarr.get('type') or 'none, ' + str(zarr.get('href'))[-60:]}), which is not read here; name a "
+                f"{zarr.get('type') or 'none, ' + str(zarr.get('href'))[-60:]}), which is not read here. Name a "
                 f"collection of files a band, as sentinel-2-l2a of another catalogue"
             )
         keys = ", ".join(sorted(map(str, found))) if isinstance(found, dict) and found else "none"
         raise DataError(
-            f"{where}: no asset for band {', '.join(missing)}; it has {keys[:300]}; name the bands to read by --bands"
+            f"{where}: no asset for band {', '.join(missing)}. It has {keys[:300]}. Name the bands to read by --bands"
         )
     return chosen
 
@@ -205,7 +205,7 @@ def _href(fields: Mapping[str, Any], *, base: str, where: str) -> str:
     if stored:
         return stored
     raise DataError(
-        f"{where}: {without_secrets(hrefs[0])[:200]} is not on a web server (http, https) or in a store (s3); use a "
+        f"{where}: {without_secrets(hrefs[0])[:200]} is not on a web server (http, https) or in a store (s3). Use a "
         f"catalogue that serves the files by https, or download the scene and name its folder"
     )
 
@@ -216,7 +216,7 @@ def _moment(properties: Mapping[str, Any], where: str) -> dt.datetime:
         moment = pystac.utils.str_to_datetime(text)
         return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
     except (AttributeError, OverflowError, TypeError, ValueError) as error:
-        raise DataError(f"{where}: datetime is {text!r}; expected one as 2018-04-01T10:53:28Z") from error
+        raise DataError(f"{where}: datetime is {text!r}, expected one as 2018-04-01T10:53:28Z") from error
 
 
 def _geometry(raw: Mapping[str, Any], where: str) -> shapely.Geometry:
@@ -233,7 +233,7 @@ def _geometry(raw: Mapping[str, Any], where: str) -> shapely.Geometry:
     west, south, east, north = (*flat, None, None, None, None)[:4]
     if west is None or south is None or east is None or north is None or len(edges) not in (4, 6):
         raise DataError(
-            f"{where}: neither a geometry nor a bbox says where it is; report it to the catalogue's operator"
+            f"{where}: neither a geometry nor a bbox says where it is. Report it to the catalogue's operator"
         )
     return shapely.box(west, south, east, north)
 
@@ -243,8 +243,8 @@ def _on_one_side(
 ) -> shapely.Geometry:
     """A footprint that does not go round the world, as those of images on the 180th meridian do in some catalogues.
 
-    It is that of the pixels, where the item says where they are; else what its corners mean, those on both sides of
-    the meridian being near each other.
+    It is that of the pixels, if the item states their position. Otherwise it follows from the corners, where corners on
+    both sides of the meridian are near each other.
     """
     west, _, east, _ = footprint.bounds
     if east - west <= 180 or not _crosses(footprint):

@@ -24,9 +24,9 @@ from exact_core.errors import DataError, ExactError, ServiceError
 __all__ = ["NothingFoundError", "Plan", "make_plan"]
 
 SHOWN = 5
-"""Broken items that a message tells of."""
+"""Number of broken items named in a message."""
 SAME = 0.98
-"""Share of a footprint from which on two are the same: they are not drawn alike by every processing."""
+"""Common share from which two footprints count as the same, because processings draw them differently."""
 LITTLE = 2.0
 """Percent of a tile without data by which two processings of one image may differ."""
 OVERPASS = dt.timedelta(minutes=20)
@@ -68,7 +68,7 @@ def make_plan(
     """Choose images and window.
 
     Args:
-        web: asks for the heads of files where items do not say where they lie.
+        web: requests the heads of files whose items do not state their position.
         found: items as they came, with what their links are relative to.
         wanted: area, days and clouds.
         bands: to be read.
@@ -79,7 +79,7 @@ def make_plan(
         workers: files asked for at once.
 
     Raises:
-        NothingFoundError: no image. DataError: items that are not what they should be.
+        NothingFoundError: no image. DataError: invalid items.
     """
     notes: list[str] = []
     broken: dict[str, ExactError] = {}
@@ -90,7 +90,7 @@ def make_plan(
         raise NothingFoundError(
             f"no image over the area from {wanted.start} to {wanted.end}"
             + (f" with at most {wanted.max_cloud:g} % clouds" if wanted.max_cloud is not None else "")
-            + f"; check area, dates and collection{''.join('; ' + note for note in notes)}"
+            + f". Check area, dates and collection{''.join('; ' + note for note in notes)}"
         )
     items = _with_files(web, items, notes)
     with ThreadPoolExecutor(workers) as pool:
@@ -112,7 +112,7 @@ def make_plan(
     window = bounds_in(wanted.geometry, crs) if bounds is None else bounds
     items = [item for item in items if not _is_empty(crop(window, [places[item.id].extent]))]
     if not items:
-        raise NothingFoundError(f"no image in {crs} over the area from {wanted.start} to {wanted.end}; check --crs")
+        raise NothingFoundError(f"no image in {crs} over the area from {wanted.start} to {wanted.end}. Check --crs")
     window = crop(window, [places[item.id].extent for item in items])
     items = _once(
         items, {name: _covers(place.extent, window) for name, place in places.items()}, wanted.geometry, notes
@@ -129,7 +129,7 @@ def _choose(
     notes: list[str],
     broken: dict[str, ExactError],
 ) -> list[RemoteItem]:
-    """Items that are wanted; the server was told so, but some do not listen. broken: gets those that are none."""
+    """Items that match the request, because some servers ignore parts of it. broken: gets invalid ones."""
     items: dict[str, RemoteItem] = {}
     cloudy = 0
     for raw, base in found:
@@ -228,7 +228,7 @@ def _with_files(web: Web, items: list[RemoteItem], notes: list[str]) -> list[Rem
         kept += whole or group
         if whole:
             notes += [
-                f"{name}: its file of {band} cannot be had: another image of its tile and time was taken"
+                f"{name}: its file of {band} is not available, so another image of its tile and time was taken"
                 for name, band in missing.items()
                 if band
             ]
@@ -245,7 +245,7 @@ def _newest(group: list[RemoteItem]) -> list[RemoteItem]:
 
 
 def _replaces(newer: RemoteItem, older: RemoteItem) -> bool:
-    """Whether an image shows all that an older one of its tile and time does, so that it is a version of it.
+    """Whether an image covers all of an older one of its tile and time, so that it replaces it.
 
     Parts of a tile have datastrips that begin at different times, or footprints beside each other, or, where footprints
     are the whole tile's, shares without data that complete each other.

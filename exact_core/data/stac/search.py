@@ -93,8 +93,8 @@ class Source:
                 new = [item for item in items if str(item.get("id")) not in seen]
                 if not new:
                     raise ServiceError(
-                        f"{without_secrets(self.url)}: a page of the search holds nothing but items of earlier pages; "
-                        f"its paging does not end: report it to the API's operator, or search a smaller area"
+                        f"{without_secrets(self.url)}: a page of the search holds only items of earlier pages, so "
+                        f"its paging does not end. Report it to the API's operator, or search a smaller area"
                     )
                 for item in new:
                     seen.add(str(item.get("id")))
@@ -103,8 +103,8 @@ class Source:
             raise
         except UNREADABLE as error:
             raise ServiceError(
-                f"{without_secrets(self.url)}: a page of the search is not what it should be: {type(error).__name__}: "
-                f"{str(error)[:200]}; check that the address is that of a STAC API"
+                f"{without_secrets(self.url)}: a page of the search is not valid: {type(error).__name__}: "
+                f"{str(error)[:200]}. Check that the address is that of a STAC API"
             ) from error
 
 
@@ -120,11 +120,11 @@ def open_source(web: Web, url: str, collection: str) -> Source:
         if kind == "Collection" and collection not in ("", root.get("id")):
             raise ConfigError(f"{without_secrets(url)} is the collection {root.get('id')!r}, not {collection!r}")
         if not isinstance(root.get("id"), str):
-            raise DataError(f"{without_secrets(url)}: a catalogue without an id; report it to its operator")
+            raise DataError(f"{without_secrets(url)}: a catalogue without an id. Report it to its operator")
         return Source(web, url, root, None)
     if kind != "Catalog":
         raise DataError(
-            f"{without_secrets(url)}: neither a STAC API nor a static catalogue (type {kind!r}); give the address of "
+            f"{without_secrets(url)}: neither a STAC API nor a static catalogue (type {kind!r}). Give the address of "
             f"the API's landing page, or of a collection.json"
         )
     try:
@@ -138,7 +138,7 @@ def open_source(web: Web, url: str, collection: str) -> Source:
         raise DataError(f"{without_secrets(url)}: not a readable landing page of a STAC API: {error}") from error
     if not collection:
         names = ", ".join(sorted(known)) or "none that it lists"
-        raise ConfigError(f"{without_secrets(url)} is a STAC API: name a collection by --collection; it has {names}")
+        raise ConfigError(f"{without_secrets(url)} is a STAC API: name a collection by --collection. It has {names}")
     place = urljoin(_slashed(url), f"collections/{collection}")
     try:
         found = _read(web, place)
@@ -146,7 +146,7 @@ def open_source(web: Web, url: str, collection: str) -> Source:
         if "HTTP 404" not in str(error):
             raise
         names = ", ".join(sorted(_collections(web, root, url))) or "none that it lists"
-        raise ConfigError(f"{without_secrets(url)}: no collection {collection!r}; it has {names}") from error
+        raise ConfigError(f"{without_secrets(url)}: no collection {collection!r}. It has {names}") from error
     return Source(web, url, {**found, "id": collection}, client)
 
 
@@ -154,9 +154,9 @@ def _read(web: Web, url: str) -> dict[str, Any]:
     try:
         document = read_json(web.request(url))
     except ValueError as error:
-        raise DataError(f"{without_secrets(url)}: not JSON: {str(error)[:100]}; check the address") from error
+        raise DataError(f"{without_secrets(url)}: not JSON: {str(error)[:100]}. Check the address") from error
     if not isinstance(document, dict):
-        raise DataError(f"{without_secrets(url)}: JSON, but no STAC document; check the address")
+        raise DataError(f"{without_secrets(url)}: JSON, but no STAC document. Check the address")
     return document
 
 
@@ -188,7 +188,7 @@ def _walk(web: Web, url: str) -> Iterator[tuple[dict[str, Any], str]]:
                 seen.add(link)
                 waiting.append(link)
         if len(seen) > DEEPEST:
-            raise DataError(f"{without_secrets(url)}: more than {DEEPEST} documents; name a smaller catalogue in it")
+            raise DataError(f"{without_secrets(url)}: more than {DEEPEST} documents. Name a smaller catalogue in it")
 
 
 def _links(document: dict[str, Any]) -> list[dict[str, str]]:

@@ -75,7 +75,7 @@ class SasTokens:
                 ends = ends if ends.tzinfo else ends.replace(tzinfo=dt.UTC)
             except (KeyError, TypeError, ValueError) as error:
                 raise ServiceError(
-                    f"{place}: no SAS token there (token, msft:expiry); check the address that signs"
+                    f"{place}: no SAS token there (token, msft:expiry). Check the address that signs"
                 ) from error
             self._known[account, container] = token, ends
             return token

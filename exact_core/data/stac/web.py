@@ -1,11 +1,12 @@
-"""Requests to a STAC API and to the files it names: repeated where a failure may pass, with a token where one is due.
+"""Requests to a STAC API and its files: repeated after a temporary failure, with a token where one is needed.
 
     EXACT_STAC_TOKEN           a bearer token
-    EXACT_STAC_TOKEN_COMMAND   a command that prints one, run anew when it expires or a server answers 401; either the
+    EXACT_STAC_TOKEN_COMMAND   a command that prints one, run again when it expires or a server answers 401; either the
                                bare token or JSON with `access_token` and `expires_in`
 
-A token goes to the API's own host and to hosts that were named, nowhere else. Files that need a signature in their
-address instead get it when they are read: see signing.py.
+A token goes only to the API's own host and to named hosts. Files that need a signature in their address get it when
+they
+are read: see signing.py.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ BEFORE_EXPIRY = 30.0
 COMMAND_TIME = 60
 """Seconds that the token command may take."""
 HEAD_BYTES = 1024
-"""Bytes looked at to tell what a file is."""
+"""Bytes read to determine the kind of a file."""
 
 
 @dataclass(frozen=True)
@@ -117,11 +118,11 @@ class Token:
             )
         except subprocess.CalledProcessError as error:
             said = (error.stderr or "").strip()[-300:] or "nothing on stderr"
-            raise ServiceError(f"{name}: exit code {error.returncode}: {said}; run the command by hand") from error
+            raise ServiceError(f"{name}: exit code {error.returncode}: {said}. Run the command by hand") from error
         except (OSError, ValueError, subprocess.TimeoutExpired) as error:
             # The message of a timeout repeats the command, which may hold a password.
             said = f"no end after {COMMAND_TIME} s" if isinstance(error, subprocess.TimeoutExpired) else str(error)
-            raise ServiceError(f"{name}: {said}; give a command that prints a bearer token") from error
+            raise ServiceError(f"{name}: {said}. Give a command that prints a bearer token") from error
         self._text, self._ends = _read_token(done.stdout.strip())
         if not self._text or any(mark.isspace() for mark in self._text):
             self._text = ""
@@ -180,7 +181,7 @@ class Web(StacApiIO):  # type: ignore[misc, unused-ignore]
     ) -> None:
         parts = _split(url)
         if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise ConfigError(f"{url!r}: not an address of a STAC API or catalogue; expected http(s)://HOST/...")
+            raise ConfigError(f"{url!r}: not an address of a STAC API or catalogue, expected http(s)://HOST/...")
         self.options = options or WebOptions()
         self.token = token or Token.from_environment()
         endpoint = sas_endpoint(url, sign)
@@ -252,7 +253,7 @@ class Web(StacApiIO):  # type: ignore[misc, unused-ignore]
                 if getattr(error, "status_code", None) == 401 and not renewed and token and self.token.renew(token):
                     renewed = True
                 elif _broke_off(error.__context__) and attempt < self.options.attempts:
-                    log.warning("%s: %s; asked again", without_secrets(href), _said(error))
+                    log.warning("%s: %s. Trying again", without_secrets(href), _said(error))
                     self.pause(attempt)
                     attempt += 1
                 else:
@@ -279,7 +280,7 @@ class Web(StacApiIO):  # type: ignore[misc, unused-ignore]
             except requests.RequestException as error:
                 if not _broke_off(error) or attempt == self.options.attempts:
                     raise ServiceError(
-                        f"{where}: no answer after {self.options.attempts} tries: {type(error).__name__}; check the "
+                        f"{where}: no answer after {self.options.attempts} tries: {type(error).__name__}. Check the "
                         f"network and that the server is up"
                     ) from error
             self.pause(attempt)
@@ -299,7 +300,7 @@ def _head(answer: requests.Response, where: str) -> Head:
         size = answer.headers.get("Content-Length")
         if b"<html" not in first.lower() and size and int(size) > HEAD_BYTES:
             raise DataError(
-                f"{where}: its server knows no range requests, so that parts of a file cannot be read; take the files "
+                f"{where}: its server knows no range requests, so that parts of a file cannot be read. Take the files "
                 f"from another server, or download the scene and name its folder"
             )
     return Head(
@@ -314,14 +315,14 @@ def _document(web: Web, url: str) -> dict[str, Any]:
     try:
         document = read_json(web.request(url))
     except ValueError as error:
-        raise ServiceError(f"{without_secrets(url)}: not JSON; check the address that signs") from error
+        raise ServiceError(f"{without_secrets(url)}: not JSON. Check the address that signs") from error
     return document if isinstance(document, dict) else {}
 
 
 def _refusal(status: int, where: str, url: str, *, token: bool, signed: bool) -> ExactError:
     if status in (404, 410):
         return DataError(
-            f"{where}: no such file (HTTP {status}); the catalogue names what is gone: leave the image out by "
+            f"{where}: no such file (HTTP {status}), though the catalogue names it. Leave the image out by "
             f"--skip, or search again later"
         )
     # Azure answers 409 where its storage account is not public.
@@ -344,8 +345,8 @@ def _refusal_help(url: str, *, token: bool, signed: bool) -> str:
     if token:
         return _token_help(token=token)
     return (
-        f"{_token_help(token=token)} (token_host=); its address was not signed either: name what signs it by --sign "
-        f"(sign=), unless it is the Planetary Computer's own catalogue"
+        f"{_token_help(token=token)} (token_host=). Its address was not signed either. Name the address that signs it "
+        f"by --sign (sign=), unless it is the Planetary Computer's own catalogue"
     )
 
 
@@ -361,12 +362,12 @@ def _token_help(*, token: bool) -> str:
 def _failure(href: str, error: APIError, *, token: bool) -> ExactError:
     where, status = without_secrets(href), getattr(error, "status_code", None)
     if isinstance(error.__context__, UnicodeDecodeError):
-        return DataError(f"{where}: not JSON; check the address")
+        return DataError(f"{where}: not JSON. Check the address")
     if status in (401, 403):
         return ServiceError(f"{where}: HTTP {status}: {_said(error)}; {_token_help(token=token)}")
     if status is None:
         return ServiceError(
-            f"{where}: no answer: {_said(error)}; check the address, the network and that the API is up"
+            f"{where}: no answer: {_said(error)}. Check the address, the network and that the API is up"
         )
     help_ = "try again later" if status in PASSING else "check the address, the collection and the area"
     return ServiceError(f"{where}: HTTP {status}: {_said(error)}; {help_}")

@@ -1,7 +1,6 @@
 """A window of a file on a web server -> a small tiled GeoTIFF: read by range requests, piece by piece.
 
-The window lies on the file's own pixels. Where it reaches beyond the file it holds nodata, so that all images of an
-area share one grid, whatever part of it each of them shows.
+The window has the file's own pixels, and nodata beyond the file. So all images of an area share one grid.
 """
 
 from __future__ import annotations
@@ -104,7 +103,7 @@ def copy_window(web: Web, asset: RemoteAsset, out: Path, *, crs: str, bounds: Bo
         if file.crs != CRS.from_string(crs):
             raise DataError(
                 f"{where}: {_show(asset)}: its CRS is {file.crs.to_string()}, not {crs} as the item says or as the "
-                f"others have; report it to the catalogue's operator, or leave the item out by --skip"
+                f"others have. Report it to the catalogue's operator, or leave the item out by --skip"
             )
         _write(file, partial, window_of(file, bounds))
 
@@ -148,10 +147,10 @@ def _reading(web: Web, asset: RemoteAsset, where: str, read: Callable[[Any], Res
             said = str(error.__cause__ or error).replace(href, _show(asset))
             if attempt == READS:
                 raise DataError(
-                    f"{shown}: cannot be read: {said}; the file is damaged or truncated where it lies, or its server "
-                    f"breaks off: repeat the command later, or leave the item out by --skip"
+                    f"{shown}: cannot be read: {said}. The file is damaged or truncated on the server, or the "
+                    f"connection broke. Repeat the command later, or leave the item out by --skip"
                 ) from error
-            log.warning("%s: %s; read again", shown, said)
+            log.warning("%s: %s. Reading it again", shown, said)
             web.pause(attempt)
     raise AssertionError("a file is tried once at least")
 
@@ -166,12 +165,12 @@ def _checked(web: Web, asset: RemoteAsset, shown: str) -> tuple[Head, str]:
             "an HTML page" if b"<html" in head.first.lower() or b"<!doctype" in head.first.lower() else f"{start!r}..."
         )
         raise DataError(
-            f"{shown}: expected a TIFF or JPEG 2000, got {kind}; where that asks for a login, set EXACT_STAC_TOKEN and "
-            f"name the host by --token-host; else report it to the operator, or leave the item out by --skip"
+            f"{shown}: expected a TIFF or JPEG 2000, got {kind}. If that is a login page, set EXACT_STAC_TOKEN and "
+            f"name the host by --token-host. Else report it to the operator, or leave the item out by --skip"
         )
     if asset.size is not None and head.size is not None and asset.size != head.size:
         raise DataError(
-            f"{shown}: {head.size} bytes where the item says {asset.size}: truncated or replaced; repeat the command "
+            f"{shown}: {head.size} bytes where the item says {asset.size}: truncated or replaced. Repeat the command "
             f"later, or leave the item out by --skip"
         )
     return head, driver
@@ -180,15 +179,15 @@ def _checked(web: Web, asset: RemoteAsset, shown: str) -> tuple[Head, str]:
 def _check_file(file: Any, asset: RemoteAsset, shown: str) -> None:
     help_ = "report it to the catalogue's operator, or leave the item out by --skip"
     if file.count != 1:
-        raise DataError(f"{shown}: {file.count} bands in one file; expected a file for each band; {help_}")
+        raise DataError(f"{shown}: {file.count} bands in one file, expected a file for each band; {help_}")
     if file.crs is None or file.transform.b or file.transform.d or file.transform.a <= 0 or file.transform.e >= 0:
-        raise DataError(f"{shown}: its pixels have no place, or are not north up; {help_}")
+        raise DataError(f"{shown}: it has no geotransform, or is not north up; {help_}")
     if asset.shape is not None and asset.shape != (file.height, file.width):
         raise DataError(f"{shown}: {(file.height, file.width)} pixels where the item says {asset.shape}; {help_}")
     if asset.transform is not None and not asset.transform.almost_equals(file.transform, precision=1e-3):
-        raise DataError(f"{shown}: lies elsewhere than the item says (proj:transform); {help_}")
+        raise DataError(f"{shown}: its position differs from the item's (proj:transform); {help_}")
     if file.dtypes[0].startswith("complex"):
-        raise DataError(f"{shown}: its values are {file.dtypes[0]}; expected reflectance; {help_}")
+        raise DataError(f"{shown}: its values are {file.dtypes[0]}, expected reflectance; {help_}")
 
 
 def _write(file: Any, out: Path, window: Window) -> None:
@@ -223,7 +222,7 @@ def _write(file: Any, out: Path, window: Window) -> None:
 
 
 def _pieces(file: Any, window: Window) -> Iterator[tuple[Window, Window]]:
-    """Pieces of the window that the file has: where they lie in the file, and where in the window."""
+    """Pieces of the window that the file has: their position in the file, and in the window."""
     for row in range(0, window.height, PIECE):
         for col in range(0, window.width, PIECE):
             edges = []

@@ -364,17 +364,17 @@ def test_what_passes_is_borne(season: Path, serve: Serve, tmp_path: Path, fault:
 @pytest.mark.parametrize(
     ("kind", "error", "expected"),
     [
-        (500, ServiceError, "HTTP 500; try again later; the other images are kept: the same command"),
+        (500, ServiceError, "HTTP 500. Try again later. The other images are kept. Repeat the command"),
         (404, DataError, "no such file \\(HTTP 404\\); .*: leave the image out by --skip, or search again later"),
         # Asking again would not help.
-        (400, ServiceError, "HTTP 400; report it to the files' operator, or leave the image out by --skip"),
+        (400, ServiceError, "HTTP 400. Report it to the files' operator, or leave the image out by --skip"),
         (403, ServiceError, "not allowed \\(HTTP 403\\); no token was sent: set EXACT_STAC_TOKEN"),
         ("html", DataError, "expected a TIFF or JPEG 2000, got an HTML page"),
-        ("cut", DataError, "cannot be read: .*; the file is damaged or truncated where it lies"),
+        ("cut", DataError, "cannot be read: .*. The file is damaged or truncated on the server"),
         (
             "breaking",
             DataError,
-            "cannot be read: .*; the file is damaged or truncated where it lies, or its server breaks",
+            "cannot be read: .*. The file is damaged or truncated on the server, or the connection",
         ),
         ("short", ServiceError, "no answer after 3 tries"),
         ("norange", DataError, "knows no range requests"),
@@ -415,7 +415,7 @@ PLACE = {"proj:epsg": 32631, "proj:shape": [32, 32], "proj:transform": [10, 0, 5
     ("change", "expected"),
     [
         ({"proj:shape": [64, 64]}, r"\(32, 32\) pixels where the item says \(64, 64\)"),
-        ({"proj:transform": [10, 0, 500_000, 0, -10, 5_600_100]}, "lies elsewhere than the item says"),
+        ({"proj:transform": [10, 0, 500_000, 0, -10, 5_600_100]}, "its position differs from the item's"),
         ({"proj:epsg": 32632}, "its CRS is EPSG:32631, not EPSG:32632"),
         ({"file:size": 123}, r"\d+ bytes where the item says 123: truncated or replaced"),
     ],
@@ -482,7 +482,7 @@ def test_a_named_host_gets_the_token(season: Path, serve: Serve, tmp_path: Path)
 
 def test_nothing_found(season: Path, serve: Serve, tmp_path: Path) -> None:
     said = refused(serve(season), tmp_path / "out", area=(10, 10, 11, 11))
-    assert said == "no image over the area from 2017-01-01 to 2019-01-01; check area, dates and collection"
+    assert said == "no image over the area from 2017-01-01 to 2019-01-01. Check area, dates and collection"
 
 
 def test_pages_that_do_not_end(season: Path, serve: Serve, tmp_path: Path) -> None:
@@ -493,11 +493,11 @@ def test_pages_that_do_not_end(season: Path, serve: Serve, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("fault", "expected"),
     [
-        (Fault("/search", "lying"), "a page of the search is not what it should be"),
-        (Fault("/search", "html"), "a page of the search is not what it should be"),
+        (Fault("/search", "lying"), "a page of the search is not valid"),
+        (Fault("/search", "html"), "a page of the search is not valid"),
         (Fault("/search", 500), "HTTP 500: trouble; try again later"),
         (Fault("/search", 400), "HTTP 400: trouble; check the address, the collection and the area"),
-        (Fault("/search", "reset"), "no answer: ConnectionError; check the address, the network"),
+        (Fault("/search", "reset"), "no answer: ConnectionError. Check the address, the network"),
     ],
 )
 def test_a_search_that_fails(season: Path, serve: Serve, tmp_path: Path, fault: Fault, expected: str) -> None:
@@ -513,8 +513,8 @@ def test_what_is_no_api(season: Path, serve: Serve) -> None:
             open_source(Web(url, token=Token(), options=FAST), url, collection)
         return str(caught.value)
 
-    assert "name a collection by --collection; it has fake" in opened(server.url)
-    assert "no collection 'other'; it has fake" in opened(server.url, "other")
+    assert "name a collection by --collection. It has fake" in opened(server.url)
+    assert "no collection 'other'. It has fake" in opened(server.url, "other")
     assert "not JSON" in opened(f"{server.url}/files/S2_20180401/B02.tif")
     assert "neither a STAC API nor a static catalogue (type 'Feature')" in opened(
         f"{server.url}/static/S2_20180401/S2_20180401.json"
@@ -529,7 +529,7 @@ def test_a_list_of_files_that_is_damaged_is_deleted_and_all_is_read(season: Path
     fetch_season(asked(server, bands=("B02",)), out)
     before = hashes(out)
     (out / "fetched.json").write_text("{")
-    with pytest.raises(DataError, match=r"fetched.json: not readable: .*; delete it and collection.json to read"):
+    with pytest.raises(DataError, match=r"fetched.json: not readable: .*. Delete it and collection.json to read"):
         fetch_season(asked(server, bands=("B02",)), out)
     for name in ("fetched.json", "collection.json"):
         (out / name).unlink()
@@ -539,10 +539,10 @@ def test_a_list_of_files_that_is_damaged_is_deleted_and_all_is_read(season: Path
 
 def test_a_folder_of_something_else(season: Path, serve: Serve, tmp_path: Path) -> None:
     server, other = serve(season), serve(season)
-    with pytest.raises(DataError, match="holds a catalogue that was not fetched; choose another folder"):
+    with pytest.raises(DataError, match="holds a catalogue that was not fetched. Choose another folder"):
         fetch_season(asked(server), season)
     fetch_season(asked(server, bands=("B02",)), tmp_path / "out")
-    with pytest.raises(DataError, match="holds images of fake from http.*; choose another folder"):
+    with pytest.raises(DataError, match="holds images of fake from http.*. Choose another folder"):
         fetch_season(asked(other, bands=("B02",)), tmp_path / "out")
 
 
@@ -555,7 +555,7 @@ def test_broken_items_are_named_before_anything_is_read(season: Path, serve: Ser
 
     server = serve(season, edit=edit)
     said = refused(server, tmp_path / "out")
-    assert "item S2_20180411: no asset for band B03; it has B02, B04" in said
+    assert "item S2_20180411: no asset for band B03. It has B02, B04" in said
     assert "item S2_20180421, asset B03: s3://bucket/B03.tif is not on a web server (http, https)" in said
     assert not server.files_asked()
 

@@ -67,7 +67,7 @@ def test_the_zone_that_covers_most() -> None:
     ]
     chosen, note = choose_crs(items, area)
     assert chosen == "EPSG:32631"
-    assert "1 images in EPSG:32631 cover 60% of the area; others were left out: 2 in EPSG:32632 (55%)" in note
+    assert "1 images in EPSG:32631 cover 60% of the area. Others were left out: 2 in EPSG:32632 (55%)" in note
     # Covered alike: the one with more images.
     both = [
         (remote("a", 4, 8), "EPSG:32631"),
@@ -132,7 +132,7 @@ def test_pixels_that_bounds_touch(tmp_path: Path, bounds: tuple[float, float, fl
     ("bbox", "expected"),
     [
         ((10, 0, 5, 1), "west < east"),
-        ((170, 0, 190, 1), "cut an area across the 180th meridian in two"),
+        ((170, 0, 190, 1), "Cut an area across the 180th meridian in two"),
         ((0, 1, 1, 1), "south < north"),
         ((0, 0, math.nan, 1), "expected WEST SOUTH EAST NORTH"),
     ],

@@ -121,9 +121,9 @@ def test_a_name_that_is_no_folder(name: str) -> None:
     [
         (("id",), None, "an item without an id"),
         (("properties",), None, "item S2A_31UES_20180401_0_L2A: no properties"),
-        (("properties", "datetime"), "yesterday", "datetime is 'yesterday'; expected one as 2018-04-01T10:53:28Z"),
+        (("properties", "datetime"), "yesterday", "datetime is 'yesterday', expected one as 2018-04-01T10:53:28Z"),
         (("properties", "datetime"), 20180401, "datetime is 20180401"),
-        (("assets",), None, "no asset for band B02, B05; it has none; name the bands to read by --bands"),
+        (("assets",), None, "no asset for band B02, B05. It has none. Name the bands to read by --bands"),
         (("assets", "blue", "href"), "ftp://b/B02.tif", "asset blue: ftp://b/B02.tif is not on a web server"),
         (("assets", "blue", "href"), "file:///etc/passwd", "asset blue: file:///etc/passwd is not on a web server"),
         (("assets", "blue", "href"), "https://x y/B02.tif", "is not on a web server"),

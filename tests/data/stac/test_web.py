@@ -58,10 +58,10 @@ def test_what_is_no_token(printed: str) -> None:
 
 def test_a_command_that_fails(tmp_path: Path) -> None:
     with pytest.raises(
-        ServiceError, match="EXACT_STAC_TOKEN_COMMAND: exit code 3: no such user; run the command by hand"
+        ServiceError, match="EXACT_STAC_TOKEN_COMMAND: exit code 3: no such user. Run the command by hand"
     ):
         Token(command=f"{sys.executable} -c \"import sys; sys.stderr.write('no such user'); sys.exit(3)\"").get()
-    with pytest.raises(ServiceError, match="give a command that prints a bearer token"):
+    with pytest.raises(ServiceError, match="Give a command that prints a bearer token"):
         Token(command=str(tmp_path / "none")).get()
     with pytest.raises(ServiceError, match="No closing quotation"):
         Token(command="echo 'a").get()
