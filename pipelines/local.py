@@ -96,7 +96,7 @@ def run(
     if model and supervision == "dense":
         raise ConfigError(f"--model {model}: a model from dense labels is not registered; leave --model out")
     arguments = {"recipe": recipe, "source": source, "season": season, "seed": seed, "overrides": overrides}
-    arguments |= {"model": model} if supervision == "tags" else {}
+    arguments |= {"model": model} if model else {}
     _check_workdir(workdir, force=force or _unfinished(workdir, arguments, supervision) is not None)
     with _alone(workdir):
         identity = _run(workdir, pipeline, arguments, supervision, in_containers=in_containers)
@@ -281,8 +281,6 @@ def default_workdir(arguments: dict[str, Any], supervision: str) -> Path:
     """
     name = short_name(arguments["source"])
     arguments = {**arguments, "source": absolute_source(arguments["source"])}
-    if supervision == "dense":
-        arguments.pop("model", None)
     for path in sorted(Path().glob(f"{name}-*")):
         if _unfinished(path, arguments, supervision):
             return path

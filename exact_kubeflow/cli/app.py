@@ -375,7 +375,7 @@ def run(
         "season": season,
         "seed": config.seed,
         "overrides": from_here(changes),
-        "model": model,
+        **({"model": model} if model else {}),
     }
     given = workdir is not None
     if workdir is None:
