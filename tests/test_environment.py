@@ -35,7 +35,7 @@ def test_nothing_but_white_space_is_nothing(monkeypatch):
 @pytest.mark.parametrize("text", ["a\nb", "a\x00b".replace("\x00", "\x07"), "a\u200bb", "a\tb"])
 def test_control_characters_are_refused_with_the_name_and_without_the_value(monkeypatch, text):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", text)
-    with pytest.raises(ConfigError, match=r"AWS_SECRET_ACCESS_KEY has the character .* at position 2 of 3; .*echo -n"):
+    with pytest.raises(ConfigError, match=r"AWS_SECRET_ACCESS_KEY has the character .* at position 2 of 3. .*echo -n"):
         variable("AWS_SECRET_ACCESS_KEY")
 
 

@@ -318,7 +318,7 @@ def _sample_images(config: RunConfig, source: str, season: str, model: _Model) -
     asked = asked.model_copy(update={"max_dates": model.trained.data.max_dates})
     images = source_of(kind).open(local_place(config, source), asked, trained=model.season)
     if images.bands != model.bands:
-        raise ConfigError(f"the model wants bands {model.bands}, {source} has {images.bands}")
+        raise ConfigError(f"the model needs bands {model.bands}, but {source} has {images.bands}")
     predict = None
     if model.segmenter is not None and model.manifest is not None:
         predict = season_mapper(
@@ -347,7 +347,7 @@ def _sample_dataset(config: RunConfig, folder: Path, model: _Model) -> _Season:
     windows = WindowDataset(folder)
     manifest = windows.manifest
     if manifest.bands != model.bands:
-        raise ConfigError(f"the model wants bands {model.bands}, {folder} has {manifest.bands}")
+        raise ConfigError(f"the model needs bands {model.bands}, but {folder} has {manifest.bands}")
     if model.segmenter is not None and model.season is not None:
         check_day_zero(manifest.season_start, model.season[0], what=str(folder), other="the model")
     predictor = None

@@ -329,12 +329,12 @@ def tracked_stage(
 def _begin(stage: str, pipeline_run: str, name: str) -> tuple[MlflowClient, str, str]:
     """A client, the identity of the stage's run (existing or new), and that of a parent that it reopened, or none."""
     client, experiment = open_client()
-    _end_killed(client, experiment)
     given = given_run(client)
     tags = {STAGE_TAG: stage}
     if given is not None:
         _tell(client, str(given.info.run_id), {**tags, PIPELINE_TAG: pipeline_run})
         return client, str(given.info.run_id), ""
+    _end_killed(client, experiment)
     reopened = ""
     if pipeline_run:
         parent = _parent(client, experiment, pipeline_run, name)

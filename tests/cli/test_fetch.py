@@ -43,7 +43,7 @@ def test_fetch_twice_then_cells(tmp_path, capsys, monkeypatch):
         ]
         code, out, _ = exact(capsys, monkeypatch, *command)
         assert code == 0
-        assert "4 images; 8 files read" in out
+        assert "4 images. 8 files read" in out
         assert f"next: put labels in {tmp_path}/out/labels, then: exact ingest season {tmp_path}/out DATASET" in out
         assert "0 files read (0.0 MB), 8 unchanged" in exact(capsys, monkeypatch, *command)[1]
         command[2] = str(tmp_path / "cells")

@@ -103,7 +103,7 @@ def test_layers_of_other_land_are_refused(folder, tmp_path):
     with pytest.raises(DataError, match="away.gpkg: none of its outlines lies on the map"):
         write_map_page(folder, tmp_path / "map.html", outlines=away)
     write_map(tmp_path / "bare", np.ones((9, 9)))
-    with pytest.raises(CorruptError, match="holds no source, season_start, dates, areas; make the map again"):
+    with pytest.raises(CorruptError, match="holds no source, season_start, dates, areas. Make the map again"):
         write_map_page(tmp_path / "bare", tmp_path / "map.html")
     with pytest.raises(DataError, match="no map here"):
         write_map_page(tmp_path, tmp_path / "map.html")

@@ -175,7 +175,7 @@ def test_from_two_maps_to_the_better_one(exact, maps, tmp_path):
     filled(pairs, lambda number: "" if number == 3 else "rye")
     code, _, complaint = exact("compare-maps", one, other, "--reference", pairs)
     assert code == 1
-    assert "reference is empty, and later ones are not; fill in places in the order of `id`" in complaint
+    assert "reference is empty, and later ones are not. Fill in places in the order of `id`" in complaint
     filled(pairs, lambda _: "barley")
     assert "reference 'barley' is no class of these maps" in exact("compare-maps", one, other, "--reference", pairs)[2]
     code, _, complaint = exact("sample", one, "--other", one, "--size", 9, "--out", tmp_path / "none.csv")
@@ -185,5 +185,5 @@ def test_from_two_maps_to_the_better_one(exact, maps, tmp_path):
 
 def test_maps_of_other_pixels_are_refused(maps, tmp_path):
     small = open_map(write_map(tmp_path / "small", np.ones((20, 20))))
-    with pytest.raises(DataError, match="other pixels than .* map the same images"):
+    with pytest.raises(DataError, match="other pixels than .* Map the same images"):
         Differences(open_map(maps[0]), small)

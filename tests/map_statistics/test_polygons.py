@@ -41,7 +41,7 @@ def test_regions_by_hand(tmp_path):
     assert wheat.equals(shapely.box(left, top - 30, left + 30, top).difference(hole))
     summary = write_polygons(crop_map, tmp_path / "large.parquet", minimum_hectares=0.02)
     assert (summary.polygons, summary.small, summary.small_pixels) == ({"wheat": 1}, 3, 3)
-    with pytest.raises(DataError, match="no region of a crop of 1 ha or more; lower the minimum"):
+    with pytest.raises(DataError, match="no region of a crop of 1 ha or more. Lower the minimum"):
         write_polygons(crop_map, tmp_path / "none.gpkg", minimum_hectares=1)
     assert not (tmp_path / "none.gpkg").exists()
     with pytest.raises(ConfigError, match="is there already"):

@@ -63,7 +63,7 @@ def test_outside_of_the_mask_nothing_is_mapped(tmp_path, kind, step):
 
 def test_masks_that_say_nothing_are_refused(tmp_path):
     classes = raster(tmp_path / "classes.tif", np.where(INSIDE, 40, 10))
-    with pytest.raises(ConfigError, match=r"several values \(10, 40\); name those that are cropland, as --cropland-v"):
+    with pytest.raises(ConfigError, match=r"several values \(10, 40\). Name those that are cropland, as --cropland-v"):
         list(CroplandMask(classes, (), record()).rows(parts(4)))
     away = raster(tmp_path / "away.tif", INSIDE, left=600_000)
     with pytest.raises(DataError, match="away.tif: no mapped pixel is cropland by this mask"):

@@ -131,7 +131,7 @@ def test_a_region_is_checked_before_anything_is_sent():
     assert package.arguments({"map_name": "flanders"}) == {"map_name": "flanders"}
     with pytest.raises(ConfigError, match="map_name = 'a/b': expected at most 63 letters"):
         package.arguments({"map_name": "a/b"})
-    with pytest.raises(ConfigError, match="gives no name to the region of its maps.*name it by map_name"):
+    with pytest.raises(ConfigError, match="gives no name to the region of its maps.*Name it by map_name"):
         package.arguments({"source": "season:s3://bucket/folders/0123.json"})
 
 

@@ -321,7 +321,7 @@ def test_a_server_without_a_release(server, capsys):
         (["map_area", "-p", "season=2025", "-p", "model=exact:flanders"], "for example exact-flanders"),
         (["train_exact", "-p", "overrides=[]", "--set", "a=1"], "Use one of them"),
         (["train_exact", "-p", "season=auto"], "does not follow a schedule"),
-        (["map_area", "-p", "map_parts=17"], "map_parts = 17: expected 1 to 9"),
+        (["map_area", "-p", "map_parts=17"], "map_parts = 17: expected 1 to 8"),
         (["train_exact", "-p", "recipe=demoo"], "unknown recipe 'demoo'. Choose one of demo"),
         (["train_exact", "-p", "source=nowhere"], "unknown source 'nowhere', expected synthetic"),
         (["train_exact", "-p", "model=a/b"], "model = 'a/b': MLflow takes no name"),

@@ -294,7 +294,7 @@ def test_a_folder_on_a_full_disk(place, tmp_path, small_disk, cache):
     folder = make(tmp_path / "a", {"0": 3 * MIB, "1": 9 * MIB})
     pointer = publish(folder, place.uri)
     with small_disk() as disk:
-        with pytest.raises(ServiceError, match="make room"):
+        with pytest.raises(ServiceError, match="Make room"):
             fetch_folder(pointer, disk / "out", cache=cache, options=FAST)
         assert not (disk / "out" / "masks.json").exists()
         assert list((disk / "out").rglob("*.partial")) == []
@@ -302,7 +302,7 @@ def test_a_folder_on_a_full_disk(place, tmp_path, small_disk, cache):
 
 def test_a_cache_that_cannot_be(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ServiceError, match="cannot keep the cache there.*set EXACT_CACHE_DIR"):
+    with pytest.raises(ServiceError, match="cannot keep the cache there.*Set EXACT_CACHE_DIR"):
         Cache(tmp_path / "file", bound=1)
     with pytest.raises(ConfigError, match="must be 0 or more"):
         Cache(tmp_path / "cache", bound=-1)

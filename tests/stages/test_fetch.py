@@ -230,7 +230,7 @@ def test_cells_of_two_crs_are_no_scene(season, serve, config):
     content = json.loads(index.read_text())
     next(each for each in content["cells"] if each["state"] == "complete")["crs"] = "EPSG:32632"
     index.write_text(json.dumps(content))
-    said = r"its cells are in EPSG:32631, EPSG:32632, and a map has one CRS; give crs=EPSG:32631"
+    said = r"its cells are in EPSG:32631, EPSG:32632, and a map has one CRS. Give crs=EPSG:32631"
     with pytest.raises(ConfigError, match=said):
         source_of("season").open(found.folder, config.data)
     with pytest.raises(ConfigError, match=said):

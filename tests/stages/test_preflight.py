@@ -69,7 +69,7 @@ def test_everything_that_is_missing_is_named_at_once(config, tmp_path, monkeypat
 
 def test_a_training_that_cannot_fit_is_refused_with_the_way_out(config, monkeypatch):
     monkeypatch.setattr(memory, "available_bytes", lambda _: 10**8)
-    with pytest.raises(ServiceError, match=r"memory: training takes about .*lower classifier\.training\.batch"):
+    with pytest.raises(ServiceError, match=r"memory: training takes about .*Lower classifier\.training\.batch"):
         preflight(config, source="synthetic", season="", tracker=NoTracker())
 
 

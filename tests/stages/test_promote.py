@@ -35,8 +35,9 @@ NAME = "exact-synthetic"
 def segmenters(tmp_path_factory, config, dataset_folder):
     """A poor segmenter and a better one, on dense labels."""
     root = tmp_path_factory.mktemp("segmenters")
-    for name, epochs in {"poor": 1, "good": 12}.items():
-        changed = override(config, [f"segmenter.training.epochs={epochs}"])
+    for name, epochs in {"poor": 1, "good": 30}.items():
+        training = {"epochs": epochs, "learning_rate": 0.01, "keep_dates": 1.0}
+        changed = override(config, [f"segmenter.training.{key}={value}" for key, value in training.items()])
         train_segmenter(changed, dataset=dataset_folder, masks=None, out=root / name, tracker=NoTracker())
     return root
 
@@ -324,7 +325,7 @@ def test_the_model_carries_its_figures_and_the_champion_has_a_history(place, cap
     assert "the map was wrong in the east" in lines[other]
     assert "champion since 2" in lines[other]
     assert exact(NAME, "--to", "9")[2] == f"exact: {NAME} has no version '9'. It has 2, 1\n"
-    assert f"has no model of this name; it has {NAME}" in exact("exact-none")[2]
+    assert f"has no model of this name. It has {NAME}" in exact("exact-none")[2]
     folder = fetch_registered(f"{NAME}@champion", tmp_path / "fetched")
     assert (folder / "model.json").is_file()
     with pytest.raises(ConfigError, match="no such alias. exact-synthetic has challenger, champion"):

@@ -327,7 +327,7 @@ def test_what_does_not_fit_together_is_refused(finished, tmp_path, config, datas
         )
     more = override(config, ["data.synthetic.crops=4"])
     ingest(more, source="synthetic", season="", out=tmp_path / "more", tracker=TRACKER)
-    with pytest.raises(ConfigError, match="wants classes"):
+    with pytest.raises(ConfigError, match="the model needs classes"):
         generate_masks(
             more, dataset=tmp_path / "more", classifier=finished / "classifier", out=tmp_path / "m", tracker=TRACKER
         )

@@ -195,7 +195,7 @@ def test_secrets_that_end_in_a_line_break_work_and_others_are_named(server, monk
 
 def test_a_library_that_is_none_is_refused(server, monkeypatch):
     monkeypatch.setenv("EXACT_S3_CLIENT", "curl")
-    with pytest.raises(ConfigError, match=r"^EXACT_S3_CLIENT = 'curl'; give minio or boto3"):
+    with pytest.raises(ConfigError, match=r"^EXACT_S3_CLIENT = 'curl'. Give minio or boto3"):
         ask()
 
 

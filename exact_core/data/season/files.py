@@ -152,9 +152,9 @@ def _from_item(item: pystac.Item, catalogue: Path, bands: tuple[str, ...]) -> Ac
             files.append((*matches[0], _local(asset, item.id, catalogue)))
             if matches[0][0] in bands:
                 described += _described_bands(asset, item.properties)
-    where = f"{catalogue}, item {item.id}"
-    stated = stated_offset(item.properties, described, [str(item.id)], where=where)
-    return Acquisition(name=item.id, date=moment.date(), files=_finest(files, where), stated=stated)
+    where, name = f"{catalogue}, item {item.id}", str(item.id)
+    stated = stated_offset(item.properties, described, [name], where=where)
+    return Acquisition(name=name, date=moment.date(), files=_finest(files, where), stated=stated)
 
 
 def asset_bands(key: str, fields: Mapping[str, Any], bands: tuple[str, ...]) -> list[tuple[str, int]]:

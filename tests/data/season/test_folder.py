@@ -930,6 +930,6 @@ def test_dates_are_left_out_by_name(tmp_path: Path) -> None:
     assert "left out by data.season.leave_out: 2021-03-11" in images.notes
     wrong = DataConfig(season=SeasonConfig(leave_out=(dt.date(2021, 3, 12),)))
     with pytest.raises(
-        DataError, match="no image of 2021-03-12, .* there are 2021-03-11, 2021-03-21, 2021-03-01 near it"
+        DataError, match="no image of 2021-03-12, .* nearest dates are 2021-03-11, 2021-03-21, 2021-03-01"
     ):
         open_season(root, wrong)

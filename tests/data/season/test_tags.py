@@ -158,7 +158,7 @@ def test_names_are_read_as_a_person_means_them(tmp_path: Path) -> None:
 def test_sizes_that_no_one_means(tmp_path: Path) -> None:
     at = f"{HERE[0]},{HERE[1]}"
     kilometres = table(tmp_path, f"x,y,size,crops\n{at},0.24,maize\n")
-    with pytest.raises(DataError, match=r"line 2: .* 0\.24 m, less than a pixel \(10 m\); .* write 240 if kilometres"):
+    with pytest.raises(DataError, match=r"line 2: .* 0\.24 m, less than a pixel \(10 m\)\. .*write 240 if kilometres"):
         check_sizes(kilometres, grid(), window=8)
     found = table(tmp_path, f"x,y,size,crops\n{at},40,maize\n{at},1e9,grass\n{at},80,maize\n")
     assert check_sizes(found, grid(), window=8) == [
@@ -449,7 +449,7 @@ def test_cells_become_one_dataset_split_by_cells(tmp_path: Path) -> None:
     for first, second in itertools.combinations(scenes.values(), 2):
         assert first
         assert not first & second
-    assert survey_season(root, DataConfig()) == (4, 10, None, 10)
+    assert survey_season(root, DataConfig()) == (4, 10, None, ("",) * 10)
     with pytest.raises(DataError, match="3 cells with images, but a split by cells needs 9"):
         ingest_season(cells(tmp_path / "few", 3), DataConfig(), tmp_path / "x", seed=0)
 

@@ -364,10 +364,10 @@ def test_what_passes_is_borne(season: Path, serve: Serve, tmp_path: Path, fault:
 @pytest.mark.parametrize(
     ("kind", "error", "expected"),
     [
-        (500, ServiceError, "HTTP 500. Try again later. The other images are kept. Repeat the command"),
-        (404, DataError, "no such file \\(HTTP 404\\); .*: leave the image out by --skip, or search again later"),
+        (500, ServiceError, "HTTP 500; try again later. The other images are kept. Repeat the command"),
+        (404, DataError, "no such file \\(HTTP 404\\), .*. Leave the image out by --skip, or search again later"),
         # Asking again would not help.
-        (400, ServiceError, "HTTP 400. Report it to the files' operator, or leave the image out by --skip"),
+        (400, ServiceError, "HTTP 400; report it to the files' operator, or leave the image out by --skip"),
         (403, ServiceError, "not allowed \\(HTTP 403\\); no token was sent: set EXACT_STAC_TOKEN"),
         ("html", DataError, "expected a TIFF or JPEG 2000, got an HTML page"),
         ("cut", DataError, "cannot be read: .*. The file is damaged or truncated on the server"),
@@ -734,7 +734,7 @@ def test_the_other_of_two_images_where_files_of_one_are_missing(season: Path, se
     summary = fetch_season(asked(server, bands=("B02",)), tmp_path / "out")
     found = [each.name for each in find_acquisitions(tmp_path / "out", ("B02",))[1]]
     assert found == ["S2_20180401", "S2_20180421", "S2_20180501"]
-    assert any("S2_20180411: its file of B02 cannot be had" in note for note in summary.notes)
+    assert any("S2_20180411: its file of B02 is not available" in note for note in summary.notes)
 
 
 def test_overpasses_of_one_day_are_looks_of_their_own(season: Path, serve: Serve, tmp_path: Path) -> None:

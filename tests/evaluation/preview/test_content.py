@@ -321,7 +321,7 @@ def test_cut_outs_hold_the_pixels_and_the_seed_draws_them(tmp_path: Path) -> Non
     one = preview_season(images, source="s", limit=60, seed=0)
     assert not one.clouds_known
     write_preview(tmp_path / "p.html", one)
-    assert "clouds are not known" in " ".join((tmp_path / "p.html").read_text(encoding="utf-8").split())
+    assert "Clouds are unknown" in " ".join((tmp_path / "p.html").read_text(encoding="utf-8").split())
     whole, _ = images.read(0, 60)
     for figures, plane in zip(one.bands, whole.transpose(1, 0, 2, 3), strict=True):
         # Nine cut-outs of 20 pixels tile 60 x 60 pixels of the scene.

@@ -337,11 +337,11 @@ def test_self_scored_is_said(tmp_path: Path) -> None:
 def test_what_nobody_can_tell_is_not_promised(tmp_path: Path) -> None:
     data = make_data(SIX, scenes=1)
     masks = make_masks(SIX)
-    assert "expected mIoU" in written(tmp_path, replace(data, masks=masks))
+    assert "Estimates without ground truth: expected mIoU" in written(tmp_path, replace(data, masks=masks))
     unknown = {**masks, "quality": {**masks["quality"], "expected_known": False}}
     text = written(tmp_path, replace(data, masks=unknown))
     assert "Quality unknown." in text
-    assert "expected mIoU" not in text
+    assert "Estimates without ground truth: expected mIoU" not in text
 
 
 def test_accuracy_within_the_season_is_drawn_and_listed(tmp_path: Path) -> None:

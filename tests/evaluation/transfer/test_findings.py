@@ -104,7 +104,7 @@ def test_a_late_season_is_found_by_its_timing(reference):
     found, findings = judged(reference, later)
     assert findings["shift"].level == Level.do_not_publish
     assert 30 <= findings["shift"].value <= 50
-    assert "later" in findings["shift"].reason
+    assert "Growth is this late" in findings["shift"].reason
     assert findings["series"].level != Level.fine
     assert findings["bands"].level == Level.fine
     shifts = {row.name: row.shift for row in found.classes}
