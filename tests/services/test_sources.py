@@ -123,6 +123,7 @@ def _some_of(scene: Path, out: Path, *, dates: str, bands: tuple[str, ...]) -> P
     return out
 
 
+@pytest.mark.services
 def test_the_real_scene_is_one_dataset_and_one_map_by_every_address(request, tmp_path, monkeypatch, flanders):
     """Steps of a pipeline see the folder that an address was fetched to, and nothing else of it.
 
