@@ -118,7 +118,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 130
+    assert process.returncode == 130, said
     assert said.endswith("stopped: finished epochs are kept in w. To continue, repeat the command\n")
     assert (tmp_path / "w/.state/run.json").is_file()
     client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")

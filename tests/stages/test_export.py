@@ -62,6 +62,6 @@ def test_the_command(dataset, config, tmp_path, monkeypatch, capsys):
 
 def test_a_segmenter_of_another_kind_is_refused(dataset, config, tmp_path):
     folder = saved(tmp_path / "segmenter", dataset, override(config, ["segmenter.model=utae"]))
-    with pytest.raises(ConfigError, match="segmenter.model is utae.*export a segmenter of model tsvit"):
+    with pytest.raises(ConfigError, match="segmenter.model is utae.*Export a segmenter of model tsvit"):
         export_model(folder, tmp_path / "program")
     assert not (tmp_path / "program").exists()

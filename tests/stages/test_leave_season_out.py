@@ -42,7 +42,7 @@ def test_every_season_is_left_out_once(dataset_folder, config, tmp_path, monkeyp
     # Cut off before the end, it goes on: what is done is not done again.
     (out / "leave_one_season_out.json").unlink()
     for other in (
-        {"config": override(changed, ["segmenter.training.learning_rate=0.002"]), **arguments},
+        {"config": override(changed, ["segmenter.training.learning_rate=0.004"]), **arguments},
         {"config": changed, **arguments, "datasets": folders[::-1]},
     ):
         with pytest.raises(DataError, match="started with other settings or datasets"):

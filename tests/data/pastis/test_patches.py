@@ -364,5 +364,5 @@ def test_metadata_that_is_no_json_file(tmp_path: Path, content: bytes | None) ->
     else:
         path.write_bytes(content)
     expected = "not a readable file: Is a directory" if content is None else "not valid JSON in UTF-8"
-    with pytest.raises(DataError, match=rf"metadata.geojson: {expected}.*Download it again"):
+    with pytest.raises(DataError, match=rf"metadata.geojson: {expected}.*ownload it again"):
         ingest_pastis(tmp_path, DataConfig(), tmp_path / "out")
