@@ -17,13 +17,14 @@ CGROUPS, OWN_CGROUP, MEMINFO = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 def busy() -> str:
     """How much more than its cores this machine has to do, in words; empty: it has not.
 
-    By the mean number of processes that want a core over the last minute (getloadavg(3)).
+    By the mean number of processes that want a core over the last minute (getloadavg(3)). That is of the whole machine,
+    whatever part of it a container may use, so it is held against all of its cores.
     """
     try:
         load = os.getloadavg()[0]
     except OSError:
         return ""
-    count = cores() or os.cpu_count() or 1
+    count = os.cpu_count() or 1
     return f"load {load:.1f} on {count} cores" if load > count else ""
 
 

@@ -32,7 +32,9 @@ def test_cores(tmp_path, monkeypatch, files, expected):
 
 
 def test_a_machine_is_busy_when_more_processes_want_a_core_than_there_are(monkeypatch):
-    monkeypatch.setattr(cgroup, "cores", lambda: 2)
+    # A container may use less of the machine, but the load is of all of it.
+    monkeypatch.setattr(cgroup, "cores", lambda: 1)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
     monkeypatch.setattr(os, "getloadavg", lambda: (2.0, 9.0, 9.0))
     assert cgroup.busy() == ""
     monkeypatch.setattr(os, "getloadavg", lambda: (2.6, 0.0, 0.0))
