@@ -33,17 +33,14 @@ from numpy.typing import NDArray
 
 from benchmarks.floors import floors
 from benchmarks.supervision import read, spread
-from benchmarks.tags import TRACKER, once, score, truth_of
+from benchmarks.tags import TRACKER, make_masks, once, score, truth_of
 from exact_core.config import RunConfig, override
 from exact_core.data.season.outlines import VECTORS
 from exact_core.data.windows.dataset import VOID, WindowDataset
 from exact_core.recipes import resolve
 from exact_core.stages.evaluate import evaluate
-from exact_core.stages.generate_masks import generate_masks
-from exact_core.stages.ingest import ingest
 from exact_core.stages.join_map import Layers
 from exact_core.stages.map_season import map_season
-from exact_core.stages.train_classifier import train_classifier
 from exact_core.stages.train_segmenter import train_segmenter
 
 __all__ = ["Row", "class_table", "main", "measure", "outlines_of", "table", "without"]
@@ -84,14 +81,7 @@ def without(truth: NDArray[np.uint8], windows: WindowDataset, split: str) -> NDA
 def _trained(config: RunConfig, source: Path, place: Path, *, classifier: Path, dense: bool) -> None:
     """Dataset, classifier, masks and segmenters of a scene, and their evaluation."""
     data, masks = place / "dataset", place / "masks"
-    address = f"season:{source}"
-    once(data, "dataset.json", lambda: ingest(config, source=address, season="", out=data, tracker=TRACKER))
-    once(classifier, "model.json", lambda: train_classifier(config, dataset=data, out=classifier, tracker=TRACKER))
-    once(
-        masks,
-        "masks.json",
-        lambda: generate_masks(config, dataset=data, classifier=classifier, out=masks, tracker=TRACKER),
-    )
+    make_masks(config, f"season:{source}", data=data, classifier=classifier, masks=masks)
     for name, given in (("tags", masks), ("dense", None))[: 2 if dense else 1]:
         model, scored = place / f"segmenter-{name}", place / f"evaluation-{name}"
         learn = {"dataset": data, "masks": given, "tracker": TRACKER}

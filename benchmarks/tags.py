@@ -109,17 +109,22 @@ def once(folder: Path, last: str, make: Callable[[], object]) -> None:
         make()
 
 
-def measure(config: RunConfig, source: Path, place: Path, outlines: Path | None) -> dict[str, Path]:
-    """The maps of a run on a season with a table of tags: from pixels, and with one crop a field."""
-    data, classifier, masks, segmenter = (place / name for name in ("dataset", "classifier", "masks", "segmenter"))
-    address = f"season:{source}"
-    once(data, "dataset.json", lambda: ingest(config, source=address, season="", out=data, tracker=TRACKER))
+def make_masks(config: RunConfig, source: str, *, data: Path, classifier: Path, masks: Path) -> None:
+    """Dataset, classifier and masks of a source, as far as they are not there."""
+    once(data, "dataset.json", lambda: ingest(config, source=source, season="", out=data, tracker=TRACKER))
     once(classifier, "model.json", lambda: train_classifier(config, dataset=data, out=classifier, tracker=TRACKER))
     once(
         masks,
         "masks.json",
         lambda: generate_masks(config, dataset=data, classifier=classifier, out=masks, tracker=TRACKER),
     )
+
+
+def measure(config: RunConfig, source: Path, place: Path, outlines: Path | None) -> dict[str, Path]:
+    """The maps of a run on a season with a table of tags: from pixels, and with one crop a field."""
+    data, classifier, masks, segmenter = (place / name for name in ("dataset", "classifier", "masks", "segmenter"))
+    address = f"season:{source}"
+    make_masks(config, address, data=data, classifier=classifier, masks=masks)
     once(
         segmenter,
         "model.json",

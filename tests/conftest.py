@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import hypothesis
@@ -64,6 +65,15 @@ def _away_from_home(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     for name in ("MLFLOW_RUN_ID", "EXACT_STATE_DIR", "EXACT_PIPELINE_RUN", "EXACT_FAILURE_FILE"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def exact(capsys):
+    """Run a command as `tests.commands.exact` does."""
+    # Not above: it imports what tests of one module do without.
+    from tests import commands
+
+    return partial(commands.exact, capsys)
 
 
 @pytest.fixture(scope="session")

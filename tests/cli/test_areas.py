@@ -2,7 +2,6 @@
 
 import csv
 import json
-import sys
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -10,22 +9,7 @@ import pyogrio
 import pytest
 import shapely
 
-from exact_kubeflow.cli.app import main
 from tests.mapping.maps import CLASSES, TRANSFORM, VOID, write_map
-
-
-@pytest.fixture
-def exact(monkeypatch, capsys):
-    """Runs a command: exit code, what it said and what it complained of."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["exact", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        return ended.value.code or 0, said.out, said.err
-
-    return run
 
 
 @pytest.fixture

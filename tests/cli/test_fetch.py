@@ -11,7 +11,7 @@ import pytest
 
 from exact_core.data.sources import parse_source
 from exact_core.errors import ConfigError
-from exact_kubeflow.cli import app as cli
+from tests.commands import exact
 from tests.fakes import write_season
 from tests.stac_server import StacServer
 
@@ -19,15 +19,7 @@ DAYS = ["--start", "2018-01-01", "--end", "2018-12-31"]
 BOX = ["--bbox", "2.99", "50.5", "3.01", "50.6"]
 
 
-def exact(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["exact", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    out, err = capsys.readouterr()
-    return int(ended.value.code or 0), out, err
-
-
-def test_fetch_twice_then_cells(tmp_path, capsys, monkeypatch):
+def test_fetch_twice_then_cells(tmp_path, capsys):
     server = StacServer(write_season(tmp_path / "s", layout="stac", scl=lambda _date: np.full((16, 16), 4)))
     try:
         command = [
@@ -41,13 +33,13 @@ def test_fetch_twice_then_cells(tmp_path, capsys, monkeypatch):
             "--bands",
             "B02,SCL",
         ]
-        code, out, _ = exact(capsys, monkeypatch, *command)
+        code, out, _ = exact(capsys, *command)
         assert code == 0
         assert "4 images. 8 files read" in out
         assert f"next: put labels in {tmp_path}/out/labels, then: exact ingest season {tmp_path}/out DATASET" in out
-        assert "0 files read (0.0 MB), 8 unchanged" in exact(capsys, monkeypatch, *command)[1]
+        assert "0 files read (0.0 MB), 8 unchanged" in exact(capsys, *command)[1]
         command[2] = str(tmp_path / "cells")
-        code, out, _ = exact(capsys, monkeypatch, *command, "--cell", "1000", "--crs", "EPSG:32631")
+        code, out, _ = exact(capsys, *command, "--cell", "1000", "--crs", "EPSG:32631")
         assert code == 0
         assert "cells (" in out
         assert (tmp_path / "cells/32631_E0500000_N5599000/collection.json").is_file()
@@ -63,8 +55,8 @@ def test_fetch_twice_then_cells(tmp_path, capsys, monkeypatch):
         ([*BOX, *DAYS, "--bands", "B02,B02"], "expected names of bands, each once"),
     ],
 )
-def test_what_is_refused_before_anything_is_asked(tmp_path, capsys, monkeypatch, arguments, expected):
-    code, _, err = exact(capsys, monkeypatch, "fetch", "http://127.0.0.1:9", str(tmp_path / "out"), *arguments)
+def test_what_is_refused_before_anything_is_asked(tmp_path, capsys, arguments, expected):
+    code, _, err = exact(capsys, "fetch", "http://127.0.0.1:9", str(tmp_path / "out"), *arguments)
     assert code == 1
     assert expected in err
 

@@ -4,7 +4,6 @@ import csv
 import itertools
 import json
 import math
-import sys
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from exact_core.errors import DataError
 from exact_core.map_statistics.every_look import difference_at_every_look, share_at_every_look
 from exact_core.map_statistics.map_folder import open_map
 from exact_core.map_statistics.paired import Differences, paired_difference
-from exact_kubeflow.cli.app import main
 from tests.mapping.maps import VOID, write_map
 
 ENDLESS = 10**9
@@ -114,18 +112,6 @@ def test_peeking_misleads_the_test_and_not_the_interval():
         missed += any(not low <= 0 <= high for low, high in intervals)
     assert misled >= 6
     assert missed <= 2
-
-
-@pytest.fixture
-def exact(monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["exact", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        return ended.value.code or 0, said.out, said.err
-
-    return run
 
 
 @pytest.fixture

@@ -1,14 +1,11 @@
-"""A KFP server for each test, and the commands in this process: importing torch and kfp again each time takes long."""
+"""A KFP server for each test."""
 
 from __future__ import annotations
-
-import sys
 
 import kfp
 import pytest
 from exact_kubeflow.pipelines import connection, follow
 
-from exact_kubeflow.cli.app import main
 from tests.services.kfp_server import KfpServer
 
 
@@ -24,13 +21,3 @@ def server(monkeypatch, tmp_path):
     monkeypatch.setenv("KFP_HOST", kfp_server.host)
     yield kfp_server
     kfp_server.close()
-
-
-def exact(capsys, *arguments):
-    """Exit code, output and errors of a command."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["exact", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-    said = capsys.readouterr()
-    return ended.value.code or 0, said.out, said.err

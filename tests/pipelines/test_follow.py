@@ -8,7 +8,7 @@ from exact_kubeflow.pipelines.cluster import Cluster
 from exact_kubeflow.pipelines.run_nodes import Failure, Nodes, node_id
 
 from exact_core.stages.lifecycle import open_stage
-from tests.pipelines.conftest import exact
+from tests.commands import exact
 from tests.services.kfp_server import ANSWERS
 
 STEPS = [

@@ -10,7 +10,7 @@ from exact_kubeflow.pipelines.package import load_package
 from exact_kubeflow.pipelines.schedule_file import load_schedule
 
 from exact_core.errors import ConfigError
-from tests.pipelines.conftest import exact
+from tests.commands import exact
 
 FILE = {
     "name": "flanders",

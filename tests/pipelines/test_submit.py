@@ -20,8 +20,8 @@ from exact_kubeflow.pipelines.package import load_package
 
 from exact_core.errors import ConfigError, ServiceError
 from tests.certificates import self_signed
+from tests.commands import exact
 from tests.pipelines.compiled import ROOT
-from tests.pipelines.conftest import exact
 
 STEPS = ["ingest", "train-classifier", "generate-masks", "train-segmenter", "evaluate"]
 

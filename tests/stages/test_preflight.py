@@ -12,7 +12,6 @@ from exact_core.recipes import resolve
 from exact_core.stages.preflight import checks, preflight
 from exact_core.tracking.runs import NoTracker
 from exact_core.training import memory
-from exact_kubeflow.cli.app import main
 from tests.fake_germany import write_germany
 from tests.fakes import write_season
 
@@ -153,20 +152,13 @@ def test_the_estimate_grows_with_the_batch(config):
     assert estimate(4) > estimate(2)
 
 
-def doctor(capsys, monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["exact", "doctor", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return ended.value.code or 0, *capsys.readouterr()
-
-
-def test_the_doctor(capsys, monkeypatch):
-    code, out, _ = doctor(capsys, monkeypatch)
+def test_the_doctor(exact):
+    code, out, _ = exact("doctor")
     assert code == 0
     assert re.search(r"^ok +code: exact ", out, re.MULTILINE)
-    code, out, _ = doctor(capsys, monkeypatch, "--require", "object store")
+    code, out, _ = exact("doctor", "--require", "object store")
     assert code == 1
-    code, _, err = doctor(capsys, monkeypatch, "--require", "coffee")
+    code, _, err = exact("doctor", "--require", "coffee")
     assert code == 1
     assert "coffee" in err
     assert "object store" in err

@@ -26,7 +26,6 @@ from exact_core.stages.train_segmenter import train_segmenter
 from exact_core.tracking.registry import CHALLENGER, CHAMPION, Origin, Registry
 from exact_core.tracking.runs import NoTracker, tracking_uri
 from exact_core.training.loop import choose_device
-from exact_kubeflow.cli.app import main
 
 NAME = "exact-synthetic"
 
@@ -287,7 +286,7 @@ def test_a_logged_model_loads_without_this_package_and_predicts_the_same(
     assert version.tags["exact.weights_sha256"] == manifest.weights.sha256
 
 
-def test_the_model_carries_its_figures_and_the_champion_has_a_history(place, capsys, monkeypatch, tmp_path):
+def test_the_model_carries_its_figures_and_the_champion_has_a_history(place, exact, tmp_path):
     """What MLflow's own pages compare; and back to the first version by hand, with both times it was champion."""
     figures = {"miou_macro": 0.5, "oa_micro": 0.75, "nothing": float("nan")}
     place("poor", "run-1", figures=figures)
@@ -303,29 +302,22 @@ def test_the_model_carries_its_figures_and_the_champion_has_a_history(place, cap
     assert first.tags["exact.promoted"] == "True"
     assert first.tags["exact.decision"].startswith("the first version")
 
-    def exact(*arguments):
-        monkeypatch.setattr(sys, "argv", ["exact", "champion", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        return ended.value.code or 0, said.out, said.err
-
     current = aliases()[CHAMPION]
     other = {"1": "2", "2": "1"}[current]
-    code, said, _ = exact(NAME)
+    code, said, _ = exact("champion", NAME)
     assert code == 0
     assert said.startswith(f"version {current} (")
-    code, said, _ = exact(NAME, "--to", other, "--reason", "the map was wrong in the east")
+    code, said, _ = exact("champion", NAME, "--to", other, "--reason", "the map was wrong in the east")
     assert (code, said) == (0, f"champion of {NAME}: version {other} (before: {current})\n")
     assert aliases()[CHAMPION] == other
-    code, said, _ = exact(NAME, "--history")
+    code, said, _ = exact("champion", NAME, "--history")
     lines = {line.split()[1]: line for line in said.splitlines()}
     assert list(lines) == ["2", "1"]
     assert "miou_macro 50.0 % on synthetic" in lines["1"]
     assert "the map was wrong in the east" in lines[other]
     assert "champion since 2" in lines[other]
-    assert exact(NAME, "--to", "9")[2] == f"exact: {NAME} has no version '9'. It has 2, 1\n"
-    assert f"has no model of this name. It has {NAME}" in exact("exact-none")[2]
+    assert exact("champion", NAME, "--to", "9")[2] == f"exact: {NAME} has no version '9'. It has 2, 1\n"
+    assert f"has no model of this name. It has {NAME}" in exact("champion", "exact-none")[2]
     folder = fetch_registered(f"{NAME}@champion", tmp_path / "fetched")
     assert (folder / "model.json").is_file()
     with pytest.raises(ConfigError, match="no such alias. exact-synthetic has challenger, champion"):
