@@ -24,6 +24,7 @@ from exact_core.data.lonlat import degrees
 from exact_core.data.sources import is_source, short_name
 from exact_core.evaluation.chart_style import DPI, INK, MUTED, RULE, shorten
 from exact_core.evaluation.palette import paint
+from exact_core.files import publishing
 from exact_core.mapping.cogs import CLASS, MapRecord
 from exact_core.mapping.item import QUICKLOOK
 
@@ -51,9 +52,9 @@ def write_quicklook(record: MapRecord, pixels: NDArray[np.int64], unmapped: int,
         folder: with class.tif.
     """
     label = read_thinned(folder / CLASS, longest=LONGEST)
-    partial = folder / f"{QUICKLOOK}.partial"
-    map_picture(record, label, pixels, unmapped).savefig(partial, format="png", dpi=DPI)
-    partial.replace(folder / QUICKLOOK)
+    figure = map_picture(record, label, pixels, unmapped)
+    with publishing(folder / QUICKLOOK, size=label.nbytes) as partial:
+        figure.savefig(partial, format="png", dpi=DPI)
 
 
 def read_thinned(path: Path, *, longest: int) -> NDArray[np.uint8]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -91,7 +92,8 @@ class Differences:
             differs = one != translated[other]
             yield first, np.where((one == VOID) | (other == VOID), VOID, differs).astype(np.uint8)
 
-    def count(self) -> tuple[int, int]:
+    @cached_property
+    def counts(self) -> tuple[int, int]:
         """Pixels that differ, and pixels that both maps show.
 
         Raises:
@@ -115,7 +117,7 @@ class Differences:
         """
         if size < 1:
             raise ConfigError(f"{size} samples: expected at least 1")
-        differing, _ = self.count()
+        differing, _ = self.counts
         return [Allocation(1, DIFFER, differing, min(size, differing))]
 
 
@@ -175,7 +177,7 @@ def compare_maps(
     """
     if not 0 < confidence < 1:
         raise ConfigError(f"confidence {confidence}: expected a share between 0 and 1, as 0.95")
-    differing, both = differences.count()
+    differing, both = differences.counts
     alike = [place for place, (one, other) in enumerate(zip(first, second, strict=True)) if one == other]
     if alike:
         raise DataError(

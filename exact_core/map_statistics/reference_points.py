@@ -110,7 +110,7 @@ def read_pairs(path: Path, differences: Differences) -> list[tuple[str, str, str
         DataError: the file is not readable, or not a sample of where these maps differ.
     """
     table = _read(path)
-    differing, _ = differences.count()
+    differing, _ = differences.counts
     for text in sorted(set(table.columns.get("stratum_size", []))):
         if text != str(differing):
             raise DataError(

@@ -43,12 +43,13 @@ class CroplandMask:
         masked: mapped pixels that the last pass over the rows has left out.
 
     Raises:
-        ConfigError: values for a vector layer, or a raster of classes without any.
-        DataError: the file is not there or cannot be read.
+        ConfigError: values for a vector layer.
+        DataError: the file is not there, cannot be read, or is a raster of several bands or without a CRS.
     """
 
     def __init__(self, path: Path, values: Sequence[int], record: MapRecord) -> None:
         self.path, self.masked = path, 0
+        self._found: set[float] = set()
         self._values = tuple(values)
         self._grid = Grid(record.rasterio_crs, Affine(*record.transform), record.height, record.width, path)
         file, _ = split_layer(path)
@@ -56,7 +57,9 @@ class CroplandMask:
             raise DataError(f"{file}: no such file. Give a raster or a vector layer of cropland")
         self._layer: VectorLayer | None = None
         try:
-            rasterio.open(file).close()
+            with rasterio.open(file) as raster:
+                if raster.count != 1 or raster.crs is None:
+                    raise DataError(f"{path}: {raster.count} bands, CRS {raster.crs}, expected one band with a CRS")
         except RasterioError:
             self._layer = open_layer(path, what="cropland mask")
             if not self._layer.has_outlines:
@@ -70,9 +73,11 @@ class CroplandMask:
         """The rows, with VOID in all files where there is no cropland.
 
         Raises:
+            ConfigError: a raster of several values, none of which is named.
             DataError: the mask cannot be read, or leaves nothing of the map.
         """
         self.masked, kept = 0, 0
+        self._found.clear()
         for each in rows:
             outside = ~self._cropland(self._grid.rows(each.first, each.end))
             self.masked += int((outside & (each.label != VOID)).sum())
@@ -94,8 +99,6 @@ class CroplandMask:
         if self._layer is not None:
             return np.asarray(field_numbers(self._layer, part, []) > 0)
         with open_raster(self.path) as file:
-            if file.count != 1 or file.crs is None:
-                raise DataError(f"{self.path}: {file.count} bands, CRS {file.crs}, expected one band with a CRS")
             # The whole grid, of which some rows are read: a pixel is the same whatever is read with it.
             whole = self._grid
             try:
@@ -114,8 +117,9 @@ class CroplandMask:
                 raise DataError(f"{self.path}: cannot be brought to the pixels of the map: {error}") from error
         if self._values:
             return np.asarray(seen & np.isin(values, self._values))
-        found = np.unique(values[seen & (values != 0)]).tolist()
-        if len(found) > 1:
+        # Of all rows so far, however they are cut.
+        self._found |= set(np.unique(values[seen & (values != 0)]).tolist())
+        if len(found := sorted(self._found)) > 1:
             raise ConfigError(
                 f"{self.path}: has several values ({', '.join(map(str, found[:8]))}). Name those that are cropland, as "
                 f"--cropland-value {found[0]}"

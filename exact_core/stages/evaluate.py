@@ -259,7 +259,9 @@ def _headline(metrics: dict[str, Any]) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _map_split(predictor: Predictor, split: str) -> tuple[np.ndarray[Any, np.dtype[np.int64]], list[SceneMap]]:
+def _map_split(
+    predictor: Predictor, split: str, *, pictures: int = MAX_SCENES
+) -> tuple[np.ndarray[Any, np.dtype[np.int64]], list[SceneMap]]:
     """The confusion matrix over all scenes of a split, each blended first, and the first few scenes for the report."""
     windows, classes = predictor.windows, predictor.windows.classes
     confusion = np.zeros((classes + 1, classes + 1), np.int64)
@@ -272,7 +274,7 @@ def _map_split(predictor: Predictor, split: str) -> tuple[np.ndarray[Any, np.dty
             for index in indices:
                 truth[scene.mosaic.place(windows.records[index])] = windows.labels(index)
             confusion += confusion_matrix(truth, scene.label, classes=classes)
-        if len(maps) < MAX_SCENES:
+        if len(maps) < pictures:
             image = scene_image(windows, indices, scene.mosaic)
             maps.append(SceneMap(name, image, scene.label, scene.confidence, truth))
     return confusion, maps
@@ -287,7 +289,7 @@ def _by_date(
         return []
     found = []
     for days in days_of(trained.segmenter.season_shares, manifest.season_days):
-        counts, _ = _map_split(replace(predictor, until=days), metrics["split"])
+        counts, _ = _map_split(replace(predictor, until=days), metrics["split"], pictures=0)
         found.append((days, counts))
     return [
         {

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import itertools
 import logging
-import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from exact_core.artifacts.folders import fresh_folder
 from exact_core.config import Outside
+from exact_core.data.season.outlines import open_outlines
 from exact_core.errors import ConfigError, DataError
 from exact_core.evaluation.map_picture import write_quicklook
-from exact_core.files import file_facts
+from exact_core.files import copy_file, file_facts
 from exact_core.manifest import publish_record
 from exact_core.mapping.cogs import MapRecord, MapResult, write_files
 from exact_core.mapping.cropland import CroplandMask
@@ -60,6 +60,17 @@ class Layers:
         if self.cropland_values and self.cropland is None:
             raise ConfigError(f"--cropland-value {self.cropland_values[0]}: of which raster? name it by --cropland")
 
+    def check(self, record: MapRecord) -> None:
+        """Open the files: a wrong one is refused now, and not when all is mapped.
+
+        Raises:
+            ConfigError, DataError: as `CroplandMask` and `open_outlines`.
+        """
+        if self.cropland is not None:
+            CroplandMask(self.cropland, self.cropland_values, record)
+        if self.outlines is not None:
+            open_outlines(self.outlines.parent, self.outlines.name)
+
 
 NO_LAYERS = Layers()
 
@@ -95,9 +106,8 @@ def join_map(*, parts: Sequence[Path], out: Path, tracker: Tracker, layers: Laye
             read_rows(folder / "rows", first=part.first, end=part.end) for folder, part in found
         )
 
-    out.mkdir(parents=True, exist_ok=True)
     if (picture := found[0][0] / TRUE_COLOUR).is_file():
-        shutil.copyfile(picture, out / TRUE_COLOUR)
+        copy_file(picture, out / TRUE_COLOUR)
     summary = {
         "megapixels": record.height * record.width / 1e6,
         "map_seconds": sum(part.seconds for _, part in found),

@@ -26,6 +26,7 @@ from exact_core.environment import variable
 from exact_core.errors import ConfigError
 from exact_core.evaluation.map_picture import LONGEST
 from exact_core.evaluation.palette import colours_of, true_colour
+from exact_core.files import publishing
 from exact_core.mapping.calibration import DatedCalibration, calibration_at
 from exact_core.mapping.capacity import Careful, choose_batch, window_bytes
 from exact_core.mapping.cogs import MapRecord
@@ -92,8 +93,7 @@ def map_season(
         borders show; nothing where there is nothing to map.
 
     Raises:
-        ConfigError: a model for other bands, or no such part.
-        DataError, CorruptError: no such model or images.
+        ConfigError: a model for other bands, or no such part. DataError, CorruptError: no such model, images or layers.
         ServiceError: the map cannot be written.
     """
     number, parts = _part(part, layers)
@@ -105,6 +105,7 @@ def map_season(
     model, manifest, trained = open_segmenter(segmenter)
     images = _images(with_season(config, season, kind=kind), source, manifest, trained)
     record = _record(config, images, manifest, trained, source=origin or source)
+    layers.check(record)
     first, end = extent_of_part(record, number, parts)
     pieces, seconds = _map(config, images, record, model, manifest, trained, out=out, rows=(first, end))
     if number == 1:
@@ -134,9 +135,9 @@ def _draw(images: SeasonImages, out: Path) -> None:
     """The area in true colour, thinned, beside the map or its first part."""
     seen = overview(images, longest=LONGEST)
     out.mkdir(parents=True, exist_ok=True)
-    partial = out / f"{TRUE_COLOUR}.partial"
-    imsave(partial, np.ascontiguousarray(true_colour(seen.pixels, seen.bands)), format="png")
-    partial.replace(out / TRUE_COLOUR)
+    image = np.ascontiguousarray(true_colour(seen.pixels, seen.bands))
+    with publishing(out / TRUE_COLOUR, size=image.nbytes) as partial:
+        imsave(partial, image, format="png")
 
 
 def _record(

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from exact_core.artifacts.folders import STATE_VARIABLE
@@ -156,8 +157,10 @@ def _places(given: Parameters, tracker: Tracker) -> list[dict[str, str]]:
 def _tried(config: RunConfig, *, source: str, season: str, tracker: Tracker) -> Survey:
     """Try what a season needs; what its source promises."""
     # Where steps keep their state in a folder of this machine, they run here, with the memory that there is.
-    preflight(config, source=source, season=season, tracker=tracker, here=STATE_VARIABLE in os.environ)
-    return survey(config, source, season)
+    look = cache(lambda: survey(config, source, season))
+    here = STATE_VARIABLE in os.environ
+    preflight(config, source=source, season=season, tracker=tracker, here=here, look=look)
+    return look()
 
 
 def _accelerators(gpus: str) -> str:

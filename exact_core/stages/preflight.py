@@ -13,6 +13,7 @@ import tempfile
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
@@ -54,7 +55,15 @@ class NotSetError(Exception):
     """What a check asks for is not set up here."""
 
 
-def preflight(config: RunConfig, *, source: str, season: str, tracker: Tracker, here: bool = True) -> dict[str, float]:
+def preflight(
+    config: RunConfig,
+    *,
+    source: str,
+    season: str,
+    tracker: Tracker,
+    here: bool = True,
+    look: Callable[[], Survey] | None = None,
+) -> dict[str, float]:
     """Check everything that the run needs.
 
     Args:
@@ -63,6 +72,7 @@ def preflight(config: RunConfig, *, source: str, season: str, tracker: Tracker, 
         season: as stage `ingest` takes it; not checked while it is `auto`.
         tracker: gets the metrics.
         here: whether the run's steps will have this machine; then its memory must do.
+        look: `survey` of the source, if it serves the caller too: of a catalogue it is a search.
 
     Returns:
         Estimated and available memory of the trainings, in GB, if torch is installed.
@@ -70,7 +80,8 @@ def preflight(config: RunConfig, *, source: str, season: str, tracker: Tracker, 
     Raises:
         ServiceError: something failed; the message names all that did.
     """
-    found = checks(config, source=source, season=season, here=here)
+    look = look or cache(lambda: survey(config, source, season))
+    found = checks(config, source=source, season=season, here=here, look=look)
     for check in found:
         log.info("preflight: %s: %s: %s", check.name, check.state, check.detail)
     failed = [check for check in found if check.state == "failed"]
@@ -78,13 +89,20 @@ def preflight(config: RunConfig, *, source: str, season: str, tracker: Tracker, 
         raise ServiceError("\n".join(f"{check.name}: {check.detail}" for check in failed))
     figures: dict[str, float] = {}
     if here and _has_torch():
-        estimated, available = _memory(config, source=source, season=season)
+        estimated, available = _memory(config, look)
         figures = {"estimated_gb": estimated / 1e9, "available_gb": available / 1e9}
         tracker.log_summary(figures)
     return figures
 
 
-def checks(config: RunConfig | None = None, *, source: str = "", season: str = "", here: bool = True) -> list[Check]:
+def checks(
+    config: RunConfig | None = None,
+    *,
+    source: str = "",
+    season: str = "",
+    here: bool = True,
+    look: Callable[[], Survey] | None = None,
+) -> list[Check]:
     """The results of the checks, in order of importance.
 
     Args:
@@ -92,6 +110,7 @@ def checks(config: RunConfig | None = None, *, source: str = "", season: str = "
         source: the source to be read; empty: none.
         season: the season to be read; `auto` and empty: the source's own.
         here: whether it will run on this machine, whose GPU and memory are then checked.
+        look: as for `preflight`.
     """
     asked: dict[str, Callable[[], str]] = {
         "code": _code,
@@ -105,10 +124,11 @@ def checks(config: RunConfig | None = None, *, source: str = "", season: str = "
     if here:
         asked["GPU"] = lambda: _device("auto" if config is None else config.device)
     if config is not None and source:
-        asked["data"] = lambda: _data(config, source, season)
+        promised = look or cache(lambda: survey(config, source, season))
+        asked["data"] = lambda: _data(source, promised)
         asked["tags"] = lambda: _tags(config, source, season)
-    if config is not None and source and here:
-        asked["memory"] = lambda: _fits(config, source=source, season=season)
+        if here:
+            asked["memory"] = lambda: _fits(config, promised)
     return [_answer(name, ask) for name, ask in asked.items()]
 
 
@@ -197,8 +217,8 @@ def _device(wanted: str) -> str:
     return f"{', '.join(names)}; torch {torch.__version__}"
 
 
-def _data(config: RunConfig, source: str, season: str) -> str:
-    found = survey(config, source, season)
+def _data(source: str, look: Callable[[], Survey]) -> str:
+    found = look()
     return f"{source}: {found.dates} dates, {found.bands} bands"
 
 
@@ -213,10 +233,10 @@ def _tags(config: RunConfig, source: str, season: str) -> str:
     return " ".join(said) or "no crop is in nearly all windows, in few, or always beside another"
 
 
-def _fits(config: RunConfig, *, source: str, season: str) -> str:
+def _fits(config: RunConfig, look: Callable[[], Survey]) -> str:
     if not _has_torch():
         raise NotSetError("no torch here")
-    estimated, available = _memory(config, source=source, season=season)
+    estimated, available = _memory(config, look)
     told = f"training takes about {estimated / 1e9:.1f} GB, {available / 1e9:.1f} GB are free"
     if estimated > available:
         raise ConfigError(
@@ -226,12 +246,12 @@ def _fits(config: RunConfig, *, source: str, season: str) -> str:
     return told
 
 
-def _memory(config: RunConfig, *, source: str, season: str) -> tuple[int, int]:
+def _memory(config: RunConfig, look: Callable[[], Survey]) -> tuple[int, int]:
     """Bytes that the larger training takes, and bytes that are free."""
     from exact_core.training.loop import choose_device
     from exact_core.training.memory import available_bytes
 
-    return training_size(config, survey(config, source, season)), available_bytes(choose_device(config.device))
+    return training_size(config, look()), available_bytes(choose_device(config.device))
 
 
 def training_size(config: RunConfig, found: Survey) -> int:

@@ -141,7 +141,7 @@ def transfer_report(
     rows = _date_rows(config, model, found)
     without = _without(config, source, season, model, found, transfer, rows) if rows else None
     _publish(config, source, model, found, transfer, rows, without, out=out, report=report, tracker=tracker)
-    summary = {"verdict": float(list(Level).index(transfer.verdict))}
+    summary = {"verdict": float(transfer.verdict.rank)}
     summary |= defined({f"transfer_{each.name}": each.value for each in transfer.findings})
     tracker.log_summary(summary)
     _refuse(config.transfer, source, transfer, without)
@@ -168,7 +168,6 @@ def _without(
 
     The season is opened again with `data.season.leave_out`, as a person would.
     """
-    levels = list(Level)
     left_out = list(known.left_out)
     for number, row in enumerate(suspects(rows) if transfer.verdict != Level.fine else [], 1):
         left_out.append(row.date)
@@ -180,7 +179,7 @@ def _without(
             log.info("transfer_report: without %s the season is refused: %s", row.date, error)
             return None
         verdict = _compare(config, model, found).verdict
-        if levels.index(verdict) < levels.index(transfer.verdict):
+        if verdict.rank < transfer.verdict.rank:
             return Without(tuple(each.date for each in suspects(rows)[:number]), verdict, tuple(left_out))
     return None
 
@@ -251,8 +250,7 @@ def _publish(
 
 def _refuse(settings: TransferConfig, source: str, transfer: Transfer, without: Without | None) -> None:
     """Raise DataError where the verdict is one that forbids the map."""
-    levels = list(Level)
-    if settings.refuse != "never" and levels.index(transfer.verdict) >= levels.index(Level(settings.refuse)):
+    if settings.refuse != "never" and transfer.verdict.rank >= Level(settings.refuse).rank:
         bad = [each for each in transfer.findings if each.level != Level.fine]
         found = "; ".join(f"{each.title}: {each.reason}" for each in bad)
         raise DataError(

@@ -340,7 +340,8 @@ def _begin(stage: str, pipeline_run: str, name: str) -> tuple[MlflowClient, str,
         parent = _parent(client, experiment, pipeline_run, name)
         if runner := variable(RUNNER_VARIABLE):
             _tell(client, parent, {PROCESS_TAG: process_name(int(runner))})
-            if client.get_run(parent).info.status == "KILLED" and ENDED_TAG not in client.get_run(parent).data.tags:
+            before = client.get_run(parent)
+            if before.info.status == "KILLED" and ENDED_TAG not in before.data.tags:
                 # Its runner was killed, and another goes on.
                 client.update_run(parent, status="RUNNING")
                 _forget(client, parent, FAILURE_TAG)

@@ -8,6 +8,7 @@ import shapely
 
 from exact_core.errors import ConfigError, DataError
 from exact_core.mapping.cropland import CroplandMask
+from exact_core.stages.join_map import Layers
 from tests.mapping.maps import VOID
 from tests.mapping.test_field_rows import CONFIDENCE, LABEL, parts, record
 
@@ -72,3 +73,25 @@ def test_masks_that_say_nothing_are_refused(tmp_path):
         CroplandMask(tmp_path / "none.tif", (), record())
     with pytest.raises(ConfigError, match="is a vector layer, and has no values"):
         CroplandMask(polygon(tmp_path / "a.gpkg"), (1,), record())
+
+
+def test_values_that_lie_apart_are_several_however_rows_are_cut(tmp_path):
+    """Each block of rows has one value, the raster two."""
+    where = np.zeros(LABEL.shape, np.uint8)
+    where[: len(where) // 2], where[len(where) // 2 :] = 10, 40
+    classes = raster(tmp_path / "classes.tif", where)
+    for rows in (1, 2, len(where)):
+        with pytest.raises(ConfigError, match=r"several values \(10, 40\)"):
+            list(CroplandMask(classes, (), record()).rows(parts(rows)))
+
+
+def test_a_raster_of_several_bands_is_refused_before_anything_is_mapped(tmp_path):
+    path = raster(tmp_path / "one.tif", INSIDE)
+    with rasterio.open(path) as file:
+        profile, values = file.profile | {"count": 2}, file.read(1)
+    with rasterio.open(tmp_path / "two.tif", "w", **profile) as file:
+        file.write(np.stack([values, values]))
+    with pytest.raises(DataError, match=r"two\.tif: 2 bands, CRS EPSG:32631, expected one band with a CRS"):
+        Layers(cropland=tmp_path / "two.tif").check(record())
+    with pytest.raises(DataError, match="none.gpkg"):
+        Layers(outlines=tmp_path / "none.gpkg").check(record())

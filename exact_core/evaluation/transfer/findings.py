@@ -63,6 +63,11 @@ class Level(StrEnum):
     do_not_publish = "do_not_publish"
 
     @property
+    def rank(self) -> int:
+        """Its place in that order."""
+        return list(Level).index(self)
+
+    @property
     def words(self) -> str:
         """As a person says it."""
         return self.value.replace("_", " ")
@@ -83,7 +88,7 @@ WAYS_OUT = {
 
 def worst(levels: Sequence[Level]) -> Level:
     """The highest of some levels."""
-    return max(levels, key=list(Level).index, default=Level.fine)
+    return max(levels, key=lambda level: level.rank, default=Level.fine)
 
 
 @dataclass(frozen=True)
@@ -452,7 +457,7 @@ def _classes_finding(rows: list[ClassRow]) -> Finding:
     share = float(sum(row.share for row in bad))
     if not bad:
         return Finding("classes", title, level, 0.0, "every class looks as it did in training")
-    first = max(bad, key=lambda row: (list(Level).index(row.level), row.share))
+    first = max(bad, key=lambda row: (row.level.rank, row.share))
     others = f", and {len(bad) - 1} more" if len(bad) > 1 else ""
     return Finding("classes", title, level, share, f"{first.name}: {first.reason}{others}")
 
