@@ -20,6 +20,7 @@ from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 from rasterio.warp import transform
 
+from exact_core.data.season.folder import window_side
 from exact_core.data.season.outlines import outlines_on
 from exact_core.data.season.rasters import Grid, pixel_metres
 from exact_core.data.season.tag_tables import read_tag_layer, read_tag_table
@@ -154,7 +155,7 @@ def _squares(path: Path, grid: Grid, scale: tuple[float, float], notes: list[str
     else:
         table = read_tag_layer(open_layer(path, what="layer of tags"), None)
     found = []
-    for square in table.squares(grid, window=max(1, round(SQUARE_METRES / pixel_metres(grid)))):
+    for square in table.squares(grid, window=window_side(SQUARE_METRES, pixel_metres(grid))):
         left, top, right, bottom = square.box
         if not (right > 0 and bottom > 0 and left < grid.width and top < grid.height):
             continue

@@ -68,6 +68,7 @@ __all__ = [
     "open_tags",
     "survey_season",
     "survey_tags",
+    "window_side",
 ]
 
 
@@ -138,12 +139,17 @@ def ingest_season(source: Path, config: DataConfig, out: Path, *, seed: int, ori
             _check_splits(writer, config)
 
 
+def window_side(metres: float, pixel: float) -> int:
+    """Pixels along a window of about so many metres, of pixels of so many: whole patches of clouds."""
+    return max(SMALLEST, round(metres / pixel / CLEAR_PATCH) * CLEAR_PATCH)
+
+
 def _sized(config: DataConfig, grid: Grid, notes: list[str]) -> DataConfig:
     """The configuration with the window's side in pixels of this grid."""
     if config.window_metres is None:
         return config
     pixel = pixel_metres(grid)
-    side = max(SMALLEST, round(config.window_metres / pixel / CLEAR_PATCH) * CLEAR_PATCH)
+    side = window_side(config.window_metres, pixel)
     if abs(side * pixel - config.window_metres) > pixel:
         notes.append(
             f"windows are of {side} pixels of {pixel:g} m, {side * pixel:g} m, the nearest to data.window_metres = "
