@@ -158,8 +158,11 @@ class SeasonConfig(Settings):
     )
     outlines: str | None = Field(
         None,
-        description="layer of field outlines without crops, which groups pixels into fields. If None, "
-        "labels/outlines.* if it exists",
+        description="layer of field outlines without crops, which groups pixels into fields. `segments` finds fields "
+        "in the images instead. If None, labels/outlines.* if it exists",
+    )
+    segment_hectares: float = Field(
+        0.1, gt=0, description="minimum area of a field that `outlines: segments` finds, hectares"
     )
     attribute: str | None = Field(None, description="parcel attribute with the crop code. If None, crop_code")
     classes: dict[int | str, str] | None = Field(

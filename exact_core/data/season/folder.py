@@ -37,6 +37,7 @@ from exact_core.data.season.labels import ClassNumbers, LabelLayer, find_labels,
 from exact_core.data.season.outlines import field_numbers, open_outlines
 from exact_core.data.season.rasters import Grid, pixel_metres
 from exact_core.data.season.scene import SeasonScene
+from exact_core.data.season.segments import SEGMENTS, season_segments
 from exact_core.data.season.tag_checks import check_places, check_sizes, contradictions
 from exact_core.data.season.tags import Placed, TagTable
 from exact_core.data.season.windows import FEWEST_BLOCKS, write_labelled, write_scene_of, write_tagged
@@ -111,7 +112,8 @@ def ingest_season(source: Path, config: DataConfig, out: Path, *, seed: int, ori
     notes: list[str] = []
     seasons = _one_season([_find(place, settings, notes) for place in cells or [source]])
     config = _sized(config, seasons[0].grid, notes)
-    layer, outlines = open_labels(folder, settings, notes), open_outlines(folder, settings.outlines)
+    layer = open_labels(folder, settings, notes)
+    outlines = None if settings.outlines == SEGMENTS else open_outlines(folder, settings.outlines)
     found = layer if isinstance(layer, TagTable) else layer.classes(_present(seasons, layer), notes)
     with DatasetWriter(
         out,
@@ -188,6 +190,9 @@ def _write_one(
         labels = layer.labels(found, grid, writer.notes)
     fields = None if outlines is None else field_numbers(outlines, grid, writer.notes)
     scene = SeasonScene(images, labels, window=config.window, folder=writer.out, origin=str(source), fields=fields)
+    if config.season.outlines == SEGMENTS:
+        hectares = config.season.segment_hectares
+        scene.fields = season_segments(scene, images, hectares=hectares, notes=writer.notes)
     noted = len(writer.notes)
     if isinstance(found, TagTable):
         write_tagged(writer, scene, config, placed, split=split, seed=seed)

@@ -10,16 +10,20 @@ from numpy.typing import NDArray
 
 from exact_core.data.windows.dataset import CLEAR_PATCH, Window, WindowDataset
 
-__all__ = ["CALENDAR_STEPS", "calendar_of", "calendar_series", "pixel_features"]
+__all__ = ["CALENDAR_STEPS", "calendar_days", "calendar_of", "calendar_series", "pixel_features"]
 
 CALENDAR_STEPS = 16
 """Days of the regular calendar: about three weeks apart in a season of 300 days."""
 
 
 def calendar_of(windows: WindowDataset) -> NDArray[np.float64]:
-    """CALENDAR_STEPS days, days since season start, in the middle of equal parts of the season."""
-    steps = (np.arange(CALENDAR_STEPS) + 0.5) / CALENDAR_STEPS
-    return np.asarray(steps * windows.manifest.season_days)
+    """The days of `calendar_days` in the season of a dataset."""
+    return calendar_days(windows.manifest.season_days)
+
+
+def calendar_days(season_days: int) -> NDArray[np.float64]:
+    """CALENDAR_STEPS days, days since season start, in the middle of equal parts of a season."""
+    return np.asarray((np.arange(CALENDAR_STEPS) + 0.5) / CALENDAR_STEPS * season_days)
 
 
 def calendar_series(window: Window, calendar: NDArray[np.float64]) -> NDArray[np.float32]:
