@@ -1,4 +1,4 @@
-"""A season of images, without any label, to a crop map by the segmenter in use."""
+"""Map a season of images without labels with the champion."""
 
 from typing import Any
 
