@@ -8,7 +8,7 @@
     record = exact.map_season("season:/data/2026", "demo/segmenter", "map_2026")
 
 Every function that writes artifacts is a stage (`exact_core.stages`), and `exact --help` lists its command.
-Axes: K crop classes, H W pixels.
+Axes are K crop classes, H W pixels.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def predict_window(segmenter: TrainedSegmenter, dataset: WindowDataset, index: i
 
     Args:
         segmenter: trained on the same bands, classes and window side.
-        dataset: where the window is; the segmenter's own normalisation applies.
+        dataset: where the window is. The segmenter's own normalisation applies.
         index: position of the window, from 0.
 
     Raises:
@@ -118,7 +118,7 @@ def map_season(
         source: images of an area: `season:PATH`, `season:s3://…` or `stac:URL?…`.
         segmenter: its model folder.
         out: folder for the map.
-        season: a year or START/DAYS; empty: the source's own.
+        season: a year or START/DAYS. If empty, the source's own.
         overrides: settings as for `--set`, like `mapping.stride=12`.
 
     Returns:

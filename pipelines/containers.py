@@ -35,8 +35,8 @@ def docker_runner(workdir: Path, *, source: str, settings: dict[str, str]) -> lo
     """A runner whose steps are not root, have a read-only root file system, and reach servers on this machine.
 
     Args:
-        workdir: the folder of the run; steps see it, and write nothing else.
-        source: the run's source; its folder is shown to the steps, read-only.
+        workdir: the folder of the run. Steps see it, and write nothing else.
+        source: the run's source. Its folder is shown to the steps, read-only.
         settings: variables of the steps, beside those of this process that PASSED names.
 
     Raises:

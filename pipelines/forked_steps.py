@@ -43,9 +43,9 @@ IMPORTED = (
 
 @contextmanager
 def forked_steps(log: TextIO) -> Iterator[None]:
-    """Let KFP's SubprocessRunner fork its steps; `log`, a file, receives what the process that forks has to say.
+    """Let KFP's SubprocessRunner fork its steps. `log`, a file, receives what the process that forks has to say.
 
-    The process gets the environment of this moment. It ends with the context or with this process; a step then goes on,
+    The process gets the environment of this moment. It ends with the context or with this process. A step then goes on,
     unless it follows its runner (`exact_core.stages.lifecycle`).
     """
     runner_end, server_end = socket.socketpair()
@@ -94,7 +94,7 @@ def _run_step(server: socket.socket, full_command: list[str], env_vars: dict[str
 
 
 def _serve(runner: socket.socket) -> tuple[int, int] | None:
-    """Fork for each step; in the step, return its two descriptors; None once the runner has ended."""
+    """Fork for each step. In the step, return its two descriptors. None once the runner has ended."""
     signalled, wakeup = os.pipe()
     os.set_blocking(wakeup, False)
     signal.set_wakeup_fd(wakeup)
@@ -123,7 +123,7 @@ def _serve(runner: socket.socket) -> tuple[int, int] | None:
 
 
 def _report(channels: dict[int, int]) -> None:
-    """Send the exit status of steps that have ended; as the shell has it where a signal ended one."""
+    """Send the exit status of steps that have ended. As the shell has it where a signal ended one."""
     with suppress(ChildProcessError):
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:
             code = os.waitstatus_to_exitcode(ended[1])

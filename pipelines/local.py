@@ -77,11 +77,11 @@ def run(
     environment or, `in_containers`, containers of the images that components/images.lock names.
 
     Returns:
-        The report, and the address of the run's page in MLflow; empty: it has none.
+        The report, and the address of the run's page in MLflow. If empty, it has none.
 
     Raises:
         ConfigError: a value that the runner would garble, or a folder whose content would be lost.
-        ServiceError: a stage failed; its own message is above.
+        ServiceError: a stage failed. Its own message is above.
     """
     # Absolute, but not resolved: a symbolic link is the way round a path that the runner would garble.
     workdir = workdir.absolute()
@@ -106,7 +106,7 @@ def run(
 def _run(
     workdir: Path, pipeline: Any, arguments: dict[str, Any], supervision: str, *, in_containers: bool = False
 ) -> str:
-    """Run a pipeline, and deliver its results to `workdir`; the identity of the run."""
+    """Run a pipeline, and deliver its results to `workdir`. The identity of the run."""
     # A fresh folder a run: stages never meet what a killed run left.
     for leftover in workdir.glob(".run-*"):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -160,7 +160,7 @@ def _run(
 def _runner(
     workdir: Path, root: Path, source: str, settings: dict[str, str], *, in_containers: bool
 ) -> local.SubprocessRunner | local.DockerRunner:
-    """The runner of the steps; `settings` gets what depends on it."""
+    """The runner of the steps. `settings` gets what depends on it."""
     if not in_containers:
         settings[RUNNER_VARIABLE] = str(os.getpid())
         # KFP's steps make folders there and leave them. This process keeps to its own, which outlasts the run.
@@ -228,7 +228,7 @@ class _Console(io.TextIOBase):
         self._everything, self._screen, self._line = everything, screen, ""
 
     def write(self, text: str) -> int:
-        """Keep everything; show whole lines that matter."""
+        """Keep everything. Show whole lines that matter."""
         self._everything.write(text)
         *lines, self._line = (self._line + text).split("\n")
         for line in lines:
@@ -254,7 +254,7 @@ def _settings(arguments: dict[str, Any], supervision: str) -> dict[str, Any]:
 
 
 def _unfinished(workdir: Path, arguments: dict[str, Any], supervision: str) -> str | None:
-    """The identity of a killed run with these settings, which the next one continues; None: there is none."""
+    """The identity of a killed run with these settings, which the next one continues. If None, there is none."""
     path = workdir / ".state" / "run.json"
     if not path.is_file():
         return None
@@ -290,7 +290,7 @@ def default_workdir(arguments: dict[str, Any], supervision: str) -> Path:
 
 
 def _check_workdir(workdir: Path, *, force: bool) -> None:
-    """Make the folder; refuse it if results would have to replace something.
+    """Make the folder. Refuse it if results would have to replace something.
 
     Args:
         workdir: the folder.
@@ -320,7 +320,7 @@ def _check_workdir(workdir: Path, *, force: bool) -> None:
 
 
 def _delivered(root: Path) -> dict[str, Path]:
-    """What the stages of a run put out: folders, even where a store is used and an output is a pointer; the report.
+    """What the stages of a run put out: folders, even where a store is used and an output is a pointer. The report.
 
     KFP lets no task inside an exit handler give a pipeline its outputs, so they are looked up where its local runner
     keeps them: RUN/TASK/OUTPUT.

@@ -5,7 +5,7 @@ separately. But a crop has a similar series everywhere in a season. A logistic r
 learns from the confident pixels of all windows and labels the others. A pixel can only get a tag of its window, or
 background.
 
-Axes: n pixels, D features, K classes, H W pixels of a window.
+Axes are n pixels, D features, K classes, H W pixels of a window.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def sure_pixels(strongest: NDArray[np.floating], threshold: float, margin: float
 class PixelOdds:
     """A fitted regression: features (n, D) -> probabilities (n, classes).
 
-    known: labels that occurred; the others have probability 0. coefficients: theirs, intercepts in the last row,
+    known: labels that occurred. The others have probability 0. coefficients: theirs, intercepts in the last row,
     (D + 1, known).
     """
 
@@ -107,7 +107,7 @@ def fit_pixels(
 
     Args:
         features: standardised, (n, D).
-        labels: (n,), 0..classes - 1; one that does not occur gets probability 0.
+        labels: (n,), 0..classes - 1. One that does not occur gets probability 0.
         classes: number of them.
         ridge: inverse strength of the ridge penalty.
         balance: pixels count as (their class's share) ** -balance, and 1 in the mean: a crop of few fields is not
@@ -135,12 +135,12 @@ def _regression(
 ) -> NDArray[np.float64]:
     """Coefficients and, in the last row, intercepts (D + 1, classes) of a multinomial logistic regression.
 
-    The loss is the weighted sum of the cross-entropies and half the squared coefficients over `ridge`; of two classes,
+    The loss is the weighted sum of the cross-entropies and half the squared coefficients over `ridge`. Of two classes,
     half the squared differences of their coefficients, as it is usual.
 
     A season's features go together, which leaves the loss a long narrow valley, and L-BFGS hundreds of steps. It takes
     a quarter of them in coordinates in which, where it starts, the loss of a part of the pixels bends alike in all
-    directions of a class. Where that is, a rough fit to that part says; its own coordinates are those of what a loss
+    directions of a class. Where that is, a rough fit to that part says. Its own coordinates are those of what a loss
     bends by at most (Boehning, "Multinomial logistic regression algorithm", 1992).
 
     Args:
@@ -171,7 +171,7 @@ def _regression(
 
 
 def _factor(rows: NDArray[np.float64], weight: NDArray[np.float64], decay: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Lower factor (D + 1, D + 1) of the curvature of a class's loss; a small term keeps it from being singular."""
+    """Lower factor (D + 1, D + 1) of the curvature of a class's loss. A small term keeps it from being singular."""
     return np.asarray(cholesky((rows * weight[:, None]).T @ rows + np.diag(np.maximum(decay[:, 0], 1e-9)), lower=True))
 
 
@@ -190,7 +190,7 @@ def _descend(
     Args:
         rows: features and a 1, (n, D + 1).
         labels: (n,).
-        share: weight of each row; they add up to 1.
+        share: weight of each row. They add up to 1.
         decay: penalty of each coefficient, (D + 1, 1).
         start: coefficients (D + 1, classes).
         factors: one a class, whose coordinates the solver works in.
@@ -245,11 +245,11 @@ class PixelModel:
 
     Args:
         windows: the dataset.
-        taught_by: first masks of the windows to learn from; read once.
+        taught_by: first masks of the windows to learn from. Read once.
         settings: rounds, number of pixels, ridge.
         count: number of first masks.
         seed: of the choice of pixels.
-        allowed: of a position, what its pixels may be: (K + 1, H, W) or (K + 1, 1, 1), 1 or 0; None: background and
+        allowed: of a position, what its pixels may be: (K + 1, H, W) or (K + 1, 1, 1), 1 or 0. If None, background and
             the window's tags.
 
     Raises:

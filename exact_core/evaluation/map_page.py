@@ -1,6 +1,6 @@
 """A finished map as one HTML page that needs no network: classes, confidence, outlines and tags, each to be faded.
 
-Rasters go in thinned to PAGE pixels, as grey pictures whose values are labels and percents; the page colours them, and
+Rasters go in thinned to PAGE pixels, as grey pictures whose values are labels and percents. The page colours them, and
 reads them back under the pointer. So its size does not follow that of the map.
 """
 
@@ -47,8 +47,8 @@ def write_map_page(folder: Path, out: Path, *, outlines: Path | None = None, tag
     Args:
         folder: that `exact map` wrote.
         out: HTML file.
-        outlines: vector layer to be drawn; None: none.
-        tags: table or vector layer of tagged squares to be drawn; None: none.
+        outlines: vector layer to be drawn. If None, none.
+        tags: table or vector layer of tagged squares to be drawn. If None, none.
 
     Returns:
         What the page leaves out, a sentence each.

@@ -4,7 +4,7 @@ Counting pixels gives the area that the map shows, wrong by whatever it confuses
 chose gives an unbiased estimate with a standard error, of areas as of accuracies (Olofsson et al. 2014, Remote Sensing
 of Environment 148:42). The estimators are those of Stehman (2014, International Journal of Remote Sensing 35:4923),
 which hold whatever the strata are. With the map's classes as strata they are those of Olofsson et al., but for the
-finite population correction, which these leave out; with one stratum, those of a simple random sample.
+finite population correction, which these leave out. With one stratum, those of a simple random sample.
 
 Intervals start from that of Wilson (1927, Journal of the American Statistical Association 22:209) in each stratum,
 which has a width where no error was seen, too. MOVER (Zou and Donner 2008, Statistics in Medicine 27:1693) puts them
@@ -13,7 +13,7 @@ are where the interval of numerator - ratio x denominator begins and ends (Donne
 Medical Research 21:347). At few samples and near 0 and 1 they hold the truth about as often as they say, however the
 errors are spread over the strata.
 
-Axes: n samples, H strata, K + 1 classes with background.
+Axes are n samples, H strata, K + 1 classes with background.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["AreaEstimates", "ClassEstimate", "Estimate", "ProbabilitySample", "e
 class ProbabilitySample:
     """References at pixels that chance alone chose, without replacement.
 
-    strata: names (H,); a simple random sample has one. sizes: pixels of each stratum (H,). stratum: of each sample,
+    strata: names (H,). A simple random sample has one. sizes: pixels of each stratum (H,). stratum: of each sample,
     0..H-1 (n,). mapped, reference: labels 0..K of the map and in truth (n,).
     """
 
@@ -68,7 +68,7 @@ class ClassEstimate:
     """What the sample says of a class.
 
     name: of the class. references: samples that are of it in truth. share: of the map's area. users: of what the map
-    shows as this class, how much is; producers: of what is this class, how much the map shows. None where the sample
+    shows as this class, how much is. producers: of what is this class, how much the map shows. None where the sample
     holds nothing of the denominator.
     """
 
@@ -197,9 +197,9 @@ class _Totals:
         *,
         could: tuple[NDArray[np.bool_], NDArray[np.bool_]],
     ) -> Estimate | None:
-        """Share of `part` in `part` and `rest`; None where neither was seen.
+        """Share of `part` in `part` and `rest`. None where neither was seen.
 
-        Its variance is that of part - ratio x whole. could: samples that might be part, and that might be rest; in a
+        Its variance is that of part - ratio x whole. could: samples that might be part, and that might be rest. In a
         stratum without any, as one of another class of the map, it is known that there is none.
         """
         whole = part | rest

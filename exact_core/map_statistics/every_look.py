@@ -7,7 +7,7 @@ Waudby-Smith and Ramdas 2020, Confidence sequences for sampling without replacem
 compositions for which it has not. Strata are independent, so their ratios are multiplied. Compositions are taken as
 real numbers, which makes an interval a hair wider.
 
-Axes: H strata.
+Axes are H strata.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def share_at_every_look(
         return float(chance.sum())
 
     def best(slope: float) -> NDArray[np.float64]:
-        """The composition that maximises log chance + slope x number that are so; each stratum's term is concave."""
+        """The composition that maximises log chance + slope x number that are so. Each stratum's term is concave."""
         low, high = hits.copy(), population - misses
         for _ in range(STEPS):
             middle = (low + high) / 2

@@ -126,7 +126,7 @@ class PairedComparison:
     """What a sample of the pixels where two maps differ says.
 
     differing, both: pixels that differ, and that both maps show. first, second, neither: samples on which the first map
-    is right, the second, and none. difference: of the overall accuracies, first less second, -1..1; low, high: its
+    is right, the second, and none. difference: of the overall accuracies, first less second, -1..1. low, high: its
     interval; always_low, always_high: the interval that holds at every look. p_value: of the exact McNemar test.
     """
 
@@ -145,7 +145,7 @@ class PairedComparison:
 
     @property
     def better(self) -> int | None:
-        """1 or 2, the map that is better by the exact test; None: this sample does not tell."""
+        """1 or 2, the map that is better by the exact test. If None, this sample does not tell."""
         if self.first + self.second + self.neither == self.differing:
             # All that differ were visited, and nothing is left to chance.
             return None if self.first == self.second else 1 if self.first > self.second else 2
@@ -214,7 +214,7 @@ def paired_difference(first: int, second: int, neither: int, *, size: int, confi
         first: pairs that only the first has.
         second: pairs that only the second has.
         neither: all other pairs.
-        size: pairs of the population; the sample counts as so much larger as it leaves less of it open.
+        size: pairs of the population. The sample counts as so much larger as it leaves less of it open.
         confidence: of the interval.
     """
     count = first + second + neither

@@ -93,7 +93,7 @@ def summarise_parcels(
 
     Args:
         crop_map: the map.
-        layer: GeoParquet, or any vector file that GDAL reads; `FILE|layername=NAME` where it has several layers. Its
+        layer: GeoParquet, or any vector file that GDAL reads. `FILE|layername=NAME` where it has several layers. Its
             parcels are brought to the CRS of the map.
         out: file to write, .parquet (GeoParquet 1.1.0, WKB) or .gpkg: `parcel` (identity in the layer), `majority`
             (class), `majority_share` (of the mapped part), `coverage` (mapped share of the parcel), `confidence` (mean
@@ -104,7 +104,7 @@ def summarise_parcels(
         force: replace a file that is there.
 
     Raises:
-        ConfigError: an attribute that the layer has not, or whose name is taken; a file that must not be written.
+        ConfigError: an attribute that the layer has not, or whose name is taken. A file that must not be written.
         DataError: the layer cannot be read.
         CorruptError: the map cannot be read.
         ServiceError: the file cannot be written.
@@ -247,6 +247,6 @@ def _table(rows: Any, figures: dict[str, list[Any]], outlines: NDArray[np.object
 
 
 def _majority(labels: NDArray[np.int32], shares: NDArray[np.float64]) -> tuple[int, float]:
-    """The label of the largest share and that share; of equal ones, the lowest label."""
+    """The label of the largest share and that share. Of equal ones, the lowest label."""
     best = min(zip(-shares, labels, strict=True))
     return int(best[1]), float(-best[0])

@@ -3,7 +3,7 @@
 The map is read in strips of rows. A region that reaches the last row of a strip is held until it ends. So memory
 follows the regions that a line across the map cuts, and a polygon has no seam.
 
-Axes: h rows, W columns.
+Axes are h rows, W columns.
 """
 
 from __future__ import annotations

@@ -49,11 +49,11 @@ class SceneMosaic:
         self._count[place] += 1
 
     def mean(self) -> NDArray[np.float32]:
-        """Mean over the windows that cover each pixel (channels, H, W); 0 where none does."""
+        """Mean over the windows that cover each pixel (channels, H, W). 0 where none does."""
         return np.asarray(self._sum / np.maximum(self._count, 1), np.float32)
 
     def labels(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Most probable class, VOID where no window lies, and its mean probability; both (H, W)."""
+        """Most probable class, VOID where no window lies, and its mean probability. both (H, W)."""
         mean = self.mean()
         label = mean.argmax(0).astype(np.uint8)
         return np.where(self._count > 0, label, VOID).astype(np.uint8), mean.max(0)

@@ -66,7 +66,7 @@ def evaluate(
     tracker: Tracker,
     crop_map: Path | None = None,
 ) -> dict[str, float]:
-    """Score the segmenter's map and, where there are any, the pseudo masks; write metrics.json and the report.
+    """Score the segmenter's map and, where there are any, the pseudo masks. Write metrics.json and the report.
 
     Windows of a scene are blended before they are scored, so each pixel counts once. Void is left out.
 
@@ -74,15 +74,15 @@ def evaluate(
         config: `config.evaluation` applies.
         dataset: folder of the window dataset.
         segmenter: model folder of the segmenter.
-        classifier: model folder of the classifier that made the masks; None under dense supervision.
-        masks: folder of the mask set; None under dense supervision.
+        classifier: model folder of the classifier that made the masks. None under dense supervision.
+        masks: folder of the mask set. None under dense supervision.
         out: folder for metrics.json, report.html and its figures.
         report: file that gets a copy of the report.
         tracker: gets figures, pictures and report.
-        crop_map: folder of its finished map of the whole area; None, or a part of a map: the report shows none.
+        crop_map: folder of its finished map of the whole area. None, or a part of a map: the report shows none.
 
     Returns:
-        OA (micro), mIoU and F1 (macro) of the map, and those of the masks; only those that are defined. For PASTIS
+        OA (micro), mIoU and F1 (macro) of the map, and those of the masks. Only those that are defined. For PASTIS
         also `miou_published`, in which an absent class counts as 0. What is known without dense labels: the mIoU
         expected of the masks, and the mean average precision of the classifier's tags.
     """
@@ -164,7 +164,7 @@ def _metrics(
 
 
 def _finished(folder: Path) -> FinishedMap | None:
-    """The map of the whole area, for the report; None of a part of one."""
+    """The map of the whole area, for the report. None of a part of one."""
     if not (folder / MAP).is_file():
         return None
     record = read_record(folder / MAP)
@@ -199,7 +199,7 @@ def _provenance(
 def _publish(
     config: RunConfig, data: ReportData, *, dataset: Path, out: Path, report: Path, tracker: Tracker
 ) -> dict[str, float]:
-    """Write and track report and metrics; the figures that a run is known by."""
+    """Write and track report and metrics. The figures that a run is known by."""
     manifest = data.manifest
     config.save(out / "config.yaml")
     write_report(out / "report.html", data)
@@ -283,7 +283,7 @@ def _map_split(
 def _by_date(
     predictor: Predictor, trained: RunConfig, metrics: dict[str, Any], confusion: np.ndarray[Any, np.dtype[np.int64]]
 ) -> list[dict[str, Any]]:
-    """Accuracy of the map for what is seen of the season until some days, and of all of it; empty without labels."""
+    """Accuracy of the map for what is seen of the season until some days, and of all of it. Empty without labels."""
     manifest = predictor.windows.manifest
     if not manifest.has_labels:
         return []

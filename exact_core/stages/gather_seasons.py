@@ -41,7 +41,7 @@ def gather_seasons(*, datasets: Sequence[Path], out: Path, tracker: Tracker) -> 
 
     Args:
         datasets: folders, one a season, of equal bands, classes and window.
-        out: folder; NN/ for each dataset, and last seasons.json.
+        out: folder. NN/ for each dataset, and last seasons.json.
         tracker: gets the list.
 
     Returns:

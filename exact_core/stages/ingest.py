@@ -28,8 +28,8 @@ def ingest(config: RunConfig, *, source: str, season: str, out: Path, tracker: T
     Args:
         config: `config.data` applies.
         source: one of `exact_core.data.sources`.
-        season: of a source with images of an area, a year or START/DAYS; empty: that of the source or of `config`.
-        out: folder of the dataset; its config.yaml has the settings in use, including the source's own.
+        season: of a source with images of an area, a year or START/DAYS. If empty, that of the source or of `config`.
+        out: folder of the dataset. Its config.yaml has the settings in use, including the source's own.
         tracker: gets the dataset's name and digest.
 
     Returns:

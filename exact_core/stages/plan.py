@@ -9,10 +9,10 @@ __all__ = ["Fetched", "Plan"]
 
 
 class Plan(NamedTuple):
-    """What the steps of a run are given; each field is an output of the first step."""
+    """What the steps of a run are given. Each field is an output of the first step."""
 
     run: dict[str, Any]
-    """`Run`, without what is default; of a map in parts, its first part."""
+    """`Run`, without what is default. Of a map in parts, its first part."""
     parts: list[dict[str, Any]]
     """The run for each further part of the map."""
     seasons: list[dict[str, Any]]

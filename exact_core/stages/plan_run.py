@@ -33,12 +33,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Parameters:
-    """A pipeline's parameters, as its first step gets them; those that the pipeline does not have keep the default."""
+    """A pipeline's parameters, as its first step gets them. Those that the pipeline does not have keep the default."""
 
     recipe: str
     """Name of the recipe."""
     source: str
-    """What is read; of several seasons, by those that name no source of their own."""
+    """What is read. Of several seasons, by those that name no source of their own."""
     seed: int
     """Of the run."""
     overrides: Sequence[str]
@@ -48,31 +48,31 @@ class Parameters:
     season: str = ""
     """As `resolve_season` takes it."""
     season_start: str = "01-01"
-    """First day of every season, MM-DD; for `auto`."""
+    """First day of every season, MM-DD. For `auto`."""
     season_days: int = 365
-    """Length of a season; for `auto`."""
+    """Length of a season. For `auto`."""
     schedule_time: str = ""
-    """Time of the schedule's slot, RFC 3339; empty: now."""
+    """Time of the schedule's slot, RFC 3339. If empty, now."""
     seasons: Sequence[str | float] = ()
-    """Of a pipeline of several seasons, as `plan_seasons` takes them; none: it is one season."""
+    """Of a pipeline of several seasons, as `plan_seasons` takes them. If None, it is one season."""
     minimum_quality: float = 0.0
-    """Gate on the masks; 0: what the recipe says."""
+    """Gate on the masks. 0: what the recipe says."""
     training: str = ALWAYS
     """always, if_no_champion or never."""
     supervision: str = SUPERVISION[0]
     """tags or dense."""
     model: str = ""
-    """Name of the registered model; empty: after the dataset's name."""
+    """Name of the registered model. If empty, after the dataset's name."""
     publish: bool = False
     """Whether the pipeline's map gets a stable address, and is made only if it is not there already."""
     map_name: str = ""
-    """Of the region, in that address; empty: by the source."""
+    """Of the region, in that address. If empty, by the source."""
     map_parts: int = 1
     """Parts that the map is made in."""
     most_parts: int = 1
     """As many as a run of this pipeline can hold."""
     webhook: str = ""
-    """Only checked here; the last step uses it."""
+    """Only checked here. The last step uses it."""
     resources: Mapping[str, Any] = field(default_factory=dict)
     """As `exact_core.stages.sizing` has them."""
 
@@ -155,7 +155,7 @@ def _places(given: Parameters, tracker: Tracker) -> list[dict[str, str]]:
 
 
 def _tried(config: RunConfig, *, source: str, season: str, tracker: Tracker) -> Survey:
-    """Try what a season needs; what its source promises."""
+    """Try what a season needs. What its source promises."""
     # Where steps keep their state in a folder of this machine, they run here, with the memory that there is.
     look = cache(lambda: survey(config, source, season))
     here = STATE_VARIABLE in os.environ

@@ -1,4 +1,4 @@
-"""Stage `promote`: a new segmenter -> the registry; and the alias champion, if it is better."""
+"""Stage `promote`: a new segmenter -> the registry, and the alias champion, if it is better."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ def promote(
         config: `promotion`, `evaluation.batch`, `seed` and `device` apply.
         dataset: folder of the window dataset.
         segmenter: model folder of the new segmenter.
-        model: name of the registered model; empty: exact-NAME after the dataset's name.
+        model: name of the registered model. If empty, exact-NAME after the dataset's name.
         out: folder for metrics.json, which holds the decision and its reasons.
         figures: metrics of the segmenter's evaluation on this dataset, for its model in MLflow.
-        tracker: gets the metrics and the reason; without tracking, there is no registry and no decision.
+        tracker: gets the metrics and the reason. Without tracking, there is no registry and no decision.
 
     Returns:
-        Whether it was promoted (1 or 0); with a champion also both models' metrics, their difference and its interval.
+        Whether it was promoted (1 or 0). With a champion also both models' metrics, their difference and its interval.
     """
     fresh_folder(out, "metrics.json")
     windows = WindowDataset(dataset)
@@ -170,7 +170,7 @@ def _register(
     registry: Registry,
     figures: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Register, compare, and move aliases; the decision's part of the record."""
+    """Register, compare, and move aliases. The decision's part of the record."""
     version = registry.register(segmenter, name=name)
     data = windows.manifest
     registry.log_figures(name, version, figures, dataset=dataset_title(data), digest=data.digest)
@@ -228,7 +228,7 @@ def decide_first(metric: str, figure: float, config: PromotionConfig) -> tuple[b
 
     Args:
         metric: miou or tag_f1.
-        figure: of the model on the evaluation windows, in [0, 1]; NaN where it is not defined, which is not enough.
+        figure: of the model on the evaluation windows, in [0, 1]. NaN where it is not defined, which is not enough.
         config: `first_floor` applies.
     """
     told = f"{metric} {100 * figure:.1f}, promotion.first_floor {100 * config.first_floor:.1f}"
@@ -248,7 +248,7 @@ def _first(config: RunConfig, windows: WindowDataset, segmenter: Path) -> tuple[
 
 
 def _older(ours: Origin, theirs: Origin) -> str:
-    """Why our run is older than the champion's; empty: it is not. The season counts before the start of the run.
+    """Why our run is older than the champion's. If empty, it is not. The season counts before the start of the run.
 
     Seasons may be unknown: of models of older versions, and of sources without one.
     """

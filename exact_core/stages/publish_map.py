@@ -59,7 +59,7 @@ STAMPS = ("created", "updated")
 
 
 def maps_store() -> Store | None:
-    """Where maps are published; None where EXACT_STORE is not set."""
+    """Where maps are published. None where EXACT_STORE is not set."""
     uri = variable(STORE_VARIABLE)
     # Published at the end of a stage, when all that it did is at stake.
     return open_store(uri, options=StoreOptions(patience=patience())).below(MAPS) if uri else None
@@ -69,7 +69,7 @@ def map_region(name: str, source: str) -> str:
     """The region of a run's maps: as named, else from its source.
 
     Args:
-        name: parameter `map_name`; may be empty.
+        name: parameter `map_name`. May be empty.
         source: the run's.
 
     Raises:
@@ -88,7 +88,7 @@ def map_region(name: str, source: str) -> str:
 
 
 def _place_of(source: str) -> str:
-    """What a source is named after: its area or box, or the last name of its path; empty: nothing."""
+    """What a source is named after: its area or box, or the last name of its path. If empty, nothing."""
     kind, place = parse_source(source)
     if "://" not in place:
         return Path(place).absolute().name if place else kind
@@ -103,7 +103,7 @@ def _place_of(source: str) -> str:
 
 
 def published_facts(store: Store, region: str, season: str) -> dict[str, Any]:
-    """The properties of a season's published map; none where there is none."""
+    """The properties of a season's published map. None where there is none."""
     key = f"{region}/{season}/{ITEM}"
     if store.head(key) is None:
         return {}
@@ -116,11 +116,11 @@ def publish_map(run: Run, folder: Path, tracker: Tracker) -> str:
 
     Args:
         run: what the pipeline's first step decided.
-        folder: of the map; of a part of one, or of none, nothing is published.
+        folder: of the map. Of a part of one, or of none, nothing is published.
         tracker: gets the address.
 
     Returns:
-        The address of the item; empty where nothing is published.
+        The address of the item. Empty where nothing is published.
 
     Raises:
         ServiceError: the store cannot be used.
@@ -217,11 +217,11 @@ def _json(store: Store, key: str) -> dict[str, Any]:
 
 
 def planned_season(config: RunConfig, season: str) -> str:
-    """The name of a season in addresses of maps, before its images are read; empty: they decide.
+    """The name of a season in addresses of maps, before its images are read. If empty, they decide.
 
     Args:
         config: single keys take precedence over the parameter, as in `with_season`.
-        season: a year or START/DAYS; empty: the source's own.
+        season: a year or START/DAYS. If empty, the source's own.
     """
     start, days = parse_season(season) if season else (None, None)
     by_key = config.data.season

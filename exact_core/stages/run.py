@@ -25,11 +25,11 @@ __all__ = [
 ]
 
 ALWAYS, IF_NO_CHAMPION, NEVER = "always", "if_no_champion", "never"
-"""Whether a segmenter is trained, as the parameter `training` has it; `never` is a pipeline's own word."""
+"""Whether a segmenter is trained, as the parameter `training` has it. `never` is a pipeline's own word."""
 SUPERVISION = ("tags", "dense")
 TRAIN, REUSE, MAP, NOTHING = "train", "reuse", "map", "nothing"
-"""What is left to do after the first step: train a segmenter; map with the champion, and score it on the season's
-labels; map alone; nothing."""
+"""What is left to do after the first step. `train` trains a segmenter. `reuse` maps with the champion and scores it on
+the season's labels. `map` only maps. `nothing` ends the run."""
 
 
 class Run(Settings):

@@ -41,11 +41,11 @@ def season_work(config: RunConfig, run: Run, *, training: str, map_name: str, tr
         config: the resolved configuration.
         run: recipe, source, season and model apply.
         training: always, if_no_champion or never. Without labels nothing is trained.
-        map_name: of the region; empty: by the source.
+        map_name: of the region. If empty, by the source.
         tracker: gets the decision and its reason.
 
     Returns:
-        train, reuse, map or nothing; and the run with the model to register or use, and the address of the map.
+        train, reuse, map or nothing, and the run with the model to register or use, and the address of the map.
 
     Raises:
         ConfigError: no labels, and no champion.

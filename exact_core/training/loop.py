@@ -32,7 +32,7 @@ class Task(Protocol):
     """The task of a training: a model, a loss with named parts, and a metric for validation."""
 
     figure: str
-    """Name of the validation metric that chooses the best epoch; higher is better."""
+    """Name of the validation metric that chooses the best epoch. Higher is better."""
 
     @property
     def model(self) -> nn.Module:
@@ -40,7 +40,7 @@ class Task(Protocol):
 
     @property
     def processes(self) -> Processes:
-        """Who trains; by default this process alone."""
+        """Who trains. By default this process alone."""
 
     def losses(self, batch: Batch, *, progress: float, update: int) -> dict[str, Tensor]:
         """Named scalars, this process's parts of the joint batch's; "loss" is minimised.
@@ -55,7 +55,7 @@ class Task(Protocol):
         """Whether the model of an epoch that began at this share of the updates may be the one to deliver."""
 
     def validate(self) -> dict[str, float]:
-        """Metrics on the validation split; empty when there is none."""
+        """Metrics on the validation split. Empty when there is none."""
 
 
 WITHIN = 60.0
@@ -84,7 +84,7 @@ def fit(
 
     Afterwards the task's model is the one to deliver: the best by `task.figure` where `config.keep_best` and a
     validation split exist, otherwise the last. Of several processes all call this, with the same arguments, and return
-    the same; the first one logs and saves.
+    the same. The first one logs and saves.
 
     Raises:
         TrainingError: the loss is not finite, there is nothing to train on, or processes find different checkpoints.
@@ -182,7 +182,7 @@ def _autocast(device: torch.device, config: TrainingConfig) -> torch.autocast:
 
 
 def _is_best(row: dict[str, float], figure: str, progress: Progress, *, keep: bool) -> bool:
-    """Whether an epoch is the best so far; of equal ones the later, which has learned longer."""
+    """Whether an epoch is the best so far. Of equal ones the later, which has learned longer."""
     value = row.get(figure)
     if not keep or value is None or math.isnan(value) or (progress.best is not None and value < progress.best):
         return False
@@ -193,7 +193,7 @@ def _is_best(row: dict[str, float], figure: str, progress: Progress, *, keep: bo
 def _report(
     name: str, row: dict[str, float], progress: Progress, config: TrainingConfig, figure: str, *, left: float
 ) -> None:
-    """A line an epoch; left: seconds that the other epochs are likely to take."""
+    """A line an epoch. left: seconds that the other epochs are likely to take."""
     score = f", {figure} {row[figure]:.3f}" if figure in row else ""
     log.info(
         "%s: epoch %d/%d, loss %.4f%s, %.0f windows/s%s",
@@ -226,7 +226,7 @@ def _report_cost(name: str, progress: Progress, processes: Processes) -> None:
 
 
 def _bar(batches: Iterator[Batch], total: int, label: str, *, shown: bool) -> Iterator[Batch]:
-    """A progress bar on a terminal; elsewhere a line now and then within a long epoch."""
+    """A progress bar on a terminal. Elsewhere a line now and then within a long epoch."""
     if shown and sys.stderr.isatty():
         yield from tqdm(batches, total=total, desc=label, unit="batch", leave=False)
         return
@@ -255,7 +255,7 @@ def choose_device(wanted: str) -> torch.device:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed torch. Runs repeat to the last bit on CPU; on CUDA some backward kernels add in any order."""
+    """Seed torch. Runs repeat to the last bit on CPU. On CUDA some backward kernels add in any order."""
     torch.manual_seed(seed)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True

@@ -20,7 +20,7 @@ PROBE = 2
 COPIES = 5
 """Of the weights: themselves, their gradients, Adam's two moments, and the best epoch's."""
 BACKWARD = 1.25
-"""What losses and gradients on their way take beside what the forward pass saved; measured."""
+"""What losses and gradients on their way take beside what the forward pass saved. Measured."""
 PROCESS = 400 * 2**20
 """What Python and torch hold before anything is trained."""
 
@@ -38,7 +38,7 @@ def training_bytes(config: RunConfig, *, bands: int, classes: int, dates: int, k
         kind: classifier or segmenter.
 
     Returns:
-        Bytes; measured peaks were within a quarter of it (tests).
+        Bytes. Measured peaks were within a quarter of it (tests).
     """
     settings: ClassifierConfig | SegmenterConfig
     settings = config.classifier if kind == "classifier" else config.segmenter
@@ -69,7 +69,7 @@ def available_bytes(device: torch.device) -> int:
 
 
 def _saved_bytes(forward: Callable[[], object], *, keep: set[int]) -> int:
-    """Bytes that a forward pass saves for the backward pass, each storage once; `keep`: addresses that are not new."""
+    """Bytes that a forward pass saves for the backward pass, each storage once. `keep`: addresses that are not new."""
     sizes: dict[int, int] = {}
     held: list[Tensor] = []
 

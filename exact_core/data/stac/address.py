@@ -143,7 +143,7 @@ def parse_address(place: str) -> StacAddress:
     """The content of the address of a `stac:` source.
 
     Raises:
-        ConfigError: no web address, no area, or a value of another form; the message names it and what is expected.
+        ConfigError: no web address, no area, or a value of another form. The message names it and what is expected.
     """
     # A path on the command line loses the second slash.
     place = re.sub(r"^(https?):/+", r"\1://", place)

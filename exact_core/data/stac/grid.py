@@ -132,7 +132,7 @@ def _up(value: float, step: float) -> float:
 
 
 def crop(bounds: Bounds, extents: Iterable[Bounds]) -> Bounds:
-    """The part of the bounds that the images together reach; empty (left >= right or bottom >= top) if none."""
+    """The part of the bounds that the images together reach. Empty (left >= right or bottom >= top) if none."""
     lefts, bottoms, rights, tops = zip(*extents, strict=True)
     return (
         max(bounds[0], min(lefts)),

@@ -40,7 +40,7 @@ CUTOUTS = 12
 PICTURE = 1100
 """Pixels of the longer side of the picture that squares are drawn on."""
 CUTOUT = (16, 48)
-"""Smallest and largest side of a cut-out, pixels; a third of a small scene in between."""
+"""Smallest and largest side of a cut-out, pixels. A third of a small scene in between."""
 
 
 def preview_season(
@@ -53,15 +53,15 @@ def preview_season(
     tags: TagTable | None = None,
     window: int = 24,
 ) -> Preview:
-    """A preview of a season of images; a few cut-outs are in memory.
+    """A preview of a season of images. A few cut-outs are in memory.
 
     Args:
         images: all dates of the season.
         source: its name.
         limit: dates that ingest would keep.
         seed: draws the cut-outs.
-        reference: statistics of training to compare with; None: no comparison.
-        tags: of squares, to be drawn on the area; None: there are none.
+        reference: statistics of training to compare with. If None, no comparison.
+        tags: of squares, to be drawn on the area. If None, there are none.
         window: side of a window, pixels.
 
     Raises:
@@ -184,7 +184,7 @@ def _cut_outs(images: SeasonImages, seed: int) -> list[tuple[int, int, NDArray[n
 
 
 def _starts(length: int, side: int) -> list[int]:
-    """Even first pixels of parts of `side`; those that fit, at least one."""
+    """Even first pixels of parts of `side`. Those that fit, at least one."""
     return [start - start % 2 for start in range(0, length - side + 1, side)]
 
 

@@ -75,7 +75,7 @@ def _lost(new: float | None, seen: float | None) -> str:
 
 
 def _class(crop: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """A class over the seasons; its worst one is marked."""
+    """A class over the seasons. Its worst one is marked."""
     values = [row["new"]["iou"].get(crop) for row in rows]
     known = [value for value in values if value is not None]
     lowest = min(known) if len(set(known)) > 1 else None

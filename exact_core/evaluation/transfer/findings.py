@@ -2,9 +2,9 @@
 
 What is compared are samples of pixel series on one calendar (`data.windows.series_sample`): of the windows that the
 model learned from, of windows of the same season that were held out, and of the new season, of which nothing is
-labelled. The held-out windows say how far apart two samples of one season lie; what is beyond that is the new season's.
+labelled. The held-out windows say how far apart two samples of one season lie. What is beyond that is the new season's.
 
-Axes: N pixels, G days of the calendar, C bands, K crops.
+Axes are N pixels, G days of the calendar, C bands, K crops.
 """
 
 from __future__ import annotations
@@ -104,9 +104,9 @@ class Finding:
 
 @dataclass(frozen=True)
 class BandRow:
-    """A band's reflectance against training's, in standard deviations of training; own: that of held-out windows.
+    """A band's reflectance against training's, in standard deviations of training. own: that of held-out windows.
 
-    part: the part of the season, from 0; None: all of it. shift: of the mean. distance: Wasserstein-1.
+    part: the part of the season, from 0. If None, all of it. shift: of the mean. distance: Wasserstein-1.
     """
 
     band: str
@@ -125,7 +125,7 @@ class BandRow:
 
 @dataclass(frozen=True)
 class ClassRow:
-    """A class of the new season, as the model sees it, against held-out windows of training; None: not known."""
+    """A class of the new season, as the model sees it, against held-out windows of training. If None, not known."""
 
     name: str
     level: Level
@@ -169,7 +169,7 @@ def compare_seasons(
     """Hold a new season against the one a model was trained on.
 
     Args:
-        reference: of the training season; neither of its samples is empty.
+        reference: of the training season. Neither of its samples is empty.
         sample: of the new season, not empty, on the reference's calendar.
         settings: what is how bad.
         start: first day of the new season, for dates in words.
@@ -229,7 +229,7 @@ def compare_statistics(
 
 
 def level_of(value: float, limits: tuple[float, float]) -> Level:
-    """The level of a figure by the two limits from which it is one; what is not known (NaN) is fine."""
+    """The level of a figure by the two limits from which it is one. What is not known (NaN) is fine."""
     if value >= limits[1]:
         return Level.do_not_publish
     return Level.look if value >= limits[0] else Level.fine
@@ -413,7 +413,7 @@ def _class_row(
     shift: float | None,
     settings: TransferConfig,
 ) -> ClassRow:
-    """A class with its level; what is not known does not count."""
+    """A class with its level. What is not known does not count."""
     found: list[tuple[Level, str]] = []
     if share >= settings.smallest_class and outside is not None:
         own = 1 - HELD_OUT_QUANTILE if own_outside is None else own_outside
