@@ -51,7 +51,7 @@ def take(board: Board, owner: str, *, seconds: float) -> str:
         seconds: validity, from now on.
 
     Returns:
-        If empty, the owner has it now. Else the name of another owner, whose claim counts. This claim is withdrawn.
+        Empty if the owner has it now. Otherwise the other owner whose claim counts, and this one is withdrawn.
     """
     # Who has it does not give way: whoever else looks sees that, and does.
     if _counting(board).get(owner):

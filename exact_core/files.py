@@ -89,7 +89,7 @@ def check_output(
 
 @contextmanager
 def publishing(path: Path, *, size: int) -> Iterator[Path]:
-    """A name to write a file under, which becomes `path` when all is there. Of a failure nothing stays.
+    """A name to write a file under, which becomes `path` when all is there. After a failure nothing stays.
 
     Args:
         path: the file.
@@ -144,7 +144,7 @@ def with_checksum(text: str) -> str:
 
 
 def checked_text(path: Path) -> str:
-    """The text of such a file. Of one without a checksum, as older versions wrote, what is there.
+    """The text of such a file. A file of an older version, without a checksum, is returned as it is.
 
     Raises:
         CorruptError: it is not what was written.

@@ -1,4 +1,4 @@
-"""Every figure derives from one confusion matrix. Tags are scored by average precision.
+"""All metrics derive from one confusion matrix. Tags are scored by average precision.
 
 Axes are K crop classes. Class 0 is background, so a matrix is (K + 1, K + 1) with rows = truth, columns = prediction.
 """
@@ -33,7 +33,7 @@ def confusion_matrix(truth: NDArray[np.uint8], predicted: NDArray[np.uint8], *, 
 
 @dataclass(frozen=True)
 class Scores:
-    """Figures of a confusion matrix, in [0, 1].
+    """Metrics of a confusion matrix, in [0, 1].
 
     Per-class arrays hold NaN where a value is undefined (a class neither in truth nor in prediction has no IoU).
     Macro means leave such classes out, so an absent class is not scored as 0.
@@ -95,7 +95,7 @@ class Scores:
         return np.asarray(self.confusion.sum(0))
 
     def summary(self, names: tuple[str, ...]) -> dict[str, object]:
-        """JSON-ready figures. `names` are those of crops 1..K. Undefined values become null."""
+        """JSON-ready metrics. `names` are those of crops 1..K. Undefined values become null."""
         columns = {"iou": self.iou, "f1": self.f1, "precision": self.precision, "recall": self.recall}
         rows = {}
         for number, name in enumerate(("background", *names)):

@@ -103,7 +103,7 @@ def season() -> RunConfig:
 
 
 def pastis24() -> RunConfig:
-    """PASTIS in 24-pixel windows with the paper's sizes and budget. Wants a GPU.
+    """PASTIS in 24-pixel windows with the paper's sizes and budget. Requires a GPU.
 
     Dates, padding, learning and masks follow the published behaviour, option by option. What does not: void is
     ignored, the best epochs are chosen without training masks, and so is the threshold (docs/method.md lists each
@@ -142,7 +142,7 @@ def pastis24() -> RunConfig:
 
 
 def germany() -> RunConfig:
-    """The Germany dataset (MTLCC) with the paper's sizes and budget, as `pastis24`. Wants a GPU.
+    """The Germany dataset (MTLCC) with the paper's sizes and budget, as `pastis24`. Requires a GPU.
 
     The season of 2016, all 13 bands and fold 0, as TSViT's published reader has them, on which the paper's code is
     built. Nothing else of the paper's settings for Germany is published: models, learning and masks are those for

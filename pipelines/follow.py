@@ -168,7 +168,7 @@ def _end(run: Any) -> str:
 
 
 def _words(states: Counter[str]) -> str:
-    """States of a step's iterations. Of a single one its state alone."""
+    """States of a step's iterations. A single one gives only its state."""
     words = {"PENDING": "waiting for a node, an image or a volume"}
     if sum(states.values()) == 1:
         (state,) = states

@@ -144,7 +144,7 @@ class Nodes:
 
 
 def node_id(workflow: str, name: str) -> str:
-    """Argo's identity of a node: FNV-1a, 32 bits, of its full name. Of the workflow itself its name."""
+    """Argo's identity of a node: FNV-1a, 32 bits, of its full name. For the workflow itself, its name."""
     return workflow if name == workflow else f"{workflow}-{_fnv(name)}"
 
 

@@ -60,7 +60,7 @@ class Fan(NamedTuple):
 
 
 class Size(NamedTuple):
-    """Of a run at its end."""
+    """Size of a run at its end."""
 
     pods: int
     bytes: int

@@ -50,7 +50,7 @@ SIDE_BY_SIDE = 4
 LEAST_CPU = "500m"
 """What is asked for, of every step. The limit is what it may take where the node has it."""
 SMALL_MEMORY = "2G"
-"""Of steps that only decide. The first one builds both models once, for two windows."""
+"""Memory of steps that only decide. The first one builds both models once, for two windows."""
 DATA_CPU = "2"
 
 
@@ -121,7 +121,7 @@ def stage_of(task: PipelineTask) -> Stage:
 def configure(task: PipelineTask, settings: ClusterSettings, *, image: Any, plan: PipelineTask | None = None) -> Any:
     """Give a step what it needs there. Its results are never taken from a cache.
 
-    A source is named by its path and a model by its alias: what lies there may have changed, and a cache would not see
+    A source is named by its path and a model by its alias: their content may have changed, and a cache would not see
     it. What must not be done twice, training, goes on from its own checkpoints, which are named by digests.
 
     Args:

@@ -45,7 +45,7 @@ def embed(columns: list[tuple[str, Image]]) -> list[tuple[str, str]]:
 
 
 def png_of(figure: Figure) -> bytes:
-    """A drawn figure as PNG."""
+    """A matplotlib figure as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

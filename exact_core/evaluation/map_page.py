@@ -129,7 +129,7 @@ def _corners(grid: Grid) -> list[list[float]]:
 
 
 def _paths(path: Path, grid: Grid, scale: tuple[float, float], notes: list[str]) -> list[str]:
-    """Outlines as SVG paths in pixels of the page, the largest ones where there are too many."""
+    """Outlines as SVG paths in pixels of the page, the largest ones if there are more than the page holds."""
     found = [each.area for each in outlines_on(open_layer(path, what="layer of outlines"), grid, (), Counter())]
     area = shapely.box(*rasterio.transform.array_bounds(grid.height, grid.width, grid.transform))
     found = [each for each in found if each.intersects(area)]

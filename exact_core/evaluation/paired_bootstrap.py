@@ -31,7 +31,7 @@ BLOCK_WINDOWS = 2
 class UnitCounts:
     """A model's counts on a split, one row a unit.
 
-    metric: miou where there are dense labels: counts are confusion matrices (U, K + 1, K + 1). Else tag_f1:
+    metric: miou where there are dense labels: counts are confusion matrices (U, K + 1, K + 1). Otherwise tag_f1:
         (U, K, 3), windows in which a crop was mapped and tagged, mapped alone, tagged alone.
     unit: what was counted by.
     """
@@ -140,7 +140,7 @@ def compare(
 
 
 def _by_block(truth: NDArray[np.uint8], label: NDArray[np.uint8], *, side: int, classes: int) -> list[Counts]:
-    """A confusion matrix a block, for the same blocks whatever the map says: those with a pixel that is not void."""
+    """A confusion matrix for each block with a pixel that is not void. The blocks are the same for every map."""
     found = []
     for row in range(0, truth.shape[0], side):
         for col in range(0, truth.shape[1], side):

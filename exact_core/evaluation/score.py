@@ -1,4 +1,4 @@
-"""Figures of maps and masks, and the baselines that they are held against."""
+"""Metrics of maps and masks, and the baselines to compare them with."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HEADLINE = ("oa_micro", "miou_macro", "f1_macro")
 
 
 def summarise(confusion: NDArray[np.int64], names: tuple[str, ...]) -> dict[str, Any]:
-    """JSON-ready figures of a confusion matrix, with the matrix. `names` are those of crops 1..K."""
+    """JSON-ready metrics of a confusion matrix, with the matrix. `names` are those of crops 1..K."""
     counts = {"classes": ["background", *names], "counts": confusion.tolist()}
     return {**Scores(confusion).summary(names), "confusion": counts}
 

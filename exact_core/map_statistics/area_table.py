@@ -150,7 +150,7 @@ def as_record(
     design: str,
     always: tuple[float, float] | None = None,
 ) -> dict[str, Any]:
-    """All figures: `counted`, and `estimated` where there is a sample. Shares 0..1, None where undefined."""
+    """All areas, as `counted` and, if there is a sample, as `estimated`. Shares 0..1, None where undefined."""
     record: dict[str, Any] = {
         "map": str(crop_map.folder),
         "hectares_per_pixel": crop_map.hectares,

@@ -1,9 +1,9 @@
 """Areas of a map's classes with honest errors: what a probability sample of references says of the whole map.
 
-Counting pixels gives the area that the map shows, wrong by whatever it confuses. The true class at places that chance
+Counting pixels gives the area that the map shows, including its errors. The true class at places that chance
 chose gives an unbiased estimate with a standard error, of areas as of accuracies (Olofsson et al. 2014, Remote Sensing
 of Environment 148:42). The estimators are those of Stehman (2014, International Journal of Remote Sensing 35:4923),
-which hold whatever the strata are. With the map's classes as strata they are those of Olofsson et al., but for the
+which hold for any strata. With the map's classes as strata they are those of Olofsson et al., but for the
 finite population correction, which these leave out. With one stratum, those of a simple random sample.
 
 Intervals start from that of Wilson (1927, Journal of the American Statistical Association 22:209) in each stratum,
@@ -163,13 +163,13 @@ class _Totals:
         self._sampled, self._known = left / degrees, left / self._counts
 
     def share(self, seen: NDArray[np.bool_] | NDArray[np.float64]) -> tuple[float, float]:
-        """Mean of a figure over the population, and its variance."""
+        """Mean of a quantity over the population, and its variance."""
         values, means = seen.astype(np.float64), self._shares(seen)
         squares = np.bincount(self._stratum, (values - means[self._stratum]) ** 2, len(self._counts))
         return float(self._weights @ means), float(self._spread @ squares)
 
     def _shares(self, seen: NDArray[np.bool_] | NDArray[np.float64]) -> NDArray[np.float64]:
-        """Mean of a figure in each stratum (H,)."""
+        """Mean of a quantity in each stratum (H,)."""
         return np.bincount(self._stratum, seen, len(self._counts)) / self._counts
 
     def estimate(self, seen: NDArray[np.bool_], z: float) -> Estimate:
@@ -179,7 +179,7 @@ class _Totals:
         return _estimate(value, variance, value - math.sqrt(below @ below), value + math.sqrt(above @ above))
 
     def _distances(self, seen: NDArray[np.bool_], z: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """How far Wilson's limits of each stratum lie below and above its share, times its weight (H,)."""
+        """Distances of Wilson's limits below and above the share of each stratum, times its weight (H,)."""
         shares = self._shares(seen)
         # The variance of a share over p (1 - p); at 0 and 1 the samples tell none, and it is that of a known p.
         mixed = (shares > 0) & (shares < 1)

@@ -1,4 +1,4 @@
-"""Intervals that hold at every look, however often a growing sample is looked at and whatever ends it.
+"""Intervals that hold at every look at a growing sample, with any number of looks and any rule to stop.
 
 A sample is drawn without replacement, in random order. For each composition of the population, the chance of what was
 seen under a uniform prior, over its chance under that composition, has the mean 1 if the composition is the true one.

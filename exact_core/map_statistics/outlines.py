@@ -1,4 +1,4 @@
-"""Outlines of parcels, brought to the CRS of a map: what is none is told apart and counted, never a crash."""
+"""Outlines of parcels in the CRS of a map. Invalid ones are counted by kind and never end the command."""
 
 from __future__ import annotations
 

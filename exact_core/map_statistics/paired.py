@@ -145,7 +145,7 @@ class PairedComparison:
 
     @property
     def better(self) -> int | None:
-        """1 or 2, the map that is better by the exact test. If None, this sample does not tell."""
+        """1 or 2, the map that is better by the exact test. If None, the sample cannot decide."""
         if self.first + self.second + self.neither == self.differing:
             # All that differ were visited, and nothing is left to chance.
             return None if self.first == self.second else 1 if self.first > self.second else 2
@@ -227,7 +227,7 @@ def paired_difference(first: int, second: int, neither: int, *, size: int, confi
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
 
     def score(difference: float) -> float:
-        """How many standard errors the estimate lies from a difference, the other share as likely as it can be."""
+        """Standard errors from the estimate to a difference, with the other share at its most likely value."""
         # Of 2 n q^2 + B q + C = 0 for the share q of the second, given the difference.
         linear = -one - other + (2 * pairs - one + other) * difference
         constant = -other * difference * (1 - difference)

@@ -1,6 +1,6 @@
 """The fields that a map shows, as polygons: each region of one crop, with its area and mean confidence.
 
-The map is read in strips of rows. A region that reaches the last row of a strip is held until it ends. So memory
+The map is read in strips of rows. A region that reaches the last row of a strip stays open until it ends. So memory
 follows the regions that a line across the map cuts, and a polygon has no seam.
 
 Axes are h rows, W columns.

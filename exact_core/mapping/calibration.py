@@ -35,7 +35,7 @@ Floats = NDArray[np.float32] | NDArray[np.float64]
 COLDEST, HOTTEST = 0.05, 20.0
 """Limits of the temperature: where a model makes no mistake at all, the likeliest is 0."""
 BINS = 15
-"""Of the expected calibration error (Guo et al.)."""
+"""Number of bins of the expected calibration error (Guo et al.)."""
 PIXELS = 200_000
 """Pixels that a temperature is fitted to, at most: one scalar needs no more."""
 HALVINGS = 40
@@ -63,13 +63,13 @@ class DatedCalibration(Settings):
 
 
 NOT_FITTED = Calibration(temperature=None, fitted_on="nothing: the model says nothing of a calibration")
-"""Of models that were trained before there was one."""
+"""The calibration of models that were trained before it existed."""
 
 
 def calibration_at(days: int, dated: Sequence[DatedCalibration]) -> Calibration:
     """The calibration for a season of which `days` have been seen: of the longest part not beyond, or the shortest.
 
-    Of a longer part a model is surer than it may be here, so this errs on the side of too little confidence.
+    A model is more confident on a longer part, so this errs on the side of too little confidence.
 
     Args:
         days: from the season's start.
@@ -94,7 +94,7 @@ def fit_temperature(probabilities: Floats, labels: NDArray[np.uint8]) -> float:
     """The temperature of the highest likelihood.
 
     In the inverse temperature b the negative log likelihood is convex, with the slope mean(E_b[z]) - mean(z of the
-    label). The slope's one zero is found by halving the interval.
+    label). Bisection gives the only zero of the slope.
 
     Args:
         probabilities: (N, C), each row a distribution.

@@ -82,7 +82,7 @@ class MapRecord(Settings):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of all classes, background first."""
+        """Names of all classes, background first."""
         return ("background", *self.classes)
 
     @property

@@ -80,7 +80,7 @@ def one_crop_a_field(
             background, or all. Their confidence stays.
 
     Raises:
-        DataError: the layer cannot be read, or none of its outlines lies on the map.
+        DataError: the layer cannot be read, or none of its outlines is on the map.
     """
     layer = open_outlines(outlines.parent, outlines.name)
     if layer is None:

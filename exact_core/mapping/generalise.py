@@ -35,7 +35,7 @@ STRIP = 512
 def majority_filter(label: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """The most frequent class of the square around each pixel (modal filter).
 
-    Of equally frequent classes the pixel's own stays, or else the lowest label is taken. Pixels without a class do not
+    On a tie the pixel's own class stays, or else the lowest label is taken. Pixels without a class do not
     vote, and stay without one.
 
     Args:
@@ -65,7 +65,7 @@ def _box_sums(votes: NDArray[np.bool_], side: int) -> NDArray[np.uint16]:
 
 
 def majority_rows(rows: Iterable[FinishedRows], side: int) -> Iterator[FinishedRows]:
-    """Rows of a map with `majority_filter`: those that wait for the rows below them are all that is held.
+    """Rows of a map with `majority_filter`: only rows that wait for those below them are in memory.
 
     Args:
         rows: of a map, from top to bottom.

@@ -105,5 +105,5 @@ def _sampling(transform: Any, *, metres: bool) -> dict[str, Any]:
 
 
 def slug(name: str) -> str:
-    """A name as the classification extension wants it: letters, digits, _ and -."""
+    """A name as the classification extension requires it, with letters, digits, _ and - only."""
     return "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in name)

@@ -118,7 +118,7 @@ def sample_season(
     batch: int,
     seed: int,
 ) -> tuple[SeriesSample, NDArray[np.float64], DateMeans]:
-    """Pixels of windows spread evenly over a season's area. Of the images only bands of `side` rows are in memory.
+    """Pixels of windows spread evenly over a season's area. Only bands of `side` rows of the images are in memory.
 
     Args:
         images: the season.

@@ -28,7 +28,7 @@ __all__ = ["MappedScene", "PatchMapper", "Predictor", "SeasonMapper", "WindowMap
 class Predictor:
     """A segmenter, ready to be asked about windows of a dataset.
 
-    statistics are those that the segmenter was trained with, whatever the dataset's own. Batch is in windows. until:
+    statistics are those that the segmenter was trained with, not the dataset's own. Batch is in windows. until:
     days of the season that it sees. If None, all.
     """
 
@@ -63,7 +63,7 @@ class Predictor:
 
 @dataclass(frozen=True)
 class MappedScene:
-    """A scene's map: label uint8 (H, W), VOID where no window lies. confidence (H, W), the label's probability."""
+    """A scene's map: label uint8 (H, W), VOID without a window, and confidence (H, W), the label's probability."""
 
     mosaic: SceneMosaic
     label: NDArray[np.uint8]
@@ -89,7 +89,7 @@ def season_mapper(
         model: on the device, for evaluation.
         images: the season. Its dates apply.
         statistics: those that the model was trained with.
-        encoder: how the model wants its batches.
+        encoder: how the model reads its batches.
         device: where it computes.
     """
     days = model_dates(images.days, encoder, images.start, images.length)
@@ -123,7 +123,7 @@ class SeasonMapper(Mapper, Protocol):
 
 @dataclass(frozen=True)
 class _Reading:
-    """How a model reads pixels: dates (1, T) as it wants them, and the statistics that it was trained with."""
+    """How a model reads pixels: dates (1, T) as it expects them, and the statistics that it was trained with."""
 
     dates: Tensor
     mean: Tensor

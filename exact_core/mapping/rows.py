@@ -173,7 +173,7 @@ def map_rows(
 class _Ground:
     """What is known of each place of the present band, computed once where windows share it.
 
-    Kept from a band to the next is what both hold: memory follows the overlap. Places lie on one grid from the area's
+    Kept from a band to the next is what both hold: memory follows the overlap. Places are on one grid from the area's
     corner. A window off that grid, as the last one of an axis may be, is computed by itself.
     """
 
@@ -278,9 +278,9 @@ def _beside(first: Tensor, second: Tensor, axis: int) -> Tensor:
 
 
 class _Rows:
-    """Rows of an area, read in chunks from top to bottom. What lies above the last request is forgotten.
+    """Rows of an area, read in chunks from top to bottom. Rows above the last request are released.
 
-    Chunks lie at multiples of their height from the area's top, wherever reading begins.
+    Chunks begin at multiples of their height from the area's top, even if reading begins elsewhere.
     """
 
     def __init__(self, read: Read, height: int, chunk: int, *, first: int) -> None:
@@ -335,7 +335,7 @@ def _joined(parts: list[NDArray[np.int16]] | list[NDArray[np.bool_]], axis: int)
 class Seams:
     """Whether window borders show: how often the class changes there, against how often it does elsewhere.
 
-    Borders lie where windows begin and end. A ratio of 1 says that nothing shows. A map of separate windows has
+    Borders are where windows begin and end. A ratio of 1 says that nothing shows. A map of separate windows has
     far more.
     """
 

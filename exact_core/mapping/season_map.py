@@ -181,7 +181,7 @@ def map_part(
         pieces: what is finished, to which the rest is added. Its batch applies.
         end: one past the last row of the part.
         chunk: rows of images read, and kept together, at a time.
-        progress: told of finished rows.
+        progress: notified of finished rows.
 
     Raises:
         DataError: an image cannot be read.

@@ -71,7 +71,7 @@ def export_segmenter(
     Args:
         model: for evaluation.
         statistics: those that it was trained with.
-        encoder: how it wants its batches.
+        encoder: how it reads its batches.
         bands: C.
         window: S.
     """

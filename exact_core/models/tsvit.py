@@ -136,7 +136,7 @@ class TemporalEncoder(nn.Module):
         return found.spread(place)
 
     def _encode(self, series: Series, patches: Tensor, *, only_classes: bool) -> TemporalTokens:
-        """Encode patches (B, P, T, p * p * C), group by group. Of the series all but its pixels applies."""
+        """Encode patches (B, P, T, p * p * C), group by group. The rest of the series applies too."""
         windows, count, columns = *patches.shape[:2], patches.shape[2] + 2
         # Two more dates, all 0 and of day 0: what padding looks like, and what fills up a group.
         days = self.date_embedding(F.pad(series.dates, (0, 2)))

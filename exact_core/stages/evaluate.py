@@ -1,4 +1,4 @@
-"""Stage `evaluate`: models and masks -> figures, confusion matrix and report."""
+"""Stage `evaluate`: models and masks -> metrics, confusion matrix and report."""
 
 from __future__ import annotations
 
@@ -76,9 +76,9 @@ def evaluate(
         segmenter: model folder of the segmenter.
         classifier: model folder of the classifier that made the masks. None under dense supervision.
         masks: folder of the mask set. None under dense supervision.
-        out: folder for metrics.json, report.html and its figures.
+        out: folder for metrics.json, report.html and its images.
         report: file that gets a copy of the report.
-        tracker: gets figures, pictures and report.
+        tracker: gets metrics, images and report.
         crop_map: folder of its finished map of the whole area. None, or a part of a map: the report shows none.
 
     Returns:
@@ -183,7 +183,7 @@ def _finished(folder: Path) -> FinishedMap | None:
 def _provenance(
     config: RunConfig, windows: WindowDataset, device: torch.device, started: dt.datetime
 ) -> dict[str, str]:
-    """What the figures come from, as the report lists it."""
+    """The origin of the metrics, as the report lists it."""
     return {
         "recipe": config.recipe,
         "seed": str(config.seed),
@@ -199,7 +199,7 @@ def _provenance(
 def _publish(
     config: RunConfig, data: ReportData, *, dataset: Path, out: Path, report: Path, tracker: Tracker
 ) -> dict[str, float]:
-    """Write and track report and metrics. The figures that a run is known by."""
+    """Write and track report and metrics. The main metrics of the run are returned."""
     manifest = data.manifest
     config.save(out / "config.yaml")
     write_report(out / "report.html", data)

@@ -78,7 +78,7 @@ STAGE = Stage(name="fetch", size="data", minutes=240, image="data", reads_source
 log = logging.getLogger(__name__)
 
 MANIFESTS = ("collection.json", "cells.json")
-"""Of folders of fetched images: one scene, or one a cell."""
+"""Manifests of folders of fetched images: of one scene, or of cells."""
 CATALOGUES = ("collection.json", "catalog.json")
 SETTINGS = "season.yaml"
 
@@ -88,7 +88,7 @@ class Arrived:
     """What a fetch did."""
 
     folder: Path | str
-    """Where the data is now. Of a source without a place, empty."""
+    """Where the data is now. Empty for a source without a place."""
     source: str
     """The source that later steps read: one that is no longer changed by what happens elsewhere, where there is one."""
     images: int = 0
@@ -187,9 +187,9 @@ def local_place(config: RunConfig, source: str) -> Path | str:
 
 
 def survey_source(config: RunConfig, source: str) -> Survey:
-    """The content of a source, without reading an image: of a catalogue, by a search. Of a folder in a store, by names.
+    """The content of a source, without reading an image: a catalogue by a search, a folder in a store by names.
 
-    What images alone can tell, such as two that do not fit together, is told when they are read. A folder with archives
+    What only images show, such as two that do not fit together, is reported when they are read. A folder with archives
     is fetched whole: what is in them is known from themselves. Errors as `fetch_source`.
 
     Where a schedule will name the season, a catalogue is asked for the last 365 days.
@@ -247,7 +247,7 @@ def _scheme(place: str) -> str:
 
 
 def _folder_of(*parts: object) -> Path:
-    """The folder of an address, and of whatever else decides what it holds. It stays while this process lives."""
+    """Folder of an address and everything else that determines its content. It stays while this process lives."""
     name = hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:20]
     return _kept().use(name)
 
@@ -628,7 +628,7 @@ def _files(folder: Path) -> dict[str, list[object]]:
 
 
 def _stored_files(address: str, config: RunConfig, source: str) -> tuple[dict[str, list[object]], str | None]:
-    """Sizes and ETags, or digests, of what lies under an address in a store, and the labels that its settings name."""
+    """Sizes and ETags, or digests, of the objects under an address in a store, and the labels of its settings."""
     name = PurePosixPath(address).name
     if name.endswith(".json") and name not in CATALOGUES:
         pointer = read_pointer(address)

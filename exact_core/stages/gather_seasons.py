@@ -35,7 +35,7 @@ class Fold:
 
 
 def gather_seasons(*, datasets: Sequence[Path], out: Path, tracker: Tracker) -> list[str]:
-    """Put the datasets side by side, in the order of their first days, in whatever order they come.
+    """Put the datasets side by side, in the order of their first days.
 
     Files are linked, not copied, where the file system can.
 

@@ -423,7 +423,7 @@ def _one_crop_a_field(
 
 
 def _shown(shards: list[Arrays], windows: WindowDataset, tag_share: float) -> Shares:
-    """Of each crop, the share of its training windows whose finished mask shows it."""
+    """For each crop, the share of its training windows whose finished mask shows it."""
     found, tags = [], []
     for arrays in shards:
         own = np.isin(arrays["index"], windows.indices("train"))

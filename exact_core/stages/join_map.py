@@ -81,7 +81,7 @@ def join_map(*, parts: Sequence[Path], out: Path, tracker: Tracker, layers: Laye
     Args:
         parts: folders of stage `map_season`, in any order. If None, there was nothing to map.
         out: folder for the map's files; map.json is written last.
-        tracker: gets areas, quick-look and the seams' figure.
+        tracker: gets areas, quick-look and the visibility of seams.
         layers: field outlines and cropland mask.
 
     Returns:

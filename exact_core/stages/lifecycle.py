@@ -156,7 +156,7 @@ SECTIONS = {
     "join_map": (),
     "transfer_report": ("data", "transfer", "evaluation"),
 }
-"""Sections of the configuration that a stage reads. Of one that is not named, all."""
+"""Sections of the configuration that a stage reads. A stage that is not named reads all."""
 SETTINGS_OF = {"stac": "season"}
 """Sections of `data` that are not called as their source."""
 

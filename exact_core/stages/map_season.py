@@ -79,11 +79,11 @@ def map_season(
 
     Args:
         config: `mapping` and `device` apply, and `data.season`. Dates are thinned as for the segmenter's training.
-        source: with images of an area. Of any other there is nothing to map.
+        source: with images of an area. Any other has nothing to map.
         season: a year or START/DAYS. If empty, what the source says.
         segmenter: model folder.
-        out: folder for the map's files and map.json. Of a part, for its rows and part.json. The manifest comes last.
-        tracker: gets areas, quick-look and the seams' figure.
+        out: folder for the map's files and map.json. A part writes its rows and part.json. The manifest comes last.
+        tracker: gets areas, quick-look and the visibility of seams.
         part: I/N for the I-th of N parts, which stage `join_map` makes a map of. If empty, all.
         origin: the source as it was given, where that is another. The map names it.
         layers: field outlines and cropland mask.
@@ -254,7 +254,7 @@ def _deliver_part(
 
 
 def _key(config: RunConfig, record: MapRecord, images: SeasonImages, device: torch.device, first: int, end: int) -> str:
-    """Digest of all that the rows follow from: what the map says of itself, and how these files lie here."""
+    """Digest of all that the rows follow from: the map's own record, and the layout of these files."""
     times = [modified(path) for each in images.acquisitions for _, path in sorted(each.files.items())]
     # What is done to the finished rows may change: they stay.
     said = record.model_dump(mode="json", exclude={"majority", "minimum_hectares"})

@@ -116,7 +116,7 @@ def publish_map(run: Run, folder: Path, tracker: Tracker) -> str:
 
     Args:
         run: what the pipeline's first step decided.
-        folder: of the map. Of a part of one, or of none, nothing is published.
+        folder: of the map. A part of a map, or none, is not published.
         tracker: gets the address.
 
     Returns:

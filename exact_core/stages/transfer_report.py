@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Model:
-    """What a season is held against: a segmenter, the sample of its season, or both."""
+    """What a season is compared with: a segmenter, the sample of its season, or both."""
 
     segmenter: AnySegmenter | None
     manifest: ModelManifest | None
@@ -107,14 +107,14 @@ def transfer_report(
         source: with images of an area, or the folder of a window dataset of the new season. Any other has nothing to
             compare.
         season: a year or START/DAYS of a season source. If empty, what the source says.
-        segmenter: model folder. It carries a sample of its season. If None, classes are told by tags.
+        segmenter: model folder. It carries a sample of its season. If None, classes come from tags.
         dataset: the training dataset, to sample it anew. If None, the segmenter's own sample.
         out: folder for report.html and transfer.json, which is written last.
         report: file that gets a copy of the report. If None, nowhere.
-        tracker: gets verdict, figures and report.
+        tracker: gets verdict, values and report.
 
     Returns:
-        The verdict (0 fine, 1 look, 2 do not publish), and the figure of each finding that is known. Nothing where
+        The verdict (0 fine, 1 look, 2 do not publish), and the value of each finding that is known. Nothing where
         there is nothing to compare.
 
     Raises:
@@ -204,7 +204,7 @@ def _publish(
     report: Path | None,
     tracker: Tracker,
 ) -> None:
-    """Write and track report and record, and say what was found."""
+    """Write and track report and record, and log the findings."""
     record = _record(config, source, model, found, transfer) | {
         "by_date": [{**asdict(row), "date": str(row.date)} for row in rows],
         "without": None

@@ -82,7 +82,7 @@ class FileDigest:
     part_bytes: int
     """Size of each part but the last."""
     md5: tuple[bytes, ...]
-    """Of each part, as S3 checks it. One part at least."""
+    """Checksum of each part, as S3 verifies it. At least one part."""
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ class Origin(NamedTuple):
     season: str
     """First day of the season it was trained on, YYYY-MM-DD. If empty, not known."""
     began: str
-    """When its pipeline run began, ISO 8601, UTC. Of a stage run alone, the stage."""
+    """When its pipeline run began, ISO 8601, UTC. For a stage run alone, the start of the stage."""
 
 
 class Version(NamedTuple):

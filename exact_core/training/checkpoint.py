@@ -61,7 +61,7 @@ class Checkpoints:
     ) -> None:
         """Record the end of an epoch. `best` also keeps the model as the one to deliver.
 
-        Of several processes all keep it in memory, and one writes.
+        With several processes, all keep it in memory and one writes.
         """
         if best:
             self._best = {name: value.detach().clone() for name, value in model.state_dict().items()}

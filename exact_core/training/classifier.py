@@ -119,7 +119,7 @@ def _first(output: ClassifierOutput, windows: int) -> ClassifierOutput:
 class ClassifierTask:
     """The classifier as a task of the loop, validated by the tags' mean average precision.
 
-    Of several processes each validates its own windows. `seed` is that of sampled prototype assignments.
+    With several processes, each validates its own windows. `seed` is that of sampled prototype assignments.
     """
 
     model: TagClassifier

@@ -165,7 +165,7 @@ def join(device: torch.device, *, patience: dt.timedelta = PATIENCE) -> Iterator
     """Meet the processes that torchrun started with this one, by gloo on a CPU and NCCL on GPUs.
 
     Args:
-        device: as configured. Of several GPUs each process gets the one of its local rank.
+        device: as configured. With several GPUs, each process gets the one of its local rank.
         patience: how long one process waits for the others before it fails.
 
     Raises:

@@ -83,8 +83,8 @@ def fit(
     """Train for `config.epochs` epochs, or what of them is left after the last checkpoint.
 
     Afterwards the task's model is the one to deliver: the best by `task.figure` where `config.keep_best` and a
-    validation split exist, otherwise the last. Of several processes all call this, with the same arguments, and return
-    the same. The first one logs and saves.
+    validation split exist, otherwise the last. If there are several processes, all call this with the same
+    arguments, and return the same. The first one logs and saves.
 
     Raises:
         TrainingError: the loss is not finite, there is nothing to train on, or processes find different checkpoints.
@@ -182,7 +182,7 @@ def _autocast(device: torch.device, config: TrainingConfig) -> torch.autocast:
 
 
 def _is_best(row: dict[str, float], figure: str, progress: Progress, *, keep: bool) -> bool:
-    """Whether an epoch is the best so far. Of equal ones the later, which has learned longer."""
+    """Whether an epoch is the best so far. On a tie the later one wins, because it was trained longer."""
     value = row.get(figure)
     if not keep or value is None or math.isnan(value) or (progress.best is not None and value < progress.best):
         return False

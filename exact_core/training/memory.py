@@ -18,7 +18,7 @@ __all__ = ["available_bytes", "training_bytes"]
 PROBE = 2
 """Windows of the trial: the minimum for batch normalisation."""
 COPIES = 5
-"""Of the weights: themselves, their gradients, Adam's two moments, and the best epoch's."""
+"""Copies of the weights: themselves, their gradients, Adam's two moments, and the best epoch's."""
 BACKWARD = 1.25
 """What losses and gradients on their way take beside what the forward pass saved. Measured."""
 PROCESS = 400 * 2**20

@@ -42,7 +42,7 @@ def for_gdal(path: Path) -> Path | str:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file. Of one in an archive, as it would be unpacked."""
+    """Bytes of a file. For a file in an archive, its unpacked size."""
     found = _split(path)
     return path.stat().st_size if found is None else _entry(*found).file_size
 

@@ -39,7 +39,7 @@ def hidden_places(name: str, values: NDArray[Any], settings: SeasonConfig) -> ND
 
 
 def cloud_reach(settings: SeasonConfig) -> int:
-    """Pixels by which a cloud may act on what lies beside it."""
+    """Pixels by which a cloud may affect its surroundings."""
     return 2 * settings.cloud_erosion + settings.cloud_dilation
 
 

@@ -279,7 +279,7 @@ def open_season(source: Path, config: DataConfig, *, trained: tuple[dt.date, int
 
     Raises:
         ConfigError: fewer than two dates of the season are of a time of the year that the model was trained on, or
-            cells of several CRS. Else as `ingest_season`. DataError: as `ingest_season`.
+            cells of several CRS, otherwise as `ingest_season`. DataError: as `ingest_season`.
     """
     settings = _settings(_folder(source), config)
     notes: list[str] = []
@@ -417,7 +417,7 @@ def survey_season(source: Path, config: DataConfig, *, names: bool = False) -> t
     Args:
         source: as for `ingest_season`.
         config: as for `ingest_season`.
-        names: the images are names only and cannot be opened. Else they are checked against each other.
+        names: the images are names only and cannot be opened. Otherwise they are checked against each other.
 
     Raises:
         ConfigError, DataError: as `ingest_season`.

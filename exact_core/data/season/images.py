@@ -589,7 +589,7 @@ def _checked(
 
 @functools.lru_cache(maxsize=4096)
 def _holds_fractions(path: Path) -> bool:
-    """Whether a float raster holds reflectance as fractions of 1. All of it decides, whatever part is read."""
+    """Whether a float raster holds reflectance as fractions of 1. The whole band decides, not the part read."""
     with open_raster(path) as file:
         step = max(1, math.isqrt(file.height * file.width // SAMPLE))
         try:

@@ -83,7 +83,7 @@ def _alignment(transform: Affine, onto: Affine, *, height: int, width: int) -> _
 
 
 def _overlap(first: int, count: int, there: int) -> tuple[int, int]:
-    """Of `count` fine pixels from `first` on, those inside a raster `there` fine pixels long: from, to."""
+    """Range of the `count` fine pixels from `first` on that are inside a raster `there` fine pixels long: from, to."""
     begin = min(max(-first, 0), count)
     return begin, max(begin, min(count, there - first))
 

@@ -54,7 +54,7 @@ BEYOND = 0.05
 ROWS = 512
 """Rows of labels looked at together."""
 BYTES_A_PIXEL = 12
-"""Of memory while labels are made: the codes, those that they are resampled from, and the class numbers."""
+"""Bytes a pixel while labels are made: the codes, those that they are resampled from, and the class numbers."""
 
 
 @dataclass(frozen=True)

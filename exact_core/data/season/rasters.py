@@ -73,7 +73,7 @@ DEGREE = 111_195.0
 
 
 def pixel_metres(grid: Grid) -> float:
-    """Side of a pixel in metres, of a square of its area. Of pixels in degrees, in the middle of the grid."""
+    """Side in metres of a square with a pixel's area. Pixels in degrees are measured in the middle of the grid."""
     side = math.sqrt(abs(grid.transform.determinant))
     if grid.crs.is_projected:
         return float(side * grid.crs.linear_units_factor[1])

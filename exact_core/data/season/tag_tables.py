@@ -43,7 +43,7 @@ def read_tag_table(path: Path, class_map: ClassMap | None) -> TagTable:
 
     Args:
         path: the file, UTF-8, separated by commas, semicolons or tabs.
-        class_map: the classes, if they are given. Else every name of the table is one, in the order of the alphabet.
+        class_map: the classes, if they are given. Otherwise every name of the table is a class, in alphabetical order.
 
     Raises:
         DataError: a missing column, or a row with a wrong number or an unknown crop. The line is named.

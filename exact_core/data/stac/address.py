@@ -46,7 +46,7 @@ class StacAddress:
     """A parsed address."""
 
     url: str
-    """Of the API or static catalogue, without the query."""
+    """Address of the API or static catalogue, without the query."""
     collection: str = ""
     bbox: tuple[float, ...] | None = None
     """West, south, east, north, degrees."""

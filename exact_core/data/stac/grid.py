@@ -108,7 +108,7 @@ def _moved(geometry: shapely.Geometry, source: str, target: str) -> shapely.Geom
 
 
 def bounds_in(geometry: shapely.Geometry, crs: str) -> Bounds:
-    """Of an area in a CRS, outwards to multiples of SNAP.
+    """Bounds of an area in a CRS, extended to multiples of SNAP.
 
     Raises:
         DataError: an area that the CRS does not reach.

@@ -187,7 +187,7 @@ def _asset(band: str, key: str, fields: Mapping[str, Any], *, base: str, where: 
 
 
 def _href(fields: Mapping[str, Any], *, base: str, where: str) -> str:
-    """The first address on a web server, of the asset or of its alternates. Else the first in an object store."""
+    """The first address on a web server, of the asset or of its alternates. Otherwise the first in an object store."""
     others = fields.get("alternate")
     alternates = others.values() if isinstance(others, dict) else ()
     hrefs = [fields["href"], *(other.get("href") for other in alternates if isinstance(other, dict))]

@@ -192,7 +192,7 @@ def _once(
 
     Of one tile and time, the newest processing, and what an older one shows beside it: a tile may come in parts. Of the
     tiles of one overpass, which are cut from one image, the first that shows all of the window that they show together,
-    if one does. Else all of them.
+    if one does. Otherwise all of them.
     """
     newest = [item for group in _twins(items) for item in _newest(group)]
     if len(newest) < len(items):

@@ -62,7 +62,7 @@ class Copied:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a file lies. crs: as EPSG:N where it has such a code."""
+    """Position of a file. crs: as EPSG:N where it has such a code."""
 
     crs: str
     extent: Bounds

@@ -154,7 +154,7 @@ class BatchLoader:
     def epoch(
         self, number: int, *, seed: int, augmentation: Augmentation, part: tuple[int, int] = (0, 1)
     ) -> Iterator[Batch]:
-        """All windows once, shuffled and augmented for this epoch. Of every batch share part[0] of part[1]."""
+        """All windows once, shuffled and augmented for this epoch, in share part[0] of part[1] of every batch."""
         rng = np.random.default_rng((seed, number))
         yield from self._run(rng.permutation(self.indices), augmentation, rng, part)
 

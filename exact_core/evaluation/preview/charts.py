@@ -310,7 +310,7 @@ def signed(value: float, digits: int) -> str:
 
 
 def together_figure(tags: TagFigures) -> Figure:
-    """Of the windows tagged with the crop of a row, the share that is tagged with that of a column too."""
+    """Share of the windows with a row's crop that also have a column's crop."""
     size = len(tags.classes)
     cell = 0.62 if size <= 10 else 0.46
     figure = new_figure(cell * size + 2.0, cell * size + 1.5)

@@ -43,7 +43,7 @@ def _shifted(preview: Preview) -> list[str]:
 
 
 def _bands(shifts: dict[str, float]) -> str:
-    """The shifted bands, each with its shift. Of many, the farthest alone."""
+    """The shifted bands, each with its shift. If there are many, only the farthest."""
     if len(shifts) > 4:
         farthest = max(shifts, key=lambda band: abs(shifts[band]))
         return f"{len(shifts)} bands ({farthest} {shifts[farthest]:+.1f} the farthest)"

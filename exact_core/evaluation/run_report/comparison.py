@@ -68,7 +68,7 @@ def write_comparison(path: Path, candidates: Sequence[Candidate]) -> None:
 
 
 def text_table(candidates: Sequence[Candidate]) -> str:
-    """Figures and IoU by class in percent, for a terminal: a column a map, and its difference to the first."""
+    """Metrics and IoU by class in percent, for a terminal. Each map has a column, with its difference to the first."""
     names = [name for name in _classes(candidates[0]) if all(name in _classes(each) for each in candidates)]
     rows = _figures(candidates)
     rows += [{**row, "label": f"IoU {row['label']}"} for row in _classes_of(candidates, names)]

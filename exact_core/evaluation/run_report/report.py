@@ -1,7 +1,7 @@
-"""The report of a run: one HTML file that needs no network, and its main figures as PNG files.
+"""The report of a run: one HTML file that needs no network, and its main images as PNG files.
 
 `write_report` turns a ReportData into plain values and fills `report.html.j2` with them. The template holds all text
-and style, `figures` all pictures. Figures that are unknown (no dense labels) stay unknown: they read "–".
+and style, `figures` all pictures. Metrics that are unknown, as without dense labels, read "–".
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class ReportData:
         manifest: the dataset's manifest.
         metrics: content of metrics.json.
         masks: content of masks.json. None with dense supervision.
-        classifier_history, segmenter_history: one dict of figures an epoch.
+        classifier_history, segmenter_history: one dict of metrics for each epoch.
         panels: windows to show on their way from tags to map.
         maps: mapped scenes of the evaluation split.
         provenance: what ran, where and when, as label -> value.
@@ -109,7 +109,7 @@ def write_report(path: Path, data: ReportData) -> None:
 
 
 def figure_files(data: ReportData, folder: Path) -> list[Path]:
-    """Write the figures that the run has something for, as PNG.
+    """Write the images that the run has data for, as PNG.
 
     Returns:
         Paths of map.png, panels.png, confusion.png, per_class.png, curves.png and dates.png, as far as they were
@@ -137,7 +137,7 @@ def figure_files(data: ReportData, folder: Path) -> list[Path]:
 
 
 def _marked(figure: Figure, data: ReportData) -> Figure:
-    """The figure. Of a generated season it says so, wherever it is pasted."""
+    """The image. It says so itself if the season is synthetic."""
     if data.generated:
         figure.supxlabel("Generated season", x=0.99, ha="right", fontsize=10, color=MUTED)
     return figure

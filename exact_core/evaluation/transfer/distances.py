@@ -1,4 +1,4 @@
-"""How unlike two samples of pixel series are: bands, series, timing, and what each day tells of the classes.
+"""Distances between two samples of pixel series, by bands, series and timing, and the weight of each day.
 
 Axes are N pixels, G days of the calendar, C bands, D = G * C, K crops. Series are NaN on days without a clear
 observation nearby.
@@ -29,7 +29,7 @@ LAG_STEP, LAG_LIMIT = 5, 60
 """Days between the lags that are tried, and the largest."""
 LAG_QUERIES, LAG_TRAIN = 384, 1536
 RISE, ALIKE = 0.1, 0.03
-"""Of NDVI: what a curve must rise by to tell a time, and what counts as the same curve."""
+"""NDVI by which a curve must rise to give a time, and the difference below which two curves are the same."""
 CURVE_GAIN = 0.7
 """As LAG_GAIN, for single curves, which a few lucky days bring together more easily."""
 LAG_GAIN = 0.9
@@ -56,7 +56,7 @@ def band_distance(ours: NDArray[np.floating], theirs: NDArray[np.floating]) -> t
 
 
 def neighbour_distances(query: Series, train: Series, std: Floats, *, neighbours: int) -> Floats:
-    """How far each series lies from its n-th nearest of training.
+    """Distance of each series to its n-th nearest series of training.
 
     Args:
         query: (N, G, C).
@@ -90,7 +90,7 @@ def _filled(values: NDArray[np.floating]) -> tuple[Series, Series]:
 
 
 def best_lag(query: Series, train: Series, std: Floats, calendar: Floats, *, neighbours: int) -> tuple[int, Floats]:
-    """The shift in time that makes a season look most like training, whatever its mix of crops.
+    """The shift in time that makes a season look most like training, for any mix of crops.
 
     Args:
         query: as for `neighbour_distances`.
@@ -195,7 +195,7 @@ def curve_lag(new: Floats, old: Floats, calendar: Floats) -> int | None:
 
 
 def importance(series: Series, label: NDArray[np.uint8], bands: tuple[str, ...], *, classes: int) -> Floats:
-    """What each day of the calendar tells of the classes (G,), summing to 1.
+    """Weight of each day of the calendar for telling classes apart (G,). The sum is 1.
 
     Half of it is how well classes separate on that day (share of a band's variance that lies between classes, mean of
     the bands), half how fast NDVI changes there (mean of the classes). Without labels: change alone.

@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 HELD_OUT_QUANTILE = 0.95
-"""Distance below which this share of held-out series lies: what is beyond it is outside of what training showed."""
+"""Quantile of the distances of held-out series. Series beyond that distance are outside training."""
 """What products of processing baseline 04.00 and later add to reflectance x 10,000."""
 FEWEST_PIXELS = 50
 KEY = 1.0
@@ -93,7 +93,7 @@ def worst(levels: Sequence[Level]) -> Level:
 
 @dataclass(frozen=True)
 class Finding:
-    """One answer: its level, the figure it rests on (None: not known), and the reason in words."""
+    """One finding, with its level, the value behind it (None if unknown), and the reason in words."""
 
     name: str
     title: str
@@ -141,7 +141,7 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class Transfer:
-    """All that was found."""
+    """All findings."""
 
     findings: list[Finding]
     bands: list[BandRow] = field(default_factory=list)
@@ -202,7 +202,7 @@ def compare_seasons(
 def compare_statistics(
     statistics: Statistics, mean: NDArray[np.float64], bands: tuple[str, ...], settings: TransferConfig
 ) -> Transfer:
-    """What can be told of a model that carries no sample: its bands' means over all pixel-dates, clouds included.
+    """Findings for a model without a sample, from the means of its bands over all pixel-dates, clouds included.
 
     Args:
         statistics: of the training split.
@@ -229,7 +229,7 @@ def compare_statistics(
 
 
 def level_of(value: float, limits: tuple[float, float]) -> Level:
-    """The level of a figure by the two limits from which it is one. What is not known (NaN) is fine."""
+    """The level of a value, by the limits of the two levels above fine. An unknown value (NaN) is fine."""
     if value >= limits[1]:
         return Level.do_not_publish
     return Level.look if value >= limits[0] else Level.fine
@@ -489,7 +489,7 @@ def _dates_finding(
 
 
 def key_days(weights: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Days of the calendar (G,) that tell more of the classes than the mean day does."""
+    """Days of the calendar (G,) with more weight than the mean day."""
     key: NDArray[np.bool_] = weights >= KEY * weights.mean()
     return key
 

@@ -88,6 +88,6 @@ def date_rows(
 
 
 def suspects(rows: list[DateRow]) -> list[DateRow]:
-    """The dates that stand out, the farthest first. None where too many do."""
+    """The dates that stand out, the farthest first. None if more do than can be left out."""
     found = sorted((row for row in rows if row.suspect), key=lambda row: -row.distance)
     return found if len(found) <= MOST else []
