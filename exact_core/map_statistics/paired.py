@@ -26,7 +26,7 @@ from scipy.stats import binomtest
 
 from exact_core.data.windows.dataset import VOID
 from exact_core.errors import ConfigError, DataError
-from exact_core.map_statistics.every_look import difference_at_every_look
+from exact_core.map_statistics.every_look import difference_at_every_look, edge
 from exact_core.map_statistics.map_folder import BAND_PIXELS, CropMap
 from exact_core.map_statistics.sample_design import Allocation
 
@@ -236,11 +236,4 @@ def paired_difference(first: int, second: int, neither: int, *, size: int, confi
         away = one - other - pairs * difference
         return away / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, away) if away else 0.0
 
-    ends = []
-    for outside, sign in ((-1.0, 1), (1.0, -1)):
-        inside = estimate
-        for _ in range(60):
-            middle = (inside + outside) / 2
-            inside, outside = (middle, outside) if sign * score(middle) < z else (inside, middle)
-        ends.append(outside)
-    return ends[0], ends[1]
+    return edge(lambda at: -score(at), estimate, -1.0, -z), edge(score, estimate, 1.0, -z)

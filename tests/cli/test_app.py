@@ -177,11 +177,13 @@ def test_each_stage_alone(tmp_path):
         ["train-segmenter", "d", "s", "--masks", "m"],
         ["evaluate", "d", "s", "e", "--classifier", "c", "--masks", "m"],
     ]
+    printed = ""
     for step in steps:
         done = exact(*step, *quiet, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
+        printed += done.stdout
     assert (tmp_path / "report.html").is_file()
-    assert "classifier: epoch 3/3" in exact("train-classifier", "d", "c2", *quiet, cwd=tmp_path).stdout
+    assert "classifier: epoch 3/3" in printed
     assert not (tmp_path / "mlflow.db").exists()
 
 
