@@ -46,7 +46,9 @@ from exact_core.undefined import defined
 
 __all__ = ["STAGE", "evaluate", "read_confusion"]
 
-STAGE = Stage(name="evaluate", size="train", minutes=480, writes={"evaluation": ("metrics.json",)})
+STAGE = Stage(
+    name="evaluate", size="train", minutes=480, settings=("evaluation",), writes={"evaluation": ("metrics.json",)}
+)
 
 log = logging.getLogger(__name__)
 

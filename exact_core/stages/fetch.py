@@ -73,7 +73,7 @@ __all__ = [
     "survey_source",
 ]
 
-STAGE = Stage(name="fetch", size="data", minutes=240, image="data", reads_source=True)
+STAGE = Stage(name="fetch", size="data", minutes=240, image="data", reads_source=True, settings=("data",))
 
 log = logging.getLogger(__name__)
 

@@ -44,7 +44,7 @@ from exact_core.undefined import defined
 
 __all__ = ["STAGE", "generate_masks"]
 
-STAGE = Stage(name="generate_masks", size="train", minutes=480, writes={"masks": ("masks.json",)})
+STAGE = Stage(name="generate_masks", size="train", minutes=480, settings=("masks",), writes={"masks": ("masks.json",)})
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,13 @@ from exact_core.tracking.runs import Tracker
 __all__ = ["STAGE", "ingest"]
 
 STAGE = Stage(
-    name="ingest", size="data", minutes=240, image="data", reads_source=True, writes={"dataset": ("dataset.json",)}
+    name="ingest",
+    size="data",
+    minutes=240,
+    image="data",
+    reads_source=True,
+    settings=("data",),
+    writes={"dataset": ("dataset.json",)},
 )
 
 log = logging.getLogger(__name__)

@@ -29,7 +29,7 @@ from exact_core.undefined import defined
 
 __all__ = ["MAP", "NO_LAYERS", "STAGE", "Layers", "deliver", "join_map"]
 
-STAGE = Stage(name="join_map", size="data", minutes=240, writes={"crop_map": ("map.json",)})
+STAGE = Stage(name="join_map", size="data", minutes=240, settings=(), writes={"crop_map": ("map.json",)})
 
 log = logging.getLogger(__name__)
 

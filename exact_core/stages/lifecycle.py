@@ -24,7 +24,7 @@ from exact_core.environment import RUNNER_VARIABLE, variable
 from exact_core.errors import in_a_line
 from exact_core.stages.run import Run, read_run
 from exact_core.stages.season_lease import renew
-from exact_core.stages.stage import Stage
+from exact_core.stages.stage import Stage, stage_table
 from exact_core.termination import TerminatedError, ending_in_order
 from exact_core.tracking.runs import FIRST, NoTracker, Tracker, tracked_stage
 from exact_core.training.ranks import is_first_process
@@ -144,19 +144,6 @@ def _tracked(
         tracker.log_summary({"seconds": time.perf_counter() - started})
 
 
-SECTIONS = {
-    "fetch": ("data",),
-    "ingest": ("data",),
-    "train_classifier": ("classifier",),
-    "generate_masks": ("masks",),
-    "train_segmenter": ("segmenter", "transfer"),
-    "evaluate": ("evaluation",),
-    "promote": ("promotion", "evaluation"),
-    "map_season": ("data", "mapping"),
-    "join_map": (),
-    "transfer_report": ("data", "transfer", "evaluation"),
-}
-"""Sections of the configuration that a stage reads. A stage that is not named reads all."""
 SETTINGS_OF = {"stac": "season"}
 """Sections of `data` that are not called as their source."""
 
@@ -170,8 +157,9 @@ def applying(stage: str, config: RunConfig, source: str) -> dict[str, Any]:
         source: of the data. If empty, not known.
     """
     values = config.model_dump(mode="json")
-    read = SECTIONS.get(stage.partition(" ")[0], tuple(values))
-    values = {key: value for key, value in values.items() if key in read or not isinstance(value, dict)}
+    known = stage_table().get(stage.partition(" ")[0])
+    if known and known.settings is not None:
+        values = {key: value for key, value in values.items() if key in known.settings or not isinstance(value, dict)}
     kind = source.partition(":")[0]
     if kind and "data" in values:
         own = SETTINGS_OF.get(kind, kind)

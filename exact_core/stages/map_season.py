@@ -51,6 +51,7 @@ STAGE = Stage(
     minutes=1440,
     reads_source=True,
     in_parts=True,
+    settings=("data", "mapping"),
     writes={"crop_map": ("map.json", "part.json")},
 )
 

@@ -29,7 +29,14 @@ from exact_core.undefined import defined
 
 __all__ = ["STAGE", "decide", "decide_first", "promote", "promote_after", "read_decision"]
 
-STAGE = Stage(name="promote", within="evaluate", size="train", minutes=240, writes={"promotion": ("metrics.json",)})
+STAGE = Stage(
+    name="promote",
+    within="evaluate",
+    size="train",
+    minutes=240,
+    settings=("promotion", "evaluation"),
+    writes={"promotion": ("metrics.json",)},
+)
 
 log = logging.getLogger(__name__)
 

@@ -33,6 +33,8 @@ class Stage:
     """Tries after the first. Trainings and maps continue from their finished parts."""
     reads_source: bool = False
     """Whether it opens the run's source."""
+    settings: tuple[str, ...] | None = None
+    """Sections of the configuration that it reads. If None, all."""
     in_parts: bool = False
     """Whether parallel steps each do a part of it, which is then in their runs' names."""
     writes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

@@ -23,7 +23,13 @@ from exact_core.undefined import defined
 
 __all__ = ["STAGE", "train_classifier"]
 
-STAGE = Stage(name="train_classifier", size="train", minutes=1440, writes={"classifier": ("model.json",)})
+STAGE = Stage(
+    name="train_classifier",
+    size="train",
+    minutes=1440,
+    settings=("classifier",),
+    writes={"classifier": ("model.json",)},
+)
 
 
 def train_classifier(config: RunConfig, *, dataset: Path, out: Path, tracker: Tracker) -> dict[str, float]:

@@ -31,7 +31,13 @@ from exact_core.undefined import defined
 
 __all__ = ["STAGE", "train_segmenter"]
 
-STAGE = Stage(name="train_segmenter", size="train", minutes=1440, writes={"segmenter": ("model.json",)})
+STAGE = Stage(
+    name="train_segmenter",
+    size="train",
+    minutes=1440,
+    settings=("segmenter", "transfer"),
+    writes={"segmenter": ("model.json",)},
+)
 
 SAMPLING_BATCH = 4
 

@@ -36,7 +36,12 @@ from exact_core.undefined import defined
 __all__ = ["STAGE", "transfer_report"]
 
 STAGE = Stage(
-    name="transfer_report", size="train", minutes=120, reads_source=True, writes={"transfer": ("transfer.json",)}
+    name="transfer_report",
+    size="train",
+    minutes=120,
+    reads_source=True,
+    settings=("data", "transfer", "evaluation"),
+    writes={"transfer": ("transfer.json",)},
 )
 
 log = logging.getLogger(__name__)
