@@ -20,6 +20,7 @@ __all__ = [
     "PATIENCE_VARIABLE",
     "RUNNER_VARIABLE",
     "STATE_VARIABLE",
+    "TERMINAL_VARIABLE",
     "authorities_file",
     "load_environment",
     "number",
@@ -31,6 +32,8 @@ __all__ = [
 
 RUNNER_VARIABLE = "EXACT_RUNNER_PID"
 """Process that runs the pipeline on this machine. A stage whose runner has died ends itself. May be unset."""
+TERMINAL_VARIABLE = "EXACT_TERMINAL"
+"""Set for the stages of a run whose screen is a terminal: they report their progress every second."""
 STATE_VARIABLE = "EXACT_STATE_DIR"
 """Folder in which training keeps checkpoints, so that a killed run continues. unset: it starts again."""
 PATIENCE_VARIABLE = "EXACT_PATIENCE_MINUTES"

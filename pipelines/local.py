@@ -28,7 +28,7 @@ from kfp import local
 
 from exact_core.artifacts.folders import STATE_VARIABLE, code_version
 from exact_core.data.sources import absolute_source, short_name
-from exact_core.environment import RUNNER_VARIABLE
+from exact_core.environment import RUNNER_VARIABLE, TERMINAL_VARIABLE
 from exact_core.errors import ConfigError, ServiceError
 from exact_core.files import DISK_FULL, publish_text
 from exact_core.stages.lifecycle import FAILURE_VARIABLE
@@ -163,6 +163,8 @@ def _runner(
     """The runner of the steps. `settings` gets what depends on it."""
     if not in_containers:
         settings[RUNNER_VARIABLE] = str(os.getpid())
+        if sys.stdout.isatty():
+            settings[TERMINAL_VARIABLE] = "1"
         # KFP's steps make folders there and leave them. This process keeps to its own, which outlasts the run.
         tempfile.gettempdir()
         settings["TMPDIR"] = str(root / "tmp")
@@ -217,27 +219,43 @@ def _alone(workdir: Path) -> Iterator[None]:
 class _Console(io.TextIOBase):
     """Writes all output to a log, and the progress of the stages to the screen.
 
-    KFP prints each stage's input as JSON, and its own steps, in between.
+    KFP prints each stage's input as JSON, and its own steps, in between. On a terminal, progress within an epoch takes
+    one line, which the next one overwrites; the log has none of it.
     """
 
     TASK = re.compile(r"Executing task .*'([\w-]+)'")
     SAID = re.compile(r"\s*\[exact \S+ (\d\d:\d\d:\d\d)[^\]]*\]: (.*)")
     LOG_ONLY = re.compile(r"executor_input of |\w+: stage process \d")
+    WITHIN = re.compile(r"\w+ \d+/\d+: \d+ of \d+ batches")
+    CLEAR = "\r\x1b[K"
+    """To a terminal: back to the start of the line, and empty it."""
 
     def __init__(self, everything: TextIO, screen: TextIO) -> None:
         self._everything, self._screen, self._line = everything, screen, ""
+        self._clear = ""
 
     def write(self, text: str) -> int:
         """Keep everything. Show whole lines that matter."""
-        self._everything.write(text)
         *lines, self._line = (self._line + text).split("\n")
+        passing = False
         for line in lines:
-            if task := self.TASK.search(line):
-                self._screen.write(f"== {task.group(1)} ({dt.datetime.now():%H:%M:%S})\n")
-            elif (said := self.SAID.match(line)) and not self.LOG_ONLY.match(said.group(2)):
-                self._screen.write(f"{said.group(1)} {said.group(2)}\n")
+            said = self.SAID.match(line)
+            passing = bool(said and self._screen.isatty() and self.WITHIN.match(said.group(2)))
+            if said and passing:
+                self._screen.write(f"{self.CLEAR}{said.group(1)} {said.group(2)}")
+                self._clear = self.CLEAR
+            elif task := self.TASK.search(line):
+                self._show(f"== {task.group(1)} ({dt.datetime.now():%H:%M:%S})")
+            elif said and not self.LOG_ONLY.match(said.group(2)):
+                self._show(f"{said.group(1)} {said.group(2)}")
+        if not passing:
+            self._everything.write(text)
         self.flush()
         return len(text)
+
+    def _show(self, line: str) -> None:
+        self._screen.write(f"{self._clear}{line}\n")
+        self._clear = ""
 
     def flush(self) -> None:
         """Both."""

@@ -57,7 +57,7 @@ def new_season(
         overrides: Changed settings of the recipe, each as key=value.
         minimum_quality: Fail the run if the expected mIoU of its masks is below this. If 0, use the recipe's.
         training: Use always, or if_no_champion. With if_no_champion, an existing champion maps the season.
-        model: Name of the registered model in MLflow. If empty, exact-NAME of the dataset.
+        model: Name of the registered model in MLflow. If empty, exact- and the region.
         map_name: Name of the region in the address of its maps. If empty, that of the source.
         map_parts: Number of parts of the map, each made by its own step in parallel.
         webhook: http(s) URL that receives the final status of the run as JSON. If empty, none.

@@ -119,7 +119,7 @@ def train_exact(
         seed: Seed of generation, initialisation, order and augmentation.
         overrides: Changed settings of the recipe, each as key=value.
         minimum_quality: Fail the run if the expected mIoU of its masks is below this. If 0, use the recipe's.
-        model: Name of the registered model in MLflow. If empty, exact-NAME of the dataset.
+        model: Name of the registered model in MLflow. If empty, exact- and the region.
         map_parts: Number of parts of the map, each made by its own step in parallel.
         webhook: http(s) URL that receives the final status of the run as JSON. If empty, none.
         image: Image of every step.

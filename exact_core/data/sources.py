@@ -37,6 +37,8 @@ __all__ = [
     "local_path",
     "parse_season",
     "parse_source",
+    "place_names",
+    "region_name",
     "short_name",
     "source_of",
     "source_title",
@@ -87,6 +89,8 @@ class Source:
     """The recipe that fits it where none is named."""
     checks: str = ""
     """(place): raises ConfigError for an address of another form."""
+    names: str = ""
+    """(place): what an address may be named after, the nearest first."""
     quick: bool = False
     """Whether ingesting takes seconds, so that a preview does it by itself."""
 
@@ -194,6 +198,7 @@ SOURCES: tuple[Source, ...] = (
         place="PATH",
         place_help="Folder of a STAC collection, GeoTIFFs, .SAFE or .zip products, and labels, or s3://BUCKET/PREFIX.",
         checks="exact_core.data.stac.address:check_stored",
+        names="exact_core.data.stac.address:stored_names",
         warns="exact_core.data.season.folder:survey_tags",
         opens="exact_core.data.season.folder:open_season",
         tags="exact_core.data.season.folder:open_tags",
@@ -211,6 +216,7 @@ SOURCES: tuple[Source, ...] = (
         tags="exact_core.data.season.folder:open_tags",
         recipe="season",
         checks="exact_core.data.stac.address:check_address",
+        names="exact_core.data.stac.address:area_names",
         merges="exact_core.data.season.folder:merged",
     ),
 )
@@ -338,11 +344,40 @@ def local_path(text: str) -> Path | None:
     return Path(place) if source_of(name).place == "PATH" and "://" not in place else None
 
 
-def short_name(text: str) -> str:
-    """What a source is called in the names of folders and runs: its folder's name, or the last part of an address."""
+YEAR = re.compile(r"^(?:19|20)\d\d(?!\d)[-_. ]?|[-_. ]?(?<!\d)(?:19|20)\d\d$")
+"""The year that a name begins or ends with."""
+
+
+def place_names(text: str) -> list[str]:
+    """What a source may be named after, the nearest first: its area or box, or the names of its path.
+
+    None is returned of a folder that `exact fetch` or a step published: its digest is another one every season.
+    """
     kind, place = parse_source(text)
-    last = re.split(r"[/\\]", place.partition("?")[0].rstrip("/"))[-1]
-    return re.sub(r"[^\w.-]+", "-", last).strip("-.") or kind
+    source = source_of(kind)
+    if "://" not in place or not source.names:
+        return [name for name in reversed(Path(place).absolute().parts[1:]) if name] if place else [kind]
+    found: list[str] = pkgutil.resolve_name(source.names)(place)
+    return found
+
+
+def short_name(text: str) -> str:
+    """What a source is called in the names of folders and runs: its area or box, or the last name of its path."""
+    names = place_names(text) or [parse_source(text)[0]]
+    return re.sub(r"[^\w.-]+", "-", names[0]).strip("-.") or parse_source(text)[0]
+
+
+def region_name(text: str) -> str:
+    """What the maps and models of a source are named after; empty: it has no name.
+
+    Of a source with images of an area it is the region, the name of its place without a year, so that the seasons of a
+    region share maps and a model. A folder that is named by a year alone takes the name above it. Of any other source
+    it is the kind.
+    """
+    kind, _ = parse_source(text)
+    if not source_of(kind).opens:
+        return kind
+    return next(filter(None, (YEAR.sub("", name) for name in place_names(text))), "")
 
 
 def source_title(manifest: DatasetManifest) -> str:

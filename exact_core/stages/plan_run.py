@@ -12,7 +12,7 @@ from typing import Any
 from exact_core.artifacts.folders import STATE_VARIABLE
 from exact_core.config import RunConfig
 from exact_core.data.season.folder import check_one_crs
-from exact_core.data.sources import Survey
+from exact_core.data.sources import Survey, parse_source, region_name
 from exact_core.recipes import resolve
 from exact_core.stages.lifecycle import open_stage
 from exact_core.stages.parameters import check_parameters
@@ -24,6 +24,7 @@ from exact_core.stages.resolve_season import resolve_season
 from exact_core.stages.run import ALWAYS, SUPERVISION, TRAIN, Run
 from exact_core.stages.season_work import season_work
 from exact_core.stages.sizing import read_resources, sized
+from exact_core.tracking.registry import default_name
 from exact_core.tracking.runs import Tracker
 
 __all__ = ["Parameters", "plan_run"]
@@ -62,7 +63,7 @@ class Parameters:
     supervision: str = SUPERVISION[0]
     """tags or dense."""
     model: str = ""
-    """Name of the registered model. If empty, after the dataset's name."""
+    """Name of the registered model. If empty, exact- and the region."""
     publish: bool = False
     """Whether the pipeline's map gets a stable address, and is made only if it is not there already."""
     map_name: str = ""
@@ -79,6 +80,13 @@ class Parameters:
     def maps(self) -> bool:
         """Whether the pipeline ends in a map, which may then have parts."""
         return int(self.most_parts) > 1
+
+    def registered(self) -> str:
+        """Name of the registered model: as given, or after the region; empty: the pipeline makes no map."""
+        if self.model or not (self.maps() or self.publish):
+            return self.model
+        kind, _ = parse_source(self.source)
+        return default_name(self.map_name or region_name(self.source) or kind)
 
     def changes(self) -> list[str]:
         """Settings that the run changes: those it was given, and what other parameters mean for the recipe."""
@@ -105,7 +113,7 @@ def plan_run(given: Parameters) -> Plan:
         pipeline_run=given.pipeline_run,
         source=given.source,
         season=given.season,
-        more={"labels": given.supervision, "overrides": " ".join(given.overrides), "model": given.model},
+        more={"labels": given.supervision, "overrides": " ".join(given.overrides), "model": given.registered()},
     ) as tracker:
         each = _places(given, tracker)
         found = [_tried(config, tracker=tracker, **place) for place in each]
@@ -121,7 +129,7 @@ def plan_run(given: Parameters) -> Plan:
             seed=int(given.seed),
             overrides=tuple(chosen),
             supervision=given.supervision,
-            model=given.model,
+            model=given.registered(),
             pipeline_run=given.pipeline_run,
             **({} if given.seasons else each[0]),
         )

@@ -22,7 +22,7 @@ from exact_core.mapping.predict import Predictor
 from exact_core.markdown import as_markdown
 from exact_core.stages.lifecycle import open_step
 from exact_core.stages.stage import Stage
-from exact_core.tracking.registry import CHALLENGER, CHAMPION, Origin, Registry, default_name
+from exact_core.tracking.registry import CHALLENGER, CHAMPION, Origin, Registry
 from exact_core.tracking.runs import Tracker
 from exact_core.training.loop import choose_device
 from exact_core.undefined import defined
@@ -67,7 +67,7 @@ def promote(
         config: `promotion`, `evaluation.batch`, `seed` and `device` apply.
         dataset: folder of the window dataset.
         segmenter: model folder of the new segmenter.
-        model: name of the registered model. If empty, exact-NAME after the dataset's name.
+        model: name of the registered model.
         out: folder for metrics.json, which holds the decision and its reasons.
         figures: metrics of the segmenter's evaluation on this dataset, for its model in MLflow.
         tracker: gets the metrics and the reason. Without tracking, there is no registry and no decision.
@@ -77,14 +77,13 @@ def promote(
     """
     fresh_folder(out, "metrics.json")
     windows = WindowDataset(dataset)
-    name = model or default_name(windows.manifest.name)
-    record: dict[str, Any] = {"model": name, "promoted": False, "version": None, "champion": None, "comparison": None}
+    record: dict[str, Any] = {"model": model, "promoted": False, "version": None, "champion": None, "comparison": None}
     registry = Registry.of(tracker)
     if registry is None:
         record["reason"] = "runs are not tracked, so there is no registry"
     else:
-        record |= _register(config, windows, segmenter, name, registry, figures or {})
-        registry.note_decision(name, record["version"], promoted=record["promoted"], reason=record["reason"])
+        record |= _register(config, windows, segmenter, model, registry, figures or {})
+        registry.note_decision(model, record["version"], promoted=record["promoted"], reason=record["reason"])
     tracker.set_tags({f"exact.{key}": str(record[key]) for key in ("model", "version", "promoted", "reason")})
     summary = {"promoted": float(record["promoted"])}
     if record["comparison"]:

@@ -16,8 +16,7 @@ from typing import Any
 from exact_core.artifacts.folders import code_version
 from exact_core.artifacts.stage_files import STORE_VARIABLE
 from exact_core.config import RunConfig
-from exact_core.data.sources import parse_season, parse_source
-from exact_core.data.stac.address import parse_address, parse_labels
+from exact_core.data.sources import parse_season, region_name
 from exact_core.environment import patience, shown, variable
 from exact_core.errors import ConfigError, DataError
 from exact_core.json_values import read_json
@@ -76,7 +75,7 @@ def map_region(name: str, source: str) -> str:
         ConfigError: a name that is not valid in an address, or a source without a name.
     """
     if not name:
-        name = _place_of(source)
+        name = region_name(source)
         try:
             check_map_name(name)
         except ConfigError as error:
@@ -85,21 +84,6 @@ def map_region(name: str, source: str) -> str:
             ) from error
     check_map_name(name)
     return name
-
-
-def _place_of(source: str) -> str:
-    """What a source is named after: its area or box, or the last name of its path. If empty, nothing."""
-    kind, place = parse_source(source)
-    if "://" not in place:
-        return Path(place).absolute().name if place else kind
-    if place.startswith("http"):
-        asked = parse_address(place)
-        if asked.bbox is not None:
-            return "bbox_" + "_".join(f"{edge:g}" for edge in asked.bbox)
-        return Path(asked.area.partition("?")[0]).stem
-    address = parse_labels(place)[0].rstrip("/")
-    # A published folder is named by its digest, which is another one every season.
-    return "" if address.endswith(".json") else address.rpartition("/")[2]
 
 
 def published_facts(store: Store, region: str, season: str) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class Run(Settings):
     origin: str = Field("", description="the source as it was given, where `source` is what was fetched of it")
     season: str = Field("", description="resolved: a year or START/DAYS; empty: the source's own")
     supervision: str = SUPERVISION[0]
-    model: str = Field("", description="registered model; empty: after the dataset's name")
+    model: str = Field("", description="registered model; empty: the run registers and uses none")
     champion: str = Field("", description="its version that maps; empty: the one that is trained")
     map_place: str = Field("", description="REGION/SEASON of the published map, or REGION/ alone; empty: none is")
     inputs: str = Field("", description="digest of what the map follows from")

@@ -52,9 +52,10 @@ DIGEST = 36
 """Characters of a data set's digest that MLflow keeps."""
 
 
-def default_name(dataset: str) -> str:
-    """The registered model of a dataset's name, where no other is given."""
-    return f"exact-{dataset}"
+def default_name(region: str) -> str:
+    """The registered model of a region, where no other is given; signs become dashes, as MLflow takes few of them."""
+    name = re.sub(r"[^\w.-]+", "-", region)
+    return f"exact-{name}".strip("-")
 
 
 def check_model_name(name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from tqdm import tqdm
 
 from exact_core.config import TrainingConfig
 from exact_core.data.windows.batches import Augmentation, Batch, BatchLoader
+from exact_core.environment import TERMINAL_VARIABLE
 from exact_core.errors import ConfigError, TrainingError
 from exact_core.models.attention import compile_blocks
 from exact_core.training.checkpoint import Checkpoints, Progress
@@ -58,8 +60,8 @@ class Task(Protocol):
         """Metrics on the validation split. Empty when there is none."""
 
 
-WITHIN = 60.0
-"""Seconds between two lines within an epoch."""
+WITHIN, WITHIN_ON_TERMINAL = 60.0, 1.0
+"""Seconds between two lines within an epoch, in a log and where the runner of the stage overwrites them on a screen."""
 
 
 class MetricLog(Protocol):
@@ -226,14 +228,15 @@ def _report_cost(name: str, progress: Progress, processes: Processes) -> None:
 
 
 def _bar(batches: Iterator[Batch], total: int, label: str, *, shown: bool) -> Iterator[Batch]:
-    """A progress bar on a terminal. Elsewhere a line now and then within a long epoch."""
+    """A progress bar on a terminal. Elsewhere a line every minute of a long epoch, or every second if a runner asks."""
     if shown and sys.stderr.isatty():
         yield from tqdm(batches, total=total, desc=label, unit="batch", leave=False)
         return
+    between = WITHIN_ON_TERMINAL if os.environ.get(TERMINAL_VARIABLE) else WITHIN
     began = said = time.monotonic()
     for number, batch in enumerate(batches):
         now = time.monotonic()
-        if shown and number and now - said >= WITHIN:
+        if shown and number and now - said >= between:
             left = (now - began) / number * (total - number)
             log.info("%s: %d of %d batches, about %s of this epoch left", label, number, total, duration(left))
             said = now

@@ -1,6 +1,7 @@
 """The pipelines as they are: compiled YAML, and runs through KFP's own local runner."""
 
 import ast
+import io
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -193,6 +195,27 @@ def test_the_screen_shows_stages_and_what_they_say(tmp_path, capsys):
     assert re.match(r"== preflight \(\d\d:\d\d:\d\d\)\n", said)
     assert "executor_input" not in said
     assert "executor_input" in (tmp_path / "work" / "run.log").read_text()
+
+
+def test_progress_within_an_epoch_takes_one_line_of_a_terminal_and_none_of_the_log():
+    """Printed as the runner prints what a stage says."""
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    log, screen = io.StringIO(), Terminal()
+    said = [
+        "classifier 2/3: 1 of 9 batches, about 8 s of this epoch left",
+        "classifier 2/3: 5 of 9 batches, about 4 s of this epoch left",
+        "classifier: epoch 2/3, loss 0.5, 7 windows/s, about 9 s left",
+    ]
+    with redirect_stdout(local._Console(log, screen)):
+        for second, line in enumerate(said):
+            sys.stdout.write(f"    [exact 2026-11-29 03:00:0{second},123 INFO]: {line}\n")
+    shown = [f"03:00:0{second} {line}" for second, line in enumerate(said)]
+    assert screen.getvalue() == f"\r\x1b[K{shown[0]}\r\x1b[K{shown[1]}\r\x1b[K{shown[2]}\n"
+    assert log.getvalue() == f"    [exact 2026-11-29 03:00:02,123 INFO]: {said[2]}\n"
 
 
 @pytest.mark.parametrize("name", ["dataset", "report.html"])

@@ -13,12 +13,23 @@ import difflib
 import math
 import re
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from urllib.parse import parse_qsl, urlsplit
 
 from exact_core.data.stac import MOST_WORKERS, WORKERS
 from exact_core.errors import ConfigError
 
-__all__ = ["KEYS", "StacAddress", "check_address", "check_stored", "parse_address", "parse_labels", "split_query"]
+__all__ = [
+    "KEYS",
+    "StacAddress",
+    "area_names",
+    "check_address",
+    "check_stored",
+    "parse_address",
+    "parse_labels",
+    "split_query",
+    "stored_names",
+]
 
 KEYS = {
     "collection": "the collection of an API",
@@ -126,6 +137,22 @@ def check_stored(place: str) -> None:
     if scheme not in ("s3", "file") or not rest.strip("/"):
         raise ConfigError(f"{place!r}: cannot be read, expected a path, s3://BUCKET/PREFIX or file:///FOLDER")
     parse_labels(place)
+
+
+def area_names(place: str) -> list[str]:
+    """What the area of a `stac:` source is called: its box, or the name of its file."""
+    asked = parse_address(place)
+    if asked.bbox is not None:
+        return ["bbox_" + "_".join(f"{edge:g}" for edge in asked.bbox)]
+    return [PurePosixPath(asked.area.partition("?")[0]).stem]
+
+
+def stored_names(place: str) -> list[str]:
+    """The names of a path in a store, the nearest first; none of a published folder, which is named by its digest."""
+    address = parse_labels(place)[0].rstrip("/")
+    if address.endswith(".json"):
+        return []
+    return [name for name in reversed(address.partition("://")[2].split("/")) if name]
 
 
 def parse_labels(place: str) -> tuple[str, tuple[str, ...]]:
