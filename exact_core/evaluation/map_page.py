@@ -7,6 +7,7 @@ reads them back under the pointer. So its size does not follow that of the map.
 from __future__ import annotations
 
 import json
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import rasterio
 import shapely
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 from rasterio.warp import transform
 
@@ -113,7 +114,9 @@ def _thinned(path: Path, grid: Grid, how: Resampling) -> NDArray[np.uint8]:
 
 def _grey_png(values: NDArray[np.uint8]) -> bytes:
     height, width = values.shape
-    with MemoryFile() as memory:
+    with MemoryFile() as memory, warnings.catch_warnings():
+        # The page has the corners, so the picture needs none.
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with memory.open(driver="PNG", height=height, width=width, count=1, dtype="uint8") as file:
             file.write(values, 1)
         return bytes(memory.read())

@@ -12,6 +12,7 @@ from rasterio.transform import Affine
 from exact_core.data.season.files import cloud_mask
 from exact_core.data.season.folder import SeasonImages
 from exact_core.data.season.overview import overview
+from exact_core.data.season.rasters import pixel_metres
 from exact_core.data.season.tag_checks import check_places, check_sizes, contradictions
 from exact_core.data.season.tags import TagTable
 from exact_core.data.windows.cutting import thin_dates
@@ -105,7 +106,7 @@ def preview_season(
         sampled=f"{len(cuts)} cut-outs of {side} × {side} pixels, on {counted(len(kept), len(shares), 'dates')}",
         facts={
             "Source": source,
-            "Size": f"{images.grid.width} × {images.grid.height} pixels of {abs(images.grid.transform.a):g}",
+            "Size": f"{images.grid.width} × {images.grid.height} pixels of {pixel_metres(images.grid):.3g} m",
             "Dates": f"{len(shares)}, of which ingest keeps {len(kept)} (data.max_dates)",
             "Clear": f"{100 * shares.mean():.0f} % on average, {100 * shares[kept].mean():.0f} % on the dates kept",
             "CRS": images.grid.crs.to_string(),
