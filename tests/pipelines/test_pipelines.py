@@ -243,7 +243,7 @@ def test_the_default_folder_names_source_and_time_and_a_killed_run_is_continued_
     assert local.default_workdir({**arguments, "seed": 1}, "tags") != Path("flanders-2018-20200101-0000")
     assert local.default_workdir({**arguments, "source": "synthetic"}, "tags").name.startswith("synthetic-2")
     address = {**arguments, "source": "stac:https://example.com/v1?collection=s2&bbox=1,2,3,4"}
-    assert local.default_workdir(address, "tags").name.startswith("v1-2")
+    assert local.default_workdir(address, "tags").name.startswith("bbox_1_2_3_4-2")
 
 
 def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
