@@ -567,6 +567,8 @@ def _client() -> MlflowClient:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # MLflow's own 7 tries with growing pauses keep a user waiting for minutes before the reason shows.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    # Its own links to a run repeat the login that the server's address may hold. Ours do not.
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     for name in LOGIN_VARIABLES:
         # MLflow reads them itself, and sends a line break along.
         if text := variable(name):
