@@ -45,6 +45,10 @@ AUTHORITIES_VARIABLE = "EXACT_CA_CERTIFICATES"
 """Certificates of authorities in PEM, themselves and not their file, to be trusted beside the known ones."""
 BUNDLES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 """Who reads a file of authorities: clients of S3, of MLflow and STAC, and Python's own."""
+KERNEL_CACHES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1", "LRU_CACHE_CAPACITY": "1"}
+"""Kernels that oneDNN keeps, with their buffers, and that torch's layer above it keeps. Both keep 1,024 by default, one
+for each shape that was computed. Batches differ in their number of dates, so a process grew to twice the memory
+(docs/results.md) and gained no time by it."""
 COMMENT = re.compile(r"^[ \t]*#.*$", re.MULTILINE)
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 LOGIN = re.compile(r"(?<=://)([^/@\s:]*)(:[^/\s]*)?@")
@@ -70,6 +74,8 @@ def variable(name: str, default: str = "") -> str:
 def load_environment() -> None:
     """Set the variables that EXACT_ENVIRONMENT holds, but those that are set, and trust EXACT_CA_CERTIFICATES.
 
+    It also bounds what torch keeps of the kernels that it has used (`KERNEL_CACHES`), before it uses one.
+
     Raises:
         ConfigError: text that is no list of variables, or certificates that are none. No value is repeated.
     """
@@ -88,6 +94,8 @@ def load_environment() -> None:
                 f"with spaces in quotes"
             )
         os.environ.setdefault(name, value)
+    for name, capacity in KERNEL_CACHES.items():
+        os.environ.setdefault(name, capacity)
     authorities = os.environ.get(AUTHORITIES_VARIABLE, "").strip()
     if authorities:
         _trust(authorities)

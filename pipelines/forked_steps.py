@@ -99,8 +99,9 @@ def _serve(runner: socket.socket) -> tuple[int, int] | None:
     os.set_blocking(wakeup, False)
     signal.set_wakeup_fd(wakeup)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    # Ctrl-C in a terminal reaches all its processes: it is for the runner and the step.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C in a terminal reaches all its processes: it is for the runner and the step, unless they ignore it, as what
+    # a shell starts in the background does. A step that alone were stopped would be a run that failed.
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
     channels: dict[int, int] = {}
     while True:
         ready, _, _ = select.select([runner.fileno(), signalled], [], [])
@@ -117,6 +118,7 @@ def _serve(runner: socket.socket) -> tuple[int, int] | None:
                 channels[step] = channel
                 continue
             signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGINT, interrupt)
             for other in (runner.detach(), signalled, wakeup, *channels.values()):
                 os.close(other)
             return printed, channel
@@ -134,7 +136,6 @@ def _report(channels: dict[int, int]) -> None:
 def _become_step(printed: int, channel: int) -> None:
     """Run a step in this process, which has been forked for it."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     for stream in (1, 2):
         os.dup2(printed, stream)
     os.close(printed)

@@ -21,8 +21,8 @@ COPIES = 5
 """Copies of the weights: themselves, their gradients, Adam's two moments, and the best epoch's."""
 BACKWARD = 1.25
 """What losses and gradients on their way take beside what the forward pass saved. Measured."""
-PROCESS = 400 * 2**20
-"""What Python and torch hold before anything is trained."""
+PROCESS = 620 * 10**6
+"""What a step holds before its first batch: Python, torch, KFP, MLflow with its database, shards. Measured."""
 
 
 def training_bytes(config: RunConfig, *, bands: int, classes: int, dates: int, kind: str) -> int:

@@ -103,7 +103,12 @@ def test_a_mistyped_source_is_refused_before_anything_starts(tmp_path):
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path):
-    command = [sys.executable, "-c", "from exact_kubeflow.cli.app import main; main()", "run", "--workdir", "w"]
+    # What a shell runs in the background ignores Ctrl-C, and so would its children.
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from exact_kubeflow.cli.app import main; main()"
+    )
+    command = [sys.executable, "-c", code, "run", "--workdir", "w"]
     long = [*SETTINGS, "--set", "classifier.training.epochs=4000"]
     process = subprocess.Popen(
         [*command, *long],
