@@ -237,7 +237,7 @@ def _fits(config: RunConfig, look: Callable[[], Survey]) -> str:
     if not _has_torch():
         raise NotSetError("no torch here")
     estimated, available = _memory(config, look)
-    told = f"training takes about {estimated / 1e9:.1f} GB, {available / 1e9:.1f} GB are free"
+    told = f"training takes about {estimated / 1e9:.2f} GB, {available / 1e9:.1f} GB are free"
     if estimated > available:
         raise ConfigError(
             f"{told}. Lower classifier.training.batch and segmenter.training.batch, set "
