@@ -1,90 +1,120 @@
-"""Is preflight's estimate of memory what the trainings of a run take at their peak?
+"""Peak memory of each step of a run, beside what `preflight` estimates and what it would ask of a cluster.
 
-    python -m benchmarks.memory
+    python -m benchmarks.memory [--season FOLDER] [--only CASE]
+    python -m benchmarks.memory --source season:FOLDER --recipe season --set segmenter.training.batch=32
 
-Each training runs in a process of its own, as a step of a pipeline does, with MLflow over a file and dense labels.
-Peaks are VmHWM, what was resident at once. One epoch is enough: the peak is that of a batch.
+The first form runs the cases below, the second one run with the options of `exact run`. A step's peak is what its
+process held at most (VmHWM, which has the libraries' pages in it), looked at five times a second. The local runner
+forks steps from a process that has imported all libraries, as a step of a cluster does itself. One epoch is enough: the
+peak is that of a batch.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
 import re
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
-from exact_core.data.synthetic import ingest_synthetic
-from exact_core.recipes import resolve
-from exact_core.stages.lifecycle import open_stage
-from exact_core.stages.preflight import survey, training_size
+from exact_core.stages.sizing import BASE, MARGIN
 from tests.conftest import TINY
 
-STEPS = ("train_classifier", "train_segmenter")
-SHORT = ["device=cpu", "classifier.training.epochs=1", "segmenter.training.epochs=1"]
-SMALL = [
-    *SHORT,
-    "data.synthetic.scenes=4",
-    *(f"{kind}.training.fewest_steps=1" for kind in ("classifier", "segmenter")),  # whole batches
+__all__ = ["main", "peaks"]
+
+STARTED = re.compile(r"(\w+)(?: \d+/\d+)?: stage process (\d+)")
+ESTIMATE = re.compile(r"training takes about ([\d.]+) GB")
+EVERY = 0.2
+"""Seconds between two looks."""
+TRAININGS = ("train_classifier", "train_segmenter")
+SHORT = [
+    "device=cpu",
+    *(f"{kind}.training.{name}=1" for kind in ("classifier", "segmenter") for name in ("epochs", "fewest_steps")),
 ]
+"""An epoch of whole batches."""
+
+
+def batches(size: int) -> list[str]:
+    """Settings of both trainings."""
+    return [f"{kind}.training.batch={size}" for kind in ("classifier", "segmenter")]
+
+
+FEW = [*SHORT, "data.synthetic.scenes=4"]
 CASES = {
-    "tests": ("demo", [*TINY, *SHORT]),
-    "demo": ("demo", SMALL),
-    "demo, batch 48": ("demo", [*SMALL, "classifier.training.batch=48", "segmenter.training.batch=48"]),
-    "season": ("season", SMALL),
-    "season, batch 64": ("season", [*SMALL, "classifier.training.batch=64", "segmenter.training.batch=64"]),
+    "sizes of the tests": ("synthetic", "demo", [*TINY, *SHORT]),
+    "demo": ("synthetic", "demo", FEW),
+    "demo, batches of 48": ("synthetic", "demo", [*FEW, *batches(48)]),
+    "season": ("season", "season", SHORT),
+    "season, batches of 64": ("season", "season", [*SHORT, *batches(64)]),
 }
+"""Source, recipe and settings."""
 
 
-def step(name: str, recipe: str, root: Path, settings: list[str]) -> None:
-    """Run a step, and print its peak in bytes."""
-    import exact_kubeflow.components.train_segmenter  # noqa: F401 - what a step has imported before it begins
+def peaks(options: list[str], workdir: Path) -> tuple[dict[str, float], float]:
+    """GB that each step of a run held at most, and GB that its training was estimated at.
 
-    config = resolve(recipe, seed=1, overrides=settings)
-    with open_stage(name, config, pipeline_run="peak") as tracker:
-        if name == "train_classifier":
-            from exact_core.stages.train_classifier import train_classifier
+    Raises:
+        CalledProcessError: the run failed; its run.log says why.
+    """
+    command = [sys.executable, "-m", "exact_kubeflow.cli", "run", "--workdir", str(workdir), *options]
+    log, found = workdir / "run.log", dict[str, float]()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as run:  # noqa: S603 - our own
+        while run.poll() is None:
+            said = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+            for name, process in STARTED.findall(said):
+                found[name] = max(found.get(name, 0.0), _held(process))
+            time.sleep(EVERY)
+    if run.returncode:
+        raise subprocess.CalledProcessError(run.returncode, command)
+    estimate = ESTIMATE.search(log.read_text(encoding="utf-8"))
+    return found, float(estimate[1]) if estimate else float("nan")
 
-            train_classifier(config, dataset=root / "dataset", out=root / name, tracker=tracker)
-        else:
-            from exact_core.stages.train_segmenter import train_segmenter
 
-            train_segmenter(config, dataset=root / "dataset", masks=None, out=root / name, tracker=tracker)
-    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert peak is not None
-    print(f"peak {1024 * int(peak[1])}")
+def _held(process: str) -> float:
+    """GB; 0 once it has ended."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
+    except OSError:
+        return 0.0
+    peak = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return int(peak[1]) * 1024 / 1e9 if peak else 0.0
+
+
+def asked(estimate: float) -> float:
+    """GB that a step that trains or maps gets on a cluster."""
+    return (BASE + MARGIN * estimate * 1e9) / 1e9
+
+
+def table(season: str, only: str) -> None:
+    """A row a case, as each ends."""
+    print("| case | estimate, GB | classifier | segmenter | larger / estimate | other steps | gets |")
+    print("| --- " * 7 + "|", flush=True)
+    for case, (source, recipe, settings) in CASES.items():
+        if only not in ("", case) or (source == "season" and not season):
+            continue
+        given = f"season:{season}" if source == "season" else source
+        options = ["--source", given, "--recipe", recipe, *(word for each in settings for word in ("--set", each))]
+        with tempfile.TemporaryDirectory() as folder:
+            found, estimate = peaks(options, Path(folder) / "run")
+        trained = [found.pop(name) for name in TRAININGS]
+        name, other = max(found.items(), key=lambda each: each[1])
+        shown = " | ".join(f"{peak:.2f}" for peak in (estimate, *trained, max(trained) / estimate))
+        print(f"| {case} | {shown} | {other:.2f} (`{name}`) | {asked(estimate):.1f} |", flush=True)
 
 
 def main() -> None:
-    """Print estimate and peaks of each case."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", help="one case")
-    parser.add_argument("--step", nargs="+", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.step:
-        name, recipe, root, *settings = given.step
-        step(name, recipe, Path(root), settings)
-        return
-    print("| case | estimate, GB | " + " | ".join(STEPS) + " | larger / estimate |")
-    print("| --- " * (len(STEPS) + 3) + "|", flush=True)
-    for case, (recipe, settings) in CASES.items():
-        if given.only not in (None, case):
-            continue
+    """Run, and print the table."""
+    given = sys.argv[1:]
+    if any(word.split("=")[0] not in ("--season", "--only") for word in given[::2]):
         with tempfile.TemporaryDirectory() as folder:
-            os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
-            config = resolve(recipe, seed=1, overrides=settings)
-            ingest_synthetic(config.data, Path(folder) / "dataset", seed=1)
-            estimate = training_size(config, survey(config, "synthetic", ""))
-            peaks = []
-            for name in STEPS:
-                command = [sys.executable, "-m", "benchmarks.memory", "--step", name, recipe, folder, *settings]
-                done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-                assert not done.returncode, done.stdout + done.stderr
-                peaks.append(int(done.stdout.split()[-1]))
-        shown = " | ".join(f"{peak / 1e9:.2f}" for peak in peaks)
-        print(f"| {case} | {estimate / 1e9:.2f} | {shown} | {max(peaks) / estimate:.2f} |", flush=True)
+            found, estimate = peaks(given, Path(folder) / "run")
+        for name, peak in found.items():
+            print(f"{name:<20} {peak:5.2f} GB")
+        print(f"estimate {estimate:.2f} GB, a step that trains or maps gets {asked(estimate):.1f} GB")
+        return
+    words = dict(zip(given[::2], given[1::2], strict=True))
+    table(words.get("--season", ""), words.get("--only", ""))
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The KFP adapters: one component a stage, each a signature and a call of `exact_core.stages`."""
+"""KFP components. Each one is a signature and a call of one function of `exact_core.stages`."""

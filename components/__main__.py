@@ -1,4 +1,4 @@
-"""Run a component as a step: `python3 -m exact_kubeflow.components NAME INPUT`; INPUT is what KFP gives it, in JSON."""
+"""Run a component as a step with `python3 -m exact_kubeflow.components NAME INPUT`. INPUT is KFP's executor input."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ THREADS_VARIABLE = "OMP_NUM_THREADS"
 
 
 def main() -> None:
-    """Run it, and leave its outputs where KFP expects them."""
+    """Run the component and write its outputs where KFP expects them."""
     name, given = sys.argv[1:3]
     logging.basicConfig(level=logging.INFO, format="[exact %(asctime)s %(levelname)s]: %(message)s", stream=sys.stdout)
     log.info("executor_input of %s: %s", name, given)
@@ -37,9 +37,9 @@ def main() -> None:
 
 
 def use_own_cores() -> None:
-    """Let libraries take a thread a core that this process may use; before numpy or torch is imported.
+    """Limit libraries to one thread for each core of this process. Call it before numpy or torch is imported.
 
-    They count the cores of the node, and threads without a core wait for each other.
+    By default they count the cores of the node, and threads without a core wait for each other.
     """
     if (most := cores()) is not None:
         os.environ.setdefault(THREADS_VARIABLE, str(most))

@@ -1,4 +1,4 @@
-"""The segmenter in use, from MLflow's registry."""
+"""Download the champion from the MLflow model registry."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ from kfp.dsl import Model, Output
 
 @step
 def champion(run: dict[str, Any], segmenter: Output[Model]) -> None:
-    """Fetch the champion.
+    """Download the champion from the MLflow model registry.
 
     Args:
-        run: What the first step decided; the model's name and version apply.
+        run: Settings from the first step, including the model's name and version.
         segmenter: The champion.
     """
     from exact_core.stages.champion import STAGE, champion as run_stage

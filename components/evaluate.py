@@ -1,4 +1,4 @@
-"""Models and masks -> figures, confusion matrix and report; the segmenter's place among the registered models."""
+"""Score a segmenter and its pseudo masks, write the report, and decide on promotion."""
 
 from typing import Any
 
@@ -25,19 +25,19 @@ def evaluate(
     """Score the segmenter's map and the pseudo masks, write the report, and promote the segmenter if it is better.
 
     Args:
-        run: What the first step decided; the model's name applies.
+        run: Settings from the first step, including the model's name.
         dataset: The window dataset.
         segmenter: The trained segmenter.
-        evaluation: metrics.json and figures.
-        report: The report, one HTML file.
-        promotion: metrics.json, the decision and what it follows from.
-        decision: The decision, to read.
-        metrics: OA, mIoU and F1 of the map and of the masks; whether it was promoted, and both models' figures.
+        evaluation: metrics.json and images.
+        report: The report as one HTML file.
+        promotion: metrics.json with the decision and its inputs.
+        decision: The decision as text.
+        metrics: OA, mIoU and F1 of the map and the masks, whether the segmenter was promoted, and both models' scores.
         confusion: Confusion matrix of the map.
         classifier: The classifier that made the masks.
-        masks: The masks that the segmenter learned from.
-        crop_map: The segmenter's finished map, which the report shows.
-        register: Whether it is registered as challenger and compared with the champion.
+        masks: The masks that the segmenter was trained on.
+        crop_map: The segmenter's finished map, shown in the report.
+        register: Whether to register the segmenter as challenger and compare it with the champion.
     """
     from exact_core.stages.evaluate import STAGE, evaluate as run_stage, read_confusion
     from exact_core.stages.lifecycle import open_step

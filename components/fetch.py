@@ -1,4 +1,4 @@
-"""A source by address -> images in the store, which every later step of the run then reads."""
+"""Copy the images of a catalogue to the object store, where all later steps read them."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from exact_core.stages.plan import Fetched
 
 @step
 def fetch(run: dict[str, Any], parts: list[dict[str, Any]], metrics: Output[Metrics]) -> Fetched:
-    """Fetch images of a catalogue into the store; any other source is read where it is.
+    """Copy the images of a catalogue to the object store. Other sources stay where they are.
 
     Args:
-        run: What the first step decided; source and season apply.
-        parts: The run for each further part of the map.
+        run: Settings from the first step, including source and season.
+        parts: The same settings for each further part of the map.
         metrics: Numbers of images and files.
     """
     from exact_core.stages.fetch import STAGE, fetch_for_run

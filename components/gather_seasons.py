@@ -1,4 +1,4 @@
-"""A dataset a season -> all of them as one, from which each can be left out."""
+"""Combine the datasets of several seasons, so that each season can be left out."""
 
 from typing import Any, List  # noqa: UP035 - KFP knows no other name for a list of artifacts
 
@@ -12,15 +12,15 @@ def gather_seasons(
     datasets: Input[List[Dataset]],  # noqa: UP006
     seasons: Output[Artifact],
 ) -> list[dict[str, Any]]:
-    """Put the datasets side by side; fails, before anything is trained, where they do not go together.
+    """Combine the datasets of all seasons. The step fails before training if they are not compatible.
 
     Args:
-        run: What the first step decided.
-        datasets: All seasons' datasets.
-        seasons: The datasets, seasons.json.
+        run: Settings from the first step.
+        datasets: One dataset for each season.
+        seasons: All datasets and seasons.json.
 
     Returns:
-        The run for each season that is left out in turn.
+        The settings of one run for each season left out.
     """
     from exact_core.stages.gather_seasons import STAGE, gather_seasons as run_stage
     from exact_core.stages.lifecycle import open_step

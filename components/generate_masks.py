@@ -1,4 +1,4 @@
-"""A classifier's CAMs, a threshold chosen without masks -> pseudo masks."""
+"""Make pseudo masks from a classifier's CAMs."""
 
 from typing import Any
 
@@ -14,14 +14,14 @@ def generate_masks(
     masks: Output[Artifact],
     metrics: Output[Metrics],
 ) -> None:
-    """Make clue-based CAMs and from them pseudo masks, and judge them without dense labels.
+    """Make pseudo masks from clue-based CAMs, and estimate their quality without dense labels.
 
     Args:
-        run: What the first step decided.
+        run: Settings from the first step.
         dataset: The window dataset.
         classifier: The trained classifier.
         masks: CAMs and pseudo masks of the training and validation windows.
-        metrics: Threshold, share of background, and the masks' expected mIoU and stability.
+        metrics: Threshold, share of background, and expected mIoU and stability of the masks.
     """
     from exact_core.stages.generate_masks import STAGE, generate_masks as run_stage
     from exact_core.stages.lifecycle import open_step

@@ -1,7 +1,7 @@
-"""Which image a component runs in: read from `components/images.lock`, the one truth for image names.
+"""The container image of each component, read from `components/images.lock`.
 
-`EXACT_IMAGE` names one image for every component at compile time; `EXACT_REGISTRY` is put before the names of the lock,
-for a cluster that pulls from a registry of its own.
+`EXACT_IMAGE` sets one image for all components at compile time. `EXACT_REGISTRY` is put before the names in the lock
+file, for a cluster with its own registry.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from exact_core.errors import ConfigError
 LOCK = Path(__file__).parent / "images.lock"
 
 DATA = "exact-data"
-"""Ingestion: no torch."""
+"""The image for ingestion, without torch."""
 TRAIN = "exact-train"
-"""Training and inference: torch."""
+"""The image for training and inference, with torch."""
 IMAGES = {"data": DATA, "train": TRAIN}
-"""Names in the lock, by what a stage says that it needs."""
+"""Names in the lock file by the `image` of a stage."""
 
 REFERENCE = re.compile(
     r"[a-z0-9][a-z0-9./_-]*(?::(?P<port>\d+)/[a-z0-9./_-]+)?(?::(?P<tag>[\w][\w.-]*))?(?:@sha256:[0-9a-f]{64})?"
@@ -30,7 +30,7 @@ def locked_images(lock: Path = LOCK) -> dict[str, str]:
     """Image references by name.
 
     Raises:
-        ConfigError: there is no such file, or a line is not `NAME REFERENCE` with an exact tag or digest.
+        ConfigError: The file does not exist, or a line is not `NAME REFERENCE` with an exact tag or digest.
     """
     if not lock.is_file():
         raise ConfigError(f"{lock} is missing: it names the images. Restore it from the repository")
@@ -56,10 +56,10 @@ def check_pinned(reference: str, *, where: str) -> None:
 
 
 def image(name: str = TRAIN) -> str:
-    """Full reference of the image that a component runs in; by default the one that can run every stage.
+    """Full reference of a component's image. The default image can run every stage.
 
     Raises:
-        ConfigError: the lock has no image of that name.
+        ConfigError: The lock file has no image of that name.
     """
     override = os.environ.get("EXACT_IMAGE")
     if override:

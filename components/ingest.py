@@ -1,4 +1,4 @@
-"""A source of images and tags -> a window dataset."""
+"""Make a window dataset from a source of images and tags."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ def ingest(run: dict[str, Any], dataset: Output[Dataset], metrics: Output[Metric
     """Read satellite images and crop tags, and cut them into windows.
 
     Args:
-        run: What the first step decided; source and season apply.
+        run: Settings from the first step, including source and season.
         dataset: The window dataset.
         metrics: Numbers of windows and classes.
     """

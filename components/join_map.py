@@ -1,4 +1,4 @@
-"""The parts of a map -> a georeferenced crop map."""
+"""Join the parts of a map into one georeferenced crop map."""
 
 from typing import Any, List  # noqa: UP035 - KFP knows no other name for a list of artifacts
 
@@ -14,14 +14,14 @@ def join_map(
     crop_map: Output[Artifact],
     metrics: Output[Metrics],
 ) -> None:
-    """Make the files of the map; of sources without images of an area there is nothing to join.
+    """Join the parts of a map. A source without images of an area has no map, and the output stays empty.
 
     Args:
-        run: What the first step decided.
-        first: A part of the map.
+        run: Settings from the first step.
+        first: One part of the map.
         parts: All other parts.
-        crop_map: class.tif, confidence.tif (COG), item.json (STAC), quicklook.png, map.json.
-        metrics: Megapixels, seconds of all parts, share that could not be mapped, how much window borders show.
+        crop_map: class.tif and confidence.tif (COG), item.json (STAC), quicklook.png and map.json.
+        metrics: Megapixels, seconds of all parts, share without a map, and visibility of window borders.
     """
     from exact_core.stages.join_map import STAGE, join_map as run_stage
     from exact_core.stages.lifecycle import open_step

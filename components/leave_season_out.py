@@ -1,4 +1,4 @@
-"""Several seasons -> how well a model of all but one maps that one."""
+"""Evaluate on one season a model that was trained on the others."""
 
 from typing import Any
 
@@ -14,14 +14,14 @@ def leave_season_out(
     evaluation_report: Output[HTML],
     metrics: Output[Metrics],
 ) -> None:
-    """Train on all seasons but one, and score on that one and on those the model has seen.
+    """Train on all seasons but one, and score the model on that season and on the training seasons.
 
     Args:
-        run: What the first step decided, and which season is left out.
+        run: Settings from the first step, including the season left out.
         seasons: The datasets of all seasons.
         season_row: season_row.json and both evaluations.
-        evaluation_report: The report on the season left out, one HTML file.
-        metrics: OA, mIoU and F1 on the season left out; seen_ on the others.
+        evaluation_report: The report on the season left out, as one HTML file.
+        metrics: OA, mIoU and F1 on the season left out, and with the prefix seen_ on the training seasons.
     """
     from exact_core.stages.gather_seasons import open_fold
     from exact_core.stages.leave_season_out import STAGE, leave_season_out as run_stage

@@ -1,4 +1,4 @@
-"""A season's images and a segmenter -> a georeferenced crop map, or a part of it."""
+"""Map a season's images with a segmenter, as a whole or in parts."""
 
 from typing import Any
 
@@ -13,13 +13,13 @@ def map_season(
     crop_map: Output[Artifact],
     metrics: Output[Metrics],
 ) -> None:
-    """Map the season's area; sources without images of an area leave nothing to map.
+    """Map the season's area. A source without images of an area has no map, and the output stays empty.
 
     Args:
-        run: What the first step decided; source, season and part apply.
+        run: Settings from the first step, including source, season and part.
         segmenter: The segmenter.
-        crop_map: class.tif, confidence.tif (COG), item.json (STAC), quicklook.png, map.json; of a part, its rows.
-        metrics: Megapixels, seconds; of a whole map, the share not mapped and how much window borders show.
+        crop_map: class.tif and confidence.tif (COG), item.json (STAC), quicklook.png and map.json. A part has its rows.
+        metrics: Megapixels and seconds. A whole map adds the share without a map and the visibility of window borders.
     """
     from exact_core.stages.lifecycle import open_step
     from exact_core.stages.map_season import STAGE, map_season as run_stage

@@ -1,4 +1,4 @@
-"""The first step of every pipeline: checks everything, decides everything, and says what each later step gets."""
+"""The first step of every pipeline. It checks all parameters and makes the settings of each later step."""
 
 from typing import Any
 
@@ -30,29 +30,29 @@ def preflight(
     map_parts: int = 1,
     most_parts: int = 1,
 ) -> Plan:
-    """Try what the run is going to need, find its season, size its steps; fail with everything that is wrong.
+    """Check parameters, data and services, determine the season, and size the steps. List all errors at once.
 
     Args:
         recipe: Name of the recipe.
-        source: What is read.
+        source: Source of the data.
         seed: Seed of the run.
-        overrides: Settings changed in the recipe, as key=value.
-        pipeline_run: Identity of the pipeline run, for MLflow.
-        resources: What the steps may ask of the cluster.
-        webhook: http(s) URL; checked here.
-        season: auto, a year, or START/DAYS; empty for the source's own.
-        season_start: First day of every season, MM-DD; for auto.
-        season_days: Length of a season, days; for auto.
-        schedule_time: Time of the schedule's slot, RFC 3339; empty for now.
-        seasons: Of a pipeline of several seasons.
-        minimum_quality: Gate on the masks; 0: what the recipe says.
-        training: always, if_no_champion or never.
-        supervision: tags or dense.
-        model: Name of the registered model; empty for exact-NAME after the dataset's name.
-        publish: Whether the map gets a stable address, and is made only if it is not there already.
-        map_name: Name of the region in that address; empty for the source's own.
-        map_parts: Parts that the map is made in.
-        most_parts: As many as a run of this pipeline can hold.
+        overrides: Changed settings of the recipe, each as key=value.
+        pipeline_run: ID of the pipeline run, for MLflow.
+        resources: Resources that the steps may request.
+        webhook: http(s) URL, checked here.
+        season: Season, as auto, a year, or START/DAYS. If empty, that of the source.
+        season_start: First day of each season for auto, MM-DD.
+        season_days: Length of each season for auto, days.
+        schedule_time: Time of the schedule's slot, RFC 3339. If empty, the present time.
+        seasons: Seasons of a pipeline of several seasons.
+        minimum_quality: Fail if the expected mIoU of the masks is below this. If 0, use the recipe's.
+        training: One of always, if_no_champion and never.
+        supervision: Labels to train on, tags or dense.
+        model: Name of the registered model. If empty, exact-NAME of the dataset.
+        publish: Whether to publish the map under a stable address. A map that is already published is not made again.
+        map_name: Name of the region in that address. If empty, that of the source.
+        map_parts: Number of parts of the map.
+        most_parts: Largest number of parts that a run of this pipeline can hold.
     """
     given = dict(locals())
     from exact_core.stages.plan_run import Parameters, plan_run

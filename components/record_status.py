@@ -1,4 +1,4 @@
-"""How a pipeline run ended -> MLflow, and a webhook if there is one. Runs whatever happened before."""
+"""Record the final status of a pipeline run. This step runs after success and after failure."""
 
 from typing import Any
 
@@ -8,15 +8,15 @@ from kfp import dsl
 
 @step
 def record_status(status: dsl.PipelineTaskFinalStatus, pipeline_run: str, webhook: str = "") -> dict[str, Any]:
-    """Record the end of a run.
+    """Record the final status of a run in MLflow, and send it to the webhook if there is one.
 
     Args:
-        status: How the run ended, from KFP.
-        pipeline_run: Identity of the pipeline run, for MLflow.
-        webhook: http(s) URL that gets the status as JSON; empty for none.
+        status: Final status of the run, from KFP.
+        pipeline_run: ID of the pipeline run, for MLflow.
+        webhook: http(s) URL that receives the status as JSON. If empty, none.
 
     Returns:
-        What was recorded.
+        The recorded status.
     """
     from exact_core.stages.record_status import record_status as run_stage
 

@@ -1,4 +1,4 @@
-"""What became of each season that was left out -> one table of all, mean and worst, and a report."""
+"""Combine the scores of all seasons left out in one table and a report."""
 
 from typing import Any, List  # noqa: UP035 - KFP knows no other name for a list of artifacts
 
@@ -14,14 +14,14 @@ def season_table(
     report: Output[HTML],
     metrics: Output[Metrics],
 ) -> None:
-    """Make the table of all seasons.
+    """Write a table of all seasons with mean and worst, and a report.
 
     Args:
-        run: What the first step decided.
-        rows: What became of each season.
+        run: Settings from the first step.
+        rows: The scores of each season.
         comparison: leave_one_season_out.json and the report.
-        report: The report, one HTML file.
-        metrics: OA, mIoU and F1: mean and worst over the seasons, and the mean on seasons seen.
+        report: The report as one HTML file.
+        metrics: Mean and worst OA, mIoU and F1 over the seasons left out, and the mean on training seasons.
     """
     from exact_core.stages.lifecycle import open_step
     from exact_core.stages.season_table import STAGE, season_table as run_stage

@@ -1,7 +1,8 @@
-"""How a component becomes a step: KFP's interface of its function, and a short command that runs it in the image.
+"""Makes a KFP component of a function, with a short command that runs it in the image.
 
-KFP would put a component's source into every step of a compiled pipeline, its descriptions too, and a cluster keeps six
-copies of each step's command. The image has them: `python3 -m exact_kubeflow.components NAME INPUT` runs the function.
+By default KFP puts a component's source and descriptions into every step of a compiled pipeline, and a cluster keeps
+six copies of each step's command. Here the image has the source, and the command is
+`python3 -m exact_kubeflow.components NAME INPUT`.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ __all__ = ["COMMAND", "step"]
 
 COMMAND = ("python3", "-m", "exact_kubeflow.components")
 EXECUTOR = "kfp.dsl.executor_main"
-"""KFP's SubprocessRunner runs only commands in which the name of this module stands; ours passes it over."""
+"""KFP's SubprocessRunner only runs commands that contain this name. Our command ignores it."""
 
 
 def step(function: Callable[..., object]) -> Any:
-    """A component of this function, which must stand in `exact_kubeflow.components.NAME` under that NAME."""
+    """A component of this function, which must be `exact_kubeflow.components.NAME.NAME`."""
     component = dsl.component(base_image=image(), install_kfp_package=False)(function)
     spec = component.component_spec
     for described in (*(spec.inputs or {}).values(), *(spec.outputs or {}).values()):

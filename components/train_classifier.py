@@ -1,4 +1,4 @@
-"""Windows and their tags -> a classifier with prototypes."""
+"""Train a classifier with prototypes on windows and their tags."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from kfp.dsl import Dataset, Input, Metrics, Model, Output
 def train_classifier(
     run: dict[str, Any], dataset: Input[Dataset], classifier: Output[Model], metrics: Output[Metrics]
 ) -> None:
-    """Train the tag classifier with spatial and temporal clues; no mask is read.
+    """Train the tag classifier with spatial and temporal clues. It reads no masks.
 
     Args:
-        run: What the first step decided.
+        run: Settings from the first step.
         dataset: The window dataset.
         classifier: The trained classifier.
         metrics: Final loss and tag precision.

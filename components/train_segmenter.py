@@ -1,4 +1,4 @@
-"""Windows and pseudo masks (or, for comparison, true ones) -> a segmenter."""
+"""Train a segmenter on windows and pseudo masks, or on dense labels for comparison."""
 
 from typing import Any
 
@@ -14,14 +14,14 @@ def train_segmenter(
     metrics: Output[Metrics],
     masks: Input[Artifact] = None,
 ) -> None:
-    """Train the segmenter on pseudo masks or, without any, on the dataset's dense labels.
+    """Train the segmenter on pseudo masks or, if there are none, on the dataset's dense labels.
 
     Args:
-        run: What the first step decided.
+        run: Settings from the first step.
         dataset: The window dataset.
         segmenter: The trained segmenter.
         metrics: Final loss and validation mIoU.
-        masks: The pseudo masks; without them dense labels are used.
+        masks: The pseudo masks. Without them, dense labels are used.
     """
     from exact_core.stages.lifecycle import open_step
     from exact_core.stages.train_segmenter import STAGE, train_segmenter as run_stage

@@ -1,4 +1,4 @@
-"""A season's images and a segmenter -> whether its map of that season can be published."""
+"""Predict whether a segmenter holds on a new season, before that season is mapped."""
 
 from typing import Any
 
@@ -14,14 +14,14 @@ def transfer_report(
     report: Output[HTML],
     metrics: Output[Metrics],
 ) -> None:
-    """Hold a season against the one that a segmenter was trained on; fails where `transfer.refuse` says so.
+    """Compare a season with the segmenter's training season. `transfer.refuse` can make the step fail.
 
     Args:
-        run: What the first step decided; source and season apply.
+        run: Settings from the first step, including source and season.
         segmenter: The segmenter, with the sample of its season.
         transfer: transfer.json and the report.
-        report: The report, one HTML file.
-        metrics: The verdict (0 fine, 1 look, 2 do not publish) and the figure of each finding.
+        report: The report as one HTML file.
+        metrics: The verdict (0 fine, 1 look, 2 do not publish) and the value of each finding.
     """
     from exact_core.stages.lifecycle import open_step
     from exact_core.stages.transfer_report import STAGE, transfer_report as run_stage

@@ -1,6 +1,6 @@
 """Make the env files of a folder of secrets from its examples: `python deploy/new_secrets.py deploy/minio/secrets`.
 
-`@random@` becomes 48 random hex digits; `@yours@` stays, to be filled in. A file that is there is left as it is, so
+`@random@` becomes 48 random hex digits. `@yours@` stays, to be filled in. A file that is there is left as it is, so
 running it again never changes a password. Only the owner may read them, and git ignores `*.env`.
 """
 
@@ -17,7 +17,7 @@ YOURS = "@yours@"
 
 
 def write_env_files(folder: Path) -> list[Path]:
-    """Write every missing `NAME.env` beside its `NAME.env.example`; return those written.
+    """Write every missing `NAME.env` beside its `NAME.env.example`. Return those written.
 
     Raises:
         FileNotFoundError: the folder has no example.

@@ -8,7 +8,7 @@
     record = exact.map_season("season:/data/2026", "demo/segmenter", "map_2026")
 
 Every function that writes artifacts is a stage (`exact_core.stages`), and `exact --help` lists its command.
-Axes: K crop classes, H W pixels.
+Axes are K crop classes, H W pixels.
 """
 
 from __future__ import annotations
@@ -38,10 +38,14 @@ __all__ = ["TrainedSegmenter", "load_segmenter", "map_season", "open_dataset", "
 
 @dataclass(frozen=True)
 class TrainedSegmenter:
-    """A segmenter with what it was trained with.
+    """A segmenter with the statistics and configuration of its training.
 
-    folder: the model folder. manifest: bands, classes, window side and normalisation statistics. config: the resolved
-    configuration of its training. model: the network on `device`, in evaluation mode.
+    Attributes:
+        folder: The model folder.
+        manifest: Bands, classes, window side and normalisation statistics.
+        config: The resolved configuration of its training.
+        model: The network, in evaluation mode.
+        device: The device of the network.
     """
 
     folder: Path
@@ -57,25 +61,29 @@ class TrainedSegmenter:
 
 
 def open_dataset(folder: str | Path) -> WindowDataset:
-    """A dataset of windows that `exact ingest` or `exact run` wrote.
+    """Open a dataset of windows that `exact ingest` or `exact run` wrote.
+
+    Args:
+        folder: Folder of the dataset.
 
     Raises:
-        DataError: no dataset there.
-        CorruptError: a file differs from its recorded checksum.
+        DataError: The folder has no dataset.
+        CorruptError: A file differs from its recorded checksum.
     """
     return WindowDataset(Path(folder))
 
 
 def load_segmenter(folder: str | Path, *, device: str = "auto") -> TrainedSegmenter:
-    """A trained segmenter from its model folder.
+    """Load a trained segmenter from its model folder.
 
     Args:
-        folder: what `exact train-segmenter` or `exact run` wrote.
-        device: `cpu`, `cuda`, `cuda:N`, or `auto`: a GPU where there is one.
+        folder: Folder that `exact train-segmenter` or `exact run` wrote.
+        device: `cpu`, `cuda`, `cuda:N`, or `auto` for a GPU if there is one.
 
     Raises:
-        ConfigError: no such device.
-        DataError, CorruptError: no segmenter there, or a damaged one.
+        ConfigError: The device does not exist.
+        DataError: The folder has no segmenter.
+        CorruptError: A file differs from its recorded checksum.
     """
     chosen = choose_device(device)
     model, manifest, config = open_segmenter(Path(folder))
@@ -83,16 +91,16 @@ def load_segmenter(folder: str | Path, *, device: str = "auto") -> TrainedSegmen
 
 
 def predict_window(segmenter: TrainedSegmenter, dataset: WindowDataset, index: int) -> NDArray[np.float32]:
-    """Class probabilities (K + 1, H, W) of one window. The sum over classes is 1 at each pixel.
+    """Predict class probabilities (K + 1, H, W) of one window. The sum over classes is 1 at each pixel.
 
     Args:
-        segmenter: trained on the same bands, classes and window side.
-        dataset: where the window is; the segmenter's own normalisation applies.
-        index: position of the window, from 0.
+        segmenter: A segmenter for the same bands, classes and window side.
+        dataset: The dataset of the window. The segmenter's own normalisation applies.
+        index: Position of the window, from 0.
 
     Raises:
-        ConfigError: the segmenter does not fit the dataset.
-        IndexError: no such window.
+        ConfigError: The segmenter does not fit the dataset.
+        IndexError: The dataset has no such window.
     """
     if not 0 <= index < len(dataset):
         raise IndexError(f"window {index}: the dataset has {len(dataset)}, from 0")
@@ -112,20 +120,20 @@ def predict_window(segmenter: TrainedSegmenter, dataset: WindowDataset, index: i
 def map_season(
     source: str, segmenter: str | Path, out: str | Path, *, season: str = "", overrides: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Map all of a season's area, as `exact map` does without tracking: COGs, a STAC item and map.json in `out`.
+    """Map all of a season's area, as `exact map` does, without tracking.
 
     Args:
-        source: images of an area: `season:PATH`, `season:s3://…` or `stac:URL?…`.
-        segmenter: its model folder.
-        out: folder for the map.
-        season: a year or START/DAYS; empty: the source's own.
-        overrides: settings as for `--set`, like `mapping.stride=12`.
+        source: Images of an area, as `season:PATH`, `season:s3://…` or `stac:URL?…`.
+        segmenter: Model folder of the segmenter.
+        out: Folder for the map. It gets COGs, a STAC item and map.json.
+        season: Season, as a year or START/DAYS. If empty, that of the source.
+        overrides: Settings as for `--set`, for example `mapping.stride=12`.
 
     Returns:
-        The content of map.json: season, dates, areas by class, calibration, digests.
+        The content of map.json, with season, dates, areas by class, calibration and digests.
 
     Raises:
-        ExactError: any error of `exact map`.
+        ExactError: Any error of `exact map`.
     """
     config = resolve("season", overrides=list(overrides))
     _map_stage(config, source=source, season=season, segmenter=Path(segmenter), out=Path(out), tracker=NoTracker())

@@ -15,7 +15,7 @@ CGROUPS, OWN_CGROUP, MEMINFO = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def busy() -> str:
-    """How much more than its cores this machine has to do, in words; empty: it has not.
+    """How much more than its cores this machine has to do, in words. If empty, it has not.
 
     By the mean number of processes that want a core over the last minute (getloadavg(3)). That is of the whole machine,
     whatever part of it a container may use, so it is held against all of its cores.
@@ -29,7 +29,7 @@ def busy() -> str:
 
 
 def cores() -> int | None:
-    """Cores that may be used, rounded up; None: all there are."""
+    """Cores that may be used, rounded up. If None, all there are."""
     root = CGROUPS
     quota, period = _number(root / "cpu" / "cpu.cfs_quota_us"), _number(root / "cpu" / "cpu.cfs_period_us")
     try:
@@ -58,14 +58,14 @@ def memory_free() -> int:
 
 
 def memory_left() -> int | None:
-    """Bytes that may still be taken: the least that this process's group, or one around it, leaves; None: no limit."""
+    """Bytes that this process's group and those around it leave, the least of them. If None, there is no limit."""
     return min((free for group in _own_groups() for free in _free_in_group(group)), default=None)
 
 
 def _own_groups() -> Iterator[Path]:
     """Control groups that this process is in, of version 1 or 2, with those around them: each may have a limit.
 
-    In a container `/proc/self/cgroup` may name a group as the host sees it, which is not there; the folder itself then
+    In a container `/proc/self/cgroup` may name a group as the host sees it, which is not there. The folder itself then
     stands for the container's own.
     """
     try:

@@ -47,11 +47,11 @@ def take(board: Board, owner: str, *, seconds: float) -> str:
 
     Args:
         board: shared by all who might claim it.
-        owner: name of the claim; claims with one name have one owner.
+        owner: name of the claim. Claims with one name have one owner.
         seconds: validity, from now on.
 
     Returns:
-        Empty: the owner has it now. Else the name of another owner, whose claim counts; this claim is withdrawn.
+        Empty if the owner has it now. Otherwise the other owner whose claim counts, and this one is withdrawn.
     """
     # Who has it does not give way: whoever else looks sees that, and does.
     if _counting(board).get(owner):

@@ -1,6 +1,6 @@
 """The configuration of a run: frozen pydantic models, unknown keys refused.
 
-A recipe (`exact_core.recipes`) returns a `RunConfig`; YAML is its saved form; `override` changes single keys by
+A recipe (`exact_core.recipes`) returns a `RunConfig`. YAML is its saved form. `override` changes single keys by
 dotted path. Sources named "paper" are Zhu et al., CVPR 2025 (arXiv 2412.03968).
 """
 
@@ -837,7 +837,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def build(data: dict[str, Any], *, where: str) -> RunConfig:
-    """A validated RunConfig; `where` names the origin of the values in an error."""
+    """A validated RunConfig. `where` names the origin of the values in an error."""
     try:
         return RunConfig.model_validate(data)
     except ValidationError as error:
@@ -894,7 +894,7 @@ def as_recipe(config: RunConfig) -> RunConfig:
 
 
 def _with_set(config: RunConfig, names: frozenset[str], *, stride: bool) -> RunConfig:
-    """The same values; of `data.season` these are set by the run, and so is `data.stride` or not.
+    """The same values. Of `data.season` these are set by the run, and so is `data.stride` or not.
 
     What is set goes before `season.yaml`, whether or not it is the default (`model_fields_set`).
     """
@@ -906,7 +906,7 @@ def _with_set(config: RunConfig, names: frozenset[str], *, stride: bool) -> RunC
 
 
 def override(config: RunConfig, assignments: list[str]) -> RunConfig:
-    """A copy with single keys changed; each assignment is `dotted.key=value`, the value in YAML.
+    """A copy with single keys changed. Each assignment is `dotted.key=value`, the value in YAML.
 
     Changed keys of `data.season`, and `data.stride`, go before a region's `season.yaml`, whatever their value.
 

@@ -20,6 +20,7 @@ __all__ = [
     "PATIENCE_VARIABLE",
     "RUNNER_VARIABLE",
     "STATE_VARIABLE",
+    "TERMINAL_VARIABLE",
     "authorities_file",
     "load_environment",
     "number",
@@ -30,18 +31,24 @@ __all__ = [
 ]
 
 RUNNER_VARIABLE = "EXACT_RUNNER_PID"
-"""Process that runs the pipeline on this machine; a stage whose runner has died ends itself. May be unset."""
+"""Process that runs the pipeline on this machine. A stage whose runner has died ends itself. May be unset."""
+TERMINAL_VARIABLE = "EXACT_TERMINAL"
+"""Set for the stages of a run whose screen is a terminal: they report their progress every second."""
 STATE_VARIABLE = "EXACT_STATE_DIR"
-"""Folder in which training keeps checkpoints, so that a killed run continues; unset: it starts again."""
+"""Folder in which training keeps checkpoints, so that a killed run continues. unset: it starts again."""
 PATIENCE_VARIABLE = "EXACT_PATIENCE_MINUTES"
-"""Minutes that the end of a stage waits for MLflow and the store to come back; unset: 10."""
+"""Minutes that the end of a stage waits for MLflow and the store to come back. unset: 10."""
 ENVIRONMENT_VARIABLE = "EXACT_ENVIRONMENT"
-"""Further variables as a shell would set them: NAME=VALUE, side by side or one a line, with quotes; lines that begin
-with # are comments. A pipeline names its steps' variables when it is compiled; this one holds any others."""
+"""Further variables as a shell would set them: NAME=VALUE, side by side or one a line, with quotes. Lines that begin
+with # are comments. A pipeline names its steps' variables when it is compiled. This one holds any others."""
 AUTHORITIES_VARIABLE = "EXACT_CA_CERTIFICATES"
 """Certificates of authorities in PEM, themselves and not their file, to be trusted beside the known ones."""
 BUNDLES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 """Who reads a file of authorities: clients of S3, of MLflow and STAC, and Python's own."""
+KERNEL_CACHES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1", "LRU_CACHE_CAPACITY": "1"}
+"""Kernels that oneDNN keeps, with their buffers, and that torch's layer above it keeps. Both keep 1,024 by default, one
+for each shape that was computed. Batches differ in their number of dates, so a process grew to twice the memory
+(docs/results.md) and gained no time by it."""
 COMMENT = re.compile(r"^[ \t]*#.*$", re.MULTILINE)
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 LOGIN = re.compile(r"(?<=://)([^/@\s:]*)(:[^/\s]*)?@")
@@ -49,7 +56,7 @@ SECRET = re.compile(r"(?i)([?&](?:password|passwd|pwd|token|sig|signature|secret
 
 
 def variable(name: str, default: str = "") -> str:
-    """A variable without white space around it, which secrets made with `echo` have; `default` where nothing is left.
+    """A variable without white space around it, which secrets made with `echo` have. `default` where nothing is left.
 
     Raises:
         ConfigError: it holds a line break or another control character.
@@ -67,8 +74,10 @@ def variable(name: str, default: str = "") -> str:
 def load_environment() -> None:
     """Set the variables that EXACT_ENVIRONMENT holds, but those that are set, and trust EXACT_CA_CERTIFICATES.
 
+    It also bounds what torch keeps of the kernels that it has used (`KERNEL_CACHES`), before it uses one.
+
     Raises:
-        ConfigError: text that is no list of variables, or certificates that are none; no value is repeated.
+        ConfigError: text that is no list of variables, or certificates that are none. No value is repeated.
     """
     try:
         # Whole lines alone are comments: a password may have a # in it.
@@ -85,6 +94,8 @@ def load_environment() -> None:
                 f"with spaces in quotes"
             )
         os.environ.setdefault(name, value)
+    for name, capacity in KERNEL_CACHES.items():
+        os.environ.setdefault(name, capacity)
     authorities = os.environ.get(AUTHORITIES_VARIABLE, "").strip()
     if authorities:
         _trust(authorities)
@@ -123,10 +134,10 @@ def number(name: str, default: float, *, unit: str) -> float:
 
 
 def process_name(number: int) -> str:
-    """HOST/PID/START: names a process of this machine for as long as it lives; START is 0 once it does not.
+    """HOST/PID/START: names a process of this machine for as long as it lives. START is 0 once it does not.
 
     START is in clock ticks since the machine's start where the system says so (field 22 of /proc/PID/stat, proc(5)),
-    else 1; a number that is used again then has another.
+    else 1. A number that is used again then has another.
     """
     try:
         os.kill(number, 0)
@@ -140,12 +151,12 @@ def process_name(number: int) -> str:
 
 
 def patience() -> float:
-    """Seconds that the end of a stage waits for a service to come back; see `PATIENCE_VARIABLE`."""
+    """Seconds that the end of a stage waits for a service to come back. See `PATIENCE_VARIABLE`."""
     return 60 * number(PATIENCE_VARIABLE, 10.0, unit="minutes")
 
 
 def authorities_file(name: str) -> str:
-    """A variable that names a PEM file of authorities to trust; empty where it is not set.
+    """A variable that names a PEM file of authorities to trust. Empty where it is not set.
 
     Raises:
         ConfigError: there is no such file, it cannot be read, or it holds no certificates.

@@ -1,4 +1,4 @@
-"""Tables that users wrote; files under their name once they are whole, so that nobody reads half; copies; checksums.
+"""Tables that users wrote. Files under their name once they are whole, so that nobody reads half. Copies. Checksums.
 
 No command replaces what another made: `check_output` says the rule.
 """
@@ -64,7 +64,7 @@ def check_output(
 
     Args:
         path: the file.
-        suffixes: those that say a format which can be written; empty: any.
+        suffixes: those that say a format which can be written. If empty, any.
         inputs: files and folders that are read: never written to, whatever `force` says.
         force: replace a file that is there.
 
@@ -89,7 +89,7 @@ def check_output(
 
 @contextmanager
 def publishing(path: Path, *, size: int) -> Iterator[Path]:
-    """A name to write a file under, which becomes `path` when all is there; of a failure nothing stays.
+    """A name to write a file under, which becomes `path` when all is there. After a failure nothing stays.
 
     Args:
         path: the file.
@@ -144,7 +144,7 @@ def with_checksum(text: str) -> str:
 
 
 def checked_text(path: Path) -> str:
-    """The text of such a file; of one without a checksum, as older versions wrote, what is there.
+    """The text of such a file. A file of an older version, without a checksum, is returned as it is.
 
     Raises:
         CorruptError: it is not what was written.
@@ -154,7 +154,7 @@ def checked_text(path: Path) -> str:
 
 
 def checked(content: bytes, *, where: str) -> str:
-    """The text in what `with_checksum` made; see `checked_text`."""
+    """The text in what `with_checksum` made. See `checked_text`."""
     found = next(reversed(list(CHECKSUM.finditer(content))), None)
     if found:
         start, end = found.span(1)

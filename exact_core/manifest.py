@@ -52,7 +52,7 @@ class Manifest(Settings):
 
     @classmethod
     def parse(cls, content: bytes, *, where: str) -> Self:
-        """What is in the bytes of a file; see `read`."""
+        """What is in the bytes of a file. See `read`."""
         try:
             found = cls.model_validate_json(checked(content, where=where))
         except ValidationError as error:
@@ -62,7 +62,7 @@ class Manifest(Settings):
 
 
 def publish_record(path: Path, record: dict[str, Any]) -> None:
-    """Write a mapping as JSON, with its checksum; a number that is not finite is null.
+    """Write a mapping as JSON, with its checksum. A number that is not finite is null.
 
     Raises:
         ServiceError: it cannot be written.

@@ -1,6 +1,6 @@
-"""Every figure derives from one confusion matrix; tags are scored by average precision.
+"""All metrics derive from one confusion matrix. Tags are scored by average precision.
 
-Axes: K crop classes; class 0 is background, so a matrix is (K + 1, K + 1) with rows = truth, columns = prediction.
+Axes are K crop classes. Class 0 is background, so a matrix is (K + 1, K + 1) with rows = truth, columns = prediction.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 
 
 def confusion_matrix(truth: NDArray[np.uint8], predicted: NDArray[np.uint8], *, classes: int) -> Counts:
-    """Counts (K + 1, K + 1), rows = truth; pixels that are void in either are left out.
+    """Counts (K + 1, K + 1), rows = truth. Pixels that are void in either are left out.
 
     Args:
         truth: true labels, any shape, 0..K or VOID.
@@ -33,10 +33,10 @@ def confusion_matrix(truth: NDArray[np.uint8], predicted: NDArray[np.uint8], *, 
 
 @dataclass(frozen=True)
 class Scores:
-    """Figures of a confusion matrix, in [0, 1].
+    """Metrics of a confusion matrix, in [0, 1].
 
-    Per-class arrays hold NaN where a value is undefined (a class neither in truth nor in prediction has no IoU);
-    macro means leave such classes out, so an absent class is not scored as 0.
+    Per-class arrays hold NaN where a value is undefined (a class neither in truth nor in prediction has no IoU).
+    Macro means leave such classes out, so an absent class is not scored as 0.
     """
 
     confusion: Counts
@@ -95,7 +95,7 @@ class Scores:
         return np.asarray(self.confusion.sum(0))
 
     def summary(self, names: tuple[str, ...]) -> dict[str, object]:
-        """JSON-ready figures; `names` are those of crops 1..K. Undefined values become null."""
+        """JSON-ready metrics. `names` are those of crops 1..K. Undefined values become null."""
         columns = {"iou": self.iou, "f1": self.f1, "precision": self.precision, "recall": self.recall}
         rows = {}
         for number, name in enumerate(("background", *names)):
@@ -113,12 +113,12 @@ class Scores:
 def average_precision(
     scores: NDArray[np.floating], tags: NDArray[np.uint8], *, known: NDArray[np.bool_] | None = None
 ) -> Floats:
-    """Area under precision and recall, as the mean of precision at each positive; NaN for a class without any.
+    """Area under precision and recall, as the mean of precision at each positive. NaN for a class without any.
 
     Args:
         scores: (N, K), higher = more likely. Equal scores are ranked together.
         tags: (N, K), 0 or 1.
-        known: (N, K), where a tag says anything; None: everywhere.
+        known: (N, K), where a tag says anything. If None, everywhere.
 
     Returns:
         (K,).

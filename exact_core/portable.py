@@ -3,7 +3,7 @@
 MLflow runs the file when it loads the model. A prediction takes a dictionary of arrays:
 
     pixels   int16 (B, T, C, H, W), reflectance x 10,000, the bands in the order of the model's metadata
-    days     int64 (B, T), days since the season's start, or days of the year where the metadata says so; below 0: no
+    days     int64 (B, T), days since the season's start, or days of the year where the metadata says so. Below 0: no
              such date (a shorter series, or one under clouds)
 
 and gives float32 (B, K + 1, H, W), class probabilities, background first. Windows have the side that the model was
@@ -59,7 +59,7 @@ class CropSegmenter(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         model_input: dict[str, NDArray[np.generic]],
         params: dict[str, Any] | None = None,  # noqa: ARG002 - MLflow's protocol
     ) -> NDArray[np.float32]:
-        """Class probabilities; see the module."""
+        """Class probabilities. See the module."""
         pixels = torch.from_numpy(np.asarray(model_input["pixels"], np.int16)).to(self.device)
         days = torch.from_numpy(np.asarray(model_input["days"], np.int64)).to(self.device)
         series = make_series(pixels, days.clamp(min=0), days >= 0, mean=self.mean, std=self.std, encoder=self.encoder)

@@ -103,7 +103,7 @@ def season() -> RunConfig:
 
 
 def pastis24() -> RunConfig:
-    """PASTIS in 24-pixel windows with the paper's sizes and budget; wants a GPU.
+    """PASTIS in 24-pixel windows with the paper's sizes and budget. Requires a GPU.
 
     Dates, padding, learning and masks follow the published behaviour, option by option. What does not: void is
     ignored, the best epochs are chosen without training masks, and so is the threshold (docs/method.md lists each
@@ -142,7 +142,7 @@ def pastis24() -> RunConfig:
 
 
 def germany() -> RunConfig:
-    """The Germany dataset (MTLCC) with the paper's sizes and budget, as `pastis24`; wants a GPU.
+    """The Germany dataset (MTLCC) with the paper's sizes and budget, as `pastis24`. Requires a GPU.
 
     The season of 2016, all 13 bands and fold 0, as TSViT's published reader has them, on which the paper's code is
     built. Nothing else of the paper's settings for Germany is published: models, learning and masks are those for
@@ -153,7 +153,7 @@ def germany() -> RunConfig:
 
 
 def _small_utae() -> UtaeConfig:
-    """A U-TAE of about the cost of the small TSViT; three levels leave 6 x 6 cells of a 24-pixel window."""
+    """A U-TAE of about the cost of the small TSViT. Three levels leave 6 x 6 cells of a 24-pixel window."""
     return UtaeConfig(
         encoder_widths=(16, 32, 32), decoder_widths=(16, 32, 32), heads=4, attention_width=64, dropout=0.0
     )
@@ -168,9 +168,9 @@ def resolve(recipe: str, *, seed: int | None = None, overrides: list[str] | None
     """The configuration of a run: a recipe, its seed, and single keys changed.
 
     Args:
-        recipe: a name; a file (.yaml), saved or of some keys and the `recipe` that has the others; or the text that
-            `portable` makes of one.
-        seed: None: that of the file, or 0.
+        recipe: a name, a file (.yaml), or the text that `portable` makes of one. A file has all keys, or some keys and
+            the `recipe` that supplies the others.
+        seed: If None, that of the file, or 0.
         overrides: as `exact_core.config.override` takes them.
 
     Raises:

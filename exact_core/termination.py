@@ -16,7 +16,7 @@ __all__ = ["TerminatedError", "at_failure", "ending_in_order"]
 log = logging.getLogger(__name__)
 
 _actions: list[Callable[[], None]] | None = None
-"""What to do before a failed stage ends; None while none is open."""
+"""What to do before a failed stage ends. None while none is open."""
 
 
 class TerminatedError(BaseException):
@@ -24,7 +24,7 @@ class TerminatedError(BaseException):
 
 
 def at_failure(action: Callable[[], None]) -> None:
-    """Have something done before the open stage ends in any other way than well; nothing where no stage is open.
+    """Have something done before the open stage ends in any other way than well. Nothing where no stage is open.
 
     It may be called although it is needless, and has a few seconds.
     """

@@ -20,7 +20,7 @@ def defined(metrics: Mapping[str, float | None]) -> dict[str, float]:
 
 
 def to_json(content: Any, *, indent: int | None = 2) -> str:
-    """JSON of RFC 8259: a number that is not finite, at whatever depth, is null."""
+    """JSON of RFC 8259: a number that is not finite, at any depth, is null."""
     return json.dumps(_without_undefined(content), indent=indent, allow_nan=False)
 
 

@@ -18,7 +18,7 @@ from exact_core.stages.resolve_season import AUTO, SeasonRule
 __all__ = ["seasons_of", "submit_seasons"]
 
 OVER = {"FAILED", "CANCELED", "CANCELING", "SKIPPED"}
-"""States of a run that will deliver nothing; everything else counts, also a run that has no state yet."""
+"""States of a run that will deliver nothing. Everything else counts, also a run that has no state yet."""
 
 
 def seasons_of(years: str, package: Package, rule: SeasonRule | None, *, now: dt.datetime) -> list[str]:
@@ -73,7 +73,7 @@ def submit_seasons(
 
 
 def _season_of(run: Any, version_id: str, package: Package, arguments: dict[str, Any], rule: SeasonRule | None) -> str:
-    """The season of a run that counts; empty if it is of another version, has other parameters or has failed."""
+    """The season of a run that counts. Empty if it is of another version, has other parameters or has failed."""
     reference, given = run.pipeline_version_reference, (run.runtime_config and run.runtime_config.parameters) or {}
     if reference is None or reference.pipeline_version_id != version_id or run.state in OVER:
         return ""

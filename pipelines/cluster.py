@@ -21,7 +21,7 @@ SCHEDULE_TIME_SINCE = (2, 17)
 
 
 class Cluster(Connection):
-    """Experiments, pipelines and runs on a server, by name; created if missing, and never twice."""
+    """Experiments, pipelines and runs on a server, by name. Created if missing, and never twice."""
 
     def needs_schedule_time(self) -> str:
         """Refuse a server that would not pass its schedule's time to a run.
@@ -55,7 +55,7 @@ class Cluster(Connection):
         return str(self._create(f"experiment {name!r}", find, make).experiment_id)
 
     def experiment_name(self, experiment_id: str) -> str:
-        """Its name; the identity itself where it is gone."""
+        """Its name. The identity itself where it is gone."""
         try:
             found = self._call("experiments", "get_experiment", experiment_id=experiment_id)
         except MissingError:
@@ -84,7 +84,7 @@ class Cluster(Connection):
         return self._create(f"version {package.version}", find, make), True
 
     def version_names(self, pipeline_id: str, version_id: str) -> tuple[str, str]:
-        """Names of a pipeline and of its version; the identities themselves where they are gone."""
+        """Names of a pipeline and of its version. The identities themselves where they are gone."""
         try:
             pipeline = self._call("pipelines", "get_pipeline", pipeline_id=pipeline_id).display_name
             version = self._call(
@@ -95,17 +95,17 @@ class Cluster(Connection):
         return str(pipeline), str(version)
 
     def steps(self, run: Any) -> list[str]:
-        """Names of the steps of a run's pipeline; none where its version is gone."""
+        """Names of the steps of a run's pipeline. None where its version is gone."""
         # A run may have been started without an uploaded version.
         spec = _pipeline_spec(run.pipeline_spec or self._spec(run.pipeline_version_reference))
         return _leaves(spec, spec.get("root", {}))
 
     def package_name(self, reference: Any) -> str:
-        """The pipeline's own name, regardless of its uploaded name; empty where its version is gone."""
+        """The pipeline's own name, regardless of its uploaded name. Empty where its version is gone."""
         return str(_pipeline_spec(self._spec(reference)).get("pipelineInfo", {}).get("name", ""))
 
     def _spec(self, reference: Any) -> dict[str, Any]:
-        """The package of a version; empty where it is gone."""
+        """The package of a version. Empty where it is gone."""
         if reference is None:
             return {}
         try:
@@ -163,7 +163,7 @@ class Cluster(Connection):
         return list(self._named("recurring_runs", name, sort_by="created_at desc", **place))
 
     def schedule(self, wanted: api.V2beta1RecurringRun, *, known: set[str]) -> Any:
-        """Create a recurring run; `known` are those of its name that were there before."""
+        """Create a recurring run. `known` are those of its name that were there before."""
 
         def find() -> Any:
             return next(
@@ -178,7 +178,7 @@ class Cluster(Connection):
         return self._create(f"recurring run {wanted.display_name!r}", find, make)
 
     def unschedule(self, recurring_run_id: str) -> None:
-        """Delete a recurring run, if it still exists; its runs continue.
+        """Delete a recurring run, if it still exists. Its runs continue.
 
         Without ORPHAN, Kubernetes deletes an active run together with the schedule that owns it.
         """

@@ -48,7 +48,7 @@ def stale() -> list[str]:
 
 
 def main() -> int:
-    """Compile, or check; returns the exit code."""
+    """Compile, or check. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--check", action="store_true", help="compare with the committed files instead of writing")
     if not parser.parse_args().check:

@@ -4,7 +4,7 @@ KFP_HOST        address of the API, as http://127.0.0.1:8888 or https://kubeflow
 KFP_TOKEN       bearer token, if the server requires one
 KFP_NAMESPACE   namespace, on a server with several users
 KFP_CA_CERT     certificate file of a private authority
-KFP_UI          address of the UI, for links; not needed where KFP_HOST is the UI's, which passes the API on
+KFP_UI          address of the UI, for links. Not needed where KFP_HOST is the UI's, which passes the API on
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PAGE = 100
 ATTEMPTS = 6
 UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
 FIRST_DELAY = 0.5
-"""Seconds before the second attempt; each wait doubles, up to half a minute."""
+"""Seconds before the second attempt. Each wait doubles, up to half a minute."""
 
 
 class MissingError(ServiceError):
@@ -132,7 +132,7 @@ class Connection:
                 return
 
     def _api(self, what: str) -> Any:
-        """One of the SDK's generated services, `runs` for example; unlike its own methods they take a time limit."""
+        """One of the SDK's generated services, `runs` for example. Unlike its own methods they take a time limit."""
         return getattr(self._kfp, what)
 
     def _call(self, what: str, method: str, *, attempts: int = ATTEMPTS, **arguments: Any) -> Any:
@@ -162,7 +162,7 @@ class Connection:
         return self._patiently(f"create {what}", attempt)
 
     def _patiently(self, what: str, attempt: Callable[[], T], *, attempts: int = ATTEMPTS) -> T:
-        """Repeat while the server is at fault or cannot be reached; everything else is an error at once."""
+        """Repeat while the server is at fault or cannot be reached. Everything else is an error at once."""
         delay = FIRST_DELAY
         for number in range(1, attempts + 1):
             try:

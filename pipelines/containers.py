@@ -23,7 +23,7 @@ __all__ = ["NOBODY", "docker_runner", "honest_exit_codes"]
 NOBODY = 1000
 """User and group of the steps where a run is started by root: the images' own."""
 WORKDIR_LABEL = "exact.workdir"
-"""Of the containers of a run."""
+"""Label of the containers of a run."""
 PASSED = (
     *("AWS_", "EXACT_STORE", "EXACT_CACHE_GB", "EXACT_STAC_", "EXACT_ENVIRONMENT", "EXACT_CA_CERTIFICATES"),
     *("MLFLOW_", "OMP_NUM_THREADS", "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
@@ -35,8 +35,8 @@ def docker_runner(workdir: Path, *, source: str, settings: dict[str, str]) -> lo
     """A runner whose steps are not root, have a read-only root file system, and reach servers on this machine.
 
     Args:
-        workdir: the folder of the run; steps see it, and write nothing else.
-        source: the run's source; its folder is shown to the steps, read-only.
+        workdir: the folder of the run. Steps see it, and write nothing else.
+        source: the run's source. Its folder is shown to the steps, read-only.
         settings: variables of the steps, beside those of this process that PASSED names.
 
     Raises:

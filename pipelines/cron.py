@@ -1,7 +1,7 @@
 """KFP's cron expressions: six fields, seconds first, as its scheduler (robfig/cron v1) reads them.
 
 A field is `*` or `?`, numbers, names (JAN, MON), ranges `a-b` and steps `/n`, in lists. Five fields are no error to
-KFP, which takes the first for seconds; here they are one.
+KFP, which takes the first for seconds. Here they are one.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Cron:
     months: frozenset[int]
     weekdays: frozenset[int]
     open_days: bool
-    """Both day fields restrict if one is `*`; otherwise a day that fits either is one."""
+    """Both day fields restrict if one is `*`. Otherwise a day that fits either is one."""
 
     @classmethod
     def parse(cls, expression: str) -> Cron:
@@ -67,7 +67,7 @@ class Cron:
         return cls(second, minute, hour, day, month, weekday, open_days=_open(texts[3]) or _open(texts[5]))
 
     def next_after(self, moment: dt.datetime) -> dt.datetime | None:
-        """The first slot after a moment, in UTC; None where no date of the coming years fits."""
+        """The first slot after a moment, in UTC. None where no date of the coming years fits."""
         start = moment.astimezone(dt.UTC).replace(microsecond=0) + dt.timedelta(seconds=1)
         day = start.date()
         while day.year <= start.year + YEARS_AHEAD:

@@ -20,7 +20,7 @@ from exact_core.tracking.lookups import stage_states
 __all__ = ["EXIT_CODES", "LOGGED_OUT", "follow"]
 
 EXIT_CODES = {"succeeded": 0, "failed": 1, "terminated": 3}
-"""Exit code of a command that followed a run to its end; 2 is a wrong command line."""
+"""Exit code of a command that followed a run to its end. 2 is a wrong command line."""
 LOGGED_OUT = 4
 INTERRUPTED = 130
 ENDS = {"SUCCEEDED": "succeeded", "FAILED": "failed", "CANCELED": "terminated"}
@@ -44,7 +44,7 @@ def follow(
     """Show the progress of a run until it ends. Ctrl-C ends the output, not the run.
 
     Returns:
-        Exit code: see EXIT_CODES; 4 where the token has ended; 130 after Ctrl-C.
+        Exit code: see EXIT_CODES. 4 where the token has ended. 130 after Ctrl-C.
 
     Raises:
         ServiceError: there is no such run, or the server is gone for longer than a restart takes.
@@ -168,7 +168,7 @@ def _end(run: Any) -> str:
 
 
 def _words(states: Counter[str]) -> str:
-    """States of a step's iterations; of a single one its state alone."""
+    """States of a step's iterations. A single one gives only its state."""
     words = {"PENDING": "waiting for a node, an image or a volume"}
     if sum(states.values()) == 1:
         (state,) = states

@@ -43,9 +43,9 @@ IMPORTED = (
 
 @contextmanager
 def forked_steps(log: TextIO) -> Iterator[None]:
-    """Let KFP's SubprocessRunner fork its steps; `log`, a file, receives what the process that forks has to say.
+    """Let KFP's SubprocessRunner fork its steps. `log`, a file, receives what the process that forks has to say.
 
-    The process gets the environment of this moment. It ends with the context or with this process; a step then goes on,
+    The process gets the environment of this moment. It ends with the context or with this process. A step then goes on,
     unless it follows its runner (`exact_core.stages.lifecycle`).
     """
     runner_end, server_end = socket.socketpair()
@@ -94,13 +94,14 @@ def _run_step(server: socket.socket, full_command: list[str], env_vars: dict[str
 
 
 def _serve(runner: socket.socket) -> tuple[int, int] | None:
-    """Fork for each step; in the step, return its two descriptors; None once the runner has ended."""
+    """Fork for each step. In the step, return its two descriptors. None once the runner has ended."""
     signalled, wakeup = os.pipe()
     os.set_blocking(wakeup, False)
     signal.set_wakeup_fd(wakeup)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    # Ctrl-C in a terminal reaches all its processes: it is for the runner and the step.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C in a terminal reaches all its processes: it is for the runner and the step, unless they ignore it, as what
+    # a shell starts in the background does. A step that alone were stopped would be a run that failed.
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
     channels: dict[int, int] = {}
     while True:
         ready, _, _ = select.select([runner.fileno(), signalled], [], [])
@@ -117,13 +118,14 @@ def _serve(runner: socket.socket) -> tuple[int, int] | None:
                 channels[step] = channel
                 continue
             signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGINT, interrupt)
             for other in (runner.detach(), signalled, wakeup, *channels.values()):
                 os.close(other)
             return printed, channel
 
 
 def _report(channels: dict[int, int]) -> None:
-    """Send the exit status of steps that have ended; as the shell has it where a signal ended one."""
+    """Send the exit status of steps that have ended. As the shell has it where a signal ended one."""
     with suppress(ChildProcessError):
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:
             code = os.waitstatus_to_exitcode(ended[1])
@@ -134,7 +136,6 @@ def _report(channels: dict[int, int]) -> None:
 def _become_step(printed: int, channel: int) -> None:
     """Run a step in this process, which has been forked for it."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     for stream in (1, 2):
         os.dup2(printed, stream)
     os.close(printed)

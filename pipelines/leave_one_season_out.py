@@ -1,4 +1,4 @@
-"""Several seasons, each left out once: the accuracy of a model of the others on a new season."""
+"""Leave out each of several seasons once, to predict the accuracy on a new season."""
 
 from typing import Any
 
@@ -53,11 +53,11 @@ def leave_one_season_out(
             webhook=webhook,
             resources=resources,
         )
-        # Always so; KFP's local runner finds the items of a loop by their name in a group only.
+        # The condition is always true. KFP's local runner resolves the items of a loop only within a group.
         with dsl.If(steps.plan.outputs["Output"] == TRAIN, name="train"):
             with dsl.ParallelFor(steps.plan.outputs["seasons"], name="seasons", parallelism=SIDE_BY_SIDE) as run:
                 data = steps.add(ingest(run=run))
-            # The compiler takes no collected artifacts into another loop, but what a step has made of them.
+            # The compiler does not pass collected artifacts into another loop, only the output of a step.
             gathered = steps.add(gather_seasons(run=steps.run, datasets=dsl.Collected(data.outputs["dataset"])))
             with dsl.ParallelFor(gathered.outputs["Output"], name="folds", parallelism=SIDE_BY_SIDE) as run:
                 scored = steps.add(leave_season_out(run=run, seasons=gathered.outputs["seasons"]))

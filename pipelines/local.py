@@ -28,7 +28,7 @@ from kfp import local
 
 from exact_core.artifacts.folders import STATE_VARIABLE, code_version
 from exact_core.data.sources import absolute_source, short_name
-from exact_core.environment import RUNNER_VARIABLE
+from exact_core.environment import RUNNER_VARIABLE, TERMINAL_VARIABLE
 from exact_core.errors import ConfigError, ServiceError
 from exact_core.files import DISK_FULL, publish_text
 from exact_core.stages.lifecycle import FAILURE_VARIABLE
@@ -77,11 +77,11 @@ def run(
     environment or, `in_containers`, containers of the images that components/images.lock names.
 
     Returns:
-        The report, and the address of the run's page in MLflow; empty: it has none.
+        The report, and the address of the run's page in MLflow. If empty, it has none.
 
     Raises:
         ConfigError: a value that the runner would garble, or a folder whose content would be lost.
-        ServiceError: a stage failed; its own message is above.
+        ServiceError: a stage failed. Its own message is above.
     """
     # Absolute, but not resolved: a symbolic link is the way round a path that the runner would garble.
     workdir = workdir.absolute()
@@ -106,7 +106,7 @@ def run(
 def _run(
     workdir: Path, pipeline: Any, arguments: dict[str, Any], supervision: str, *, in_containers: bool = False
 ) -> str:
-    """Run a pipeline, and deliver its results to `workdir`; the identity of the run."""
+    """Run a pipeline, and deliver its results to `workdir`. The identity of the run."""
     # A fresh folder a run: stages never meet what a killed run left.
     for leftover in workdir.glob(".run-*"):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -160,9 +160,11 @@ def _run(
 def _runner(
     workdir: Path, root: Path, source: str, settings: dict[str, str], *, in_containers: bool
 ) -> local.SubprocessRunner | local.DockerRunner:
-    """The runner of the steps; `settings` gets what depends on it."""
+    """The runner of the steps. `settings` gets what depends on it."""
     if not in_containers:
         settings[RUNNER_VARIABLE] = str(os.getpid())
+        if sys.stdout.isatty():
+            settings[TERMINAL_VARIABLE] = "1"
         # KFP's steps make folders there and leave them. This process keeps to its own, which outlasts the run.
         tempfile.gettempdir()
         settings["TMPDIR"] = str(root / "tmp")
@@ -217,27 +219,43 @@ def _alone(workdir: Path) -> Iterator[None]:
 class _Console(io.TextIOBase):
     """Writes all output to a log, and the progress of the stages to the screen.
 
-    KFP prints each stage's input as JSON, and its own steps, in between.
+    KFP prints each stage's input as JSON, and its own steps, in between. On a terminal, progress within an epoch takes
+    one line, which the next one overwrites; the log has none of it.
     """
 
     TASK = re.compile(r"Executing task .*'([\w-]+)'")
     SAID = re.compile(r"\s*\[exact \S+ (\d\d:\d\d:\d\d)[^\]]*\]: (.*)")
     LOG_ONLY = re.compile(r"executor_input of |\w+: stage process \d")
+    WITHIN = re.compile(r"\w+ \d+/\d+: \d+ of \d+ batches")
+    CLEAR = "\r\x1b[K"
+    """To a terminal: back to the start of the line, and empty it."""
 
     def __init__(self, everything: TextIO, screen: TextIO) -> None:
         self._everything, self._screen, self._line = everything, screen, ""
+        self._clear = ""
 
     def write(self, text: str) -> int:
-        """Keep everything; show whole lines that matter."""
-        self._everything.write(text)
+        """Keep everything. Show whole lines that matter."""
         *lines, self._line = (self._line + text).split("\n")
+        passing = False
         for line in lines:
-            if task := self.TASK.search(line):
-                self._screen.write(f"== {task.group(1)} ({dt.datetime.now():%H:%M:%S})\n")
-            elif (said := self.SAID.match(line)) and not self.LOG_ONLY.match(said.group(2)):
-                self._screen.write(f"{said.group(1)} {said.group(2)}\n")
+            said = self.SAID.match(line)
+            passing = bool(said and self._screen.isatty() and self.WITHIN.match(said.group(2)))
+            if said and passing:
+                self._screen.write(f"{self.CLEAR}{said.group(1)} {said.group(2)}")
+                self._clear = self.CLEAR
+            elif task := self.TASK.search(line):
+                self._show(f"== {task.group(1)} ({dt.datetime.now():%H:%M:%S})")
+            elif said and not self.LOG_ONLY.match(said.group(2)):
+                self._show(f"{said.group(1)} {said.group(2)}")
+        if not passing:
+            self._everything.write(text)
         self.flush()
         return len(text)
+
+    def _show(self, line: str) -> None:
+        self._screen.write(f"{self._clear}{line}\n")
+        self._clear = ""
 
     def flush(self) -> None:
         """Both."""
@@ -254,7 +272,7 @@ def _settings(arguments: dict[str, Any], supervision: str) -> dict[str, Any]:
 
 
 def _unfinished(workdir: Path, arguments: dict[str, Any], supervision: str) -> str | None:
-    """The identity of a killed run with these settings, which the next one continues; None: there is none."""
+    """The identity of a killed run with these settings, which the next one continues. If None, there is none."""
     path = workdir / ".state" / "run.json"
     if not path.is_file():
         return None
@@ -290,7 +308,7 @@ def default_workdir(arguments: dict[str, Any], supervision: str) -> Path:
 
 
 def _check_workdir(workdir: Path, *, force: bool) -> None:
-    """Make the folder; refuse it if results would have to replace something.
+    """Make the folder. Refuse it if results would have to replace something.
 
     Args:
         workdir: the folder.
@@ -320,7 +338,7 @@ def _check_workdir(workdir: Path, *, force: bool) -> None:
 
 
 def _delivered(root: Path) -> dict[str, Path]:
-    """What the stages of a run put out: folders, even where a store is used and an output is a pointer; the report.
+    """What the stages of a run put out: folders, even where a store is used and an output is a pointer. The report.
 
     KFP lets no task inside an exit handler give a pipeline its outputs, so they are looked up where its local runner
     keeps them: RUN/TASK/OUTPUT.

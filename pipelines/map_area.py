@@ -1,4 +1,4 @@
-"""A season of images, without any label, to a crop map by the segmenter in use."""
+"""Map a season of images without labels with the champion."""
 
 from typing import Any
 
@@ -36,7 +36,7 @@ def map_area(
         season_days: Length of each season for auto, days.
         seed: Seed of the samples in the report.
         overrides: Changed settings of the recipe, each as key=value.
-        model: Name of the registered model in MLflow. If empty, exact-season.
+        model: Name of the registered model in MLflow. If empty, exact- and the region.
         map_name: Name of the region in the address of its maps. If empty, that of the source.
         map_parts: Number of parts of the map, each made by its own step in parallel.
         webhook: http(s) URL that receives the final status of the run as JSON. If empty, none.

@@ -1,4 +1,4 @@
-"""A season, the newest by itself or one named, from its images and crop tags to a map, a segmenter and its report."""
+"""Map the latest season, or a named one, from its images and crop tags."""
 
 from typing import Any
 
@@ -15,11 +15,11 @@ from exact_core.stages.run import NOTHING, REUSE, TRAIN
 __all__ = ["SCHEDULE_TIME", "by_champion", "new_season"]
 
 SCHEDULE_TIME = dsl.PIPELINE_JOB_SCHEDULE_TIME_UTC_PLACEHOLDER
-"""A cluster fills it in, where it is the whole input of a task. KFP's local runner knows no such placeholder."""
+"""A cluster replaces this placeholder if it is the whole input of a task. KFP's local runner does not support it."""
 
 
 def by_champion(steps: Steps, *, map_parts: Any) -> Any:
-    """The steps to a map by the champion, once it was told whether it will hold on the season; the champion."""
+    """The steps to a transfer report and a map by the champion. Returns the champion."""
     segmenter = steps.add(champion(run=steps.run)).outputs["segmenter"]
     steps = steps.fetched()
     held = steps.add(transfer_report(run=steps.run, segmenter=segmenter))
@@ -56,8 +56,8 @@ def new_season(
         seed: Seed of generation, initialisation, order and augmentation.
         overrides: Changed settings of the recipe, each as key=value.
         minimum_quality: Fail the run if the expected mIoU of its masks is below this. If 0, use the recipe's.
-        training: Use always, or if_no_champion to map with an existing champion, as without labels.
-        model: Name of the registered model in MLflow. If empty, exact-NAME of the dataset.
+        training: Use always, or if_no_champion. With if_no_champion, an existing champion maps the season.
+        model: Name of the registered model in MLflow. If empty, exact- and the region.
         map_name: Name of the region in the address of its maps. If empty, that of the source.
         map_parts: Number of parts of the map, each made by its own step in parallel.
         webhook: http(s) URL that receives the final status of the run as JSON. If empty, none.

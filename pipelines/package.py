@@ -45,7 +45,7 @@ class Package:
     name: str
     """The pipeline's own name, under which the server keeps its versions."""
     version: str
-    """Equal code, components and images have equal names; made for Kubernetes' rules for names too."""
+    """Equal code, components and images have equal names. Made for Kubernetes' rules for names too."""
     text: str
     """The compiled YAML."""
     inputs: dict[str, dict[str, Any]]
@@ -105,11 +105,11 @@ class Package:
         return checked
 
     def season(self, arguments: dict[str, Any]) -> str:
-        """The season that a run with these arguments asks for; empty where the pipeline knows none."""
+        """The season that a run with these arguments asks for. Empty where the pipeline knows none."""
         return str(arguments.get("season", self.inputs.get("season", {}).get("defaultValue", "")))
 
     def read(self, assignments: list[str]) -> dict[str, Any]:
-        """Arguments written as NAME=VALUE; the value of a text parameter as it stands, any other in YAML."""
+        """Arguments written as NAME=VALUE. The value of a text parameter as it stands, any other in YAML."""
         arguments: dict[str, Any] = {}
         for assignment in assignments:
             name, equals, text = assignment.partition("=")
@@ -149,7 +149,7 @@ def _default(spec: dict[str, Any]) -> str:
 
 
 def load_package(pipeline: str) -> Package:
-    """A pipeline of this project by name, compiled now; or a compiled one by its path.
+    """A pipeline of this project by name, compiled now, or a compiled one by its path.
 
     Compiled now, because EXACT_IMAGE names the image that the cluster is to run.
 

@@ -1,6 +1,6 @@
 """The nodes of a run, as Argo has them behind KFP's answer: which step is where, and whose log says why it failed.
 
-KFP lists drivers, executors, groups and each try as tasks of equal rank, under display names that repeat; the only
+KFP lists drivers, executors, groups and each try as tasks of equal rank, under display names that repeat. The only
 trace of the structure are the identities of each task's children. Argo makes an identity of a node's full name
 (workflow.GROUP.STEP(try).executor(try)) by FNV-1a, so that the names can be found from the identities, and with them
 which executor belongs to which step. Seen with Argo v4.0.5 under KFP 2.17.0.
@@ -83,7 +83,7 @@ class Nodes:
         return found
 
     def _state(self, name: str, task: Any) -> str | None:
-        """A step's state; PENDING while its container waits for a node, an image or a volume."""
+        """A step's state. PENDING while its container waits for a node, an image or a volume."""
         if task.state != "RUNNING":
             return str(task.state) if task.state else None
         executors = [each for each in self.named if re.fullmatch(rf"{re.escape(name)}(\(\d+\))?\.executor", each)]
@@ -144,13 +144,13 @@ class Nodes:
 
 
 def node_id(workflow: str, name: str) -> str:
-    """Argo's identity of a node: FNV-1a, 32 bits, of its full name; of the workflow itself its name."""
+    """Argo's identity of a node: FNV-1a, 32 bits, of its full name. For the workflow itself, its name."""
     return workflow if name == workflow else f"{workflow}-{_fnv(name)}"
 
 
 @functools.lru_cache(maxsize=100_000)
 def _fnv(text: str) -> int:
-    """FNV-1a, 32 bits; names share their beginnings, whose values are kept."""
+    """FNV-1a, 32 bits. Names share their beginnings, whose values are kept."""
     head, dot, tail = text.rpartition(".")
     hashed = _fnv(head) if dot else 0x811C9DC5
     for byte in f"{dot}{tail}".encode():

@@ -43,13 +43,13 @@ def apply(
 
     Args:
         path: the schedule.
-        backfill: years of past seasons to run once each, as 2022..2024 or 2022; empty: none.
-        host: address of the API; None: KFP_HOST.
-        namespace: on a server with several users; None: KFP_NAMESPACE.
+        backfill: years of past seasons to run once each, as 2022..2024 or 2022. If empty, none.
+        host: address of the API. If None, KFP_HOST.
+        namespace: on a server with several users. If None, KFP_NAMESPACE.
         now: the present, for a repeatable outcome.
 
     Raises:
-        ConfigError: the file or the years are wrong; nothing has been changed then.
+        ConfigError: the file or the years are wrong. Nothing has been changed then.
         ServiceError: the server cannot be reached, is too old or refuses.
     """
     from exact_kubeflow.pipelines.backfill import seasons_of, submit_seasons
@@ -156,7 +156,7 @@ def show(name: str, *, host: str | None = None, namespace: str | None = None) ->
 
 
 def delete(name: str, *, host: str | None = None, namespace: str | None = None) -> None:
-    """Delete the recurring run of that name; its active run continues.
+    """Delete the recurring run of that name. Its active run continues.
 
     Raises:
         ConfigError: there is none of that name.
@@ -181,7 +181,7 @@ def _wanted(file: ScheduleFile, package: Package, arguments: State, *, now: dt.d
     """What the file declares.
 
     A start that has passed is not sent as it stands: KFP would run the last slot before now at once, again at every
-    replacement. A cron needs none then; an interval counts on from its latest slot.
+    replacement. A cron needs none then. An interval counts on from its latest slot.
     """
     start = file.start
     if start is not None and start <= now:

@@ -27,7 +27,7 @@ RULE = {"season_start": "starts", "season_days": "days"}
 EARLIEST, LATEST = 1970, 9000
 """Years that a slot may be in."""
 FIXED = {"max_concurrency": 1, "no_catchup": True}
-"""One run at a time; and after a pause only the latest slot is run, not each that was missed."""
+"""One run at a time, and after a pause only the latest slot is run, not each that was missed."""
 
 
 class ScheduleFile(Settings):
@@ -89,7 +89,7 @@ class ScheduleFile(Settings):
         return self
 
     def next_slot(self, after: dt.datetime) -> dt.datetime | None:
-        """The first slot after a moment, as the server will have it; None if there is none."""
+        """The first slot after a moment, as the server will have it. None if there is none."""
         if self.interval is not None and self.start is not None:
             passed = max(0, (after - self.start) // dt.timedelta(seconds=self.interval))
             slot: dt.datetime | None = self.start + dt.timedelta(seconds=(passed + 1) * self.interval)
@@ -131,7 +131,7 @@ def arguments_of(file: ScheduleFile, package: Package) -> dict[str, Any]:
 
 
 def rule_of(package: Package, arguments: dict[str, Any]) -> SeasonRule | None:
-    """The season rule that a run with these arguments follows; None where the pipeline has none.
+    """The season rule that a run with these arguments follows. None where the pipeline has none.
 
     Raises:
         ConfigError: it is wrong.

@@ -5,7 +5,7 @@ not unpack them, and its API shows the run's tasks frozen for ever. So a run mus
 
 The rule comes from counting the nodes of runs on KFP 2.17.0 with Argo 4.0.5: a step is six nodes, each with a copy of
 the pod's patch (the launcher's arguments with the component, KFP's executor input, the command, the environment), and
-the step's driver is two with what it was given (component, task, container, Kubernetes' part); a group or an iteration
+the step's driver is two with what it was given (component, task, container, Kubernetes' part). A group or an iteration
 has a driver of its own. With this rule the package of version 0.1.0 of train_exact has 0.90 MB, as that run had.
 """
 
@@ -60,7 +60,7 @@ class Fan(NamedTuple):
 
 
 class Size(NamedTuple):
-    """Of a run at its end."""
+    """Size of a run at its end."""
 
     pods: int
     bytes: int
@@ -77,7 +77,7 @@ def workflow_size(text: str, fan: Fan = Fan()) -> Size:  # noqa: B008 - immutabl
 
 
 def largest(text: str, name: str, most: int = 64) -> int:
-    """The widest fan of that name (a field of `Fan`) with which a run stays below LIMIT; 0: none does."""
+    """The widest fan of that name (a field of `Fan`) with which a run stays below LIMIT. 0: none does."""
     spec, platform = _read(text)
     fits = [width for width in range(1, most + 1) if _size(spec, platform, Fan(**{name: width})).bytes < LIMIT]
     return max(fits, default=0)

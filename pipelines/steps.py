@@ -41,16 +41,16 @@ TRACKING_KEYS = (
     "MLFLOW_TRACKING_PASSWORD",
     "MLFLOW_TRACKING_TOKEN",
 )
-"""A step gets them where there is such a secret and it has them; the first step says what is missing. Each name costs
+"""A step gets them where there is such a secret and it has them. The first step says what is missing. Each name costs
 every step some hundred bytes of its run's size, so the rarer ones (an endpoint for S3 alone, proxies, authorities, a
 token of a catalogue) come in EXACT_ENVIRONMENT."""
 SCRATCH = "/tmp"  # noqa: S108 - the images write nowhere else (docker/)
 SIDE_BY_SIDE = 4
 """Steps of a loop that run at a time: KFP takes no parameter here, and a loop must leave room for others' runs."""
 LEAST_CPU = "500m"
-"""What is asked for, of every step; the limit is what it may take where the node has it."""
+"""What is asked for, of every step. The limit is what it may take where the node has it."""
 SMALL_MEMORY = "2G"
-"""Of steps that only decide; the first one builds both models once, for two windows."""
+"""Memory of steps that only decide. The first one builds both models once, for two windows."""
 DATA_CPU = "2"
 
 
@@ -84,7 +84,7 @@ class ClusterSettings(Settings):
 
 
 def cluster_settings() -> ClusterSettings:
-    """The settings of the file that EXACT_CLUSTER names; the defaults without it.
+    """The settings of the file that EXACT_CLUSTER names. The defaults without it.
 
     Raises:
         ConfigError: there is no such file, or a key or value is wrong.
@@ -119,16 +119,16 @@ def stage_of(task: PipelineTask) -> Stage:
 
 
 def configure(task: PipelineTask, settings: ClusterSettings, *, image: Any, plan: PipelineTask | None = None) -> Any:
-    """Give a step what it needs there; its results are never taken from a cache.
+    """Give a step what it needs there. Its results are never taken from a cache.
 
-    A source is named by its path and a model by its alias: what lies there may have changed, and a cache would not see
+    A source is named by its path and a model by its alias: their content may have changed, and a cache would not see
     it. What must not be done twice, training, goes on from its own checkpoints, which are named by digests.
 
     Args:
         task: the step.
         settings: what is compiled in.
         image: the pipeline's parameter of that name.
-        plan: the pipeline's first step, which says what the others get; None for a step that it does not size.
+        plan: the pipeline's first step, which says what the others get. None for a step that it does not size.
     """
     # KFP looks through the whole call stack at each setting, which takes a third of a second where pipelines are
     # imported from deep below; a thread has hardly any.

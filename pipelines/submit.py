@@ -37,17 +37,17 @@ def submit(
     Args:
         pipeline: name of a pipeline, or path of a compiled one.
         parameters: its parameters, each NAME=VALUE.
-        overrides: settings changed in the recipe, each key=value; they become the parameter `overrides`.
+        overrides: settings changed in the recipe, each key=value. They become the parameter `overrides`.
         experiment: the experiment that gets the run.
-        name: name of the run; a few letters are added, so that no two are alike.
-        host: address of the API; None: KFP_HOST.
-        namespace: on a server with several users; None: KFP_NAMESPACE.
-        service_account: Kubernetes account that the steps run as; None or empty: the server's default.
+        name: name of the run. A few letters are added, so that no two are alike.
+        host: address of the API. If None, KFP_HOST.
+        namespace: on a server with several users. If None, KFP_NAMESPACE.
+        service_account: Kubernetes account that the steps run as. None or empty: the server's default.
         wait: follow the run to its end.
-        description: of the run; empty: its source, recipe and code, and who submits it.
+        description: of the run. If empty, its source, recipe and code, and who submits it.
 
     Returns:
-        Exit code: what became of the run; 0 if it is not followed.
+        Exit code: what became of the run. 0 if it is not followed.
 
     Raises:
         ConfigError: a parameter is wrong.

@@ -1,4 +1,4 @@
-"""From a source with crop tags to a segmenter, its report and its place; and from dense labels, to compare."""
+"""Train a segmenter from crop tags and map its season, or train it on dense labels for comparison."""
 
 from typing import Any
 
@@ -24,58 +24,58 @@ IMAGE = image_of()
 
 
 class Steps:
-    """Configures a pipeline's tasks, and hands on what its first step decided."""
+    """Configures a pipeline's tasks, and passes the settings from its first step to them."""
 
     def __init__(self, plan: Any, image: Any, *, given: Any = None) -> None:
-        """given: the task whose outputs the steps take; None: the first."""
+        """Take the outputs of the task `given` as settings. The default is the first step."""
         self.plan, self.image = plan, image
         self.given = plan if given is None else given
 
     @property
     def run(self) -> Any:
-        """What every step takes."""
+        """Settings of every step."""
         return self.given.outputs["run"]
 
     @property
     def parts(self) -> Any:
-        """What the steps of further parts of the map take."""
+        """Settings of the steps of further parts of the map."""
         return self.given.outputs["parts"]
 
     def fetched(self) -> "Steps":
-        """The steps that come after a fetch of the run's images, and read what that has put into the store."""
+        """The steps after the run's images were copied to the object store. They read the copies."""
         return Steps(self.plan, self.image, given=self.add(fetch(run=self.run, parts=self.parts)))
 
     def add(self, task: Any) -> Any:
-        """The task, with what its stage needs on a cluster."""
+        """The task, with the resources and image that its stage needs on a cluster."""
         return configure(task, SETTINGS, image=self.image, plan=self.plan)
 
 
 def recorded(webhook: Any, image: Any) -> Any:
-    """The step that records how a run ended; it is for a pipeline's exit handler."""
+    """The step that records the final status of a run, for a pipeline's exit handler."""
     end = record_status(pipeline_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER, webhook=webhook)
     return configure(end, SETTINGS, image=image)
 
 
 def planned(image: Any, **parameters: Any) -> Steps:
-    """The first step: it checks all parameters, and decides what the others are given."""
+    """The first step, which checks all parameters and makes the settings of the others."""
     plan = preflight(pipeline_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER, **parameters)
     return Steps(configure(plan, SETTINGS, image=image), image)
 
 
 def mapped(steps: Steps, segmenter: Any, *after: Any, map_parts: Any) -> Any:
-    """The steps from a segmenter to a map: one, or one a part, side by side, and one that joins them.
+    """The steps from a segmenter to a map. Each part has its own step in parallel, and one step joins them.
 
     Args:
-        steps: of the pipeline.
-        segmenter: what maps.
-        after: tasks that must have succeeded first.
-        map_parts: how many parts the map is made in.
+        steps: Steps of the pipeline.
+        segmenter: The segmenter.
+        after: Tasks that must succeed first.
+        map_parts: Number of parts of the map.
 
     Returns:
-        The map or, of several parts, its first one.
+        The map. If it has several parts, the first part.
     """
     first = steps.add(map_season(run=steps.run, segmenter=segmenter).after(*after))
-    # By the parameter: KFP's local runner finds no output of a task by its name here, and takes that for false.
+    # The condition is on the parameter, because KFP's local runner cannot resolve a task's output here and reads false.
     with dsl.If(map_parts > 1, name="parts"):
         with dsl.ParallelFor(steps.parts, name="map-parts", parallelism=SIDE_BY_SIDE) as run:
             further = steps.add(map_season(run=run, segmenter=segmenter))
@@ -119,7 +119,7 @@ def train_exact(
         seed: Seed of generation, initialisation, order and augmentation.
         overrides: Changed settings of the recipe, each as key=value.
         minimum_quality: Fail the run if the expected mIoU of its masks is below this. If 0, use the recipe's.
-        model: Name of the registered model in MLflow. If empty, exact-NAME of the dataset.
+        model: Name of the registered model in MLflow. If empty, exact- and the region.
         map_parts: Number of parts of the map, each made by its own step in parallel.
         webhook: http(s) URL that receives the final status of the run as JSON. If empty, none.
         image: Image of every step.

@@ -1,6 +1,6 @@
 """Make the bucket of Exact, and on MinIO a user who may use it and nothing else. Running it again changes nothing.
 
-Environment: AWS_ENDPOINT_URL, AWS_REGION, BUCKET, ADMIN_ACCESS_KEY, ADMIN_SECRET_KEY; for the user also
+Environment: AWS_ENDPOINT_URL, AWS_REGION, BUCKET, ADMIN_ACCESS_KEY, ADMIN_SECRET_KEY. For the user also
 USER_ACCESS_KEY and USER_SECRET_KEY (MinIO only: SeaweedFS and AWS have other ways).
 The store may take WAIT_SECONDS (default 300) to answer.
 """
@@ -31,7 +31,7 @@ OBJECT_ACTIONS = [
 
 
 def bucket_policy(bucket: str) -> dict[str, object]:
-    """Everything the pipelines and MLflow do with objects; nothing that changes the bucket itself or sees another."""
+    """Everything the pipelines and MLflow do with objects. Nothing that changes the bucket itself or sees another."""
     return {
         "Version": "2012-10-17",
         "Statement": [
@@ -42,7 +42,7 @@ def bucket_policy(bucket: str) -> dict[str, object]:
 
 
 def make_bucket(client: Minio, bucket: str, *, wait_seconds: float) -> None:
-    """Make the bucket unless it is there; a store that does not answer yet is waited for.
+    """Make the bucket unless it is there. A store that does not answer yet is waited for.
 
     Raises:
         SystemExit: the store refuses, or did not answer in time.

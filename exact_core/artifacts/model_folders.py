@@ -76,7 +76,7 @@ class StoredCheckpoints(Checkpoints):
     """Checkpoints that are also in a store: a retry on another machine continues from them.
 
     Args:
-        folder: where they are written; empty at first.
+        folder: where they are written. Empty at first.
         store: a store for this training alone.
     """
 
@@ -173,7 +173,7 @@ class ModelManifest(Manifest):
     reference: FileEntry | None = Field(None, description="sample of the training season; segmenters have one")
 
     def day_zero(self, encoder: EncoderConfig) -> tuple[dt.date, int] | None:
-        """First day and days of its season; None where it goes by the day of the year, or does not say."""
+        """First day and days of its season. None where it goes by the day of the year, or does not say."""
         if encoder.dates != "season_day" or self.season_start is None or self.season_days is None:
             return None
         return self.season_start, self.season_days
@@ -240,20 +240,20 @@ def load_classifier(folder: Path, dataset: WindowDataset) -> tuple[TagClassifier
 
 
 def load_segmenter(folder: Path, dataset: WindowDataset) -> tuple[AnySegmenter, ModelManifest, RunConfig]:
-    """A trained segmenter for this dataset; see `load_classifier`."""
+    """A trained segmenter for this dataset. See `load_classifier`."""
     manifest, config = _open_model(folder, "segmenter")
     check_fit(manifest, folder, dataset, config.segmenter.reading)
     return _segmenter(folder, manifest, config), manifest, config
 
 
 def open_segmenter(folder: Path) -> tuple[AnySegmenter, ModelManifest, RunConfig]:
-    """A trained segmenter, for use on any dataset; see `load_classifier`."""
+    """A trained segmenter, for use on any dataset. See `load_classifier`."""
     manifest, config = _open_model(folder, "segmenter")
     return _segmenter(folder, manifest, config), manifest, config
 
 
 def open_season_samples(folder: Path, manifest: ModelManifest) -> SeasonSamples | None:
-    """The sample of the season that a model was trained on; None: it carries none.
+    """The sample of the season that a model was trained on. If None, it carries none.
 
     Raises:
         CorruptError: it is not what was written.
@@ -286,7 +286,7 @@ def _segmenter(folder: Path, manifest: ModelManifest, config: RunConfig) -> AnyS
 
 
 def read_manifest(folder: Path, kind: str) -> ModelManifest:
-    """What a model's folder says of it; the weights are left alone.
+    """What a model's folder says of it. The weights are left alone.
 
     Raises:
         DataError: no model of this kind there.

@@ -23,7 +23,7 @@ __all__ = ["STORE_VARIABLE", "Artifact", "StageFiles", "stage_files"]
 log = logging.getLogger(__name__)
 
 STORE_VARIABLE = "EXACT_STORE"
-"""Where folders are published: s3://bucket/prefix, file:///folder or a path; unset or empty: they are not."""
+"""Where folders are published: s3://bucket/prefix, file:///folder or a path. Unset or empty: they are not."""
 
 
 class Artifact(Protocol):
@@ -66,7 +66,7 @@ class StageFiles:
         return path.is_dir() or (path.is_file() and path.stat().st_size > 0)
 
     def write(self, artifact: Artifact, *, optional: bool = False) -> Path:
-        """The folder that a stage is to write for an output; `optional`: or not to write at all."""
+        """The folder that a stage is to write for an output. `optional`: or not to write at all."""
         if optional:
             self._optional.add(artifact.path)
         if not variable(STORE_VARIABLE):
@@ -77,7 +77,7 @@ class StageFiles:
         return folder
 
     def file(self, artifact: Artifact) -> Path:
-        """The single file that a stage is to write for an output; it is handed on as it is."""
+        """The single file that a stage is to write for an output. It is handed on as it is."""
         return Path(artifact.path)
 
     def publish(self) -> None:
@@ -105,7 +105,7 @@ class StageFiles:
 
 @contextmanager
 def stage_files(tracker: Tracker, writes: Mapping[str, Iterable[str]] | None = None) -> Iterator[StageFiles]:
-    """Inputs and outputs of a stage; its outputs are published when it has succeeded.
+    """Inputs and outputs of a stage. Its outputs are published when it has succeeded.
 
     Args:
         tracker: gets the URIs of what was fetched and published.

@@ -1,6 +1,6 @@
 """Temporal clues: the dates that identify each class, and the similarity of neighbours on them (paper, L_tap).
 
-Axes: M maps, D embedding, h w patches, n the 8 neighbours. B batch, K classes, P patches, T dates.
+Axes are M maps, D embedding, h w patches, n the 8 neighbours. B batch, K classes, P patches, T dates.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def time_weights(
 
     Args:
         attention_BKT: class-to-date attention, rows summing to at most 1.
-        seen_BPT: usable acquisitions. A date without any has weight 0. None: all dates count.
+        seen_BPT: usable acquisitions. A date without any has weight 0. If None, all dates count.
         rule: renormalise the attention, or apply a softmax (as published: nearly uniform).
         count_BT: number of equal dates that a column represents. Its attention is that to one of them, its weight that
-            of all. None: one each.
+            of all. If None, one each.
 
     Returns:
         (B, K, T), rows summing to 1 where any date counts.
@@ -65,7 +65,7 @@ def weighted_embedding(date_tokens_BPTD: Tensor, weights_BKT: Tensor, seen_BPT: 
 
 
 def _neighbours(x: Tensor, dilation: int) -> list[Tensor]:
-    """The 8 neighbours at `dilation` of every patch, as views like x (M, ..., h, w); edges replicated, row-major."""
+    """The 8 neighbours at `dilation` of every patch, as views like x (M, ..., h, w). Edges replicated, row-major."""
     height, width = x.shape[-2:]
     padded = F.pad(x, (dilation,) * 4, mode="replicate")
     return [padded[..., dilation * (1 + row) :, dilation * (1 + col) :][..., :height, :width] for row, col in OFFSETS]

@@ -1,6 +1,6 @@
 """Class activation maps: fused (the baseline) and clue-based (paper).
 
-Axes: B batch, K classes, h w patches, P = h * w, D embedding.
+Axes are B batch, K classes, h w patches, P = h * w, D embedding.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["STRETCH", "by_maximum", "clue_cams", "fused_cam", "min_max", "tagged
 
 
 def fused_cam(spatial_map: Tensor, temporal_map: Tensor) -> Tensor:
-    """(relu(spatial) + relu(temporal)) / 2, any shape; not yet divided by its maximum."""
+    """(relu(spatial) + relu(temporal)) / 2, any shape. Not yet divided by its maximum."""
     return (spatial_map.relu() + temporal_map.relu()) / 2
 
 
@@ -29,7 +29,7 @@ def by_maximum(cams: Tensor) -> Tensor:
 
 
 def min_max(cams: Tensor) -> Tensor:
-    """CAMs (..., h, w) stretched to [0, 1], each on its own; constant maps become 0."""
+    """CAMs (..., h, w) stretched to [0, 1], each on its own. Constant maps become 0."""
     low = cams.amin((-2, -1), keepdim=True)
     high = cams.amax((-2, -1), keepdim=True)
     return (cams - low) / (high - low + 1e-8)
@@ -52,7 +52,7 @@ def tagged_embedding(clues: TemporalClues, tags_BK: Tensor, seen_BPT: Tensor | N
 
 
 STRETCH = {"maximum": by_maximum, "min_max": min_max}
-"""How CAMs are brought to [0, 1]; `masks.stretch` names one."""
+"""How CAMs are brought to [0, 1]. `masks.stretch` names one."""
 
 
 @torch.no_grad()
@@ -66,10 +66,10 @@ def clue_cams(
     stretch: Literal["maximum", "min_max", "none"],
     propagate: bool = True,
 ) -> Tensor:
-    """Clue-based CAMs (B, K, h, w); 0 where a class is not tagged.
+    """Clue-based CAMs (B, K, h, w). 0 where a class is not tagged.
 
-    relu(max cosine to foreground - max cosine to background prototypes) of the temporal class tokens; with `propagate`
-    averaged with its propagation along the temporal clues (paper); brought to [0, 1] per map unless `stretch` is none.
+    relu(max cosine to foreground - max cosine to background prototypes) of the temporal class tokens. With `propagate`
+    averaged with its propagation along the temporal clues (paper). Brought to [0, 1] per map unless `stretch` is none.
     """
     tagged = tags_BK.bool()
     raw = prototype_similarity(clues.class_tokens, prototypes)

@@ -4,7 +4,7 @@ Within a field the pixels of a season are similar on every date. Across a border
 CAMs are diffused among similar neighbours, at pixel resolution (`diffuse`). And the threshold of the masks is chosen so
 that their outlines follow such borders (`exact_core.clues.selection`).
 
-Axes: B windows, K classes, T dates, C bands, H W pixels, P = h * w patches; O the 4 forward neighbours of OFFSETS.
+Axes are B windows, K classes, T dates, C bands, H W pixels, P = h * w patches. O the 4 forward neighbours of OFFSETS.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from exact_core.data.windows.batches import Series
 __all__ = ["FLOOR", "OFFSETS", "border_contrast", "diffuse"]
 
 OFFSETS = ((0, 1), (1, 0), (1, 1), (1, -1))
-"""Row and column steps to the forward neighbours: right, below, and both diagonals below; the others mirror them."""
+"""Row and column steps to the forward neighbours: right, below, and both diagonals below. The others mirror them."""
 FLOOR = 1e-4
 """Smallest contrast: far below the noise of a sensor, it keeps a logarithm of equal pixels finite."""
 
@@ -63,7 +63,7 @@ def diffuse(cams_BKHW: Tensor, contrast_BOHW: Tensor, *, steps: int, temperature
     Args:
         cams_BKHW: CAMs at pixel resolution, any range.
         contrast_BOHW: from `border_contrast`.
-        steps: number of steps; 0 returns the CAMs.
+        steps: number of steps. 0 returns the CAMs.
         temperature: contrast, in medians of the window, at which a neighbour's weight has fallen to 1/e.
     """
     if not steps:
@@ -89,14 +89,14 @@ def diffuse(cams_BKHW: Tensor, contrast_BOHW: Tensor, *, steps: int, temperature
 
 
 def _median(contrast_BOHW: Tensor) -> Tensor:
-    """Median contrast (B,) of each window's neighbours; 1 where nothing can be compared, and all weights are then 0."""
+    """Median contrast (B,) of each window's neighbours. 1 where nothing can be compared, and all weights are then 0."""
     flat = contrast_BOHW.flatten(1)
     median = torch.where(flat.isinf(), math.nan, flat).nanmedian(1).values
     return torch.where(median.isnan(), 1.0, median)
 
 
 def _usable(series: Series, *, patch: int) -> Tensor | None:
-    """Where a pixel has a usable acquisition, bool (B, T, H, W); None: everywhere."""
+    """Where a pixel has a usable acquisition, bool (B, T, H, W). If None, everywhere."""
     if series.seen is None:
         return None
     if series.seen.shape[1] == 1:

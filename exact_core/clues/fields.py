@@ -10,7 +10,7 @@ Outlines can be wrong. A field keeps the labels of its pixels
   (`field_borders.border_contrast`);
 - if the tags exclude every crop, or allow background alone.
 
-Axes: K crop classes, H W pixels of a window, F fields of all scenes.
+Axes are K crop classes, H W pixels of a window, F fields of all scenes.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class Fields:
             index: of the window.
             mask: the labels of its pixels. They stay where no accepted outline covers them. Void stays void.
             crops: of the fields, from `crops`.
-            outside: bool (H, W), pixels that become background because no field covers them; None: none.
+            outside: bool (H, W), pixels that become background because no field covers them. If None, none.
         """
         fields = self.of(index)
         label = np.where(fields >= 0, crops[np.maximum(fields, 0)], -1) if self.count else fields

@@ -3,7 +3,7 @@
 As in the paper, CAMs have the resolution of patches. Two additions refine them to pixels: the mean over windows shifted
 within a patch (`shifts`), and diffusion among similar pixels (`field_borders`).
 
-Axes: B windows, K classes, h w patches, H W pixels.
+Axes are B windows, K classes, h w patches, H W pixels.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class CamMaker:
 
     @torch.no_grad()
     def __call__(self, series: Series, tags_BK: Tensor) -> Cams:
-        """CAMs of a batch of windows at pixel resolution; both kinds come from the same forward passes."""
+        """CAMs of a batch of windows at pixel resolution. Both kinds come from the same forward passes."""
         contrast = self._contrast(series)
         clue, fused = self._cams(series, tags_BK, contrast, kinds=("clue", "fused"))
         return Cams(clue, fused, contrast)

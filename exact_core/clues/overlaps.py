@@ -4,7 +4,7 @@ If a window has no tag of a crop, the crop is excluded from its pixels in all wi
 overlap, as in a scene too small to be split, each pixel then has fewer candidate crops than the tags of its own window
 allow.
 
-Axes: K crop classes, H W pixels of a window.
+Axes are K crop classes, H W pixels of a window.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class OverlapTags:
 
     Args:
         windows: the dataset.
-        indices: positions of the windows whose tags may be used; only these of one scene are compared.
+        indices: positions of the windows whose tags may be used. Only these of one scene are compared.
         use: False: each window's own tags alone.
     """
 

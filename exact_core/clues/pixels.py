@@ -5,7 +5,7 @@ separately. But a crop has a similar series everywhere in a season. A logistic r
 learns from the confident pixels of all windows and labels the others. A pixel can only get a tag of its window, or
 background.
 
-Axes: n pixels, D features, K classes, H W pixels of a window.
+Axes are n pixels, D features, K classes, H W pixels of a window.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ ONE_IN, ENOUGH = 8, 1000
 """That part is one pixel in so many, but not fewer pixels than enough."""
 LEAST_BEND = 1e-4
 """Of the 0.25 that a pixel's loss bends by at most."""
+COUPLED = 4000
+"""Coefficients whose curvature is known as a whole, 128 MB; of more, that between groups of classes is left out."""
 BLOCK = 2000
 """Rows that are worked on at a time: of 200 features, 3 MB."""
 FEWEST = 20
@@ -79,7 +81,7 @@ def sure_pixels(strongest: NDArray[np.floating], threshold: float, margin: float
 class PixelOdds:
     """A fitted regression: features (n, D) -> probabilities (n, classes).
 
-    known: labels that occurred; the others have probability 0. coefficients: theirs, intercepts in the last row,
+    known: labels that occurred. The others have probability 0. coefficients: theirs, intercepts in the last row,
     (D + 1, known).
     """
 
@@ -107,7 +109,7 @@ def fit_pixels(
 
     Args:
         features: standardised, (n, D).
-        labels: (n,), 0..classes - 1; one that does not occur gets probability 0.
+        labels: (n,), 0..classes - 1. One that does not occur gets probability 0.
         classes: number of them.
         ridge: inverse strength of the ridge penalty.
         balance: pixels count as (their class's share) ** -balance, and 1 in the mean: a crop of few fields is not
@@ -135,13 +137,13 @@ def _regression(
 ) -> NDArray[np.float64]:
     """Coefficients and, in the last row, intercepts (D + 1, classes) of a multinomial logistic regression.
 
-    The loss is the weighted sum of the cross-entropies and half the squared coefficients over `ridge`; of two classes,
+    The loss is the weighted sum of the cross-entropies and half the squared coefficients over `ridge`. Of two classes,
     half the squared differences of their coefficients, as it is usual.
 
     A season's features go together, which leaves the loss a long narrow valley, and L-BFGS hundreds of steps. It takes
-    a quarter of them in coordinates in which, where it starts, the loss of a part of the pixels bends alike in all
-    directions of a class. Where that is, a rough fit to that part says; its own coordinates are those of what a loss
-    bends by at most (Boehning, "Multinomial logistic regression algorithm", 1992).
+    a tenth of them in coordinates in which, where it starts, the loss of a part of the pixels bends alike in all
+    directions. A step is then nearly one of Newton's method. A rough fit to that part says where to start. Its own
+    coordinates are those of what a loss bends by at most (Boehning, "Multinomial logistic regression algorithm", 1992).
 
     Args:
         features: (n, D).
@@ -155,24 +157,46 @@ def _regression(
     rows = np.concatenate([features, np.ones((n, 1))], 1)
     share = weight / n
     # The intercept is not held back.
-    decay = np.full((depth + 1, 1), (2 if classes == 2 else 1) / (ridge * n))
+    decay = np.full(depth + 1, (2 if classes == 2 else 1) / (ridge * n))
     decay[-1] = 0
     some = slice(None, None, max(1, min(ONE_IN, n // ENOUGH)))
     sample, part = rows[some], share[some] / share[some].sum()
     if start is None:
-        alike = [_factor(sample, part / 4, decay)] * classes
-        begin = np.zeros((depth + 1, classes))
-        start = _descend(sample, labels[some], part, decay, start=begin, factors=alike, tolerance=ROUGH)
-    odds = _softmax(sample @ start)
+        alike = _factor(sample, part[None, None] / 4, decay)
+        begin, each = np.zeros((depth + 1, classes)), [slice(number, number + 1) for number in range(classes)]
+        start = _descend(
+            sample, labels[some], part, decay, start=begin, bends=[(own, alike) for own in each], tolerance=ROUGH
+        )
+    odds = _softmax(sample @ start).T
+    together = max(1, COUPLED // (depth + 1))
+    groups = [slice(first, first + together) for first in range(0, classes, together)]
+    bends = [(group, _factor(sample, _bends(odds[group]) * part, decay)) for group in groups]
+    return _descend(rows, labels, share, decay, start=start, bends=bends, tolerance=TOLERANCE)
+
+
+def _bends(odds_Kn: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What each pixel's loss bends by between the scores of classes, (K, K, n)."""
+    between = -odds_Kn[:, None] * odds_Kn
+    own = np.arange(len(odds_Kn))
     # Of a class that the sample lacks nothing would bend.
-    bends = np.maximum(odds * (1 - odds), LEAST_BEND)
-    factors = [_factor(sample, part * bends[:, number], decay) for number in range(classes)]
-    return _descend(rows, labels, share, decay, start=start, factors=factors, tolerance=TOLERANCE)
+    between[own, own] = np.maximum(odds_Kn * (1 - odds_Kn), LEAST_BEND)
+    return between
 
 
-def _factor(rows: NDArray[np.float64], weight: NDArray[np.float64], decay: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Lower factor (D + 1, D + 1) of the curvature of a class's loss; a small term keeps it from being singular."""
-    return np.asarray(cholesky((rows * weight[:, None]).T @ rows + np.diag(np.maximum(decay[:, 0], 1e-9)), lower=True))
+def _factor(
+    rows: NDArray[np.float64], bends_KKn: NDArray[np.float64], decay: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Lower factor (K * (D + 1),) * 2 of the curvature of the loss. A small term keeps it from being singular."""
+    classes, depth = len(bends_KKn), rows.shape[1]
+    # What is above the diagonal is not read.
+    curvature = np.zeros((classes, depth, classes, depth))
+    for one in range(classes):
+        for other in range(one + 1):
+            curvature[one, :, other] = (rows * bends_KKn[one, other][:, None]).T @ rows
+    square = curvature.reshape(classes * depth, -1)
+    square[np.diag_indices(len(square))] += np.tile(np.maximum(decay, 1e-9), classes)
+    # Transposed, it is factored where it is.
+    return np.asarray(cholesky(square.T, overwrite_a=True)).T
 
 
 def _descend(
@@ -182,7 +206,7 @@ def _descend(
     decay: NDArray[np.float64],
     *,
     start: NDArray[np.float64],
-    factors: Sequence[NDArray[np.float64]],
+    bends: Sequence[tuple[slice, NDArray[np.float64]]],
     tolerance: float,
 ) -> NDArray[np.float64]:
     """The coefficients where every derivative of the loss is within the tolerance.
@@ -190,46 +214,48 @@ def _descend(
     Args:
         rows: features and a 1, (n, D + 1).
         labels: (n,).
-        share: weight of each row; they add up to 1.
-        decay: penalty of each coefficient, (D + 1, 1).
+        share: weight of each row. They add up to 1.
+        decay: penalty of each coefficient, (D + 1,).
         start: coefficients (D + 1, classes).
-        factors: one a class, whose coordinates the solver works in.
+        bends: classes, and the factor of the loss's curvature among them; in its coordinates the solver works.
         tolerance: of the derivatives.
     """
     blocks = [slice(first, first + BLOCK) for first in range(0, len(rows), BLOCK)]
+    shape = start.shape[::-1]
 
     def coefficients(flat: NDArray[np.float64]) -> NDArray[np.float64]:
-        columns = zip(factors, flat.reshape(-1, len(factors)).T, strict=True)
-        return np.stack([solve_triangular(factor, each, lower=True, trans="T") for factor, each in columns], 1)
+        given = flat.reshape(shape)
+        parts = [solve_triangular(factor, given[own].ravel(), lower=True, trans="T") for own, factor in bends]
+        return np.concatenate(parts).reshape(shape)
 
     def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         found = coefficients(flat)
         value, slope = (decay * found**2).sum() / 2, decay * found
         # A block of rows stays in cache between its scores and what they say of the slope.
         for block in blocks:
-            scores = rows[block] @ found
-            scores -= scores.max(1, keepdims=True)
-            own = np.arange(len(scores)), labels[block]
+            scores = found @ rows[block].T
+            scores -= scores.max(0)
+            own = labels[block], np.arange(scores.shape[1])
             of_label = scores[own]
             np.exp(scores, out=scores)
-            total = scores.sum(1)
+            total = scores.sum(0)
             value += share[block] @ (np.log(total) - of_label)
-            scores *= (share[block] / total)[:, None]
+            scores *= share[block] / total
             scores[own] -= share[block]
-            slope += rows[block].T @ scores
+            slope += scores @ rows[block]
         steepest[0] = np.abs(slope).max()
-        parts = zip(factors, slope.T, strict=True)
-        return float(value), np.stack([solve_triangular(each, own, lower=True) for each, own in parts], 1).ravel()
+        parts = [solve_triangular(factor, slope[own].ravel(), lower=True) for own, factor in bends]
+        return float(value), np.concatenate(parts)
 
     def reached(_: NDArray[np.float64]) -> None:
         if steepest[0] <= tolerance:
             raise StopIteration
 
     steepest = [np.inf]
-    begin = np.stack([factor.T @ each for factor, each in zip(factors, start.T, strict=True)], 1).ravel()
-    options = {"maxiter": ITERATIONS, "gtol": 0.0, "ftol": 0.0, "maxcor": 20}
+    begin = np.concatenate([factor.T @ start.T[own].ravel() for own, factor in bends])
+    options = {"maxiter": ITERATIONS, "gtol": 0.0, "ftol": 0.0, "maxcor": 40}
     result = minimize(loss, begin, jac=True, method="L-BFGS-B", options=options, callback=reached)
-    return coefficients(result.x)
+    return coefficients(result.x).T
 
 
 def _softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -245,11 +271,11 @@ class PixelModel:
 
     Args:
         windows: the dataset.
-        taught_by: first masks of the windows to learn from; read once.
+        taught_by: first masks of the windows to learn from. Read once.
         settings: rounds, number of pixels, ridge.
         count: number of first masks.
         seed: of the choice of pixels.
-        allowed: of a position, what its pixels may be: (K + 1, H, W) or (K + 1, 1, 1), 1 or 0; None: background and
+        allowed: of a position, what its pixels may be: (K + 1, H, W) or (K + 1, 1, 1), 1 or 0. If None, background and
             the window's tags.
 
     Raises:

@@ -1,8 +1,8 @@
 """Spatial clues: foreground and background prototypes of each class (paper, L_cbl).
 
-Axes: K classes, R rows (the patches of all windows of the batch), r the rows that this process contrasts, N prototypes
-per class and side, D embedding. All operations are batched over classes. Rows that a class does not use are masked and
-not removed, because reading their number would wait for the device.
+Axes are K classes, R rows (the patches of all windows of the batch), r the rows that this process contrasts, N
+prototypes per class and side, D embedding. All operations are batched over classes. Rows that a class does not use are
+masked and not removed, because reading their number would wait for the device.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class SharedBatch:
 class Side:
     """One side's part of the clues.
 
-    loss: scalar, the contrast; loss_per_class (K,), 0 where absent: of a shared batch this process's part of both;
-    pixels (K,): rows that took part; assignment (K, R), -1 for the others; prototypes (K, N, D) and moves (K, N) after
+    loss: scalar, the contrast; loss_per_class (K,), 0 where absent: of a shared batch this process's part of both.
+    pixels (K,): rows that took part. assignment (K, R), -1 for the others. prototypes (K, N, D) and moves (K, N) after
     this batch, detached.
     """
 
@@ -51,7 +51,7 @@ class Side:
 
 @dataclass(frozen=True)
 class PrototypeClues:
-    """Both sides; L_cbl is the sum of their losses."""
+    """Both sides. L_cbl is the sum of their losses."""
 
     foreground: Side
     background: Side
@@ -63,7 +63,7 @@ class PrototypeClues:
 
     @torch.no_grad()
     def move(self, prototypes: Prototypes) -> None:
-        """Copy the moved prototypes into the model; called by the training step, never by forward."""
+        """Copy the moved prototypes into the model. Called by the training step, never by forward."""
         prototypes.foreground.copy_(self.foreground.prototypes)
         prototypes.foreground_moves.copy_(self.foreground.moves)
         prototypes.background.copy_(self.background.prototypes)
@@ -75,7 +75,7 @@ def sinkhorn(similarity: Tensor, *, mask: Tensor | None = None, iterations: int 
 
     Args:
         similarity: (..., R, N), cosine similarities, so that the exponential needs no shift.
-        mask: bool (..., R), True for the rows that take part; None: all.
+        mask: bool (..., R), True for the rows that take part. If None, all.
         iterations: rounds of (equal share for each prototype, equal share for each row).
         epsilon: temperature.
 
@@ -122,14 +122,14 @@ def prototype_clues(
     loss is its part of the batch's loss.
 
     Args:
-        features_BKPD: temporal class tokens (B, K, P, D); the contrast's gradient flows into them.
+        features_BKPD: temporal class tokens (B, K, P, D). The contrast's gradient flows into them.
         cams_BKP: fused CAMs divided by their maxima (B, K, P), in [0, 1].
         tags_BK: image-level tags (B, K).
-        prototypes: the current ones; not changed.
+        prototypes: the current ones. Not changed.
         config: thresholds, temperatures, momentum.
-        shared: where the rest of the batch is; None: this is all of it.
+        shared: where the rest of the batch is. If None, this is all of it.
         draw: seed of sampled assignments, another one for every update.
-        teaching_BKP: bool, the rows that may take part, of a class's foreground or background; None: all.
+        teaching_BKP: bool, the rows that may take part, of a class's foreground or background. If None, all.
     """
     classes, patches = features_BKPD.shape[1:3]
     features = F.normalize(features_BKPD.float(), dim=-1)

@@ -7,7 +7,7 @@ threshold matters (sharpness, which adds nothing to the others and is only repor
 synthetic seasons of varied difficulty (`benchmarks.selection`). For real land, where the masks are worse than the
 indicators suggest, it is calibrated on real scenes by stability.
 
-Axes: B windows, K classes, T dates, H W pixels.
+Axes are B windows, K classes, T dates, H W pixels.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 Shares = list[float | None]
-"""Of each crop's windows; None for a crop that is tagged in none."""
+"""Of each crop's windows. None for a crop that is tagged in none."""
 
 GENERATED = "synthetic"
 """Name of datasets that are generated."""
@@ -48,10 +48,10 @@ STEP = 0.1
 
 @dataclass(frozen=True)
 class ClassSigns:
-    """Indicators of a crop or, with the defaults, of background; shares in [0, 1].
+    """Indicators of a crop or, with the defaults, of background. Shares in [0, 1].
 
     stability: IoU between the CAMs' masks of every other date and those of the dates between.
-    found, shown: share of the windows with the crop's tag whose mask contains it; of the CAMs, and of the final masks.
+    found, shown: share of the windows with the crop's tag whose mask contains it. Of the CAMs, and of the final masks.
     windows: training windows with its tag.
     """
 
@@ -87,7 +87,7 @@ five real scenes: Flanders 2019 (windows of 12 at 10 m and 20 m, of 6 at 20 m), 
 2021 and Slovenia, seed 0, all of them in view. The error is that of a mask set left out. The calibration of synthetic
 seasons was 25 points off on real land, and up to 45 too high."""
 REAL_STABILITY = (0.31, 0.76)
-"""Stability of the least and the most stable of those mask sets. Below it nothing is known of masks of real land; above
+"""Stability of the least and the most stable of those mask sets. Below it nothing is known of masks of real land. Above
 it they are expected to be no better than the most stable."""
 WIDEST_MISS = {"generated": 0.07, "real": 0.15}
 """The largest error of a mask set left out of the fit, of either calibration: half the width of the interval."""
@@ -100,7 +100,7 @@ def expected_miou(classes: Sequence[ClassSigns], relearn_agreement: float | None
 
     Args:
         classes: background, and the crops that are tagged at all.
-        relearn_agreement: share of pixels that kept their label in pixel self-training; None: it did not run.
+        relearn_agreement: share of pixels that kept their label in pixel self-training. If None, it did not run.
     """
     total = 0.0
     for each in classes:
@@ -118,7 +118,7 @@ def real_miou(generated: float, stability: float) -> float:
 
     Args:
         generated: the result of `expected_miou`, which is calibrated on synthetic seasons. It is the upper limit.
-        stability: mIoU between the masks of every other date and those of the dates between; NaN: none.
+        stability: mIoU between the masks of every other date and those of the dates between. NaN: none.
     """
     steady = 0.0 if math.isnan(stability) else min(stability, REAL_STABILITY[1])
     return min(generated, max(REAL.constant - REAL.weights[1] * (1 - steady), 0.0))
@@ -142,11 +142,11 @@ def judge(
     """The quality of the masks of the loader's windows.
 
     Args:
-        maker: makes the CAMs; here without shifted windows, which would only cost time.
-        loader: windows to judge by; a few hundred suffice.
+        maker: makes the CAMs. Here without shifted windows, which would only cost time.
+        loader: windows to judge by. A few hundred suffice.
         threshold: background plane of the masks.
-        border_contrast: from `selection.border_threshold`; NaN where unknown.
-        relearn_agreement: share of pixels that kept their label in pixel self-training; None: it did not run.
+        border_contrast: from `selection.border_threshold`. NaN where unknown.
+        relearn_agreement: share of pixels that kept their label in pixel self-training. If None, it did not run.
         tag_share: share of a window from which a crop counts as detected.
         shown: of the masks as they are delivered, from `shares_shown`.
     """

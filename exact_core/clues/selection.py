@@ -4,12 +4,12 @@ There are three rules for the threshold. docs/results.md compares them, and othe
 scene.
 
 - borders (the default): fields end where the images change. At the right threshold the outline of the masks follows
-  such changes. Above it, the outline is inside fields; below it, inside their surroundings. The rule chooses the
+  such changes. Above it, the outline is inside fields. Below it, inside their surroundings. The rule chooses the
   threshold whose outline crosses the largest mean contrast. That contrast also separates good CAMs from bad ones.
 - otsu: the threshold that separates the CAMs' own histogram best (Otsu, 1979).
 - valley: the lowest point of that histogram between its two main peaks.
 
-Axes: B windows, K classes, H W pixels; BINS thresholds i / BINS, i from 0.
+Axes are B windows, K classes, H W pixels. BINS thresholds i / BINS, i from 0.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ ENOUGH = 0.05
 
 
 def cam_histogram(cams_BKHW: Tensor) -> NDArray[np.int64]:
-    """Counts (BINS,) of every pixel's strongest CAM; windows without any tag, whose CAMs are all 0, do not count."""
+    """Counts (BINS,) of every pixel's strongest CAM. Windows without any tag, whose CAMs are all 0, do not count."""
     tagged = cams_BKHW.amax((1, 2, 3)) > 0
     strongest = cams_BKHW[tagged].amax(1).clamp(0, 1)
     return torch.histc(strongest.double(), BINS, 0.0, 1.0).long().cpu().numpy()

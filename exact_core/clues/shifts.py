@@ -3,7 +3,7 @@
 A model of p x p patches gives one CAM value per patch. Shifting the window by 0..p-1 pixels in each direction moves the
 patch grid over the ground. The mean of the p * p CAMs, each shifted back, resolves single pixels.
 
-Axes: B batch, K classes, h w patches, H W pixels, T dates, P = h * w.
+Axes are B batch, K classes, h w patches, H W pixels, T dates, P = h * w.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def mean_over_shifts(cams_of: Callable[[Series], Tensor], series: Series, *, pat
 
 
 def shift_series(series: Series, down: int, right: int, *, patch: int) -> Series:
-    """The series seen by a window moved `down` and `right` pixels (less than a patch); its far edge is repeated.
+    """The series seen by a window moved `down` and `right` pixels (less than a patch). Its far edge is repeated.
 
     A moved patch counts as seen where every patch that it overlaps is.
     """

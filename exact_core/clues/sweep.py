@@ -4,7 +4,7 @@ A pixel's mask is its strongest class while the threshold is below its strongest
 histogram over (how many thresholds lie below the strongest CAM, strongest class, truth), cumulated over the first axis,
 holds the counts of all thresholds, equal to those of `pseudo_masks` at each.
 
-Axes: K crop classes, H W pixels, S thresholds. Results of batches add up.
+Axes are K crop classes, H W pixels, S thresholds. Results of batches add up.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def sweep_confusions(
     Args:
         strongest: strongest CAM of each pixel, floating, any shape.
         label: its class 1..K, same shape.
-        truth: true labels 0..K or VOID, same shape; void pixels do not count.
+        truth: true labels 0..K or VOID, same shape. Void pixels do not count.
         thresholds: S background planes in CAM units, in any order.
         classes: number of crop classes K.
 

@@ -7,5 +7,5 @@
     germany/      the Germany dataset (MTLCC)
     synthetic.py  a generated season, whose right answer is known
 
-Sources write windows; what reads windows knows no source.
+Sources write windows. What reads windows knows no source.
 """

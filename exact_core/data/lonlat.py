@@ -1,6 +1,6 @@
 """Outlines in longitude and latitude, on either side of the 180th meridian, as GeoJSON and STAC have them.
 
-RFC 7946, 3.1.9: what crosses the meridian is cut there; 5.2: its box has a west greater than its east.
+RFC 7946, 3.1.9: what crosses the meridian is cut there. 5.2: its box has a west greater than its east.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def cut_at_180(outline: shapely.Geometry) -> shapely.Geometry:
 
 
 def box_of(outline: shapely.Geometry) -> list[float]:
-    """West, south, east, north of an outline; west > east where it crosses the 180th meridian."""
+    """West, south, east, north of an outline. West > east where it crosses the 180th meridian."""
     whole = unwrapped(outline)
     west, south, east, north = whole.bounds
     if west >= -180 and east <= 180:

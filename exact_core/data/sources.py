@@ -37,6 +37,8 @@ __all__ = [
     "local_path",
     "parse_season",
     "parse_source",
+    "place_names",
+    "region_name",
     "short_name",
     "source_of",
     "source_title",
@@ -47,8 +49,8 @@ __all__ = [
 class Survey(NamedTuple):
     """The content of a source, known without reading a pixel.
 
-    dates: at most, of a window. classes: None: not known yet. cells: of a large area, the CRS of each; none: it is one
-    scene.
+    dates: at most, of a window. classes: If None, not known yet. cells: of a large area, the CRS of each. If None, it
+    is one scene.
     """
 
     dates: int
@@ -66,27 +68,29 @@ class Source:
     about: str
     """What `exact ingest NAME` does, one sentence."""
     ingests: str
-    """(place, DataConfig, out, *, seed): writes a window dataset; without `place` where the source needs none. A source
+    """(place, DataConfig, out, *, seed): writes a window dataset. Without `place` where the source needs none. A source
     that also `opens` gets `origin` too: the address as it was given, whereas `place` is the local copy."""
     surveys: str
-    """(place, DataConfig) -> the numbers of `Survey`, as many as are known; without `place` likewise."""
+    """(place, DataConfig) -> the numbers of `Survey`, as many as are known. Without `place` likewise."""
     place: str = ""
-    """What stands after the colon, as PATH; empty: nothing does."""
+    """What stands after the colon, as PATH. If empty, nothing does."""
     place_help: str = ""
     """What that is, for the command line."""
     opens: str = ""
     """(place, DataConfig, *, trained) -> SeasonImages, where there are images of an area, which can be mapped."""
     tags: str = ""
-    """(place, DataConfig) -> (TagTable or None, notes): tags of squares on those images; empty: there are none."""
+    """(place, DataConfig) -> (TagTable or None, notes): tags of squares on those images. If empty, there are none."""
     merges: str = ""
-    """(place, DataConfig) -> DataConfig with the source's own settings; empty: it has none."""
+    """(place, DataConfig) -> DataConfig with the source's own settings. If empty, it has none."""
     warns: str = ""
-    """(place, DataConfig) -> warnings about uninformative tags, without reading an image; empty: none are known before
-    the source is read."""
+    """(place, DataConfig) -> warnings about uninformative tags, without reading an image. If empty, none are known
+    before the source is read."""
     recipe: str = "demo"
     """The recipe that fits it where none is named."""
     checks: str = ""
     """(place): raises ConfigError for an address of another form."""
+    names: str = ""
+    """(place): what an address may be named after, the nearest first."""
     quick: bool = False
     """Whether ingesting takes seconds, so that a preview does it by itself."""
 
@@ -119,11 +123,11 @@ class Source:
         pkgutil.resolve_name(self.ingests)(*self._where(place), config, out, seed=seed, **named)
 
     def survey(self, place: str | Path, config: DataConfig) -> Survey:
-        """Look at what is there, without reading a pixel; errors as `ingest`."""
+        """Look at what is there, without reading a pixel. Errors as `ingest`."""
         return Survey(*pkgutil.resolve_name(self.surveys)(*self._where(place), config))
 
     def warnings(self, place: str | Path, config: DataConfig) -> list[str] | None:
-        """What stands out in its tags; None: that is not known before it is read."""
+        """What stands out in its tags. If None, that is not known before it is read."""
         if not self.warns:
             return None
         found: list[str] = pkgutil.resolve_name(self.warns)(*self._where(place), config)
@@ -137,7 +141,7 @@ class Source:
         Args:
             place: local path of the source.
             config: the season and how its images are read.
-            trained: first day and length of the season of the model that will be applied; None: no model.
+            trained: first day and length of the season of the model that will be applied. If None, no model.
 
         Raises:
             ConfigError, DataError: invalid images.
@@ -146,7 +150,7 @@ class Source:
         return images
 
     def tagged(self, place: str | Path, config: DataConfig) -> tuple[TagTable | None, list[str]]:
-        """Tags of squares on the images, None where labels are others or there are none; and what is said of them.
+        """Tags of squares on the images, None where labels are others or there are none, and what is said of them.
 
         Raises:
             ConfigError, DataError: labels that ingest would refuse.
@@ -194,6 +198,7 @@ SOURCES: tuple[Source, ...] = (
         place="PATH",
         place_help="Folder of a STAC collection, GeoTIFFs, .SAFE or .zip products, and labels, or s3://BUCKET/PREFIX.",
         checks="exact_core.data.stac.address:check_stored",
+        names="exact_core.data.stac.address:stored_names",
         warns="exact_core.data.season.folder:survey_tags",
         opens="exact_core.data.season.folder:open_season",
         tags="exact_core.data.season.folder:open_tags",
@@ -211,6 +216,7 @@ SOURCES: tuple[Source, ...] = (
         tags="exact_core.data.season.folder:open_tags",
         recipe="season",
         checks="exact_core.data.stac.address:check_address",
+        names="exact_core.data.stac.address:area_names",
         merges="exact_core.data.season.folder:merged",
     ),
 )
@@ -310,7 +316,7 @@ def default_recipe(text: str) -> str:
 
 
 def parse_source(text: str) -> tuple[str, str]:
-    """Name and path of a source; `source_of` returns the source.
+    """Name and path of a source. `source_of` returns the source.
 
     Raises:
         ConfigError: text of another form.
@@ -333,20 +339,49 @@ def parse_source(text: str) -> tuple[str, str]:
 
 
 def local_path(text: str) -> Path | None:
-    """The file or folder of this disk that a source names; None where it names none."""
+    """The file or folder of this disk that a source names. None where it names none."""
     name, place = parse_source(text)
     return Path(place) if source_of(name).place == "PATH" and "://" not in place else None
 
 
-def short_name(text: str) -> str:
-    """What a source is called in the names of folders and runs: its folder's name, or the last part of an address."""
+YEAR = re.compile(r"^(?:19|20)\d\d(?!\d)[-_. ]?|[-_. ]?(?<!\d)(?:19|20)\d\d$")
+"""The year that a name begins or ends with."""
+
+
+def place_names(text: str) -> list[str]:
+    """What a source may be named after, the nearest first: its area or box, or the names of its path.
+
+    None is returned of a folder that `exact fetch` or a step published: its digest is another one every season.
+    """
     kind, place = parse_source(text)
-    last = re.split(r"[/\\]", place.partition("?")[0].rstrip("/"))[-1]
-    return re.sub(r"[^\w.-]+", "-", last).strip("-.") or kind
+    source = source_of(kind)
+    if "://" not in place or not source.names:
+        return [name for name in reversed(Path(place).absolute().parts[1:]) if name] if place else [kind]
+    found: list[str] = pkgutil.resolve_name(source.names)(place)
+    return found
+
+
+def short_name(text: str) -> str:
+    """What a source is called in the names of folders and runs: its area or box, or the last name of its path."""
+    names = place_names(text) or [parse_source(text)[0]]
+    return re.sub(r"[^\w.-]+", "-", names[0]).strip("-.") or parse_source(text)[0]
+
+
+def region_name(text: str) -> str:
+    """What the maps and models of a source are named after; empty: it has no name.
+
+    Of a source with images of an area it is the region, the name of its place without a year, so that the seasons of a
+    region share maps and a model. A folder that is named by a year alone takes the name above it. Of any other source
+    it is the kind.
+    """
+    kind, _ = parse_source(text)
+    if not source_of(kind).opens:
+        return kind
+    return next(filter(None, (YEAR.sub("", name) for name in place_names(text))), "")
 
 
 def source_title(manifest: DatasetManifest) -> str:
-    """What the data of a dataset are called; several datasets in one have no source of their own."""
+    """What the data of a dataset are called. Several datasets in one have no source of their own."""
     return short_name(manifest.source) if is_source(manifest.source) else manifest.name
 
 
@@ -356,7 +391,7 @@ def dataset_title(manifest: DatasetManifest) -> str:
 
 
 def absolute_source(text: str) -> str:
-    """The source with its path made absolute, as steps need it that run elsewhere; an address stays as it is."""
+    """The source with its path made absolute, as steps need it that run elsewhere. An address stays as it is."""
     path = local_path(text)
     return text if path is None else f"{text.partition(':')[0]}:{path.absolute()}"
 
@@ -366,7 +401,7 @@ def with_season(config: RunConfig, season: str, *, kind: str) -> RunConfig:
 
     Args:
         config: the run's.
-        season: empty: what the source or the configuration says.
+        season: If empty, what the source or the configuration says.
         kind: name of the source.
 
     Raises:

@@ -4,20 +4,20 @@ A scene is drawn at twice its resolution and averaged to pixels, so that borders
 
 1. Fields: Voronoi cells of a jittered grid of seeds under a rotated, stretched metric. Where the two nearest seeds are
    almost equally far, the margin is grass (background).
-2. Crops: each neighbourhood of one window draws a short mix of crops from a Dirichlet law; a field draws its crop from
+2. Crops: each neighbourhood of one window draws a short mix of crops from a Dirichlet law. A field draws its crop from
    its neighbourhood's mix, or is background (forest, built-up or grass) or void. With `imbalance` a, the law's mean
    for crop k is proportional to k^-a instead of equal.
 3. Phenology: crop k's canopy cover on day d is
        g_k(d) = p / (1 + exp((a - d) / s)) / (1 + exp((d - b) / s)),
    with green-up a, senescence b and slope s of the crop, and a, b, p varying from field to field.
-4. Reflectance of a band: (1 - g) soil + g leaf_k, times a smooth texture; soil brightness varies by field, leaf spectra
+4. Reflectance of a band: (1 - g) soil + g leaf_k, times a smooth texture. Soil brightness varies by field, leaf spectra
    by crop. Sensor noise of 0.004 is added.
 5. Dates: a 5-day revisit from which acquisitions are dropped at random. Clouds cover a random share of each date, in
-   smooth blobs, and cast a displaced shadow; `clear` marks patches with neither.
+   smooth blobs, and cast a displaced shadow. `clear` marks patches with neither.
 6. Tags follow from the labels. With `tag_noise` q, each tag of a training or validation window is left out with
-   probability q and, with the same probability, a crop that is not there is tagged as well; test windows stay right.
+   probability q and, with the same probability, a crop that is not there is tagged as well. Test windows stay right.
 
-Everything follows from the seed; equal seeds give equal bytes on one platform.
+Everything follows from the seed. Equal seeds give equal bytes on one platform.
 """
 
 from __future__ import annotations
@@ -258,7 +258,7 @@ def survey_synthetic(config: DataConfig) -> tuple[int, int, int]:
 
 
 def ingest_synthetic(config: DataConfig, out: Path, *, seed: int) -> None:
-    """Generate `config.synthetic.scenes` scenes and write them as a dataset; whole scenes go to one split.
+    """Generate `config.synthetic.scenes` scenes and write them as a dataset. Whole scenes go to one split.
 
     With both shares at 0, every scene is trained and scored on.
 

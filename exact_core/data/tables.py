@@ -31,7 +31,7 @@ class Table:
 
 
 def read_table(path: Path) -> Table:
-    """Read a table of text cells; empty lines are passed over.
+    """Read a table of text cells. Empty lines are passed over.
 
     Raises:
         DataError: it cannot be read.

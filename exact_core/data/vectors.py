@@ -1,7 +1,7 @@
 """Vector layers of any format: a layer's CRS and attributes, and its features in chunks.
 
 GeoParquet is read by pyarrow (GDAL as pyogrio ships it has no driver for it), all else by GDAL. A file of several
-layers needs the name of one, as QGIS writes it: `fields.gpkg|layername=parcels_2023`. Axes: n features of a chunk.
+layers needs the name of one, as QGIS writes it: `fields.gpkg|layername=parcels_2023`. Axes are n features of a chunk.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class VectorLayer:
             raise _unreadable(self.path, self.what, error) from error
 
     def extent(self) -> Box | None:
-        """Left, bottom, right, top of all outlines, in the layer's CRS; None where that is not to be had."""
+        """Left, bottom, right, top of all outlines, in the layer's CRS. None where that is not to be had."""
         try:
             if self.path.suffix.lower() in PARQUET:
                 with pq.ParquetFile(self.path) as file:
@@ -142,7 +142,7 @@ def areas_of(outline: Any) -> Any:
 
 
 def split_layer(text: str | Path) -> tuple[Path, str | None]:
-    """The file and the layer that `FILE|layername=NAME` names; None where no layer is named."""
+    """The file and the layer that `FILE|layername=NAME` names. None where no layer is named."""
     file, named, layer = str(text).partition(BY_NAME)
     return Path(file), layer if named else None
 
@@ -180,7 +180,7 @@ def _unreadable(path: Path, what: str, error: Exception) -> DataError:
 
 
 def _choose_layer(path: Path, name: str | None) -> str | None:
-    """The layer to read; None for the only one."""
+    """The layer to read. None for the only one."""
     known = {str(layer): kind for layer, kind in pyogrio.list_layers(path)}
     # Styles and other tables stand beside the layers of many files.
     with_outlines = [layer for layer, kind in known.items() if kind is not None]

@@ -22,7 +22,7 @@ UNKNOWN = "–"
 
 
 def render(template: str, content: Mapping[str, Any]) -> str:
-    """A template below this folder, filled; a name that it misses is an error."""
+    """A template below this folder, filled. A name that it misses is an error."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -35,7 +35,7 @@ def render(template: str, content: Mapping[str, Any]) -> str:
 
 
 def embed(columns: list[tuple[str, Image]]) -> list[tuple[str, str]]:
-    """Captions with data URIs; the browser enlarges the pixels."""
+    """Captions with data URIs. The browser enlarges the pixels."""
     embedded = []
     for caption, image in columns:
         buffer = io.BytesIO()
@@ -45,7 +45,7 @@ def embed(columns: list[tuple[str, Image]]) -> list[tuple[str, str]]:
 
 
 def png_of(figure: Figure) -> bytes:
-    """A drawn figure as PNG."""
+    """A matplotlib figure as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

@@ -1,12 +1,13 @@
 """A finished map as one HTML page that needs no network: classes, confidence, outlines and tags, each to be faded.
 
-Rasters go in thinned to PAGE pixels, as grey pictures whose values are labels and percents; the page colours them, and
+Rasters go in thinned to PAGE pixels, as grey pictures whose values are labels and percents. The page colours them, and
 reads them back under the pointer. So its size does not follow that of the map.
 """
 
 from __future__ import annotations
 
 import json
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import rasterio
 import shapely
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 from rasterio.warp import transform
 
@@ -47,8 +48,8 @@ def write_map_page(folder: Path, out: Path, *, outlines: Path | None = None, tag
     Args:
         folder: that `exact map` wrote.
         out: HTML file.
-        outlines: vector layer to be drawn; None: none.
-        tags: table or vector layer of tagged squares to be drawn; None: none.
+        outlines: vector layer to be drawn. If None, none.
+        tags: table or vector layer of tagged squares to be drawn. If None, none.
 
     Returns:
         What the page leaves out, a sentence each.
@@ -113,7 +114,9 @@ def _thinned(path: Path, grid: Grid, how: Resampling) -> NDArray[np.uint8]:
 
 def _grey_png(values: NDArray[np.uint8]) -> bytes:
     height, width = values.shape
-    with MemoryFile() as memory:
+    with MemoryFile() as memory, warnings.catch_warnings():
+        # The page has the corners, so the picture needs none.
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with memory.open(driver="PNG", height=height, width=width, count=1, dtype="uint8") as file:
             file.write(values, 1)
         return bytes(memory.read())
@@ -129,7 +132,7 @@ def _corners(grid: Grid) -> list[list[float]]:
 
 
 def _paths(path: Path, grid: Grid, scale: tuple[float, float], notes: list[str]) -> list[str]:
-    """Outlines as SVG paths in pixels of the page, the largest ones where there are too many."""
+    """Outlines as SVG paths in pixels of the page, the largest ones if there are more than the page holds."""
     found = [each.area for each in outlines_on(open_layer(path, what="layer of outlines"), grid, (), Counter())]
     area = shapely.box(*rasterio.transform.array_bounds(grid.height, grid.width, grid.transform))
     found = [each for each in found if each.intersects(area)]

@@ -1,6 +1,6 @@
 """A finished map as a picture that stands alone: with scale, north, place, and a legend with areas and shares.
 
-Axes: H W pixels.
+Axes are H W pixels.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def read_thinned(path: Path, *, longest: int) -> NDArray[np.uint8]:
 
 
 def map_picture(record: MapRecord, label_HW: NDArray[np.uint8], pixels: NDArray[np.int64], unmapped: int) -> Figure:
-    """The figure; arguments as of `write_quicklook`, `label_HW` being the map, thinned or not."""
+    """The figure. Arguments as of `write_quicklook`, `label_HW` being the map, thinned or not."""
     scale = SIDE / max(record.height, record.width)
     width, height = max(record.width * scale, 0.05), max(record.height * scale, 0.05)
     entries = _entries(record, pixels, unmapped)

@@ -22,7 +22,7 @@ __all__ = ["Comparison", "UnitCounts", "compare", "unit_counts"]
 
 Counts = NDArray[np.int64]
 FEWEST_SCENES = 8
-"""Scenes below which a bootstrap over scenes would say little; blocks are drawn then."""
+"""Scenes below which a bootstrap over scenes would say little. Blocks are drawn then."""
 BLOCK_WINDOWS = 2
 """Side of a block, in windows."""
 
@@ -31,7 +31,7 @@ BLOCK_WINDOWS = 2
 class UnitCounts:
     """A model's counts on a split, one row a unit.
 
-    metric: miou where there are dense labels: counts are confusion matrices (U, K + 1, K + 1); else tag_f1:
+    metric: miou where there are dense labels: counts are confusion matrices (U, K + 1, K + 1). Otherwise tag_f1:
         (U, K, 3), windows in which a crop was mapped and tagged, mapped alone, tagged alone.
     unit: what was counted by.
     """
@@ -42,18 +42,18 @@ class UnitCounts:
 
     @property
     def figure(self) -> float:
-        """The metric over all units; NaN where no class occurs."""
+        """The metric over all units. NaN where no class occurs."""
         return _mean((_ious if self.metric == "miou" else _tag_f1s)(self.counts.sum(0)))
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A challenger against a champion; metrics and differences in points of 1.
+    """A challenger against a champion. Metrics and differences in points of 1.
 
-    metric: miou, against dense labels; or tag_f1, against tags where there are none.
+    metric: miou, against dense labels, or tag_f1, against tags where there are none.
     unit, units: what the bootstrap drew, and how many there are.
     low, high: confidence interval of the difference in the metric.
-    per_class: class -> difference; None where a class does not occur.
+    per_class: class -> difference. None where a class does not occur.
     """
 
     metric: str
@@ -72,7 +72,7 @@ class Comparison:
 
 
 def unit_counts(predictor: Predictor, split: str) -> UnitCounts:
-    """Map a split and count by scene; by block where there are fewer than FEWEST_SCENES scenes."""
+    """Map a split and count by scene. By block where there are fewer than FEWEST_SCENES scenes."""
     windows = predictor.windows
     scenes = list(windows.scenes(split))
     by_scene = len(scenes) >= FEWEST_SCENES
@@ -140,7 +140,7 @@ def compare(
 
 
 def _by_block(truth: NDArray[np.uint8], label: NDArray[np.uint8], *, side: int, classes: int) -> list[Counts]:
-    """A confusion matrix a block, for the same blocks whatever the map says: those with a pixel that is not void."""
+    """A confusion matrix for each block with a pixel that is not void. The blocks are the same for every map."""
     found = []
     for row in range(0, truth.shape[0], side):
         for col in range(0, truth.shape[1], side):
@@ -161,7 +161,7 @@ def _ious(counts: Counts) -> NDArray[np.float64]:
 
 
 def _tag_f1s(counts: Counts) -> NDArray[np.float64]:
-    """F1 of each crop's presence in windows; NaN where it is neither mapped nor tagged."""
+    """F1 of each crop's presence in windows. NaN where it is neither mapped nor tagged."""
     both, mapped, tagged = counts.T.astype(float)
     whole = 2 * both + mapped + tagged
     return np.asarray(np.divide(2 * both, whole, out=np.full(len(both), np.nan), where=whole > 0))

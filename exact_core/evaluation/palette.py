@@ -1,6 +1,6 @@
 """The colours of classes and of charts, and labels, CAMs and images painted with them.
 
-Axes: C bands, K crop classes, H W pixels; an image is (H, W, 3) in 0..1. Label 0 is background, 1..K crops, VOID
+Axes are C bands, K crop classes, H W pixels. An image is (H, W, 3) in 0..1. Label 0 is background, 1..K crops, VOID
 unknown.
 """
 
@@ -61,7 +61,7 @@ KINDS = {
     "water": "#2f6fb5",
     "urban|built|greenhouse": "#8c8c8c",
 }
-"""What crops are, by words in their names, the first that fits; and their colours: grass green, cereals yellow, ..."""
+"""What crops are, by words in their names, the first that fits, and their colours: grass green, cereals yellow, ..."""
 
 
 def class_colours(count: int) -> list[str]:
@@ -113,7 +113,7 @@ def true_colour(pixels_CHW: NDArray[np.int16] | NDArray[np.float32], bands: tupl
 
     Red, green and blue are B04, B03, B02 where present, otherwise the first three bands, or the first one in grey. The
     2nd to 98th percentile of all three together, where something was measured, is stretched, so that colours keep their
-    balance; clouds saturate. What was not measured is white.
+    balance. Clouds saturate. What was not measured is white.
 
     Args:
         pixels_CHW: reflectance x 10,000.
@@ -136,7 +136,7 @@ def true_colour(pixels_CHW: NDArray[np.int16] | NDArray[np.float32], bands: tupl
 
 
 def paint(labels_HW: NDArray[np.uint8], colours: Sequence[str]) -> Image:
-    """Labels as an image in the colours of background and crops 1..K; VOID is white."""
+    """Labels as an image in the colours of background and crops 1..K. VOID is white."""
     table = np.ones((VOID + 1, 3))
     table[: len(colours)] = [to_rgb(colour) for colour in colours]
     return table[labels_HW]

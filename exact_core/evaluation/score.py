@@ -1,4 +1,4 @@
-"""Figures of maps and masks, and the baselines that they are held against."""
+"""Metrics of maps and masks, and the baselines to compare them with."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HEADLINE = ("oa_micro", "miou_macro", "f1_macro")
 
 
 def summarise(confusion: NDArray[np.int64], names: tuple[str, ...]) -> dict[str, Any]:
-    """JSON-ready figures of a confusion matrix, with the matrix; `names` are those of crops 1..K."""
+    """JSON-ready metrics of a confusion matrix, with the matrix. `names` are those of crops 1..K."""
     counts = {"classes": ["background", *names], "counts": confusion.tolist()}
     return {**Scores(confusion).summary(names), "confusion": counts}
 
@@ -72,7 +72,7 @@ def _fused_mask(masks: MaskSet, index: int) -> NDArray[np.uint8]:
 
 @torch.no_grad()
 def score_tags(model: TagClassifier, loader: BatchLoader, names: tuple[str, ...]) -> dict[str, Any]:
-    """Average precision of the classifier's tags on the loader's windows; null for a crop that is tagged in none."""
+    """Average precision of the classifier's tags on the loader's windows. Null for a crop that is tagged in none."""
     scores = torch.cat([model(batch.series).logits.float().cpu() for batch in loader]).numpy()
     untold = loader.dataset.open
     known = None if untold is None else untold[loader.indices] == 0

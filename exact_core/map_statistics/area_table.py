@@ -97,7 +97,7 @@ def as_text(
 ) -> str:
     """A table for a terminal: a line a class, hectares where they are known, else shares of the mapped area.
 
-    always: interval of overall accuracy that holds at every look; None: not asked for.
+    always: interval of overall accuracy that holds at every look. If None, not asked for.
     """
     mapped = int(counts[:-1].sum())
     unit = "ha" if crop_map.hectares else "%"
@@ -150,7 +150,7 @@ def as_record(
     design: str,
     always: tuple[float, float] | None = None,
 ) -> dict[str, Any]:
-    """All figures: `counted`, and `estimated` where there is a sample; shares 0..1, None where undefined."""
+    """All areas, as `counted` and, if there is a sample, as `estimated`. Shares 0..1, None where undefined."""
     record: dict[str, Any] = {
         "map": str(crop_map.folder),
         "hectares_per_pixel": crop_map.hectares,
@@ -202,7 +202,7 @@ def as_json(record: dict[str, Any]) -> str:
 
 
 def as_csv(record: dict[str, Any]) -> str:
-    """A row a class; estimates have the columns NAME, NAME_error, NAME_low and NAME_high, empty where undefined."""
+    """A row a class. Estimates have the columns NAME, NAME_error, NAME_low and NAME_high, empty where undefined."""
     estimated = record.get("estimated", {}).get("classes", {})
     rows = []
     for name, counted in record["counted"].items():

@@ -1,10 +1,10 @@
 """Areas of a map's classes with honest errors: what a probability sample of references says of the whole map.
 
-Counting pixels gives the area that the map shows, wrong by whatever it confuses. The true class at places that chance
+Counting pixels gives the area that the map shows, including its errors. The true class at places that chance
 chose gives an unbiased estimate with a standard error, of areas as of accuracies (Olofsson et al. 2014, Remote Sensing
 of Environment 148:42). The estimators are those of Stehman (2014, International Journal of Remote Sensing 35:4923),
-which hold whatever the strata are. With the map's classes as strata they are those of Olofsson et al., but for the
-finite population correction, which these leave out; with one stratum, those of a simple random sample.
+which hold for any strata. With the map's classes as strata they are those of Olofsson et al., but for the
+finite population correction, which these leave out. With one stratum, those of a simple random sample.
 
 Intervals start from that of Wilson (1927, Journal of the American Statistical Association 22:209) in each stratum,
 which has a width where no error was seen, too. MOVER (Zou and Donner 2008, Statistics in Medicine 27:1693) puts them
@@ -13,7 +13,7 @@ are where the interval of numerator - ratio x denominator begins and ends (Donne
 Medical Research 21:347). At few samples and near 0 and 1 they hold the truth about as often as they say, however the
 errors are spread over the strata.
 
-Axes: n samples, H strata, K + 1 classes with background.
+Axes are n samples, H strata, K + 1 classes with background.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["AreaEstimates", "ClassEstimate", "Estimate", "ProbabilitySample", "e
 class ProbabilitySample:
     """References at pixels that chance alone chose, without replacement.
 
-    strata: names (H,); a simple random sample has one. sizes: pixels of each stratum (H,). stratum: of each sample,
+    strata: names (H,). A simple random sample has one. sizes: pixels of each stratum (H,). stratum: of each sample,
     0..H-1 (n,). mapped, reference: labels 0..K of the map and in truth (n,).
     """
 
@@ -68,7 +68,7 @@ class ClassEstimate:
     """What the sample says of a class.
 
     name: of the class. references: samples that are of it in truth. share: of the map's area. users: of what the map
-    shows as this class, how much is; producers: of what is this class, how much the map shows. None where the sample
+    shows as this class, how much is. producers: of what is this class, how much the map shows. None where the sample
     holds nothing of the denominator.
     """
 
@@ -163,13 +163,13 @@ class _Totals:
         self._sampled, self._known = left / degrees, left / self._counts
 
     def share(self, seen: NDArray[np.bool_] | NDArray[np.float64]) -> tuple[float, float]:
-        """Mean of a figure over the population, and its variance."""
+        """Mean of a quantity over the population, and its variance."""
         values, means = seen.astype(np.float64), self._shares(seen)
         squares = np.bincount(self._stratum, (values - means[self._stratum]) ** 2, len(self._counts))
         return float(self._weights @ means), float(self._spread @ squares)
 
     def _shares(self, seen: NDArray[np.bool_] | NDArray[np.float64]) -> NDArray[np.float64]:
-        """Mean of a figure in each stratum (H,)."""
+        """Mean of a quantity in each stratum (H,)."""
         return np.bincount(self._stratum, seen, len(self._counts)) / self._counts
 
     def estimate(self, seen: NDArray[np.bool_], z: float) -> Estimate:
@@ -179,7 +179,7 @@ class _Totals:
         return _estimate(value, variance, value - math.sqrt(below @ below), value + math.sqrt(above @ above))
 
     def _distances(self, seen: NDArray[np.bool_], z: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """How far Wilson's limits of each stratum lie below and above its share, times its weight (H,)."""
+        """Distances of Wilson's limits below and above the share of each stratum, times its weight (H,)."""
         shares = self._shares(seen)
         # The variance of a share over p (1 - p); at 0 and 1 the samples tell none, and it is that of a known p.
         mixed = (shares > 0) & (shares < 1)
@@ -197,9 +197,9 @@ class _Totals:
         *,
         could: tuple[NDArray[np.bool_], NDArray[np.bool_]],
     ) -> Estimate | None:
-        """Share of `part` in `part` and `rest`; None where neither was seen.
+        """Share of `part` in `part` and `rest`. None where neither was seen.
 
-        Its variance is that of part - ratio x whole. could: samples that might be part, and that might be rest; in a
+        Its variance is that of part - ratio x whole. could: samples that might be part, and that might be rest. In a
         stratum without any, as one of another class of the map, it is known that there is none.
         """
         whole = part | rest

@@ -1,4 +1,4 @@
-"""Intervals that hold at every look, however often a growing sample is looked at and whatever ends it.
+"""Intervals that hold at every look at a growing sample, with any number of looks and any rule to stop.
 
 A sample is drawn without replacement, in random order. For each composition of the population, the chance of what was
 seen under a uniform prior, over its chance under that composition, has the mean 1 if the composition is the true one.
@@ -7,7 +7,7 @@ Waudby-Smith and Ramdas 2020, Confidence sequences for sampling without replacem
 compositions for which it has not. Strata are independent, so their ratios are multiplied. Compositions are taken as
 real numbers, which makes an interval a hair wider.
 
-Axes: H strata.
+Axes are H strata.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import digamma, gammaln
 
-__all__ = ["difference_at_every_look", "share_at_every_look"]
+__all__ = ["difference_at_every_look", "edge", "share_at_every_look"]
 
 STEPS = 40
 """Halvings of a search: to a millionth of a millionth."""
@@ -44,7 +44,7 @@ def share_at_every_look(
         return float(chance.sum())
 
     def best(slope: float) -> NDArray[np.float64]:
-        """The composition that maximises log chance + slope x number that are so; each stratum's term is concave."""
+        """The composition that maximises log chance + slope x number that are so. Each stratum's term is concave."""
         low, high = hits.copy(), population - misses
         for _ in range(STEPS):
             middle = (low + high) / 2
@@ -101,8 +101,25 @@ def difference_at_every_look(
     # All that was not drawn may be of one kind.
     rest = size - drawn
     inside = min(max(size * (first - second) / max(drawn, 1.0), first - second - rest), first - second + rest)
-    ends = [_edge(likelihood, inside, first - second + sign * rest, least) / size for sign in (-1, 1)]
+    ends = [edge(likelihood, inside, first - second + sign * rest, least) / size for sign in (-1, 1)]
     return ends[0], ends[1]
+
+
+def edge(likelihood: Callable[[float], float], inside: float, outside: float, least: float) -> float:
+    """Where a concave function falls below a value, to a millionth of a millionth of the way.
+
+    Args:
+        likelihood: the function.
+        inside: where it is not below the value.
+        outside: where it may be; returned if it is not.
+        least: the value.
+    """
+    if likelihood(outside) >= least:
+        return outside
+    for _ in range(STEPS):
+        middle = (inside + outside) / 2
+        inside, outside = (middle, outside) if likelihood(middle) >= least else (inside, middle)
+    return outside
 
 
 def _threshold(confidence: float) -> float:
@@ -121,13 +138,3 @@ def _falling(number: NDArray[np.float64], times: NDArray[np.float64]) -> NDArray
 
 def _falling_slope(number: NDArray[np.float64], times: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(digamma(number + 1) - digamma(number - times + 1))
-
-
-def _edge(likelihood: Callable[[float], float], inside: float, outside: float, least: float) -> float:
-    """Where a concave function falls below a value, between a place where it does not and one where it may."""
-    if likelihood(outside) >= least:
-        return outside
-    for _ in range(STEPS):
-        middle = (inside + outside) / 2
-        inside, outside = (middle, outside) if likelihood(middle) >= least else (inside, middle)
-    return outside

@@ -68,7 +68,7 @@ class CropMap:
         return np.append(total[: len(self.classes)], total[VOID])
 
     def labels_at(self, row: NDArray[np.int64], col: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Labels (n,) of pixels; VOID outside the map. Each block is read once."""
+        """Labels (n,) of pixels. VOID outside the map. Each block is read once."""
         found = np.full(len(row), VOID, np.uint8)
         inside = np.flatnonzero((row >= 0) & (row < self.height) & (col >= 0) & (col < self.width))
         across = -(-self.width // BLOCK)

@@ -1,4 +1,4 @@
-"""Outlines of parcels, brought to the CRS of a map: what is none is told apart and counted, never a crash."""
+"""Outlines of parcels in the CRS of a map. Invalid ones are counted by kind and never end the command."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def place_outlines(data: NDArray[np.object_], crs: Any, crop_map: CropMap) -> Pl
 
 
 def _in_crs(outlines: NDArray[np.object_], source: Any, target: Any) -> NDArray[np.object_]:
-    """Outlines in another CRS; None for those that have no place there."""
+    """Outlines in another CRS. None for those that have no place there."""
 
     def moved(points: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.stack(transform(source, target, points[:, 0], points[:, 1]), 1)

@@ -26,7 +26,7 @@ from scipy.stats import binomtest
 
 from exact_core.data.windows.dataset import VOID
 from exact_core.errors import ConfigError, DataError
-from exact_core.map_statistics.every_look import difference_at_every_look
+from exact_core.map_statistics.every_look import difference_at_every_look, edge
 from exact_core.map_statistics.map_folder import BAND_PIXELS, CropMap
 from exact_core.map_statistics.sample_design import Allocation
 
@@ -126,7 +126,7 @@ class PairedComparison:
     """What a sample of the pixels where two maps differ says.
 
     differing, both: pixels that differ, and that both maps show. first, second, neither: samples on which the first map
-    is right, the second, and none. difference: of the overall accuracies, first less second, -1..1; low, high: its
+    is right, the second, and none. difference: of the overall accuracies, first less second, -1..1. low, high: its
     interval; always_low, always_high: the interval that holds at every look. p_value: of the exact McNemar test.
     """
 
@@ -145,7 +145,7 @@ class PairedComparison:
 
     @property
     def better(self) -> int | None:
-        """1 or 2, the map that is better by the exact test; None: this sample does not tell."""
+        """1 or 2, the map that is better by the exact test. If None, the sample cannot decide."""
         if self.first + self.second + self.neither == self.differing:
             # All that differ were visited, and nothing is left to chance.
             return None if self.first == self.second else 1 if self.first > self.second else 2
@@ -214,7 +214,7 @@ def paired_difference(first: int, second: int, neither: int, *, size: int, confi
         first: pairs that only the first has.
         second: pairs that only the second has.
         neither: all other pairs.
-        size: pairs of the population; the sample counts as so much larger as it leaves less of it open.
+        size: pairs of the population. The sample counts as so much larger as it leaves less of it open.
         confidence: of the interval.
     """
     count = first + second + neither
@@ -227,7 +227,7 @@ def paired_difference(first: int, second: int, neither: int, *, size: int, confi
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
 
     def score(difference: float) -> float:
-        """How many standard errors the estimate lies from a difference, the other share as likely as it can be."""
+        """Standard errors from the estimate to a difference, with the other share at its most likely value."""
         # Of 2 n q^2 + B q + C = 0 for the share q of the second, given the difference.
         linear = -one - other + (2 * pairs - one + other) * difference
         constant = -other * difference * (1 - difference)
@@ -236,11 +236,4 @@ def paired_difference(first: int, second: int, neither: int, *, size: int, confi
         away = one - other - pairs * difference
         return away / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, away) if away else 0.0
 
-    ends = []
-    for outside, sign in ((-1.0, 1), (1.0, -1)):
-        inside = estimate
-        for _ in range(60):
-            middle = (inside + outside) / 2
-            inside, outside = (middle, outside) if sign * score(middle) < z else (inside, middle)
-        ends.append(outside)
-    return ends[0], ends[1]
+    return edge(lambda at: -score(at), estimate, -1.0, -z), edge(score, estimate, 1.0, -z)

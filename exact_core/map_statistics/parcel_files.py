@@ -27,10 +27,10 @@ class ParcelFile(Protocol):
         """Whether a chunk has come."""
 
     def add(self, table: Any, outlines: NDArray[np.object_]) -> None:
-        """Append rows (Arrow, with a column `geometry` of WKB); `outlines` are those of its rows."""
+        """Append rows (Arrow, with a column `geometry` of WKB). `outlines` are those of its rows."""
 
     def close(self, *, whole: bool) -> None:
-        """No more follow; `whole`: all has come, so that what a reader needs is written."""
+        """No more follow. `whole`: all has come, so that what a reader needs is written."""
 
 
 class _GeoParquet:
@@ -107,7 +107,7 @@ FORMATS: dict[str, Callable[[Path, Any, str], ParcelFile]] = {".parquet": _GeoPa
 
 @contextlib.contextmanager
 def parcel_file(out: Path, crs: Any, *, layer: str = "parcels") -> Iterator[ParcelFile]:
-    """A file to add chunks to; it has its name once all is there, and of a failure nothing stays.
+    """A file to add chunks to. It has its name once all is there, and of a failure nothing stays.
 
     Raises:
         ServiceError: it cannot be written.

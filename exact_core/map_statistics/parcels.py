@@ -93,7 +93,7 @@ def summarise_parcels(
 
     Args:
         crop_map: the map.
-        layer: GeoParquet, or any vector file that GDAL reads; `FILE|layername=NAME` where it has several layers. Its
+        layer: GeoParquet, or any vector file that GDAL reads. `FILE|layername=NAME` where it has several layers. Its
             parcels are brought to the CRS of the map.
         out: file to write, .parquet (GeoParquet 1.1.0, WKB) or .gpkg: `parcel` (identity in the layer), `majority`
             (class), `majority_share` (of the mapped part), `coverage` (mapped share of the parcel), `confidence` (mean
@@ -104,7 +104,7 @@ def summarise_parcels(
         force: replace a file that is there.
 
     Raises:
-        ConfigError: an attribute that the layer has not, or whose name is taken; a file that must not be written.
+        ConfigError: an attribute that the layer has not, or whose name is taken. A file that must not be written.
         DataError: the layer cannot be read.
         CorruptError: the map cannot be read.
         ServiceError: the file cannot be written.
@@ -167,7 +167,7 @@ def _rows(part: Features) -> Any:
 
 
 class _Outline(Feature):  # type: ignore[misc]  # exactextract has no types
-    """An outline as exactextract wants it."""
+    """An outline as exactextract expects it."""
 
     def __init__(self, number: int, outline: bytes) -> None:
         super().__init__()
@@ -218,7 +218,7 @@ class _Zones:
         ]
 
     def figures(self, outlines: NDArray[np.object_]) -> dict[str, list[Any]]:
-        """The columns of figures, a value an outline."""
+        """The columns of values, one for each outline."""
         found: list[Any] = []
         if len(outlines):
             zones = _Outlines(outlines, self._sources[0].srs_wkt())
@@ -239,7 +239,7 @@ class _Zones:
 
 
 def _table(rows: Any, figures: dict[str, list[Any]], outlines: NDArray[np.object_]) -> Any:
-    """A chunk as it is written (Arrow): identity, figures, attributes, outline."""
+    """A chunk of the output (Arrow), with identity, values, attributes and outline."""
     columns = {"parcel": rows.column("parcel")}
     columns |= {name: pa.array(figures[name], kind) for name, kind in FIGURES.items()}
     columns |= {name: rows.column(name) for name in rows.column_names[1:]}
@@ -247,6 +247,6 @@ def _table(rows: Any, figures: dict[str, list[Any]], outlines: NDArray[np.object
 
 
 def _majority(labels: NDArray[np.int32], shares: NDArray[np.float64]) -> tuple[int, float]:
-    """The label of the largest share and that share; of equal ones, the lowest label."""
+    """The label with the largest share, and that share. On a tie the lowest label wins."""
     best = min(zip(-shares, labels, strict=True))
     return int(best[1]), float(-best[0])

@@ -1,9 +1,9 @@
 """The fields that a map shows, as polygons: each region of one crop, with its area and mean confidence.
 
-The map is read in strips of rows. A region that reaches the last row of a strip is held until it ends. So memory
+The map is read in strips of rows. A region that reaches the last row of a strip stays open until it ends. So memory
 follows the regions that a line across the map cuts, and a polygon has no seam.
 
-Axes: h rows, W columns.
+Axes are h rows, W columns.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ import shapely
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from exact_core.data.vectors import CHUNK
 from exact_core.data.windows.dataset import VOID
@@ -139,31 +141,24 @@ def _regions(crop_map: CropMap, pixels: int) -> Iterator[_Region]:
         numbers, count = regions_of(np.where(label == 0, np.uint8(VOID), label))
         found = _pieces(numbers, count, label, percent, crop_map.transform @ rasterio.Affine.translation(0, first))
         joined = open_regions + found
-        parent = list(range(len(joined)))
-
-        def root(place: int, parent: list[int] = parent) -> int:
-            while parent[place] != place:
-                parent[place] = parent[parent[place]]
-                place = parent[place]
-            return place
-
-        top = np.where(numbers[0] > 0, numbers[0] - 1 + len(open_regions), -1)
+        top, last = (np.where(row > 0, row - 1 + len(open_regions), -1) for row in (numbers[0], numbers[-1]))
+        label_of = np.array([each.label for each in joined])
         touching = (above >= 0) & (top >= 0)
-        for one, other in {(int(a), int(b)) for a, b in zip(above[touching], top[touching], strict=True)}:
-            if joined[one].label == joined[other].label and root(one) != root(other):
-                parent[root(other)] = root(one)
-        for place in range(len(joined)):
-            if (whole := root(place)) != place:
-                joined[whole].take_in(joined[place])
-        last = np.where(numbers[-1] > 0, numbers[-1] - 1 + len(open_regions), -1)
-        held: dict[int, int] = {}
+        upper, lower = above[touching], top[touching]
+        same = label_of[upper] == label_of[lower]
+        links = coo_array((np.ones(same.sum()), (upper[same], lower[same])), shape=(len(joined), len(joined)))
+        _, whole_of = connected_components(links, directed=False)
+        wholes: dict[int, _Region] = {}
+        for number, region in zip(whole_of.tolist(), joined, strict=True):
+            if number in wholes:
+                wholes[number].take_in(region)
+            else:
+                wholes[number] = region
+        held, places = np.unique(whole_of[last[last >= 0]], return_inverse=True)
         above = np.full(crop_map.width, -1)
-        for place in np.unique(last[last >= 0]).tolist():
-            above[last == place] = held.setdefault(root(place), len(held))
-        for place in range(len(joined)):
-            if root(place) == place and place not in held:
-                yield joined[place]
-        open_regions = [joined[place] for place in held]
+        above[last >= 0] = places
+        open_regions = [wholes.pop(number) for number in held.tolist()]
+        yield from wholes.values()
     yield from open_regions
 
 

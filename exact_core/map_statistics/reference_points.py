@@ -201,7 +201,7 @@ def _read_layer(path: Path) -> _Table:
 
 
 def _text(value: Any) -> str:
-    """A cell as text; empty where the layer has none."""
+    """A cell as text. Empty where the layer has none."""
     if value is None or (isinstance(value, float | np.floating) and math.isnan(value)):
         return ""
     return str(value).strip()

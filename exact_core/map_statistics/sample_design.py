@@ -2,9 +2,9 @@
 
 How many: Olofsson et al. (2014, Remote Sensing of Environment 148:42), eq. 13 and section 5.1.1: the total from a
 target standard error of overall accuracy, shared out by area, with a minimum for classes that would get too few.
-Where: chance alone decides, from a seed. One seed gives one sample of a map, whatever is read at a time.
+Where: chance alone decides, from a seed. One seed gives one sample of a map, for any chunk size.
 
-Axes: H strata, the map's classes that occur.
+Axes are H strata, the map's classes that occur.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Allocation:
 
 @dataclass(frozen=True)
 class SamplePoint:
-    """A pixel to be visited; longitude and latitude of its centre, WGS84 degrees."""
+    """A pixel to be visited. Longitude and latitude of its centre, WGS84 degrees."""
 
     stratum: Allocation
     row: int
@@ -147,12 +147,12 @@ def fitting_minimum(counts: NDArray[np.int64], classes: tuple[str, ...], *, size
 
 
 def allocate(counts: NDArray[np.int64], classes: tuple[str, ...], *, size: int, minimum: int) -> list[Allocation]:
-    """Share a sample out by area; classes that would get fewer than the minimum get that, the rest shares what is left.
+    """Share a sample out by area. Classes that would get fewer than the minimum get that, the rest shares what is left.
 
     Args:
         counts: pixels of each label 0..K, and perhaps more.
         classes: names of labels 0..K.
-        size: samples in all; more are drawn if the minima want it, and never more than there are pixels.
+        size: samples in all. More are drawn if the minima require it, and never more than there are pixels.
         minimum: samples of each class, at least 2, as its error cannot be known from fewer.
 
     Raises:
@@ -195,7 +195,7 @@ class Drawable(Protocol):
 
     @property
     def folder(self) -> Path:
-        """Where it lies."""
+        """Its position."""
 
     @property
     def width(self) -> int:
@@ -254,7 +254,7 @@ def draw(
 
 
 class _Picks:
-    """The chosen of a stratum's pixels, counted along the map's rows, and where they lie once they have come by."""
+    """The chosen pixels of a stratum, counted along the map's rows, and their positions once they were read."""
 
     def __init__(self, stratum: Allocation, seed: int) -> None:
         self.stratum = stratum
@@ -283,7 +283,7 @@ class _Picks:
 
 
 def check_out(out: Path, *, force: bool = False) -> None:
-    """Refuse a file to which no sample can be written, as `check_output` does; a sample has a table beside it.
+    """Refuse a file to which no sample can be written, as `check_output` does. A sample has a table beside it.
 
     Raises:
         ConfigError: another kind of file, or one that is there: what was filled in must not be lost.

@@ -38,7 +38,7 @@ class SceneMosaic:
         return self._count.shape[0], self._count.shape[1]
 
     def place(self, record: WindowRecord) -> tuple[slice, slice]:
-        """Where a window lies in the mosaic."""
+        """Position of a window in the mosaic."""
         row, col = record.row - self._row0, record.col - self._col0
         return slice(row, row + self.side), slice(col, col + self.side)
 
@@ -49,11 +49,11 @@ class SceneMosaic:
         self._count[place] += 1
 
     def mean(self) -> NDArray[np.float32]:
-        """Mean over the windows that cover each pixel (channels, H, W); 0 where none does."""
+        """Mean over the windows that cover each pixel (channels, H, W). 0 where none does."""
         return np.asarray(self._sum / np.maximum(self._count, 1), np.float32)
 
     def labels(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Most probable class, VOID where no window lies, and its mean probability; both (H, W)."""
+        """Most probable class, VOID without a window, and its mean probability. Both are (H, W)."""
         mean = self.mean()
         label = mean.argmax(0).astype(np.uint8)
         return np.where(self._count > 0, label, VOID).astype(np.uint8), mean.max(0)

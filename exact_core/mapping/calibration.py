@@ -5,7 +5,7 @@ that right (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, s
 logarithms of probabilities, the calibrated ones are softmax(z / T). T > 1 says that the model was too sure. The order
 of classes stays, so the class map does.
 
-Axes: N pixels, K crops, C = K + 1 classes with the background.
+Axes are N pixels, K crops, C = K + 1 classes with the background.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Floats = NDArray[np.float32] | NDArray[np.float64]
 COLDEST, HOTTEST = 0.05, 20.0
 """Limits of the temperature: where a model makes no mistake at all, the likeliest is 0."""
 BINS = 15
-"""Of the expected calibration error (Guo et al.)."""
+"""Number of bins of the expected calibration error (Guo et al.)."""
 PIXELS = 200_000
 """Pixels that a temperature is fitted to, at most: one scalar needs no more."""
 HALVINGS = 40
@@ -43,7 +43,7 @@ TINY = float(np.finfo(np.float32).tiny)
 
 
 class Calibration(Settings):
-    """How a model's confidence was calibrated; it travels in `model.json` and in every map."""
+    """How a model's confidence was calibrated. It travels in `model.json` and in every map."""
 
     temperature: float | None = Field(description="T; null: there was nothing to fit it to, and probabilities stay")
     fitted_on: str = Field(description="which labels of which split it was fitted to, or why it was not")
@@ -63,24 +63,24 @@ class DatedCalibration(Settings):
 
 
 NOT_FITTED = Calibration(temperature=None, fitted_on="nothing: the model says nothing of a calibration")
-"""Of models that were trained before there was one."""
+"""The calibration of models that were trained before it existed."""
 
 
 def calibration_at(days: int, dated: Sequence[DatedCalibration]) -> Calibration:
     """The calibration for a season of which `days` have been seen: of the longest part not beyond, or the shortest.
 
-    Of a longer part a model is surer than it may be here, so this errs on the side of too little confidence.
+    A model is more confident on a longer part, so this errs on the side of too little confidence.
 
     Args:
         days: from the season's start.
-        dated: of parts of the season, and of all of it; at least one.
+        dated: of parts of the season, and of all of it. At least one.
     """
     ascending = sorted(dated, key=lambda each: each.days)
     return next((each.calibration for each in reversed(ascending) if each.days <= days), ascending[0].calibration)
 
 
 def tempered(probabilities: Floats, temperature: float | None, *, axis: int = 0) -> Floats:
-    """Probabilities at a temperature: p^(1/T), divided by their sum over the classes' axis; None: as they are."""
+    """Probabilities at a temperature: p^(1/T), divided by their sum over the classes' axis. If None, as they are."""
     if temperature is None:
         return probabilities
     logits: Floats = np.log(np.maximum(probabilities, TINY)) / np.asarray(temperature, probabilities.dtype)
@@ -94,7 +94,7 @@ def fit_temperature(probabilities: Floats, labels: NDArray[np.uint8]) -> float:
     """The temperature of the highest likelihood.
 
     In the inverse temperature b the negative log likelihood is convex, with the slope mean(E_b[z]) - mean(z of the
-    label); the slope's one zero is found by halving the interval.
+    label). Bisection gives the only zero of the slope.
 
     Args:
         probabilities: (N, C), each row a distribution.
@@ -130,7 +130,7 @@ def calibration_error(probabilities: Floats, labels: NDArray[np.uint8]) -> float
         labels: (N,), 0..K.
 
     Returns:
-        Between 0 and 1; bins count by their pixels.
+        Between 0 and 1. Bins count by their pixels.
     """
     confidence = np.asarray(probabilities.max(1), np.float64)
     right = probabilities.argmax(1) == labels
@@ -158,7 +158,7 @@ def calibrate(
     Args:
         windows: position and class probabilities (C, H, W) of each window.
         truth: labels (H, W) by position, 0..K or VOID.
-        count: how many windows there are; each gives its share of at most PIXELS pixels.
+        count: how many windows there are. Each gives its share of at most PIXELS pixels.
         fitted_on: what the labels are, for the record.
         seed: draws the pixels where there are more.
     """

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 Found = TypeVar("Found")
 
 SHARE = {"cpu": 0.25, "cuda": 0.8}
-"""Of the free memory: on a CPU the images and other processes want theirs."""
+"""Share of the free memory. On a CPU, images and other processes require the rest."""
 LARGEST = {"cpu": 64, "cuda": 512}
 """Larger batches were not faster."""
 MARGIN = 1.5

@@ -1,6 +1,6 @@
 """Finished rows -> a crop map as cloud-optimised GeoTIFFs, with a STAC item beside them.
 
-    class.tif           uint8, 0 background, 1..K crops, 255 nothing measured; palette and names inside
+    class.tif           uint8, 0 background, 1..K crops, 255 nothing measured. Palette and names inside
     confidence.tif      uint8, the class's calibrated probability in percent, 255 nothing measured
     probabilities.tif   where wanted: uint8, percent, a band a class, background first
     item.json           STAC item: projection, raster, classes, all files
@@ -42,7 +42,7 @@ CLASS, CONFIDENCE, PROBABILITIES = "class.tif", "confidence.tif", "probabilities
 OVERVIEWS = {CLASS: "mode", CONFIDENCE: "average", PROBABILITIES: "average"}
 BLOCK = 512
 CACHE = 256 * 2**20
-"""Bytes of blocks that GDAL keeps; by default a twentieth of the machine's memory, which the probabilities of a whole
+"""Bytes of blocks that GDAL keeps. By default a twentieth of the machine's memory, which the probabilities of a whole
 tile fill. A row of blocks of a tile takes 6 MB a band."""
 
 
@@ -82,7 +82,7 @@ class MapRecord(Settings):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of all classes, background first."""
+        """Names of all classes, background first."""
         return ("background", *self.classes)
 
     @property
@@ -134,7 +134,7 @@ def write_files(record: MapRecord, rows: Iterable[FinishedRows], out: Path) -> M
 
     Args:
         record: of the map.
-        rows: all of the map's, from top to bottom; one lot in memory at a time.
+        rows: all of the map's, from top to bottom. One lot in memory at a time.
         out: folder for the files.
 
     Raises:

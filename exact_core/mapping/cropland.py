@@ -36,7 +36,7 @@ class CroplandMask:
 
     Args:
         path: raster, or any vector file that GDAL reads (`FILE|layername=NAME` where it has several layers).
-        values: of a raster that are cropland; empty: all but 0.
+        values: of a raster that are cropland. If empty, all but 0.
         record: of the map.
 
     Attributes:

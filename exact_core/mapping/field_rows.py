@@ -5,7 +5,7 @@ and the rows read at a time, not the size of the area.
 
     fields.csv    field,class,share,confidence,pixels,remark    a line a field of the layer, by its identity there
 
-Axes: h rows, W columns, F fields, K crop classes.
+Axes are h rows, W columns, F fields, K crop classes.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ __all__ = ["FIELDS", "one_crop_a_field"]
 
 FIELDS = "fields.csv"
 MIXED = 0.6
-"""Share of what a field's pixels say from which its crop is the field's; below it, the pixels keep theirs."""
+"""Share of what a field's pixels say from which its crop is the field's. Below it, the pixels keep theirs."""
 UNCERTAIN = 50
 """Mean confidence, percent, below which a field is called uncertain."""
 
 
 @dataclass
 class _Votes:
-    """What the pixels of fields say. numbers: of the fields, ascending (F,); the rest (F, K + 1) and (F,)."""
+    """What the pixels of fields say. numbers: of the fields, ascending (F,). The rest (F, K + 1) and (F,)."""
 
     numbers: NDArray[np.int64]
     shares: NDArray[np.float64]
@@ -66,9 +66,9 @@ def one_crop_a_field(
     """A map's rows with one crop a field, and what the map then says of itself.
 
     What a pixel says are its probabilities, where the map has those of all classes, or else its class. A field takes
-    the class of the largest share; where that is below MIXED, as in an outline around two fields, its pixels keep
+    the class of the largest share. Where that is below MIXED, as in an outline around two fields, its pixels keep
     theirs. Pixels without a measurement stay, and those outside of all outlines as `outside` says. The confidence of a
-    field is the mean over its pixels of what they give its class; a pixel of another class gives 0 where only classes
+    field is the mean over its pixels of what they give its class. A pixel of another class gives 0 where only classes
     are known. Probabilities stay those of the pixels.
 
     Args:
@@ -80,7 +80,7 @@ def one_crop_a_field(
             background, or all. Their confidence stays.
 
     Raises:
-        DataError: the layer cannot be read, or none of its outlines lies on the map.
+        DataError: the layer cannot be read, or none of its outlines is on the map.
     """
     layer = open_outlines(outlines.parent, outlines.name)
     if layer is None:
@@ -111,7 +111,7 @@ def _numbers(layer: VectorLayer, record: MapRecord, first: int, end: int) -> NDA
 
 
 def _around(layer: VectorLayer, record: MapRecord, rows: FinishedRows) -> NDArray[np.int64]:
-    """Field of each pixel of some rows and of the row above and below (h + 2, W); beyond the map 0."""
+    """Field of each pixel of some rows and of the row above and below (h + 2, W). Beyond the map 0."""
     first, end = max(0, rows.first - 1), min(record.height, rows.end + 1)
     fields = _numbers(layer, record, first, end)
     return np.pad(fields, ((int(first == rows.first), int(end == rows.end)), (0, 0)))

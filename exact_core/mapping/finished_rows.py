@@ -1,11 +1,11 @@
 """Finished rows of a map on disk: what a killed map goes on from, and what the parts of a map are joined from.
 
-    journal.json          what the rows belong to; rows of anything else are forgotten
+    journal.json          what the rows belong to. Rows of anything else are forgotten
     rows-00000120.npz     the rows from 120 on: label, confidence and, where they are wanted, probabilities
 
 Each file is written under another name and renamed, and holds checksums of its own (zip): what is there is whole.
 
-Axes: h rows, W columns, C = K + 1 classes.
+Axes are h rows, W columns, C = K + 1 classes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class FinishedRows:
     """Rows as they go into the files.
 
     first: the first row. label: uint8 (h, W), VOID where nothing was measured. confidence: uint8 (h, W), percent.
-    probabilities: uint8 (C, h, W), percent; None where they are not wanted.
+    probabilities: uint8 (C, h, W), percent. None where they are not wanted.
     """
 
     first: int
@@ -59,7 +59,7 @@ class RowFiles:
     Args:
         folder: where they lie.
         first: the first row that is wanted.
-        key: digest of all that the rows follow from; a folder of another one is emptied.
+        key: digest of all that the rows follow from. A folder of another one is emptied.
         batch: windows a forward pass, kept with the rows: another number rounds otherwise.
     """
 
@@ -122,7 +122,7 @@ def _is_count(value: object) -> bool:
 
 
 def _journal(folder: Path) -> dict[str, Any] | None:
-    """The journal; None where there is none, empty where it says nothing."""
+    """The journal. None where there is none, empty where it says nothing."""
     if not folder.is_dir():
         return None
     try:

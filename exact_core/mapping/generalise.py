@@ -2,7 +2,7 @@
 
 Only classes change. Confidence and probabilities stay what the model gave each pixel.
 
-Axes: h rows, W columns.
+Axes are h rows, W columns.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ STRIP = 512
 def majority_filter(label: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """The most frequent class of the square around each pixel (modal filter).
 
-    Of equally frequent classes the pixel's own stays, or else the lowest label is taken. Pixels without a class do not
+    On a tie the pixel's own class stays, or else the lowest label is taken. Pixels without a class do not
     vote, and stay without one.
 
     Args:
@@ -54,7 +54,7 @@ def majority_filter(label: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 
 
 def _box_sums(votes: NDArray[np.bool_], side: int) -> NDArray[np.uint16]:
-    """Sums over squares (h - side + 1, W - side + 1); unsigned sums may wrap on the way, their differences do not."""
+    """Sums over squares (h - side + 1, W - side + 1). Unsigned sums may wrap on the way, their differences do not."""
     found = votes.astype(np.uint16)
     for axis in (0, 1):
         sums = np.moveaxis(np.cumsum(found, axis, dtype=np.uint16), axis, 0)
@@ -65,7 +65,7 @@ def _box_sums(votes: NDArray[np.bool_], side: int) -> NDArray[np.uint16]:
 
 
 def majority_rows(rows: Iterable[FinishedRows], side: int) -> Iterator[FinishedRows]:
-    """Rows of a map with `majority_filter`: those that wait for the rows below them are all that is held.
+    """Rows of a map with `majority_filter`: only rows that wait for those below them are in memory.
 
     Args:
         rows: of a map, from top to bottom.
@@ -87,7 +87,7 @@ def majority_rows(rows: Iterable[FinishedRows], side: int) -> Iterator[FinishedR
 def _first_filtered(
     waiting: list[FinishedRows], above: NDArray[np.uint8] | None, side: int
 ) -> tuple[FinishedRows, NDArray[np.uint8]]:
-    """Take the first of the waiting rows, filtered; with it, what the next ones need of the rows above them."""
+    """Take the first of the waiting rows, filtered. With it, what the next ones need of the rows above them."""
     half, first = side // 2, waiting[0]
     known = [each.label for each in waiting]
     over = len(above) if above is not None else 0
@@ -99,7 +99,7 @@ def _first_filtered(
 
 
 def regions_of(label: NDArray[np.uint8]) -> tuple[NDArray[np.int32], int]:
-    """Number of the region of each pixel, 1..n, 0 where there is no class; and n.
+    """Number of the region of each pixel, 1..n, 0 where there is no class, and n.
 
     A region is what hangs together by sides of pixels.
     """
@@ -116,7 +116,7 @@ def regions_of(label: NDArray[np.uint8]) -> tuple[NDArray[np.int32], int]:
 def without_small_regions(label: NDArray[np.uint8], pixels: int) -> NDArray[np.uint8]:
     """Labels (h, W) whose regions of fewer pixels take the class that they share the longest border with.
 
-    Borders count that lead to regions of the minimum size; of
+    Borders count that lead to regions of the minimum size. Of
     equally long ones, that of the lowest label. A region without such a border stays, as an island among pixels without
     a class does.
 

@@ -21,7 +21,7 @@ from exact_core.undefined import to_json
 __all__ = ["QUICKLOOK", "TRUE_COLOUR", "slug", "write_item"]
 
 QUICKLOOK, TRUE_COLOUR = "quicklook.png", "true_colour.png"
-"""The map with scale and legend, and the images of its area; an older map may have no picture of the images."""
+"""The map with scale and legend, and the images of its area. An older map may have no picture of the images."""
 
 CLASSIFICATION = "https://stac-extensions.github.io/classification/v2.0.0/schema.json"
 FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
@@ -100,10 +100,10 @@ def _assets(record: MapRecord) -> list[tuple[str, str, list[dict[str, Any]]]]:
 
 
 def _sampling(transform: Any, *, metres: bool) -> dict[str, Any]:
-    """What a value of a band stands for; the resolution where it has a unit of length."""
+    """What a value of a band stands for. The resolution where it has a unit of length."""
     return {"raster:sampling": "area", **({"raster:spatial_resolution": abs(transform.a)} if metres else {})}
 
 
 def slug(name: str) -> str:
-    """A name as the classification extension wants it: letters, digits, _ and -."""
+    """A name as the classification extension requires it, with letters, digits, _ and - only."""
     return "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in name)

@@ -1,6 +1,6 @@
 """Pixel series sampled from a dataset or from a season's images, with what a segmenter says of them.
 
-Axes: T dates, C bands, S window side, G days of the calendar.
+Axes are T dates, C bands, S window side, G days of the calendar.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ def sample_training_season(
 ) -> SeasonSamples:
     """A sample of a dataset's training windows, and one of windows that were held out.
 
-    Held out are the validation and test splits; of a dataset without them, windows that share no pixel with those
+    Held out are the validation and test splits. Of a dataset without them, windows that share no pixel with those
     sampled for training. Their series are made of a part of their dates (`held_out_dates`): windows of one scene share
     its list of dates, which no other season does.
 
     Args:
         windows: the training dataset.
-        predictor: the segmenter that gives classes; None: tags do, by way of windows with a single crop.
+        predictor: the segmenter that gives classes. If None, tags do, by way of windows with a single crop.
         settings: `windows`, `pixels` and `held_out_dates` apply.
         seed: of the draw of pixels and dates.
     """
@@ -89,7 +89,7 @@ def sample_dataset(
     Args:
         windows: the dataset.
         indices: positions to choose from.
-        predictor: gives classes and confidence, by all dates of a window; None: pixels get no class.
+        predictor: gives classes and confidence, by all dates of a window. If None, pixels get no class.
         settings: `windows` and `pixels` apply.
         calendar: days since the season's start (G,).
         seed: of the draw of pixels and dates.
@@ -118,11 +118,11 @@ def sample_season(
     batch: int,
     seed: int,
 ) -> tuple[SeriesSample, NDArray[np.float64], DateMeans]:
-    """Pixels of windows spread evenly over a season's area; of the images only bands of `side` rows are in memory.
+    """Pixels of windows spread evenly over a season's area. Only bands of `side` rows of the images are in memory.
 
     Args:
         images: the season.
-        predict: the segmenter; None: pixels get no class.
+        predict: the segmenter. If None, pixels get no class.
         settings: `windows` and `pixels` apply.
         calendar: days since the season's start (G,).
         side: S.
@@ -252,7 +252,7 @@ def _places(height: int, width: int, side: int, count: int) -> dict[int, list[in
 
 
 def _spread(values: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """At most `count` of the values, in even steps; the middle one where only one is asked for."""
+    """At most `count` of the values, in even steps. The middle one where only one is asked for."""
     if len(values) and count == 1:
         return values[[len(values) // 2]]
     return values[evenly_chosen(len(values), count)]

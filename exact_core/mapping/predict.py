@@ -28,8 +28,8 @@ __all__ = ["MappedScene", "PatchMapper", "Predictor", "SeasonMapper", "WindowMap
 class Predictor:
     """A segmenter, ready to be asked about windows of a dataset.
 
-    statistics are those that the segmenter was trained with, whatever the dataset's own; batch is in windows. until:
-    days of the season that it sees; None: all.
+    statistics are those that the segmenter was trained with, not the dataset's own. Batch is in windows. until:
+    days of the season that it sees. If None, all.
     """
 
     model: AnySegmenter
@@ -63,7 +63,7 @@ class Predictor:
 
 @dataclass(frozen=True)
 class MappedScene:
-    """A scene's map: label uint8 (H, W), VOID where no window lies; confidence (H, W), the label's probability."""
+    """A scene's map: label uint8 (H, W), VOID without a window, and confidence (H, W), the label's probability."""
 
     mosaic: SceneMosaic
     label: NDArray[np.uint8]
@@ -87,9 +87,9 @@ def season_mapper(
 
     Args:
         model: on the device, for evaluation.
-        images: the season; its dates apply.
+        images: the season. Its dates apply.
         statistics: those that the model was trained with.
-        encoder: how the model wants its batches.
+        encoder: how the model reads its batches.
         device: where it computes.
     """
     days = model_dates(images.days, encoder, images.start, images.length)
@@ -123,7 +123,7 @@ class SeasonMapper(Mapper, Protocol):
 
 @dataclass(frozen=True)
 class _Reading:
-    """How a model reads pixels: dates (1, T) as it wants them, and the statistics that it was trained with."""
+    """How a model reads pixels: dates (1, T) as it expects them, and the statistics that it was trained with."""
 
     dates: Tensor
     mean: Tensor
@@ -138,7 +138,7 @@ class _Reading:
 class PatchMapper:
     """A TSViT segmenter: over time each patch is encoded by itself, over space patches meet in their window.
 
-    A date that measured nothing of a patch is none of its dates, as one on which it is under cloud; so a patch is the
+    A date that measured nothing of a patch is none of its dates, as one on which it is under cloud. So a patch is the
     same in every window.
     """
 

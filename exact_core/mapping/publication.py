@@ -70,7 +70,7 @@ def published_item(
         folder: of the map.
         region: name of its collection.
         season: as `season_name` has it.
-        facts: what the item says besides, by property; see docs/data-format.md.
+        facts: what the item says besides, by property. See docs/data-format.md.
     """
     item = json.loads((folder / ITEM).read_text(encoding="utf-8"))
     whole = file_facts(folder / "map.json")
@@ -98,7 +98,7 @@ def published_item(
 
 
 def collection_of(region: str, items: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """The collection of a region's items, which are given by the names of their folders; one at least.
+    """The collection of a region's items, which are given by the names of their folders. One at least.
 
     Its extent is that of them all, then of each, the earliest season first.
     """

@@ -1,12 +1,12 @@
 """A map of any area, a band of rows after the other: memory follows the width of the area, not its size.
 
 What a segmenter makes of each place by itself (`Mapper.encode`) is computed once, and handed to every window that holds
-the place; what it makes of a window, where they meet (`Mapper.decode`), once a window.
+the place. What it makes of a window, where they meet (`Mapper.decode`), once a window.
 
 Windows overlap by a quarter, or as asked. Each counts most in its middle and nothing at its very edge, where it knows
 least of its surroundings: weights of a squared sine, divided by their sum.
 
-Axes: C bands, H W pixels of the area, K crops, S window side.
+Axes are C bands, H W pixels of the area, K crops, S window side.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Predict = Callable[[list[NDArray[np.int16]], list[NDArray[np.bool_] | None]], ND
 class Mapper(Protocol):
     """A segmenter in two steps: over each place by itself, and over a window.
 
-    cell: side of a place, pixels; even, as clouds are known per 2 x 2.
+    cell: side of a place, pixels. Even, as clouds are known per 2 x 2.
     """
 
     cell: int
@@ -117,7 +117,7 @@ def map_rows(
     """Map an area, or some of its bands, from top to bottom.
 
     A pixel is the sum over the windows that cover it, always in the same order, and rows are read at the same places
-    whatever is mapped; so bands mapped alone are to the bit those of the whole.
+    whatever is mapped. So bands mapped alone are to the bit those of the whole.
 
     Args:
         read: gives rows of the area.
@@ -128,8 +128,8 @@ def map_rows(
         stride: from a window to the next, pixels, even, at most S.
         classes: K.
         batch: windows that are decoded at a time.
-        chunk: rows read at a time; more of them spare reading the same blocks of compressed files again.
-        bands: first band and one past the last, in the order of `window_starts`; None: all. The windows above that
+        chunk: rows read at a time. More of them spare reading the same blocks of compressed files again.
+        bands: first band and one past the last, in the order of `window_starts`. If None, all. The windows above that
             reach into the first one are predicted too.
     """
     starts = window_starts(height, side, stride)
@@ -173,8 +173,8 @@ def map_rows(
 class _Ground:
     """What is known of each place of the present band, computed once where windows share it.
 
-    Kept from a band to the next is what both hold: memory follows the overlap. Places lie on one grid from the area's
-    corner; a window off that grid, as the last one of an axis may be, is computed by itself.
+    Kept from a band to the next is what both hold: memory follows the overlap. Places are on one grid from the area's
+    corner. A window off that grid, as the last one of an axis may be, is computed by itself.
     """
 
     def __init__(self, mapper: Mapper, side: int, width: int) -> None:
@@ -189,7 +189,7 @@ class _Ground:
         self._block: Any = ()
 
     def move(self, row: int, following: int | None) -> None:
-        """Begin the band at a row; `following` is that of the next one, None after the last."""
+        """Begin the band at a row. `following` is that of the next one, None after the last."""
         on_grid = row % self._cell == 0
         # Rows of places that the band above has left here, and how many are to be left for the next.
         (shared, kept), known = self._next, self._next_known
@@ -278,9 +278,9 @@ def _beside(first: Tensor, second: Tensor, axis: int) -> Tensor:
 
 
 class _Rows:
-    """Rows of an area, read in chunks from top to bottom; what lies above the last request is forgotten.
+    """Rows of an area, read in chunks from top to bottom. Rows above the last request are released.
 
-    Chunks lie at multiples of their height from the area's top, wherever reading begins.
+    Chunks begin at multiples of their height from the area's top, even if reading begins elsewhere.
     """
 
     def __init__(self, read: Read, height: int, chunk: int, *, first: int) -> None:
@@ -290,7 +290,7 @@ class _Rows:
         self._parts: list[tuple[int, NDArray[np.int16], NDArray[np.bool_] | None]] = []
 
     def get(self, first: int, last: int) -> tuple[NDArray[np.int16], NDArray[np.bool_] | None, NDArray[np.int64]]:
-        """Pixels, clear patches, and on how many dates each pixel was measured (h, W); `first` and `last` even."""
+        """Pixels, clear patches, and on how many dates each pixel was measured (h, W). `first` and `last` even."""
         while self._last < last:
             # The few rows that are still wanted are copied, so that their chunk can go before the next one is read.
             self._parts = [
@@ -335,7 +335,7 @@ def _joined(parts: list[NDArray[np.int16]] | list[NDArray[np.bool_]], axis: int)
 class Seams:
     """Whether window borders show: how often the class changes there, against how often it does elsewhere.
 
-    Borders lie where windows begin and end. A ratio of 1 says that nothing shows; a map of separate windows has
+    Borders are where windows begin and end. A ratio of 1 says that nothing shows. A map of separate windows has
     far more.
     """
 
@@ -360,7 +360,7 @@ class Seams:
         self._above = label[-1:]
 
     def ratio(self) -> float | None:
-        """Changes a pair at borders over those elsewhere; None where there are none to speak of."""
+        """Changes a pair at borders over those elsewhere. None where there are none to speak of."""
         if not self._changes[0] or not self._pairs[1]:
             return None
         return float((self._changes[1] / self._pairs[1]) / (self._changes[0] / self._pairs[0]))

@@ -1,6 +1,6 @@
 """A season's images and a segmenter -> finished rows of a crop map: of all the area, or of a part of it.
 
-A part is a run of bands of rows (`exact_core.mapping.rows`); `exact_core.mapping.cogs` makes the map's files of one or
+A part is a run of bands of rows (`exact_core.mapping.rows`). `exact_core.mapping.cogs` makes the map's files of one or
 of many.
 """
 
@@ -45,7 +45,7 @@ class PartManifest(Manifest):
     record: MapRecord
 
     def publish(self, folder: Path) -> None:
-        """Write it; with it the part is complete."""
+        """Write it. With it the part is complete."""
         self.write(folder / PART)
 
 
@@ -87,7 +87,7 @@ def map_record(
     code_version: str,
     by_date: tuple[DatedCalibration, ...] = (),
 ) -> MapRecord:
-    """What a map of these images says of itself; equal for all its parts.
+    """What a map of these images says of itself. Equal for all its parts.
 
     Args:
         images: the season.
@@ -178,10 +178,10 @@ def map_part(
         images: the season.
         mapper: the segmenter.
         record: of the map.
-        pieces: what is finished, to which the rest is added; its batch applies.
+        pieces: what is finished, to which the rest is added. Its batch applies.
         end: one past the last row of the part.
         chunk: rows of images read, and kept together, at a time.
-        progress: told of finished rows.
+        progress: notified of finished rows.
 
     Raises:
         DataError: an image cannot be read.
@@ -214,7 +214,7 @@ def map_part(
 
 
 def _finish(rows: MappedRows, record: MapRecord, progress: Callable[[int], None] | None) -> FinishedRows:
-    """Rows as they go into the files; the temperature touches the confidence, and never the class."""
+    """Rows as they go into the files. The temperature touches the confidence, and never the class."""
     void = rows.label == VOID
     calibrated = tempered(rows.probabilities, record.calibration.temperature)
     percent = np.rint(100 * (calibrated if record.probabilities else calibrated.max(0, keepdims=True)))

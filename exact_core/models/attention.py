@@ -1,8 +1,8 @@
 """Transformer blocks.
 
-Axes: N sequences, L tokens, D embedding, h heads. The attention map of a layer is never stored. On the CPU `cpu_block`
-recomputes it for the backward pass; elsewhere fused attention does. Only the rows that the clues need (class tokens to
-dates) leave a block, without gradient.
+Axes are N sequences, L tokens, D embedding, h heads. The attention map of a layer is never stored. On the CPU
+`cpu_block` recomputes it for the backward pass. Elsewhere fused attention does. Only the rows that the clues need
+(class tokens to dates) leave a block, without gradient.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class Attention(nn.Module):
         Args:
             x_NLD: tokens (N, L, D).
             bias: (N, L), added to every score of a key: -inf where attention is not allowed, log(n) for a key that
-                represents n equal tokens; None: 0.
+                represents n equal tokens. If None, 0.
             rows: also return the attention probabilities of the first `rows` tokens.
             only_rows: return values for the first `rows` tokens only.
 
         Returns:
-            Values (N, L or rows, D), and probabilities (N, rows, L) averaged over heads, detached; None without rows.
+            Values (N, L or rows, D), and probabilities (N, rows, L) averaged over heads, detached. None without rows.
         """
         sequences, length, _ = x_NLD.shape
         q, k, v = self.qkv(x_NLD).view(sequences, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
@@ -68,7 +68,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each after a layer norm; `residual` says what attention adds to (EncoderConfig)."""
+    """Attention and MLP, each after a layer norm. `residual` says what attention adds to (EncoderConfig)."""
 
     def __init__(
         self, dim: int, *, heads: int, head_dim: int, mlp_ratio: int, dropout: float, residual: Residual
@@ -147,7 +147,7 @@ class Transformer(nn.Module):
 
         Returns:
             Tokens (N, L or rows, D), and attention probabilities of the first rows, averaged over heads and blocks
-            (N, rows, L); None without rows or with only_rows.
+            (N, rows, L). None without rows or with only_rows.
         """
         total: Tensor | None = None
         for number, block in enumerate(self.blocks):
@@ -163,7 +163,7 @@ class Transformer(nn.Module):
 
 
 def compile_blocks(model: nn.Module, *, backend: str = "inductor") -> None:
-    """Have torch.compile compile every block of a model, in place and on first use; parameters keep their names.
+    """Have torch.compile compile every block of a model, in place and on first use. Parameters keep their names.
 
     Only blocks are compiled, for any number of tokens, because the rest depends on the batch's dates. Compiled blocks
     are those of modules, also on the CPU, where `cpu_block` is the faster choice.

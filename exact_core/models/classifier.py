@@ -36,7 +36,7 @@ class Prototypes(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class TemporalClues:
-    """The input of clue-based CAMs. Axes: B batch, K crops, h w patches, P = h * w, T dates, D embedding.
+    """The input of clue-based CAMs. Axes are B batch, K crops, h w patches, P = h * w, T dates, D embedding.
 
     class_tokens (B, K, P, D): temporal encoder's class tokens, the features of the spatial clues.
     date_tokens (B, P, T, D): its date tokens, 0 where a patch is not seen. attention (B, K, T): class tokens to dates,
@@ -56,7 +56,7 @@ class TemporalClues:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierOutput(TemporalClues):
-    """Everything that losses and clues use; axes as above.
+    """Everything that losses and clues use. Axes as above.
 
     logits (B, K): from the global token. spatial_logits, temporal_logits (B, K): means of the maps.
     spatial_map, temporal_map (B, K, h, w): 3x3 patch head over spatial and temporal tokens.
@@ -74,7 +74,7 @@ class ClassifierOutput(TemporalClues):
 
 
 class TagClassifier(nn.Module):
-    """TSViT with a global token for the tags and one patch head shared by both maps; it carries the prototypes."""
+    """TSViT with a global token for the tags and one patch head shared by both maps. It carries the prototypes."""
 
     def __init__(self, config: ClassifierConfig, *, bands: int, classes: int, window: int) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class TagClassifier(nn.Module):
         )
 
     def clues(self, series: Series) -> TemporalClues:
-        """What clue-based CAMs are made of; they do without the spatial encoder."""
+        """What clue-based CAMs are made of. They do without the spatial encoder."""
         tokens = self.temporal(series)
         return TemporalClues(
             class_tokens=tokens.classes.transpose(1, 2),

@@ -9,7 +9,7 @@ The equations are those of `attention.Block`. This version is faster, and keeps 
 - Heads are views of one array, so nothing is transposed or copied for them.
 - Without gradients, GELU is part of the product before it, with bit-identical values.
 
-Axes: N sequences, L tokens, D embedding, Q queries (L, or the first rows only), I = heads x head width d; M = N x L.
+Axes are N sequences, L tokens, D embedding, Q queries (L, or the first rows only), I = heads x head width d. M = N x L.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def runs_on(x: Tensor) -> bool:
 
 
 def linear(x_MI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None, *, gelu: bool = False) -> Tensor:
-    """The product x @ weight.T + bias, or GELU of it, (M, I) -> (M, O); it records no gradient."""
+    """The product x @ weight.T + bias, or GELU of it, (M, I) -> (M, O). It records no gradient."""
     if len(x_MI) == 1:
         # A single row is added up in another order than one among many.
         return linear(x_MI.expand(2, -1), weight_OI, bias_O, gelu=gelu)[:1]
@@ -51,7 +51,7 @@ def linear(x_MI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None, *, gel
 
 
 def project(layer: nn.Linear, x: Tensor) -> Tensor:
-    """The layer (..., I) -> (..., O); where nothing is learned on a CPU, a row's does not depend on the others."""
+    """The layer (..., I) -> (..., O). Where nothing is learned on a CPU, a row's does not depend on the others."""
     if torch.is_grad_enabled() or not runs_on(x):
         learned: Tensor = layer(x)
         return learned
@@ -79,7 +79,7 @@ def cpu_block(
 
     Args:
         x_NLD: tokens.
-        bias_NL: added to the scores of each key, -inf where it must not be attended to; None: nothing.
+        bias_NL: added to the scores of each key, -inf where it must not be attended to. If None, nothing.
         shape: heads, residual, rows.
         parameters: of attention norm (weight, bias), qkv (weight), out (weight, bias), MLP norm (weight, bias), first
             and second layer of the MLP (weight, bias each).
@@ -224,7 +224,7 @@ def _attend_backward(
     *,
     into: tuple[Tensor, ...],
 ) -> Tensor:
-    """Writes the gradients of queries, keys and values `into` their places; returns the attended values once more."""
+    """Writes the gradients of queries, keys and values `into` their places. Returns the attended values once more."""
     values = torch.empty_like(grad_NQI)
     for grad, q, k, v, out, into_q, into_k, into_v in zip(
         *(part.chunk(shape.heads, -1) for part in (grad_NQI, *inputs, values, *into)), strict=True

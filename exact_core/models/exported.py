@@ -3,7 +3,7 @@
 `Segmenter.forward` leaves out what is not seen, and groups what is by its length, which no fixed program can. Here
 every date of every patch is computed, and what is not seen is masked: the same equations, other rounding.
 
-Axes: B windows, T dates, C bands, S window side, P patches, K crops, D embedding.
+Axes are B windows, T dates, C bands, S window side, P patches, K crops, D embedding.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class SegmenterProgram(nn.Module):
         Args:
             pixels: int16 (B, T, C, S, S), reflectance x 10,000, 0 where nothing was measured.
             dates: int64 (B, T), days since the first day of the season, or days of the year, as the model was trained.
-            clear: bool (B, T, S / 2, S / 2), True where 2 x 2 pixels are clear; all True where that is not known.
+            clear: bool (B, T, S / 2, S / 2), True where 2 x 2 pixels are clear. All True where that is not known.
         """
         temporal, encoder = self.model.temporal, self.encoder
         measured = (to_patches(pixels, encoder.patch) != 0).any(-1)
@@ -71,7 +71,7 @@ def export_segmenter(
     Args:
         model: for evaluation.
         statistics: those that it was trained with.
-        encoder: how it wants its batches.
+        encoder: how it reads its batches.
         bands: C.
         window: S.
     """

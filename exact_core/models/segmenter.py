@@ -24,7 +24,7 @@ class Segmenter(nn.Module):
         self.head = nn.Sequential(nn.LayerNorm(encoder.dim), nn.Linear(encoder.dim, encoder.patch**2))
 
     def forward(self, series: Series) -> Tensor:
-        """Logits (B, K + 1, H, W); class 0 is background."""
+        """Logits (B, K + 1, H, W). Class 0 is background."""
         return self.decode(self.temporal(series, only_classes=True).classes)
 
     def decode(self, tokens_BPKD: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ and masked.
 Where padding is attended to as published, all padding rows of a patch are the same token. One token represents all n of
 them, with log(n) added to its score.
 
-Axes: B windows, P patches, T dates, N sequences, S slots of a group (dates of its longest sequence).
+Axes are B windows, P patches, T dates, N sequences, S slots of a group (dates of its longest sequence).
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ TOKENS_ELSEWHERE = 2**17
 class SequenceGroup:
     """Sequences of about the same length.
 
-    window (N,), patch (N,): the origin of each. date (N, S): the date in each slot; T is the padding that represents n
-    rows, T + 1 is empty. bias (N, S): 0, log(n) or -inf accordingly; None: all 0.
+    window (N,), patch (N,): the origin of each. date (N, S): the date in each slot. T is the padding that represents n
+    rows, T + 1 is empty. bias (N, S): 0, log(n) or -inf accordingly. If None, all 0.
     """
 
     window: Tensor
@@ -51,11 +51,11 @@ def shared_patches(series: Series, patches_BPTC: Tensor) -> tuple[Tensor, Tensor
     different ones have the same key with a probability of 1e-26.
 
     Args:
-        series: the batch; dates, seen and padding apply.
+        series: the batch. Dates, seen and padding apply.
         patches_BPTC: its patches' values, float32.
 
     Returns:
-        One patch of each kind, positions among B * P (U,), and the kind of each patch (B, P); None where all differ.
+        One patch of each kind, positions among B * P (U,), and the kind of each patch (B, P). None where all differ.
     """
     windows, count, dates, values = patches_BPTC.shape
     if windows * count == 1 or count == 1 or patches_BPTC.dtype != torch.float32:
@@ -100,7 +100,7 @@ def group_sequences(
         tokens: tokens a sequence has beside its dates.
         even: group only sequences of the very same length. Then none is filled up, and what is computed of one does not
             depend on which others there are, to the last bit.
-        windows: of the batch; None: as many as the series has pixels for.
+        windows: of the batch. If None, as many as the series has pixels for.
     """
     windows, dates = len(series.pixels) if windows is None else windows, series.dates.shape[1]
     device = series.dates.device

@@ -20,7 +20,7 @@ Found = TypeVar("Found")
 
 
 def equal_parts(count: int, device: torch.device) -> list[slice]:
-    """Things 0 to before `count` in as many runs as there are threads for them; in one on any other device."""
+    """Things 0 to before `count` in as many runs as there are threads for them. In one on any other device."""
     parts = min(count, torch.get_num_threads()) if device.type == "cpu" else 1
     return [slice(count * part // parts, count * (part + 1) // parts) for part in range(parts)]
 

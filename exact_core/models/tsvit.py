@@ -1,7 +1,7 @@
 """The parts of TSViT that classifier and segmenter share (TSViT: Tarasiou et al., CVPR 2023).
 
-Axes: B batch, T dates, C bands, H W pixels, p patch side, P patches, K class tokens, D embedding; N sequences of S date
-slots in a group (`sequences`).
+Axes are B batch, T dates, C bands, H W pixels, p patch side, P patches, K class tokens, D embedding. A group has N
+sequences of S date slots (`sequences`).
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ class TemporalTokens:
     """The temporal encoder's output for a batch.
 
     classes (B, P, K, D). dates (B, P, T, D): 0 where a patch is not seen. attention (B, K, T): class tokens to dates,
-    averaged over heads, blocks and patches, detached. dates and attention are None when only classes were asked for;
-    padding is None where no padding is attended to.
+    averaged over heads, blocks and patches, detached. dates and attention are None when only classes were asked for.
+    Padding is None where no padding is attended to.
     """
 
     classes: Tensor
@@ -119,7 +119,7 @@ class TemporalEncoder(nn.Module):
         self.transformer = _transformer(config, depth=config.temporal_depth)
 
     def forward(self, series: Series, *, only_classes: bool = False) -> TemporalTokens:
-        """Encode a series; where nothing is learned, each of the patches that windows share once."""
+        """Encode a series. Where nothing is learned, each of the patches that windows share once."""
         patches = to_patches(series.pixels, self.config.patch)
         same = None if torch.is_grad_enabled() else shared_patches(series, patches)
         if same is None:
@@ -136,7 +136,7 @@ class TemporalEncoder(nn.Module):
         return found.spread(place)
 
     def _encode(self, series: Series, patches: Tensor, *, only_classes: bool) -> TemporalTokens:
-        """Encode patches (B, P, T, p * p * C), group by group; of the series all but its pixels applies."""
+        """Encode patches (B, P, T, p * p * C), group by group. The rest of the series applies too."""
         windows, count, columns = *patches.shape[:2], patches.shape[2] + 2
         # Two more dates, all 0 and of day 0: what padding looks like, and what fills up a group.
         days = self.date_embedding(F.pad(series.dates, (0, 2)))
@@ -218,7 +218,7 @@ class SpatialEncoder(nn.Module):
 
 
 def to_patches(pixels: Tensor, patch: int) -> Tensor:
-    """(B, T, C, H, W) -> (B, P, T, p * p * C); values ordered row in patch, column in patch, band."""
+    """(B, T, C, H, W) -> (B, P, T, p * p * C). Values ordered row in patch, column in patch, band."""
     batch, dates, bands, height, width = pixels.shape
     rows, cols = height // patch, width // patch
     split = pixels.view(batch, dates, bands, rows, patch, cols, patch)
@@ -240,7 +240,7 @@ def _by_window(rows_NKS: Tensor, group: SequenceGroup, windows: int, columns: in
 
 
 def _restored(tokens: list[Tensor], places: list[Tensor], shape: tuple[int, ...]) -> Tensor:
-    """Rows of all groups in the batch's order, (*shape, ...); 0 where no group has one."""
+    """Rows of all groups in the batch's order, (*shape, ...). 0 where no group has one."""
     values = torch.cat(tokens)
     rows = values.new_zeros(math.prod(shape), *values.shape[1:]).index_copy_(0, torch.cat(places), values)
     return rows.view(*shape, *values.shape[1:])

@@ -10,7 +10,7 @@ Notable choices, where the papers have no answer or a 24-pixel window needs anot
   are then limited to the acquisitions of each pixel and made to sum to 1 again (`enlarge_masks`).
 - A window whose side is no multiple of the lowest resolution's cell is padded by repeating its edge, and cropped back.
 
-Axes: B batch, T dates, M encoded acquisitions (over batch and dates), C channels, G heads, H W pixels of a level,
+Axes are B batch, T dates, M encoded acquisitions (over batch and dates), C channels, G heads, H W pixels of a level,
 h w cells of the lowest level, K crop classes.
 """
 
@@ -63,7 +63,7 @@ class Utae(nn.Module):
         )
 
     def forward(self, series: Series) -> Tensor:
-        """Logits (B, K + 1, H, W); class 0 is background."""
+        """Logits (B, K + 1, H, W). Class 0 is background."""
         height, width = series.pixels.shape[-2:]
         seen = seen_pixels(series)
         edge = (0, -width % self.cell, 0, -height % self.cell)
@@ -141,13 +141,13 @@ class TemporalAttention(nn.Module):
         return merged, masks.view(batch, self.heads, count, height, width)
 
     def positions(self, dates: Tensor) -> Tensor:
-        """(B, T) days -> (B, T, channels of a head): sines, then cosines; every head sees the same."""
+        """(B, T) days -> (B, T, channels of a head): sines, then cosines. Every head sees the same."""
         angle = dates[..., None].float() * self.frequencies
         return torch.cat([angle.sin(), angle.cos()], -1)
 
 
 def masked_softmax(scores: Tensor, seen: Tensor) -> Tensor:
-    """Softmax over the third axis, (B, G, T, cells), of what is seen; 0 everywhere where nothing is."""
+    """Softmax over the third axis, (B, G, T, cells), of what is seen. 0 everywhere where nothing is."""
     hidden = ~seen.expand_as(scores)
     weights = scores.masked_fill(hidden, torch.finfo(scores.dtype).min).softmax(2)
     return weights.masked_fill(hidden, 0.0)

@@ -63,7 +63,7 @@ def _line(version: Version) -> str:
 
 
 def move_champion(name: str, version: str, *, reason: str) -> str | None:
-    """Let the champion be a version that there is, as after a bad promotion; the one that it was before.
+    """Let the champion be a version that there is, as after a bad promotion. The one that it was before.
 
     Raises:
         ConfigError: no such model or version.

@@ -19,15 +19,15 @@ METRICS, PICTURE = "metrics.json", Path("figures/map.png")
 
 
 def compare_maps(references: list[str], *, out: Path) -> tuple[str, str | None]:
-    """Compare evaluated maps; if MLflow has one of them, the comparison is logged as a run.
+    """Compare evaluated maps. If MLflow has one of them, the comparison is logged as a run.
 
     Args:
-        references: folders of `exact run` or `exact evaluate`; identities or names of MLflow runs (of a pipeline, or of
-            any of its stages); models as NAME@ALIAS or NAME/VERSION. The others are compared with the first.
+        references: folders of `exact run` or `exact evaluate`. Identities or names of MLflow runs (of a pipeline, or of
+            any of its stages). Models as NAME@ALIAS or NAME/VERSION. The others are compared with the first.
         out: HTML file to write.
 
     Returns:
-        The table, for a terminal; and the identity of the MLflow run that holds the page, None where all are folders.
+        The table, for a terminal, and the identity of the MLflow run that holds the page, None where all are folders.
 
     Raises:
         ConfigError: MLflow knows no such run or model.

@@ -1,4 +1,4 @@
-"""Stage `evaluate`: models and masks -> figures, confusion matrix and report."""
+"""Stage `evaluate`: models and masks -> metrics, confusion matrix and report."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ from exact_core.undefined import defined
 
 __all__ = ["STAGE", "evaluate", "read_confusion"]
 
-STAGE = Stage(name="evaluate", size="train", minutes=480, writes={"evaluation": ("metrics.json",)})
+STAGE = Stage(
+    name="evaluate", size="train", minutes=480, settings=("evaluation",), writes={"evaluation": ("metrics.json",)}
+)
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +68,7 @@ def evaluate(
     tracker: Tracker,
     crop_map: Path | None = None,
 ) -> dict[str, float]:
-    """Score the segmenter's map and, where there are any, the pseudo masks; write metrics.json and the report.
+    """Score the segmenter's map and, where there are any, the pseudo masks. Write metrics.json and the report.
 
     Windows of a scene are blended before they are scored, so each pixel counts once. Void is left out.
 
@@ -74,15 +76,15 @@ def evaluate(
         config: `config.evaluation` applies.
         dataset: folder of the window dataset.
         segmenter: model folder of the segmenter.
-        classifier: model folder of the classifier that made the masks; None under dense supervision.
-        masks: folder of the mask set; None under dense supervision.
-        out: folder for metrics.json, report.html and its figures.
+        classifier: model folder of the classifier that made the masks. None under dense supervision.
+        masks: folder of the mask set. None under dense supervision.
+        out: folder for metrics.json, report.html and its images.
         report: file that gets a copy of the report.
-        tracker: gets figures, pictures and report.
-        crop_map: folder of its finished map of the whole area; None, or a part of a map: the report shows none.
+        tracker: gets metrics, images and report.
+        crop_map: folder of its finished map of the whole area. None, or a part of a map: the report shows none.
 
     Returns:
-        OA (micro), mIoU and F1 (macro) of the map, and those of the masks; only those that are defined. For PASTIS
+        OA (micro), mIoU and F1 (macro) of the map, and those of the masks. Only those that are defined. For PASTIS
         also `miou_published`, in which an absent class counts as 0. What is known without dense labels: the mIoU
         expected of the masks, and the mean average precision of the classifier's tags.
     """
@@ -164,7 +166,7 @@ def _metrics(
 
 
 def _finished(folder: Path) -> FinishedMap | None:
-    """The map of the whole area, for the report; None of a part of one."""
+    """The map of the whole area, for the report. None of a part of one."""
     if not (folder / MAP).is_file():
         return None
     record = read_record(folder / MAP)
@@ -183,7 +185,7 @@ def _finished(folder: Path) -> FinishedMap | None:
 def _provenance(
     config: RunConfig, windows: WindowDataset, device: torch.device, started: dt.datetime
 ) -> dict[str, str]:
-    """What the figures come from, as the report lists it."""
+    """The origin of the metrics, as the report lists it."""
     return {
         "recipe": config.recipe,
         "seed": str(config.seed),
@@ -199,7 +201,7 @@ def _provenance(
 def _publish(
     config: RunConfig, data: ReportData, *, dataset: Path, out: Path, report: Path, tracker: Tracker
 ) -> dict[str, float]:
-    """Write and track report and metrics; the figures that a run is known by."""
+    """Write and track report and metrics. The main metrics of the run are returned."""
     manifest = data.manifest
     config.save(out / "config.yaml")
     write_report(out / "report.html", data)
@@ -283,7 +285,7 @@ def _map_split(
 def _by_date(
     predictor: Predictor, trained: RunConfig, metrics: dict[str, Any], confusion: np.ndarray[Any, np.dtype[np.int64]]
 ) -> list[dict[str, Any]]:
-    """Accuracy of the map for what is seen of the season until some days, and of all of it; empty without labels."""
+    """Accuracy of the map for what is seen of the season until some days, and of all of it. Empty without labels."""
     manifest = predictor.windows.manifest
     if not manifest.has_labels:
         return []

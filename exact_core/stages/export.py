@@ -31,7 +31,7 @@ PROGRAM, ITEM = "segmenter.pt2", "item.json"
 MLM = "https://stac-extensions.github.io/mlm/v1.5.2/schema.json"
 FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
 ALWAYS = (dt.datetime(1900, 1, 1, tzinfo=dt.UTC), dt.datetime(9999, 12, 31, tzinfo=dt.UTC))
-"""Of a model without a season: STAC wants an interval or a time."""
+"""Time of a model without a season. STAC requires an interval or a time."""
 
 
 def export_model(segmenter: Path, out: Path) -> Path:

@@ -73,12 +73,12 @@ __all__ = [
     "survey_source",
 ]
 
-STAGE = Stage(name="fetch", size="data", minutes=240, image="data", reads_source=True)
+STAGE = Stage(name="fetch", size="data", minutes=240, image="data", reads_source=True, settings=("data",))
 
 log = logging.getLogger(__name__)
 
 MANIFESTS = ("collection.json", "cells.json")
-"""Of folders of fetched images: one scene, or one a cell."""
+"""Manifests of folders of fetched images: of one scene, or of cells."""
 CATALOGUES = ("collection.json", "catalog.json")
 SETTINGS = "season.yaml"
 
@@ -88,7 +88,7 @@ class Arrived:
     """What a fetch did."""
 
     folder: Path | str
-    """Where the data is now; of a source without a place, empty."""
+    """Where the data is now. Empty for a source without a place."""
     source: str
     """The source that later steps read: one that is no longer changed by what happens elsewhere, where there is one."""
     images: int = 0
@@ -129,7 +129,7 @@ def fetch_for_run(
         tracker: as `fetch_source`.
 
     Returns:
-        What later steps are given, and numbers of images and files; none where nothing was fetched.
+        What later steps are given, and numbers of images and files. None where nothing was fetched.
 
     Raises:
         ConfigError, DataError, ServiceError: as `fetch_source`.
@@ -151,7 +151,7 @@ def fetch_source(config: RunConfig, *, source: str, tracker: Tracker) -> Arrived
     `season:POINTER` from there. Without a store, and for a folder in a store, they read the same source as given.
 
     Args:
-        config: `data.season` says days and bands; see `with_season`.
+        config: `data.season` says days and bands. See `with_season`.
         source: one of `exact_core.data.sources`.
         tracker: gets numbers of images and files.
 
@@ -179,7 +179,7 @@ def fetch_source(config: RunConfig, *, source: str, tracker: Tracker) -> Arrived
 
 
 def local_place(config: RunConfig, source: str) -> Path | str:
-    """The file or folder of this disk that holds what a source names, fetched if need be; errors as `fetch_source`."""
+    """The file or folder of this disk that holds what a source names, fetched if need be. Errors as `fetch_source`."""
     found = _arrive(config, source)
     for note in found.notes:
         log.info("fetch: note: %s", note)
@@ -187,9 +187,9 @@ def local_place(config: RunConfig, source: str) -> Path | str:
 
 
 def survey_source(config: RunConfig, source: str) -> Survey:
-    """The content of a source, without reading an image: of a catalogue, by a search; of a folder in a store, by names.
+    """The content of a source, without reading an image: a catalogue by a search, a folder in a store by names.
 
-    What images alone can tell, such as two that do not fit together, is told when they are read. A folder with archives
+    What only images show, such as two that do not fit together, is reported when they are read. A folder with archives
     is fetched whole: what is in them is known from themselves. Errors as `fetch_source`.
 
     Where a schedule will name the season, a catalogue is asked for the last 365 days.
@@ -241,13 +241,13 @@ def _arrive(config: RunConfig, source: str) -> Arrived:
 
 
 def _scheme(place: str) -> str:
-    """What stands before `:/`; one slash may be lost on a command line."""
+    """What stands before `:/`. One slash may be lost on a command line."""
     match = re.match(r"(https?|s3|file):/", place)
     return match[1] if match else ""
 
 
 def _folder_of(*parts: object) -> Path:
-    """The folder of an address, and of whatever else decides what it holds; it stays while this process lives."""
+    """Folder of an address and everything else that determines its content. It stays while this process lives."""
     name = hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:20]
     return _kept().use(name)
 
@@ -285,7 +285,7 @@ def _from_store(config: RunConfig, source: str, place: str) -> Arrived:
 
 
 def _names_of(place: str) -> Path | None:
-    """A folder in a store without its labels and with its images as empty files; None where it has archives."""
+    """A folder in a store without its labels and with its images as empty files. None where it has archives."""
     address, _ = parse_labels(place)
     folder = _folder_of(address, "names")
     name = PurePosixPath(address).name
@@ -392,7 +392,7 @@ def _asked(asked: StacAddress, config: RunConfig, folder: Path) -> Fetch:
 
 @dataclass(frozen=True)
 class StoreShelf:
-    """Fetched files in a store under their digests; what they are is in `records`, under NAME/fetched.json."""
+    """Fetched files in a store under their digests. What they are is in `records`, under NAME/fetched.json."""
 
     store: Store
     records: Store
@@ -435,7 +435,7 @@ class StoreShelf:
 
 
 def _place_labels(addresses: tuple[str, ...], folder: Path, year: int | None, found: Arrived) -> None:
-    """Copy labels into the season's folder; labels of an address with {year} may not exist yet."""
+    """Copy labels into the season's folder. Labels of an address with {year} may not exist yet."""
     fetched = folder.with_name(f"{folder.name}.labels")
     target = folder / "labels"
     shutil.rmtree(target, ignore_errors=True)
@@ -491,7 +491,7 @@ def _label_name(address: str, name: str) -> str:
 
 
 def _copy(address: str, target: Path) -> None:
-    """One file from a path, a store or the web, all of it or nothing; only if it has changed, where that can be known.
+    """One file from a path, a store or the web, all of it or nothing. Only if it has changed, where that can be known.
 
     Raises:
         DataError: it is not there. ServiceError: its server fails.
@@ -513,7 +513,7 @@ def _copy(address: str, target: Path) -> None:
 
 
 def _download(url: str, target: Path) -> None:
-    """A file of a web server; one that has not changed is not sent again."""
+    """A file of a web server. One that has not changed is not sent again."""
     # Another host than the catalogue's: it gets no token.
     web = Web(url, token=Token())
     record, shown = target.with_name(f"{target.name}.etag"), without_secrets(url)
@@ -557,7 +557,7 @@ class SourceState:
 
 
 def source_state(config: RunConfig, source: str) -> SourceState:
-    """What a source holds now, by names, sizes and times or ETags; no image is read. Errors as `fetch_source`."""
+    """What a source holds now, by names, sizes and times or ETags. No image is read. Errors as `fetch_source`."""
     place = parse_source(source)[1]
     if _scheme(place) in ("http", "https"):
         return _state_of_catalogue(config, parse_address(place), _folder_of(place))
@@ -628,7 +628,7 @@ def _files(folder: Path) -> dict[str, list[object]]:
 
 
 def _stored_files(address: str, config: RunConfig, source: str) -> tuple[dict[str, list[object]], str | None]:
-    """Sizes and ETags, or digests, of what lies under an address in a store, and the labels that its settings name."""
+    """Sizes and ETags, or digests, of the objects under an address in a store, and the labels of its settings."""
     name = PurePosixPath(address).name
     if name.endswith(".json") and name not in CATALOGUES:
         pointer = read_pointer(address)

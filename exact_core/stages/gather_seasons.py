@@ -35,13 +35,13 @@ class Fold:
 
 
 def gather_seasons(*, datasets: Sequence[Path], out: Path, tracker: Tracker) -> list[str]:
-    """Put the datasets side by side, in the order of their first days, in whatever order they come.
+    """Put the datasets side by side, in the order of their first days.
 
     Files are linked, not copied, where the file system can.
 
     Args:
         datasets: folders, one a season, of equal bands, classes and window.
-        out: folder; NN/ for each dataset, and last seasons.json.
+        out: folder. NN/ for each dataset, and last seasons.json.
         tracker: gets the list.
 
     Returns:

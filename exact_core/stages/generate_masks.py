@@ -44,7 +44,7 @@ from exact_core.undefined import defined
 
 __all__ = ["STAGE", "generate_masks"]
 
-STAGE = Stage(name="generate_masks", size="train", minutes=480, writes={"masks": ("masks.json",)})
+STAGE = Stage(name="generate_masks", size="train", minutes=480, settings=("masks",), writes={"masks": ("masks.json",)})
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def generate_masks(
 
     Raises:
         DataError: validation masks are asked for and there are none.
-        TrainingError: every CAM is zero, so that no threshold separates anything; or the masks' expected quality is
+        TrainingError: every CAM is zero, so that no threshold separates anything, or the masks' expected quality is
             below `masks.minimum_quality`. The masks are still written, for inspection.
     """
     fresh_folder(out, "masks.json")
@@ -208,7 +208,7 @@ def _manifest(
     entries: list[FileEntry],
     counts: NDArray[np.int64],
 ) -> MaskManifest:
-    """Content of masks.json. threshold: with its rule; counts: pixels (K + 1,) by label."""
+    """Content of masks.json. threshold: with its rule. counts: pixels (K + 1,) by label."""
     classes = windows.manifest.classes
     return MaskManifest(
         dataset_digest=windows.manifest.digest,
@@ -228,7 +228,7 @@ def _manifest(
 
 
 def _told(masks: MaskManifest, out: Path, tracker: Tracker) -> dict[str, float]:
-    """Log and track the masks; the main metrics of a run."""
+    """Log and track the masks. The main metrics of a run."""
     quality = masks.quality
     if quality.lost:
         log.warning("masks: %s hardly ever shown where tagged, so no map will show it", ", ".join(quality.lost))
@@ -273,7 +273,7 @@ def _expected(quality: MaskQuality) -> str:
 
 
 def _gate(quality: MaskQuality, settings: MasksConfig, out: Path) -> None:
-    """Fail the run where the masks are not worth a segmenter; what is unknown passes no gate but an open one."""
+    """Fail the run where the masks are not worth a segmenter. What is unknown passes no gate but an open one."""
     unknown = not quality.expected_known and settings.minimum_quality > 0
     if unknown or quality.expected_miou < settings.minimum_quality:
         raise TrainingError(
@@ -309,7 +309,7 @@ def _cams(
 
     `evidence` takes in what they show, and `fields` what the images show of outlines.
 
-    Those that masks are made of are 0 where another window rules the crop out; those to compare with are left alone.
+    Those that masks are made of are 0 where another window rules the crop out. Those to compare with are left alone.
     """
     windows = loader.dataset
     found: dict[str, list[NDArray[np.generic]]] = {name: [] for name in evidence}
@@ -335,7 +335,7 @@ def _cams(
 
 
 def _within(cams_BKHW: torch.Tensor, allowed: list[NDArray[np.float64]]) -> torch.Tensor:
-    """CAMs where a pixel may be of the class, else 0; the same ones where each window stands alone."""
+    """CAMs where a pixel may be of the class, else 0. The same ones where each window stands alone."""
     if all(each.shape[-1] == 1 for each in allowed):
         return cams_BKHW
     side = cams_BKHW.shape[-2:]
@@ -355,7 +355,7 @@ def _relearn(
     """Refine all masks by pixel self-training.
 
     Returns:
-        The share of pixels that keep their label, None without rounds; and the scores (H, W, K + 1) whose
+        The share of pixels that keep their label, None without rounds, and the scores (H, W, K + 1) whose
         maximum is the label of each pixel.
     """
     if not settings.relearn.rounds:
@@ -396,7 +396,7 @@ def _cam_scores(shards: list[Arrays], kind: str, threshold: float) -> Callable[[
 def _one_crop_a_field(
     shards: list[Arrays], fields: Fields, settings: MasksConfig, scores: Callable[[int], NDArray[np.float64]]
 ) -> FieldsUsed:
-    """Give each field of the masks one crop; what became of the outlines."""
+    """Give each field of the masks one crop. What became of the outlines."""
     crops, _ = fields.crops(scores)
     for arrays in shards:
         masks = []
@@ -423,7 +423,7 @@ def _one_crop_a_field(
 
 
 def _shown(shards: list[Arrays], windows: WindowDataset, tag_share: float) -> Shares:
-    """Of each crop, the share of its training windows whose finished mask shows it."""
+    """For each crop, the share of its training windows whose finished mask shows it."""
     found, tags = [], []
     for arrays in shards:
         own = np.isin(arrays["index"], windows.indices("train"))
@@ -433,7 +433,7 @@ def _shown(shards: list[Arrays], windows: WindowDataset, tag_share: float) -> Sh
 
 
 def _write(shards: list[Arrays], out: Path, *, kind: str, classes: int) -> tuple[list[FileEntry], NDArray[np.int64]]:
-    """Write masks and CAMs; the files' entries, and pixels (K + 1,) by label."""
+    """Write masks and CAMs. The files' entries, and pixels (K + 1,) by label."""
     counts = np.zeros(classes + 1, np.int64)
     entries: list[FileEntry] = []
     for number, arrays in enumerate(shards):

@@ -16,7 +16,13 @@ from exact_core.tracking.runs import Tracker
 __all__ = ["STAGE", "ingest"]
 
 STAGE = Stage(
-    name="ingest", size="data", minutes=240, image="data", reads_source=True, writes={"dataset": ("dataset.json",)}
+    name="ingest",
+    size="data",
+    minutes=240,
+    image="data",
+    reads_source=True,
+    settings=("data",),
+    writes={"dataset": ("dataset.json",)},
 )
 
 log = logging.getLogger(__name__)
@@ -28,8 +34,8 @@ def ingest(config: RunConfig, *, source: str, season: str, out: Path, tracker: T
     Args:
         config: `config.data` applies.
         source: one of `exact_core.data.sources`.
-        season: of a source with images of an area, a year or START/DAYS; empty: that of the source or of `config`.
-        out: folder of the dataset; its config.yaml has the settings in use, including the source's own.
+        season: of a source with images of an area, a year or START/DAYS. If empty, that of the source or of `config`.
+        out: folder of the dataset. Its config.yaml has the settings in use, including the source's own.
         tracker: gets the dataset's name and digest.
 
     Returns:

@@ -29,7 +29,7 @@ from exact_core.undefined import defined
 
 __all__ = ["MAP", "NO_LAYERS", "STAGE", "Layers", "deliver", "join_map"]
 
-STAGE = Stage(name="join_map", size="data", minutes=240, writes={"crop_map": ("map.json",)})
+STAGE = Stage(name="join_map", size="data", minutes=240, settings=(), writes={"crop_map": ("map.json",)})
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +40,10 @@ MAP = "map.json"
 class Layers:
     """Files of the user that a finished map is brought into line with.
 
-    outlines: layer of fields, each of which gets one crop (`exact_core.mapping.field_rows`); None: pixels stay.
+    outlines: layer of fields, each of which gets one crop (`exact_core.mapping.field_rows`). If None, pixels stay.
     outside: pixels outside all outlines: as they are, background beside a field, or all background.
-    cropland: mask outside of which nothing is mapped (`exact_core.mapping.cropland`); None: none. cropland_values: of a
-    raster that are cropland; empty: all but 0.
+    cropland: mask outside of which nothing is mapped (`exact_core.mapping.cropland`). If None, none. cropland_values:
+    values of a raster that are cropland. If empty, all but 0.
     """
 
     outlines: Path | None = None
@@ -79,14 +79,14 @@ def join_map(*, parts: Sequence[Path], out: Path, tracker: Tracker, layers: Laye
     """Make the files of a map from its parts.
 
     Args:
-        parts: folders of stage `map_season`, in any order; none: there was nothing to map.
+        parts: folders of stage `map_season`, in any order. If None, there was nothing to map.
         out: folder for the map's files; map.json is written last.
-        tracker: gets areas, quick-look and the seams' figure.
+        tracker: gets areas, quick-look and the visibility of seams.
         layers: field outlines and cropland mask.
 
     Returns:
         Megapixels, seconds of all parts together, the share of the area that could not be mapped, how much window
-        borders show; nothing where there is nothing to map.
+        borders show. Nothing where there is nothing to map.
 
     Raises:
         DataError: parts of different maps, or not all of them.
@@ -174,7 +174,7 @@ def deliver(
 
 
 def _described(record: MapRecord, result: MapResult, masked: int) -> dict[str, object]:
-    """The content of map.json; masked: mapped pixels that are no cropland."""
+    """The content of map.json. masked: mapped pixels that are no cropland."""
     hectares = record.hectares_per_pixel
     return {
         "source": record.source,

@@ -1,4 +1,4 @@
-"""Stage `leave_season_out`: how well a model maps a season that it has not seen; the command does all in turn."""
+"""Stage `leave_season_out`: how well a model maps a season that it has not seen. The command does all in turn."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ def leave_season_out(
         dense: learn from dense labels instead of tags.
         out: folder; evaluation_new/ and evaluation_seen/, and last season_row.json.
         tracker: gets metrics and report of the season left out, and the metrics on those of training.
-        report: file that gets a copy of the report; None: nowhere.
+        report: file that gets a copy of the report. If None, nowhere.
         keep_models: leave the joint dataset, the models and the masks in `out`.
 
     Returns:
-        OA, mIoU and F1 on the season left out, and `seen_` each on the others; only those that are defined.
+        OA, mIoU and F1 on the season left out, and `seen_` each on the others. Only those that are defined.
 
     Raises:
         ConfigError: the datasets differ, or one is there twice.
@@ -98,7 +98,7 @@ def leave_season_out(
 
 
 def _row(config: RunConfig, windows: list[WindowDataset], *, dense: bool) -> dict[str, Any]:
-    """Content of season_row.json beside the metrics; the season left out is the first of `windows`."""
+    """Content of season_row.json beside the metrics. The season left out is the first of `windows`."""
     manifest = windows[0].manifest
     return {
         "season_start": str(manifest.season_start),
@@ -123,7 +123,7 @@ def leave_each_season_out(
         config: as for the stages of a run.
         datasets: folders, one a season, of equal bands, classes and window.
         dense: learn from dense labels instead of tags.
-        out: folder; NN/ for the season of that number, report.html, and last leave_one_season_out.json.
+        out: folder. NN/ for the season of that number, report.html, and last leave_one_season_out.json.
         tracker: gets the table and its metrics.
 
     Returns:

@@ -24,7 +24,7 @@ from exact_core.environment import RUNNER_VARIABLE, variable
 from exact_core.errors import in_a_line
 from exact_core.stages.run import Run, read_run
 from exact_core.stages.season_lease import renew
-from exact_core.stages.stage import Stage
+from exact_core.stages.stage import Stage, stage_table
 from exact_core.termination import TerminatedError, ending_in_order
 from exact_core.tracking.runs import FIRST, NoTracker, Tracker, tracked_stage
 from exact_core.training.ranks import is_first_process
@@ -39,10 +39,10 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 IMAGE_VARIABLE = "EXACT_CONTAINER"
-"""The image's own name, set in it; a stage that runs in no container of ours has none."""
+"""The image's own name, set in it. A stage that runs in no container of ours has none."""
 
 FAILURE_VARIABLE = "EXACT_FAILURE_FILE"
-"""File that receives the message of an ExactError, for a runner to repeat after its own output; may be unset."""
+"""File that receives the message of an ExactError, for a runner to repeat after its own output. May be unset."""
 
 
 KILLED = (
@@ -69,9 +69,9 @@ def open_stage(
 
     Args:
         name: the stage, as in its component.
-        config: the whole configuration; what of it applies to the stage becomes the run's parameters.
-        pipeline_run: identity of the pipeline run that this stage belongs to; empty for a stage run alone.
-        source: of the pipeline run, which is named after it, its season and the time; empty: after recipe and seed.
+        config: the whole configuration. What of it applies to the stage becomes the run's parameters.
+        pipeline_run: identity of the pipeline run that this stage belongs to. Empty for a stage run alone.
+        source: of the pipeline run, which is named after it, its season and the time. If empty, after recipe and seed.
         season: of the pipeline run.
         more: further parameters of the pipeline run, which its first stage records.
         tracking: False records nothing.
@@ -144,19 +144,6 @@ def _tracked(
         tracker.log_summary({"seconds": time.perf_counter() - started})
 
 
-SECTIONS = {
-    "fetch": ("data",),
-    "ingest": ("data",),
-    "train_classifier": ("classifier",),
-    "generate_masks": ("masks",),
-    "train_segmenter": ("segmenter", "transfer"),
-    "evaluate": ("evaluation",),
-    "promote": ("promotion", "evaluation"),
-    "map_season": ("data", "mapping"),
-    "join_map": (),
-    "transfer_report": ("data", "transfer", "evaluation"),
-}
-"""Sections of the configuration that a stage reads; of one that is not named, all."""
 SETTINGS_OF = {"stac": "season"}
 """Sections of `data` that are not called as their source."""
 
@@ -167,11 +154,12 @@ def applying(stage: str, config: RunConfig, source: str) -> dict[str, Any]:
     Args:
         stage: its name.
         config: all settings.
-        source: of the data; empty: not known.
+        source: of the data. If empty, not known.
     """
     values = config.model_dump(mode="json")
-    read = SECTIONS.get(stage.partition(" ")[0], tuple(values))
-    values = {key: value for key, value in values.items() if key in read or not isinstance(value, dict)}
+    known = stage_table().get(stage.partition(" ")[0])
+    if known and known.settings is not None:
+        values = {key: value for key, value in values.items() if key in known.settings or not isinstance(value, dict)}
     kind = source.partition(":")[0]
     if kind and "data" in values:
         own = SETTINGS_OF.get(kind, kind)
@@ -211,7 +199,7 @@ class Step:
 
 @contextmanager
 def open_step(stage: Stage, run: Mapping[str, Any], *, tracking: bool = True) -> Iterator[Step]:
-    """Open a stage that is a step of a pipeline, with its inputs and outputs; they are published when it succeeds.
+    """Open a stage that is a step of a pipeline, with its inputs and outputs. They are published when it succeeds.
 
     Args:
         stage: its facts.

@@ -51,6 +51,7 @@ STAGE = Stage(
     minutes=1440,
     reads_source=True,
     in_parts=True,
+    settings=("data", "mapping"),
     writes={"crop_map": ("map.json", "part.json")},
 )
 
@@ -72,25 +73,25 @@ def map_season(
     origin: str = "",
     layers: Layers = NO_LAYERS,
 ) -> dict[str, float]:
-    """Map all of a season's area, or a part of it; only images are read, no label.
+    """Map all of a season's area, or a part of it. Only images are read, no label.
 
     Finished rows are kept, in `out` or under EXACT_STATE_DIR, until the map is there: a killed stage, run again with
     the same images, model and settings, goes on from them, and its map is to the bit the one of an unbroken run.
 
     Args:
-        config: `mapping` and `device` apply, and `data.season`; dates are thinned as for the segmenter's training.
-        source: with images of an area; of any other there is nothing to map.
-        season: a year or START/DAYS; empty: what the source says.
+        config: `mapping` and `device` apply, and `data.season`. Dates are thinned as for the segmenter's training.
+        source: with images of an area. Any other has nothing to map.
+        season: a year or START/DAYS. If empty, what the source says.
         segmenter: model folder.
-        out: folder for the map's files and map.json; of a part, for its rows and part.json; the manifest comes last.
-        tracker: gets areas, quick-look and the seams' figure.
-        part: I/N for the I-th of N parts, which stage `join_map` makes a map of; empty: all.
-        origin: the source as it was given, where that is another; the map names it.
+        out: folder for the map's files and map.json. A part writes its rows and part.json. The manifest comes last.
+        tracker: gets areas, quick-look and the visibility of seams.
+        part: I/N for the I-th of N parts, which stage `join_map` makes a map of. If empty, all.
+        origin: the source as it was given, where that is another. The map names it.
         layers: field outlines and cropland mask.
 
     Returns:
         Megapixels and seconds and, of a whole map, the share of the area that could not be mapped and how much window
-        borders show; nothing where there is nothing to map.
+        borders show. Nothing where there is nothing to map.
 
     Raises:
         ConfigError: a model for other bands, or no such part. DataError, CorruptError: no such model, images or layers.
@@ -122,7 +123,7 @@ def map_season(
 
 
 def _part(part: str, layers: Layers) -> tuple[int, int]:
-    """Number of the part and of all parts; a whole map is part 1 of 1."""
+    """Number of the part and of all parts. A whole map is part 1 of 1."""
     if part and layers != NO_LAYERS:
         raise ConfigError(
             f"part {part}: outlines and cropland apply to a whole map, because a field may cross two parts. Give them "
@@ -143,7 +144,7 @@ def _draw(images: SeasonImages, out: Path) -> None:
 def _record(
     config: RunConfig, images: SeasonImages, manifest: ModelManifest, trained: RunConfig, *, source: str
 ) -> MapRecord:
-    """What the map says of itself; within the season, with the confidence of its date."""
+    """What the map says of itself. Within the season, with the confidence of its date."""
     calibration, until = manifest.calibration, images.settings.until
     # By the day of the year a model does not know where in a season it is.
     season = manifest.day_zero(trained.segmenter.reading)
@@ -203,7 +204,7 @@ def _map(
     out: Path,
     rows: tuple[int, int],
 ) -> tuple[RowFiles, float]:
-    """Map some rows of the area, first and one past the last; the finished rows, and the seconds that they took."""
+    """Map some rows of the area, first and one past the last. The finished rows, and the seconds that they took."""
     first, end = rows
     device = choose_device(config.device)
     encoder = trained.segmenter.reading
@@ -254,7 +255,7 @@ def _deliver_part(
 
 
 def _key(config: RunConfig, record: MapRecord, images: SeasonImages, device: torch.device, first: int, end: int) -> str:
-    """Digest of all that the rows follow from: what the map says of itself, and how these files lie here."""
+    """Digest of all that the rows follow from: the map's own record, and the layout of these files."""
     times = [modified(path) for each in images.acquisitions for _, path in sorted(each.files.items())]
     # What is done to the finished rows may change: they stay.
     said = record.model_dump(mode="json", exclude={"majority", "minimum_hectares"})

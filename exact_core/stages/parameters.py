@@ -24,10 +24,10 @@ EXACT = 2**53
 
 
 def check_parameters(given: Mapping[str, Any]) -> None:
-    """Refuse values that a later step would fail on; unknown names are ignored.
+    """Refuse values that a later step would fail on. Unknown names are ignored.
 
     Args:
-        given: by name; every number must be finite. With `map_parts` also `most_parts`, which fit into a run.
+        given: by name. Every number must be finite. With `map_parts` also `most_parts`, which fit into a run.
 
     Raises:
         ConfigError: the first wrong value, and what is allowed.

@@ -9,10 +9,10 @@ __all__ = ["Fetched", "Plan"]
 
 
 class Plan(NamedTuple):
-    """What the steps of a run are given; each field is an output of the first step."""
+    """What the steps of a run are given. Each field is an output of the first step."""
 
     run: dict[str, Any]
-    """`Run`, without what is default; of a map in parts, its first part."""
+    """`Run` without its defaults. For a map in parts, its first part."""
     parts: list[dict[str, Any]]
     """The run for each further part of the map."""
     seasons: list[dict[str, Any]]
@@ -22,9 +22,9 @@ class Plan(NamedTuple):
     an output of this name only."""
     cpu: str
     memory: str
-    """Of steps that train or map."""
+    """Memory of steps that train or map."""
     data_memory: str
-    """Of steps that read, join or gather data."""
+    """Memory of steps that read, join or gather data."""
     gpus: str
     node_selector: dict[str, str]
     toleration: dict[str, str]

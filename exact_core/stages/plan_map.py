@@ -8,7 +8,7 @@ __all__ = ["check_parts", "plan_map"]
 
 
 def plan_map(parts: int) -> list[str]:
-    """Names I/N of the parts, for a step each; one part, which is the whole map, has none."""
+    """Names I/N of the parts, for a step each. One part, which is the whole map, has none."""
     return [f"{part}/{parts}" for part in range(1, parts + 1)] if parts > 1 else [""]
 
 

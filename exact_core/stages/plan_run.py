@@ -12,7 +12,7 @@ from typing import Any
 from exact_core.artifacts.folders import STATE_VARIABLE
 from exact_core.config import RunConfig
 from exact_core.data.season.folder import check_one_crs
-from exact_core.data.sources import Survey
+from exact_core.data.sources import Survey, parse_source, region_name
 from exact_core.recipes import resolve
 from exact_core.stages.lifecycle import open_stage
 from exact_core.stages.parameters import check_parameters
@@ -24,6 +24,7 @@ from exact_core.stages.resolve_season import resolve_season
 from exact_core.stages.run import ALWAYS, SUPERVISION, TRAIN, Run
 from exact_core.stages.season_work import season_work
 from exact_core.stages.sizing import read_resources, sized
+from exact_core.tracking.registry import default_name
 from exact_core.tracking.runs import Tracker
 
 __all__ = ["Parameters", "plan_run"]
@@ -33,12 +34,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Parameters:
-    """A pipeline's parameters, as its first step gets them; those that the pipeline does not have keep the default."""
+    """A pipeline's parameters, as its first step gets them. Those that the pipeline does not have keep the default."""
 
     recipe: str
     """Name of the recipe."""
     source: str
-    """What is read; of several seasons, by those that name no source of their own."""
+    """What is read. Of several seasons, by those that name no source of their own."""
     seed: int
     """Of the run."""
     overrides: Sequence[str]
@@ -48,37 +49,44 @@ class Parameters:
     season: str = ""
     """As `resolve_season` takes it."""
     season_start: str = "01-01"
-    """First day of every season, MM-DD; for `auto`."""
+    """First day of every season, MM-DD. For `auto`."""
     season_days: int = 365
-    """Length of a season; for `auto`."""
+    """Length of a season. For `auto`."""
     schedule_time: str = ""
-    """Time of the schedule's slot, RFC 3339; empty: now."""
+    """Time of the schedule's slot, RFC 3339. If empty, now."""
     seasons: Sequence[str | float] = ()
-    """Of a pipeline of several seasons, as `plan_seasons` takes them; none: it is one season."""
+    """Of a pipeline of several seasons, as `plan_seasons` takes them. If None, it is one season."""
     minimum_quality: float = 0.0
-    """Gate on the masks; 0: what the recipe says."""
+    """Gate on the masks. 0: what the recipe says."""
     training: str = ALWAYS
     """always, if_no_champion or never."""
     supervision: str = SUPERVISION[0]
     """tags or dense."""
     model: str = ""
-    """Name of the registered model; empty: after the dataset's name."""
+    """Name of the registered model. If empty, exact- and the region."""
     publish: bool = False
     """Whether the pipeline's map gets a stable address, and is made only if it is not there already."""
     map_name: str = ""
-    """Of the region, in that address; empty: by the source."""
+    """Of the region, in that address. If empty, by the source."""
     map_parts: int = 1
     """Parts that the map is made in."""
     most_parts: int = 1
     """As many as a run of this pipeline can hold."""
     webhook: str = ""
-    """Only checked here; the last step uses it."""
+    """Only checked here. The last step uses it."""
     resources: Mapping[str, Any] = field(default_factory=dict)
     """As `exact_core.stages.sizing` has them."""
 
     def maps(self) -> bool:
         """Whether the pipeline ends in a map, which may then have parts."""
         return int(self.most_parts) > 1
+
+    def registered(self) -> str:
+        """Name of the registered model: as given, or after the region; empty: the pipeline makes no map."""
+        if self.model or not (self.maps() or self.publish):
+            return self.model
+        kind, _ = parse_source(self.source)
+        return default_name(self.map_name or region_name(self.source) or kind)
 
     def changes(self) -> list[str]:
         """Settings that the run changes: those it was given, and what other parameters mean for the recipe."""
@@ -105,7 +113,7 @@ def plan_run(given: Parameters) -> Plan:
         pipeline_run=given.pipeline_run,
         source=given.source,
         season=given.season,
-        more={"labels": given.supervision, "overrides": " ".join(given.overrides), "model": given.model},
+        more={"labels": given.supervision, "overrides": " ".join(given.overrides), "model": given.registered()},
     ) as tracker:
         each = _places(given, tracker)
         found = [_tried(config, tracker=tracker, **place) for place in each]
@@ -121,7 +129,7 @@ def plan_run(given: Parameters) -> Plan:
             seed=int(given.seed),
             overrides=tuple(chosen),
             supervision=given.supervision,
-            model=given.model,
+            model=given.registered(),
             pipeline_run=given.pipeline_run,
             **({} if given.seasons else each[0]),
         )
@@ -155,7 +163,7 @@ def _places(given: Parameters, tracker: Tracker) -> list[dict[str, str]]:
 
 
 def _tried(config: RunConfig, *, source: str, season: str, tracker: Tracker) -> Survey:
-    """Try what a season needs; what its source promises."""
+    """Try what a season needs. What its source promises."""
     # Where steps keep their state in a folder of this machine, they run here, with the memory that there is.
     look = cache(lambda: survey(config, source, season))
     here = STATE_VARIABLE in os.environ

@@ -17,7 +17,7 @@ __all__ = ["plan_seasons"]
 log = logging.getLogger(__name__)
 
 MOST = 5
-"""Seasons of a run; a test holds it to the size that a run may have (`exact_kubeflow.pipelines.size`)."""
+"""Seasons of a run. A test holds it to the size that a run may have (`exact_kubeflow.pipelines.size`)."""
 
 
 def plan_seasons(*, source: str, seasons: Sequence[str | float], supervision: str) -> list[dict[str, str]]:
@@ -25,8 +25,8 @@ def plan_seasons(*, source: str, seasons: Sequence[str | float], supervision: st
 
     Args:
         source: the source of those that are no more than a season: season:PATH.
-        seasons: each a year (text or number) or START/DAYS of `source`; or a source with its own season, as
-            season:PATH; or both, as season:PATH@2022 or season:PATH@2022-04-01/214.
+        seasons: each a year (text or number) or START/DAYS of `source`, or a source with its own season, as
+            season:PATH, or both, as season:PATH@2022 or season:PATH@2022-04-01/214.
         supervision: tags or dense.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Stage `preflight`: everything that a run needs, tried before anything that costs; `exact doctor` asks the same.
+"""Stage `preflight`: everything that a run needs, tried before anything that costs. `exact doctor` asks the same.
 
 Each check has one of three answers: it is there and works, it is not set up (which some runs do not mind), or it fails.
 """
@@ -69,16 +69,16 @@ def preflight(
     Args:
         config: the resolved configuration.
         source: as stage `ingest` takes it.
-        season: as stage `ingest` takes it; not checked while it is `auto`.
+        season: as stage `ingest` takes it. Not checked while it is `auto`.
         tracker: gets the metrics.
-        here: whether the run's steps will have this machine; then its memory must do.
+        here: whether the run's steps will have this machine. Then its memory must do.
         look: `survey` of the source, if it serves the caller too: of a catalogue it is a search.
 
     Returns:
         Estimated and available memory of the trainings, in GB, if torch is installed.
 
     Raises:
-        ServiceError: something failed; the message names all that did.
+        ServiceError: something failed. The message names all that did.
     """
     look = look or cache(lambda: survey(config, source, season))
     found = checks(config, source=source, season=season, here=here, look=look)
@@ -106,9 +106,9 @@ def checks(
     """The results of the checks, in order of importance.
 
     Args:
-        config: of the run; None: only the machine and its services are checked.
-        source: the source to be read; empty: none.
-        season: the season to be read; `auto` and empty: the source's own.
+        config: of the run. If None, only the machine and its services are checked.
+        source: the source to be read. If empty, none.
+        season: the season to be read. `auto` and empty: the source's own.
         here: whether it will run on this machine, whose GPU and memory are then checked.
         look: as for `preflight`.
     """
@@ -237,7 +237,7 @@ def _fits(config: RunConfig, look: Callable[[], Survey]) -> str:
     if not _has_torch():
         raise NotSetError("no torch here")
     estimated, available = _memory(config, look)
-    told = f"training takes about {estimated / 1e9:.1f} GB, {available / 1e9:.1f} GB are free"
+    told = f"training takes about {estimated / 1e9:.2f} GB, {available / 1e9:.1f} GB are free"
     if estimated > available:
         raise ConfigError(
             f"{told}. Lower classifier.training.batch and segmenter.training.batch, set "

@@ -30,10 +30,10 @@ def inspect(config: RunConfig, what: Path | str, *, season: str, model: Path | N
     """Write the preview of a dataset or source to `out`.
 
     Args:
-        config: of a source, `config.data`; the seed draws the samples.
-        what: a dataset's folder; or a source with images of an area, or one that is ingested in seconds.
-        season: for a season, a year or START/DAYS; empty: the source's own.
-        model: segmenter whose training is the reference of the bands; None: the dataset's own training split, or
+        config: of a source, `config.data`. The seed draws the samples.
+        what: a dataset's folder, or a source with images of an area, or one that is ingested in seconds.
+        season: for a season, a year or START/DAYS. If empty, the source's own.
+        model: segmenter whose training is the reference of the bands. If None, the dataset's own training split, or
             nothing.
         out: HTML file.
 
@@ -41,7 +41,7 @@ def inspect(config: RunConfig, what: Path | str, *, season: str, model: Path | N
         The content of the page.
 
     Raises:
-        ConfigError: a source that must be ingested first; a model for other bands; a season for a dataset.
+        ConfigError: a source that must be ingested first. A model for other bands. A season for a dataset.
         DataError, CorruptError: no such data or model.
     """
     manifest = None if model is None else read_manifest(model, "segmenter")

@@ -1,4 +1,4 @@
-"""Stage `promote`: a new segmenter -> the registry; and the alias champion, if it is better."""
+"""Stage `promote`: a new segmenter -> the registry, and the alias champion, if it is better."""
 
 from __future__ import annotations
 
@@ -22,14 +22,21 @@ from exact_core.mapping.predict import Predictor
 from exact_core.markdown import as_markdown
 from exact_core.stages.lifecycle import open_step
 from exact_core.stages.stage import Stage
-from exact_core.tracking.registry import CHALLENGER, CHAMPION, Origin, Registry, default_name
+from exact_core.tracking.registry import CHALLENGER, CHAMPION, Origin, Registry
 from exact_core.tracking.runs import Tracker
 from exact_core.training.loop import choose_device
 from exact_core.undefined import defined
 
 __all__ = ["STAGE", "decide", "decide_first", "promote", "promote_after", "read_decision"]
 
-STAGE = Stage(name="promote", within="evaluate", size="train", minutes=240, writes={"promotion": ("metrics.json",)})
+STAGE = Stage(
+    name="promote",
+    within="evaluate",
+    size="train",
+    minutes=240,
+    settings=("promotion", "evaluation"),
+    writes={"promotion": ("metrics.json",)},
+)
 
 log = logging.getLogger(__name__)
 
@@ -60,24 +67,23 @@ def promote(
         config: `promotion`, `evaluation.batch`, `seed` and `device` apply.
         dataset: folder of the window dataset.
         segmenter: model folder of the new segmenter.
-        model: name of the registered model; empty: exact-NAME after the dataset's name.
+        model: name of the registered model.
         out: folder for metrics.json, which holds the decision and its reasons.
         figures: metrics of the segmenter's evaluation on this dataset, for its model in MLflow.
-        tracker: gets the metrics and the reason; without tracking, there is no registry and no decision.
+        tracker: gets the metrics and the reason. Without tracking, there is no registry and no decision.
 
     Returns:
-        Whether it was promoted (1 or 0); with a champion also both models' metrics, their difference and its interval.
+        Whether it was promoted (1 or 0). With a champion also both models' metrics, their difference and its interval.
     """
     fresh_folder(out, "metrics.json")
     windows = WindowDataset(dataset)
-    name = model or default_name(windows.manifest.name)
-    record: dict[str, Any] = {"model": name, "promoted": False, "version": None, "champion": None, "comparison": None}
+    record: dict[str, Any] = {"model": model, "promoted": False, "version": None, "champion": None, "comparison": None}
     registry = Registry.of(tracker)
     if registry is None:
         record["reason"] = "runs are not tracked, so there is no registry"
     else:
-        record |= _register(config, windows, segmenter, name, registry, figures or {})
-        registry.note_decision(name, record["version"], promoted=record["promoted"], reason=record["reason"])
+        record |= _register(config, windows, segmenter, model, registry, figures or {})
+        registry.note_decision(model, record["version"], promoted=record["promoted"], reason=record["reason"])
     tracker.set_tags({f"exact.{key}": str(record[key]) for key in ("model", "version", "promoted", "reason")})
     summary = {"promoted": float(record["promoted"])}
     if record["comparison"]:
@@ -170,7 +176,7 @@ def _register(
     registry: Registry,
     figures: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Register, compare, and move aliases; the decision's part of the record."""
+    """Register, compare, and move aliases. The decision's part of the record."""
     version = registry.register(segmenter, name=name)
     data = windows.manifest
     registry.log_figures(name, version, figures, dataset=dataset_title(data), digest=data.digest)
@@ -228,7 +234,7 @@ def decide_first(metric: str, figure: float, config: PromotionConfig) -> tuple[b
 
     Args:
         metric: miou or tag_f1.
-        figure: of the model on the evaluation windows, in [0, 1]; NaN where it is not defined, which is not enough.
+        figure: of the model on the evaluation windows, in [0, 1]. NaN where it is not defined, which is not enough.
         config: `first_floor` applies.
     """
     told = f"{metric} {100 * figure:.1f}, promotion.first_floor {100 * config.first_floor:.1f}"
@@ -248,7 +254,7 @@ def _first(config: RunConfig, windows: WindowDataset, segmenter: Path) -> tuple[
 
 
 def _older(ours: Origin, theirs: Origin) -> str:
-    """Why our run is older than the champion's; empty: it is not. The season counts before the start of the run.
+    """Why our run is older than the champion's. If empty, it is not. The season counts before the start of the run.
 
     Seasons may be unknown: of models of older versions, and of sources without one.
     """

@@ -16,8 +16,7 @@ from typing import Any
 from exact_core.artifacts.folders import code_version
 from exact_core.artifacts.stage_files import STORE_VARIABLE
 from exact_core.config import RunConfig
-from exact_core.data.sources import parse_season, parse_source
-from exact_core.data.stac.address import parse_address, parse_labels
+from exact_core.data.sources import parse_season, region_name
 from exact_core.environment import patience, shown, variable
 from exact_core.errors import ConfigError, DataError
 from exact_core.json_values import read_json
@@ -59,7 +58,7 @@ STAMPS = ("created", "updated")
 
 
 def maps_store() -> Store | None:
-    """Where maps are published; None where EXACT_STORE is not set."""
+    """Where maps are published. None where EXACT_STORE is not set."""
     uri = variable(STORE_VARIABLE)
     # Published at the end of a stage, when all that it did is at stake.
     return open_store(uri, options=StoreOptions(patience=patience())).below(MAPS) if uri else None
@@ -69,14 +68,14 @@ def map_region(name: str, source: str) -> str:
     """The region of a run's maps: as named, else from its source.
 
     Args:
-        name: parameter `map_name`; may be empty.
+        name: parameter `map_name`. May be empty.
         source: the run's.
 
     Raises:
         ConfigError: a name that is not valid in an address, or a source without a name.
     """
     if not name:
-        name = _place_of(source)
+        name = region_name(source)
         try:
             check_map_name(name)
         except ConfigError as error:
@@ -87,23 +86,8 @@ def map_region(name: str, source: str) -> str:
     return name
 
 
-def _place_of(source: str) -> str:
-    """What a source is named after: its area or box, or the last name of its path; empty: nothing."""
-    kind, place = parse_source(source)
-    if "://" not in place:
-        return Path(place).absolute().name if place else kind
-    if place.startswith("http"):
-        asked = parse_address(place)
-        if asked.bbox is not None:
-            return "bbox_" + "_".join(f"{edge:g}" for edge in asked.bbox)
-        return Path(asked.area.partition("?")[0]).stem
-    address = parse_labels(place)[0].rstrip("/")
-    # A published folder is named by its digest, which is another one every season.
-    return "" if address.endswith(".json") else address.rpartition("/")[2]
-
-
 def published_facts(store: Store, region: str, season: str) -> dict[str, Any]:
-    """The properties of a season's published map; none where there is none."""
+    """The properties of a season's published map. None where there is none."""
     key = f"{region}/{season}/{ITEM}"
     if store.head(key) is None:
         return {}
@@ -116,11 +100,11 @@ def publish_map(run: Run, folder: Path, tracker: Tracker) -> str:
 
     Args:
         run: what the pipeline's first step decided.
-        folder: of the map; of a part of one, or of none, nothing is published.
+        folder: of the map. A part of a map, or none, is not published.
         tracker: gets the address.
 
     Returns:
-        The address of the item; empty where nothing is published.
+        The address of the item. Empty where nothing is published.
 
     Raises:
         ServiceError: the store cannot be used.
@@ -217,11 +201,11 @@ def _json(store: Store, key: str) -> dict[str, Any]:
 
 
 def planned_season(config: RunConfig, season: str) -> str:
-    """The name of a season in addresses of maps, before its images are read; empty: they decide.
+    """The name of a season in addresses of maps, before its images are read. If empty, they decide.
 
     Args:
         config: single keys take precedence over the parameter, as in `with_season`.
-        season: a year or START/DAYS; empty: the source's own.
+        season: a year or START/DAYS. If empty, the source's own.
     """
     start, days = parse_season(season) if season else (None, None)
     by_key = config.data.season

@@ -25,7 +25,7 @@ STATES = {
     **dict.fromkeys(("COMPLETE", "SUCCEEDED", "CACHED"), "SUCCEEDED"),
     **dict.fromkeys(("CANCELED", "CANCELLED", "CANCELING"), "CANCELED"),
 }
-"""KFP's word for the end -> ours; every other is FAILED. Up to 2.17 the driver gives MLMD's words (COMPLETE, CACHED,
+"""KFP's word for the end -> ours. Every other is FAILED. Up to 2.17 the driver gives MLMD's words (COMPLETE, CACHED,
 CANCELED), KFP's local runner and later releases the API's."""
 NOT_ENDED = (
     "a step was killed: it was out of memory or of time, lost its node, or its driver failed. The pods of the run "
@@ -42,10 +42,10 @@ def record_status(*, pipeline_run: str, state: str, error: str, job: str, webhoo
 
     Args:
         pipeline_run: identity of the pipeline run, as its stages have it.
-        state: of the run, as KFP names it; see STATES.
-        error: what KFP says of the failure; empty if nothing, as KFP 2.17 does of every failure.
+        state: of the run, as KFP names it. See STATES.
+        error: what KFP says of the failure. Empty if nothing, as KFP 2.17 does of every failure.
         job: KFP's name of the run.
-        webhook: http(s) URL that gets the record as JSON; empty: none.
+        webhook: http(s) URL that gets the record as JSON. If empty, none.
 
     Returns:
         What was recorded: the state as SUCCEEDED, FAILED or CANCELED, as error what KFP or else the stages say, and as

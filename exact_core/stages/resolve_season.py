@@ -83,16 +83,16 @@ def resolve_season(
     """The season that this run maps.
 
     Args:
-        season: `auto`, or a year or START/DAYS, which pass as they are; empty: the source's own.
-        schedule_time: time of the schedule's slot, RFC 3339; empty, as in a run on this machine: now.
+        season: `auto`, or a year or START/DAYS, which pass as they are. If empty, the source's own.
+        schedule_time: time of the schedule's slot, RFC 3339. Empty, as in a run on this machine: now.
         starts: first day of every season, MM-DD.
         days: length of a season, days.
-        source: the source to be read; one without images of an area has its own season, and `auto` leaves it.
+        source: the source to be read. One without images of an area has its own season, and `auto` leaves it.
         tracker: gets the season and the reason.
         now: the present, for a repeatable run.
 
     Returns:
-        A year or START/DAYS, as stage `ingest` takes it; empty where the source has its own.
+        A year or START/DAYS, as stage `ingest` takes it. Empty where the source has its own.
 
     Raises:
         ConfigError: text of another form, such as a placeholder that was not filled in.

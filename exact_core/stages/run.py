@@ -25,11 +25,11 @@ __all__ = [
 ]
 
 ALWAYS, IF_NO_CHAMPION, NEVER = "always", "if_no_champion", "never"
-"""Whether a segmenter is trained, as the parameter `training` has it; `never` is a pipeline's own word."""
+"""Whether a segmenter is trained, as the parameter `training` has it. `never` is a pipeline's own word."""
 SUPERVISION = ("tags", "dense")
 TRAIN, REUSE, MAP, NOTHING = "train", "reuse", "map", "nothing"
-"""What is left to do after the first step: train a segmenter; map with the champion, and score it on the season's
-labels; map alone; nothing."""
+"""What is left to do after the first step. `train` trains a segmenter. `reuse` maps with the champion and scores it on
+the season's labels. `map` only maps. `nothing` ends the run."""
 
 
 class Run(Settings):
@@ -42,7 +42,7 @@ class Run(Settings):
     origin: str = Field("", description="the source as it was given, where `source` is what was fetched of it")
     season: str = Field("", description="resolved: a year or START/DAYS; empty: the source's own")
     supervision: str = SUPERVISION[0]
-    model: str = Field("", description="registered model; empty: after the dataset's name")
+    model: str = Field("", description="registered model; empty: the run registers and uses none")
     champion: str = Field("", description="its version that maps; empty: the one that is trained")
     map_place: str = Field("", description="REGION/SEASON of the published map, or REGION/ alone; empty: none is")
     inputs: str = Field("", description="digest of what the map follows from")

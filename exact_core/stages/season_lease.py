@@ -29,10 +29,10 @@ def hold(run: Run, stage: Stage) -> str:
 
     Args:
         run: that publishes.
-        stage: which begins; the lease counts for as long as it may take, and a day.
+        stage: which begins. The lease counts for as long as it may take, and a day.
 
     Returns:
-        Empty; or, if another run has it, a sentence that names the run and how to release the lease.
+        Empty, or, if another run has it, a sentence that names the run and how to release the lease.
     """
     leases = _leases()
     if leases is None or not run.map_place:

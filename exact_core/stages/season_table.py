@@ -1,4 +1,4 @@
-"""Stage `season_table`: what became of each season that was left out -> one table of all, mean and worst; a page."""
+"""Stage `season_table`: what became of each season that was left out -> one table of all, mean and worst. A page."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def season_table(*, rows: Sequence[Path], out: Path, tracker: Tracker, report: P
     """Mean and worst over the seasons.
 
     Args:
-        rows: folders of stage `leave_season_out`, one a season; all of them, in any order.
+        rows: folders of stage `leave_season_out`, one a season. All of them, in any order.
         out: folder for report.html and leave_one_season_out.json, which is written last.
         tracker: gets both, and the metrics.
-        report: file that gets a copy of the report; None: nowhere.
+        report: file that gets a copy of the report. If None, nowhere.
 
     Returns:
         For each metric that is defined for every season: `mean_`, `worst_` and, on the seasons of training,

@@ -23,7 +23,7 @@ from exact_core.stages.publish_map import (
 )
 from exact_core.stages.run import ALWAYS, MAP, NEVER, NOTHING, REUSE, TRAIN, Run
 from exact_core.stages.season_lease import give_back, hold
-from exact_core.tracking.registry import CHAMPION, Registry, default_name
+from exact_core.tracking.registry import CHAMPION, Registry
 from exact_core.tracking.runs import Tracker
 
 __all__ = ["season_work"]
@@ -41,26 +41,24 @@ def season_work(config: RunConfig, run: Run, *, training: str, map_name: str, tr
         config: the resolved configuration.
         run: recipe, source, season and model apply.
         training: always, if_no_champion or never. Without labels nothing is trained.
-        map_name: of the region; empty: by the source.
+        map_name: of the region. If empty, by the source.
         tracker: gets the decision and its reason.
 
     Returns:
-        train, reuse, map or nothing; and the run with the model to register or use, and the address of the map.
+        train, reuse, map or nothing, and the run with the model to register or use, and the address of the map.
 
     Raises:
         ConfigError: no labels, and no champion.
         DataError, ServiceError: the source cannot be read, or the store or MLflow does not answer.
     """
     kind, _ = parse_source(run.source)
-    opens = bool(source_of(kind).opens)
-    run = run.model_copy(update={"model": run.model or default_name("season" if opens else kind)})
     state = source_state(with_season(config, run.season, kind=kind), run.source)
     registry = Registry.of(tracker)
     champion = registry.alias_version(run.model, CHAMPION) if registry is not None else None
     todo, reason = _choose(run, state, training, champion)
     if todo != TRAIN:
         run = run.model_copy(update={"champion": champion})
-    if opens:
+    if source_of(kind).opens:
         season = planned_season(config, run.season)
         place = f"{map_region(map_name, run.source)}/{season}"
         run = run.model_copy(update={"map_place": place, "inputs": _inputs(config, run, state, todo)})

@@ -22,17 +22,19 @@ class Stage:
     name: str
     """As its component, and in MLflow."""
     size: Literal["small", "data", "train"]
-    """small: constant and little; data: reads or joins many files; train: runs a model, on a GPU where there is one."""
+    """`small` requires little. `data` reads or joins many files. `train` runs a model, on a GPU if there is one."""
     minutes: int
     """Longest time of one try on a cluster, the pull of its image included."""
     within: str = ""
-    """The step that runs it as its second half; empty: it is a separate step."""
+    """The step that runs it as its second half. If empty, it is a separate step."""
     image: Literal["data", "train"] = "train"
-    """The smallest of our images that it runs in; data has no torch."""
+    """The smallest of our images that it runs in. Data has no torch."""
     retries: int = 2
-    """Tries after the first; trainings and maps continue from their finished parts."""
+    """Tries after the first. Trainings and maps continue from their finished parts."""
     reads_source: bool = False
     """Whether it opens the run's source."""
+    settings: tuple[str, ...] | None = None
+    """Sections of the configuration that it reads. If None, all."""
     in_parts: bool = False
     """Whether parallel steps each do a part of it, which is then in their runs' names."""
     writes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

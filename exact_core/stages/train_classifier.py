@@ -23,11 +23,17 @@ from exact_core.undefined import defined
 
 __all__ = ["STAGE", "train_classifier"]
 
-STAGE = Stage(name="train_classifier", size="train", minutes=1440, writes={"classifier": ("model.json",)})
+STAGE = Stage(
+    name="train_classifier",
+    size="train",
+    minutes=1440,
+    settings=("classifier",),
+    writes={"classifier": ("model.json",)},
+)
 
 
 def train_classifier(config: RunConfig, *, dataset: Path, out: Path, tracker: Tracker) -> dict[str, float]:
-    """Train on the image-level tags of the training split; no mask is read.
+    """Train on the image-level tags of the training split. No mask is read.
 
     Args:
         config: `config.classifier`, `config.seed` and `config.device` apply.
@@ -37,7 +43,7 @@ def train_classifier(config: RunConfig, *, dataset: Path, out: Path, tracker: Tr
 
     Returns:
         Final loss, windows a second, peak memory and, where there is a validation split, the best mean average
-        precision of the tags. The same on every process that torchrun started; the first one writes and tracks.
+        precision of the tags. The same on every process that torchrun started. The first one writes and tracks.
     """
     fresh_folder(out, "model.json")
     windows = WindowDataset(dataset)

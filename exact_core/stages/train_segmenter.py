@@ -31,7 +31,13 @@ from exact_core.undefined import defined
 
 __all__ = ["STAGE", "train_segmenter"]
 
-STAGE = Stage(name="train_segmenter", size="train", minutes=1440, writes={"segmenter": ("model.json",)})
+STAGE = Stage(
+    name="train_segmenter",
+    size="train",
+    minutes=1440,
+    settings=("segmenter", "transfer"),
+    writes={"segmenter": ("model.json",)},
+)
 
 SAMPLING_BATCH = 4
 
@@ -44,14 +50,14 @@ def train_segmenter(
     Args:
         config: `config.segmenter`, `config.transfer` (the sample it carries), `config.seed` and `config.device` apply.
         dataset: folder of the window dataset.
-        masks: folder of the mask set; None: dense supervision, for comparison.
+        masks: folder of the mask set. If None, dense supervision, for comparison.
         out: model folder to write.
         tracker: gets the metrics of each epoch.
 
     Returns:
         Final loss, windows a second, peak memory and, where there is a validation split, the best mIoU against
         validation targets of the same kind, and the basis of calibrated confidence (`exact_core.mapping.calibration`).
-        The same on every process that torchrun started; the first one writes and tracks.
+        The same on every process that torchrun started. The first one writes and tracks.
 
     Raises:
         DataError: the masks belong to another dataset, or dense labels are needed and there are none.
@@ -87,7 +93,7 @@ def _fit(
     device: torch.device,
     tracker: Tracker,
 ) -> tuple[AnySegmenter, Progress]:
-    """A segmenter that has learned the targets of the training split; `origin` names these targets."""
+    """A segmenter that has learned the targets of the training split. `origin` names these targets."""
     settings = config.segmenter
     seed_everything(config.seed)
     model = build_segmenter(

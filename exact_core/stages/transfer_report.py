@@ -36,7 +36,12 @@ from exact_core.undefined import defined
 __all__ = ["STAGE", "transfer_report"]
 
 STAGE = Stage(
-    name="transfer_report", size="train", minutes=120, reads_source=True, writes={"transfer": ("transfer.json",)}
+    name="transfer_report",
+    size="train",
+    minutes=120,
+    reads_source=True,
+    settings=("data", "transfer", "evaluation"),
+    writes={"transfer": ("transfer.json",)},
 )
 
 log = logging.getLogger(__name__)
@@ -44,7 +49,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Model:
-    """What a season is held against: a segmenter, the sample of its season, or both."""
+    """What a season is compared with: a segmenter, the sample of its season, or both."""
 
     segmenter: AnySegmenter | None
     manifest: ModelManifest | None
@@ -61,7 +66,7 @@ class _Model:
 
     @property
     def season(self) -> tuple[dt.date, int] | None:
-        """First day and days of the season it was trained on; None where it goes by the day of the year."""
+        """First day and days of the season it was trained on. None where it goes by the day of the year."""
         encoder = self.trained.segmenter.reading
         if self.manifest is not None and (known := self.manifest.day_zero(encoder)):
             return known
@@ -74,7 +79,7 @@ class _Model:
 class _Season:
     """A sampled new season.
 
-    days: the reference's calendar in days since its start. mean: of each band, clouds too. means: of each date; None:
+    days: the reference's calendar in days since its start. mean: of each band, clouds too. means: of each date. None:
     not known. left_out: dates that its settings leave out. notes: how its days count.
     """
 
@@ -100,26 +105,26 @@ def transfer_report(
     report: Path | None = None,
     tracker: Tracker,
 ) -> dict[str, float]:
-    """Hold a new season against the one a model was trained on; labels of the new one are neither needed nor read.
+    """Hold a new season against the one a model was trained on. Labels of the new one are neither needed nor read.
 
     Args:
         config: `transfer`, `evaluation.batch`, `seed` and `device` apply, and `data.season`.
-        source: with images of an area; or the folder of a window dataset of the new season; any other has nothing to
+        source: with images of an area, or the folder of a window dataset of the new season. Any other has nothing to
             compare.
-        season: a year or START/DAYS of a season source; empty: what the source says.
-        segmenter: model folder; it carries a sample of its season. None: classes are told by tags.
-        dataset: the training dataset, to sample it anew; None: the segmenter's own sample.
+        season: a year or START/DAYS of a season source. If empty, what the source says.
+        segmenter: model folder. It carries a sample of its season. If None, classes come from tags.
+        dataset: the training dataset, to sample it anew. If None, the segmenter's own sample.
         out: folder for report.html and transfer.json, which is written last.
-        report: file that gets a copy of the report; None: nowhere.
-        tracker: gets verdict, figures and report.
+        report: file that gets a copy of the report. If None, nowhere.
+        tracker: gets verdict, values and report.
 
     Returns:
-        The verdict (0 fine, 1 look, 2 do not publish), and the figure of each finding that is known; nothing where
+        The verdict (0 fine, 1 look, 2 do not publish), and the value of each finding that is known. Nothing where
         there is nothing to compare.
 
     Raises:
         ConfigError: neither a segmenter nor a dataset, or one for other bands.
-        DataError, CorruptError: no such model or images; or, with `transfer.refuse`, a verdict that forbids it. The
+        DataError, CorruptError: no such model or images, or, with `transfer.refuse`, a verdict that forbids it. The
             report is then written and tracked all the same.
     """
     kind = "dataset" if _is_dataset(source) else parse_source(source)[0]
@@ -149,7 +154,7 @@ def transfer_report(
 
 
 def _date_rows(config: RunConfig, model: _Model, found: _Season) -> list[DateRow]:
-    """Each date against training; none where either is not known."""
+    """Each date against training. None where either is not known."""
     if model.reference is None or found.means is None:
         return []
     return date_rows(model.reference, found.means, config.transfer, start=found.start, days=found.days)
@@ -204,7 +209,7 @@ def _publish(
     report: Path | None,
     tracker: Tracker,
 ) -> None:
-    """Write and track report and record, and say what was found."""
+    """Write and track report and record, and log the findings."""
     record = _record(config, source, model, found, transfer) | {
         "by_date": [{**asdict(row), "date": str(row.date)} for row in rows],
         "without": None
@@ -260,7 +265,7 @@ def _refuse(settings: TransferConfig, source: str, transfer: Transfer, without: 
 
 
 def _said(without: Without | None) -> str:
-    """The verdict without the dates that spoil the season, in a sentence; empty: no dates do."""
+    """The verdict without the dates that spoil the season, in a sentence. If empty, no dates do."""
     if without is None:
         return ""
     dates = ", ".join(str(date) for date in without.dates)

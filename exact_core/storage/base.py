@@ -29,10 +29,10 @@ __all__ = [
 ]
 
 Progress = Callable[[int], None]
-"""Called with the number of bytes that newly arrived or were already there; never by two threads at once."""
+"""Called with the number of bytes that newly arrived or were already there. Never by two threads at once."""
 
 PARTIAL = ".partial"
-"""Suffix of files that are being written; no object is named like that."""
+"""Suffix of files that are being written. No object is named like that."""
 MIB = 2**20
 MOST_PARTS = 10_000
 """Parts that S3 allows in one upload."""
@@ -46,13 +46,13 @@ class StoreOptions:
     """How a store moves bytes. Memory in flight is at most `workers` x `part_bytes`."""
 
     part_bytes: int = 8 * MIB
-    """Size of the parts of an upload and of the ranges of a download; S3 requires at least 5 MiB."""
+    """Size of the parts of an upload and of the ranges of a download. S3 requires at least 5 MiB."""
     workers: int = 8
     """Requests under way at once."""
     attempts: int = 8
-    """Tries of a request that fails for a passing reason; with the pauses below, a server may be gone for some 20 s."""
+    """Tries of a request that fails for a passing reason. With the pauses below, a server may be gone for some 20 s."""
     first_pause: float = 0.25
-    """Seconds before the second try; each further pause is twice as long, and shortened by chance by up to half."""
+    """Seconds before the second try. Each further pause is twice as long, and shortened by chance by up to half."""
     longest_pause: float = 10.0
     """Seconds that no pause exceeds."""
     patience: float = 0.0
@@ -69,7 +69,7 @@ class ObjectInfo:
     size: int
     """Bytes."""
     sha256: str
-    """As recorded when it was uploaded; empty where something else than this package has put the object there."""
+    """As recorded when it was uploaded. Empty where something else than this package has put the object there."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class FileDigest:
     part_bytes: int
     """Size of each part but the last."""
     md5: tuple[bytes, ...]
-    """Of each part, as S3 checks it; one part at least."""
+    """Checksum of each part, as S3 verifies it. At least one part."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Store(ABC):
     Every method but the constructor may be called by several threads at once.
 
     Raises:
-        ServiceError: the store cannot be used; the message names it, the key, the tries made and the way out.
+        ServiceError: the store cannot be used. The message names it, the key, the tries made and the way out.
         DataError: there is no such object.
     """
 
@@ -115,7 +115,7 @@ class Store(ABC):
 
     @abstractmethod
     def below(self, name: str) -> Store:
-        """The store of what is under a name of this one; a folder is made."""
+        """The store of what is under a name of this one. A folder is made."""
 
     @abstractmethod
     def head(self, key: str) -> ObjectInfo | None:
@@ -149,7 +149,7 @@ class Store(ABC):
         content only.
 
         Returns:
-            Bytes that had to be sent; 0 where everything was there.
+            Bytes that had to be sent. 0 where everything was there.
 
         Raises:
             DataError: the file has changed since `digest` was taken.
@@ -210,7 +210,7 @@ def read_part(path: Path, number: int, digest: FileDigest) -> bytes:
 
 
 def in_parallel(function: Callable[[Item], Result], items: Iterable[Item], *, workers: int) -> list[Result]:
-    """The results of a function for each item, in order; the first failure ends what has not begun."""
+    """The results of a function for each item, in order. The first failure ends what has not begun."""
     with ThreadPoolExecutor(workers) as pool:
         futures = [pool.submit(function, item) for item in items]
         try:

@@ -1,6 +1,6 @@
 """Verified local copies of objects, shared by all processes of a machine, bounded in size.
 
-    sha256/ab/abcdef…                  an object, read-only; its access time is that of its last use
+    sha256/ab/abcdef…                  an object, read-only. Its access time is that of its last use
     sha256/ab/abcdef….partial          one that is being fetched, or whose fetch was interrupted
     sha256/ab/abcdef….partial.ranges   which of its ranges have arrived
     .lock                              held by the process that frees space
@@ -41,7 +41,7 @@ class Cache:
     """A folder of objects by their SHA-256.
 
     Args:
-        root: the folder, on a disk of this machine; made if it is not there.
+        root: the folder, on a disk of this machine. Made if it is not there.
         bound: bytes that it may hold. Objects that a folder links to (see `fetch_folder`) do not count: evicting them
             would free nothing. The bound is exceeded only by what is in use at the moment, with a warning.
 
@@ -103,7 +103,7 @@ class Cache:
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """An empty folder on the cache's own disk, so that it may hold links to objects; gone with the `with` block.
+        """An empty folder on the cache's own disk, so that it may hold links to objects. Gone with the `with` block.
 
         What killed processes left is cleared away.
         """
@@ -126,7 +126,7 @@ class Cache:
         return sum(stat.st_size for _, stat in self._files())
 
     def _open(self, path: Path, sha256: str, size: int) -> int | None:
-        """The object, open under a shared lock; None where it is not here."""
+        """The object, open under a shared lock. None where it is not here."""
         descriptor = open_locked(path, lock=fcntl.LOCK_SH)
         if descriptor is None:
             return None
@@ -144,7 +144,7 @@ class Cache:
     def _fetch(
         self, path: Path, store: Store, key: str, sha256: str, size: int, progress: Progress | None
     ) -> int | None:
-        """Fetch an object; returns it open under a shared lock, or None where somebody else has fetched it."""
+        """Fetch an object. Returns it open under a shared lock, or None where somebody else has fetched it."""
         partial = path.with_name(path.name + PARTIAL)
         descriptor = open_locked(partial, lock=fcntl.LOCK_EX, create=True)
         assert descriptor is not None
@@ -222,7 +222,7 @@ class Cache:
             )
 
     def _discard(self, path: Path, lock: int) -> bool:
-        """Delete a file unless it is in use; whether it is gone."""
+        """Delete a file unless it is in use. Whether it is gone."""
         try:
             descriptor = open_locked(path, lock=lock)
         except BlockingIOError:

@@ -40,8 +40,8 @@ class FailedRequestError(Exception):
 
     Args:
         said: text of the answer, or what happened instead.
-        code: of the answer, as S3 names it; empty where there is none.
-        status: HTTP status; 0 where there is none.
+        code: of the answer, as S3 names it. Empty where there is none.
+        status: HTTP status. 0 where there is none.
         region: where the server says that the bucket is.
         passes: without an answer: whether a retry may succeed.
     """
@@ -62,7 +62,7 @@ class Found:
 
 
 class Client(Protocol):
-    """Single requests to one server; each raises FailedRequestError. Names are whole: prefix and key."""
+    """Single requests to one server. Each raises FailedRequestError. Names are whole: prefix and key."""
 
     def may_list(self, bucket: str, prefix: str) -> None:
         """Ask for the first page below a prefix."""
@@ -74,7 +74,7 @@ class Client(Protocol):
         """The objects whose names begin so, page by page."""
 
     def head(self, bucket: str, name: str) -> ObjectInfo:
-        """Size and recorded SHA-256 of an object; a missing one is a FailedRequestError with status 404."""
+        """Size and recorded SHA-256 of an object. A missing one is a FailedRequestError with status 404."""
 
     def get(self, bucket: str, name: str, *, start: int = 0, length: int = 0) -> bytes:
         """An object, or `length` bytes of it from `start` on, less where it ends earlier."""
@@ -86,7 +86,7 @@ class Client(Protocol):
         """Delete an object if it is there."""
 
     def begin_upload(self, bucket: str, name: str, sha256: str) -> str:
-        """Begin an upload in parts; returns its identity."""
+        """Begin an upload in parts. Returns its identity."""
 
     def uploads(self, bucket: str, name: str) -> list[str]:
         """Identities of the uploads of exactly this name that are not finished."""
@@ -95,7 +95,7 @@ class Client(Protocol):
         """ETags of the parts that have arrived, by number, without quotes."""
 
     def put_part(self, bucket: str, name: str, upload: str, number: int, content: bytes) -> str:
-        """Send a part, numbered from 1; returns its ETag without quotes."""
+        """Send a part, numbered from 1. Returns its ETag without quotes."""
 
     def finish_upload(self, bucket: str, name: str, upload: str, tags: dict[int, str]) -> None:
         """Join all the parts."""
@@ -104,7 +104,7 @@ class Client(Protocol):
         """Drop an upload and its parts."""
 
     def presigned(self, bucket: str, name: str, *, seconds: int, requester_pays: bool) -> str:
-        """An address at which anyone may read an object for a time; makes no request."""
+        """An address at which anyone may read an object for a time. Makes no request."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Connection:
     bundle: str
     """PEM file of the certificates to trust."""
     proxy: str = ""
-    """http://host:port; empty for none."""
+    """http://host:port. Empty for none."""
     proxy_login: str = ""
     """user:password."""
     connect_timeout: float = CONNECT_SECONDS
@@ -198,7 +198,7 @@ def _bundle() -> str:
 
 
 def _proxy(url: SplitResult) -> tuple[str, str]:
-    """Address and login of the proxy for a server; empty for none."""
+    """Address and login of the proxy for a server. Empty for none."""
     proxy = getproxies().get(url.scheme, "")
     if not proxy or proxy_bypass(url.netloc):
         return "", ""

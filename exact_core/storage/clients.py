@@ -9,7 +9,7 @@ from exact_core.storage.client import Client, Connection
 __all__ = ["CLIENTS", "CLIENT_VARIABLE", "make_client"]
 
 CLIENT_VARIABLE = "EXACT_S3_CLIENT"
-"""Library that speaks to S3 servers: minio or boto3; unset: minio."""
+"""Library that speaks to S3 servers: minio or boto3. unset: minio."""
 CLIENTS = {"minio": "store", "boto3": "store-boto3"}
 """Libraries, and the extras that install them."""
 

@@ -66,7 +66,7 @@ def fill(store: Store, key: str, partial: Path, *, sha256: str, size: int, progr
 
 
 def fetch_ranges(store: Store, key: str, partial: Path, size: int, told: Progress) -> int:
-    """Fetch the ranges of an object that are not noted as finished, into a file of its size; returns their bytes."""
+    """Fetch the ranges of an object that are not noted as finished, into a file of its size. Returns their bytes."""
     step = store.options.part_bytes
     starts = range(0, size, step)
     sizes = [min(step, size - start) for start in starts]

@@ -105,7 +105,7 @@ def publish_folder(
     nothing in the store refers to the folder.
 
     Args:
-        folder: the folder; every file in it belongs to it.
+        folder: the folder. Every file in it belongs to it.
         manifest_name: the file that makes it complete.
         store_uri: `s3://bucket/prefix`, `file:///folder` or a path.
         options: how to move bytes.
@@ -174,8 +174,8 @@ def fetch_folder(
 
     Args:
         pointer: a pointer, or the file or URI that contains one.
-        folder: the target of the files; created if needed.
-        cache: local copies; None: that of `default_cache`.
+        folder: the target of the files. Created if needed.
+        cache: local copies. If None, that of `default_cache`.
         options: how to move bytes.
         progress: called with the bytes copied, `Pointer.size` in all.
 

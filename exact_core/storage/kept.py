@@ -1,7 +1,7 @@
 """Folders of sources that were fetched to this disk, kept for the next run and bounded in size.
 
-    NAME                 the folder; what is of it lies beside it as NAME.mirror.json, NAME.labels and the like
-    NAME.use             held by every process that has asked for it; its time is that of its last use
+    NAME                 the folder. What is of it lies beside it as NAME.mirror.json, NAME.labels and the like
+    NAME.use             held by every process that has asked for it. Its time is that of its last use
 
 A process holds what it has asked for until it ends, so what is in use is never removed, and a killed process leaves
 nothing to clean up.
@@ -31,7 +31,7 @@ class KeptFolders:
 
     Args:
         root: the folder that holds them.
-        bound: bytes of all of them together; more is kept only where it is in use.
+        bound: bytes of all of them together. More is kept only where it is in use.
     """
 
     def __init__(self, root: Path, *, bound: int) -> None:
@@ -75,7 +75,7 @@ class KeptFolders:
             return 0.0
 
     def _remove(self, name: str) -> bool:
-        """Remove a folder and the files beside it, unless it is in use; whether it is gone."""
+        """Remove a folder and the files beside it, unless it is in use. Whether it is gone."""
         lock = self.root / f"{name}{USE}"
         try:
             descriptor = open_locked(lock, lock=fcntl.LOCK_EX | fcntl.LOCK_NB, create=True)

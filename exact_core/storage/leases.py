@@ -1,4 +1,4 @@
-"""Claims on a matter as objects of a store: `leases/MATTER/OWNER.json`; `exact_core.claims` has the rule."""
+"""Claims on a matter as objects of a store: `leases/MATTER/OWNER.json`. `exact_core.claims` has the rule."""
 
 from __future__ import annotations
 

@@ -12,18 +12,18 @@ __all__ = ["exclusive", "open_locked"]
 
 
 def open_locked(path: Path, *, lock: int, create: bool = False) -> int | None:
-    """Open a file and lock it; the lock ends when the descriptor is closed, at the latest with the process.
+    """Open a file and lock it. The lock ends when the descriptor is closed, at the latest with the process.
 
     During the wait for a lock, the file may be renamed or deleted. The result is the file that has the name now. A lock
     belongs to the file, not to its name, so a renamed file stays locked.
 
     Args:
         path: the file.
-        lock: `fcntl.LOCK_SH` or `LOCK_EX`; with `LOCK_NB`, a file that another process holds raises BlockingIOError.
+        lock: `fcntl.LOCK_SH` or `LOCK_EX`. With `LOCK_NB`, a file that another process holds raises BlockingIOError.
         create: make an empty file where there is none.
 
     Returns:
-        The descriptor; None where there is no such file.
+        The descriptor. None where there is no such file.
     """
     while True:
         try:

@@ -66,7 +66,7 @@ def mirror(store: Store, folder: Path, *, prefix: str = "", wanted: Callable[[st
         store: whose objects are fetched, all but those being written.
         folder: gets a file for each, named by its key, and has no other file of these names.
         prefix: beginning of the keys.
-        wanted: selects names; files of other names in the folder are left alone.
+        wanted: selects names. Files of other names in the folder are left alone.
 
     Raises:
         DataError: nothing is there, or an object changes while it is read.
@@ -126,7 +126,7 @@ def _mirror(store: Store, folder: Path, prefix: str, wanted: Callable[[str], boo
 
 
 def _fetch(store: Store, each: Listed, target: Path, fetching: Path) -> str:
-    """Fetch one object; returns its SHA-256."""
+    """Fetch one object. Returns its SHA-256."""
     fetching.mkdir(exist_ok=True)
     # Named by content as far as the store says, so that parts of two versions never meet.
     partial = fetching / hashlib.sha256(json.dumps([each.key, each.size, each.etag]).encode()).hexdigest()

@@ -45,7 +45,7 @@ def open_store(uri: str, *, options: StoreOptions | None = None) -> Store:
 
 
 def open_object(uri: str, *, options: StoreOptions | None = None) -> tuple[Store, str]:
-    """The store and the key of one object's URI; see `open_store`."""
+    """The store and the key of one object's URI. See `open_store`."""
     kind, place = _split(uri)
     if kind == "file":
         path = Path(place)

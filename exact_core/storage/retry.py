@@ -73,8 +73,8 @@ class Requests:
 
         Args:
             action: what the request does, as in "cannot …".
-            key: the object; empty where the request is for the bucket.
-            request: makes it; called for each try.
+            key: the object. Empty where the request is for the bucket.
+            request: makes it. Called for each try.
             part: number of the part, for the log.
 
         Raises:

@@ -234,7 +234,7 @@ class S3Store(Store):
         self._requests.ask("upload", key, ask)
 
     def _multipart(self, path: Path, key: str, digest: FileDigest, told: Progress) -> int:
-        """Send the parts that the server lacks and join them; returns the bytes sent."""
+        """Send the parts that the server lacks and join them. Returns the bytes sent."""
         name = self._name(key)
         upload, tags = self._adopt(key, digest)
         sizes = [min(digest.part_bytes, digest.size - i * digest.part_bytes) for i in range(len(digest.md5))]

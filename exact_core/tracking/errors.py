@@ -1,6 +1,6 @@
 """MLflow's address looked at before MLflow is, and its errors as one line that names the variable and the way out.
 
-MLflow's own errors come with the traces of SQLAlchemy, requests and Alembic; and a database that it cannot open, it
+MLflow's own errors come with the traces of SQLAlchemy, requests and Alembic, and a database that it cannot open, it
 tries again for minutes.
 """
 
@@ -63,7 +63,7 @@ def tracking_uri() -> str:
 
 
 def database_file(uri: str) -> Path | None:
-    """The file that a sqlite address names; None where a server has the runs."""
+    """The file that a sqlite address names. None where a server has the runs."""
     return Path(uri.removeprefix(SQLITE).partition("?")[0]) if uri.startswith(SQLITE) else None
 
 
@@ -165,7 +165,7 @@ def explained(action: str = "") -> Iterator[None]:
     """Turn the errors of MLflow, its database and its network into one line.
 
     Args:
-        action: what was asked for, as in "cannot …"; empty: MLflow itself.
+        action: what was asked for, as in "cannot …". If empty, MLflow itself.
 
     Raises:
         AwayError: the same may be taken later.
@@ -182,7 +182,7 @@ def explained(action: str = "") -> Iterator[None]:
 
 
 def patiently(function: Callable[[], Result], *, seconds: float) -> Result:
-    """The result of a function that calls MLflow; while MLflow is away, it is repeated for this many seconds.
+    """The result of a function that calls MLflow. While MLflow is away, it is repeated for this many seconds.
 
     Raises:
         AwayError: MLflow is still away.

@@ -28,7 +28,7 @@ UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
 def given_run(client: MlflowClient) -> Run | None:
-    """The run that MLFLOW_RUN_ID names; None if it is not set, or if this MLflow does not have that run.
+    """The run that MLFLOW_RUN_ID names. None if it is not set, or if this MLflow does not have that run.
 
     The latter is only logged. The stage's own run then contains everything that the given run would, beside those of
     the other stages. So a pipeline does not depend on how an administrator has set up the plugin.
@@ -62,7 +62,7 @@ def given_run(client: MlflowClient) -> Run | None:
 
 
 def outermost(client: MlflowClient, run: Run) -> Run:
-    """The outermost run that contains a run; itself where it is not nested."""
+    """The outermost run that contains a run. Itself where it is not nested."""
     seen = {run.info.run_id}
     while (parent := run.data.tags.get(PARENT_TAG)) and parent not in seen:
         seen.add(parent)

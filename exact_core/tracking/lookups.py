@@ -45,7 +45,7 @@ class Evaluations:
         """The run of stage `evaluate` that a reference leads to.
 
         Args:
-            reference: identity of a run, of a pipeline or of any stage of it, or its name, of which the newest counts;
+            reference: identity of a run, of a pipeline or of any stage of it, or its name, of which the newest counts,
                 or a model, NAME@ALIAS or NAME/VERSION.
 
         Raises:
@@ -73,7 +73,7 @@ class Evaluations:
         raise DataError(f"{reference}: no finished stage {EVALUATE} belongs to this run. Let its pipeline end first")
 
     def fetch(self, run: Run, path: str, folder: Path, *, missing_ok: bool = False) -> Path | None:
-        """A file of a run, at `folder`; None where it has none and may have none.
+        """A file of a run, at `folder`. None where it has none and may have none.
 
         Raises:
             DataError: it has none.
@@ -88,7 +88,7 @@ class Evaluations:
             return Path(self.client.download_artifacts(run.info.run_id, path, str(folder)))
 
     def title(self, run: Run, reference: str) -> str:
-        """What a person would call it: a model as it was asked for; a run by its pipeline's name and its identity."""
+        """What a person would call it: a model as it was asked for. A run by its pipeline's name and its identity."""
         if "@" in reference or "/" in reference:
             return reference.removeprefix(MODELS)
         parent = run.data.tags.get(PARENT_TAG)
@@ -107,7 +107,7 @@ class Evaluations:
         }
 
     def log_comparison(self, report: Path, runs: list[Run]) -> str:
-        """Save a comparison as a run of its own, which names the compared runs; its identity."""
+        """Save a comparison as a run of its own, which names the compared runs. Its identity."""
         names = json.dumps([run.info.run_id for run in runs])
         tags = {STAGE_TAG: "compare", "exact.compared": names}
         with explained("keep the comparison"):

@@ -37,7 +37,7 @@ class Outbox:
     """A queue of records in a folder.
 
     Args:
-        folder: where they wait; what an earlier process of the same run left there is sent first.
+        folder: where they wait. What an earlier process of the same run left there is sent first.
         send: sends one record, or raises.
     """
 

@@ -44,7 +44,7 @@ REASON_TAG = "exact.champion_reason"
 CLAIM_TAG = "exact.claim."
 """Prefix of the name of a run that is moving the champion's alias: a tag of the model during the move."""
 CLAIM_SECONDS = 120.0
-"""What that takes at most; a claim of a killed run counts no longer."""
+"""What that takes at most. A claim of a killed run counts no longer."""
 REQUIREMENTS = ("mlflow", "numpy", "pyarrow", "pydantic", "pyyaml", "safetensors", "torch")
 """What a logged model needs to be loaded, at the versions it was logged with."""
 EXAMPLE_DATES = 4
@@ -52,9 +52,10 @@ DIGEST = 36
 """Characters of a data set's digest that MLflow keeps."""
 
 
-def default_name(dataset: str) -> str:
-    """The registered model of a dataset's name, where no other is given."""
-    return f"exact-{dataset}"
+def default_name(region: str) -> str:
+    """The registered model of a region, where no other is given; signs become dashes, as MLflow takes few of them."""
+    name = re.sub(r"[^\w.-]+", "-", region)
+    return f"exact-{name}".strip("-")
 
 
 def check_model_name(name: str) -> None:
@@ -71,7 +72,7 @@ def check_model_name(name: str) -> None:
 
 
 def _named(name: str) -> str:
-    """MLflow's filter for a name; in double quotes it may have an apostrophe."""
+    """MLflow's filter for a name. In double quotes it may have an apostrophe."""
     check_model_name(name)
     quote = '"' if "'" in name else "'"
     return f"name = {quote}{name}{quote}"
@@ -81,9 +82,9 @@ class Origin(NamedTuple):
     """What a registered version comes from."""
 
     season: str
-    """First day of the season it was trained on, YYYY-MM-DD; empty: not known."""
+    """First day of the season it was trained on, YYYY-MM-DD. If empty, not known."""
     began: str
-    """When its pipeline run began, ISO 8601, UTC; of a stage run alone, the stage."""
+    """When its pipeline run began, ISO 8601, UTC. For a stage run alone, the start of the stage."""
 
 
 class Version(NamedTuple):
@@ -105,7 +106,7 @@ class Registry:
 
     Args:
         client: of the server.
-        run_id: the stage's run, to which models are logged; for a user, any name of their own.
+        run_id: the stage's run, to which models are logged. For a user, any name of their own.
     """
 
     def __init__(self, client: Any, run_id: str) -> None:
@@ -117,7 +118,7 @@ class Registry:
 
     @classmethod
     def of(cls, tracker: Tracker) -> Registry | None:
-        """The registry of a tracker's server; None where nothing is tracked."""
+        """The registry of a tracker's server. None where nothing is tracked."""
         return cls(tracker.client, tracker.run_id) if isinstance(tracker, MlflowTracker) else None
 
     @classmethod
@@ -135,7 +136,7 @@ class Registry:
 
         Args:
             folder: model folder of the segmenter.
-            name: name of the registered model; created if needed.
+            name: name of the registered model. Created if needed.
 
         Returns:
             The number of its version.
@@ -168,7 +169,7 @@ class Registry:
         return patiently(ask, seconds=patience())
 
     def _log(self, folder: Path, scratch: Path, manifest: dict[str, Any], *, name: str) -> tuple[str, str]:
-        """Log the model to the run; its identity and address.
+        """Log the model to the run. Its identity and address.
 
         `start_run` would end the run on exit, but this run belongs to the stage and continues.
         """
@@ -208,7 +209,7 @@ class Registry:
         return {**whole, **run.data.params}
 
     def alias_version(self, name: str, alias: str) -> str | None:
-        """The version that an alias of a registered model names; None where there is no such model or alias."""
+        """The version that an alias of a registered model names. None where there is no such model or alias."""
 
         def ask() -> str | None:
             if not self.client.search_registered_models(_named(name)):
@@ -220,7 +221,7 @@ class Registry:
         return patiently(ask, seconds=patience())
 
     def weights(self, name: str, version: str) -> str:
-        """SHA-256 of the weights of a registered version, as `register` has noted it; empty: it has not."""
+        """SHA-256 of the weights of a registered version, as `register` has noted it. If empty, it has not."""
         found = patiently(lambda: self.client.get_model_version(name, version), seconds=patience())
         return str(found.tags.get(DIGEST_TAG, ""))
 
@@ -238,7 +239,7 @@ class Registry:
         return patiently(ask, seconds=patience())
 
     def replace_champion(self, name: str, champion: str | None, version: str, *, reason: str) -> bool:
-        """Point the alias to this version if it still names `champion` (None: no version); whether it did.
+        """Point the alias to this version if it still names `champion` (None: no version). Whether it did.
 
         MLflow has no such atomic operation. A run that moves the alias claims the model first, so that no other run
         moves it between the check and the move.
@@ -382,7 +383,7 @@ def _title(name: str, manifest: Mapping[str, Any]) -> str:
 
 
 class _ModelBoard:
-    """Claims on a registered model, as its tags; see `exact_core.claims`."""
+    """Claims on a registered model, as its tags. See `exact_core.claims`."""
 
     def __init__(self, registry: Registry, name: str) -> None:
         self.client, self.name = registry.client, name
@@ -417,7 +418,7 @@ def _plain_copy(folder: Path, out: Path) -> Path:
 
 
 def _inference_code(scratch: Path) -> Path:
-    """A copy of the modules that `portable.py` leads to, as a package of the same name; nothing of training."""
+    """A copy of the modules that `portable.py` leads to, as a package of the same name. Nothing of training."""
     root = Path(exact_core.__file__).parent
     waiting, seen = [root / "portable.py"], set()
     while waiting:

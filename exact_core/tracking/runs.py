@@ -87,7 +87,7 @@ class Tracker(Protocol):
     """What a stage may record."""
 
     def log_metrics(self, metrics: dict[str, float], *, step: int) -> None:
-        """Metrics of an epoch; a value that is not finite is left out."""
+        """Metrics of an epoch. A value that is not finite is left out."""
 
     def log_summary(self, metrics: dict[str, float]) -> None:
         """Final metrics."""
@@ -102,7 +102,7 @@ class Tracker(Protocol):
         """Facts that a repeated stage may change, such as the URI of its results."""
 
     def place(self, folder: Path, uri: str) -> None:
-        """The URI of a folder of the stage in the store; empty: it is set when the stage has succeeded."""
+        """The URI of a folder of the stage in the store. If empty, it is set when the stage has succeeded."""
 
     def log_dataset(self, folder: Path, *, name: str, digest: str, source: str, whole: bool = False) -> None:
         """The dataset in a folder that the stage used: by its URI in the store or, without one, its source.
@@ -111,7 +111,7 @@ class Tracker(Protocol):
         """
 
     def log_file(self, path: Path, *, folder: str = "", whole: bool = False) -> None:
-        """A file as an artifact; `whole`: of the whole pipeline run, too."""
+        """A file as an artifact. `whole`: of the whole pipeline run, too."""
 
 
 class NoTracker:
@@ -149,7 +149,7 @@ class MlflowTracker:
         client: of the server.
         run_id: the run.
         folder: where records wait while MLflow is away.
-        parent: the pipeline run that it is nested in; empty: none.
+        parent: the pipeline run that it is nested in. If empty, none.
     """
 
     def __init__(self, client: MlflowClient, run_id: str, folder: Path, *, parent: str = "") -> None:
@@ -282,7 +282,7 @@ def tracked_stage(
         name: what the pipeline run is called in MLflow.
         params: its settings.
         whole: they are those of the pipeline run, too.
-        patient: wait for an MLflow that is away when the stage begins; at its end that is always done.
+        patient: wait for an MLflow that is away when the stage begins. At its end that is always done.
 
     Raises:
         ServiceError: MLflow is not installed, does not answer, or has not taken everything at the end.
@@ -401,12 +401,12 @@ def finish_pipeline_run(
     Args:
         pipeline_run: its identity.
         succeeded: whether it succeeded.
-        reason: why not; empty: the reasons that its stages recorded.
+        reason: why not. If empty, the reasons that its stages recorded.
         status: MLflow's status where it is neither FINISHED nor FAILED: KILLED.
         keep_refused: whether a run is kept that its first stage refused. Nothing was done in it.
 
     Returns:
-        The reason; empty where it succeeded, or the reason is unknown.
+        The reason. Empty where it succeeded, or the reason is unknown.
 
     On a cluster with KFP's MLflow plugin, the plugin's run of the whole pipeline gets the reason too. The plugin ends
     that run after KFP has ended. It gets a status here only while it has none, and KFP sets its own later.
@@ -450,7 +450,7 @@ def metric_name(name: str) -> str:
 
 
 def run_page(pipeline_run: str) -> str:
-    """The address of a pipeline run's page in MLflow, in its view for training; empty: it has none.
+    """The address of a pipeline run's page in MLflow, in its view for training. If empty, it has none.
 
     Of runs in a file, the command that serves the page comes first. MLflow 3 opens on its pages for traces of language
     models unless the address says otherwise.
@@ -470,7 +470,7 @@ def run_page(pipeline_run: str) -> str:
 
 
 def run_facts(pipeline_run: str) -> dict[str, str]:
-    """What the stages of a pipeline run have decided and made: FACTS, without their prefix; those that are known."""
+    """What the stages of a pipeline run have decided and made: FACTS, without their prefix. Those that are known."""
 
     def ask() -> dict[str, str]:
         check_address(tracking_uri())
@@ -499,7 +499,7 @@ def _stages(client: MlflowClient, parent: Run) -> list[Run]:
 
 
 def _end_stages(client: MlflowClient, parent: Run, status: str) -> list[Run]:
-    """Close the runs of stages that were killed; those of all stages, as they are then."""
+    """Close the runs of stages that were killed. Those of all stages, as they are then."""
     said = KILLED_BY_TERMINATION if status == "KILLED" else KILLED
     for run in _stages(client, parent):
         if run.info.status == "RUNNING":
@@ -567,6 +567,8 @@ def _client() -> MlflowClient:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # MLflow's own 7 tries with growing pauses keep a user waiting for minutes before the reason shows.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    # Its own links to a run repeat the login that the server's address may hold. Ours do not.
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     for name in LOGIN_VARIABLES:
         # MLflow reads them itself, and sends a line break along.
         if text := variable(name):
@@ -584,7 +586,7 @@ def _client() -> MlflowClient:
 
 
 def _database_folder() -> Path | None:
-    """The folder of the database file that runs go to; None where a server has them."""
+    """The folder of the database file that runs go to. None where a server has them."""
     file = database_file(tracking_uri())
     return None if file is None else file.parent
 
@@ -593,7 +595,7 @@ def _database_folder() -> Path | None:
 def _one_at_a_time(folder: Path | None) -> Iterator[None]:
     """Of processes that come upon a new database at once, one makes its tables and our experiment, and the others wait.
 
-    MLflow makes the tables when it is first asked; two that do so together fail on each other's.
+    MLflow makes the tables when it is first asked. Two that do so together fail on each other's.
     """
     held = None if folder is None or not folder.is_dir() else os.open(folder, os.O_RDONLY)
     try:

@@ -1,9 +1,9 @@
-"""Checkpoints and models on disk: safetensors and JSON, no pickle; the file that names the rest is written last.
+"""Checkpoints and models on disk: safetensors and JSON, no pickle. The file that names the rest is written last.
 
 A state folder belongs to one training, because its name contains a digest of configuration and data. So training can
 continue from any complete checkpoint in it:
 
-    state.json               names the files below with their SHA-256; progress, best metric, history; its own checksum
+    state.json               names the files below with their SHA-256. Progress, best metric, history. Its own checksum
     NNNN.safetensors         model and optimiser after epoch NNNN
     best-NNNN.safetensors    model of the best epoch so far
 
@@ -49,7 +49,7 @@ class Progress:
 
 
 class Checkpoints:
-    """The state folder of one training; None keeps nothing, so a killed run starts again."""
+    """The state folder of one training. None keeps nothing, so a killed run starts again."""
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
@@ -59,9 +59,9 @@ class Checkpoints:
     def save(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, *, best: bool, write: bool = True
     ) -> None:
-        """Record the end of an epoch; `best` also keeps the model as the one to deliver.
+        """Record the end of an epoch. `best` also keeps the model as the one to deliver.
 
-        Of several processes all keep it in memory, and one writes.
+        With several processes, all keep it in memory and one writes.
         """
         if best:
             self._best = {name: value.detach().clone() for name, value in model.state_dict().items()}
@@ -87,7 +87,7 @@ class Checkpoints:
                 old.unlink()
 
     def resume(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-        """Put model and optimiser where the last complete epoch left them; a new Progress if there is none."""
+        """Put model and optimiser where the last complete epoch left them. A new Progress if there is none."""
         if self.folder is None or not (self.folder / STATE).is_file():
             return Progress()
         try:
@@ -142,7 +142,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def _publish(tensors: dict[str, Tensor], path: Path) -> dict[str, str]:
-    """Write tensors under a name once they are whole; the name and the SHA-256."""
+    """Write tensors under a name once they are whole. The name and the SHA-256."""
     size = sum(value.numel() * value.element_size() for value in tensors.values())
     with publishing(path, size=size) as partial:
         try:

@@ -33,7 +33,7 @@ def classifier_losses(
 ) -> tuple[ClassifierLosses, PrototypeClues | None]:
     """All parts of the loss and, once the prototypes have started, the moved prototypes.
 
-    L_tap compares fused CAMs as they are; the prototypes see them divided by their maxima. Of a batch that `processes`
+    L_tap compares fused CAMs as they are. The prototypes see them divided by their maxima. Of a batch that `processes`
     share, the losses are this one's parts of the batch's. `draw` is the seed of sampled assignments.
     """
     # Autocast serves the forward pass alone: similarities divided by 0.05 and small moves of prototypes need float32.
@@ -84,7 +84,7 @@ def _losses(
 
 
 def _teaching(batch: Batch, windows: int) -> Tensor | None:
-    """Patches of the first windows that show a crop or its absence (B, K, P); None: all do.
+    """Patches of the first windows that show a crop or its absence (B, K, P). If None, all do.
 
     A patch of unknown ground shows neither, nor does a window of which it is not known whether the crop grows there.
     """
@@ -119,7 +119,7 @@ def _first(output: ClassifierOutput, windows: int) -> ClassifierOutput:
 class ClassifierTask:
     """The classifier as a task of the loop, validated by the tags' mean average precision.
 
-    Of several processes each validates its own windows; `seed` is that of sampled prototype assignments.
+    With several processes, each validates its own windows. `seed` is that of sampled prototype assignments.
     """
 
     model: TagClassifier
@@ -135,7 +135,7 @@ class ClassifierTask:
         self._network = self.processes.parallel(self.model)
 
     def losses(self, batch: Batch, *, progress: float, update: int) -> dict[str, Tensor]:
-        """One forward pass; the contrast joins when `progress` reaches its start."""
+        """One forward pass. The contrast joins when `progress` reaches its start."""
         output = self._network(batch.series)
         losses, self._clues = classifier_losses(
             output,

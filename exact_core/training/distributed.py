@@ -90,11 +90,11 @@ class Processes:
         return reduced
 
     def gather(self, rows: Tensor, shares: Sequence[int] | None = None) -> Tensor:
-        """The rows (first axis) of all processes, in the order of their ranks; no gradient flows back.
+        """The rows (first axis) of all processes, in the order of their ranks. No gradient flows back.
 
         Args:
             rows: this process's.
-            shares: how many each has; None: the processes exchange the numbers first, which waits for the device.
+            shares: how many each has. If None, the processes exchange the numbers first, which waits for the device.
         """
         if self.count == 1:
             return rows.detach()
@@ -113,7 +113,7 @@ class Processes:
         """Make sure that all processes hold the same number.
 
         Raises:
-            TrainingError: they do not; it names what they should agree `on`, and `otherwise` is the way out.
+            TrainingError: they do not. It names what they should agree `on`, and `otherwise` is the way out.
         """
         ends = torch.tensor([value, -value], device=self._device())
         low, high = self.smallest(ends).tolist()
@@ -165,7 +165,7 @@ def join(device: torch.device, *, patience: dt.timedelta = PATIENCE) -> Iterator
     """Meet the processes that torchrun started with this one, by gloo on a CPU and NCCL on GPUs.
 
     Args:
-        device: as configured; of several GPUs each process gets the one of its local rank.
+        device: as configured. With several GPUs, each process gets the one of its local rank.
         patience: how long one process waits for the others before it fails.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from tqdm import tqdm
 
 from exact_core.config import TrainingConfig
 from exact_core.data.windows.batches import Augmentation, Batch, BatchLoader
+from exact_core.environment import TERMINAL_VARIABLE
 from exact_core.errors import ConfigError, TrainingError
 from exact_core.models.attention import compile_blocks
 from exact_core.training.checkpoint import Checkpoints, Progress
@@ -32,7 +34,7 @@ class Task(Protocol):
     """The task of a training: a model, a loss with named parts, and a metric for validation."""
 
     figure: str
-    """Name of the validation metric that chooses the best epoch; higher is better."""
+    """Name of the validation metric that chooses the best epoch. Higher is better."""
 
     @property
     def model(self) -> nn.Module:
@@ -40,7 +42,7 @@ class Task(Protocol):
 
     @property
     def processes(self) -> Processes:
-        """Who trains; by default this process alone."""
+        """Who trains. By default this process alone."""
 
     def losses(self, batch: Batch, *, progress: float, update: int) -> dict[str, Tensor]:
         """Named scalars, this process's parts of the joint batch's; "loss" is minimised.
@@ -55,11 +57,11 @@ class Task(Protocol):
         """Whether the model of an epoch that began at this share of the updates may be the one to deliver."""
 
     def validate(self) -> dict[str, float]:
-        """Metrics on the validation split; empty when there is none."""
+        """Metrics on the validation split. Empty when there is none."""
 
 
-WITHIN = 60.0
-"""Seconds between two lines within an epoch."""
+WITHIN, WITHIN_ON_TERMINAL = 60.0, 1.0
+"""Seconds between two lines within an epoch, in a log and where the runner of the stage overwrites them on a screen."""
 
 
 class MetricLog(Protocol):
@@ -83,8 +85,8 @@ def fit(
     """Train for `config.epochs` epochs, or what of them is left after the last checkpoint.
 
     Afterwards the task's model is the one to deliver: the best by `task.figure` where `config.keep_best` and a
-    validation split exist, otherwise the last. Of several processes all call this, with the same arguments, and return
-    the same; the first one logs and saves.
+    validation split exist, otherwise the last. If there are several processes, all call this with the same
+    arguments, and return the same. The first one logs and saves.
 
     Raises:
         TrainingError: the loss is not finite, there is nothing to train on, or processes find different checkpoints.
@@ -182,7 +184,7 @@ def _autocast(device: torch.device, config: TrainingConfig) -> torch.autocast:
 
 
 def _is_best(row: dict[str, float], figure: str, progress: Progress, *, keep: bool) -> bool:
-    """Whether an epoch is the best so far; of equal ones the later, which has learned longer."""
+    """Whether an epoch is the best so far. On a tie the later one wins, because it was trained longer."""
     value = row.get(figure)
     if not keep or value is None or math.isnan(value) or (progress.best is not None and value < progress.best):
         return False
@@ -193,7 +195,7 @@ def _is_best(row: dict[str, float], figure: str, progress: Progress, *, keep: bo
 def _report(
     name: str, row: dict[str, float], progress: Progress, config: TrainingConfig, figure: str, *, left: float
 ) -> None:
-    """A line an epoch; left: seconds that the other epochs are likely to take."""
+    """A line an epoch. left: seconds that the other epochs are likely to take."""
     score = f", {figure} {row[figure]:.3f}" if figure in row else ""
     log.info(
         "%s: epoch %d/%d, loss %.4f%s, %.0f windows/s%s",
@@ -226,14 +228,15 @@ def _report_cost(name: str, progress: Progress, processes: Processes) -> None:
 
 
 def _bar(batches: Iterator[Batch], total: int, label: str, *, shown: bool) -> Iterator[Batch]:
-    """A progress bar on a terminal; elsewhere a line now and then within a long epoch."""
+    """A progress bar on a terminal. Elsewhere a line every minute of a long epoch, or every second if a runner asks."""
     if shown and sys.stderr.isatty():
         yield from tqdm(batches, total=total, desc=label, unit="batch", leave=False)
         return
+    between = WITHIN_ON_TERMINAL if os.environ.get(TERMINAL_VARIABLE) else WITHIN
     began = said = time.monotonic()
     for number, batch in enumerate(batches):
         now = time.monotonic()
-        if shown and number and now - said >= WITHIN:
+        if shown and number and now - said >= between:
             left = (now - began) / number * (total - number)
             log.info("%s: %d of %d batches, about %s of this epoch left", label, number, total, duration(left))
             said = now
@@ -255,7 +258,7 @@ def choose_device(wanted: str) -> torch.device:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed torch. Runs repeat to the last bit on CPU; on CUDA some backward kernels add in any order."""
+    """Seed torch. Runs repeat to the last bit on CPU. On CUDA some backward kernels add in any order."""
     torch.manual_seed(seed)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True

@@ -18,11 +18,11 @@ __all__ = ["available_bytes", "training_bytes"]
 PROBE = 2
 """Windows of the trial: the minimum for batch normalisation."""
 COPIES = 5
-"""Of the weights: themselves, their gradients, Adam's two moments, and the best epoch's."""
+"""Copies of the weights: themselves, their gradients, Adam's two moments, and the best epoch's."""
 BACKWARD = 1.25
-"""What losses and gradients on their way take beside what the forward pass saved; measured."""
-PROCESS = 400 * 2**20
-"""What Python and torch hold before anything is trained."""
+"""What losses and gradients on their way take beside what the forward pass saved. Measured."""
+PROCESS = 620 * 10**6
+"""What a step holds before its first batch: Python, torch, KFP, MLflow with its database, shards. Measured."""
 
 
 def training_bytes(config: RunConfig, *, bands: int, classes: int, dates: int, kind: str) -> int:
@@ -38,7 +38,7 @@ def training_bytes(config: RunConfig, *, bands: int, classes: int, dates: int, k
         kind: classifier or segmenter.
 
     Returns:
-        Bytes; measured peaks were within a quarter of it (tests).
+        Bytes. Measured peaks were within a quarter of it (tests).
     """
     settings: ClassifierConfig | SegmenterConfig
     settings = config.classifier if kind == "classifier" else config.segmenter
@@ -69,7 +69,7 @@ def available_bytes(device: torch.device) -> int:
 
 
 def _saved_bytes(forward: Callable[[], object], *, keep: set[int]) -> int:
-    """Bytes that a forward pass saves for the backward pass, each storage once; `keep`: addresses that are not new."""
+    """Bytes that a forward pass saves for the backward pass, each storage once. `keep`: addresses that are not new."""
     sizes: dict[int, int] = {}
     held: list[Tensor] = []
 

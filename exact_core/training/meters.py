@@ -19,14 +19,14 @@ from exact_core.training.distributed import Processes
 __all__ = ["CostMeter", "LossTally"]
 
 CHECK_EVERY = 50
-"""Updates between two checks that the loss is finite; there is always one before a checkpoint."""
+"""Updates between two checks that the loss is finite. There is always one before a checkpoint."""
 
 
 class LossTally:
     """Means of an epoch's losses over all windows of all processes.
 
     Raises (from `add` and `means`):
-        TrainingError: a loss was not finite; it names the update where that began.
+        TrainingError: a loss was not finite. It names the update where that began.
     """
 
     def __init__(self, device: torch.device, processes: Processes, *, name: str, epoch: int) -> None:
@@ -78,7 +78,7 @@ class CostMeter:
     def cost(self, windows_per_second: float, processes: Processes) -> dict[str, float]:
         """With this epoch's speed: the median over the epochs so far, and the largest peak of any process, in GB.
 
-        On CUDA the peak is that of tensors; on a CPU the whole process's resident memory since it started.
+        On CUDA the peak is that of tensors. On a CPU the whole process's resident memory since it started.
         """
         self._speeds.append(windows_per_second)
         peak = torch.tensor(self._peak() / 1e9, dtype=torch.float64, device=self.device)

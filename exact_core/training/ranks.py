@@ -1,4 +1,4 @@
-"""The rank that torchrun assigns to a process; without torch, which some images do not have."""
+"""The rank that torchrun assigns to a process. Without torch, which some images do not have."""
 
 from __future__ import annotations
 

@@ -351,7 +351,8 @@ def run(
     model: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help="Registered model of this region in MLflow. Default is exact- and the kind of source."
+            metavar="NAME",
+            help="Registered model of this region in MLflow. Default is exact- and the source's name without a year.",
         ),
     ] = "",
     containers: Annotated[
@@ -415,7 +416,7 @@ def compare(
 
 def champion(
     name: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Name of the registered model, for example exact-season.")
+        str, typer.Argument(metavar="MODEL", help="Name of the registered model, for example exact-flanders.")
     ],
     history: Annotated[
         bool, typer.Option("--history", help="Show all versions with data, metrics, time as champion and reason.")

@@ -169,7 +169,7 @@ def compare_maps(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="File to write, .json.")] = None,
     force: Force = False,
 ) -> None:
-    """Tell which of two maps is better, from a random sample of the pixels where they differ."""
+    """Report which of two maps is better, from a random sample of the pixels where they differ."""
     from dataclasses import asdict
 
     from exact_core.data.vectors import split_layer
@@ -227,7 +227,7 @@ def view(
     check_output(out, suffixes=(".html",), inputs=inputs, force=force)
     for note in write_map_page(folder, out, outlines=outlines, tags=tags):
         typer.echo(f"note: {note}")
-    typer.echo(f"page: {out} ({out.stat().st_size / 1e6:.1f} MB)")
+    typer.echo(f"page: {out} ({max(1, round(out.stat().st_size / 1000)):,} kB)")
 
 
 def parcels(

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from tqdm import tqdm
 
 from exact_core.config import SeasonConfig
 from exact_core.data.stac import MOST_WORKERS, WORKERS
@@ -67,6 +66,8 @@ def fetch(
 ) -> None:
     """Fetch new images of a season from a STAC API, only the area's part of each file."""
     # Here, not above: other commands need none of it.
+    from tqdm import tqdm
+
     from exact_core.data.stac.fetch import Fetch, fetch_cells, fetch_season
     from exact_core.data.stac.grid import area_of
     from exact_core.data.stac.search import Wanted, open_source

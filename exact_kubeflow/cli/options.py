@@ -101,7 +101,7 @@ def model_folder(reference: str, files: StageFiles, scratch: str) -> Path:
 
 
 def need(**places: str) -> None:
-    """Refuse folders that are to be read and are not there, all at once; places in a store are looked at later.
+    """Refuse folders that are to be read and are not there, all at once. Places in a store are looked at later.
 
     Raises:
         ConfigError: which are missing.

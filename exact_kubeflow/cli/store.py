@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from tqdm import tqdm
 
 from exact_core.files import check_output
-from exact_core.stages.stage import manifests
-from exact_core.storage import Progress, fetch_folder, manifest_of, publish_folder, read_pointer
 from exact_kubeflow.cli.options import Force
+
+if TYPE_CHECKING:
+    from exact_core.storage import Progress
 
 __all__ = ["store_app"]
 
@@ -26,6 +26,8 @@ store_app = typer.Typer(
 @contextmanager
 def _bar(action: str, total: int) -> Iterator[Progress]:
     """A progress bar on a terminal, nothing elsewhere."""
+    from tqdm import tqdm
+
     with tqdm(total=total, desc=action, unit="B", unit_scale=True, disable=None) as bar:
 
         def update(count: int) -> None:
@@ -50,6 +52,9 @@ def put(
     force: Force = False,
 ) -> None:
     """Publish a folder and print the URI of its pointer, without sending stored files again."""
+    from exact_core.stages.stage import manifests
+    from exact_core.storage import manifest_of, publish_folder
+
     if pointer is not None:
         check_output(pointer, inputs=[folder], force=force)
     name = manifest or manifest_of(folder, manifests())
@@ -70,6 +75,8 @@ def get(
     folder: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the read-only files.")],
 ) -> None:
     """Fetch a published folder through the local cache."""
+    from exact_core.storage import fetch_folder, read_pointer
+
     pointer = read_pointer(uri)
     with _bar("get", pointer.size) as progress:
         fetch_folder(pointer, folder, progress=progress)

@@ -138,9 +138,13 @@ def test_no_label_depends_on_the_last_digit(windows, monkeypatch):
         np.testing.assert_array_equal(plain.mask(index), other.mask(index))
 
 
-@pytest.mark.parametrize("classes", [2, 4])
-def test_the_regression_is_at_its_optimum(classes):
-    """Every derivative of the loss, written out, is 0; features that go together and unequal weights included."""
+@pytest.mark.parametrize(("classes", "coupled"), [(2, 4000), (4, 4000), (5, 14)])
+def test_the_regression_is_at_its_optimum(classes, coupled, monkeypatch):
+    """Every derivative of the loss, written out, is 0; features that go together and unequal weights included.
+
+    Also where the curvature of only two classes at a time, of seven coefficients each, is known as a whole.
+    """
+    monkeypatch.setattr(pixels, "COUPLED", coupled)
     rng = np.random.default_rng(0)
     features = rng.normal(size=(300, 6)) @ rng.normal(size=(6, 6)) + 0.01 * rng.normal(size=(300, 6))
     labels, weight = rng.permutation(np.arange(300) % classes), rng.uniform(0.2, 1.8, 300)

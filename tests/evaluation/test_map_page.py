@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+import warnings
 
 import numpy as np
 import pyogrio
@@ -66,7 +67,8 @@ def test_all_that_the_page_shows_is_inside(folder, tmp_path):
     outlines = layer(tmp_path / "fields.gpkg", [(500_000, 5_599_800, 500_100, 5_600_000), (0, 0, 9, 9)])
     (tmp_path / "tags.csv").write_text("x,y,size,crops\n500300,5599800,120,wheat\n9,9,120,maize\n")
     out = tmp_path / "map.html"
-    notes = write_map_page(folder, out, outlines=outlines, tags=tmp_path / "tags.csv")
+    with warnings.catch_warnings(action="error"):
+        notes = write_map_page(folder, out, outlines=outlines, tags=tmp_path / "tags.csv")
     assert notes == ["1 of 2 rows of tags.csv lie beside the map"]
     page = out.read_text()
     assert not re.search(r'(src|href)="|url\(|@import|https?://(?!www\.w3\.org)', page)

@@ -1,6 +1,7 @@
 """The pipelines as they are: compiled YAML, and runs through KFP's own local runner."""
 
 import ast
+import io
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -195,6 +197,27 @@ def test_the_screen_shows_stages_and_what_they_say(tmp_path, capsys):
     assert "executor_input" in (tmp_path / "work" / "run.log").read_text()
 
 
+def test_progress_within_an_epoch_takes_one_line_of_a_terminal_and_none_of_the_log():
+    """Printed as the runner prints what a stage says."""
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    log, screen = io.StringIO(), Terminal()
+    said = [
+        "classifier 2/3: 1 of 9 batches, about 8 s of this epoch left",
+        "classifier 2/3: 5 of 9 batches, about 4 s of this epoch left",
+        "classifier: epoch 2/3, loss 0.5, 7 windows/s, about 9 s left",
+    ]
+    with redirect_stdout(local._Console(log, screen)):
+        for second, line in enumerate(said):
+            sys.stdout.write(f"    [exact 2026-11-29 03:00:0{second},123 INFO]: {line}\n")
+    shown = [f"03:00:0{second} {line}" for second, line in enumerate(said)]
+    assert screen.getvalue() == f"\r\x1b[K{shown[0]}\r\x1b[K{shown[1]}\r\x1b[K{shown[2]}\n"
+    assert log.getvalue() == f"    [exact 2026-11-29 03:00:02,123 INFO]: {said[2]}\n"
+
+
 @pytest.mark.parametrize("name", ["dataset", "report.html"])
 def test_what_is_not_a_result_is_never_replaced(tmp_path, name):
     """A source that lies in the work folder, and a file of a person's own."""
@@ -220,7 +243,7 @@ def test_the_default_folder_names_source_and_time_and_a_killed_run_is_continued_
     assert local.default_workdir({**arguments, "seed": 1}, "tags") != Path("flanders-2018-20200101-0000")
     assert local.default_workdir({**arguments, "source": "synthetic"}, "tags").name.startswith("synthetic-2")
     address = {**arguments, "source": "stac:https://example.com/v1?collection=s2&bbox=1,2,3,4"}
-    assert local.default_workdir(address, "tags").name.startswith("v1-2")
+    assert local.default_workdir(address, "tags").name.startswith("bbox_1_2_3_4-2")
 
 
 def test_a_second_run_in_the_same_folder_is_refused(tmp_path):

@@ -54,6 +54,15 @@ def client(server, monkeypatch) -> MlflowClient:
     return MlflowClient(tracking_uri=server.uri)
 
 
+def test_the_login_of_an_address_is_never_printed(server, config, monkeypatch, capfd, caplog):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri.replace("://", "://someone:drowssap@"))
+    with open_stage("evaluate", config, pipeline_run="login"):
+        pass
+    finish_pipeline_run("login", succeeded=True)
+    said = capfd.readouterr()
+    assert "drowssap" not in said.out + said.err + caplog.text
+
+
 def pipeline(config, dataset_folder, root, name, epochs):
     """The stages of a small pipeline run that MLflow hears of; what the last one decided."""
     changed = override(config, [f"segmenter.training.epochs={epochs}"])
@@ -72,7 +81,9 @@ def pipeline(config, dataset_folder, root, name, epochs):
         )
     with open_stage("promote", changed, pipeline_run=name) as tracker:
         out = root / f"{name}-promotion"
-        promote(changed, dataset=dataset_folder, segmenter=root / name, model="", out=out, tracker=tracker)
+        promote(
+            changed, dataset=dataset_folder, segmenter=root / name, model="exact-synthetic", out=out, tracker=tracker
+        )
     finish_pipeline_run(name, succeeded=True)
     return json.loads((out / "metrics.json").read_text())
 

@@ -199,10 +199,10 @@ def test_two_years_of_a_region(tmp_path, machine, catalogue, seaweedfs, webhook,
         assert (sorted(steps), no_steps) == (sorted(BY_CHAMPION), [])
         assert steps[-2:] == BY_CHAMPION[-2:]
         assert facts["work"] == "map"
-        assert facts["work_reason"] == ("the season has no labels yet; model exact-season version 1 is the champion")
+        assert facts["work_reason"] == ("the season has no labels yet; model exact-flanders version 1 is the champion")
         assert facts["transfer"]
         by_champion = next(read_catalogue(tmp_path).get_items("flanders-2019-04-01_2019-10-31", recursive=True))
-        assert by_champion.properties["exact:model"] == "exact-season/1"
+        assert by_champion.properties["exact:model"] == "exact-flanders/1"
         # Its labels come in December; by then a run for the catch-up of November would find them, too.
         label(seaweedfs, tmp_path, 2019)
         (steps, facts), (no_steps, _) = slots("2019-12-01", 2)
@@ -220,9 +220,9 @@ def test_two_years_of_a_region(tmp_path, machine, catalogue, seaweedfs, webhook,
     dates = [json.loads(Path(item.assets["map"].get_absolute_href()).read_text())["dates"] for item in items.values()]
     assert "2018-06-10" not in dates[0]
     assert [len(each) for each in dates] == [4, 5]
-    aliases = machine.get_registered_model("exact-season").aliases
+    aliases = machine.get_registered_model("exact-flanders").aliases
     assert {alias: str(version) for alias, version in aliases.items()} == {"champion": "2", "challenger": "2"}
-    assert "points" in machine.get_model_version("exact-season", "2").tags["exact.champion_reason"]
+    assert "points" in machine.get_model_version("exact-flanders", "2").tags["exact.champion_reason"]
     experiment = machine.get_experiment_by_name(EXPERIMENT).experiment_id
     runs = machine.search_runs([experiment], "tags.`exact.ended` = 'FINISHED'", order_by=["attributes.start_time"])
     told = [run.data.tags["exact.work"] for run in runs]

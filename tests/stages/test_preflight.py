@@ -1,5 +1,6 @@
 """What a run needs, tried before it starts: each check's three answers, and the memory estimate held to a training."""
 
+import os
 import re
 import subprocess
 import sys
@@ -97,23 +98,24 @@ def test_the_figures_are_returned(config):
 
 STEP = """
 import re, sys
-import torch
-from exact_core.config import override
-from exact_core.data.windows.dataset import WindowDataset
+from exact_core.environment import load_environment
+load_environment()
+from kfp.dsl.executor import Executor
 from exact_core.data.synthetic import ingest_synthetic
 from exact_core.recipes import resolve
+from exact_core.stages.lifecycle import open_stage
 from exact_core.stages.train_classifier import train_classifier
 from exact_core.stages.train_segmenter import train_segmenter
-from exact_core.tracking.runs import NoTracker
 from pathlib import Path
 
 kind, root, settings = sys.argv[1], Path(sys.argv[2]), sys.argv[3:]
 config = resolve("demo", overrides=settings)
 ingest_synthetic(config.data, root / "data", seed=0)
-if kind == "classifier":
-    train_classifier(config, dataset=root / "data", out=root / "out", tracker=NoTracker())
-else:
-    train_segmenter(config, dataset=root / "data", masks=None, out=root / "out", tracker=NoTracker())
+with open_stage(f"train_{kind}", config, pipeline_run="run") as tracker:
+    if kind == "classifier":
+        train_classifier(config, dataset=root / "data", out=root / "out", tracker=tracker)
+    else:
+        train_segmenter(config, dataset=root / "data", masks=None, out=root / "out", tracker=tracker)
 # Not by getrusage, which counts what the parent held when it started this process.
 print(1024 * int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]))
 """
@@ -133,7 +135,11 @@ def test_the_estimate_is_near_what_a_training_takes(kind, tmp_path):
         f"{kind}.training.keep_dates=1",
     ]
     done = subprocess.run(
-        [sys.executable, "-c", STEP, kind, str(tmp_path), *settings], capture_output=True, text=True, check=True
+        [sys.executable, "-c", STEP, kind, str(tmp_path), *settings],
+        env=os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     config = resolve("demo", overrides=settings)
     estimate = memory.training_bytes(

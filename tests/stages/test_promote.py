@@ -47,7 +47,7 @@ def place(config, dataset_folder, segmenters, tracked, tmp_path):
 
     def placed(name, pipeline_run, changes=(), **arguments):
         out = tmp_path / f"{name}-{pipeline_run}"
-        settings = {"dataset": dataset_folder, "segmenter": segmenters / name, "model": "", "out": out, **arguments}
+        settings = {"dataset": dataset_folder, "segmenter": segmenters / name, "model": NAME, "out": out, **arguments}
         with tracked("promote", pipeline_run) as tracker:
             summary = promote(override(config, list(changes)), tracker=tracker, **settings)
             assert tracker.client.get_run(tracker.run_id).info.status == "RUNNING"
@@ -153,7 +153,7 @@ def test_a_champion_of_other_classes_is_not_compared(place, config, tmp_path):
 
 
 def test_untracked_nothing_is_registered(config, dataset_folder, segmenters, tmp_path):
-    arguments = {"dataset": dataset_folder, "segmenter": segmenters / "good", "model": "", "out": tmp_path / "out"}
+    arguments = {"dataset": dataset_folder, "segmenter": segmenters / "good", "model": NAME, "out": tmp_path / "out"}
     assert promote(config, tracker=NoTracker(), **arguments) == {"promoted": 0.0}
     assert "not promoted" in read_decision(tmp_path / "out")
 

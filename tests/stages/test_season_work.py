@@ -75,16 +75,16 @@ def crown(weights: str = "2" * 64) -> str:
     """A champion of the usual name."""
     with open_stage("promote", resolve("demo", overrides=TINY), pipeline_run="earlier") as tracker:
         registry = Registry.of(tracker)
-        if registry.alias_version("exact-season", CHAMPION) is None:
-            registry.client.create_registered_model("exact-season")
-        made = registry.client.create_model_version("exact-season", "x", tracker.run_id, tags={DIGEST_TAG: weights})
-        registry.set_alias("exact-season", CHAMPION, made.version)
+        if registry.alias_version("exact-flanders", CHAMPION) is None:
+            registry.client.create_registered_model("exact-flanders")
+        made = registry.client.create_model_version("exact-flanders", "x", tracker.run_id, tags={DIGEST_TAG: weights})
+        registry.set_alias("exact-flanders", CHAMPION, made.version)
     return str(made.version)
 
 
 def test_a_season_is_trained_on_once_and_again_when_something_changes(season):
     todo, run = first_step(season, "run-1")
-    assert (todo, run.map_place, run.model, run.champion) == ("train", PLACE, "exact-season", "")
+    assert (todo, run.map_place, run.model, run.champion) == ("train", PLACE, "exact-flanders", "")
     # A second one at the same time ends, and says which run is at it.
     todo, _ = first_step(season, "run-2")
     assert todo == "nothing"
@@ -111,7 +111,7 @@ def test_a_season_is_trained_on_once_and_again_when_something_changes(season):
 
 def test_without_labels_the_champion_maps_it_once_for_each_champion(season):
     shutil.rmtree(season / "labels")
-    with pytest.raises(ConfigError, match="the season has no labels yet, and model exact-season has no champion"):
+    with pytest.raises(ConfigError, match="the season has no labels yet, and model exact-flanders has no champion"):
         first_step(season, "run-1")
     version = crown()
     todo, run = first_step(season, "run-2")

@@ -221,7 +221,12 @@ def test_the_sample_travels_with_the_champion(trained, tracked, tmp_path):
     dataset = root / "dataset"
     with tracked("promote") as tracker:
         promote(
-            config, dataset=dataset, segmenter=root / "segmenter", model="", out=tmp_path / "promotion", tracker=tracker
+            config,
+            dataset=dataset,
+            segmenter=root / "segmenter",
+            model="exact-season",
+            out=tmp_path / "promotion",
+            tracker=tracker,
         )
     with tracked("champion", "run-2") as tracker:
         fetched = tmp_path / CHAMPION

@@ -7,9 +7,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from exact_core.data.windows.batches import BatchLoader
+from exact_core.environment import TERMINAL_VARIABLE
 from exact_core.errors import ConfigError, CorruptError, TrainingError
 from exact_core.models.attention import Block
 from exact_core.models.classifier import TagClassifier
+from exact_core.training import loop
 from exact_core.training.checkpoint import Checkpoints, load_weights, save_weights
 from exact_core.training.classifier import ClassifierTask, classifier_losses
 from exact_core.training.loop import choose_device, fit, seed_everything
@@ -203,6 +205,23 @@ def test_the_cost_of_training_is_told(dataset, config, caplog):
     assert progress.cost["windows_per_second"] == speeds[1]
     assert 0.05 < progress.cost["peak_memory_gb"] < 100
     assert "windows/s (median of epochs, training alone), peak memory" in caplog.messages[-1]
+
+
+@pytest.mark.parametrize(("terminal", "lines"), [("1", 2), ("", 0)])
+def test_progress_within_an_epoch_every_second_for_a_terminal_and_every_minute_in_a_log(
+    terminal, lines, monkeypatch, caplog
+):
+    """A look at the clock shows 0.8 s more: the first look is at the start of the epoch, the others at a batch each."""
+    monkeypatch.setenv(TERMINAL_VARIABLE, terminal)
+    clock = iter(0.8 * number for number in range(10))
+    monkeypatch.setattr(loop.time, "monotonic", lambda: next(clock))
+    with caplog.at_level("INFO"):
+        assert list(loop._bar(iter("abcde"), 5, "classifier 1/3", shown=True)) == list("abcde")
+    said = [
+        "classifier 1/3: 1 of 5 batches, about 6 s of this epoch left",
+        "classifier 1/3: 3 of 5 batches, about 2 s of this epoch left",
+    ]
+    assert caplog.messages == said[:lines]
 
 
 def test_dropout_repeats_and_resumes_without_a_stored_random_state(dataset, config, tmp_path):

@@ -1,14 +1,14 @@
 """The folder of the Germany dataset (MTLCC): its tables, and one tile of it.
 
-    classes.txt             id|name a line; 0 is unknown: land without a declared field of the 17 crops
+    classes.txt             id|name a line. 0 is unknown: land without a declared field of the 17 crops
     geotransforms.csv       tile, left, pixel, 0, top, 0, -pixel, EPSG code
     tileids/                train_foldN.tileids, test_foldN.tileids, eval.tileids: a tile a line
     data16/, data17/        N.tfrecord.gz, a tile a file and season
 
 A tile is one tf.train.Example: `x10/data` int64 (T, H, W, 4), `x20/data` (T, H/2, W/2, 6), `x60/data` (T, H/6, W/6, 3),
-`dates/doy` (T,), where 0 marks padding, and `labels/data` (T, H, W), the same for all dates; their `/shape` beside them
+`dates/doy` (T,), where 0 marks padding, and `labels/data` (T, H, W), the same for all dates. Their `/shape` beside them
 (that of the dates: `dates/shape`). `dates/year` is not read, because it is 2017 in both folders.
-Axes: T dates, C bands, H W pixels of 10 m.
+Axes are T dates, C bands, H W pixels of 10 m.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Tile:
 
 
 def read_classes(root: Path) -> dict[int, str]:
-    """Names of the crops by id, in the order of the file; 0, unknown, is left out."""
+    """Names of the crops by id, in the order of the file. 0, unknown, is left out."""
     path = root / "classes.txt"
     names: dict[int, str] = {}
     for number, line in enumerate(_table(path, root).splitlines(), 1):

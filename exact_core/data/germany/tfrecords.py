@@ -33,7 +33,7 @@ VARINT, EIGHT, DELIMITED, FOUR = 0, 1, 2, 5
 
 @dataclass(frozen=True)
 class Example:
-    """The features of a record by name; lists of floats are left out."""
+    """The features of a record by name. Lists of floats are left out."""
 
     texts: dict[str, tuple[bytes, ...]]
     integers: dict[str, tuple[int, ...]]
@@ -56,7 +56,7 @@ def read_examples(path: Path) -> Iterator[Example]:
 
 
 def _records(file: BinaryIO) -> Iterator[bytes]:
-    """The bytes of each record; ValueError if they are not those that were written."""
+    """The bytes of each record. ValueError if they are not those that were written."""
     while head := file.read(12):
         if len(head) < 12:
             raise ValueError(f"it ends {12 - len(head)} bytes before the end of a record's head")

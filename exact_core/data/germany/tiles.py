@@ -1,7 +1,7 @@
 """Germany (Russwurm and Koerner, ISPRS IJGI 7(4), 2018: "MTLCC"; zenodo.org/records/5712933) as windows.
 
-Tiles of 240 or 480 m north of Munich, two seasons, 17 crops; Sentinel-2 L1C, so reflectance at the top of the
-atmosphere. `exact_core.data.germany.files` describes the files. Axes: T dates, C bands, H W pixels.
+Tiles of 240 or 480 m north of Munich, two seasons, 17 crops. Sentinel-2 L1C, so reflectance at the top of the
+atmosphere. `exact_core.data.germany.files` describes the files. Axes are T dates, C bands, H W pixels.
 """
 
 from __future__ import annotations

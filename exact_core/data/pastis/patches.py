@@ -2,9 +2,9 @@
 
     metadata.geojson            a feature a patch: ID_PATCH, Fold, dates-S2, its outline in the file's CRS
     DATA_S2/S2_<id>.npy         (T, 10, H, W) reflectance x 10,000
-    ANNOTATIONS/TARGET_<id>.npy (layers, H, W); layer 0 is 0 background, 1..K crops, void (K + 1)
+    ANNOTATIONS/TARGET_<id>.npy (layers, H, W). Layer 0 is 0 background, 1..K crops, void (K + 1)
 
-Patches of any size and any number of classes up to 254 are read; arrays are memory-mapped, one patch at a time.
+Patches of any size and any number of classes up to 254 are read. Arrays are memory-mapped, one patch at a time.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ CLASSES = (
 
 @dataclass(frozen=True)
 class _Patch:
-    """A feature of the metadata; dates in the order of the array, bounds (left, bottom, right, top) in the CRS."""
+    """A feature of the metadata. Dates in the order of the array, bounds (left, bottom, right, top) in the CRS."""
 
     id: str
     fold: int
@@ -66,7 +66,7 @@ class _Patch:
 
 
 def ingest_pastis(root: Path, config: DataConfig, out: Path, *, seed: int = 0) -> None:  # noqa: ARG001
-    """Cut every patch of PASTIS into windows; official folds become splits by `config.pastis`.
+    """Cut every patch of PASTIS into windows. Official folds become splits by `config.pastis`.
 
     Day 0 is the first day of the earliest month of all patches. Folds that no split names are left out. Without test
     folds, or any patch of them, the dataset is scored on its training folds and says so.
@@ -212,7 +212,7 @@ def _read_feature(feature: dict[str, Any], where: str) -> _Patch:
 
 
 def _whole(value: Any) -> int:
-    """`value` as an int; ValueError if that would change it."""
+    """`value` as an int. ValueError if that would change it."""
     number = int(value)
     if isinstance(value, float) and number != value:
         raise ValueError(f"{value} is not a whole number")
@@ -278,7 +278,7 @@ def _load(path: Path) -> NDArray[Any]:
 
 
 def _to_int16(images: NDArray[Any], path: Path) -> NDArray[np.int16]:
-    """Reflectance x 10,000 as int16; floats are rounded.
+    """Reflectance x 10,000 as int16. Floats are rounded.
 
     Raises:
         DataError: NaN, infinity or a value that int16 does not hold.

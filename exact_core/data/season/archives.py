@@ -42,7 +42,7 @@ def for_gdal(path: Path) -> Path | str:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file; of one in an archive, as it would be unpacked."""
+    """Bytes of a file. For a file in an archive, its unpacked size."""
     found = _split(path)
     return path.stat().st_size if found is None else _entry(*found).file_size
 
@@ -54,7 +54,7 @@ def modified(path: Path) -> int:
 
 
 def _split(path: Path) -> tuple[Path, PurePosixPath] | None:
-    """Archive and path in it; None for an ordinary file."""
+    """Archive and path in it. None for an ordinary file."""
     for above in path.parents:
         # A folder may be called anything.
         if above.suffix.lower() == SUFFIX and above.is_file():

@@ -73,7 +73,7 @@ class ClassMap:
         Args:
             value: as the attribute has it.
             where: named in messages.
-            void: codes whose truth is unknown besides those of the map; in a map by positions they get numbers below 0.
+            void: codes whose truth is unknown besides those of the map. In a map by positions they get numbers below 0.
 
         Raises:
             DataError: no whole number.
@@ -162,7 +162,7 @@ def is_missing(value: Any) -> bool:
 
 
 def misread(text: str, known: Iterable[str]) -> str:
-    """A hint if something that is known is what the text is when its bytes are read as UTF-8; else nothing."""
+    """A hint if something that is known is what the text is when its bytes are read as UTF-8. Else nothing."""
     for encoding in ("cp1252", "latin-1"):
         try:
             true = text.encode(encoding).decode("utf-8")

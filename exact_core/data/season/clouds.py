@@ -1,11 +1,11 @@
 """Where an acquisition shows the ground, by the mask of clouds that came with it.
 
     SCL         scene classification of ESA's L2A: classes, of which `data.season.clear_classes` show the ground
-    CLM, MG2    MAJA's masks (Theia): bits. Each of CLM is a kind of cloud or of its shadow; of MG2, 2 is any cloud and
+    CLM, MG2    MAJA's masks (Theia): bits. Each of CLM is a kind of cloud or of its shadow. Of MG2, 2 is any cloud and
                 8 a shadow of one (CESBIO's description of the format)
     FMASK       Fmask of HLS 2.0: bits 2 cloud, 4 beside a cloud or shadow, 8 shadow of a cloud (its user guide)
 
-Axes: H W pixels.
+Axes are H W pixels.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ def hidden_places(name: str, values: NDArray[Any], settings: SeasonConfig) -> ND
 
 
 def cloud_reach(settings: SeasonConfig) -> int:
-    """Pixels by which a cloud may act on what lies beside it."""
+    """Pixels by which a cloud may affect its surroundings."""
     return 2 * settings.cloud_erosion + settings.cloud_dilation
 
 
 def read_ground(
     acquisition: Acquisition, grid: Grid, first: int, last: int, settings: SeasonConfig
 ) -> NDArray[np.bool_]:
-    """Where the mask of clouds shows the ground (h, W); everywhere if there is none.
+    """Where the mask of clouds shows the ground (h, W). Everywhere if there is none.
 
     Raises:
         DataError: values that are no mask's.

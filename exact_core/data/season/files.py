@@ -1,11 +1,11 @@
 """The acquisitions of a season on disk: which files they are, and what their metadata state.
 
-    a STAC catalogue    collection.json or catalog.json; items with an asset a band, by asset key or band name
+    a STAC catalogue    collection.json or catalog.json. Items with an asset a band, by asset key or band name
     a folder a date     S2_xxx_20180401/B02.tif
     flat files          S2_20180401_B02.tif, S2_2018-04-01_B8A_20m.tif
-    .zip archives       of any of these, as S2A_MSIL2A_20180401T….SAFE.zip; not unpacked
+    .zip archives       of any of these, as S2A_MSIL2A_20180401T….SAFE.zip. Not unpacked
 
-In the order of use: `find_acquisitions`, `clip_to_season`, `check_files`; then `exact_core.data.season.images`.
+In the order of use: `find_acquisitions`, `clip_to_season`, `check_files`. Then `exact_core.data.season.images`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ __all__ = [
 
 SCL = "SCL"
 CLOUD_MASKS = (SCL, "CLM", "MG2", "FMASK")
-"""Masks of clouds by the names that they have here; the first that an acquisition has is read."""
+"""Masks of clouds by the names that they have here. The first that an acquisition has is read."""
 _DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)[-_]?(0[1-9]|1[0-2])[-_]?(0[1-9]|[12]\d|3[01])(?!\d)")
 _RESOLUTION = re.compile(r"[_-](\d+)m$", re.IGNORECASE)
 _DECORATION = re.compile(r"(_V\d+|_(19|20)\d\d-?\d\d-?\d\d)$")
@@ -80,7 +80,7 @@ class Acquisition:
     """One date.
 
     name: in messages. files: one per band. stated: scale and offset by the metadata. offset: subtracted from
-    reflectance x 10,000. factor: reflectance x 10,000 of a stored 1; None: the data type decides. others: further
+    reflectance x 10,000. factor: reflectance x 10,000 of a stored 1. If None, the data type decides. others: further
     acquisitions of the same day, whose pixels are used where this one has no clear ones. lacking: bands without data
     where others have some.
     """
@@ -96,7 +96,7 @@ class Acquisition:
 
 
 def find_acquisitions(source: Path, bands: tuple[str, ...]) -> tuple[str, list[Acquisition]]:
-    """Name of the scene and its acquisitions in the order of the calendar; a day may have several."""
+    """Name of the scene and its acquisitions in the order of the calendar. A day may have several."""
     if not source.exists():
         raise DataError(f"{source}: no such folder. Give the folder of a season")
     catalogues = [source] if source.is_file() else [source / name for name in ("collection.json", "catalog.json")]
@@ -182,7 +182,7 @@ def _common_band(text: str) -> tuple[str, int] | None:
 
 
 def _pixel_of(fields: Mapping[str, Any]) -> int:
-    """Metres of an asset's pixels by projection, raster or item assets' fields; 0 where none says so."""
+    """Metres of an asset's pixels by projection, raster or item assets' fields. 0 where none says so."""
     described = fields.get("raster:bands") or fields.get("bands") or []
     first = described[0] if isinstance(described, list) and described and isinstance(described[0], dict) else {}
     transform = fields.get("proj:transform")
@@ -227,7 +227,7 @@ def _local(asset: pystac.Asset, item: str, catalogue: Path) -> Path:
 
 
 def _from_files(folder: Path, bands: tuple[str, ...]) -> list[Acquisition]:
-    """Files whose name ends in a band; the date is in the file's name or in that of a folder above it."""
+    """Files whose name ends in a band. The date is in the file's name or in that of a folder above it."""
     groups: dict[tuple[str, dt.date], list[tuple[str, int, Path]]] = {}
     named: dict[Path, str] = {}
     rasters = list(_rasters(folder))

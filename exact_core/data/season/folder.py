@@ -4,9 +4,9 @@
     labels/                 a raster of crop codes or parcels, and a legend: exact_core.data.season.labels
                             or tags of squares: exact_core.data.season.tag_tables
                             outlines of fields beside them, if any: exact_core.data.season.outlines
-    season.yaml             optional: any key of SeasonConfig, and `stride`; the run's own configuration goes first
+    season.yaml             optional: any key of SeasonConfig, and `stride`. The run's own configuration goes first
 
-Axes: T dates, C bands, H W pixels.
+Axes are T dates, C bands, H W pixels.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def ingest_season(source: Path, config: DataConfig, out: Path, *, seed: int, ori
             precedence over season.yaml.
         out: folder of the dataset.
         seed: draws the splits.
-        origin: the source to record in the dataset; empty: the folder.
+        origin: the source to record in the dataset. If empty, the folder.
 
     Raises:
         ConfigError: season.yaml has an unknown key or a wrong value, or there is a validation share but no test share.
@@ -173,7 +173,7 @@ def _write_one(
     seed: int,
     noise: TagNoise,
 ) -> None:
-    """The windows of one scene; `split`: of all of them, where there are several scenes."""
+    """The windows of one scene. `split`: of all of them, where there are several scenes."""
     writer.notes.extend(images.notes)
     grid = images.grid
     labels, placed = None, list[Placed]()
@@ -207,7 +207,7 @@ def _write_one(
 
 
 def _cells(folder: Path) -> dict[Path, str]:
-    """Folders of the cells of a large area and their CRS, in the order of their names; none for an ordinary season."""
+    """Folders of the cells of a large area and their CRS, in the order of their names. None for an ordinary season."""
     path = folder / "cells.json"
     if not path.is_file() or (folder / "collection.json").is_file():
         return {}
@@ -228,7 +228,7 @@ def _cells(folder: Path) -> dict[Path, str]:
 
 
 def _opened(seasons: list[_Season], settings: SeasonFile, config: DataConfig) -> Iterator[SeasonImages]:
-    """The images of each season; those of the next are opened while the windows of one are written."""
+    """The images of each season. Those of the next are opened while the windows of one are written."""
     with ThreadPoolExecutor(1) as pool:
         following = pool.submit(_open, seasons[0], settings, config, [])
         for season in [*seasons[1:], None]:
@@ -261,7 +261,7 @@ def _present(seasons: list[_Season], layer: LabelLayer) -> set[int]:
 
 
 def _check_splits(writer: DatasetWriter, config: DataConfig) -> None:
-    """Raise DataError if a split that was asked for has got no window; without splits, say that it scores itself."""
+    """Raise DataError if a split that was asked for has got no window. Without splits, say that it scores itself."""
     shares = {"train": 1.0, "validation": config.validation_share, "test": config.test_share}
     empty = [name for name, share in shares.items() if share > 0 and not writer.counts[name]]
     if empty:
@@ -274,17 +274,17 @@ def _check_splits(writer: DatasetWriter, config: DataConfig) -> None:
 
 
 def open_season(source: Path, config: DataConfig, *, trained: tuple[dt.date, int] | None = None) -> SeasonImages:
-    """The season as `ingest_season` would read it, without its labels; cells of one CRS are one scene.
+    """The season as `ingest_season` would read it, without its labels. Cells of one CRS are one scene.
 
     Args:
         source: as for `ingest_season`.
         config: as for `ingest_season`.
         trained: first day and days of the season that a model was trained on: days count from the same day of the year,
-            and earlier dates, which the model has not seen, are left out. None: as the season itself states.
+            and earlier dates, which the model has not seen, are left out. If None, as the season itself states.
 
     Raises:
         ConfigError: fewer than two dates of the season are of a time of the year that the model was trained on, or
-            cells of several CRS; else as `ingest_season`. DataError: as `ingest_season`.
+            cells of several CRS, otherwise as `ingest_season`. DataError: as `ingest_season`.
     """
     settings = _settings(_folder(source), config)
     notes: list[str] = []
@@ -296,7 +296,7 @@ def open_season(source: Path, config: DataConfig, *, trained: tuple[dt.date, int
 
 
 def open_tags(source: Path, config: DataConfig) -> tuple[TagTable | None, list[str]]:
-    """The tags of squares that `ingest_season` would read, None where its labels are others; and what it would note.
+    """The tags of squares that `ingest_season` would read, None where its labels are others, and what it would note.
 
     Raises:
         ConfigError, DataError: as `ingest_season`.
@@ -333,7 +333,7 @@ def _as_trained(season: _Season, start: dt.date, days: int, notes: list[str]) ->
 def _open(
     season: _Season, settings: SeasonConfig, config: DataConfig, notes: list[str], *, whole: int | None = None
 ) -> SeasonImages:
-    """The dates to read, their offsets settled, on their grid; `whole`: days of the season that a model knows."""
+    """The dates to read, their offsets settled, on their grid. `whole`: days of the season that a model knows."""
     settled = settle_offsets(season.acquisitions, season.grid, settings, season.source, notes)
     length, limit = season.length, config.max_dates
     if settings.until is not None:
@@ -371,7 +371,7 @@ class _Season:
 
 
 def _find(source: Path, settings: SeasonConfig, notes: list[str]) -> _Season:
-    """The season in a folder, its files checked; no pixel is read."""
+    """The season in a folder, its files checked. No pixel is read."""
     name, start, length, acquisitions = _listed(source, settings, notes)
     asked = settings.start or acquisitions[0].date
     return _Season(source, name, start, length, asked, acquisitions, choose_grid(acquisitions, settings.bands))
@@ -409,7 +409,7 @@ def check_one_crs(source: str, crs: Iterable[str]) -> None:
 
 
 def _listed(source: Path, settings: SeasonConfig, notes: list[str]) -> tuple[str, dt.date, int, list[Acquisition]]:
-    """Name of a folder's scene, first day and days of its season, and the acquisitions; no image is opened."""
+    """Name of a folder's scene, first day and days of its season, and the acquisitions. No image is opened."""
     name, found = find_acquisitions(source, settings.bands)
     start, length, acquisitions = clip_to_season(found, settings, source, notes)
     check_files(acquisitions, settings.bands)
@@ -422,7 +422,7 @@ def survey_season(source: Path, config: DataConfig, *, names: bool = False) -> t
     Args:
         source: as for `ingest_season`.
         config: as for `ingest_season`.
-        names: the images are names only and cannot be opened; else they are checked against each other.
+        names: the images are names only and cannot be opened. Otherwise they are checked against each other.
 
     Raises:
         ConfigError, DataError: as `ingest_season`.
@@ -441,7 +441,7 @@ def survey_tags(source: Path, config: DataConfig) -> list[str]:
     """Warnings about the tags that `ingest_season` would use, from labels alone: no image is read.
 
     Returns:
-        Sentences as those of `tag_findings`, and a window size that would help, if any; none without labels.
+        Sentences as those of `tag_findings`, and a window size that would help, if any. None without labels.
 
     Raises:
         ConfigError, DataError: as `ingest_season`.

@@ -3,7 +3,7 @@
 Every band of every date is brought to one grid. It has the pixels of the finest band of the first date, and it covers
 the images of all dates. Coarser bands are interpolated bilinearly, the mask of clouds by nearest neighbour.
 
-Axes: T dates, C bands, H W pixels.
+Axes are T dates, C bands, H W pixels.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ UINT16_SATURATED = 65535
 
 @dataclass(frozen=True)
 class SeasonImages:
-    """The images of a season on disk, read on demand; none are kept in memory.
+    """The images of a season on disk, read on demand. None are kept in memory.
 
     name: of the scene. start, length: first day and days of the season. settings: of the season, as they were resolved.
     shares: clear share of each date, of 1.
@@ -117,7 +117,7 @@ class SeasonImages:
     def read_counted(self, first: int, last: int) -> tuple[NDArray[np.int16], NDArray[np.bool_], Counter[str]]:
         """As `read`, and how many values were changed, by what was done to them.
 
-        Parts that follow each other have together the counts of the whole; but fractions are rasters, in each part.
+        Parts that follow each other have together the counts of the whole, but fractions are rasters, in each part.
         """
         part = self.grid.rows(first, last)
         counts: Counter[str] = Counter()
@@ -274,7 +274,7 @@ def _inner(measured: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _factor(values: NDArray[Any], path: Path, stated: float | None) -> float:
-    """Reflectance x 10,000 of a stored 1: as stated; for floats without a stated scale, by their values."""
+    """Reflectance x 10,000 of a stored 1: as stated. for floats without a stated scale, by their values."""
     if values.dtype.kind == "f" and stated in (None, 1.0) and _holds_fractions(path):
         return 10_000.0
     return 1.0 if stated is None else stated
@@ -467,7 +467,7 @@ def _read_date(
     *,
     out: NDArray[np.int16],
 ) -> NDArray[np.bool_]:
-    """Rows `first` to `last` of a date into `out` (C, h, W); where the ground shows, as far as clouds are known (h, W).
+    """Rows `first` to `last` of a date into `out` (C, h, W). Where the ground shows, as far as clouds are known (h, W).
 
     Where several acquisitions of the day overlap, a pixel is of the first that measured it clearly, else of the first
     that measured it at all.
@@ -496,7 +496,7 @@ def _read_date(
 
 
 def _shown_columns(path: Path, part: Grid, *, beside: int) -> tuple[int, int]:
-    """First column of a grid that a file may show something of, and one past the last; two equal ones: it shows none.
+    """First column of a grid that a file may show something of, and one past the last. Two equal ones: it shows none.
 
     beside: columns that are looked at on both sides of the file.
     """
@@ -526,7 +526,7 @@ def _measured(pixels: NDArray[np.int16]) -> NDArray[np.bool_]:
 
 
 def _read_band(path: Path, grid: Grid, of: Acquisition, counts: Counter[str]) -> NDArray[np.int16]:
-    """A date's band on the grid, int16 reflectance x 10,000, 0 where not measured; `counts`: what was done."""
+    """A date's band on the grid, int16 reflectance x 10,000, 0 where not measured. `counts`: what was done."""
     values, crs, transform, nodata = read_raster(path, around=grid)
     if crs != grid.crs:
         raise DataError(
@@ -563,7 +563,7 @@ def _plain(values: NDArray[Any], nodata: float | None, offset: int) -> NDArray[n
 def _checked(
     values: NDArray[Any], nodata: float | None, of: Acquisition, path: Path, counts: Counter[str], own: slice
 ) -> NDArray[np.int16]:
-    """Values of any type as int16 reflectance x 10,000, 0 where not measured; `counts` is about `own` rows alone."""
+    """Values of any type as int16 reflectance x 10,000, 0 where not measured. `counts` is about `own` rows alone."""
     measured = values != 0
     if nodata is not None:
         measured &= values != nodata
@@ -589,7 +589,7 @@ def _checked(
 
 @functools.lru_cache(maxsize=4096)
 def _holds_fractions(path: Path) -> bool:
-    """Whether a float raster holds reflectance as fractions of 1. All of it decides, whatever part is read."""
+    """Whether a float raster holds reflectance as fractions of 1. The whole band decides, not the part read."""
     with open_raster(path) as file:
         step = max(1, math.isqrt(file.height * file.width // SAMPLE))
         try:

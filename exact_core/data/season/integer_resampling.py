@@ -5,7 +5,7 @@ centre of each fine pixel is a quarter of a coarse one from the centre of the co
 weights are 9, 3, 3 and 1 sixteenths. This is exact, and several times as fast as a general warper. Tests hold the
 values equal to those of GDAL's warper, bit by bit.
 
-Axes: h w pixels of the coarse raster, H W those of the grid.
+Axes are h w pixels of the coarse raster, H W those of the grid.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ ROWS = 16
 """Coarse rows that are worked on at a time: few enough for what they take to stay in the processor's cache."""
 
 _Alignment = tuple[int, int, int]
-"""How many pixels of a grid a coarse pixel is wide and high; the grid's first row and column, from the raster's, in
+"""How many pixels of a grid a coarse pixel is wide and high. The grid's first row and column, from the raster's, in
 pixels of the grid."""
 
 
 def resample_in_integers(
     values: NDArray[Any], transform: Affine, onto: Affine, out: NDArray[Any], *, nearest: bool, fill: int
 ) -> bool:
-    """Bring a raster to a grid in the same CRS, if its pixels nest in the grid's; say whether they do.
+    """Bring a raster to a grid in the same CRS, if its pixels nest in the grid's. Say whether they do.
 
     Args:
         values: (h, w).
         transform: of the raster.
         onto: of the grid.
-        out: gets them, (H, W); pixels beside the raster stay as they are.
+        out: gets them, (H, W). Pixels beside the raster stay as they are.
         nearest: the value of the coarse pixel around each fine one, instead of a bilinear one.
         fill: value of pixels that were not measured.
     """
@@ -53,7 +53,7 @@ def resample_in_integers(
 
 
 def _alignment(transform: Affine, onto: Affine, *, height: int, width: int) -> _Alignment | None:
-    """How a grid's pixels nest in a raster's; None if they do not, or not to the last bit.
+    """How a grid's pixels nest in a raster's. None if they do not, or not to the last bit.
 
     Only exact nesting counts: with rounded coordinates, a value half way between two counts may be rounded otherwise.
 
@@ -83,7 +83,7 @@ def _alignment(transform: Affine, onto: Affine, *, height: int, width: int) -> _
 
 
 def _overlap(first: int, count: int, there: int) -> tuple[int, int]:
-    """Of `count` fine pixels from `first` on, those inside a raster `there` fine pixels long: from, to."""
+    """Range of the `count` fine pixels from `first` on that are inside a raster `there` fine pixels long: from, to."""
     begin = min(max(-first, 0), count)
     return begin, max(begin, min(count, there - first))
 

@@ -1,10 +1,10 @@
 """The labels of a season: a raster of crop codes or a layer of parcels, and a legend that names the codes.
 
-    labels/crop_type.tif    crop codes, 0 = no declared parcel; or labels/parcels.geojson with an attribute crop_code
+    labels/crop_type.tif    crop codes, 0 = no declared parcel, or labels/parcels.geojson with an attribute crop_code
     labels/legend.csv       what the codes mean: exact_core.data.season.legends
 
 Codes are brought to the grid of the images, nearest (parcels: those that contain a pixel's centre), and numbered by the
-legend: 0 background, 1..K crops, VOID. Axes: H W pixels, K crop classes.
+legend: 0 background, 1..K crops, VOID. Axes are H W pixels, K crop classes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ USUAL = (
     "labels/tags.csv",
     *(f"labels/tags{suffix}" for suffix in VECTORS),
 )
-"""Where labels are, relative to the season's folder, if none are named; the first of these that is there."""
+"""Where labels are, relative to the season's folder, if none are named. The first of these that is there."""
 OUTSIDE = np.iinfo(np.int32).min
 """Code of a pixel that the label layer does not cover."""
 UNCODED = OUTSIDE + 1
@@ -54,7 +54,7 @@ BEYOND = 0.05
 ROWS = 512
 """Rows of labels looked at together."""
 BYTES_A_PIXEL = 12
-"""Of memory while labels are made: the codes, those that they are resampled from, and the class numbers."""
+"""Bytes a pixel while labels are made: the codes, those that they are resampled from, and the class numbers."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class LabelLayer:
     settings: SeasonConfig
 
     def codes(self, grid: Grid, notes: list[str]) -> NDArray[np.int32]:
-        """Codes (H, W) on a grid, 0 background, OUTSIDE where the layer ends; text codes by `ClassMap.number`.
+        """Codes (H, W) on a grid, 0 background, OUTSIDE where the layer ends. Text codes by `ClassMap.number`.
 
         Raises:
             DataError: the layer cannot be read, holds what is no code, or memory has no room for the codes of the grid.
@@ -204,7 +204,7 @@ def open_labels(folder: Path, settings: SeasonConfig, notes: list[str]) -> Label
 
 
 def find_labels(folder: Path, labels: str | None) -> Path | None:
-    """Path of a source's labels: the named file, with its layer, or the first usual one; None: there are none."""
+    """Path of a source's labels: the named file, with its layer, or the first usual one. If None, there are none."""
     sought = (folder / name for name in ([labels] if labels else USUAL))
     return next((path for path in sought if split_layer(path)[0].is_file()), None)
 
@@ -238,7 +238,7 @@ def _seen_instead(folder: Path) -> str:
 
 
 def _codes_from_raster(layer: LabelLayer, grid: Grid) -> NDArray[np.int32]:
-    """Codes int32 (H, W) on the grid, nearest; OUTSIDE where the raster has nodata (other than 0) or ends."""
+    """Codes int32 (H, W) on the grid, nearest. OUTSIDE where the raster has nodata (other than 0) or ends."""
     path = layer.path
     values, crs, transform, nodata = read_raster(path)
     if crs is None:
@@ -269,7 +269,7 @@ def _codes_from_raster(layer: LabelLayer, grid: Grid) -> NDArray[np.int32]:
 
 
 def _codes_from_parcels(layer: LabelLayer, grid: Grid, notes: list[str]) -> NDArray[np.int32]:
-    """Codes (H, W) of the parcels that contain a pixel's centre; 0 where there is none, OVERLAP where crops do."""
+    """Codes (H, W) of the parcels that contain a pixel's centre. 0 where there is none, OVERLAP where crops do."""
     names, void = layer.class_map.numbered(layer.settings.void_codes)
     unknown = ("void",)
     crops: dict[int, Hashable] = {**names, 0: ("background",), int(UNCODED): unknown, **dict.fromkeys(void, unknown)}
@@ -364,7 +364,7 @@ def _parcels(layer: LabelLayer, grid: Grid, notes: list[str]) -> Iterator[Parcel
 
 
 def _rank(value: Any, *, where: str) -> float:
-    """Position of a parcel in the order of overlapping ones; without a value, last."""
+    """Position of a parcel in the order of overlapping ones. Without a value, last."""
     if is_missing(value):
         return math.inf
     try:

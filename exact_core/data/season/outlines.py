@@ -1,9 +1,9 @@
-"""Outlines of fields -> the field of each pixel; no crop is read.
+"""Outlines of fields -> the field of each pixel. No crop is read.
 
 A layer of field outlines (block layers, cadastres, predicted polygons) groups pixels. They are numbered by the layer's
 own identities, so that a field has the same number in every part of an area.
 
-Axes: H W pixels.
+Axes are H W pixels.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def outlines_on(file: VectorLayer, grid: Grid, columns: Sequence[str], left_out:
 
     Args:
         file: the layer.
-        grid: the pixels; areas elsewhere may be left out.
+        grid: the pixels. Areas elsewhere may be left out.
         columns: attributes to read.
         left_out: gets the numbers of outlines `unplaced` (NaN or infinite coordinates) and `flat` (no area).
 
@@ -90,7 +90,7 @@ def outlines_on(file: VectorLayer, grid: Grid, columns: Sequence[str], left_out:
 
 
 def _polygon(data: bytes | None, where: str) -> Any:
-    """Geometry from WKB; one of NaN if its ring has NaN for both ends, which GEOS calls unclosed."""
+    """Geometry from WKB. One of NaN if its ring has NaN for both ends, which GEOS calls unclosed."""
     with np.errstate(invalid="ignore"):
         try:
             # A height of NaN says nothing of the place.
@@ -106,7 +106,7 @@ def _polygon(data: bytes | None, where: str) -> Any:
 
 
 def open_outlines(folder: Path, named: str | None) -> VectorLayer | None:
-    """The layer of field outlines of a season: the one that is named, else labels/outlines.*; None: there is none.
+    """The layer of field outlines of a season: the one that is named, else labels/outlines.*. If None, there is none.
 
     Raises:
         DataError: the named file is not there, or the layer cannot be read or is a table without outlines.

@@ -1,6 +1,6 @@
 """One picture of all of a season's area, coarse, from the date that shows most of it.
 
-Axes: C bands, H W pixels.
+Axes are C bands, H W pixels.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Where parcels of different crops overlap, the truth is unknown, unless an attribute puts them in order.
 
-Axes: H W pixels.
+Axes are H W pixels.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def burn_parcels(
     Args:
         parcels: polygons and multipolygons, valid.
         grid: the pixels.
-        crops: crop of each code: parcels of one crop may overlap; a code that is missing here is a crop of its own.
+        crops: crop of each code: parcels of one crop may overlap. A code that is missing here is a crop of its own.
         overlap: code of pixels in parcels of different crops.
         background: code of pixels in none.
     """

@@ -7,7 +7,7 @@ With the offset, no clear pixel is far below 1000. Without it, some are. A few p
 no evidence: products have artifacts at the edges of their detectors.
 
 Source of the offset: ESA, Sentinel-2 Products Specification Document, processing baseline 04.00 (BOA_ADD_OFFSET).
-Axes: N sampled pixels of a date.
+Axes are N sampled pixels of a date.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ VISIBLE = ("B02", "B03", "B04")
 SHORTWAVE = ("B11", "B12")
 """Shortwave infrared, which haze does not brighten."""
 DARK_SHARE = 0.01
-"""Quantile that stands for the darkest pixels; the very darkest may be noise."""
+"""Quantile that stands for the darkest pixels. The very darkest may be noise."""
 DARKEST = 100
 """Darker pixels in visible light are left out: without an offset they are rare, with one they are artifacts."""
 WITHOUT = 800
@@ -104,7 +104,7 @@ class Look:
     """A date as sampled for the checks.
 
     name, date: of the acquisition. stated: by its metadata. visible: reflectance x 10,000 with whatever offset is in it
-    (3, N), NaN where not clear, not measured or beside what was not measured; None without the three bands. shortwave:
+    (3, N), NaN where not clear, not measured or beside what was not measured. None without the three bands. shortwave:
     the same of SHORTWAVE (2, N). infrared: the same of a near-infrared band, (N,). is_empty: nothing was measured.
     lacking: bands that have no data at places where others have. The N places are the same for all dates.
     """
@@ -131,7 +131,7 @@ def stated_offset(
     *,
     where: object = "metadata",
 ) -> Stated:
-    """Scale and offset by the metadata; the more specific statement counts.
+    """Scale and offset by the metadata. The more specific statement counts.
 
     Keys may have any prefix (`s2:`, `sentinel:`, `sentinel2:`, `earthsearch:`, none) and either case.
 
@@ -139,7 +139,7 @@ def stated_offset(
         properties: of the STAC item, or the tags of the raster.
         bands: `scale` and `offset`, or `raster:scale` and `raster:offset`, of each band: entries of `raster:bands` and
             `bands`, fields of an asset, or GDAL's of the rasters.
-        names: of item, product and files; a product's name holds its baseline, as in _N0400_.
+        names: of item, product and files. A product's name holds its baseline, as in _N0400_.
         where: named in messages.
 
     Returns:
@@ -177,7 +177,7 @@ def stated_offset(
 
 
 def baseline_in(name: str) -> float | None:
-    """The processing baseline in a product's name, as 5.09 in _N0509_; None where there is none."""
+    """The processing baseline in a product's name, as 5.09 in _N0509_. None where there is none."""
     match = _BASELINE_IN_NAME.search(name)
     return int(match[1]) + int(match[2]) / 100 if match else None
 
@@ -226,7 +226,7 @@ def _darkness(visible: NDArray[np.float32] | None) -> NDArray[np.float32]:
 
 
 def dark_level(visible: NDArray[np.float32] | None) -> float | None:
-    """The darkest 1 % of the clear pixels, in the middle one of the visible bands; None where too few are clear."""
+    """The darkest 1 % of the clear pixels, in the middle one of the visible bands. None where too few are clear."""
     middle = _darkness(visible)
     return None if len(middle) < FEWEST else float(np.quantile(middle, DARK_SHARE))
 
@@ -244,12 +244,12 @@ def settle(looks: Sequence[Look], rule: OffsetRule, *, source: object, notes: li
     brighter by about 1000 than on a near date without it, alike in all bands and all over, and so does every date of
     the run of bright dates around it. Other dates show nothing: what is stated holds, unless the same statement is
     shown to be false of other dates. Where nothing holds, a date is read as the nearest on its side of baseline 04.00's
-    first day; where none of that side is known, the offset is guessed: in from that day on, if nothing is dark.
+    first day. Where none of that side is known, the offset is guessed: in from that day on, if nothing is dark.
 
     Args:
         looks: of the season, by date.
-        rule: `correct`: what the pixels show wins and is noted; `refuse`: metadata and pixels must agree, and an offset
-            that nothing states is refused; `stated`: metadata are believed, unchecked; a number: that, for all dates.
+        rule: `correct`: what the pixels show wins and is noted. `refuse`: metadata and pixels must agree, and an offset
+            that nothing states is refused. `stated`: metadata are believed, unchecked. A number: that, for all dates.
         source: named in messages.
         notes: gets the corrections.
 
@@ -346,7 +346,7 @@ def _doubted(looks: Sequence[Look], shown: Sequence[int | None]) -> set[int | No
 
 
 def _shown(looks: Sequence[Look]) -> list[int | None]:
-    """The offset that the pixels of each date show; None: they show nothing."""
+    """The offset that the pixels of each date show. If None, they show nothing."""
     # Another offset than that of baseline 04.00 is not to be told by these rules.
     usual = [look.stated.offset in (None, 0, OFFSET) for look in looks]
     dark = [dark_level(look.visible) if is_usual else None for look, is_usual in zip(looks, usual, strict=True)]
@@ -385,7 +385,7 @@ def _withdraw_artifacts(looks: Sequence[Look], shown: list[int | None], bright: 
 
 
 def _step(one: Look, other: Look) -> NDArray[np.float32] | None:
-    """How much brighter the second of two near dates is, by band and place; None where they are not to be compared."""
+    """How much brighter the second of two near dates is, by band and place. None where they are not to be compared."""
     bands = [(one.visible, other.visible), (one.shortwave, other.shortwave)]
     known = [(first, second) for first, second in bands if first is not None and second is not None]
     if not known or abs((other.date - one.date).days) > NEAR:

@@ -1,6 +1,6 @@
 """Rasters of any file brought to one grid of pixels.
 
-Axes: H W pixels.
+Axes are H W pixels.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ DEGREE = 111_195.0
 
 
 def pixel_metres(grid: Grid) -> float:
-    """Side of a pixel in metres, of a square of its area; of pixels in degrees, in the middle of the grid."""
+    """Side in metres of a square with a pixel's area. Pixels in degrees are measured in the middle of the grid."""
     side = math.sqrt(abs(grid.transform.determinant))
     if grid.crs.is_projected:
         return float(side * grid.crs.linear_units_factor[1])
@@ -82,7 +82,7 @@ def pixel_metres(grid: Grid) -> float:
 
 
 def open_raster(path: Path) -> Any:
-    """The file for reading, in an archive or not; DataError if it is no raster, or it has no geotransform."""
+    """The file for reading, in an archive or not. DataError if it is no raster, or it has no geotransform."""
     try:
         file = rasterio.open(for_gdal(path))
     # GDAL gives damaged names and numbers as they are; rasterio cannot decode them.
@@ -120,7 +120,7 @@ def _check_room(path: Path, height: int, width: int, dtype: str, more: str) -> N
 
 
 def read_raster(path: Path, *, around: Grid | None = None) -> tuple[NDArray[Any], Any, Any, float | None]:
-    """Values (H, W), CRS, transform and nodata of a one-band raster; `around` a grid, what it needs to be filled."""
+    """Values (H, W), CRS, transform and nodata of a one-band raster. `around` a grid, what it needs to be filled."""
     with open_raster(path) as file:
         if file.count != 1:
             raise DataError(f"{path}: {file.count} bands in one file, expected a file for each band")
@@ -149,7 +149,7 @@ def own_rows(transform: Affine, part: Grid) -> slice:
 
 
 def _window_around(file: Any, grid: Grid) -> Window | None:
-    """The pixels of a file that a grid is filled from, with neighbours for interpolation; None: all of them."""
+    """The pixels of a file that a grid is filled from, with neighbours for interpolation. If None, all of them."""
     if file.crs != grid.crs:
         return None
     rows, cols = _edges(~file.transform @ grid.transform, grid)
@@ -162,7 +162,7 @@ def _window_around(file: Any, grid: Grid) -> Window | None:
 
 
 def _edges(onto: Affine, grid: Grid) -> tuple[tuple[int, int], tuple[int, int]]:
-    """First row and one past the last, and so of columns, that a grid is filled from; `onto`: its pixels -> theirs."""
+    """First row and one past the last, and so of columns, that a grid is filled from. `onto`: its pixels -> theirs."""
     corners = [onto @ (col, row) for col in (0, grid.width) for row in (0, grid.height)]
     left, right = min(col for col, _ in corners), max(col for col, _ in corners)
     top, bottom = min(row for _, row in corners), max(row for _, row in corners)
@@ -176,7 +176,7 @@ def _edges(onto: Affine, grid: Grid) -> tuple[tuple[int, int], tuple[int, int]]:
 def fit_to_grid(
     values: NDArray[Any], crs: Any, transform: Any, grid: Grid, *, nearest: bool, fill: int
 ) -> NDArray[Any]:
-    """Values on the grid; `fill` where there are none. A bilinear value leaves out neighbours that are `fill`.
+    """Values on the grid. `fill` where there are none. A bilinear value leaves out neighbours that are `fill`.
 
     Raises:
         DataError: no way from the raster's CRS to the grid's.

@@ -1,6 +1,6 @@
 """A scene of a season, whose images are read as windows are cut from them.
 
-Axes: T dates, C bands, H W pixels.
+Axes are T dates, C bands, H W pixels.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ class SeasonScene:
         self._chunk = max(FEWEST_ROWS, window + window % CLEAR_PATCH)
 
     def parts(self, spans: Sequence[tuple[int, int]]) -> Generator[Scene]:
-        """Some rows of the scene after others; only what is needed of these is read.
+        """Some rows of the scene after others. Only what is needed of these is read.
 
         Args:
-            spans: first row, even, and one past the last; none begins above the one before.
+            spans: first row, even, and one past the last. None begins above the one before.
         """
         grid = self._images.grid
         with Strips(self._images, self._folder, chunk=self._chunk, spans=spans) as strips:

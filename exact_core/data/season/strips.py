@@ -5,7 +5,7 @@ is read in strips of such a height. Every date of a strip is read once and store
 which serves all requests. The next strip is read while the present one is in use. Only one date of a strip is in
 memory.
 
-Axes: T dates, C bands, h W pixels.
+Axes are T dates, C bands, h W pixels.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TALLEST = 1024
 
 @dataclass(frozen=True)
 class _Strip:
-    """Rows on disk: file of int16 (T, C, h, W); clear patches (T, h/2, W/2) are few enough for memory.
+    """Rows on disk: file of int16 (T, C, h, W). Clear patches (T, h/2, W/2) are few enough for memory.
 
     changed: what was done to the values of each date.
     """
@@ -68,9 +68,9 @@ class Strips:
 
     Args:
         images: the season.
-        folder: where there is room for two strips; files there have no name and end with the process.
+        folder: where there is room for two strips. Files there have no name and end with the process.
         chunk: rows, even, of which a strip has a multiple: a request at their multiples is within one strip.
-        spans: first row, and one past the last, of each request; only strips with some of it are read.
+        spans: first row, and one past the last, of each request. Only strips with some of it are read.
     """
 
     def __init__(self, images: SeasonImages, folder: Path, *, chunk: int, spans: Sequence[tuple[int, int]]) -> None:
@@ -141,7 +141,7 @@ class Strips:
             self._held.append(strip)
 
     def _fill(self, first: int, last: int) -> _Strip:
-        """Read a strip, a date in memory at a time; in vain once nobody waits for it any more."""
+        """Read a strip, a date in memory at a time. In vain once nobody waits for it any more."""
         file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - it lives as long as the strip
         clear, changed = [], []
         for acquisition in self._images.acquisitions:

@@ -55,7 +55,7 @@ def check_places(table: TagTable, outside: Sequence[TagRow], grid: Grid, *, wind
     """Warnings about rows without a window in the images.
 
     Raises:
-        DataError: all rows are outside; with a correction that would fit.
+        DataError: all rows are outside. With a correction that would fit.
     """
     if not outside:
         return []

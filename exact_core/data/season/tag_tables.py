@@ -7,7 +7,7 @@
 
 `crops` are names, or codes of the class map, separated by `;`. A row without crops, with `-` or `none`, states that
 none of the classes grows there. Names that differ only by case and blanks are one. `size` is the side of the square, in
-units of the images' CRS (metres); without it, a window.
+units of the images' CRS (metres). Without it, a window.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def read_tag_table(path: Path, class_map: ClassMap | None) -> TagTable:
 
     Args:
         path: the file, UTF-8, separated by commas, semicolons or tabs.
-        class_map: the classes, if they are given; else every name of the table is one, in the order of the alphabet.
+        class_map: the classes, if they are given. Otherwise every name of the table is a class, in alphabetical order.
 
     Raises:
-        DataError: a missing column, or a row with a wrong number or an unknown crop; the line is named.
+        DataError: a missing column, or a row with a wrong number or an unknown crop. The line is named.
     """
     table = read_table(path)
     columns = [ALIASES.get(name, name) for name in table.header]
@@ -75,10 +75,10 @@ def read_tag_table(path: Path, class_map: ClassMap | None) -> TagTable:
 
 
 def read_tag_layer(layer: VectorLayer, class_map: ClassMap | None) -> TagTable:
-    """Read a layer of squares or points with a column of crops; a column `size` is the side of a point's square.
+    """Read a layer of squares or points with a column of crops. A column `size` is the side of a point's square.
 
     Raises:
-        DataError: no CRS, a feature that is neither, or a wrong crop or size; the feature is named.
+        DataError: no CRS, a feature that is neither, or a wrong crop or size. The feature is named.
     """
     field = crop_field(layer.fields)
     if layer.crs is None:
@@ -120,7 +120,7 @@ def _feature(outline: bytes | None, crop: Any, side: Any, *, where: str) -> TagR
 
 
 def _is_square(outline: shapely.Polygon) -> bool:
-    """Whether it fills its box; sides may differ as they do in degrees."""
+    """Whether it fills its box. Sides may differ as they do in degrees."""
     box = shapely.oriented_envelope(outline)
     return bool(box.area > 0 and outline.area >= SQUARE * box.area)
 
@@ -224,7 +224,7 @@ def _alike(path: Path, counts: Mapping[str, int]) -> list[str]:
 
 
 def _distance(one: str, other: str) -> int:
-    """Letters to insert, take out or exchange to make one of the other (Levenshtein 1966); 3 stands for more than 2."""
+    """Letters to insert, take out or exchange to make one of the other (Levenshtein 1966). 3 stands for more than 2."""
     if abs(len(one) - len(other)) > 2:
         return 3
     row = list(range(len(other) + 1))

@@ -1,7 +1,7 @@
 """Image-level tags, placed on images: which crops grow in which square, and nothing else.
 
 `exact_core.data.season.tag_tables` reads them. A square larger than a window is cut into windows, and each of them
-takes the whole list. Axes: K crop classes, N windows, R rows of a table.
+takes the whole list. Axes are K crop classes, N windows, R rows of a table.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class TagRow:
     """A row: its crops, and its scene, its centre and side, or its outline.
 
     where: its position, for messages. centre: in the CRS of the table. size: side of the square, in units of the
-    images' CRS; None: a window. outline: of a square, in the CRS of the table.
+    images' CRS. If None, a window. outline: of a square, in the CRS of the table.
     """
 
     where: str
@@ -59,7 +59,7 @@ class Placed:
 
 @dataclass(frozen=True)
 class Square:
-    """The square of a row in pixels of a grid: its centre from the upper left corner, and its side; NaN: unknown."""
+    """The square of a row in pixels of a grid: its centre from the upper left corner, and its side. NaN: unknown."""
 
     tag: TagRow
     row: float
@@ -77,8 +77,8 @@ class Square:
 class TagTable:
     """A table of tags.
 
-    classes: names of crops 1..K. colours: name -> #rrggbb, of those that have one. crs: of the coordinates; None: that
-    of the images. notes: remarks for its reader. questions: possible mistakes.
+    classes: names of crops 1..K. colours: name -> #rrggbb, of those that have one. crs: of the coordinates. If None,
+    that of the images. notes: remarks for its reader. questions: possible mistakes.
     """
 
     path: Path
@@ -151,7 +151,7 @@ def _corners(row: TagRow) -> NDArray[np.float64]:
 def _in_images(
     corners: list[NDArray[np.float64]], crs: Any, grid: Grid, rows: list[TagRow]
 ) -> list[NDArray[np.float64]]:
-    """Points in the CRS of the images; points without a position there are not finite."""
+    """Points in the CRS of the images. Points without a position there are not finite."""
     if crs is None or crs == grid.crs or not corners:
         return corners
     ends = np.cumsum([len(each) for each in corners])[:-1]
@@ -179,7 +179,7 @@ def _tiles(grid: Grid, window: int) -> list[tuple[int, int]]:
 
 
 def _windows_of(square: Square, grid: Grid, window: int) -> list[tuple[int, int]]:
-    """Upper left corners of the windows of a square that are in the scene; no others are ever made."""
+    """Upper left corners of the windows of a square that are in the scene. No others are ever made."""
     if not all(map(math.isfinite, (square.row, square.col, square.side))):
         return []
     count = max(1, int(square.side) // window)

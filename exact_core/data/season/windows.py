@@ -1,6 +1,6 @@
 """The windows of a season's scenes, and splits that share no pixel.
 
-Axes: H W pixels.
+Axes are H W pixels.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def write_tagged(
         scene: without labels.
         config: window and shares.
         placed: windows with their tags, row-major.
-        split: of all of them; None: windows that share a pixel go into one split, and where there are too few of such
-            groups for splits, all are used to train and to score on.
+        split: of all of them. If None, windows that share a pixel go into one split. If there are too few such groups
+            for splits, all are used to train and to score on.
         seed: draws the splits.
 
     Raises:
@@ -91,7 +91,7 @@ def _split_squares(writer: DatasetWriter, config: DataConfig, corners: list[tupl
 def write_scene_of(
     writer: DatasetWriter, scene: SeasonScene, config: DataConfig, *, split: str, noise: TagNoise
 ) -> None:
-    """All windows of one of several scenes, in one split; what fewer than two dates measured is left out."""
+    """All windows of one of several scenes, in one split. What fewer than two dates measured is left out."""
     skipped = _write_rows(writer, scene, config, split=split, stride=config.stride or config.window, noise=noise)
     _note_skipped(writer, skipped, f" of {scene.name}")
 
@@ -99,7 +99,7 @@ def write_scene_of(
 def _write_rows(
     writer: DatasetWriter, scene: SeasonScene, config: DataConfig, *, split: str, stride: int, noise: TagNoise
 ) -> LeftOut:
-    """All windows of a scene, a row of them in memory; returns how many were left out."""
+    """All windows of a scene, a row of them in memory. Returns how many were left out."""
     tops = range(0, scene.height - config.window + 1, stride)
     # What is left below the last windows is too little for another; it counts in what is said of the values.
     spans = [(row, scene.height if row == tops[-1] else row + config.window) for row in tops]
@@ -122,7 +122,7 @@ def _note_skipped(writer: DatasetWriter, left_out: LeftOut, where: str = "") -> 
 def write_labelled(
     writer: DatasetWriter, scene: SeasonScene, config: DataConfig, *, seed: int, noise: TagNoise
 ) -> None:
-    """Windows of a scene with labels, by blocks; or of the whole scene if it has too few blocks for the splits.
+    """Windows of a scene with labels, by blocks, or of the whole scene if it has too few blocks for the splits.
 
     Raises:
         DataError: no window that two dates measured.
@@ -146,7 +146,7 @@ def _write_blocks(
     seed: int,
     noise: TagNoise,
 ) -> LeftOut:
-    """All windows of blocks, a row of these in memory; returns how many were left out.
+    """All windows of blocks, a row of these in memory. Returns how many were left out.
 
     Splits are drawn last, among the blocks that have a window, so that no split is empty. Blocks without a window are
     beyond the edge of a swath, which is not known before reading, or are void.
@@ -173,7 +173,7 @@ def _write_blocks(
 
 
 def _write_whole(writer: DatasetWriter, scene: SeasonScene, config: DataConfig, *, noise: TagNoise) -> LeftOut:
-    """All windows of the scene, to train and to score on; returns how many were left out."""
+    """All windows of the scene, to train and to score on. Returns how many were left out."""
     wanted = not config.validation_share == config.test_share == 0
     # A small scene has few windows: steps of a third make nine of each, and few fields are cut by all of them. Even,
     # because clear patches are 2x2.
@@ -216,7 +216,7 @@ def _blocks(scene: SeasonScene, config: DataConfig, *, stride: int) -> list[list
 
 
 def _many(scene: SeasonScene, rows: list[list[Area]], config: DataConfig, *, stride: int) -> bool:
-    """Whether at least FEWEST_BLOCKS of the blocks have a window; reading stops once that is known."""
+    """Whether at least FEWEST_BLOCKS of the blocks have a window. Reading stops once that is known."""
     missing = FEWEST_BLOCKS
     if sum(map(len, rows)) < missing:
         return False
@@ -240,7 +240,7 @@ def _span(blocks: list[Area]) -> tuple[int, int]:
 
 
 def _tile(height: int, width: int, *, side: int) -> list[list[Area]]:
-    """Rows of as many blocks of at least `side` pixels as fit; together they cover the scene."""
+    """Rows of as many blocks of at least `side` pixels as fit. Together they cover the scene."""
     rows, cols = height // side, width // side
     row_edges, col_edges = _edges(height, rows), _edges(width, cols)
     return [

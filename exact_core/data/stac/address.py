@@ -13,12 +13,23 @@ import difflib
 import math
 import re
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from urllib.parse import parse_qsl, urlsplit
 
 from exact_core.data.stac import MOST_WORKERS, WORKERS
 from exact_core.errors import ConfigError
 
-__all__ = ["KEYS", "StacAddress", "check_address", "check_stored", "parse_address", "parse_labels", "split_query"]
+__all__ = [
+    "KEYS",
+    "StacAddress",
+    "area_names",
+    "check_address",
+    "check_stored",
+    "parse_address",
+    "parse_labels",
+    "split_query",
+    "stored_names",
+]
 
 KEYS = {
     "collection": "the collection of an API",
@@ -46,7 +57,7 @@ class StacAddress:
     """A parsed address."""
 
     url: str
-    """Of the API or static catalogue, without the query."""
+    """Address of the API or static catalogue, without the query."""
     collection: str = ""
     bbox: tuple[float, ...] | None = None
     """West, south, east, north, degrees."""
@@ -128,6 +139,22 @@ def check_stored(place: str) -> None:
     parse_labels(place)
 
 
+def area_names(place: str) -> list[str]:
+    """What the area of a `stac:` source is called: its box, or the name of its file."""
+    asked = parse_address(place)
+    if asked.bbox is not None:
+        return ["bbox_" + "_".join(f"{edge:g}" for edge in asked.bbox)]
+    return [PurePosixPath(asked.area.partition("?")[0]).stem]
+
+
+def stored_names(place: str) -> list[str]:
+    """The names of a path in a store, the nearest first; none of a published folder, which is named by its digest."""
+    address = parse_labels(place)[0].rstrip("/")
+    if address.endswith(".json"):
+        return []
+    return [name for name in reversed(address.partition("://")[2].split("/")) if name]
+
+
 def parse_labels(place: str) -> tuple[str, tuple[str, ...]]:
     """The address of a season in a store without its query, and the addresses of labels in the query.
 
@@ -143,7 +170,7 @@ def parse_address(place: str) -> StacAddress:
     """The content of the address of a `stac:` source.
 
     Raises:
-        ConfigError: no web address, no area, or a value of another form; the message names it and what is expected.
+        ConfigError: no web address, no area, or a value of another form. The message names it and what is expected.
     """
     # A path on the command line loses the second slash.
     place = re.sub(r"^(https?):/+", r"\1://", place)

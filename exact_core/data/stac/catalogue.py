@@ -54,7 +54,7 @@ def write_catalogue(out: Path, *, name: str, collection: dict[str, Any], items: 
 
 
 def _write_item(out: Path, item: RemoteItem, collection: str) -> tuple[float, float, float, float]:
-    """Write an item; returns its bounds in degrees."""
+    """Write an item. Returns its bounds in degrees."""
     assets: dict[str, Any] = {}
     box = (0.0, 0.0, 0.0, 0.0)
     for band, asset in item.assets.items():

@@ -83,13 +83,13 @@ class Shelf(Protocol):
     """Store of files from earlier fetches of the same catalogue, by any machine."""
 
     def load(self) -> str:
-        """`fetched.json` of all of them; empty where there is none."""
+        """`fetched.json` of all of them. Empty where there is none."""
 
     def save(self, text: str) -> None:
         """Keep `fetched.json`."""
 
     def take(self, file: FetchedFile, target: Path) -> bool:
-        """Copy a file from the store; whether it was there and complete."""
+        """Copy a file from the store. Whether it was there and complete."""
 
     def put(self, path: Path, file: FetchedFile) -> None:
         """Keep a file."""
@@ -100,7 +100,7 @@ class Shelf(Protocol):
 
 @dataclass(frozen=True)
 class Fetch:
-    """What is asked for. crs: None: that which covers most of the area. skip: identities of items."""
+    """What is asked for. crs: If None, that which covers most of the area. skip: identities of items."""
 
     source: Source
     wanted: Wanted
@@ -127,7 +127,7 @@ class Fetch:
 
 @dataclass
 class Summary:
-    """What a fetch did. bytes: read and written now. empty: cells without an image. missing: left out, failed."""
+    """What a fetch did. bytes: read and written now. If empty, cells without an image. missing: left out, failed."""
 
     images: int = 0
     missing: int = 0
@@ -187,7 +187,7 @@ def fetch_season(fetch: Fetch, out: Path, *, progress: Progress | None = None) -
 def _read_all(
     fetch: Fetch, plan: Plan, ledger: _Ledger, summary: Summary, progress: Progress | None
 ) -> dict[str, ExactError]:
-    """Every file, several at once; a broken one does not stop the others. Returns the images that may be missing."""
+    """Every file, several at once. A broken one does not stop the others. Returns the images that may be missing."""
     failed: dict[str, ExactError] = {}
     allowed = fetch.missing - len(plan.missing)
     most = MOST_FAILED + allowed
@@ -343,7 +343,7 @@ class _Ledger:
 
 
 def _shelved(shelf: Shelf | None, url: str, name: str) -> tuple[FetchedFile, ...]:
-    """Records of what the shelf holds; none that it may have of another catalogue or of another version."""
+    """Records of what the shelf holds. None that it may have of another catalogue or of another version."""
     try:
         found = Fetched.model_validate_json(shelf.load() if shelf is not None else "")
     except ValidationError:
@@ -363,18 +363,18 @@ def _load(path: Path) -> Fetched:
 
 
 def fetch_cells(fetch: Fetch, out: Path, size: int, *, progress: Progress | None = None) -> Summary:
-    """Read a large area, some cells at a time, each into a folder of its own; `cells.json` lists them.
+    """Read a large area, some cells at a time, each into a folder of its own. `cells.json` lists them.
 
     Memory does not grow with the area, but for the list of its cells. A cell that fails does not affect the others.
 
     Args:
-        fetch: the request; its `missing` images may be missing of each cell.
+        fetch: the request. Its `missing` images may be missing of each cell.
         out: the folder.
         size: side of a cell, metres.
         progress: gets the number of files dealt with, from several threads.
 
     Raises:
-        ConfigError: a size that pixels do not fit into. DataError, ServiceError: cells failed; the others are there.
+        ConfigError: a size that pixels do not fit into. DataError, ServiceError: cells failed. The others are there.
     """
     total, listed = Summary(), dict[int, dict[str, Any]]()
     failed: list[ExactError] = []
@@ -406,7 +406,7 @@ def fetch_cells(fetch: Fetch, out: Path, size: int, *, progress: Progress | None
 
 
 def _entry(cell: Cell, done: Future[Summary], total: Summary, failed: list[ExactError]) -> dict[str, Any]:
-    """The entry of a finished cell in cells.json; its counts are added to `total` and `failed`."""
+    """The entry of a finished cell in cells.json. Its counts are added to `total` and `failed`."""
     entry: dict[str, Any] = {"name": cell.name, "crs": cell.crs, "bounds": cell.bounds}
     total.cells += 1
     try:

@@ -108,7 +108,7 @@ def _moved(geometry: shapely.Geometry, source: str, target: str) -> shapely.Geom
 
 
 def bounds_in(geometry: shapely.Geometry, crs: str) -> Bounds:
-    """Of an area in a CRS, outwards to multiples of SNAP.
+    """Bounds of an area in a CRS, extended to multiples of SNAP.
 
     Raises:
         DataError: an area that the CRS does not reach.
@@ -132,7 +132,7 @@ def _up(value: float, step: float) -> float:
 
 
 def crop(bounds: Bounds, extents: Iterable[Bounds]) -> Bounds:
-    """The part of the bounds that the images together reach; empty (left >= right or bottom >= top) if none."""
+    """The part of the bounds that the images together reach. Empty (left >= right or bottom >= top) if none."""
     lefts, bottoms, rights, tops = zip(*extents, strict=True)
     return (
         max(bounds[0], min(lefts)),

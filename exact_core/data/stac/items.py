@@ -37,8 +37,8 @@ KEPT = ("title", "roles", "gsd", "eo:bands", "bands", "raster:bands", "raster:sc
 class RemoteAsset:
     """A file of one band on a server.
 
-    key: in the item. fields: those that stay true of a part of it. shape: rows and columns; transform: as rasterio's;
-    crs: as EPSG:N; size: bytes; all None where the item does not say.
+    key: in the item. fields: those that stay true of a part of it. shape: rows and columns. transform: as rasterio's.
+    crs: as EPSG:N. size: bytes. All None where the item does not say.
     """
 
     band: str
@@ -55,7 +55,7 @@ class RemoteAsset:
 class RemoteItem:
     """One image. folder: its identity as a folder's name. geometry: longitude and latitude. raw: as it came.
 
-    extent: left, bottom, right, top in the CRS; both None where the item does not say.
+    extent: left, bottom, right, top in the CRS. Both None where the item does not say.
     updated, baseline, tile: empty where the item does not say. cloud: percent or None.
     """
 
@@ -159,7 +159,7 @@ def _assets(found: Any, *, base: str, where: str, bands: tuple[str, ...]) -> dic
 
 
 def _baseline(name: str, properties: Mapping[str, Any]) -> str:
-    """The processing baseline by the properties, or else by the product's name; empty where neither says."""
+    """The processing baseline by the properties, or else by the product's name. Empty where neither says."""
     stated = _text(properties.get("s2:processing_baseline")) or _text(properties.get("processing:version"))
     named = baseline_in(name)
     return stated or ("" if named is None else f"{named:05.2f}")
@@ -187,7 +187,7 @@ def _asset(band: str, key: str, fields: Mapping[str, Any], *, base: str, where: 
 
 
 def _href(fields: Mapping[str, Any], *, base: str, where: str) -> str:
-    """The first address on a web server, of the asset or of its alternates; else the first in an object store."""
+    """The first address on a web server, of the asset or of its alternates. Otherwise the first in an object store."""
     others = fields.get("alternate")
     alternates = others.values() if isinstance(others, dict) else ()
     hrefs = [fields["href"], *(other.get("href") for other in alternates if isinstance(other, dict))]
@@ -220,7 +220,7 @@ def _moment(properties: Mapping[str, Any], where: str) -> dt.datetime:
 
 
 def _geometry(raw: Mapping[str, Any], where: str) -> shapely.Geometry:
-    """The footprint; the box where it is missing or broken."""
+    """The footprint. The box where it is missing or broken."""
     try:
         shape = shapely.make_valid(shapely.from_geojson(json.dumps(raw["geometry"])))
         if not shape.is_empty and all(map(math.isfinite, shape.bounds)):
@@ -258,7 +258,7 @@ def _on_one_side(
 
 
 def _crosses(footprint: shapely.Geometry) -> bool:
-    """Whether a part of it is wider than half the world; parts on both sides of the meridian are each narrow."""
+    """Whether a part of it is wider than half the world. Parts on both sides of the meridian are each narrow."""
     return any(part.bounds[2] - part.bounds[0] > 180 for part in shapely.get_parts(footprint))
 
 
@@ -278,7 +278,7 @@ def _shape(value: Any) -> tuple[int, int] | None:
 
 
 def _transform(value: Any) -> Affine | None:
-    """North up; any other is left to the file itself, which is asked in its place."""
+    """North up. Any other is left to the file itself, which is asked in its place."""
     numbers = (
         [finite_number(number) for number in value[:6]] if isinstance(value, list) and len(value) in (6, 9) else []
     )
@@ -299,7 +299,7 @@ def _extent(fields: Mapping[str, Any]) -> tuple[float, float, float, float] | No
 
 
 def finite_number(value: Any) -> float | None:
-    """A value of metadata as a number; None where it is none."""
+    """A value of metadata as a number. None where it is none."""
     try:
         number = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
     except OverflowError:
@@ -312,7 +312,7 @@ def _text(value: Any) -> str:
 
 
 def _folder(name: str) -> str:
-    """A name that is a folder's on any system; a changed one gets a checksum, so that no two become one."""
+    """A name that is a folder's on any system. A changed one gets a checksum, so that no two become one."""
     safe = re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".")[:100]
     if safe == name and name != "labels":
         return name

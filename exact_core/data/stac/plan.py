@@ -30,7 +30,7 @@ SAME = 0.98
 LITTLE = 2.0
 """Percent of a tile without data by which two processings of one image may differ."""
 OVERPASS = dt.timedelta(minutes=20)
-"""Between two images of one overpass at most; the next orbit is 100 minutes later."""
+"""Between two images of one overpass at most. The next orbit is 100 minutes later."""
 _STRIP = re.compile(r"_S(\d{8}T\d{6})_")
 """Where the datastrip of a product begins, in its identity."""
 
@@ -72,8 +72,8 @@ def make_plan(
         found: items as they came, with what their links are relative to.
         wanted: area, days and clouds.
         bands: to be read.
-        crs: None: that of the images that cover most of the area.
-        bounds: in this CRS; None: those of the area.
+        crs: If None, that of the images that cover most of the area.
+        bounds: in this CRS. If None, those of the area.
         skip: identities of items to leave out.
         missing: images that may be broken, and are then left out.
         workers: files asked for at once.
@@ -175,7 +175,7 @@ def _of_many(broken: list[ExactError]) -> DataError:
 
 
 def _place(web: Web, item: RemoteItem) -> Place | ExactError:
-    """CRS and extent of an image, by what the item says or by the head of one of its files; or why there is none."""
+    """CRS and extent of an image, by what the item says or by the head of one of its files, or why there is none."""
     if item.crs is not None and item.extent is not None:
         return Place(item.crs, item.extent)
     first = next(iter(item.assets.values()))
@@ -192,7 +192,7 @@ def _once(
 
     Of one tile and time, the newest processing, and what an older one shows beside it: a tile may come in parts. Of the
     tiles of one overpass, which are cut from one image, the first that shows all of the window that they show together,
-    if one does; else all of them.
+    if one does. Otherwise all of them.
     """
     newest = [item for group in _twins(items) for item in _newest(group)]
     if len(newest) < len(items):
@@ -263,7 +263,7 @@ def _replaces(newer: RemoteItem, older: RemoteItem) -> bool:
 
 
 def _missing(web: Web, item: RemoteItem) -> str:
-    """The first band whose file is not on the server; empty if all are there."""
+    """The first band whose file is not on the server. Empty if all are there."""
     for band, asset in item.assets.items():
         try:
             web.head(asset.href, where=f"item {item.id}, asset {asset.key}")
@@ -289,7 +289,7 @@ def _seen(items: list[RemoteItem], area: shapely.Geometry) -> float:
 
 
 def _age(item: RemoteItem) -> tuple[bool, float, str, str]:
-    """Later processing is higher; baselines that mark a test come first."""
+    """Later processing is higher. Baselines that mark a test come first."""
     match = re.match(r"\d+(\.\d+)?", item.baseline)
     baseline = float(match[0]) if match else -1.0
     return baseline < TEST_BASELINES, baseline, item.updated, item.id

@@ -1,6 +1,6 @@
 """Items of a STAC API, or of a static catalogue on a web server, by area and dates.
 
-An API is asked page by page; a static catalogue is walked once and its items are kept, for it has no search. What comes
+An API is asked page by page. A static catalogue is walked once and its items are kept, for it has no search. What comes
 out is checked again here: some servers leave a filter out without a word.
 """
 

@@ -28,7 +28,7 @@ S3Signer = Callable[[str, str], str]
 
 
 def sas_endpoint(url: str, given: str = "") -> str:
-    """The address that gives tokens for a catalogue's files; empty where they need none."""
+    """The address that gives tokens for a catalogue's files. Empty where they need none."""
     return given.rstrip("/") or (TOKENS if urlsplit(url).hostname == PLANETARY_COMPUTER else "")
 
 

@@ -1,7 +1,7 @@
 """Requests to a STAC API and its files: repeated after a temporary failure, with a token where one is needed.
 
     EXACT_STAC_TOKEN           a bearer token
-    EXACT_STAC_TOKEN_COMMAND   a command that prints one, run again when it expires or a server answers 401; either the
+    EXACT_STAC_TOKEN_COMMAND   a command that prints one, run again when it expires or a server answers 401. Either the
                                bare token or JSON with `access_token` and `expires_in`
 
 A token goes only to the API's own host and to named hosts. Files that need a signature in their address get it when
@@ -54,7 +54,7 @@ HEAD_BYTES = 1024
 class WebOptions:
     """How requests are made.
 
-    attempts: tries of one request. first_pause: seconds before the second; doubles, up to 30. connect_timeout,
+    attempts: tries of one request. first_pause: seconds before the second. Doubles, up to 30. connect_timeout,
     read_timeout: seconds without an answer.
     """
 
@@ -78,7 +78,7 @@ class Token:
     """A bearer token, from text or from a command.
 
     Args:
-        text: the token; goes before the command.
+        text: the token. Goes before the command.
         command: prints a token, split as a shell would split it.
     """
 
@@ -93,7 +93,7 @@ class Token:
         return cls(variable("EXACT_STAC_TOKEN"), variable("EXACT_STAC_TOKEN_COMMAND"))
 
     def get(self) -> str:
-        """A token that has not expired; empty where there is none.
+        """A token that has not expired. Empty where there is none.
 
         Raises:
             ServiceError: the command failed.
@@ -150,7 +150,7 @@ def _read_token(text: str) -> tuple[str, float]:
 
 @dataclass(frozen=True)
 class Head:
-    """What a server says of a file. size: bytes, None if it does not say; etag and modified: empty likewise."""
+    """What a server says of a file. size: bytes, None if it does not say. etag and modified: empty likewise."""
 
     size: int | None
     etag: str
@@ -162,11 +162,11 @@ class Web(StacApiIO):  # type: ignore[misc, unused-ignore]
     """Requests for pages of an API (`request`, as pystac-client calls it) and for the first bytes of files (`head`).
 
     Args:
-        url: of the API or catalogue; its host gets the token.
-        token: None: by the environment.
+        url: of the API or catalogue. Its host gets the token.
+        token: If None, by the environment.
         token_hosts: further hosts (`data.example.org`, or with a port) that get the token.
-        sign: address that gives SAS tokens; empty: that of the Planetary Computer for its own catalogue, else none.
-        s3: signs addresses of objects that items name by s3://; None: such items cannot be read.
+        sign: address that gives SAS tokens. If empty, that of the Planetary Computer for its own catalogue, else none.
+        s3: signs addresses of objects that items name by s3://. If None, such items cannot be read.
     """
 
     def __init__(
@@ -208,7 +208,7 @@ class Web(StacApiIO):  # type: ignore[misc, unused-ignore]
         return self._readers.setdefault(url, threading.RLock())
 
     def token_for(self, url: str) -> str:
-        """The token that a request for `url` carries; empty for a host that must not see it."""
+        """The token that a request for `url` carries. Empty for a host that must not see it."""
         # A token that came in by https never leaves by http.
         safe = _split(url).scheme in ("https", self._scheme)
         return self.token.get() if safe and _host(url) in self._hosts else ""
@@ -374,7 +374,7 @@ def _failure(href: str, error: APIError, *, token: bool) -> ExactError:
 
 
 def _said(error: Exception) -> str:
-    """What a server said, on one line; not the exception of the client, which repeats the address with its query."""
+    """What a server said, on one line. Not the exception of the client, which repeats the address with its query."""
     if getattr(error, "status_code", None) is None:
         return type(error.__context__ or error).__name__
     return " ".join(str(error).split())[:200] or "nothing"

@@ -35,7 +35,7 @@ PIECE = 1024
 BLOCK = 256
 """Side of the blocks that are written."""
 CACHE = 64
-"""MB of blocks that GDAL keeps for all files together; by itself it would take a part of the machine's memory."""
+"""MB of blocks that GDAL keeps for all files together. By itself it would take a part of the machine's memory."""
 READS = 3
 """Tries of a file whose reading breaks off, beside those of each request."""
 FORMATS = {
@@ -53,7 +53,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Copied:
-    """A window that was written. size and sha256: of the file; remote: what its server said of the original."""
+    """A window that was written. size and sha256: of the file. remote: what its server said of the original."""
 
     size: int
     sha256: str
@@ -62,7 +62,7 @@ class Copied:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a file lies. crs: as EPSG:N where it has such a code."""
+    """Position of a file. crs: as EPSG:N where it has such a code."""
 
     crs: str
     extent: Bounds
@@ -89,7 +89,7 @@ def copy_window(web: Web, asset: RemoteAsset, out: Path, *, crs: str, bounds: Bo
         asset: the file.
         out: the GeoTIFF to write.
         crs: that the file must have.
-        bounds: of the window in this CRS; pixels that they cut belong to it.
+        bounds: of the window in this CRS. Pixels that they cut belong to it.
         where: names item and asset in messages.
 
     Raises:
@@ -117,7 +117,7 @@ def copy_window(web: Web, asset: RemoteAsset, out: Path, *, crs: str, bounds: Bo
 
 
 def window_of(file: Any, bounds: Bounds) -> Window:
-    """The pixels that bounds touch; those beyond the file's edges have offsets below 0 or above its size."""
+    """The pixels that bounds touch. Those beyond the file's edges have offsets below 0 or above its size."""
     left, bottom, right, top = bounds
     step = file.transform
     col0, col1 = (left - step.c) / step.a, (right - step.c) / step.a
@@ -128,7 +128,7 @@ def window_of(file: Any, bounds: Bounds) -> Window:
 
 
 def _reading(web: Web, asset: RemoteAsset, where: str, read: Callable[[Any], Result]) -> tuple[Result, Head]:
-    """Open the file, check it against the item, and read; again after a pause where the reading breaks off."""
+    """Open the file, check it against the item, and read. Again after a pause where the reading breaks off."""
     shown = f"{where}: {_show(asset)}"
     for attempt in range(1, READS + 1):
         head, driver = _checked(web, asset, shown)
@@ -191,7 +191,7 @@ def _check_file(file: Any, asset: RemoteAsset, shown: str) -> None:
 
 
 def _write(file: Any, out: Path, window: Window) -> None:
-    """The window, a piece at a time; what nothing is known of takes no space."""
+    """The window, a piece at a time. What nothing is known of takes no space."""
     inside = window.col_off >= 0 and window.row_off >= 0
     inside &= window.col_off + window.width <= file.width and window.row_off + window.height <= file.height
     nodata = file.nodata if file.nodata is not None or inside else 0

@@ -1,6 +1,6 @@
 """From windows to batches on the device: ragged dates padded and masked, int16 normalised there, augmentation.
 
-Axes: B batch, T dates, C bands, H W pixels, P patches, K crop classes.
+Axes are B batch, T dates, C bands, H W pixels, P patches, K crop classes.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class Series:
     pixels: float (B, T, C, H, W), normalised, 0 on padding.
     dates: int64 (B, T), days since season start or day of year, depending on the encoder's configuration; (1, T) where
         all windows share them.
-    seen: bool (B, P, T) or (B, 1, T), True where a patch has a usable acquisition on that date; None: all are.
+    seen: bool (B, P, T) or (B, 1, T), True where a patch has a usable acquisition on that date. If None, all are.
     padding: int64 (B,), how many rows of zeros and day 0 follow each window's dates and are attended to, as published.
-        They are not stored. None: no padding is attended to.
+        They are not stored. If None, no padding is attended to.
     """
 
     pixels: Tensor
@@ -58,11 +58,11 @@ class Series:
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch on the device: tags float (B, K); target int64 (B, H, W) or None; index (B,) positions in the dataset.
+    """A batch on the device: tags float (B, K). target int64 (B, H, W) or None. index (B,) positions in the dataset.
 
-    tagged: how many (window, class) pairs are tagged, known without a device read; None: read it.
-    known: float (B, K), 0 where it is unknown whether a crop without a tag grows in the window; None: all is known.
-    teaching: bool (B, P), False for patches with a pixel without ground truth; None: all count in training.
+    tagged: how many (window, class) pairs are tagged, known without a device read. If None, read it.
+    known: float (B, K), 0 where it is unknown whether a crop without a tag grows in the window. If None, all is known.
+    teaching: bool (B, P), False for patches with a pixel without ground truth. If None, all count in training.
     shares: of a batch that several processes share, how many windows each has. This one holds its own windows, or one
         of another process where it has none.
     """
@@ -93,7 +93,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class _Sent:
-    """Arrays of a batch on their way to the device; ready once the event has passed.
+    """Arrays of a batch on their way to the device. Ready once the event has passed.
 
     whole: no date is padding. tagged: number of tags.
     """
@@ -113,12 +113,12 @@ class BatchLoader:
     Args:
         dataset: where windows come from.
         indices: positions in it.
-        batch: windows a batch; the last may be smaller.
+        batch: windows a batch. The last may be smaller.
         encoder: which dates the model needs, and what it masks.
         device: where batches end up.
-        targets: dense targets (H, W) by position; None: no targets.
-        statistics: normalisation constants; None: the dataset's own. A trained model uses those of its training.
-        until: days of the season that windows are seen for, by `seen_until`; None: all.
+        targets: dense targets (H, W) by position. If None, no targets.
+        statistics: normalisation constants. If None, the dataset's own. A trained model uses those of its training.
+        until: days of the season that windows are seen for, by `seen_until`. If None, all.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class BatchLoader:
     def epoch(
         self, number: int, *, seed: int, augmentation: Augmentation, part: tuple[int, int] = (0, 1)
     ) -> Iterator[Batch]:
-        """All windows once, shuffled and augmented for this epoch; of every batch share part[0] of part[1]."""
+        """All windows once, shuffled and augmented for this epoch, in share part[0] of part[1] of every batch."""
         rng = np.random.default_rng((seed, number))
         yield from self._run(rng.permutation(self.indices), augmentation, rng, part)
 
@@ -182,7 +182,7 @@ class BatchLoader:
     def _collate(
         self, chunk: NDArray[np.int64], augmentation: Augmentation, rng: np.random.Generator, part: tuple[int, int]
     ) -> dict[str, NDArray[np.generic]]:
-        """Arrays of this part of a batch, dates padded to its longest series; valid (B, T) marks real dates."""
+        """Arrays of this part of a batch, dates padded to its longest series. valid (B, T) marks real dates."""
         windows = []
         targets = []
         own = range(len(chunk))[_own(len(chunk), part)]
@@ -221,7 +221,7 @@ class BatchLoader:
         return arrays
 
     def _send(self, arrays: dict[str, NDArray[np.generic]]) -> _Sent:
-        """Start moving a batch's arrays, pixels still int16, to the device; runs in the reading thread.
+        """Start moving a batch's arrays, pixels still int16, to the device. Runs in the reading thread.
 
         To CUDA they go from pinned memory on a separate stream while the model computes. torch keeps the pinned memory
         until the copy is done.
@@ -316,8 +316,8 @@ def make_series(
     Args:
         pixels: int16 (B, T, C, H, W), reflectance x 10,000.
         dates: int64 (B, T), in the encoder's unit.
-        valid: bool (B, T), True on real dates; None: all are.
-        clear: bool (B, P, T), True where a patch is clear; None: not known.
+        valid: bool (B, T), True on real dates. If None, all are.
+        clear: bool (B, P, T), True where a patch is clear. If None, not known.
         mean: float (C,), of the training split.
         std: float (C,), of the training split.
         encoder: whether padding is masked.
@@ -337,7 +337,7 @@ def make_series(
 
 
 def _measured_patches(pixels: Tensor, valid: Tensor | None, patch: int) -> Tensor | None:
-    """Patches (B, P, T) of which a date measured something, of pixels (B, T, C, H, W); None: every real date did."""
+    """Patches (B, P, T) of which a date measured something, of pixels (B, T, C, H, W). If None, every real date did."""
     batch, dates, _, height, width = pixels.shape
     cells = (pixels != 0).any(2).view(batch, dates, height // patch, patch, width // patch, patch)
     measured = cells.any(5).any(3).flatten(2).transpose(1, 2)
@@ -351,14 +351,14 @@ def _shares(windows: int, parts: int) -> tuple[int, ...]:
 
 
 def _own(windows: int, part: tuple[int, int]) -> slice:
-    """This part's windows of a batch; the last window where there is none, for a pass has to run on something."""
+    """This part's windows of a batch. The last window where there is none, for a pass has to run on something."""
     shares = _shares(windows, part[1])
     start = min(sum(shares[: part[0]]), windows - 1)
     return slice(start, start + max(shares[part[0]], 1))
 
 
 def _kept_dates(dates: int, keep: float, rng: np.random.Generator) -> NDArray[np.int64] | None:
-    """Which of a window's dates stay: a random share of them between `keep` and 1; None: all."""
+    """Which of a window's dates stay: a random share of them between `keep` and 1. If None, all."""
     if keep >= 1 or dates <= MIN_DATES:
         return None
     count = max(MIN_DATES, round(dates * rng.uniform(keep, 1)))
@@ -366,7 +366,7 @@ def _kept_dates(dates: int, keep: float, rng: np.random.Generator) -> NDArray[np
 
 
 def _prefix(length: int, augmentation: Augmentation, rng: np.random.Generator) -> int | None:
-    """Days of a season of `length` days that a window is seen for; None: all of it, and nothing is drawn if off."""
+    """Days of a season of `length` days that a window is seen for. If None, all of it, and nothing is drawn if off."""
     if augmentation.prefixes <= 0 or rng.random() >= augmentation.prefixes:
         return None
     return round(length * rng.uniform(augmentation.shortest, 1))

@@ -1,6 +1,6 @@
 """Clear observations of a season, by pixel and over the calendar.
 
-Axes: T dates, H W pixels.
+Axes are T dates, H W pixels.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def ground_between(hidden: NDArray[np.bool_], *, erosion: int = 0, dilation: int
     """Where the ground shows, by what a mask of clouds hides.
 
     Args:
-        hidden: (H, W); beyond its edges nothing is known, and nothing is taken for cloud.
+        hidden: (H, W). Beyond its edges nothing is known, and nothing is taken for cloud.
         erosion: pixels by which what is hidden is shrunk first: specks narrower than twice this are misjudged roofs and
             sand more often than clouds.
         dilation: pixels by which the rest is grown: the thin edges of clouds.
@@ -48,7 +48,7 @@ def _grown(mask: NDArray[np.bool_], steps: int) -> NDArray[np.bool_]:
 
 
 def all_of_patches(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(..., H, W) -> (..., H/2, W/2): patches of which every pixel is set; one cloudy pixel spoils the spectrum.
+    """(..., H, W) -> (..., H/2, W/2): patches of which every pixel is set. One cloudy pixel spoils the spectrum.
 
     Raises:
         ValueError: a side that is no multiple of a patch's.

@@ -1,4 +1,4 @@
-"""Several datasets as one, for training on several seasons or regions at once; shards are linked, not copied."""
+"""Several datasets as one, for training on several seasons or regions at once. Shards are linked, not copied."""
 
 from __future__ import annotations
 

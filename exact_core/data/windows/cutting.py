@@ -57,9 +57,9 @@ class LeftOut:
 class Scene:
     """A scene's series on one grid, or some rows of it.
 
-    pixels int16 (T, C, h, W), reflectance x 10,000; days int16 (T,); labels uint8 (H, W) of the whole scene or None;
-    fields int32 (H, W) of the whole scene, 0 outside of all outlines, or None;
-    clear uint8 (T, h/2, W/2) or None; transform of the scene's upper left corner in units of crs; first: the row of the
+    pixels int16 (T, C, h, W), reflectance x 10,000. days int16 (T,). labels uint8 (H, W) of the whole scene or None.
+    fields int32 (H, W) of the whole scene, 0 outside of all outlines, or None.
+    clear uint8 (T, h/2, W/2) or None. Transform of the scene's upper left corner in units of crs. first: the row of the
     scene, even, that pixels and clear begin with.
     """
 
@@ -77,7 +77,7 @@ class Scene:
 
 
 def origins(height: int, width: int, *, window: int, stride: int) -> list[tuple[int, int]]:
-    """Upper left corners of the windows that fit, row-major; what does not fill a window is dropped."""
+    """Upper left corners of the windows that fit, row-major. What does not fill a window is dropped."""
     return [(row, col) for row in range(0, height - window + 1, stride) for col in range(0, width - window + 1, stride)]
 
 
@@ -135,7 +135,7 @@ def mark_self_scored(writer: DatasetWriter, reason: str) -> None:
 def split_names(count: int, *, validation: float, test: float, seed: int, what: str) -> list[str]:
     """A split for each of `count` scenes or blocks, at random by `seed`.
 
-    Every split with a share above 0 gets at least one; if both shares are 0, all is train.
+    Every split with a share above 0 gets at least one. If both shares are 0, all is train.
 
     Raises:
         ConfigError: a share for validation, but none for test.
@@ -159,7 +159,7 @@ def split_names(count: int, *, validation: float, test: float, seed: int, what: 
 
 
 def _corners(scene: Scene, area: Area | None, *, window: int, stride: int) -> list[tuple[int, int]]:
-    """Upper left corners, in the scene, of the windows of an area; None: of all that is here."""
+    """Upper left corners, in the scene, of the windows of an area. If None, of all that is here."""
     height, width = scene.pixels.shape[-2:]
     row0, col0, row1, col1 = area or (scene.first, 0, scene.first + height, width)
     return [(row0 + row, col0 + col) for row, col in origins(row1 - row0, col1 - col0, window=window, stride=stride)]
@@ -172,7 +172,7 @@ def seen_dates(scene: Scene, row: int, col: int, *, window: int) -> NDArray[np.b
 
 
 def has_window(scene: Scene, area: Area, *, window: int, stride: int, void: bool = True) -> bool:
-    """Whether any window of an area is measured on at least MIN_DATES dates; without `void`, and not all void."""
+    """Whether any window of an area is measured on at least MIN_DATES dates. Without `void`, and not all void."""
     corners = _corners(scene, area, window=window, stride=stride)
     return any(
         seen_dates(scene, row, col, window=window).sum() >= MIN_DATES
@@ -247,8 +247,8 @@ def add_window(
         seen: bool (T,), its dates.
         tags: (K,), 1 where a crop is known to grow.
         split: train, validation or test, or another name for `DatasetWriter.name_splits`.
-        untold: (K,), 1 where a crop without a tag may grow all the same; None: tags are complete.
-        unknown: (H, W), 1 where there is no ground truth; None: nowhere.
+        untold: (K,), 1 where a crop without a tag may grow all the same. If None, tags are complete.
+        unknown: (H, W), 1 where there is no ground truth. If None, nowhere.
     """
     window = writer.window
     here = np.s_[row : row + window, col : col + window]
@@ -298,14 +298,15 @@ def add_scene(
 
     Args:
         writer: gets the windows.
-        scene: the series; labels must be known.
+        scene: the series. Labels must be known.
         config: window, stride, tag_share and void_tags.
         split: train, validation or test, or another name for `DatasetWriter.name_splits`.
-        area: the part, in pixels of the whole scene; None: all that is loaded.
-        stride: step between windows, pixels; None: config.stride, or a window.
+        area: the part, in pixels of the whole scene. If None, all that is loaded.
+        stride: step between windows, pixels. If None, config.stride, or a window.
         skip_unseen: leave out windows that are measured on fewer than MIN_DATES dates, such as those beyond the edge
             of a swath, instead of refusing the scene.
-        report: given a window's true tags (K,), the tags to write, for synthetic data with wrong tags; None: the truth.
+        report: maps a window's true tags (K,) to the tags to write, for synthetic data with wrong tags. If None, the
+            true ones.
         noise: counts uncertain tags.
 
     Returns:

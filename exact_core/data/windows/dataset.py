@@ -7,15 +7,15 @@ mapped. Pages of them that were read are given back to the system once they add 
     index.parquet         one WindowRecord a row
     shards/NNNNN.safetensors
         pixels  int16 (N, T, C, H, W)   reflectance x 10,000
-        days    int16 (N, T)            days since season start, ascending; PAD_DAY marks padding
+        days    int16 (N, T)            days since season start, ascending. PAD_DAY marks padding
         tags    uint8 (N, K)            1 where crop k grows in the window
-        labels  uint8 (N, H, W)         0 background, 1..K crops, VOID; only when the truth is known
-        clear   uint8 (N, T, H/2, W/2)  1 where a 2x2 patch is free of cloud and shadow; only when known
-        unknown uint8 (N, H, W)         1 where nothing is known of the ground; only where a window of the shard has any
+        labels  uint8 (N, H, W)         0 background, 1..K crops, VOID. Only when the truth is known
+        clear   uint8 (N, T, H/2, W/2)  1 where a 2x2 patch is free of cloud and shadow. Only when known
+        unknown uint8 (N, H, W)         1 where nothing is known of the ground. Only where a window of the shard has any
         fields  int32 (N, H, W)         number of the field, the same in all windows of a scene, 0 outside of all
-                                        outlines; only when there are outlines
+                                        outlines. Only when there are outlines
 
-Axes: N windows, T dates, C bands, H W pixels, K crop classes.
+Axes are N windows, T dates, C bands, H W pixels, K crop classes.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class DatasetManifest(Manifest):
 class WindowRecord:
     """One row of the index: a window's identity and position.
 
-    row and col are the pixel offsets of the window's upper left corner in its scene; transform holds the six affine
+    row and col are the pixel offsets of the window's upper left corner in its scene. Transform holds the six affine
     coefficients (a, b, c, d, e, f) of the window itself, in units of `crs` (empty when unknown).
     """
 
@@ -129,14 +129,14 @@ class WindowRecord:
     dates: int
     tags: tuple[int, ...]
     open: tuple[int, ...] = ()
-    """1 where a crop that is not tagged may grow in the window all the same (K,); empty: every tag is known."""
+    """1 where a crop that is not tagged may grow in the window all the same (K,). If empty, every tag is known."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """A window's arrays; shapes and dtypes as in the shard, padding dates cut off.
+    """A window's arrays. Shapes and dtypes as in the shard, padding dates cut off.
 
-    unknown: None: all is known. fields: None: there are no outlines, or they are asked for by `WindowDataset.fields`.
+    unknown: If None, all is known. fields: If None, there are no outlines, or `WindowDataset.fields` reads them.
     """
 
     pixels: NDArray[np.int16]
@@ -199,7 +199,7 @@ class Shard:
             raise CorruptError(f"{path}: not a readable shard: {error}. Ingest again") from error
 
     def give_back(self) -> None:
-        """Let the system have the pages that were read; they are read again when needed."""
+        """Let the system have the pages that were read. They are read again when needed."""
         if hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
 
@@ -208,7 +208,7 @@ _DTYPES: dict[str, np.dtype[np.generic]] = {"I16": np.dtype("<i2"), "I32": np.dt
 
 
 class WindowDataset:
-    """Read access to a dataset folder; shards are memory-mapped, and checked (SHA-256) when first read.
+    """Read access to a dataset folder. Shards are memory-mapped, and checked (SHA-256) when first read.
 
     Args:
         root: the folder with dataset.json, or that file.
@@ -234,8 +234,8 @@ class WindowDataset:
             self.tags: NDArray[np.uint8] = tags.astype(np.uint8).reshape(len(table), self.classes)
             """Tags of all windows (N, K)."""
             self.open: NDArray[np.uint8] | None = None
-            """Crops that may grow in a window untagged (N, K); None: the tags of all windows are complete, and no pixel
-            is unknown."""
+            """Crops that may grow in a window untagged (N, K). If None, the tags of all windows are complete, and no
+            pixel is unknown."""
             if "open" in table.column_names:
                 untagged = table["open"].combine_chunks().flatten().to_numpy()
                 self.open = untagged.astype(np.uint8).reshape(self.tags.shape)
@@ -287,13 +287,13 @@ class WindowDataset:
         )
 
     def unknown(self, index: int) -> NDArray[np.bool_] | None:
-        """Pixels (H, W) of one window of which nothing is known; None: there are none."""
+        """Pixels (H, W) of one window of which nothing is known. If None, there are none."""
         shard, row = self._locate(index)
         found = shard.arrays["unknown"][row].astype(bool) if "unknown" in shard.arrays else None
         return found if found is not None and found.any() else None
 
     def fields(self, index: int) -> NDArray[np.int32] | None:
-        """Number of the field of each pixel (H, W) of one window, 0 outside of all; None: there are no outlines."""
+        """Number of the field of each pixel (H, W) of one window, 0 outside of all. If None, there are no outlines."""
         if not self.manifest.has_fields:
             return None
         shard, row = self._locate(index)

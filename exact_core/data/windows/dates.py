@@ -7,7 +7,7 @@ numbers of dates. The rest of the shorter ones is called padding, and it is mark
 - in batches (`batches`), by a mask, `valid`, because pixels and day are 0 there, for tables and sums;
 - where a recipe attends to padding as published, by a number, `Series.padding`, because its rows are equal.
 
-Axes: N windows, T dates, C bands, H W pixels.
+Axes are N windows, T dates, C bands, H W pixels.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 def measured_dates(pixels: NDArray[Any]) -> NDArray[np.bool_]:
-    """Dates (T,) with a measured pixel among pixels (T, C, H, W); a pixel that is 0 in every band was not measured."""
+    """Dates (T,) with a measured pixel among pixels (T, C, H, W). A pixel that is 0 in every band was not measured."""
     return np.asarray(pixels.any(axis=(1, 2, 3)))
 
 
 def stack_dates(arrays: Sequence[NDArray[Scalar]], fill: int) -> NDArray[Scalar]:
-    """Arrays (T, ...) of unequal T as one (N, T, ...), the shorter ones filled up; their order and dtype stay."""
+    """Arrays (T, ...) of unequal T as one (N, T, ...), the shorter ones filled up. Their order and dtype stay."""
     longest = max(len(array) for array in arrays)
     stacked = np.full((len(arrays), longest, *arrays[0].shape[1:]), fill, arrays[0].dtype)
     for row, array in zip(stacked, arrays, strict=True):

@@ -11,7 +11,7 @@ __all__ = ["anniversary", "check_day_zero", "nearest_start"]
 
 
 def anniversary(day: dt.date, year: int) -> dt.date:
-    """The same day of another year; of 29 February, the 28th where there is none."""
+    """The same day of another year. Of 29 February, the 28th where there is none."""
     try:
         return day.replace(year=year)
     except ValueError:
@@ -35,7 +35,7 @@ def nearest_start(trained: dt.date, days: int, dates: Sequence[dt.date], start: 
         trained: first day of the season that the model was trained on.
         days: its length.
         dates: of the other season, ascending.
-        start: its first day by its own count; decides between years that suit as many dates.
+        start: its first day by its own count. Decides between years that suit as many dates.
     """
     years = range(dates[0].year - days // 365 - 1, dates[-1].year + 1)
     starts = [anniversary(trained, year) for year in years]

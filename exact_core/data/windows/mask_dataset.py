@@ -29,7 +29,7 @@ __all__ = ["FieldsUsed", "MaskManifest", "MaskQuality", "MaskSet", "write_mask_s
 
 
 class MaskQuality(Settings):
-    """What can be said of pseudo masks without any truth (`exact_core.clues.quality`); null where it is unknown."""
+    """What can be said of pseudo masks without any truth (`exact_core.clues.quality`). Null where it is unknown."""
 
     border_contrast: float | None = Field(
         description="mean contrast, natural logarithm above the window's mean, of the images along the masks' outlines"
@@ -98,7 +98,7 @@ class MaskManifest(Manifest):
     shards: tuple[FileEntry, ...]
 
     def publish(self, folder: Path) -> None:
-        """Write the manifest; with it the folder is complete."""
+        """Write the manifest. With it the folder is complete."""
         self.write(folder / "masks.json")
 
 
@@ -113,7 +113,7 @@ def write_mask_shard(folder: Path, number: int, arrays: dict[str, NDArray[np.gen
 
 
 class MaskSet:
-    """Read access to the masks made for a dataset; shards are checked against their SHA-256 when first read.
+    """Read access to the masks made for a dataset. Shards are checked against their SHA-256 when first read.
 
     Raises:
         DataError: no mask set there, or one made for another dataset.

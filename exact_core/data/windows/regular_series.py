@@ -1,6 +1,6 @@
 """Pixels as tables: every pixel's series on regular days, independent of the dates of its scene.
 
-Axes: T dates, C bands, H W pixels, P patches, G days of the calendar.
+Axes are T dates, C bands, H W pixels, P patches, G days of the calendar.
 """
 
 from __future__ import annotations

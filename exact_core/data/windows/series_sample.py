@@ -1,6 +1,6 @@
 """A sample of a season's pixel series on a regular calendar: the model's training data, small enough to go with it.
 
-    reference.safetensors, beside a segmenter's weights; of each sample (train_, held_out_)
+    reference.safetensors, beside a segmenter's weights. Of each sample (train_, held_out_)
         series      int16 (N, G, C)    reflectance x 10,000 on the calendar, linear between clear observations
         gap         int16 (N, G)       days from the calendar's day to the nearest clear observation
         label       uint8 (N,)         class that the segmenter gave, VOID: none
@@ -8,7 +8,7 @@
         window      int32 (N,)         which of the sampled windows the pixel comes from
     and the season (`ReferenceSeason`) as JSON in the file's metadata
 
-Axes: N pixels, T dates, C bands, H W pixels of a window, G days of the calendar.
+Axes are N pixels, T dates, C bands, H W pixels of a window, G days of the calendar.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class ReferenceSeason(Settings):
 
 @dataclass(frozen=True)
 class SeriesSample:
-    """Pixels of a season; arrays as in the module's docstring, series in float32."""
+    """Pixels of a season. Arrays as in the module's docstring, series in float32."""
 
     series: NDArray[np.float32]
     gap: NDArray[np.int16]
@@ -132,7 +132,7 @@ class SampleBuilder:
         self._looks: dict[int, NDArray[np.float64]] = {}
 
     def add(self, window: Window, probabilities: NDArray[np.float32] | None = None) -> None:
-        """Take pixels of a window; `probabilities` (K + 1, H, W) give them a class and its confidence."""
+        """Take pixels of a window. `probabilities` (K + 1, H, W) give them a class and its confidence."""
         clear = clear_looks(window)
         measured = window.pixels.any(1)
         values = window.pixels.transpose(1, 0, 2, 3)[:, measured].astype(np.float64)
@@ -174,7 +174,7 @@ class SampleBuilder:
         return DateMeans(np.array(days, np.int64), sums[:, 1:] / sums[:, :1])
 
     def finish(self) -> SeriesSample:
-        """All pixels taken so far; the sample may be empty."""
+        """All pixels taken so far. The sample may be empty."""
         if not self._parts:
             days, bands = len(self._calendar), 0 if self._moments is None else self._moments.shape[1]
             return SeriesSample(
@@ -211,7 +211,7 @@ def some_dates(window: Window, share: float, rng: np.random.Generator) -> Window
 
     Args:
         window: of T dates.
-        share: of the dates, of 1; at least two remain, as a series needs.
+        share: of the dates, of 1. At least two remain, as a series needs.
         rng: draws them.
     """
     dates = len(window.days)
@@ -226,7 +226,7 @@ def some_dates(window: Window, share: float, rng: np.random.Generator) -> Window
 
 
 def look_gaps(days: NDArray[np.int16], clear: NDArray[np.bool_], calendar: NDArray[np.float64]) -> NDArray[np.int16]:
-    """Days from each day of the calendar to a patch's nearest clear observation: (H/2, W/2, G); else NEVER."""
+    """Days from each day of the calendar to a patch's nearest clear observation: (H/2, W/2, G). Else NEVER."""
     apart = np.abs(days.astype(np.float64)[:, None] - calendar)
     gaps = np.where(clear[..., None], apart[:, None, None, :], NEVER).min(0)
     return np.asarray(np.rint(gaps), np.int16)

@@ -1,6 +1,6 @@
 """Whether tags are informative: a crop in nearly all windows, in few, or never without another cannot be identified.
 
-Axes: N windows, K crop classes.
+Axes are N windows, K crop classes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def findings_of_counts(
 
     Args:
         counts: training windows of each crop (K,).
-        together: windows that have two crops each (K, K); those of one crop on the diagonal.
+        together: windows that have two crops each (K, K). Those of one crop on the diagonal.
         windows: how many there are.
         classes: names of the crops.
     """

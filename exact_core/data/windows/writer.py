@@ -44,7 +44,7 @@ class DatasetWriter:
     which nothing reads and the next writer clears.
 
     Args:
-        out: folder to write; refused if it already holds a dataset or foreign files.
+        out: folder to write. Refused if it already holds a dataset or foreign files.
         classes: names of crops 1..K.
         window: window side, pixels.
         season_start, season_days: the season that `days` count from.

@@ -54,9 +54,9 @@ GAP = "#f7dcc0"
 CLEAR = LinearSegmentedColormap.from_list("clear", ["#d6d1c4", "#9ec7ad", "#1f5a40"])
 """Clouded dates stay visible on white."""
 LABELLED_ROWS = 40
-"""Rows of the calendar that are named; more are drawn thin."""
+"""Rows of the calendar that are named. More are drawn thin."""
 NAMED = 150
-"""Number of squares up to which their crops are written into them; with more, only colours are shown."""
+"""Number of squares up to which their crops are written into them. With more, only colours are shown."""
 APART = 48
 """Scenes that are drawn apart, at most."""
 TINY = 0.008
@@ -64,7 +64,7 @@ TINY = 0.008
 
 
 def footprint_figure(footprint: Footprint) -> Figure:
-    """Windows in their CRS, coloured by split; scenes on the same ground side by side."""
+    """Windows in their CRS, coloured by split. Scenes on the same ground side by side."""
     if footprint.apart:
         return _scenes_apart(footprint)
     points = footprint.outlines.reshape(-1, 2)
@@ -139,7 +139,7 @@ def _scenes_apart(footprint: Footprint) -> Figure:
 
 
 def squares_figure(tags: Squares) -> Figure:
-    """Squares of tags with the names of their crops on a picture of the area; dashed: those without a window in it."""
+    """Squares of tags with the names of their crops on a picture of the area. dashed: those without a window in it."""
     height, width = tags.image.shape[:2]
     wide = min(11.4, 7.6 * width / height)
     figure = new_figure(wide, wide * height / width + 0.5)
@@ -190,7 +190,7 @@ def _group_legend(figure: Figure, groups: Sequence[str]) -> None:
 
 
 def calendar_figure(rows: Sequence[SceneDates], gaps: Sequence[Gap], *, start: dt.date, length: int) -> Figure:
-    """Scenes as rows, the season's days across; one mark per date, darker with its clear share; gaps shaded."""
+    """Scenes as rows, the season's days across. One mark per date, darker with its clear share. Gaps shaded."""
     named = len(rows) <= LABELLED_ROWS
     height = 0.3 * len(rows) if named else min(0.1 * len(rows), 8.0)
     figure = new_figure(11.4, max(height, 0.4) + 0.9)
@@ -229,7 +229,7 @@ def _gap(axes: Axes, gap: Gap, number: int, *, start: dt.date, length: int, name
 
 
 def _months(axes: Axes, start: dt.date, length: int) -> None:
-    """A rule at the first of every month, and its name in the middle; the year below January and the first one."""
+    """A rule at the first of every month, and its name in the middle. The year below January and the first one."""
     end = start + dt.timedelta(days=length)
     month = start.replace(day=1)
     ticks: list[float] = []
@@ -249,7 +249,7 @@ def _months(axes: Axes, start: dt.date, length: int) -> None:
 
 
 def bands_figure(bands: Sequence[BandFigures], *, compare: bool) -> Figure:
-    """Histograms of each band; with `compare`, mean and one standard deviation of training behind them."""
+    """Histograms of each band. With `compare`, mean and one standard deviation of training behind them."""
     columns = min(5, len(bands))
     rows = math.ceil(len(bands) / columns)
     figure = new_figure(2.25 * columns + 0.3, 1.75 * rows + 0.5)
@@ -304,13 +304,13 @@ def _band(axes: Axes, figures: BandFigures, *, compare: bool) -> None:
 
 
 def signed(value: float, digits: int) -> str:
-    """A number with its sign; none where it rounds to 0."""
+    """A number with its sign. None where it rounds to 0."""
     text = f"{value:+.{digits}f}"
     return text[1:] if float(text) == 0 else text
 
 
 def together_figure(tags: TagFigures) -> Figure:
-    """Of the windows tagged with the crop of a row, the share that is tagged with that of a column too."""
+    """Share of the windows with a row's crop that also have a column's crop."""
     size = len(tags.classes)
     cell = 0.62 if size <= 10 else 0.46
     figure = new_figure(cell * size + 2.0, cell * size + 1.5)

@@ -1,7 +1,7 @@
 """The content of a data preview, before training: location, dates, bands, tags.
 
 This module has the numbers only. `preview_read` gathers them from a dataset, and `preview_season` from images.
-`preview_findings` states warnings, `preview_figures` draws, and `preview_page` writes the page. Axes: N windows, T
+`preview_findings` states warnings, `preview_figures` draws, and `preview_page` writes the page. Axes are N windows, T
 dates, C bands, H W pixels, K crop classes.
 """
 
@@ -45,13 +45,13 @@ class Footprint:
     """Locations of windows.
 
     Args:
-        crs: of the coordinates; empty where it is not known.
+        crs: of the coordinates. Empty where it is not known.
         outlines: corners (N, 4, 2) in units of the CRS, x before y.
         groups: split of each window, or what else it is coloured by.
         scenes: scene of each window.
         apart: scenes are on the same ground or without coordinates, so they are drawn apart.
         corners: latitude and longitude, degrees, of the north-west, north-east, south-west and south-east corner of
-            the bounding box; empty where unknown.
+            the bounding box. Empty where unknown.
     """
 
     crs: str
@@ -73,7 +73,7 @@ class SceneDates:
 
 @dataclass(frozen=True)
 class Gap:
-    """A time without a usable date; its ends are such dates, or the ends of the season."""
+    """A time without a usable date. Its ends are such dates, or the ends of the season."""
 
     scene: str
     first: dt.date
@@ -91,11 +91,11 @@ class BandFigures:
 
     Args:
         band: its name.
-        edges: (BINS + 1,), reflectance x 10,000; the outermost bins contain all values beyond.
+        edges: (BINS + 1,), reflectance x 10,000. The outermost bins contain all values beyond.
         counts: group -> (BINS,).
         means: group -> mean, reflectance x 10,000.
         reference: mean and standard deviation of training.
-        shifts: group -> (mean - mean of training) / standard deviation of training; empty without such statistics.
+        shifts: group -> (mean - mean of training) / standard deviation of training. Empty without such statistics.
     """
 
     band: str
@@ -113,7 +113,7 @@ class TagFigures:
     Args:
         classes: names of crops 1..K.
         counts: split -> windows in which each crop is tagged (K,).
-        together: windows in which both crops are tagged (K, K); the diagonal holds each crop's own.
+        together: windows in which both crops are tagged (K, K). The diagonal holds each crop's own.
         density: windows with 0, 1, 2, ... tags.
     """
 
@@ -180,7 +180,7 @@ class Preview:
     Args:
         title: name of the dataset or season.
         kind: `dataset`, or `season` for images that are not cut into windows yet.
-        classes: crops 1..K; empty where not known.
+        classes: crops 1..K. Empty where not known.
         colours: #rrggbb of background and of them.
         season_start, season_days: the season that days count from.
         footprints: one for each CRS.
@@ -189,13 +189,13 @@ class Preview:
         clouds_known: whether clear shares include clouds.
         gaps: times without a usable date, longest first.
         bands: one for each band.
-        reference: source of the training statistics; empty: there are none to compare with.
+        reference: source of the training statistics. If empty, there are none to compare with.
         tags: None where tags are unknown.
         strips: windows over time.
         sampled: the pixels that were read, in words.
         facts: label -> value.
         notes: remarks of ingest, or of opening the season.
-        squares: tags of squares, of a season that is not cut yet; None: it has none.
+        squares: tags of squares, of a season that is not cut yet. If None, it has none.
         remarks: warnings about them, one sentence each.
     """
 
@@ -235,7 +235,7 @@ def find_gaps(scene: SceneDates, *, start: dt.date, length: int) -> list[Gap]:
 def count_tags(
     tags: NDArray[np.uint8], members: Mapping[str, NDArray[np.int64]], classes: tuple[str, ...]
 ) -> TagFigures:
-    """Counts of tags (N, K); `members` has the positions of each split's windows."""
+    """Counts of tags (N, K). `members` has the positions of each split's windows."""
     wide = tags.astype(np.int64)
     return TagFigures(
         classes=classes,
@@ -246,7 +246,7 @@ def count_tags(
 
 
 class BandSums:
-    """Histograms and means of bands, gathered window by window; pixels that are 0 in every band were not measured.
+    """Histograms and means of bands, gathered window by window. Pixels that are 0 in every band were not measured.
 
     Args:
         bands: names of the C bands.
@@ -273,7 +273,7 @@ class BandSums:
             sums[band] += row.sum(dtype=np.float64)
 
     def figures(self, *, compare: bool) -> list[BandFigures]:
-        """The counts; without `compare` there is no shift."""
+        """The counts. Without `compare` there is no shift."""
         figures = []
         for number, band in enumerate(self._bands):
             mean, std = self._statistics.mean[number], self._statistics.std[number]

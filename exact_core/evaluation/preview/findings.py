@@ -43,7 +43,7 @@ def _shifted(preview: Preview) -> list[str]:
 
 
 def _bands(shifts: dict[str, float]) -> str:
-    """The shifted bands, each with its shift; of many, the farthest alone."""
+    """The shifted bands, each with its shift. If there are many, only the farthest."""
     if len(shifts) > 4:
         farthest = max(shifts, key=lambda band: abs(shifts[band]))
         return f"{len(shifts)} bands ({farthest} {shifts[farthest]:+.1f} the farthest)"
@@ -93,6 +93,6 @@ def _season_gaps(preview: Preview) -> list[str]:
 
 
 def _tags(tags: TagFigures) -> list[str]:
-    """What training windows' tags show; which crops come together is asked of the windows of all splits."""
+    """What training windows' tags show. Which crops come together is asked of the windows of all splits."""
     train = tags.counts.get("train", np.zeros(len(tags.classes), np.int64))
     return findings_of_counts(train, tags.together, int(tags.density.sum()), tags.classes)

@@ -31,7 +31,7 @@ class Index:
 
 
 def read_index(dataset: WindowDataset) -> Index:
-    """The columns of the index, which opening the dataset has checked; records one by one are slow."""
+    """The columns of the index, which opening the dataset has checked. Records one by one are slow."""
     table = pq.read_table(dataset.root / "index.parquet", columns=["scene", "split", "crs", "transform", "row", "col"])
     return Index(
         scenes=table["scene"].to_pylist(),
@@ -44,7 +44,7 @@ def read_index(dataset: WindowDataset) -> Index:
 
 
 def footprints(index: Index, window: int) -> list[Footprint]:
-    """Windows by CRS; scenes on the same ground, or without coordinates, are marked to be drawn apart."""
+    """Windows by CRS. Scenes on the same ground, or without coordinates, are marked to be drawn apart."""
     unit = np.array([(0, 0), (window, 0), (window, window), (0, window)], np.float64)
     outlines = np.empty((len(index.scenes), 4, 2))
     for position, values in enumerate(index.transforms):
@@ -84,7 +84,7 @@ def _coincide(outlines: NDArray[np.float64], scenes: Sequence[str]) -> bool:
 
 
 def corners_of(crs: str, outlines: NDArray[np.float64]) -> tuple[tuple[float, float], ...]:
-    """Latitude and longitude of the bounding box: north-west, north-east, south-west, south-east; or nothing."""
+    """Latitude and longitude of the bounding box: north-west, north-east, south-west, south-east, or nothing."""
     if not crs:
         return ()
     (west, south), (east, north) = outlines.reshape(-1, 2).min(0), outlines.reshape(-1, 2).max(0)

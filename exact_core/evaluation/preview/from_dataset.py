@@ -1,4 +1,4 @@
-"""Gathering a preview from a window dataset; `preview_season` does so from images.
+"""Gathering a preview from a window dataset. `preview_season` does so from images.
 
 What is read is bounded: some windows of some scenes, spread over all of them. Axes as in `preview`.
 """
@@ -33,7 +33,7 @@ __all__ = ["NamedStatistics", "counted", "longest_first", "preview_dataset", "st
 T = TypeVar("T")
 
 SCENES = 200
-"""Scenes in the calendar, at most; evenly drawn from more."""
+"""Scenes in the calendar, at most. Evenly drawn from more."""
 WINDOWS = 600
 """Windows of a dataset whose pixels are read, about."""
 
@@ -57,7 +57,7 @@ def preview_dataset(dataset: WindowDataset, *, seed: int, reference: NamedStatis
     Args:
         dataset: the windows.
         seed: draws the windows that are shown over time.
-        reference: statistics to compare with; None: the dataset's own, those of its training split.
+        reference: statistics to compare with. If None, the dataset's own, those of its training split.
     """
     manifest, index = dataset.manifest, read_index(dataset)
     groups: dict[str, list[int]] = {}
@@ -114,7 +114,7 @@ def _read_scene(
 
 
 def _shares(window: Window) -> NDArray[np.float64]:
-    """Clear share of each date (T,); where clouds are not known, the share that was measured."""
+    """Clear share of each date (T,). Where clouds are not known, the share that was measured."""
     if window.clear is not None:
         return np.asarray(window.clear.mean((1, 2)), np.float64)
     return np.asarray(window.pixels.any(1).mean((1, 2)), np.float64)

@@ -12,6 +12,7 @@ from rasterio.transform import Affine
 from exact_core.data.season.files import cloud_mask
 from exact_core.data.season.folder import SeasonImages
 from exact_core.data.season.overview import overview
+from exact_core.data.season.rasters import pixel_metres
 from exact_core.data.season.tag_checks import check_places, check_sizes, contradictions
 from exact_core.data.season.tags import TagTable
 from exact_core.data.windows.cutting import thin_dates
@@ -40,7 +41,7 @@ CUTOUTS = 12
 PICTURE = 1100
 """Pixels of the longer side of the picture that squares are drawn on."""
 CUTOUT = (16, 48)
-"""Smallest and largest side of a cut-out, pixels; a third of a small scene in between."""
+"""Smallest and largest side of a cut-out, pixels. A third of a small scene in between."""
 
 
 def preview_season(
@@ -53,15 +54,15 @@ def preview_season(
     tags: TagTable | None = None,
     window: int = 24,
 ) -> Preview:
-    """A preview of a season of images; a few cut-outs are in memory.
+    """A preview of a season of images. A few cut-outs are in memory.
 
     Args:
         images: all dates of the season.
         source: its name.
         limit: dates that ingest would keep.
         seed: draws the cut-outs.
-        reference: statistics of training to compare with; None: no comparison.
-        tags: of squares, to be drawn on the area; None: there are none.
+        reference: statistics of training to compare with. If None, no comparison.
+        tags: of squares, to be drawn on the area. If None, there are none.
         window: side of a window, pixels.
 
     Raises:
@@ -105,7 +106,7 @@ def preview_season(
         sampled=f"{len(cuts)} cut-outs of {side} × {side} pixels, on {counted(len(kept), len(shares), 'dates')}",
         facts={
             "Source": source,
-            "Size": f"{images.grid.width} × {images.grid.height} pixels of {abs(images.grid.transform.a):g}",
+            "Size": f"{images.grid.width} × {images.grid.height} pixels of {pixel_metres(images.grid):.3g} m",
             "Dates": f"{len(shares)}, of which ingest keeps {len(kept)} (data.max_dates)",
             "Clear": f"{100 * shares.mean():.0f} % on average, {100 * shares[kept].mean():.0f} % on the dates kept",
             "CRS": images.grid.crs.to_string(),
@@ -184,7 +185,7 @@ def _cut_outs(images: SeasonImages, seed: int) -> list[tuple[int, int, NDArray[n
 
 
 def _starts(length: int, side: int) -> list[int]:
-    """Even first pixels of parts of `side`; those that fit, at least one."""
+    """Even first pixels of parts of `side`. Those that fit, at least one."""
     return [start - start % 2 for start in range(0, length - side + 1, side)]
 
 

@@ -65,7 +65,7 @@ def _end(preview: Preview) -> dt.date:
 
 
 def _dates(preview: Preview) -> str:
-    """Dates a scene and how much of them is clear, in words; of a season, its last row is what ingest keeps."""
+    """Dates of each scene and their clear share, in words. The last row of a season is what ingest keeps."""
     rows = preview.calendar[-1:] if preview.kind == "season" else preview.calendar
     counts = [len(row.days) for row in rows]
     low, high = min(counts), max(counts)

@@ -24,7 +24,7 @@ FIGURES = {
     "Expected mIoU of the masks": ("mask_quality", "expected_miou"),
     "Tags, mAP": ("tags", "map_macro"),
 }
-"""Rows by label, and where metrics.json has each; those that no map has are left out."""
+"""Rows by label, and where metrics.json has each. Those that no map has are left out."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Candidate:
         title: what it is called.
         metrics: content of its metrics.json (docs/data-format.md).
         facts: what it was made of, as label -> value.
-        map_png: picture of its map; None: there is none.
+        map_png: picture of its map. If None, there is none.
     """
 
     title: str
@@ -68,7 +68,7 @@ def write_comparison(path: Path, candidates: Sequence[Candidate]) -> None:
 
 
 def text_table(candidates: Sequence[Candidate]) -> str:
-    """Figures and IoU by class in percent, for a terminal: a column a map, and its difference to the first."""
+    """Metrics and IoU by class in percent, for a terminal. Each map has a column, with its difference to the first."""
     names = [name for name in _classes(candidates[0]) if all(name in _classes(each) for each in candidates)]
     rows = _figures(candidates)
     rows += [{**row, "label": f"IoU {row['label']}"} for row in _classes_of(candidates, names)]
@@ -107,7 +107,7 @@ def _figures(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
 
 
 def _classes_of(candidates: Sequence[Candidate], names: Sequence[str]) -> list[dict[str, Any]]:
-    """Rows of the IoU of these classes; none where no map has any, as without dense labels."""
+    """Rows of the IoU of these classes. None where no map has any, as without dense labels."""
     rows = [_row(name, [each.metrics["per_class"][name]["iou"] for each in candidates]) for name in names]
     return [row for row in rows if any(cell["value"] is not None for cell in row["cells"])]
 

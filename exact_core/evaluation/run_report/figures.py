@@ -1,6 +1,6 @@
 """The pictures of a run: painted labels, CAMs over images, and charts, drawn without global matplotlib state.
 
-Axes: C bands, K crop classes, H W pixels; an image is (H, W, 3) in [0, 1]. Label 0 is background, 1..K crops, VOID
+Axes are C bands, K crop classes, H W pixels. An image is (H, W, 3) in [0, 1]. Label 0 is background, 1..K crops, VOID
 unknown.
 """
 
@@ -61,7 +61,7 @@ class Panel:
         title: the window's name.
         tags: names of the crops tagged in it.
         image: true colour (H, W, 3).
-        cam: CAM of each class at pixel resolution (K, H, W), 0..1, 0 for untagged classes; None with dense supervision.
+        cam: CAM of each class at pixel resolution (K, H, W), 0..1, 0 for untagged classes. None with dense supervision.
         mask: pseudo mask (H, W).
         prediction: labels of the segmenter (H, W).
         truth: dense labels (H, W), None where unknown.
@@ -96,7 +96,7 @@ class SceneMap:
 
 
 def paint_confidence(confidence_HW: NDArray[np.floating], mapped_HW: NDArray[np.bool_]) -> Image:
-    """Confidence (0..1) as an image, dark = unsure, bright = sure; white where nothing is mapped."""
+    """Confidence (0..1) as an image, dark = unsure, bright = sure. White where nothing is mapped."""
     # 32 steps: the eye sees no difference, and the PNG is a fifth of the size.
     steps = np.rint(np.clip(confidence_HW, 0, 1) * 31) / 31
     image = np.asarray(colormaps[CONFIDENCE](steps)[..., :3], np.float64)
@@ -105,7 +105,7 @@ def paint_confidence(confidence_HW: NDArray[np.floating], mapped_HW: NDArray[np.
 
 
 def columns_of_map(scene: SceneMap, colours: Sequence[str], *, sensor: str) -> list[tuple[str, Image]]:
-    """Captions and images of a mapped scene, left to right; sensor: what the image is of."""
+    """Captions and images of a mapped scene, left to right. sensor: what the image is of."""
     columns = [(f"{sensor}, true colour", scene.image), ("Crop map", paint(scene.prediction, colours))]
     if scene.truth is not None:
         columns.append(("Reference", paint(scene.truth, colours)))
@@ -113,7 +113,7 @@ def columns_of_map(scene: SceneMap, colours: Sequence[str], *, sensor: str) -> l
 
 
 def columns_of_panel(panel: Panel, colours: Sequence[str], *, sensor: str) -> list[tuple[str, Image]]:
-    """Captions and images of a window, in the order of the method; sensor: what the image is of."""
+    """Captions and images of a window, in the order of the method. sensor: what the image is of."""
     columns = [(sensor, panel.image)]
     if panel.cam is not None:
         columns.append(("CAM", overlay_cam(panel.image, panel.cam, colours)))
@@ -126,13 +126,13 @@ def columns_of_panel(panel: Panel, colours: Sequence[str], *, sensor: str) -> li
 
 
 def map_figure(scenes: Sequence[SceneMap], classes: Sequence[str], colours: Sequence[str], *, sensor: str) -> Figure:
-    """Scenes as rows with a legend; `classes` are the names of crops 1..K, `colours` of background and them."""
+    """Scenes as rows with a legend. `classes` are the names of crops 1..K, `colours` of background and them."""
     rows = [(shorten(scene.name), columns_of_map(scene, colours, sensor=sensor)) for scene in scenes]
     return _image_grid(rows, classes, colours, side=3.2)
 
 
 def panels_figure(panels: Sequence[Panel], classes: Sequence[str], colours: Sequence[str], *, sensor: str) -> Figure:
-    """Windows as rows with a legend; `classes` are the names of crops 1..K, `colours` of background and them."""
+    """Windows as rows with a legend. `classes` are the names of crops 1..K, `colours` of background and them."""
     rows = [
         (
             "\n".join([shorten(panel.title, 28), *(shorten(tag) for tag in panel.tags)]),
@@ -169,7 +169,7 @@ def confusion_figure(names: Sequence[str], counts: NDArray[np.int64]) -> Figure:
 
 
 def per_class_figure(names: Sequence[str], series: Mapping[str, Sequence[float | None]]) -> Figure:
-    """IoU of each class, one bar a series; an undefined value has no bar.
+    """IoU of each class, one bar a series. An undefined value has no bar.
 
     Args:
         names: background and crops.

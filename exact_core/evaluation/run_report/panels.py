@@ -17,7 +17,7 @@ __all__ = ["panels", "scene_image"]
 
 
 def scene_image(windows: WindowDataset, indices: list[int], mosaic: SceneMosaic) -> NDArray[np.float64]:
-    """True colour (H, W, 3) of a scene on the date that most of it sees clearly; midsummer breaks ties."""
+    """True colour (H, W, 3) of a scene on the date that most of it sees clearly. Midsummer breaks ties."""
     read = {index: windows.window(index) for index in indices}
     # Summed over windows, not averaged: a date that only some of them have cannot show the scene.
     shares: dict[int, float] = {}
@@ -66,7 +66,7 @@ def _panel(predictor: Predictor, masks: MaskSet | None, index: int) -> Panel:
 
 
 def _clear_shares(window: Window) -> NDArray[np.float64]:
-    """Share of each date that is clear (T,); 1 where clouds are not known."""
+    """Share of each date that is clear (T,). 1 where clouds are not known."""
     if window.clear is None:
         return np.ones(len(window.days))
     return np.asarray(window.clear.mean((1, 2)))

@@ -1,7 +1,7 @@
-"""The report of a run: one HTML file that needs no network, and its main figures as PNG files.
+"""The report of a run: one HTML file that needs no network, and its main images as PNG files.
 
-`write_report` turns a ReportData into plain values and fills `report.html.j2` with them; the template holds all text
-and style, `figures` all pictures. Figures that are unknown (no dense labels) stay unknown: they read "–".
+`write_report` turns a ReportData into plain values and fills `report.html.j2` with them. The template holds all text
+and style, `figures` all pictures. Metrics that are unknown, as without dense labels, read "–".
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ from exact_core.files import publish_text
 __all__ = ["FinishedMap", "Panel", "ReportData", "SceneMap", "figure_files", "write_report"]
 
 PIXEL_BUDGET = 600_000
-"""Pixels of all shown scenes together; beyond it they are thinned, so that the report stays below 5 MB."""
+"""Pixels of all shown scenes together. Beyond it they are thinned, so that the report stays below 5 MB."""
 MAX_SCENES = 6
-"""Scenes shown; a test split may have hundreds."""
+"""Scenes shown. A test split may have hundreds."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class FinishedMap:
 
     Args:
         picture: PNG of the map with scale, north, place and legend.
-        image: PNG of the area in true colour; None: there is none.
+        image: PNG of the area in true colour. If None, there is none.
         confidence: as an image (H, W, 3).
         areas: name -> pixels and hectares (None: the CRS has no metres), by counting.
         unmapped: pixels without a label.
@@ -74,14 +74,14 @@ class ReportData:
         config: the resolved configuration.
         manifest: the dataset's manifest.
         metrics: content of metrics.json.
-        masks: content of masks.json; None with dense supervision.
-        classifier_history, segmenter_history: one dict of figures an epoch.
+        masks: content of masks.json. None with dense supervision.
+        classifier_history, segmenter_history: one dict of metrics for each epoch.
         panels: windows to show on their way from tags to map.
         maps: mapped scenes of the evaluation split.
         provenance: what ran, where and when, as label -> value.
-        title: what the data are called; a generated season says that it is one.
+        title: what the data are called. A generated season says that it is one.
         generated: whether the data were generated.
-        finished: the map of the whole area; None: there is none, as of a source without images of an area.
+        finished: the map of the whole area. If None, there is none, as of a source without images of an area.
     """
 
     config: RunConfig
@@ -109,7 +109,7 @@ def write_report(path: Path, data: ReportData) -> None:
 
 
 def figure_files(data: ReportData, folder: Path) -> list[Path]:
-    """Write the figures that the run has something for, as PNG.
+    """Write the images that the run has data for, as PNG.
 
     Returns:
         Paths of map.png, panels.png, confusion.png, per_class.png, curves.png and dates.png, as far as they were
@@ -137,14 +137,14 @@ def figure_files(data: ReportData, folder: Path) -> list[Path]:
 
 
 def _marked(figure: Figure, data: ReportData) -> Figure:
-    """The figure; of a generated season it says so, wherever it is pasted."""
+    """The image. It says so itself if the season is synthetic."""
     if data.generated:
         figure.supxlabel("Generated season", x=0.99, ha="right", fontsize=10, color=MUTED)
     return figure
 
 
 def _charts(data: ReportData) -> dict[str, Figure | None]:
-    """The drawn charts by name; None where there is nothing to draw."""
+    """The drawn charts by name. None where there is nothing to draw."""
     names, metrics = data.names, data.metrics
     counts = np.array((metrics.get("confusion") or {}).get("counts") or [], np.int64)
     series = {
@@ -229,7 +229,7 @@ def _sensor(data: ReportData) -> str:
 
 
 def _finished(data: ReportData, colours: Mapping[str, str]) -> dict[str, Any] | None:
-    """The finished map, as the template has it; its classes the largest first."""
+    """The finished map, as the template has it. Its classes the largest first."""
     found = data.finished
     if found is None:
         return None

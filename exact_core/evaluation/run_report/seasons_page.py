@@ -16,7 +16,7 @@ FIGURES = {"oa_micro": "OA", "miou_macro": "mIoU", "f1_macro": "F1"}
 
 
 def season_names(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """What each season is called: by its first day and, where that does not tell them apart, its source and digest."""
+    """Names of the seasons, by first day and, if that is not unique, by source and digest."""
     names = [row["season_start"] for row in rows]
     for more in (
         lambda row: Path(row["source"].partition(":")[2] or row["source"]).name,
@@ -75,7 +75,7 @@ def _lost(new: float | None, seen: float | None) -> str:
 
 
 def _class(crop: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """A class over the seasons; its worst one is marked."""
+    """A class over the seasons. Its worst one is marked."""
     values = [row["new"]["iou"].get(crop) for row in rows]
     known = [value for value in values if value is not None]
     lowest = min(known) if len(set(known)) > 1 else None
@@ -87,7 +87,7 @@ def _class(crop: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _notes(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]:
-    """What stands in the way of reading the figures as they are."""
+    """Caveats for reading the metrics."""
     notes = []
     if any(row["new"]["miou_macro"] is None for row in rows):
         notes.append("Some seasons have no dense labels, so there is no mean over all of them.")

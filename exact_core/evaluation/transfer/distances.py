@@ -1,6 +1,7 @@
-"""How unlike two samples of pixel series are: bands, series, timing, and what each day tells of the classes.
+"""Distances between two samples of pixel series, by bands, series and timing, and the weight of each day.
 
-Axes: N pixels, G days of the calendar, C bands, D = G * C, K crops. Series are NaN on days without a clear look nearby.
+Axes are N pixels, G days of the calendar, C bands, D = G * C, K crops. Series are NaN on days without a clear
+observation nearby.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ LAG_STEP, LAG_LIMIT = 5, 60
 """Days between the lags that are tried, and the largest."""
 LAG_QUERIES, LAG_TRAIN = 384, 1536
 RISE, ALIKE = 0.1, 0.03
-"""Of NDVI: what a curve must rise by to tell a time, and what counts as the same curve."""
+"""NDVI by which a curve must rise to give a time, and the difference below which two curves are the same."""
 CURVE_GAIN = 0.7
 """As LAG_GAIN, for single curves, which a few lucky days bring together more easily."""
 LAG_GAIN = 0.9
@@ -44,7 +45,7 @@ def band_distance(ours: NDArray[np.floating], theirs: NDArray[np.floating]) -> t
     """How far a band's values (n,) are from training's (m,), in standard deviations of training's.
 
     Returns:
-        Shift of the mean (theirs less ours), and Wasserstein-1 distance (area between the distribution functions); NaN
+        Shift of the mean (theirs less ours), and Wasserstein-1 distance (area between the distribution functions). NaN
         where either has no value.
     """
     ours, theirs = ours[~np.isnan(ours)], theirs[~np.isnan(theirs)]
@@ -55,16 +56,16 @@ def band_distance(ours: NDArray[np.floating], theirs: NDArray[np.floating]) -> t
 
 
 def neighbour_distances(query: Series, train: Series, std: Floats, *, neighbours: int) -> Floats:
-    """How far each series lies from its n-th nearest of training.
+    """Distance of each series to its n-th nearest series of training.
 
     Args:
         query: (N, G, C).
         train: (M, G, C).
-        std: of the bands (C,); what distances are measured in.
+        std: of the bands (C,). What distances are measured in.
         neighbours: n.
 
     Returns:
-        (N,): root mean square over the days and bands that both series have, in standard deviations; NaN where a series
+        (N,): root mean square over the days and bands that both series have, in standard deviations. NaN where a series
         shares no day with training.
     """
     size = train.shape[1] * train.shape[2]
@@ -89,7 +90,7 @@ def _filled(values: NDArray[np.floating]) -> tuple[Series, Series]:
 
 
 def best_lag(query: Series, train: Series, std: Floats, calendar: Floats, *, neighbours: int) -> tuple[int, Floats]:
-    """The shift in time that makes a season look most like training, whatever its mix of crops.
+    """The shift in time that makes a season look most like training, for any mix of crops.
 
     Args:
         query: as for `neighbour_distances`.
@@ -99,7 +100,7 @@ def best_lag(query: Series, train: Series, std: Floats, calendar: Floats, *, nei
         neighbours: as for `neighbour_distances`.
 
     Returns:
-        Days by which the season is late (below 0: early), 0 where no shift makes it much more alike; and the median
+        Days by which the season is late (below 0: early), 0 where no shift makes it much more alike, and the median
         distance at each lag of -LAG_LIMIT..LAG_LIMIT by LAG_STEP, three of them averaged.
     """
     lags = np.arange(-LAG_LIMIT, LAG_LIMIT + 1, LAG_STEP)
@@ -133,7 +134,7 @@ def _thinned(series: Series, count: int) -> Series:
 
 
 def _shifted(series: Series, calendar: Floats, lag: int) -> Series:
-    """Series (N, G, C) as they are `lag` days later, linear between days; NaN beyond the calendar."""
+    """Series (N, G, C) as they are `lag` days later, linear between days. NaN beyond the calendar."""
     step = calendar[1] - calendar[0] if len(calendar) > 1 else 1.0
     place = np.arange(len(calendar)) + lag / step
     inside = (place >= 0) & (place <= len(calendar) - 1)
@@ -146,7 +147,7 @@ def _shifted(series: Series, calendar: Floats, lag: int) -> Series:
 
 
 def normalised_difference(series: Series, bands: tuple[str, ...]) -> Series | None:
-    """NDVI (N, G) of series (N, G, C); None without B04 and B08 (or B8A)."""
+    """NDVI (N, G) of series (N, G, C). None without B04 and B08 (or B8A)."""
     near = next((name for name in ("B08", "B8A") if name in bands), None)
     if near is None or "B04" not in bands:
         return None
@@ -155,7 +156,7 @@ def normalised_difference(series: Series, bands: tuple[str, ...]) -> Series | No
 
 
 def class_curves(values: Series, label: NDArray[np.uint8], *, classes: int) -> Floats:
-    """Mean of each label 0..K on each day, (K + 1, G); NaN for labels or days of fewer than FEWEST series."""
+    """Mean of each label 0..K on each day, (K + 1, G). NaN for labels or days of fewer than FEWEST series."""
     curves = np.full((classes + 1, values.shape[1]), np.nan)
     for number in range(classes + 1):
         mine = values[label == number]
@@ -172,7 +173,7 @@ def curve_lag(new: Floats, old: Floats, calendar: Floats) -> int | None:
     would not do: a season of two summers has two, and which is higher says nothing of time.
 
     Returns:
-        0 where the curves are alike (a root mean square of 0.03) or no shift helps; None where one hardly rises (0.1)
+        0 where the curves are alike (a root mean square of 0.03) or no shift helps. None where one hardly rises (0.1)
         or is half unknown.
     """
     if any(np.isnan(each).mean() > 0.5 or np.nanmax(each) - np.nanmin(each) < RISE for each in (new, old)):
@@ -194,7 +195,7 @@ def curve_lag(new: Floats, old: Floats, calendar: Floats) -> int | None:
 
 
 def importance(series: Series, label: NDArray[np.uint8], bands: tuple[str, ...], *, classes: int) -> Floats:
-    """What each day of the calendar tells of the classes (G,), summing to 1.
+    """Weight of each day of the calendar for telling classes apart (G,). The sum is 1.
 
     Half of it is how well classes separate on that day (share of a band's variance that lies between classes, mean of
     the bands), half how fast NDVI changes there (mean of the classes). Without labels: change alone.
@@ -213,7 +214,7 @@ def importance(series: Series, label: NDArray[np.uint8], bands: tuple[str, ...],
 
 
 def _separation(series: Series, label: NDArray[np.uint8]) -> Floats:
-    """Share of the variance between classes on each day (G,), mean of the bands; 0 where nothing is known."""
+    """Share of the variance between classes on each day (G,), mean of the bands. 0 where nothing is known."""
     days, bands = series.shape[1:]
     if not len(series):
         return np.zeros(days)

@@ -2,9 +2,9 @@
 
 What is compared are samples of pixel series on one calendar (`data.windows.series_sample`): of the windows that the
 model learned from, of windows of the same season that were held out, and of the new season, of which nothing is
-labelled. The held-out windows say how far apart two samples of one season lie; what is beyond that is the new season's.
+labelled. The held-out windows say how far apart two samples of one season lie. What is beyond that is the new season's.
 
-Axes: N pixels, G days of the calendar, C bands, K crops.
+Axes are N pixels, G days of the calendar, C bands, K crops.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 HELD_OUT_QUANTILE = 0.95
-"""Distance below which this share of held-out series lies: what is beyond it is outside of what training showed."""
+"""Quantile of the distances of held-out series. Series beyond that distance are outside training."""
 """What products of processing baseline 04.00 and later add to reflectance x 10,000."""
 FEWEST_PIXELS = 50
 KEY = 1.0
@@ -93,7 +93,7 @@ def worst(levels: Sequence[Level]) -> Level:
 
 @dataclass(frozen=True)
 class Finding:
-    """One answer: its level, the figure it rests on (None: not known), and the reason in words."""
+    """One finding, with its level, the value behind it (None if unknown), and the reason in words."""
 
     name: str
     title: str
@@ -104,9 +104,9 @@ class Finding:
 
 @dataclass(frozen=True)
 class BandRow:
-    """A band's reflectance against training's, in standard deviations of training; own: that of held-out windows.
+    """A band's reflectance against training's, in standard deviations of training. own: that of held-out windows.
 
-    part: the part of the season, from 0; None: all of it. shift: of the mean. distance: Wasserstein-1.
+    part: the part of the season, from 0. If None, all of it. shift: of the mean. distance: Wasserstein-1.
     """
 
     band: str
@@ -125,7 +125,7 @@ class BandRow:
 
 @dataclass(frozen=True)
 class ClassRow:
-    """A class of the new season, as the model sees it, against held-out windows of training; None: not known."""
+    """A class of the new season, as the model sees it, against held-out windows of training. If None, not known."""
 
     name: str
     level: Level
@@ -141,7 +141,7 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class Transfer:
-    """All that was found."""
+    """All findings."""
 
     findings: list[Finding]
     bands: list[BandRow] = field(default_factory=list)
@@ -169,7 +169,7 @@ def compare_seasons(
     """Hold a new season against the one a model was trained on.
 
     Args:
-        reference: of the training season; neither of its samples is empty.
+        reference: of the training season. Neither of its samples is empty.
         sample: of the new season, not empty, on the reference's calendar.
         settings: what is how bad.
         start: first day of the new season, for dates in words.
@@ -202,7 +202,7 @@ def compare_seasons(
 def compare_statistics(
     statistics: Statistics, mean: NDArray[np.float64], bands: tuple[str, ...], settings: TransferConfig
 ) -> Transfer:
-    """What can be told of a model that carries no sample: its bands' means over all pixel-dates, clouds included.
+    """Findings for a model without a sample, from the means of its bands over all pixel-dates, clouds included.
 
     Args:
         statistics: of the training split.
@@ -229,7 +229,7 @@ def compare_statistics(
 
 
 def level_of(value: float, limits: tuple[float, float]) -> Level:
-    """The level of a figure by the two limits from which it is one; what is not known (NaN) is fine."""
+    """The level of a value, by the limits of the two levels above fine. An unknown value (NaN) is fine."""
     if value >= limits[1]:
         return Level.do_not_publish
     return Level.look if value >= limits[0] else Level.fine
@@ -413,7 +413,7 @@ def _class_row(
     shift: float | None,
     settings: TransferConfig,
 ) -> ClassRow:
-    """A class with its level; what is not known does not count."""
+    """A class with its level. What is not known does not count."""
     found: list[tuple[Level, str]] = []
     if share >= settings.smallest_class and outside is not None:
         own = 1 - HELD_OUT_QUANTILE if own_outside is None else own_outside
@@ -489,7 +489,7 @@ def _dates_finding(
 
 
 def key_days(weights: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Days of the calendar (G,) that tell more of the classes than the mean day does."""
+    """Days of the calendar (G,) with more weight than the mean day."""
     key: NDArray[np.bool_] = weights >= KEY * weights.mean()
     return key
 

@@ -1,6 +1,6 @@
 """The transfer report as one HTML file that needs no network.
 
-Axes: N pixels, G days of the calendar, K crops.
+Axes are N pixels, G days of the calendar, K crops.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ class TransferPage:
 
     Args:
         transfer: what was found.
-        reference: of the training season; None: the model carries none.
+        reference: of the training season. If None, the model carries none.
         sample: of the new season.
         settings: limits and reach.
         record: content of transfer.json.
         start: first day of the new season.
         dates: its acquisitions.
-        rows: each of them against training; empty: not known.
-        without: what the verdict would be without some; None: leaving none out changes it.
+        rows: each of them against training. If empty, not known.
+        without: what the verdict would be without some. If None, leaving none out changes it.
         colours: #rrggbb of classes whose class map gives one.
     """
 
@@ -64,7 +64,7 @@ class TransferPage:
     without: Without | None = None
 
     def curves(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-        """NDVI of training and of the new season (N, G); None where it is not known."""
+        """NDVI of training and of the new season (N, G). None where it is not known."""
         if self.reference is None:
             return None
         bands, reach = self.reference.season.bands, self.settings.reach
@@ -132,7 +132,7 @@ def _bands(page: TransferPage) -> list[dict[str, Any]]:
 
 
 def _season_figure(page: TransferPage) -> Figure:
-    """NDVI of both seasons over the new one's dates; below, when it matters, and what was seen then."""
+    """NDVI of both seasons over the new one's dates. Below, when it matters, and what was seen then."""
     curves = page.curves()
     figure = Figure(figsize=(11.5, 5.8 if curves else 2.8), dpi=DPI, layout="constrained", facecolor="white")
     grid = figure.subplots(
@@ -202,7 +202,7 @@ def _months(start: dt.date, days: NDArray[np.float64], *, every: int = 1) -> tup
 
 
 def _quantiles(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The 10, 50 and 90 % quantiles of each day (3, G); NaN on a day that nothing shows."""
+    """The 10, 50 and 90 % quantiles of each day (3, G). NaN on a day that nothing shows."""
     found = np.full((3, values.shape[1]), np.nan)
     seen = ~np.isnan(values).all(0)
     found[:, seen] = np.nanquantile(values[:, seen], (0.1, 0.5, 0.9), axis=0)

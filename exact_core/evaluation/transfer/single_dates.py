@@ -1,6 +1,6 @@
 """Which dates of a season are unlike training at their time of the year: one cloud called clear spoils a season.
 
-Axes: N pixels, G days of the calendar, T dates, C bands.
+Axes are N pixels, G days of the calendar, T dates, C bands.
 """
 
 from __future__ import annotations
@@ -88,6 +88,6 @@ def date_rows(
 
 
 def suspects(rows: list[DateRow]) -> list[DateRow]:
-    """The dates that stand out, the farthest first; none where too many do."""
+    """The dates that stand out, the farthest first. None if more do than can be left out."""
     found = sorted((row for row in rows if row.suspect), key=lambda row: -row.distance)
     return found if len(found) <= MOST else []

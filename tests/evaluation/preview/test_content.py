@@ -266,6 +266,7 @@ def test_a_season_by_hand(tmp_path: Path) -> None:
     assert kept.days.tolist() == [0, 61]  # the clearest of each of two runs
     assert {(gap.scene, (gap.last - gap.first).days) for gap in preview.gaps} == {("4 dates", 56), ("2 kept", 61)}
     assert preview.tags is None
+    assert preview.facts["Size"] == "64 × 64 pixels of 10 m"
     assert preview.footprints[0].groups == ("area", *["cut-outs read"] * 9)
     # The lone cut-outs are their own reference.
     assert all(not figures.shifts for figures in preview.bands)
