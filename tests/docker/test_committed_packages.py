@@ -182,6 +182,6 @@ def test_new_season_of_a_store_maps_with_the_champion(by_folder, run_package, st
     same_map(run, by_folder)
 
 
-def test_map_area_in_parts_of_a_static_catalogue(by_folder, run_package, catalogue):
-    run = run_package("map_area", source=catalogue["static"], season=SEASON, map_parts=2)
+def test_map_area_in_parts_of_a_static_catalogue(trained, by_folder, run_package, catalogue):
+    run = run_package("map_area", source=catalogue["static"], season=SEASON, map_parts=2, model="exact-by-package")
     same_map(run, by_folder)
