@@ -42,6 +42,7 @@ from exact_kubeflow.cli.options import (
     goes_on,
     model_folder,
     need,
+    need_together,
 )
 from exact_kubeflow.cli.store import store_app
 
@@ -278,6 +279,7 @@ def map_area(
     check_mapped(source)
     layers = Layers(outlines, outside, cropland, tuple(cropland_value))
     check_there(source)
+    need_together(segmenter=segmenter, outlines=outlines, cropland=cropland)
     need(segmenter=segmenter)
     config = config_of(recipe, None, [*changes, *([f"data.season.until={until}"] if until else [])])
     with (
@@ -319,6 +321,7 @@ def join_map(
     from exact_core.tracking.runs import NoTracker
 
     layers = Layers(outlines, outside, cropland, tuple(cropland_value))
+    need_together(**{f"part {n}": each for n, each in enumerate(parts, 1)}, outlines=outlines, cropland=cropland)
     with open_stage("join_map", resolve("season"), tracking=tracking) as tracker, stage_files(NoTracker()) as files:
         run_stage(parts=[files.read(each) for each in parts], out=out, tracker=tracker, layers=layers)
     _show_map(out)

@@ -52,12 +52,6 @@ def test_help_is_grouped_and_short_options_answer():
     assert "YEAR|START/DAYS" in shown
 
 
-def test_what_is_missing_is_named_at_once(tmp_path):
-    done = exact("evaluate", "d", "s", "e", "--classifier", "c", cwd=tmp_path)
-    assert done.returncode == 1
-    assert done.stderr == "exact: not there: DATASET d, SEGMENTER s, CLASSIFIER c. Name what an earlier command wrote\n"
-
-
 def test_a_path_of_a_setting_is_one_of_the_current_folder(tmp_path):
     write_season(tmp_path / "s")
     (tmp_path / "s/labels/crop_type.tif").rename(tmp_path / "mine.tif")
