@@ -94,7 +94,13 @@ Set = Annotated[
 ]
 Tracking = Annotated[bool, typer.Option("--tracking/--no-tracking", help="Record the run in MLflow.")]
 
-PATHS = ("data.season.labels", "data.season.outlines", "data.season.legend")
+PATHS = (
+    "data.season.labels",
+    "data.season.outlines",
+    "data.season.legend",
+    "mapping.cropland",
+    "mapping.outlines",
+)
 """Settings that name a file."""
 
 
