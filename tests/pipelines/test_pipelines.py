@@ -81,8 +81,9 @@ def test_a_component_is_an_adapter():
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, empty_tracking_file):
     root = tmp_path_factory.mktemp("run")
+    shutil.copy(empty_tracking_file, root / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
         report = start(root / "work")
