@@ -26,6 +26,8 @@ from exact_core.tracking.runs import EXPERIMENT, tracking_uri
 from tests.conftest import TINY
 from tests.fakes import write_season
 
+pytestmark = pytest.mark.usefixtures("tracking_file")
+
 
 def start(workdir, **changes):
     settings = {
