@@ -19,7 +19,7 @@ from exact_core.config import Outside
 from exact_core.data.sources import SOURCES, check_mapped, check_there, default_recipe, known_sources
 from exact_core.environment import load_environment
 from exact_core.errors import ConfigError, ExactError, ServiceError
-from exact_core.files import check_output
+from exact_core.files import check_output, full_disk
 from exact_core.recipes import RECIPES, portable, resolve
 from exact_kubeflow.cli import (
     areas as areas_cli,
@@ -554,5 +554,5 @@ def main() -> None:
         load_environment()
         app()
     except (ExactError, OSError) as error:
-        sys.stderr.write(f"exact: {error}\n")
+        sys.stderr.write(f"exact: {full_disk(error) or error}\n")
         sys.exit(1)
