@@ -34,6 +34,7 @@ from exact_core.files import full_disk, publish_text
 from exact_core.stages.lifecycle import FAILURE_VARIABLE
 from exact_core.stages.stage import stage_table
 from exact_core.storage import fetch_folder, read_pointer
+from exact_core.termination import TerminatedError
 from exact_core.tracking.runs import PIPELINE_RUN_VARIABLE, finish_pipeline_run, run_page, tracking_uri
 
 __all__ = ["default_workdir", "run"]
@@ -133,12 +134,17 @@ def _run(
         ):
             # KFP warns at every step that it passes over what a cluster would be asked for.
             warnings.filterwarnings("ignore", r"(?s)Task '.*': settings")
-            local.init(runner, pipeline_root=str(root / "run"), raise_on_error=True)
+            # KFP makes the workspace where temporary files go, and leaves it.
+            workspace = str(root / "workspace")
+            local.init(runner, pipeline_root=str(root / "run"), workspace_root=workspace, raise_on_error=True)
             _for_here(pipeline)(**arguments)
         _publish(_delivered(root), workdir)
         succeeded = True
     except KeyboardInterrupt:
         status, reason = "KILLED", "stopped by the person who started it"
+        raise
+    except TerminatedError as error:
+        status, reason = "KILLED", str(error)
         raise
     except RuntimeError as error:
         said = failure.read_text(encoding="utf-8", errors="replace").strip() if failure.is_file() else ""
@@ -187,7 +193,7 @@ def _runner(
     # Steps see the work folder and nothing else of this machine's disks.
     settings["EXACT_CACHE_DIR"] = str(root / "cache")
     runner = docker_runner(workdir, source=source, settings=settings)
-    for folder in (root, root / "run", root / "cache", workdir / ".state"):
+    for folder in (root, root / "run", root / "workspace", root / "cache", workdir / ".state"):
         folder.mkdir(parents=True, exist_ok=True)
         if os.getuid() == 0:
             os.chown(folder, NOBODY, NOBODY)
