@@ -9,11 +9,12 @@ import re
 import shlex
 import socket
 import ssl
-import tempfile
 import uuid
+from contextlib import ExitStack
 from pathlib import Path
 
 from exact_core.errors import ConfigError
+from exact_core.scratch import scratch_folder
 
 __all__ = [
     "ENVIRONMENT_VARIABLE",
@@ -112,10 +113,12 @@ def _trust(authorities: str) -> None:
         return
     import certifi  # not needed by commands without such an authority
 
-    with tempfile.NamedTemporaryFile("w", prefix="exact-authorities-", suffix=".pem", delete=False) as file:
-        file.write(f"{Path(certifi.where()).read_text(encoding='utf-8')}\n{authorities}\n")
-    atexit.register(Path(file.name).unlink, missing_ok=True)
-    os.environ.update(dict.fromkeys(missing, file.name))
+    held = ExitStack()
+    file = held.enter_context(scratch_folder()) / "authorities.pem"
+    # With this process, which its children do not outlive.
+    atexit.register(held.close)
+    file.write_text(f"{Path(certifi.where()).read_text(encoding='utf-8')}\n{authorities}\n", encoding="utf-8")
+    os.environ.update(dict.fromkeys(missing, str(file)))
 
 
 def number(name: str, default: float, *, unit: str) -> float:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -31,6 +30,7 @@ from exact_core.environment import (
     variable,
 )
 from exact_core.errors import ConfigError, DataError, ExactError, ServiceError, in_a_line
+from exact_core.scratch import scratch_folder
 from exact_core.termination import TerminatedError
 from exact_core.tracking.errors import check_address, database_file, explained, patiently, refused, tracking_uri
 from exact_core.tracking.kfp_plugin import PARENT_TAG, RUN_VARIABLE, given_run, outermost
@@ -304,7 +304,7 @@ def tracked_stage(
 
     with ExitStack() as stack:
         client, run_id, reopened = patiently(begin, seconds=patience() if patient else 0.0)
-        root = variable(STATE_VARIABLE) or stack.enter_context(tempfile.TemporaryDirectory(prefix="exact-mlflow-"))
+        root = variable(STATE_VARIABLE) or stack.enter_context(scratch_folder())
         parent = client.get_run(run_id).data.tags.get(PARENT_TAG, "") if pipeline_run else ""
         tracker = MlflowTracker(client, run_id, Path(root) / f"mlflow-{run_id}", parent=parent)
         stack.callback(tracker.close)

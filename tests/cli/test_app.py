@@ -1,72 +1,61 @@
 """The commands as a person types them."""
 
+import logging
 import re
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 import typer
 import yaml
 
 from exact_core import __version__
-from exact_core.data.windows.dataset import WindowDataset
 from exact_kubeflow.cli.app import app
 from exact_kubeflow.cli.options import from_here
-from tests import commands
 from tests.conftest import TINY
 from tests.fakes import write_pastis, write_season
 
 SETTINGS = [part for setting in TINY for part in ("--set", setting)]
 
 
-@pytest.fixture
-def exact(capsys, monkeypatch):
-    """Type a command in a folder, in this process: a start takes seconds."""
-
-    def typed(*arguments, cwd=None):
-        if cwd is not None:
-            monkeypatch.chdir(cwd)
-        code, out, err = commands.exact(capsys, *arguments)
-        return SimpleNamespace(returncode=code, stdout=out, stderr=err)
-
-    return typed
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level(logging.INFO)  # as main() does where no test listens
 
 
 def test_help_names_the_commands(exact):
-    said = exact("--help")
-    assert said.returncode == 0
+    code, said, _ = exact("--help")
+    assert code == 0
     for command in ("ingest", "train-classifier", "generate-masks", "train-segmenter", "evaluate", "run", "config"):
-        assert command in said.stdout
-    assert exact("version").stdout.strip() == __version__
+        assert command in said
+    assert exact("version")[1].strip() == __version__
 
 
 def test_help_is_grouped_and_short_options_answer(exact):
-    said = exact("-h").stdout
+    said = exact("-h")[1]
     groups = ["From data to a map", "What a map says", "Models and seasons", "Single stages", "On a cluster"]
     places = [said.index(group) for group in groups]
     assert places == sorted(places)
     assert said.index("From data") < said.index("│ run ") < said.index("│ inspect ") < said.index("What a map says")
     assert "--install-completion" in said
-    assert exact("--version").stdout.strip() == __version__
-    shown = exact("map", "-h").stdout
+    assert exact("--version")[1].strip() == __version__
+    shown = exact("map", "-h")[1]
     assert re.search(r"map \[OPTIONS\] \W*SOURCE\W+SEGMENTER\W+OUT\b", shown)
     assert "YEAR|START/DAYS" in shown
 
 
-def test_a_path_of_a_setting_is_one_of_the_current_folder(exact, tmp_path):
+def test_a_path_of_a_setting_is_one_of_the_current_folder(exact, tmp_path, caplog):
     write_season(tmp_path / "s")
     (tmp_path / "s/labels/crop_type.tif").rename(tmp_path / "mine.tif")
     options = ["--no-tracking", "--set", "data.season.labels=mine.tif"]
-    done = exact("ingest", "season", "s", "d", *options, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    notes = WindowDataset(tmp_path / "d").manifest.notes
-    assert any(note.startswith(f"labels are those of {tmp_path}/mine.tif") for note in notes)
+    code, _, failure = exact("ingest", "season", "s", "d", *options)
+    assert code == 0, failure
+    assert f"labels are those of {tmp_path}/mine.tif" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["labels", "outlines"])
-def test_each_setting_that_names_a_file_may_be_of_the_current_folder(name, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_each_setting_that_names_a_file_may_be_of_the_current_folder(name, tmp_path):
     (tmp_path / "fields.gpkg").touch()
     assert from_here([f"data.season.{name}=fields.gpkg|layername=a", f"data.season.{name}=none.gpkg"]) == [
         f"data.season.{name}={tmp_path}/fields.gpkg|layername=a",
@@ -75,7 +64,7 @@ def test_each_setting_that_names_a_file_may_be_of_the_current_folder(name, tmp_p
 
 
 def test_a_value_of_another_type_is_shown_a_right_one(exact):
-    said = exact("config", "demo", "--set", "classifier.training.epochs=many").stderr
+    _, _, said = exact("config", "demo", "--set", "classifier.training.epochs=many")
     assert "classifier.training.epochs = 'many': Input should be a valid integer" in said
     assert "; for example classifier.training.epochs=" in said
 
@@ -100,11 +89,11 @@ def test_a_mistyped_source_is_refused_before_anything_starts(tmp_path):
 
 
 def test_doctor_says_what_is_missing(exact, tmp_path):
-    said = exact("doctor", cwd=tmp_path)
-    assert said.returncode == 0, said.stdout
-    assert f"ok       current folder: {tmp_path} can be written" in said.stdout
-    assert "ok       cache: " in said.stdout
-    assert said.stdout.splitlines()[-1].startswith("nothing fails. Not set, though some runs need it: object store")
+    code, said, _ = exact("doctor")
+    assert code == 0, said
+    assert f"ok       current folder: {tmp_path} can be written" in said
+    assert "ok       cache: " in said
+    assert said.splitlines()[-1].startswith("nothing fails. Not set, though some runs need it: object store")
 
 
 def test_the_old_address_of_the_command_line_still_answers():
@@ -114,32 +103,32 @@ def test_the_old_address_of_the_command_line_still_answers():
     assert said.stdout.strip() == __version__
 
 
-def test_config_prints_a_recipe_that_can_be_read_again(exact, tmp_path):
-    said = exact("config", "demo", "--set", "seed=4")
-    assert yaml.safe_load(said.stdout)["seed"] == 4
+def test_config_prints_a_recipe_that_can_be_read_again(exact):
+    assert yaml.safe_load(exact("config", "demo", "--set", "seed=4")[1])["seed"] == 4
 
 
-def test_a_saved_configuration_keeps_its_seed(exact, tmp_path):
-    (tmp_path / "mine.yaml").write_text(exact("config", "demo", *SETTINGS, "--seed", "7").stdout)
+def test_a_saved_configuration_keeps_its_seed(exact, tmp_path, caplog):
+    (tmp_path / "mine.yaml").write_text(exact("config", "demo", *SETTINGS, "--seed", "7")[1])
     ran = ["--recipe", "mine.yaml", "--no-tracking"]
     digests = []
     for out, seed in (("a", []), ("b", ["--seed", "7"]), ("c", ["--seed", "8"])):
-        done = exact("ingest", "synthetic", out, *ran, *seed, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        digests.append(WindowDataset(tmp_path / out).manifest.digest)
+        caplog.clear()
+        code, _, failure = exact("ingest", "synthetic", out, *ran, *seed)
+        assert code == 0, failure
+        digests.append(re.search(r"digest (\w+)", caplog.text)[1])
     assert digests[0] == digests[1] != digests[2]
 
 
 def test_a_stage_takes_the_recipe_that_fits_its_data(exact, tmp_path):
     write_season(tmp_path / "s")
-    assert exact("ingest", "season", "s", "d", "--no-tracking", cwd=tmp_path).returncode == 0
+    assert exact("ingest", "season", "s", "d", "--no-tracking")[0] == 0
     short = [part for text in ("epochs=1", "batch=64") for part in ("--set", f"classifier.training.{text}")]
-    done = exact("train-classifier", "d", "c", "--no-tracking", *short, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    code, _, failure = exact("train-classifier", "d", "c", "--no-tracking", *short)
+    assert code == 0, failure
     assert yaml.safe_load((tmp_path / "c" / "config.yaml").read_text())["recipe"] == "season"
 
 
-def test_each_stage_alone(exact, tmp_path):
+def test_each_stage_alone(exact, tmp_path, caplog):
     quiet = [*SETTINGS, "--seed", "1", "--no-tracking"]
     steps = [
         ["ingest", "synthetic", "d"],
@@ -149,9 +138,10 @@ def test_each_stage_alone(exact, tmp_path):
         ["evaluate", "d", "s", "e", "--classifier", "c", "--masks", "m"],
     ]
     for step in steps:
-        done = exact(*step, *quiet, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
+        code, _, failure = exact(*step, *quiet)
+        assert code == 0, failure
     assert (tmp_path / "report.html").is_file()
+    assert "classifier: epoch 3/3" in caplog.text
     assert not (tmp_path / "mlflow.db").exists()
 
 
@@ -166,24 +156,24 @@ def test_each_stage_alone(exact, tmp_path):
         (["train-classifier", "nothing", "out", "--no-tracking"], ["not there: DATASET nothing", "earlier command"]),
     ],
 )
-def test_bad_input_is_one_clear_line(exact, tmp_path, arguments, words):
-    done = exact(*arguments, cwd=tmp_path)
-    assert done.returncode == 1
-    assert done.stderr.startswith("exact: ")
-    assert "Traceback" not in done.stderr
+def test_bad_input_is_one_clear_line(exact, arguments, words):
+    code, _, said = exact(*arguments)
+    assert code == 1
+    assert said.startswith("exact: ")
+    assert "Traceback" not in said
     for word in words:
-        assert word in done.stderr
+        assert word in said
 
 
 def test_a_pastis_folder(exact, tmp_path):
     write_pastis(tmp_path / "pastis")
-    done = exact("ingest", "pastis", tmp_path / "pastis", tmp_path / "d", "--no-tracking")
-    assert done.returncode == 0, done.stderr
+    code, _, failure = exact("ingest", "pastis", tmp_path / "pastis", tmp_path / "d", "--no-tracking")
+    assert code == 0, failure
 
 
 def test_config_explains_every_setting(exact):
-    said = exact("config", "season", "--explain").stdout
-    assert yaml.safe_load(said) == yaml.safe_load(exact("config", "season").stdout)
+    said = exact("config", "season", "--explain")[1]
+    assert yaml.safe_load(said) == yaml.safe_load(exact("config", "season")[1])
     assert "\n  # window side, pixels (paper)\n  window: 12\n" in said
 
 
