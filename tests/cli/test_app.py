@@ -1,6 +1,7 @@
 """The commands as a person types them."""
 
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -86,6 +87,21 @@ def test_a_mistyped_source_is_refused_before_anything_starts(tmp_path):
     assert done.stderr.endswith(". Did you mean season:flanders?\n")
     assert done.stdout == "set()\nTrue\n"
     assert [path.name for path in tmp_path.iterdir()] == ["flanders"]
+
+
+def test_a_busy_machine_computes_on_one_thread_unless_told_otherwise(exact, monkeypatch):
+    monkeypatch.setattr("os.getloadavg", lambda: (99.0, 0, 0))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    note = f"the machine is busy (load 99.0 on {os.cpu_count()} cores): computing on one thread; OMP_NUM_THREADS=N sets"
+    assert exact("evaluate", "d", "s", "e")[2].startswith(note)
+    assert os.environ["OMP_NUM_THREADS"] == "1"
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert exact("evaluate", "d", "s", "e")[2].startswith("exact: not there")
+    assert os.environ["OMP_NUM_THREADS"] == "2"
+    # What computes nothing says nothing.
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert exact("areas", "none")[2].startswith("exact: none: no map")
+    assert "OMP_NUM_THREADS" not in os.environ
 
 
 def test_doctor_says_what_is_missing(exact, tmp_path):
