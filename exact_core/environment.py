@@ -24,6 +24,7 @@ __all__ = [
     "TERMINAL_VARIABLE",
     "authorities_file",
     "load_environment",
+    "machine_name",
     "number",
     "patience",
     "process_name",
@@ -136,8 +137,13 @@ def number(name: str, default: float, *, unit: str) -> float:
     return value
 
 
+def machine_name() -> str:
+    """HOST-ADDRESS: names this machine among those with the same host name."""
+    return f"{socket.gethostname()}-{uuid.getnode():x}"
+
+
 def process_name(number: int) -> str:
-    """HOST/PID/START: names a process of this machine for as long as it lives. START is 0 once it does not.
+    """MACHINE/PID/START: names a process of this machine for as long as it lives. START is 0 once it does not.
 
     START is in clock ticks since the machine's start where the system says so (field 22 of /proc/PID/stat, proc(5)),
     else 1. A number that is used again then has another.
@@ -150,7 +156,7 @@ def process_name(number: int) -> str:
         start = "0"
     except (OSError, IndexError):
         start = "1"
-    return f"{socket.gethostname()}-{uuid.getnode():x}/{number}/{start}"
+    return f"{machine_name()}/{number}/{start}"
 
 
 def patience() -> float:

@@ -42,12 +42,12 @@ def write_item(record: MapRecord, out: Path) -> None:
     first = dt.datetime.combine(record.season_start, dt.time(), dt.UTC)
     projection: dict[str, Any] = {"proj:code": f"EPSG:{code}"} if code else {"proj:code": None, "proj:wkt2": record.crs}
     item = pystac.Item(
-        id=f"crop-map-{record.name}-{record.season_start}",
+        id=f"crop-map-{record.name}-{record.season_start}{f'-until-{record.until}' if record.until else ''}",
         geometry=shapely.geometry.mapping(cut_at_180(outline)),
         bbox=box_of(outline),
         datetime=None,
         start_datetime=first,
-        end_datetime=first + dt.timedelta(days=record.season_days),
+        end_datetime=_end(record, first),
         properties={
             **projection,
             "proj:shape": [record.height, record.width],
@@ -78,6 +78,14 @@ def write_item(record: MapRecord, out: Path) -> None:
         asset.extra_fields |= {"file:size": facts["bytes"], "file:checksum": f"1220{facts['sha256']}"}
     content: dict[str, Any] = item.to_dict(include_self_link=False)
     publish_text(out / "item.json", to_json(content))
+
+
+def _end(record: MapRecord, first: dt.datetime) -> dt.datetime:
+    """The end of the season, or of the last day whose images were used."""
+    whole = first + dt.timedelta(days=record.season_days)
+    if record.until is None:
+        return whole
+    return min(whole, dt.datetime.combine(record.until, dt.time(), dt.UTC) + dt.timedelta(days=1))
 
 
 def _assets(record: MapRecord) -> list[tuple[str, str, list[dict[str, Any]]]]:

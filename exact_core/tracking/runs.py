@@ -20,7 +20,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from exact_core.environment import RUNNER_VARIABLE, STATE_VARIABLE, patience, process_name, shown, variable
+from exact_core.environment import (
+    RUNNER_VARIABLE,
+    STATE_VARIABLE,
+    machine_name,
+    patience,
+    process_name,
+    shown,
+    variable,
+)
 from exact_core.errors import ConfigError, DataError, ExactError, ServiceError, in_a_line
 from exact_core.scratch import scratch_folder
 from exact_core.termination import TerminatedError
@@ -354,8 +362,7 @@ def _begin(stage: str, pipeline_run: str, name: str) -> tuple[MlflowClient, str,
 
 def _end_killed(client: MlflowClient, experiment: str) -> None:
     """Close the runs of this machine's processes that are no more: nobody could, of what was killed."""
-    host = process_name(0).partition("/")[0]
-    clause = f"attributes.status = 'RUNNING' and tags.`{PROCESS_TAG}` LIKE '{host}/%'"
+    clause = f"attributes.status = 'RUNNING' and tags.`{PROCESS_TAG}` LIKE '{machine_name()}/%'"
     for run in client.search_runs([experiment], clause):
         name = run.data.tags[PROCESS_TAG]
         if name != process_name(int(name.split("/")[1])):

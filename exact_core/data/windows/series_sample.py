@@ -103,6 +103,22 @@ class SeasonSamples:
         """Days since the season's start (G,)."""
         return np.array(self.season.calendar)
 
+    def first(self, days: int) -> SeasonSamples:
+        """The first days of the calendar. Confidence is that of the whole season, so it is not known of a part."""
+        if days == len(self.season.calendar):
+            return self
+        season = self.season.model_copy(update={"calendar": self.season.calendar[:days]})
+        cut = [
+            replace(
+                each,
+                series=each.series[:, :days],
+                gap=each.gap[:, :days],
+                confidence=np.full_like(each.confidence, np.nan),
+            )
+            for each in (self.train, self.held_out)
+        ]
+        return SeasonSamples(season, *cut)
+
 
 @dataclass(frozen=True)
 class DateMeans:
