@@ -189,6 +189,14 @@ def test_coordinates_that_are_no_numbers(tmp_path):
         read_tag_layer(open_layer(tmp_path / "tags.geojson", what="layer of tags"), None)
 
 
+def test_a_catalogue_without_an_interval(tmp_path):
+    extent = {"spatial": {"bbox": [[0, 0, 1, 1]]}, "temporal": {"interval": [[]]}}
+    collection = {"type": "Collection", "stac_version": "1.0.0", "id": "c", "description": "c", "license": "other"}
+    (tmp_path / "collection.json").write_text(json.dumps({**collection, "extent": extent, "links": []}))
+    with pytest.raises(DataError, match=r"collection\.json: not a readable STAC catalogue"):
+        open_season(tmp_path, DataConfig())
+
+
 def test_files_of_a_map_that_are_none(tmp_path):
     (tmp_path / "map.json").write_text('{"classes": {"background": "#000000"}, "files": "x"}')
     with pytest.raises(CorruptError, match=r"map\.json: files 'x', expected names and facts"):

@@ -137,7 +137,7 @@ def test_what_ends_a_run_from_outside_its_steps_is_one_sentence(tmp_path, monkey
 
     finished = {}
     monkeypatch.setattr(local.local, "init", ended)
-    monkeypatch.setattr(local, "finish_pipeline_run", lambda identity, **facts: finished.update(facts))
+    monkeypatch.setattr(local, "finish_pipeline_run", lambda _, **facts: finished.update(facts))
     (tmp_path / "work").mkdir()
     given = {"recipe": "demo", "source": "synthetic", "season": "", "seed": 1, "overrides": TINY}
     with pytest.raises(expected, match=said):
