@@ -13,6 +13,7 @@ import yaml
 
 from exact_core.artifacts.model_folders import read_metrics
 from exact_core.config import DataConfig, override
+from exact_core.data.season.archives import list_archive
 from exact_core.data.season.folder import ingest_season, open_season
 from exact_core.data.season.radiometry import stated_offset
 from exact_core.data.season.tag_tables import read_tag_layer
@@ -195,6 +196,20 @@ def test_a_catalogue_without_an_interval(tmp_path):
     (tmp_path / "collection.json").write_text(json.dumps({**collection, "extent": extent, "links": []}))
     with pytest.raises(DataError, match=r"collection\.json: not a readable STAC catalogue"):
         open_season(tmp_path, DataConfig())
+
+
+@pytest.mark.parametrize(("place", "byte"), [(6, 255), (8, 0xFF)])
+def test_archives_of_versions_and_names_that_there_are_not(tmp_path, place, byte):
+    """In the central directory: the version that reads it, and the flags, of which one says that names are UTF-8."""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.writestr("\u00e9.jp2", b"x")
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    directory = content.index(b"PK\1\2")
+    content[directory + place] = byte
+    content[directory + 46] = 255
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.zip: damaged or no \.zip archive"):
+        list_archive(tmp_path / "a.zip")
 
 
 def test_files_of_a_map_that_are_none(tmp_path):
