@@ -742,12 +742,12 @@ class PromotionConfig(Settings):
         le=1,
         description="value that the lower end of the difference's confidence interval must exceed, of 1",
     )
-    first_floor: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="minimum mIoU (F1 of tags without dense labels) for a first model, without a champion to compare "
-        "with, to become champion",
+    first_floor: Annotated[float, Field(ge=0, le=1)] | Literal["majority"] = Field(
+        "majority",
+        description="what a first model, without a champion to compare with, must exceed to become champion. "
+        "`majority` is the map of the most frequent class alone, in mIoU and OA, with the confidence interval of each "
+        "difference. Without dense labels, the lower end of the masks' expected mIoU must exceed the highest mIoU that "
+        "such a map can have. A number is a minimum mIoU (F1 of tags without dense labels). 0 accepts any model",
     )
     largest_class_loss: float = Field(0.1, ge=0, le=1, description="maximum loss of any class in its own metric, of 1")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="level of the confidence interval of the difference")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import shutil
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -159,7 +160,13 @@ def write_files(record: MapRecord, rows: Iterable[FinishedRows], out: Path) -> M
                 _optimise(partial[name], out / name, overviews=OVERVIEWS[name])
                 partial[name].unlink()
     except (RasterioError, OSError) as error:
-        raise ServiceError(f"{out}: the map cannot be written: {error}. Make room, and repeat") from error
+        # GDAL gives no number of a full disk. The plain files and the optimised ones are there together for a moment.
+        needed = record.height * record.width * (2 + len(record.names) * (PROBABILITIES in names))
+        free = shutil.disk_usage(out).free
+        raise ServiceError(
+            f"{out}: the map cannot be written: {error}. It needs {needed / 1e6:,.1f} MB and {free / 1e6:,.1f} MB are "
+            f"free. Make room, and repeat"
+        ) from error
     return result
 
 

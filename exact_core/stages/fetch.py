@@ -20,7 +20,6 @@ import logging
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -42,6 +41,8 @@ from exact_core.data.stac.web import Token, Web, without_secrets
 from exact_core.environment import variable
 from exact_core.errors import ConfigError, CorruptError, DataError, ServiceError
 from exact_core.files import link_or_copy, sha256_of
+from exact_core.locks import exclusive
+from exact_core.scratch import scratch_folder
 from exact_core.stages.plan import Fetched
 from exact_core.stages.run import Run, read_run
 from exact_core.stages.stage import Stage
@@ -58,7 +59,6 @@ from exact_core.storage import (
 )
 from exact_core.storage.base import check_key, digest_file, in_parallel
 from exact_core.storage.kept import KeptFolders
-from exact_core.storage.locks import exclusive
 from exact_core.storage.presign import presigned
 from exact_core.tracking.runs import Tracker
 
@@ -639,10 +639,10 @@ def _stored_files(address: str, config: RunConfig, source: str) -> tuple[dict[st
     found: dict[str, list[object]] = {each.key: [each.size, each.etag] for each in store.listed()}
     if not found:
         raise DataError(f"{base}: there are no objects. Check the address, or put the files there")
-    with tempfile.TemporaryDirectory() as aside:
+    with scratch_folder() as aside:
         if SETTINGS in found:
-            (Path(aside) / SETTINGS).write_bytes(store.read(SETTINGS))
-        return found, source_of(source).settings(Path(aside), config.data).season.labels
+            (aside / SETTINGS).write_bytes(store.read(SETTINGS))
+        return found, source_of(source).settings(aside, config.data).season.labels
 
 
 def _digest(content: object) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
-import tempfile
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,8 +19,10 @@ from exact_core.config import Outside
 from exact_core.data.sources import SOURCES, check_mapped, check_there, default_recipe, known_sources
 from exact_core.environment import load_environment
 from exact_core.errors import ConfigError, ExactError, ServiceError
-from exact_core.files import check_output
+from exact_core.files import check_output, full_disk
 from exact_core.recipes import RECIPES, portable, resolve
+from exact_core.scratch import scratch_folder
+from exact_core.termination import TerminatedError, ending_in_order
 from exact_kubeflow.cli import (
     areas as areas_cli,
     cluster as cluster_cli,
@@ -282,7 +284,7 @@ def map_area(
     config = config_of(recipe, None, [*changes, *([f"data.season.until={until}"] if until else [])])
     with (
         goes_on("finished rows are kept. To continue, repeat the command"),
-        tempfile.TemporaryDirectory(prefix="exact-model-") as scratch,
+        scratch_folder() as scratch,
         open_stage("map_season", config, source=source, season=season, tracking=tracking) as tracker,
         stage_files(tracker) as files,
     ):
@@ -457,7 +459,7 @@ def export(
     from exact_core.tracking.runs import NoTracker
 
     need(segmenter=segmenter)
-    with tempfile.TemporaryDirectory(prefix="exact-model-") as scratch, stage_files(NoTracker()) as files:
+    with scratch_folder() as scratch, stage_files(NoTracker()) as files:
         path = export_model(model_folder(segmenter, files, scratch), out)
     typer.echo(f"program: {path} ({path.stat().st_size / 1e6:.1f} MB); run it with torch.export.load")
 
@@ -563,10 +565,17 @@ _grouped()
 
 
 def main() -> None:
-    """Entry point: an ExactError or a file that cannot be used becomes a line on stderr, exit code 1."""
+    """Entry point: an ExactError or a file that cannot be used becomes a line on stderr, exit code 1.
+
+    SIGTERM does, too, with the exit code of a process that it ends, and what is open is closed before.
+    """
     try:
-        load_environment()
-        app()
+        with ending_in_order():
+            load_environment()
+            app()
     except (ExactError, OSError) as error:
-        sys.stderr.write(f"exact: {error}\n")
+        sys.stderr.write(f"exact: {full_disk(error) or error}\n")
         sys.exit(1)
+    except TerminatedError as error:
+        sys.stderr.write(f"exact: {error}\n")
+        sys.exit(128 + signal.SIGTERM)

@@ -91,12 +91,12 @@ def goes_on(how: str) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def model_folder(reference: str, files: StageFiles, scratch: str) -> Path:
+def model_folder(reference: str, files: StageFiles, scratch: Path) -> Path:
     """The local folder of a segmenter from a path, a store, or NAME@ALIAS of MLflow's registry."""
     from exact_core.stages.champions import fetch_registered, is_registered
 
     if is_registered(reference):
-        return fetch_registered(reference, Path(scratch) / "segmenter")
+        return fetch_registered(reference, scratch / "segmenter")
     return files.read(reference)
 
 

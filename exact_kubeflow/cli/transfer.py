@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from exact_core.data.sources import check_there, is_source, known_sources
+from exact_core.scratch import scratch_folder
 from exact_kubeflow.cli.options import Recipe, Season, Set, Tracking, config_of, model_folder, need
 
 __all__ = ["leave_out", "transfer"]
@@ -47,7 +47,7 @@ def transfer(
     need(segmenter=segmenter, dataset=dataset)
     config = config_of(recipe, None, changes)
     with (
-        tempfile.TemporaryDirectory(prefix="exact-model-") as scratch,
+        scratch_folder() as scratch,
         open_stage(
             "transfer_report", config, source=source if is_source(source) else "", season=season, tracking=tracking
         ) as tracker,

@@ -22,7 +22,7 @@ def states(found):
 
 
 @pytest.fixture(autouse=True)
-def _no_store(monkeypatch):
+def _no_store(monkeypatch, tracking_file):
     monkeypatch.delenv("EXACT_STORE", raising=False)
 
 

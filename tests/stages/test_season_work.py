@@ -24,7 +24,6 @@ from exact_core.stages.run import read_run
 from exact_core.stages.season_lease import hold
 from exact_core.storage import open_store
 from exact_core.tracking.registry import CHAMPION, DIGEST_TAG, Registry
-from exact_core.tracking.runs import open_client
 from tests.conftest import TINY
 from tests.fakes import write_season
 from tests.stac_server import Fault, StacServer
@@ -32,19 +31,8 @@ from tests.stac_server import Fault, StacServer
 SEASON, PLACE = "2018-04-01/214", "flanders/2018-04-01_2018-10-31"
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory) -> Path:
-    """A database of MLflow's with its tables, which take long to make."""
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{path}")
-        open_client()
-    return path
-
-
 @pytest.fixture(autouse=True)
-def _machine(tmp_path, monkeypatch, database):
-    shutil.copy(database, tmp_path / "mlflow.db")
+def _machine(tmp_path, monkeypatch, tracking_file):
     monkeypatch.setenv("EXACT_STORE", (tmp_path / "store").as_uri())
     monkeypatch.setenv("EXACT_CACHE_DIR", str(tmp_path / "cache"))
 
