@@ -468,7 +468,7 @@ def import_public(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="State dict, .pth, .pt or .safetensors.")],
     dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="Windows of PASTIS, made with recipe pastis24.")],
     out: Out,
-    heads: Annotated[int, typer.Option(help="Attention heads, as in the model's configuration.")] = 4,
+    heads: Annotated[int, typer.Option(metavar="N", help="Attention heads, as in the model's configuration.")] = 4,
 ) -> None:
     """Import a public TSViT model of PASTIS as a segmenter."""
     from exact_core.stages.import_weights import import_weights
