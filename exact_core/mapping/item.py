@@ -18,10 +18,13 @@ from exact_core.files import file_facts, publish_text
 from exact_core.mapping.cogs import CLASS, CONFIDENCE, PROBABILITIES, MapRecord
 from exact_core.undefined import to_json
 
-__all__ = ["QUICKLOOK", "TRUE_COLOUR", "slug", "write_item"]
+__all__ = ["POLYGONS", "QUICKLOOK", "TRUE_COLOUR", "slug", "write_item"]
 
 QUICKLOOK, TRUE_COLOUR = "quicklook.png", "true_colour.png"
 """The map with scale and legend, and the images of its area. An older map may have no picture of the images."""
+
+POLYGONS = "polygons.gpkg"
+"""The fields, where they were asked for."""
 
 CLASSIFICATION = "https://stac-extensions.github.io/classification/v2.0.0/schema.json"
 FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
@@ -72,6 +75,11 @@ def write_item(record: MapRecord, out: Path) -> None:
     ):
         if (out / name).is_file():
             item.add_asset(role, pystac.Asset(f"./{name}", title=title, media_type=pystac.MediaType.PNG, roles=[role]))
+    if (out / POLYGONS).is_file():
+        item.add_asset(
+            "polygons",
+            pystac.Asset(f"./{POLYGONS}", title="Fields", media_type=pystac.MediaType.GEOPACKAGE, roles=["data"]),
+        )
     for asset in item.assets.values():
         facts = file_facts(out / asset.href)
         # A multihash: 0x12 is SHA-256, 0x20 its length (https://github.com/multiformats/multihash).

@@ -68,6 +68,7 @@ __all__ = [
     "SourceState",
     "fetch_for_run",
     "fetch_source",
+    "local_file",
     "local_place",
     "source_state",
     "survey_source",
@@ -184,6 +185,23 @@ def local_place(config: RunConfig, source: str) -> Path | str:
     for note in found.notes:
         log.info("fetch: note: %s", note)
     return found.folder
+
+
+def local_file(address: str) -> Path:
+    """A file of this disk with what a path, s3:// or https:// names, fetched if need be.
+
+    `|layername=NAME` behind it stays. A file that has not changed is not sent again.
+
+    Raises:
+        DataError: it is not there. ServiceError: its server fails.
+    """
+    file, bar, layer = address.partition("|")
+    if not _scheme(file):
+        return Path(address)
+    target = _folder_of("file", file) / PurePosixPath(file.partition("?")[0]).name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _copy(file, target)
+    return target.with_name(f"{target.name}{bar}{layer}")
 
 
 def survey_source(config: RunConfig, source: str) -> Survey:

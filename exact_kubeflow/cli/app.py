@@ -20,7 +20,7 @@ from exact_core.data.sources import SOURCES, check_mapped, check_there, default_
 from exact_core.environment import load_environment
 from exact_core.errors import ConfigError, ExactError, ServiceError
 from exact_core.files import check_output, full_disk
-from exact_core.recipes import RECIPES, portable, resolve
+from exact_core.recipes import RECIPES, portable
 from exact_core.scratch import scratch_folder
 from exact_core.termination import TerminatedError, ending_in_order
 from exact_kubeflow.cli import (
@@ -44,6 +44,7 @@ from exact_kubeflow.cli.options import (
     goes_on,
     model_folder,
     need,
+    need_together,
 )
 from exact_kubeflow.cli.store import store_app
 
@@ -105,15 +106,19 @@ class Supervision(StrEnum):
 
 
 Outlines = Annotated[
-    Path | None,
+    str,
     typer.Option(
         metavar="FILE",
-        help="Vector file of field outlines. Give each field one crop, and list mixed and uncertain fields.",
+        help="Vector file of field outlines, a path or an address. Give each field one crop, and list mixed and "
+        "uncertain fields.",
     ),
 ]
 Cropland = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="Raster or vector mask of cropland. Land outside of it is not mapped."),
+    str,
+    typer.Option(
+        metavar="FILE",
+        help="Raster or vector mask of cropland, a path or an address. Land outside of it is not mapped.",
+    ),
 ]
 CroplandValue = Annotated[
     list[int],
@@ -263,9 +268,9 @@ def map_area(
     until: Annotated[
         str, typer.Option(metavar="YYYY-MM-DD", help="Use images up to this day only, for a map within the season.")
     ] = "",
-    outlines: Outlines = None,
+    outlines: Outlines = "",
     outside: OutsideFields = "pixels",
-    cropland: Cropland = None,
+    cropland: Cropland = "",
     cropland_value: CroplandValue = [],
     recipe: Recipe = "season",
     changes: Set = [],
@@ -273,15 +278,15 @@ def map_area(
 ) -> None:
     """Map a whole area, and write GeoTIFFs (COG) of class and confidence, a STAC item and areas."""
     from exact_core.artifacts.stage_files import stage_files
-    from exact_core.stages.join_map import Layers
     from exact_core.stages.lifecycle import open_stage
     from exact_core.stages.map_season import map_season as run_stage
 
     check_mapped(source)
-    layers = Layers(outlines, outside, cropland, tuple(cropland_value))
     check_there(source)
+    need_together(segmenter=segmenter, outlines=outlines, cropland=cropland)
     need(segmenter=segmenter)
-    config = config_of(recipe, None, [*changes, *([f"data.season.until={until}"] if until else [])])
+    given = {"data.season.until": until, **_layers(outlines, outside, cropland, cropland_value)}
+    config = config_of(recipe, None, [*changes, *(f"{key}={value}" for key, value in given.items() if value)])
     with (
         goes_on("finished rows are kept. To continue, repeat the command"),
         scratch_folder() as scratch,
@@ -297,7 +302,6 @@ def map_area(
             out=out,
             tracker=tracker,
             part=part,
-            layers=layers,
         )
     if not part:
         _show_map(out)
@@ -308,22 +312,36 @@ def join_map(
         list[str], typer.Argument(metavar="PART...", help="Folders that `exact map --part` wrote, or their URIs.")
     ],
     out: Out,
-    outlines: Outlines = None,
+    outlines: Outlines = "",
     outside: OutsideFields = "pixels",
-    cropland: Cropland = None,
+    cropland: Cropland = "",
     cropland_value: CroplandValue = [],
     tracking: Tracking = True,
 ) -> None:
-    """Join the parts of a map."""
+    """Join the parts of a map. Its options replace those that the parts were mapped with."""
     from exact_core.artifacts.stage_files import stage_files
-    from exact_core.stages.join_map import Layers, join_map as run_stage
+    from exact_core.stages.join_map import join_map as run_stage
     from exact_core.stages.lifecycle import open_stage
+    from exact_core.stages.map_layers import Layers
     from exact_core.tracking.runs import NoTracker
 
-    layers = Layers(outlines, outside, cropland, tuple(cropland_value))
-    with open_stage("join_map", resolve("season"), tracking=tracking) as tracker, stage_files(NoTracker()) as files:
+    need_together(**{f"part {n}": each for n, each in enumerate(parts, 1)}, outlines=outlines, cropland=cropland)
+    given = _layers(outlines, outside, cropland, cropland_value)
+    config = config_of("season", None, [f"{key}={value}" for key, value in given.items() if value])
+    layers = Layers.of(config.mapping) if any(given.values()) else None
+    with open_stage("join_map", config, tracking=tracking) as tracker, stage_files(NoTracker()) as files:
         run_stage(parts=[files.read(each) for each in parts], out=out, tracker=tracker, layers=layers)
     _show_map(out)
+
+
+def _layers(outlines: str, outside: Outside, cropland: str, values: list[int]) -> dict[str, Any]:
+    """Options of a map as settings. What is not given is empty."""
+    return {
+        "mapping.outlines": outlines,
+        "mapping.outside": "" if outside == "pixels" else outside,
+        "mapping.cropland": cropland,
+        "mapping.cropland_values": values,
+    }
 
 
 def _show_map(folder: Path) -> None:

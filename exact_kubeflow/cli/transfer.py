@@ -9,7 +9,7 @@ import typer
 
 from exact_core.data.sources import check_there, is_source, known_sources
 from exact_core.scratch import scratch_folder
-from exact_kubeflow.cli.options import Recipe, Season, Set, Tracking, config_of, model_folder, need
+from exact_kubeflow.cli.options import Recipe, Season, Set, Tracking, config_of, model_folder, need, out_option
 
 __all__ = ["leave_out", "transfer"]
 
@@ -27,9 +27,7 @@ def transfer(
         str,
         typer.Option(metavar="SEGMENTER", help="Segmenter, or NAME@champion. Default is to take classes from tags."),
     ] = "",
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for report.html and transfer.json.")] = Path(
-        "transfer"
-    ),
+    out: Annotated[Path, out_option("Folder for report.html and transfer.json.")] = Path("transfer"),
     season: Season = "",
     recipe: Recipe = "season",
     changes: Set = [],
@@ -77,9 +75,7 @@ def leave_out(
     datasets: Annotated[
         list[Path], typer.Argument(metavar="DATASET...", help="Two or more window datasets, one for each season.")
     ],
-    out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Folder for the models, their evaluations and the table.")
-    ],
+    out: Annotated[Path, out_option("Folder for the models, their evaluations and the table.")],
     dense: Annotated[bool, typer.Option("--dense", help="Train on dense labels instead of tags.")] = False,
     recipe: Recipe = "season",
     changes: Set = [],

@@ -49,12 +49,6 @@ def test_help_is_grouped_and_short_options_answer(exact):
     assert "YEAR|START/DAYS" in shown
 
 
-def test_what_is_missing_is_named_at_once(exact):
-    code, _, said = exact("evaluate", "d", "s", "e", "--classifier", "c")
-    assert code == 1
-    assert said == "exact: not there: DATASET d, SEGMENTER s, CLASSIFIER c. Name what an earlier command wrote\n"
-
-
 def test_a_path_of_a_setting_is_one_of_the_current_folder(exact, tmp_path, caplog):
     write_season(tmp_path / "s")
     (tmp_path / "s/labels/crop_type.tif").rename(tmp_path / "mine.tif")
