@@ -491,7 +491,7 @@ def import_public(
     """Import a public TSViT model of PASTIS as a segmenter."""
     from exact_core.stages.import_weights import import_weights
 
-    need(checkpoint=str(checkpoint), dataset=str(dataset))
+    need(checkpoint=checkpoint, dataset=dataset)
     typer.echo(f"segmenter: {import_weights(checkpoint, dataset=dataset, out=out, heads=heads)}")
 
 
