@@ -308,6 +308,9 @@ class _Rows:
             # Band by band: all at once would need a mask for each.
             seen_here = image[0] != 0
             for band in image[1:]:
+                # Mostly the first band says all.
+                if seen_here.all():
+                    break
                 seen_here |= band != 0
             measured += seen_here
         return pixels, _joined(seen, 1) if seen else None, measured
