@@ -656,6 +656,23 @@ class MappingConfig(Settings):
         description="minimum mapping unit: smaller regions take the class of their longest border, after the majority "
         "filter. If None, all regions stay",
     )
+    cropland: str | None = Field(
+        None,
+        description="raster or vector mask outside of which nothing is mapped, as a path, s3:// or https://. {year} "
+        "stands for that of the season. If None, there is no mask",
+    )
+    cropland_values: tuple[int, ...] = Field(
+        (), description="values of the raster `cropland` that are cropland. If empty, all but 0"
+    )
+    outlines: str | None = Field(
+        None, description="layer of field outlines, each of which gets one crop in the map, named like `cropland`"
+    )
+    outside: Outside = Field(
+        "pixels",
+        description="pixels outside all `outlines`: as mapped, background beside a field (`borders`), or all "
+        "`background`",
+    )
+    polygons: bool = Field(False, description="also write the fields of the map as polygons, polygons.gpkg")
 
     @field_validator("majority")
     @classmethod
@@ -663,6 +680,12 @@ class MappingConfig(Settings):
         if majority is not None and majority % 2 == 0:
             raise ValueError("expected an odd number of pixels, as 3 or 5")
         return majority
+
+    @model_validator(mode="after")
+    def _values_of_a_raster(self) -> MappingConfig:
+        if self.cropland_values and self.cropland is None:
+            raise ValueError(f"cropland_values {list(self.cropland_values)}: of which raster? Name it by cropland")
+        return self
 
 
 class TransferConfig(Settings):
@@ -742,12 +765,12 @@ class PromotionConfig(Settings):
         le=1,
         description="value that the lower end of the difference's confidence interval must exceed, of 1",
     )
-    first_floor: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="minimum mIoU (F1 of tags without dense labels) for a first model, without a champion to compare "
-        "with, to become champion",
+    first_floor: Annotated[float, Field(ge=0, le=1)] | Literal["majority"] = Field(
+        "majority",
+        description="what a first model, without a champion to compare with, must exceed to become champion. "
+        "`majority` is the map of the most frequent class alone, in mIoU and OA, with the confidence interval of each "
+        "difference. Without dense labels, the lower end of the masks' expected mIoU must exceed the highest mIoU that "
+        "such a map can have. A number is a minimum mIoU (F1 of tags without dense labels). 0 accepts any model",
     )
     largest_class_loss: float = Field(0.1, ge=0, le=1, description="maximum loss of any class in its own metric, of 1")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="level of the confidence interval of the difference")

@@ -7,6 +7,7 @@ difficult for both models does not blur their difference.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +19,7 @@ from exact_core.data.windows.dataset import VOID, WindowDataset
 from exact_core.mapping.predict import Predictor, map_scene
 from exact_core.metrics import Scores, confusion_matrix
 
-__all__ = ["Comparison", "UnitCounts", "compare", "unit_counts"]
+__all__ = ["Comparison", "Gain", "UnitCounts", "compare", "over_majority", "unit_counts"]
 
 Counts = NDArray[np.int64]
 FEWEST_SCENES = 8
@@ -71,6 +72,20 @@ class Comparison:
         return self.challenger - self.champion
 
 
+@dataclass(frozen=True)
+class Gain:
+    """A model against the map of one class, in one metric.
+
+    metric: mIoU or OA. model, majority: in [0, 1]. low, high: confidence interval of their difference.
+    """
+
+    metric: str
+    model: float
+    majority: float
+    low: float
+    high: float
+
+
 def unit_counts(predictor: Predictor, split: str) -> UnitCounts:
     """Map a split and count by scene. By block where there are fewer than FEWEST_SCENES scenes."""
     windows = predictor.windows
@@ -113,30 +128,65 @@ def compare(
     if champion.counts.shape != challenger.counts.shape or champion.metric != challenger.metric:
         raise ValueError(f"counts {champion.counts.shape} and {challenger.counts.shape} are not of the same units")
     figures = _ious if champion.metric == "miou" else _tag_f1s
-    rng = np.random.default_rng(seed)
-    units = len(champion.counts)
-    drawn = rng.multinomial(units, np.full(units, 1 / units), size=config.samples)
-    means = [
-        np.array([_mean(figures(np.tensordot(weights, model.counts, 1))) for weights in drawn])
-        for model in (champion, challenger)
-    ]
-    tail = (1 - config.confidence) / 2
-    low, high = np.nanquantile(means[1] - means[0], [tail, 1 - tail])
+    low, high = _interval(champion.counts, challenger.counts, lambda counts: _mean(figures(counts)), config, seed)
     each = [figures(model.counts.sum(0)) for model in (champion, challenger)]
     labels = ("background", *names) if champion.metric == "miou" else names
     return Comparison(
         metric=champion.metric,
         unit=champion.unit,
-        units=units,
+        units=len(champion.counts),
         champion=_mean(each[0]),
         challenger=_mean(each[1]),
-        low=float(low),
-        high=float(high),
+        low=low,
+        high=high,
         per_class={
             name: None if np.isnan(before) or np.isnan(after) else float(after - before)
             for name, before, after in zip(labels, *each, strict=True)
         },
     )
+
+
+def over_majority(model: UnitCounts, *, config: PromotionConfig, seed: int) -> list[Gain]:
+    """A map against the one that gives every pixel the class that the split has most of: in mIoU and in OA.
+
+    The OA of that map is the no-information rate of the split.
+
+    Args:
+        model: its counts, with dense labels.
+        config: `samples` and `confidence` apply.
+        seed: of the draw.
+    """
+    if model.metric != "miou":
+        raise ValueError("counts of tags: they hold no pixel of the most frequent class")
+    truth = model.counts.sum(2)
+    constant = np.zeros_like(model.counts)
+    winner = int(truth.sum(0).argmax())
+    constant[:, :, winner] = truth
+
+    def miou(counts: Counts) -> float:
+        return _mean(_ious(counts))
+
+    def oa(counts: Counts) -> float:
+        return Scores(counts).oa_micro
+
+    found = []
+    for name, metric in (("mIoU", miou), ("OA", oa)):
+        ours, theirs = metric(model.counts.sum(0)), metric(constant.sum(0))
+        low, high = _interval(constant, model.counts, metric, config, seed)
+        found.append(Gain(name, ours, theirs, low, high))
+    return found
+
+
+def _interval(
+    before: Counts, after: Counts, metric: Callable[[Counts], float], config: PromotionConfig, seed: int
+) -> tuple[float, float]:
+    """Confidence interval of the gain in a metric, by draws of units (U, ...) with replacement."""
+    units = len(before)
+    drawn = np.random.default_rng(seed).multinomial(units, np.full(units, 1 / units), size=config.samples)
+    means = [np.array([metric(np.tensordot(weights, counts, 1)) for weights in drawn]) for counts in (before, after)]
+    tail = (1 - config.confidence) / 2
+    low, high = np.nanquantile(means[1] - means[0], [tail, 1 - tail])
+    return float(low), float(high)
 
 
 def _by_block(truth: NDArray[np.uint8], label: NDArray[np.uint8], *, side: int, classes: int) -> list[Counts]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import zipfile
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exact_core.errors import CorruptError
-from exact_core.files import publish_text
+from exact_core.files import publish_text, publishing
 from exact_core.json_values import read_json
 
 __all__ = ["FinishedRows", "RowFiles", "read_rows"]
@@ -89,13 +88,14 @@ class RowFiles:
         """Keep the next rows."""
         assert rows.first == self.end
         path = self.folder / _name(rows.first)
-        partial = path.with_suffix(".partial")
         arrays: dict[str, Any] = {"label": rows.label, "confidence": rows.confidence}
         if rows.probabilities is not None:
             arrays["probabilities"] = rows.probabilities
-        with partial.open("wb") as file:
+        with (
+            publishing(path, size=sum(each.nbytes for each in arrays.values())) as partial,
+            partial.open("wb") as file,
+        ):
             np.savez(file, **arrays)
-        os.replace(partial, path)
         self.end = rows.end
 
 

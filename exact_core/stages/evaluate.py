@@ -256,7 +256,10 @@ def _headline(metrics: dict[str, Any]) -> dict[str, float]:
     for prefix, group in groups.items():
         for name in (*HEADLINE, "miou_published"):
             found[prefix + name] = None if group is None else group.get(name)
-    found["expected_miou"] = (metrics["mask_quality"] or {}).get("expected_miou")
+    if quality := metrics["mask_quality"]:
+        found["expected_miou"] = quality.get("expected_miou")
+        # Of masks that nothing is known of, the least is expected.
+        found["expected_low"] = quality.get("expected_low") if quality.get("expected_known", True) else 0.0
     found["tag_map"] = (metrics["tags"] or {}).get("map_macro")
     return {name: value for name, value in found.items() if value is not None}
 

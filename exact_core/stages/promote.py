@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import tempfile
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,10 +16,11 @@ from exact_core.config import PromotionConfig, RunConfig
 from exact_core.data.sources import dataset_title
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import ConfigError
-from exact_core.evaluation.paired_bootstrap import Comparison, UnitCounts, compare, unit_counts
+from exact_core.evaluation.paired_bootstrap import Comparison, UnitCounts, compare, over_majority, unit_counts
 from exact_core.manifest import publish_record, read_record
 from exact_core.mapping.predict import Predictor
 from exact_core.markdown import as_markdown
+from exact_core.scratch import scratch_folder
 from exact_core.stages.lifecycle import open_step
 from exact_core.stages.stage import Stage
 from exact_core.tracking.registry import CHALLENGER, CHAMPION, Origin, Registry
@@ -42,6 +43,7 @@ log = logging.getLogger(__name__)
 
 ROUNDS = 3
 """Maximal number of comparisons, if other runs change the champion in the meantime."""
+FIRST = "the first version: no champion to compare with"
 
 
 def promote(
@@ -58,10 +60,10 @@ def promote(
 
     Both models map the same evaluation windows. The gate (`config.promotion`): the lower end of the confidence interval
     of the difference in mIoU, by a paired bootstrap over scenes, is above `minimum_gain`, and no class loses more than
-    `largest_class_loss`. Without dense labels, the F1 of the tags of the maps replaces mIoU. Without a
-    champion there is nothing to compare with, and the first model becomes champion. A dataset that is scored on itself
-    allows no fair comparison, so nothing is promoted on it. A run of an earlier season than the champion's, or of the
-    same season that started before the champion's run, does not replace it.
+    `largest_class_loss`. Without dense labels, the F1 of the tags of the maps replaces mIoU. Without a champion there
+    is nothing to compare with, and the first model becomes champion if it is above `first_floor`. A dataset that is
+    scored on itself allows no fair comparison, so only a first model is promoted on it. A run of an earlier season than
+    the champion's, or of the same season that started before the champion's run, does not replace it.
 
     Args:
         config: `promotion`, `evaluation.batch`, `seed` and `device` apply.
@@ -69,7 +71,8 @@ def promote(
         segmenter: model folder of the new segmenter.
         model: name of the registered model.
         out: folder for metrics.json, which holds the decision and its reasons.
-        figures: metrics of the segmenter's evaluation on this dataset, for its model in MLflow.
+        figures: metrics of the segmenter's evaluation on this dataset, for its model in MLflow. `expected_low` among
+            them decides on a first model without dense labels.
         tracker: gets the metrics and the reason. Without tracking, there is no registry and no decision.
 
     Returns:
@@ -187,7 +190,7 @@ def _register(
         record["champion"] = champion
         if champion == version:
             return {**record, "promoted": True, "reason": "it is the champion already"}
-        promoted, reason, comparison = _judge(config, windows, segmenter, name, registry, version, champion)
+        promoted, reason, comparison = _judge(config, windows, segmenter, name, registry, version, champion, figures)
         if comparison is not None:
             record["comparison"] = {**asdict(comparison), "difference": comparison.difference}
         if not promoted or registry.replace_champion(name, champion, version, reason=reason):
@@ -204,10 +207,11 @@ def _judge(
     registry: Registry,
     version: str,
     champion: str | None,
+    figures: Mapping[str, float],
 ) -> tuple[bool, str, Comparison | None]:
     """Whether a version should replace this champion, why, and by what comparison."""
     if champion is None:
-        return *_first(config, windows, segmenter), None
+        return *_first(config, windows, segmenter, figures), None
     if older := _older(registry.origin(name, version), registry.origin(name, champion)):
         return (
             False,
@@ -229,28 +233,64 @@ def _judge(
     return *decide(comparison, config.promotion), comparison
 
 
-def decide_first(metric: str, figure: float, config: PromotionConfig) -> tuple[bool, str]:
+def decide_first(counts: UnitCounts, config: PromotionConfig, *, expected_low: float, seed: int) -> tuple[bool, str]:
     """Whether a model without a champion to compare with is good enough to be one, and why.
 
     Args:
-        metric: miou or tag_f1.
-        figure: of the model on the evaluation windows, in [0, 1]. NaN where it is not defined, which is not enough.
-        config: `first_floor` applies.
+        counts: of the model on the evaluation windows.
+        config: `first_floor`, `samples` and `confidence` apply.
+        expected_low: lower end of the expected mIoU of the masks that taught it, in [0, 1]. NaN where there is no
+            expectation. Used without dense labels.
+        seed: of the bootstrap.
     """
-    told = f"{metric} {100 * figure:.1f}, promotion.first_floor {100 * config.first_floor:.1f}"
-    if figure >= config.first_floor:
-        return True, f"the first version: no champion to compare with ({told})"
+    floor = config.first_floor
+    if floor == 0:
+        return True, FIRST
+    if floor == "majority":
+        enough, facts = (
+            _over_majority(counts, config, seed) if counts.metric == "miou" else _hoped(counts, expected_low)
+        )
+    else:
+        # NaN, where no class occurs, is not enough.
+        enough = counts.figure >= floor
+        facts = f"{counts.metric} {100 * counts.figure:.1f}, promotion.first_floor {100 * floor:.1f}"
+    if enough:
+        return True, f"{FIRST} ({facts})"
     return False, (
-        f"the first version is below the floor ({told}): it stays challenger. Give more tags or train longer, or move "
+        f"the first version is below the floor ({facts}): it stays challenger. Give more tags or train longer, or move "
         f"the alias by hand if the map is good enough"
     )
 
 
-def _first(config: RunConfig, windows: WindowDataset, segmenter: Path) -> tuple[bool, str]:
-    if not config.promotion.first_floor:
-        return True, "the first version: no champion to compare with"
+def _over_majority(counts: UnitCounts, config: PromotionConfig, seed: int) -> tuple[bool, str]:
+    """Whether a map is better than its most frequent class alone, with the interval, in every metric."""
+    gains = over_majority(counts, config=config, seed=seed)
+    facts = "; ".join(
+        f"{each.metric} {100 * each.model:.1f} against {100 * each.majority:.1f} of the most frequent class alone, "
+        f"{config.confidence:.0%} interval of the difference {100 * each.low:+.1f} to {100 * each.high:+.1f}"
+        for each in gains
+    )
+    return all(each.low > 0 for each in gains), facts
+
+
+def _hoped(counts: UnitCounts, expected_low: float) -> tuple[bool, str]:
+    """The same without dense labels: from what is expected of the masks."""
+    most = 1 / (counts.counts.shape[1] + 1)
+    if math.isnan(expected_low):
+        return False, "no dense labels, and nothing is expected of the masks"
+    return expected_low > most, (
+        f"no dense labels; the masks' expected mIoU is at least {100 * expected_low:.1f}, a map of one class has at "
+        f"most {100 * most:.1f}"
+    )
+
+
+def _first(
+    config: RunConfig, windows: WindowDataset, segmenter: Path, figures: Mapping[str, float]
+) -> tuple[bool, str]:
+    if config.promotion.first_floor == 0:
+        return True, FIRST
     counts = _counts(config, windows, segmenter)
-    return decide_first(counts.metric, counts.figure, config.promotion)
+    return decide_first(counts, config.promotion, expected_low=figures.get("expected_low", math.nan), seed=config.seed)
 
 
 def _older(ours: Origin, theirs: Origin) -> str:
@@ -266,8 +306,8 @@ def _older(ours: Origin, theirs: Origin) -> str:
 def _against(
     config: RunConfig, windows: WindowDataset, segmenter: Path, registry: Registry, name: str, champion: str
 ) -> Comparison:
-    with tempfile.TemporaryDirectory() as scratch:
-        theirs = registry.download(name, champion, Path(scratch) / "champion")
+    with scratch_folder() as scratch:
+        theirs = registry.download(name, champion, scratch / "champion")
         before, after = (_counts(config, windows, folder) for folder in (theirs, segmenter))
     return compare(before, after, names=windows.manifest.classes, config=config.promotion, seed=config.seed)
 

@@ -141,6 +141,9 @@ def transfer_report(
         if kind == "dataset"
         else _sample_images(config, source, season, model)
     )
+    if model.reference is not None:
+        # A season until a day is held against the same part of training's.
+        model = replace(model, reference=model.reference.first(len(found.days)))
     found = _labelled(found, model)
     transfer = _compare(config, model, found)
     rows = _date_rows(config, model, found)
@@ -332,6 +335,8 @@ def _sample_images(config: RunConfig, source: str, season: str, model: _Model) -
             device=choose_device(config.device),
         )
     days = _calendar(model, images.start, images.length)
+    if images.settings.until is not None:
+        days = days[: max(1, int(np.searchsorted(days, (images.settings.until - images.start).days, "right")))]
     sample, mean, means = sample_season(
         images,
         predict,
@@ -342,7 +347,7 @@ def _sample_images(config: RunConfig, source: str, season: str, model: _Model) -
         seed=config.seed,
     )
     dates = [acquisition.date for acquisition in images.acquisitions]
-    notes = tuple(note for note in images.notes if note.startswith("days count"))
+    notes = tuple(note for note in images.notes if note.startswith(("days count", "images until")))
     return _Season(images.start, images.length, dates, days, sample, mean, means, images.settings.leave_out, notes)
 
 

@@ -1,5 +1,7 @@
 """Steps as forks of one process: what they print, their exit status, and nothing of one in another."""
 
+import errno
+import io
 import os
 import re
 import signal
@@ -7,6 +9,7 @@ import socket
 import sys
 import threading
 from functools import partial
+from pathlib import Path
 
 import pytest
 from exact_kubeflow.pipelines import forked_steps, local
@@ -105,11 +108,25 @@ def test_a_command_that_is_no_step_of_ours_is_refused():
         forked_steps._run_step(None, ["sh", "-c", "ls"])
 
 
-def test_a_full_disk_is_one_sentence(tmp_path):
-    """Where the run's log is written, every byte finds the disk full; MLflow's file is on another."""
+def test_a_full_disk_costs_the_log_and_not_the_run():
+    screen = io.StringIO()
+    with local._log(Path("/dev/full")) as log:
+        console = local._Console(log, screen)
+        console.write("Executing task 'ingest'\n" + "x" * 100_000)
+        console.write("\n    [exact 2026-11-29 08:00:00,000 INFO]: windows: 4\n")
+    assert "== ingest" in screen.getvalue()
+    assert "08:00:00 windows: 4" in screen.getvalue()
+
+
+def test_a_full_disk_of_the_work_folder_is_one_sentence(tmp_path, monkeypatch):
+    """What KFP writes itself finds it full."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "run"))
+
+    monkeypatch.setattr(local.local, "init", full)
     (tmp_path / "work").mkdir()
-    (tmp_path / "work" / "run.log").symlink_to("/dev/full")
     given = {"recipe": "demo", "source": "synthetic", "season": "", "seed": 1, "overrides": TINY}
-    with pytest.raises(ServiceError, match=r"--workdir .*work: its disk is full; make room, and repeat the command"):
+    with pytest.raises(ServiceError, match=r"work: the disk is full: [\d.,]+ MB are free. Make room, then repeat"):
         local._run(tmp_path / "work", train_exact, given, "tags")
     assert not list((tmp_path / "work").glob(".run-*"))

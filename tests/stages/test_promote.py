@@ -1,6 +1,7 @@
 """A segmenter's way into MLflow's registry: challenger, champion, reuse; and that it loads without this package."""
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from exact_core.config import PromotionConfig, override
 from exact_core.data.synthetic import ingest_synthetic
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import ConfigError, ServiceError
+from exact_core.evaluation.paired_bootstrap import UnitCounts
 from exact_core.mapping.predict import Predictor
 from exact_core.stages import promote as promoting
 from exact_core.stages.champion import champion
@@ -80,7 +82,7 @@ def test_the_better_of_two_becomes_champion_and_the_reason_is_kept(place, tmp_pa
     assert "| background |" in said
 
 
-def test_a_first_model_below_the_floor_does_not_become_champion(place, dataset, segmenters):
+def test_a_first_model_below_a_given_floor_does_not_become_champion(place, dataset, segmenters):
     """The floor is the model's own figure, so that it stands just above or at it."""
     config = load_segmenter(segmenters / "good", dataset)[2]
     figure = promoting._counts(config, dataset, segmenters / "good").figure
@@ -91,7 +93,52 @@ def test_a_first_model_below_the_floor_does_not_become_champion(place, dataset, 
     _, record = place("good", "run-2", [f"promotion.first_floor={figure}"])
     assert record["promoted"]
     assert aliases() == {CHALLENGER: "2", CHAMPION: "2"}
-    assert not decide_first("miou", float("nan"), PromotionConfig())[0]
+    nothing = UnitCounts("miou", "blocks", np.zeros((4, 3, 3), np.int64))
+    assert not decide_first(nothing, PromotionConfig(first_floor=0.1), expected_low=1.0, seed=0)[0]
+
+
+def test_by_default_a_first_model_must_beat_its_most_frequent_class_alone(place):
+    _, record = place("poor", "run-1", ["promotion.first_floor=majority"])
+    assert not record["promoted"]
+    assert "it stays challenger. Give more tags or train longer" in record["reason"]
+    assert aliases() == {CHALLENGER: "1"}
+    _, record = place("good", "run-2", ["promotion.first_floor=majority"])
+    assert record["promoted"]
+    assert re.search(r"; OA [\d.]+ against [\d.]+ of the most frequent class alone, 95% interval", record["reason"])
+    assert aliases() == {CHALLENGER: "2", CHAMPION: "2"}
+
+
+def units(*confusions):
+    return UnitCounts("miou", "blocks", np.array(confusions, np.int64))
+
+
+@pytest.mark.parametrize(
+    ("counts", "promoted"),
+    [
+        (units(*[[[60, 0], [5, 35]]] * 9), True),
+        # Only the most frequent class: no better than itself.
+        (units(*[[[60, 0], [40, 0]]] * 9), False),
+        # An mIoU above 30 is not enough where more pixels are wrong than if all were background.
+        (units(*[[[31, 29], [10, 30]]] * 9), True),
+        (units(*[[[28, 32], [10, 30]]] * 9), False),
+        # Better in two blocks, worse in seven: by chance.
+        (units(*[[[60, 0], [0, 40]]] * 2, *[[[50, 10], [35, 5]]] * 7), False),
+    ],
+)
+def test_mean_iou_and_accuracy_are_both_above_those_of_one_class(counts, promoted):
+    config = PromotionConfig()
+    assert config.first_floor == "majority"
+    assert decide_first(counts, config, expected_low=math.nan, seed=0)[0] is promoted
+
+
+def test_without_dense_labels_the_expectation_of_the_masks_decides():
+    """Of three crops and background, one class alone has an mIoU of at most a quarter."""
+    counts = UnitCounts("tag_f1", "blocks", np.ones((4, 3, 3), np.int64))
+    for low, promoted in ((0.26, True), (0.25, False), (0.0, False), (math.nan, False)):
+        decided, reason = decide_first(counts, PromotionConfig(), expected_low=low, seed=0)
+        assert decided is promoted
+        assert "no dense labels" in reason
+    assert "a map of one class has at most 25.0" in decide_first(counts, PromotionConfig(), expected_low=0.1, seed=0)[1]
 
 
 def test_a_worse_one_stays_challenger_and_says_why(place):
