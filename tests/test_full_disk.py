@@ -1,15 +1,19 @@
 """A disk that fills up while an artifact is written: one sentence with bytes, and nothing half is left."""
 
+import datetime as dt
 import resource
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
+from rasterio.crs import CRS
 
 from exact_core.data.synthetic import ingest_synthetic
 from exact_core.data.windows.mask_dataset import write_mask_shard
 from exact_core.errors import ServiceError
+from exact_core.mapping.calibration import NOT_FITTED
+from exact_core.mapping.cogs import MapRecord, write_files
 from exact_core.mapping.finished_rows import FinishedRows, RowFiles
 from exact_core.stages.lifecycle import open_stage
 from exact_core.training.checkpoint import save_weights
@@ -41,6 +45,38 @@ def write_weights(folder, _):
 def write_rows(folder, _):
     rows = FinishedRows(0, np.zeros((100, 100), np.uint8), np.zeros((100, 100), np.uint8), None)
     RowFiles(folder / "rows", first=0, key="k", batch=2).add(rows)
+
+
+def test_a_map_says_it_too(tmp_path):
+    """GDAL does the writing, and gives no number of a full disk."""
+    record = MapRecord(
+        source="season:x",
+        name="x",
+        season_start=dt.date(2018, 1, 1),
+        season_days=365,
+        notes=(),
+        bands=("B02",),
+        dates=(dt.date(2018, 4, 1),),
+        inputs="d",
+        crs=CRS.from_epsg(32631).to_wkt(),
+        transform=(10, 0, 500_000, 0, -10, 5_650_000),
+        height=8,
+        width=8,
+        window=8,
+        classes=("maize",),
+        colours=("#000000", "#ffff00"),
+        probabilities=False,
+        calibration=NOT_FITTED,
+        model_weights_sha256="d",
+        code_version="x",
+    )
+    label = np.zeros((8, 8), np.uint8)
+    with (
+        small_files(),
+        pytest.raises(ServiceError, match=r"cannot be written: .* 0\.5 MB are needed, .* MB are free"),
+    ):
+        write_files(record, [FinishedRows(0, label, label, None)], tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("write", [write_dataset, write_masks, write_weights, write_rows])

@@ -165,12 +165,16 @@ def write_files(record: MapRecord, rows: Iterable[FinishedRows], out: Path) -> M
                 _optimise(partial[name], out / name, overviews=OVERVIEWS[name])
                 partial[name].unlink()
     except (RasterioError, OSError) as error:
-        # GDAL gives no number of a full disk. The plain files and the optimised ones are there together for a moment.
-        needed = record.height * record.width * (2 + len(record.names) * (PROBABILITIES in names))
+        for name in names:
+            for left in (partial[name], out / f"{name}.cog"):
+                left.unlink(missing_ok=True)
+        # GDAL gives no number of a full disk, and rasterio's own words name no reason.
+        blocks = -(-record.height // BLOCK) * -(-record.width // BLOCK)
+        needed = blocks * BLOCK**2 * (2 + len(record.names) * (PROBABILITIES in names))
         free = shutil.disk_usage(out).free
         raise ServiceError(
-            f"{out}: the map cannot be written: {error}. It needs {needed / 1e6:,.1f} MB and {free / 1e6:,.1f} MB are "
-            f"free. Make room, and repeat"
+            f"{out}: the map cannot be written: {error.__cause__ or error}. {needed / 1e6:,.1f} MB are needed, "
+            f"{free / 1e6:,.1f} MB are free. Make room, then repeat"
         ) from error
     return result
 

@@ -13,7 +13,9 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,12 @@ from exact_core.json_values import read_json
 __all__ = ["FinishedRows", "RowFiles", "read_rows"]
 
 log = logging.getLogger(__name__)
+
+DAMAGED = (
+    *(OSError, ValueError, KeyError, EOFError, RuntimeError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
+)
+"""What numpy and zipfile raise over damaged arrays, whose sizes may be any."""
 
 JOURNAL = "journal.json"
 
@@ -137,6 +145,6 @@ def _read(path: Path) -> FinishedRows:
         with np.load(path, allow_pickle=False) as file:
             probabilities = file["probabilities"] if "probabilities" in file.files else None
             rows = FinishedRows(int(path.stem[-8:]), file["label"], file["confidence"], probabilities)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
+    except DAMAGED as error:
         raise CorruptError(f"{path}: no whole rows of a map: {error}. Map this part again") from error
     return rows

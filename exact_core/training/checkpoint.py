@@ -95,7 +95,7 @@ class Checkpoints:
             progress = Progress(**record)
             tensors = self._load(LAST)
             best = None if progress.best_epoch is None else self._load(BEST)
-        except (CorruptError, KeyError, TypeError, ValueError) as error:
+        except (CorruptError, KeyError, OSError, TypeError, ValueError) as error:
             raise CorruptError(
                 f"{self.folder}: this checkpoint is damaged: {error}. Delete the folder to train from the start"
             ) from error

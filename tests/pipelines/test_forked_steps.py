@@ -16,6 +16,7 @@ from exact_kubeflow.pipelines import forked_steps, local
 from exact_kubeflow.pipelines.train_exact import train_exact
 
 from exact_core.errors import ServiceError
+from exact_core.termination import TerminatedError
 from tests.conftest import TINY
 
 STATE = []
@@ -118,15 +119,29 @@ def test_a_full_disk_costs_the_log_and_not_the_run():
     assert "08:00:00 windows: 4" in screen.getvalue()
 
 
-def test_a_full_disk_of_the_work_folder_is_one_sentence(tmp_path, monkeypatch):
-    """What KFP writes itself finds it full."""
+@pytest.mark.parametrize(
+    ("error", "expected", "said", "status"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space"),
+            ServiceError,
+            r"work: the disk is full: [\d.,]+ MB are free. Make room",
+            "",
+        ),
+        (TerminatedError("ended by signal 15"), TerminatedError, "ended by signal 15", "KILLED"),
+    ],
+)
+def test_what_ends_a_run_from_outside_its_steps_is_one_sentence(tmp_path, monkeypatch, error, expected, said, status):
+    def ended(*_: object, **__: object) -> None:
+        raise error
 
-    def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "run"))
-
-    monkeypatch.setattr(local.local, "init", full)
+    finished = {}
+    monkeypatch.setattr(local.local, "init", ended)
+    monkeypatch.setattr(local, "finish_pipeline_run", lambda _, **facts: finished.update(facts))
     (tmp_path / "work").mkdir()
     given = {"recipe": "demo", "source": "synthetic", "season": "", "seed": 1, "overrides": TINY}
-    with pytest.raises(ServiceError, match=r"work: the disk is full: [\d.,]+ MB are free. Make room, then repeat"):
+    with pytest.raises(expected, match=said):
         local._run(tmp_path / "work", train_exact, given, "tags")
     assert not list((tmp_path / "work").glob(".run-*"))
+    assert finished["status"] == status
+    assert re.search(said, finished["reason"])
