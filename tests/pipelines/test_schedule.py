@@ -291,6 +291,7 @@ def test_an_interval_keeps_its_beat(server, capsys, file):
 
 FORTNIGHT = {
     "name": "flanders",
+    "pipeline": "map_area",
     "cron": None,
     "interval": "14d",
     "start": "2027-06-02T04:00:00Z",
