@@ -184,7 +184,11 @@ class SeasonConfig(Settings):
         description="parcel attribute that orders overlapping parcels of different crops, lowest number first. If "
         "None, overlaps are void",
     )
-    void_codes: tuple[int | str, ...] = Field((), description="codes of the label layer with unknown truth")
+    void_codes: tuple[int | str, ...] = Field(
+        (),
+        description="codes of the label layer with unknown truth. With 0 among them, all land that is not declared is "
+        "unknown, and no background is learned from it",
+    )
     missing_code: Literal["void", "background", "refuse"] = Field(
         "void",
         description="rule for parcels without a code (null or empty, for numbers and text). `void` is unknown truth, "

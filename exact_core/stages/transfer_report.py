@@ -141,9 +141,7 @@ def transfer_report(
         if kind == "dataset"
         else _sample_images(config, source, season, model)
     )
-    if model.reference is not None:
-        # A season until a day is held against the same part of training's.
-        model = replace(model, reference=model.reference.first(len(found.days)))
+    model = _same_part(model, found)
     found = _labelled(found, model)
     transfer = _compare(config, model, found)
     rows = _date_rows(config, model, found)
@@ -154,6 +152,13 @@ def transfer_report(
     tracker.log_summary(summary)
     _refuse(config.transfer, source, transfer, without)
     return summary
+
+
+def _same_part(model: _Model, found: _Season) -> _Model:
+    """With the part of its season that the new one has until a day."""
+    if model.reference is None:
+        return model
+    return replace(model, reference=model.reference.first(len(found.days)))
 
 
 def _date_rows(config: RunConfig, model: _Model, found: _Season) -> list[DateRow]:

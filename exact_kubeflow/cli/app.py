@@ -482,6 +482,19 @@ def export(
     typer.echo(f"program: {path} ({path.stat().st_size / 1e6:.1f} MB); run it with torch.export.load")
 
 
+def import_public(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="State dict, .pth, .pt or .safetensors.")],
+    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="Windows of PASTIS, made with recipe pastis24.")],
+    out: Out,
+    heads: Annotated[int, typer.Option(metavar="N", help="Attention heads, as in the model's configuration.")] = 4,
+) -> None:
+    """Import a public TSViT model of PASTIS as a segmenter."""
+    from exact_core.stages.import_weights import import_weights
+
+    need(checkpoint=checkpoint, dataset=dataset)
+    typer.echo(f"segmenter: {import_weights(checkpoint, dataset=dataset, out=out, heads=heads)}")
+
+
 def doctor(
     require: Annotated[
         list[str],
@@ -546,6 +559,7 @@ def _grouped() -> None:
         (compare, MODELS, "compare"),
         (champion, MODELS, "champion"),
         (export, MODELS, "export"),
+        (import_public, MODELS, "import-weights"),
         (transfer_cli.transfer, MODELS, "transfer"),
         (transfer_cli.leave_out, MODELS, "leave-one-season-out"),
         (train_classifier, STAGES, "train-classifier"),

@@ -1,17 +1,14 @@
 """The commands as a person types them."""
 
-import contextlib
 import logging
 import os
 import re
-import signal
 import subprocess
 import sys
 
 import pytest
 import typer
 import yaml
-from mlflow import MlflowClient
 
 from exact_core import __version__
 from exact_kubeflow.cli.app import app
@@ -92,37 +89,19 @@ def test_a_mistyped_source_is_refused_before_anything_starts(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["flanders"]
 
 
-def test_ctrl_c_says_how_to_go_on(tmp_path, tracking_file):
-    # What a shell runs in the background ignores Ctrl-C, and so would its children.
-    code = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "from exact_kubeflow.cli.app import main; main()"
-    )
-    command = [sys.executable, "-c", code, "run", "--workdir", "w"]
-    long = [*SETTINGS, "--set", "classifier.training.epochs=4000"]
-    process = subprocess.Popen(
-        [*command, *long],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        assert any("epoch" in line for line in process.stdout)
-        os.killpg(process.pid, signal.SIGINT)
-        _, said = process.communicate(timeout=120)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 130, said
-    assert said.endswith("stopped: finished epochs are kept in w. To continue, repeat the command\n")
-    assert (tmp_path / "w/.state/run.json").is_file()
-    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
-    runs = client.search_runs([client.get_experiment_by_name("exact").experiment_id])
-    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
-    assert parent.info.status == "KILLED"
-    assert not [run for run in runs if run.info.status in ("RUNNING", "FAILED")]
+def test_a_busy_machine_computes_on_one_thread_unless_told_otherwise(exact, monkeypatch):
+    monkeypatch.setattr("os.getloadavg", lambda: (99.0, 0, 0))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    note = f"the machine is busy (load 99.0 on {os.cpu_count()} cores): computing on one thread; OMP_NUM_THREADS=N sets"
+    assert exact("evaluate", "d", "s", "e")[2].startswith(note)
+    assert os.environ["OMP_NUM_THREADS"] == "1"
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert exact("evaluate", "d", "s", "e")[2].startswith("exact: not there")
+    assert os.environ["OMP_NUM_THREADS"] == "2"
+    # What computes nothing says nothing.
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert exact("areas", "none")[2].startswith("exact: none: no map")
+    assert "OMP_NUM_THREADS" not in os.environ
 
 
 def test_doctor_says_what_is_missing(exact, tmp_path):

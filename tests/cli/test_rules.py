@@ -55,6 +55,7 @@ FOLDERS = {
     "map": "season:s s OUT",
     "join-map": "p OUT",
     "export": "s OUT",
+    "import-weights": "c d OUT",
     "transfer": "season:s --out OUT",
     "leave-one-season-out": "a b --out OUT",
 }

@@ -127,7 +127,7 @@ class ClassMap:
         return whole
 
     def numbered(self, void: Sequence[Code] = ()) -> tuple[dict[int, str], list[int]]:
-        """Names by the numbers that `number` gives, and the numbers of the void codes.
+        """Names by the numbers that `number` gives, and the numbers of the void codes. 0 is land in no parcel.
 
         Raises:
             DataError: text among the void codes of a map of numbers, or the reverse.
@@ -135,7 +135,8 @@ class ClassMap:
         codes = self._unknown(void)
         if self.by_place:
             places = {place if code else 0: self.names[code] for code, place in self._places.items()}
-            return places, [-1 - place for place in range(len(codes))]
+            # Land in no parcel has the number 0 in these maps too.
+            return places, [-1 - place for place in range(len(codes))] + [0] * any(str(code) == "0" for code in void)
         return {int(code): name for code, name in self.names.items()}, [int(code) for code in codes]
 
     def _unknown(self, codes: Sequence[Code]) -> list[Code]:

@@ -347,7 +347,8 @@ def _parcels(layer: LabelLayer, grid: Grid, notes: list[str]) -> Iterator[Parcel
                 f"{path}: {flat} points or lines over the images and not one polygon. Give the outlines of parcels, or "
                 f"name another file or layer by data.season.labels"
             )
-    _note_extent(file, grid, found, notes)
+    if 0 not in layer.class_map.numbered(settings.void_codes)[1]:
+        _note_extent(file, grid, found, notes)
     if uncoded:
         meaning = "their truth is unknown (void)" if settings.missing_code == "void" else "they are background"
         notes.append(f"{uncoded} parcels of {path.name} have no {attribute}: {meaning} (data.season.missing_code)")
@@ -391,6 +392,6 @@ def _note_extent(file: VectorLayer, grid: Grid, found: int, notes: list[str]) ->
     if np.isfinite(share) and share >= BEYOND:
         notes.append(
             f"{share:.0%} of the scene is beyond the extent of {file.path.name} and counts as background, though its "
-            f"land cover is unknown. Cut the images to the layer, or add a parcel there with one of "
-            f"data.season.void_codes"
+            f"land cover is unknown. Cut the images to the layer, add a parcel there with one of "
+            f"data.season.void_codes, or make all land without a parcel void (data.season.void_codes=[0])"
         )

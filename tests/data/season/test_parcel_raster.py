@@ -114,6 +114,19 @@ def test_points_and_lines_are_no_parcels(tmp_path: Path) -> None:
         labels(tmp_path / "b", [line, point], {"crop_code": np.array([1, 2])})
 
 
+@pytest.mark.parametrize("codes", [[1, 2], [3301010000, 3301060000], ["b", "a"]], ids=["short", "long", "text"])
+def test_land_without_a_parcel_is_unknown_where_0_is_a_void_code(tmp_path: Path, codes: list[Any]) -> None:
+    """Whatever the codes of the layer are. Without 0 it is background."""
+    (tmp_path / "map.csv").write_text("code,name\n" + "".join(f"{code},crop {code}\n" for code in codes))
+    parcels = [box(0, 0, 10, 10), box(10, 0, 20, 10)], {"crop_code": np.array(codes)}
+    for void, expected in (((), 0), ((0,), VOID)):
+        folder = tmp_path / str(expected)
+        found, notes = labels(folder, *parcels, void_codes=void, legend=str(tmp_path / "map.csv"))
+        assert sorted(np.unique(found[:10])) == [1, 2]
+        assert (found[10:] == expected).all()
+        assert any("beyond the extent" in note for note in notes) == (not void)
+
+
 def test_land_beyond_the_layer_is_background_with_a_word(tmp_path: Path) -> None:
     _, notes = labels(tmp_path / "a", [box(0, 0, 20, 15)], {"crop_code": np.array([1])})
     assert any(
