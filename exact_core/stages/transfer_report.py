@@ -109,8 +109,7 @@ def transfer_report(
 
     Args:
         config: `transfer`, `evaluation.batch`, `seed` and `device` apply, and `data.season`.
-        source: with images of an area, or the folder of a window dataset of the new season. Any other has nothing to
-            compare.
+        source: with images of an area, or the folder of a window dataset of the new season. Others have nothing.
         season: a year or START/DAYS of a season source. If empty, what the source says.
         segmenter: model folder. It carries a sample of its season. If None, classes come from tags.
         dataset: the training dataset, to sample it anew. If None, the segmenter's own sample.
