@@ -39,7 +39,6 @@ from exact_core.data.season.outlines import VECTORS
 from exact_core.data.windows.dataset import VOID, WindowDataset
 from exact_core.recipes import resolve
 from exact_core.stages.evaluate import evaluate
-from exact_core.stages.join_map import Layers
 from exact_core.stages.map_season import map_season
 from exact_core.stages.train_segmenter import train_segmenter
 
@@ -117,7 +116,7 @@ def _with_fields(
 ) -> dict[str, float]:
     """The masks and the map of the same classifier where outlines of fields are known."""
     fields = place / "fields"
-    outlined = override(config, [f"data.season.outlines={outlines}"])
+    outlined = override(config, [f"data.season.outlines={outlines}", f"mapping.outlines={source / outlines}"])
     _trained(outlined, source, fields, classifier=place / "plain" / "classifier", dense=False)
     out = fields / "map"
     once(
@@ -130,7 +129,6 @@ def _with_fields(
             segmenter=fields / "segmenter-tags",
             out=out,
             tracker=TRACKER,
-            layers=Layers(source / outlines),
         ),
     )
     truth, names, _ = truth_of(source, config)

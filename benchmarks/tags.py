@@ -21,7 +21,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
-from exact_core.config import RunConfig
+from exact_core.config import RunConfig, override
 from exact_core.data.season.folder import merged, open_season
 from exact_core.data.season.labels import LabelLayer, open_labels
 from exact_core.data.season.rasters import Grid
@@ -32,7 +32,6 @@ from exact_core.metrics import Scores, confusion_matrix
 from exact_core.recipes import resolve
 from exact_core.stages.generate_masks import generate_masks
 from exact_core.stages.ingest import ingest
-from exact_core.stages.join_map import Layers
 from exact_core.stages.map_season import map_season
 from exact_core.stages.train_classifier import train_classifier
 from exact_core.stages.train_segmenter import train_segmenter
@@ -138,7 +137,7 @@ def measure(config: RunConfig, source: Path, place: Path, outlines: Path | None)
         once(
             place / "fields",
             "map.json",
-            lambda: map_season(config, out=place / "fields", layers=Layers(outlines), **arguments),
+            lambda: map_season(override(config, [f"mapping.outlines={outlines}"]), out=place / "fields", **arguments),
         )
     return maps
 

@@ -20,6 +20,8 @@ def preflight(
     season_start: str = "01-01",
     season_days: int = 365,
     schedule_time: str = "",
+    until: str = "",
+    until_from: str = "",
     seasons: list[str] = [],  # noqa: B006 - KFP takes the default from the signature
     minimum_quality: float = 0.0,
     training: str = "always",
@@ -44,6 +46,8 @@ def preflight(
         season_start: First day of each season for auto, MM-DD.
         season_days: Length of each season for auto, days.
         schedule_time: Time of the schedule's slot, RFC 3339. If empty, the present time.
+        until: Last day of images, YYYY-MM-DD, or auto for the latest that is over. If empty, the season's last.
+        until_from: First day of a season, MM-DD, until which auto maps it. If empty, the season's first.
         seasons: Seasons of a pipeline of several seasons.
         minimum_quality: Fail if the expected mIoU of the masks is below this. If 0, use the recipe's.
         training: One of always, if_no_champion and never.

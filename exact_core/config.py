@@ -666,6 +666,23 @@ class MappingConfig(Settings):
         description="minimum mapping unit: smaller regions take the class of their longest border, after the majority "
         "filter. If None, all regions stay",
     )
+    cropland: str | None = Field(
+        None,
+        description="raster or vector mask outside of which nothing is mapped, as a path, s3:// or https://. {year} "
+        "stands for that of the season. If None, there is no mask",
+    )
+    cropland_values: tuple[int, ...] = Field(
+        (), description="values of the raster `cropland` that are cropland. If empty, all but 0"
+    )
+    outlines: str | None = Field(
+        None, description="layer of field outlines, each of which gets one crop in the map, named like `cropland`"
+    )
+    outside: Outside = Field(
+        "pixels",
+        description="pixels outside all `outlines`: as mapped, background beside a field (`borders`), or all "
+        "`background`",
+    )
+    polygons: bool = Field(False, description="also write the fields of the map as polygons, polygons.gpkg")
 
     @field_validator("majority")
     @classmethod
@@ -673,6 +690,12 @@ class MappingConfig(Settings):
         if majority is not None and majority % 2 == 0:
             raise ValueError("expected an odd number of pixels, as 3 or 5")
         return majority
+
+    @model_validator(mode="after")
+    def _values_of_a_raster(self) -> MappingConfig:
+        if self.cropland_values and self.cropland is None:
+            raise ValueError(f"cropland_values {list(self.cropland_values)}: of which raster? Name it by cropland")
+        return self
 
 
 class TransferConfig(Settings):

@@ -9,11 +9,12 @@ import re
 import shlex
 import socket
 import ssl
-import tempfile
 import uuid
+from contextlib import ExitStack
 from pathlib import Path
 
 from exact_core.errors import ConfigError
+from exact_core.scratch import scratch_folder
 
 __all__ = [
     "ENVIRONMENT_VARIABLE",
@@ -23,6 +24,7 @@ __all__ = [
     "TERMINAL_VARIABLE",
     "authorities_file",
     "load_environment",
+    "machine_name",
     "number",
     "patience",
     "process_name",
@@ -111,10 +113,12 @@ def _trust(authorities: str) -> None:
         return
     import certifi  # not needed by commands without such an authority
 
-    with tempfile.NamedTemporaryFile("w", prefix="exact-authorities-", suffix=".pem", delete=False) as file:
-        file.write(f"{Path(certifi.where()).read_text(encoding='utf-8')}\n{authorities}\n")
-    atexit.register(Path(file.name).unlink, missing_ok=True)
-    os.environ.update(dict.fromkeys(missing, file.name))
+    held = ExitStack()
+    file = held.enter_context(scratch_folder()) / "authorities.pem"
+    # With this process, which its children do not outlive.
+    atexit.register(held.close)
+    file.write_text(f"{Path(certifi.where()).read_text(encoding='utf-8')}\n{authorities}\n", encoding="utf-8")
+    os.environ.update(dict.fromkeys(missing, str(file)))
 
 
 def number(name: str, default: float, *, unit: str) -> float:
@@ -133,8 +137,13 @@ def number(name: str, default: float, *, unit: str) -> float:
     return value
 
 
+def machine_name() -> str:
+    """HOST-ADDRESS: names this machine among those with the same host name."""
+    return f"{socket.gethostname()}-{uuid.getnode():x}"
+
+
 def process_name(number: int) -> str:
-    """HOST/PID/START: names a process of this machine for as long as it lives. START is 0 once it does not.
+    """MACHINE/PID/START: names a process of this machine for as long as it lives. START is 0 once it does not.
 
     START is in clock ticks since the machine's start where the system says so (field 22 of /proc/PID/stat, proc(5)),
     else 1. A number that is used again then has another.
@@ -147,7 +156,7 @@ def process_name(number: int) -> str:
         start = "0"
     except (OSError, IndexError):
         start = "1"
-    return f"{socket.gethostname()}-{uuid.getnode():x}/{number}/{start}"
+    return f"{machine_name()}/{number}/{start}"
 
 
 def patience() -> float:

@@ -25,10 +25,12 @@ __all__ = [
     "checked_text",
     "copy_file",
     "file_facts",
+    "full_disk",
     "link_or_copy",
     "publish_checked",
     "publish_text",
     "publishing",
+    "publishing_tensors",
     "read_table_text",
     "sha256_of",
     "with_checksum",
@@ -105,13 +107,39 @@ def publishing(path: Path, *, size: int) -> Iterator[Path]:
     except OSError as error:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
-        if error.errno not in DISK_FULL:
-            raise ServiceError(f"{path}: cannot be written: {error}. Choose another folder, then repeat") from error
-        free = shutil.disk_usage(path.parent).free
-        raise ServiceError(
-            f"{path}: the disk is full: {size / 1e6:,.1f} MB are needed, {free / 1e6:,.1f} MB are free. Make room, "
-            f"then repeat"
-        ) from error
+        if full := full_disk(error, path, size=size):
+            raise full from error
+        raise ServiceError(f"{path}: cannot be written: {error}. Choose another folder, then repeat") from error
+
+
+@contextmanager
+def publishing_tensors(path: Path, *, size: int) -> Iterator[Path]:
+    """As `publishing`, for safetensors, which gives the number of the system's error as text alone."""
+    from safetensors import SafetensorError  # not needed by commands that write none
+
+    with publishing(path, size=size) as partial:
+        try:
+            yield partial
+        except SafetensorError as error:
+            number = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
+
+
+def full_disk(error: BaseException, path: Path | None = None, *, size: int = 0) -> ServiceError | None:
+    """What a full disk, a used-up quota or a limit on file sizes is to the user. None for any other error.
+
+    Args:
+        error: the error.
+        path: what was written. If None, what the error names, or the working folder.
+        size: bytes that it was to have. If 0, unknown.
+    """
+    if not isinstance(error, OSError) or error.errno not in DISK_FULL:
+        return None
+    path = path or Path(error.filename if isinstance(error.filename, str) else ".")
+    there = next(each for each in (path, *path.absolute().parents) if each.exists())
+    needed = f"{size / 1e6:,.1f} MB are needed, " if size else ""
+    free = f"{shutil.disk_usage(there).free / 1e6:,.1f} MB are free"
+    return ServiceError(f"{path}: the disk is full: {needed}{free}. Make room, then repeat")
 
 
 def publish_text(path: Path, text: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from exact_kubeflow.pipelines.cluster import Cluster
 from exact_kubeflow.pipelines.package import Package
-from exact_kubeflow.pipelines.schedule_file import RULE, ScheduleFile
+from exact_kubeflow.pipelines.schedule_file import RULE, ScheduleFile, until_of
 from exact_kubeflow.pipelines.submit import start, upload
 
 from exact_core.errors import ConfigError
@@ -73,7 +73,10 @@ def submit_seasons(
 
 
 def _season_of(run: Any, version_id: str, package: Package, arguments: dict[str, Any], rule: SeasonRule | None) -> str:
-    """The season of a run that counts. Empty if it is of another version, has other parameters or has failed."""
+    """The season of a run that counts. Empty if it is of another version, has other parameters or has failed.
+
+    A run within the season does not count.
+    """
     reference, given = run.pipeline_version_reference, (run.runtime_config and run.runtime_config.parameters) or {}
     if reference is None or reference.pipeline_version_id != version_id or run.state in OVER:
         return ""
@@ -85,7 +88,10 @@ def _season_of(run: Any, version_id: str, package: Package, arguments: dict[str,
     # A run of the schedule, or one submitted by hand: its rule is in its own arguments.
     same_rule = all(given.get(name) == arguments.get(name) for name in RULE)
     moment = run.scheduled_at or run.created_at
-    return rule.latest_ended(moment) if rule and same_rule and moment else ""
+    if not (rule and same_rule and moment):
+        return ""
+    mapped = rule.mapped_at(moment, **until_of(arguments))
+    return "" if mapped.until else mapped.season
 
 
 def _without_season(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import kfp_server_api as api
@@ -13,6 +11,7 @@ from exact_kubeflow.pipelines.connection import ATTEMPTS, PAGE, TIMEOUT, Connect
 from exact_kubeflow.pipelines.package import Package
 
 from exact_core.errors import ServiceError
+from exact_core.scratch import scratch_folder
 
 __all__ = ["Cluster"]
 
@@ -217,8 +216,8 @@ class Cluster(Connection):
         return found[0] if found else None
 
     def _upload(self, text: str, method: str, **settings: Any) -> Any:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "pipeline.yaml"
+        with scratch_folder() as folder:
+            path = folder / "pipeline.yaml"
             path.write_text(text, encoding="utf-8")
             return getattr(self._api("pipeline_uploads"), method)(str(path), _request_timeout=TIMEOUT, **settings)
 

@@ -30,10 +30,11 @@ from exact_core.artifacts.folders import STATE_VARIABLE, code_version
 from exact_core.data.sources import absolute_source, short_name
 from exact_core.environment import RUNNER_VARIABLE, TERMINAL_VARIABLE
 from exact_core.errors import ConfigError, ServiceError
-from exact_core.files import DISK_FULL, publish_text
+from exact_core.files import full_disk, publish_text
 from exact_core.stages.lifecycle import FAILURE_VARIABLE
 from exact_core.stages.stage import stage_table
 from exact_core.storage import fetch_folder, read_pointer
+from exact_core.termination import TerminatedError
 from exact_core.tracking.runs import PIPELINE_RUN_VARIABLE, finish_pipeline_run, run_page, tracking_uri
 
 __all__ = ["default_workdir", "run"]
@@ -125,7 +126,7 @@ def _run(
     succeeded, reason, status = False, "", ""
     try:
         with (
-            (workdir / "run.log").open("a", encoding="utf-8") as everything,
+            _log(workdir / "run.log") as everything,
             redirect_stdout(_Console(everything, sys.stdout)),
             _environment(settings),
             honest_exit_codes() if in_containers else forked_steps(everything),
@@ -133,28 +134,47 @@ def _run(
         ):
             # KFP warns at every step that it passes over what a cluster would be asked for.
             warnings.filterwarnings("ignore", r"(?s)Task '.*': settings")
-            local.init(runner, pipeline_root=str(root / "run"), raise_on_error=True)
+            # KFP makes the workspace where temporary files go, and leaves it.
+            workspace = str(root / "workspace")
+            local.init(runner, pipeline_root=str(root / "run"), workspace_root=workspace, raise_on_error=True)
             _for_here(pipeline)(**arguments)
         _publish(_delivered(root), workdir)
         succeeded = True
     except KeyboardInterrupt:
         status, reason = "KILLED", "stopped by the person who started it"
         raise
+    except TerminatedError as error:
+        status, reason = "KILLED", str(error)
+        raise
     except RuntimeError as error:
-        reason = failure.read_text(encoding="utf-8") if failure.is_file() else ANSI.sub("", str(error))
+        said = failure.read_text(encoding="utf-8", errors="replace").strip() if failure.is_file() else ""
+        reason = said or ANSI.sub("", str(error))
         raise ServiceError(f"the run failed: {reason}\n(everything the stages printed: {workdir}/run.log)") from error
     except OSError as error:
-        if error.errno not in DISK_FULL:
+        if not (full := full_disk(error, workdir)):
             raise
-        # The log of the run, which is written here, is what a full disk stops first.
-        reason = f"--workdir {workdir}: its disk is full; make room, and repeat the command: the run goes on"
-        raise ServiceError(reason) from error
+        reason = str(full)
+        raise full from error
     finally:
         shutil.rmtree(root, ignore_errors=True)
         with _environment(settings):
             finish_pipeline_run(identity, succeeded=succeeded, reason=reason, status=status, keep_refused=False)
     shutil.rmtree(state, ignore_errors=True)
     return identity
+
+
+@contextmanager
+def _log(path: Path) -> Iterator[TextIO]:
+    """The log of a run. Its end is no error where the disk is full."""
+    file = path.open("a", encoding="utf-8")
+    try:
+        yield file
+    finally:
+        try:
+            file.close()
+        except OSError as error:
+            if not full_disk(error):
+                raise
 
 
 def _runner(
@@ -173,7 +193,7 @@ def _runner(
     # Steps see the work folder and nothing else of this machine's disks.
     settings["EXACT_CACHE_DIR"] = str(root / "cache")
     runner = docker_runner(workdir, source=source, settings=settings)
-    for folder in (root, root / "run", root / "cache", workdir / ".state"):
+    for folder in (root, root / "run", root / "workspace", root / "cache", workdir / ".state"):
         folder.mkdir(parents=True, exist_ok=True)
         if os.getuid() == 0:
             os.chown(folder, NOBODY, NOBODY)
@@ -220,7 +240,8 @@ class _Console(io.TextIOBase):
     """Writes all output to a log, and the progress of the stages to the screen.
 
     KFP prints each stage's input as JSON, and its own steps, in between. On a terminal, progress within an epoch takes
-    one line, which the next one overwrites; the log has none of it.
+    one line, which the next one overwrites; the log has none of it. A full disk costs lines of the log, not the run:
+    what the steps write says which bytes it lacks.
     """
 
     TASK = re.compile(r"Executing task .*'([\w-]+)'")
@@ -248,9 +269,14 @@ class _Console(io.TextIOBase):
                 self._show(f"== {task.group(1)} ({dt.datetime.now():%H:%M:%S})")
             elif said and not self.LOG_ONLY.match(said.group(2)):
                 self._show(f"{said.group(1)} {said.group(2)}")
-        if not passing:
-            self._everything.write(text)
-        self.flush()
+        try:
+            if not passing:
+                self._everything.write(text)
+            self._everything.flush()
+        except OSError as error:
+            if not full_disk(error):
+                raise
+        self._screen.flush()
         return len(text)
 
     def _show(self, line: str) -> None:
@@ -258,8 +284,7 @@ class _Console(io.TextIOBase):
         self._clear = ""
 
     def flush(self) -> None:
-        """Both."""
-        self._everything.flush()
+        """The screen. Every `write` flushes both."""
         self._screen.flush()
 
 

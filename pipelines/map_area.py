@@ -17,6 +17,8 @@ def map_area(
     season: str = "auto",
     season_start: str = "04-01",
     season_days: int = 214,
+    until: str = "",
+    until_from: str = "",
     seed: int = 0,
     overrides: list[str] = [],  # noqa: B006 - KFP takes the default from the signature
     model: str = "",
@@ -34,6 +36,8 @@ def map_area(
         season: Season, as a year, START/DAYS, or auto for the latest that ended by the schedule's time.
         season_start: First day of each season for auto, MM-DD.
         season_days: Length of each season for auto, days.
+        until: Last day of images, YYYY-MM-DD, or auto for the latest that is over. If empty, the season's last.
+        until_from: First day of a season, MM-DD, until which auto maps it. If empty, the season's first.
         seed: Seed of the samples in the report.
         overrides: Changed settings of the recipe, each as key=value.
         model: Name of the registered model in MLflow. If empty, exact- and the region.
@@ -52,6 +56,8 @@ def map_area(
             season_start=season_start,
             season_days=season_days,
             schedule_time=SCHEDULE_TIME,
+            until=until,
+            until_from=until_from,
             seed=seed,
             overrides=overrides,
             training=NEVER,

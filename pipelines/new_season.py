@@ -34,6 +34,8 @@ def new_season(
     season: str = "auto",
     season_start: str = "04-01",
     season_days: int = 214,
+    until: str = "",
+    until_from: str = "",
     seed: int = 0,
     overrides: list[str] = [],  # noqa: B006 - KFP takes the default from the signature
     minimum_quality: float = 0.0,
@@ -53,6 +55,8 @@ def new_season(
         season: Season, as a year, START/DAYS, or auto for the latest that ended by the schedule's time.
         season_start: First day of each season for auto, MM-DD.
         season_days: Length of each season for auto, days.
+        until: Last day of images, YYYY-MM-DD, or auto for the latest that is over. If empty, the season's last.
+        until_from: First day of a season, MM-DD, until which auto maps it. If empty, the season's first.
         seed: Seed of generation, initialisation, order and augmentation.
         overrides: Changed settings of the recipe, each as key=value.
         minimum_quality: Fail the run if the expected mIoU of its masks is below this. If 0, use the recipe's.
@@ -73,6 +77,8 @@ def new_season(
             season_start=season_start,
             season_days=season_days,
             schedule_time=SCHEDULE_TIME,
+            until=until,
+            until_from=until_from,
             seed=seed,
             overrides=overrides,
             minimum_quality=minimum_quality,

@@ -6,7 +6,6 @@ import difflib
 import hashlib
 import json
 import re
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from kfp import compiler, dsl
 
 from exact_core.artifacts.folders import code_version
 from exact_core.errors import ConfigError
+from exact_core.scratch import scratch_folder
 from exact_core.stages.parameters import check_parameters
 from exact_core.stages.plan_seasons import plan_seasons
 from exact_core.stages.resolve_season import AUTO, refuse_placeholders
@@ -166,8 +166,8 @@ def load_package(pipeline: str) -> Package:
     if chosen is None:
         known = ", ".join(name.removesuffix(".yaml") for name in PIPELINES)
         raise ConfigError(f"unknown pipeline {pipeline!r}. Choose {known}, or a compiled pipeline (.yaml)")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "pipeline.yaml"
+    with scratch_folder() as folder:
+        path = folder / "pipeline.yaml"
         compiler.Compiler().compile(chosen, str(path))
         return _package(path.read_text(encoding="utf-8"), where=pipeline)
 

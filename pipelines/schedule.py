@@ -17,7 +17,15 @@ import kfp_server_api as api
 import yaml
 from exact_kubeflow.pipelines.cluster import Cluster
 from exact_kubeflow.pipelines.package import Package, load_package
-from exact_kubeflow.pipelines.schedule_file import FIXED, RULE, ScheduleFile, arguments_of, load_schedule, rule_of
+from exact_kubeflow.pipelines.schedule_file import (
+    FIXED,
+    RULE,
+    ScheduleFile,
+    arguments_of,
+    load_schedule,
+    rule_of,
+    until_of,
+)
 from exact_kubeflow.pipelines.submit import upload
 
 from exact_core.errors import ConfigError
@@ -64,7 +72,7 @@ def apply(
     if package.season(arguments) == AUTO and (note := cluster.needs_schedule_time()):
         sys.stderr.write(f"{note}\n")
     _agree(cluster, file, package, arguments, now=now)
-    _announce(file, rule if package.season(arguments) == AUTO else None, now=now)
+    _announce(file, rule if package.season(arguments) == AUTO else None, until_of(arguments), now=now)
     if seasons:
         submit_seasons(cluster, file, package, arguments, rule, seasons)
 
@@ -95,14 +103,14 @@ def _agree(cluster: Cluster, file: ScheduleFile, package: Package, arguments: St
             sys.stdout.write(f"  removed {each.recurring_run_id}. Its active run continues\n")
 
 
-def _announce(file: ScheduleFile, rule: SeasonRule | None, *, now: dt.datetime) -> None:
+def _announce(file: ScheduleFile, rule: SeasonRule | None, until: dict[str, str], *, now: dt.datetime) -> None:
     slot = file.next_slot(now)
     if not file.enabled:
         sys.stdout.write("  not enabled: it starts nothing\n")
     elif slot is None:
         sys.stdout.write("  no slot is left: it starts nothing any more\n")
     else:
-        season = f", season {rule.latest_ended(slot)}" if rule else ""
+        season = f", season {rule.mapped_at(slot, **until)}" if rule else ""
         sys.stdout.write(f"  next: {slot:%Y-%m-%d %H:%M:%S} UTC{season}\n")
 
 

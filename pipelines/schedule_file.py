@@ -17,7 +17,7 @@ from exact_core.errors import ConfigError
 from exact_core.stages.resolve_season import AUTO, SeasonRule, season_rule
 from exact_core.yaml_values import read_yaml
 
-__all__ = ["FIXED", "RULE", "ScheduleFile", "arguments_of", "load_schedule", "rule_of"]
+__all__ = ["FIXED", "RULE", "ScheduleFile", "arguments_of", "load_schedule", "rule_of", "until_of"]
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 LONGEST = 100 * 366 * 86400
@@ -140,3 +140,8 @@ def rule_of(package: Package, arguments: dict[str, Any]) -> SeasonRule | None:
         return None
     starts, days = (arguments.get(name, package.inputs[name].get("defaultValue")) for name in RULE)
     return season_rule(str(starts), int(str(days)))
+
+
+def until_of(arguments: dict[str, Any]) -> dict[str, str]:
+    """What these arguments say of the last day of images, as `SeasonRule.mapped_at` takes it."""
+    return {"until": str(arguments.get("until", "")), "since": str(arguments.get("until_from", ""))}

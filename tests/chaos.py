@@ -40,6 +40,7 @@ from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
 from exact_core.environment import STATE_VARIABLE
+from exact_core.stages.lifecycle import FAILURE_VARIABLE
 from exact_core.storage import open_store
 from exact_core.tracking.runs import EXPERIMENT
 from tests.conftest import TINY
@@ -48,9 +49,11 @@ from tests.services.servers import ACCESS_KEY, SECRET_KEY, JuiceFS, Mlflow, Seaw
 
 TRIES = 30
 """Of a step; each kill costs one."""
-MOST_KILLS = 6
-"""Of a step in a run, and one of what runs the pipeline."""
+KILLS = 10
+"""Of steps in a run, and one of what runs the pipeline in half of them."""
 DISK_MEGABYTES = 192
+FULL = r"disk is full: [\d.,]+ MB are needed, [\d.,]+ MB are free"
+"""What is said of a full disk."""
 EPOCHS = {"classifier": 4, "segmenter": 6}
 SETTINGS = [
     *TINY,
@@ -72,10 +75,13 @@ def run_pipeline(workdir: Path, given: dict[str, Any], *, new_machines: bool) ->
     def again(start: Callable[..., int], full_command: list[str], env_vars: dict[str, str] | None = None) -> int:
         code = 1
         for number in range(TRIES):
-            own = {STATE_VARIABLE: "", "EXACT_CACHE_DIR": tempfile.mkdtemp(dir=workdir)} if new_machines else {}
+            cache = workdir.with_name(f"{workdir.name}.cache")
+            own = {STATE_VARIABLE: "", "EXACT_CACHE_DIR": str(cache)} if new_machines else {}
             code = start(full_command, {**(env_vars or {}), **own})
-            shutil.rmtree(own.get("EXACT_CACHE_DIR", ""), ignore_errors=True)
-            if not code:
+            shutil.rmtree(cache, ignore_errors=True)
+            said = Path(os.environ[FAILURE_VARIABLE])
+            # Nobody repeats a step for want of room, which the person who started the run must make.
+            if not code or (said.is_file() and "disk is full" in said.read_text(errors="replace")):
                 break
             print(f"chaos: {full_command[3]}: try {number + 1} ended with {code}", flush=True)
         return code
@@ -129,10 +135,20 @@ class Run:
     """Seconds that each stage takes where nothing disturbs it; a stage that is not there is left in peace."""
     fill: str = ""
     """The stage in which the disk is filled."""
-    killed: Counter[str] = field(default_factory=Counter)
+    planned: Counter[str] = field(default_factory=Counter)
+    """Kills to come, by stage."""
+    kill_run_in: str = ""
+    """The stage in which what runs the pipeline is killed, too."""
     own_kills: int = 0
     threads: list[threading.Thread] = field(default_factory=list)
     started: list[tuple[str, float]] = field(default_factory=list)
+
+    def plan(self) -> None:
+        """Draw the stages that are killed, rather those that few kills have hit. Their moments are drawn later."""
+        stages = sorted(self.lasts)
+        rare = [1 / (1 + self.counts.kills[name]) for name in stages]
+        self.planned = Counter(self.chance.choices(stages, rare, k=KILLS))
+        self.kill_run_in = self.chance.choice([*stages, *("" for _ in stages)])
 
     def finish(self) -> float:
         """Start it until it ends well; the seconds of the last start.
@@ -192,21 +208,21 @@ class Run:
             self.fill = ""
             yield moment, lambda: self._fill(name, process)
             return
-        try:
-            step = os.pidfd_open(pid)
-        except ProcessLookupError:
-            return
-        chosen = self.chance.random()
         # What finds out at the start whether MLflow is there does not wait for it.
-        if chosen < 0.1 and name != "preflight":
+        if self.chance.random() < 0.1 and name != "preflight":
             service, away = self.chance.choice(list(self.services)), self.chance.uniform(0, 4)
             yield moment, lambda: self._restart(name, service, away)
-            moment = time.monotonic() + self.chance.uniform(0, 2 * self.lasts[name])
-        if self.killed[name] < MOST_KILLS and chosen < 0.9:
+            moment = time.monotonic() + self.chance.uniform(0, self.lasts[name])
+        if self.kill_run_in == name:
+            self.kill_run_in = ""
+            yield moment, lambda: self._kill_run(name, process)
+        elif self.planned[name]:
+            try:
+                step = os.pidfd_open(pid)
+            except ProcessLookupError:
+                return
             number = signal.SIGTERM if self.chance.random() < 0.2 else signal.SIGKILL
             yield moment, lambda: self._kill(name, step, number)
-        elif not self.own_kills and chosen >= 0.9:
-            yield moment, lambda: self._kill_run(name, process)
 
     def _kill(self, name: str, step: int, number: signal.Signals) -> None:
         try:
@@ -214,7 +230,7 @@ class Run:
         except ProcessLookupError:
             self.counts.late += 1
         else:
-            self.killed[name] += 1
+            self.planned[name] -= 1
             self.counts.kills[name] += 1
         finally:
             os.close(step)
@@ -249,7 +265,7 @@ class Run:
                     block = block[: max(1, len(block) // 2)]
                     time.sleep(0.005)
         filler.unlink()
-        said = [line for line in self.out.read_text().splitlines() if "space" in line]
+        said = [line for line in self.out.read_text().splitlines() if re.search("disk|space", line)]
         self.counts.told.append(said[-1] if said else "nothing")
 
 
@@ -359,6 +375,8 @@ class Chaos:
                 self.lasts[which] if disturbed else {},
                 fill=fill if which == "training" else "",
             )
+            if disturbed:
+                run.plan()
             run.finish()
             for thread in run.threads:
                 thread.join()
@@ -370,6 +388,8 @@ class Chaos:
             if left := open_store(f"{os.environ['EXACT_STORE']}/leases").list_keys():
                 wrong.append(f"{name}: leases are left: {left}")
             shutil.rmtree(run.workdir)
+            if fill and which == "training" and not re.search(FULL, self.counts.told[-1]):
+                wrong.append(f"{name}: a full disk is not reported as one")
             if not disturbed and which not in self.lasts:
                 steps = zip(run.started, run.started[1:], strict=False)
                 self.lasts[which] = {step: end - begin for (step, begin), (_, end) in steps}

@@ -20,6 +20,7 @@ import json
 import logging
 import os
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -31,23 +32,42 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyogrio.raw
+import rasterio.warp
+import shapely.geometry
+import torch
 import yaml
 from exact_kubeflow.pipelines.cron import Cron
 from exact_kubeflow.pipelines.schedule_file import load_schedule
+from rasterio.transform import Affine
 
-from exact_core.artifacts.model_folders import read_metrics
-from exact_core.config import DataConfig, load_config, override
-from exact_core.data.season.folder import open_season
+from exact_core.artifacts.model_folders import read_manifest, read_metrics
+from exact_core.config import DataConfig, SeasonConfig, load_config, override
+from exact_core.data.season.archives import list_archive
+from exact_core.data.season.folder import _cells, open_season
+from exact_core.data.season.legends import read_class_map
+from exact_core.data.season.outlines import field_numbers
+from exact_core.data.season.rasters import Grid
+from exact_core.data.season.tag_tables import read_tag_layer, read_tag_table
 from exact_core.data.stac.address import parse_address
+from exact_core.data.stac.fetch import _load
 from exact_core.data.stac.grid import area_of
 from exact_core.data.stac.items import parse_item
+from exact_core.data.vectors import open_layer
 from exact_core.data.windows.dataset import DatasetManifest, Shard
 from exact_core.errors import DataError, ExactError
 from exact_core.json_values import read_json
 from exact_core.manifest import read_record
-from exact_core.mapping.finished_rows import RowFiles
+from exact_core.map_statistics.map_folder import open_map
+from exact_core.map_statistics.reference_points import read_sample
+from exact_core.mapping.cogs import CLASS
+from exact_core.mapping.finished_rows import FinishedRows, RowFiles, read_rows
+from exact_core.mapping.season_map import PART, open_part
 from exact_core.recipes import RECIPES, resolve
 from exact_core.storage import publish_folder, read_pointer
+from exact_core.training.checkpoint import Checkpoints, Progress, load_weights, save_weights
 from tests.fakes import write_season
 
 FAILED = Path("build/fuzz")
@@ -158,6 +178,204 @@ def _item(content: bytes) -> object:
     return parse_item(_json(content), base="https://h/x.json", bands=("B02",))
 
 
+def _of_file(path: Path, read: Callable[[Path], object]) -> Callable[[bytes], object]:
+    """A reader of a file, as one of its content."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    def written(content: bytes) -> object:
+        path.write_bytes(content)
+        return read(path)
+
+    return written
+
+
+def _labels(folder: Path) -> list[Reader]:
+    """Of what users draw and write: tables and layers."""
+    place = {"type": "Point", "coordinates": [3.0, 51.0]}
+    ring = [[3.0, 51.0], [3.001, 51.0], [3.001, 51.001], [3.0, 51.001], [3.0, 51.0]]
+    field = {"type": "Polygon", "coordinates": [ring]}
+
+    def layer(*geometries: dict[str, Any]) -> bytes:
+        features = [
+            {"type": "Feature", "properties": {"crops": "maize; rye", "size": 80}, "geometry": each}
+            for each in geometries
+        ]
+        return json.dumps({"type": "FeatureCollection", "features": features}).encode()
+
+    outlines = np.array([shapely.to_wkb(shapely.geometry.shape(each)) for each in (place, field)], object)
+    crops = np.array(["maize", "rye"], object)
+    pyogrio.raw.write(
+        *(folder / "tags.gpkg", outlines[:1], [crops[:1]], ["crops"]),
+        geometry_type="Point",
+        crs="EPSG:4326",
+        driver="GPKG",
+    )
+    geo = {"version": "1.0.0", "primary_column": "geometry", "columns": {"geometry": {"encoding": "WKB"}}}
+    table = pa.table({"crops": crops, "geometry": outlines}).replace_schema_metadata({"geo": json.dumps(geo)})
+    pq.write_table(table, folder / "tags.parquet")
+    grid = Grid(rasterio.crs.CRS.from_epsg(32631), Affine(10, 0, 500_000, 0, -10, 5_650_000), 16, 16, folder)
+
+    def tags(path: Path) -> object:
+        return read_tag_layer(open_layer(path, what="layer of tags"), None)
+
+    def fields(path: Path) -> object:
+        return field_numbers(open_layer(path, what="layer of outlines"), grid, [])
+
+    legend = (b"code,name\n100,maize\n200,rye\n", b"original_code,HCAT3_code,HCAT3_name\n1,3301060401,maize\n")
+    return [
+        Reader(
+            "tags.csv",
+            (b"crops,lon,lat,size\nmaize;rye,3.0,51.0,80\n", b"scene;crops\na;maize;rye\nb;-\n"),
+            _of_file(folder / "tags.csv", lambda path: read_tag_table(path, None)),
+        ),
+        Reader("layer of tags", (layer(place), layer(field)), _of_file(folder / "tags.geojson", tags), 5),
+        Reader("GeoPackage of tags", ((folder / "tags.gpkg").read_bytes(),), _of_file(folder / "tags.gpkg", tags), 2),
+        Reader(
+            "Parquet of tags", ((folder / "tags.parquet").read_bytes(),), _of_file(folder / "tags.parquet", tags), 20
+        ),
+        Reader("outlines", (layer(field),), _of_file(folder / "outlines.geojson", fields), 5),
+        Reader(
+            "legend.csv",
+            legend,
+            _of_file(folder / "labels" / "legend.csv", lambda path: read_class_map(path.parent.parent, SeasonConfig())),
+        ),
+    ]
+
+
+def _artifacts(folder: Path) -> list[Reader]:
+    """Of what the project writes itself, and others may have copied."""
+    profile = {"driver": "GTiff", "count": 1, "height": 4, "width": 4, "dtype": "uint8", "nodata": 255}
+    (left,), (top,) = rasterio.warp.transform("EPSG:4326", "EPSG:32631", [3.0], [51.0])
+    placed = {"crs": "EPSG:32631", "transform": Affine(10, 0, left - 15, 0, -10, top + 15)}
+    crop_map = folder / "map"
+    crop_map.mkdir()
+    with rasterio.open(crop_map / CLASS, "w", **profile, **placed) as file:
+        file.write(np.arange(16, dtype=np.uint8).reshape(1, 4, 4) % 3)
+    record = {"classes": {"background": "#000000", "maize": "#ffff00", "rye": "#00ff00"}, "files": {}}
+    (crop_map / "map.json").write_text(json.dumps(record))
+    opened = open_map(crop_map)
+    points = b"longitude,latitude,reference\n3.0,51.0,maize\n"
+
+    def sample(path: Path) -> object:
+        return read_sample(path, opened, opened.count(), design="simple")
+
+    def arrays(content: bytes) -> object:
+        (folder / "arrays").mkdir(exist_ok=True)
+        (folder / "arrays" / "rows-00000000.npz").write_bytes(content)
+        return list(read_rows(folder / "arrays", first=0, end=2))
+
+    shutil.rmtree(folder / "whole", ignore_errors=True)
+    label = np.zeros((2, 4), np.uint8)
+    RowFiles(folder / "whole", first=0, key="k", batch=4).add(FinishedRows(0, label, label, None))
+    layer = torch.nn.Linear(2, 3)
+    optimizer = torch.optim.AdamW(layer.parameters())
+    layer(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    checkpoints = Checkpoints(folder / "state")
+    checkpoints.save(layer, optimizer, Progress(1, 1, 0.5, 1, [{"loss": 1.0}]), best=True)
+    state = json.loads((folder / "state" / "state.json").read_text()) | {"checksum": ""}
+    save_weights(layer, folder / "w.safetensors")
+    shutil.make_archive(str(folder / "product"), "zip", crop_map)
+    fetched = {"url": "https://h", "collection": "c", "files": [], "notes": []}
+    entry = {"name": "w.safetensors", "sha256": "0" * 64, "bytes": 1, "windows": 1}
+    model = {
+        "kind": "segmenter",
+        "bands": ["B02"],
+        "classes": ["maize"],
+        "window": 8,
+        "statistics": {"mean": [1.0], "std": [1.0], "pixels": 1, "origin": "x"},
+        "dataset_digest": "d",
+        "season_start": "2018-01-01",
+        "season_days": 365,
+        "supervision": "tags",
+        "code_version": "x",
+        "weights": entry,
+        "calibration": {"temperature": 1.0, "fitted_on": "x"},
+    }
+    part = {
+        "part": 1,
+        "parts": 2,
+        "first": 0,
+        "end": 4,
+        "batch": 4,
+        "seconds": 1.0,
+        "record": {
+            "source": "season:x",
+            "name": "x",
+            "season_start": "2018-01-01",
+            "season_days": 365,
+            "bands": ["B02"],
+            "dates": ["2018-04-01"],
+            "inputs": "d",
+            "crs": "EPSG:32631",
+            "transform": [1, 0, 0, 0, -1, 0],
+            "height": 4,
+            "width": 4,
+            "window": 8,
+            "classes": ["maize"],
+            "colours": ["#000000", "#ffff00"],
+            "probabilities": False,
+            "calibration": model["calibration"],
+            "model_weights_sha256": "d",
+            "code_version": "x",
+            "notes": [],
+        },
+    }
+    return [
+        Reader("map.json", (json.dumps(record).encode(),), _of_file(crop_map / "map.json", _parent(open_map)), 20),
+        Reader(
+            "classes of a map",
+            ((crop_map / CLASS).read_bytes(),),
+            _of_file(folder / "other" / CLASS, _as_map(record)),
+            5,
+        ),
+        Reader("references", (points,), _of_file(folder / "points.csv", sample), 20),
+        Reader("arrays of a map", ((folder / "whole" / "rows-00000000.npz").read_bytes(),), arrays, 20),
+        Reader(
+            "state.json",
+            (json.dumps(state).encode(),),
+            _of_file(folder / "state" / "state.json", lambda path: Checkpoints(path.parent).resume(layer, optimizer)),
+            20,
+        ),
+        Reader(
+            "weights",
+            ((folder / "w.safetensors").read_bytes(),),
+            _of_file(folder / "w.safetensors", lambda path: load_weights(layer, path)),
+            50,
+        ),
+        Reader("archive", ((folder / "product.zip").read_bytes(),), _of_file(folder / "product.zip", list_archive), 50),
+        Reader("cells.json", (b'{"cells": [{"name": "a", "crs": "EPSG:32631"}]}',), _cells_of(folder / "cells")),
+        Reader("fetched.json", (json.dumps(fetched).encode(),), _of_file(folder / "fetched.json", _load)),
+        Reader(
+            "model.json",
+            (json.dumps(model).encode(),),
+            _of_file(folder / "model.json", lambda path: read_manifest(path.parent, "segmenter")),
+            50,
+        ),
+        Reader("part.json", (json.dumps(part).encode(),), _of_file(folder / PART, _parent(open_part)), 50),
+    ]
+
+
+def _parent(read: Callable[[Path], object]) -> Callable[[Path], object]:
+    return lambda path: read(path.parent)
+
+
+def _as_map(record: dict[str, Any]) -> Callable[[Path], object]:
+    """Reads all of a map whose classes are a file."""
+
+    def read(path: Path) -> object:
+        (path.parent / "map.json").write_text(json.dumps(record))
+        return open_map(path.parent).count()
+
+    return read
+
+
+def _cells_of(folder: Path) -> Callable[[bytes], object]:
+    (folder / "a").mkdir(parents=True)
+    (folder / "a" / "collection.json").write_text("{}")
+    return _of_file(folder / "cells.json", _parent(_cells))
+
+
 def readers(folder: Path) -> list[Reader]:
     """All of them, with their files below a folder."""
     season = write_season(folder / "season", size=(8, 8), layout="stac", scl=lambda _: np.full((4, 4), 4))
@@ -166,14 +384,7 @@ def readers(folder: Path) -> list[Reader]:
     config = yaml.safe_dump(resolve("demo").model_dump(mode="json")).encode()
 
     def of_file(name: str, read: Callable[[Path], object]) -> Callable[[bytes], object]:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-
-        def written(content: bytes) -> object:
-            path.write_bytes(content)
-            return read(path)
-
-        return written
+        return _of_file(folder / name, read)
 
     def in_season(name: str) -> Callable[[bytes], object]:
         def written(content: bytes) -> object:
@@ -268,10 +479,12 @@ def readers(folder: Path) -> list[Reader]:
         Reader("STAC item", (remote,), _item),
         Reader("item of a season", (item,), in_season("S2_20180411/S2_20180411.json"), 2),
         Reader("collection of a season", (collection,), in_season("collection.json"), 2),
-        Reader("season.yaml", (b"start: 2018-10-01\nname: a\n",), in_season("season.yaml"), 2),
+        Reader("season.yaml", (b"start: 2018-04-01\nlabels: labels/a.tif\n",), in_season("season.yaml"), 2),
         Reader(
             "image of a season", ((season / "S2_20180411/B02.tif").read_bytes(),), in_season("S2_20180411/B02.tif"), 2
         ),
+        *_labels(folder),
+        *_artifacts(folder),
     ]
 
 

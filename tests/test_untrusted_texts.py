@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 
+import numpy as np
 import pytest
+import torch
 import yaml
 
 from exact_core.artifacts.model_folders import read_metrics
 from exact_core.config import DataConfig, override
+from exact_core.data.season.archives import list_archive
 from exact_core.data.season.folder import ingest_season, open_season
 from exact_core.data.season.radiometry import stated_offset
+from exact_core.data.season.tag_tables import read_tag_layer
 from exact_core.data.stac.items import finite_number
+from exact_core.data.vectors import open_layer
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import ConfigError, CorruptError, DataError
 from exact_core.json_values import read_json
-from exact_core.mapping.finished_rows import RowFiles
+from exact_core.map_statistics.map_folder import open_map
+from exact_core.mapping.finished_rows import RowFiles, read_rows
 from exact_core.recipes import resolve
 from exact_core.storage import read_pointer
+from exact_core.training.checkpoint import Checkpoints
 from exact_core.yaml_values import read_yaml
 
 DEEP = "[" * 20_000
@@ -170,3 +179,63 @@ def test_an_index_of_other_shards(tmp_path, dataset_folder):
     for broken in (table.drop_columns(["tags"]), table.slice(1), pa.table({"dates": ["x"]}), table.slice(0, 0)):
         with pytest.raises(CorruptError, match="its index is not that of these shards"):
             WindowDataset(write(broken))
+
+
+def test_coordinates_that_are_no_numbers(tmp_path):
+    square = [[3.0, 51.0], [3.001, float("nan")], [3.001, 51.001], [3.0, 51.0]]
+    outline = {"type": "Polygon", "coordinates": [square]}
+    feature = {"type": "Feature", "properties": {"crops": "rye"}, "geometry": outline}
+    (tmp_path / "tags.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    with pytest.raises(DataError, match=r"tags\.geojson, feature 0: a coordinate that is no finite number"):
+        read_tag_layer(open_layer(tmp_path / "tags.geojson", what="layer of tags"), None)
+
+
+def test_a_catalogue_without_an_interval(tmp_path):
+    extent = {"spatial": {"bbox": [[0, 0, 1, 1]]}, "temporal": {"interval": [[]]}}
+    collection = {"type": "Collection", "stac_version": "1.0.0", "id": "c", "description": "c", "license": "other"}
+    (tmp_path / "collection.json").write_text(json.dumps({**collection, "extent": extent, "links": []}))
+    with pytest.raises(DataError, match=r"collection\.json: not a readable STAC catalogue"):
+        open_season(tmp_path, DataConfig())
+
+
+@pytest.mark.parametrize(("place", "byte"), [(6, 255), (8, 0xFF)])
+def test_archives_of_versions_and_names_that_there_are_not(tmp_path, place, byte):
+    """In the central directory: the version that reads it, and the flags, of which one says that names are UTF-8."""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.writestr("\u00e9.jp2", b"x")
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    directory = content.index(b"PK\1\2")
+    content[directory + place] = byte
+    content[directory + 46] = 255
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.zip: damaged or no \.zip archive"):
+        list_archive(tmp_path / "a.zip")
+
+
+def test_files_of_a_map_that_are_none(tmp_path):
+    (tmp_path / "map.json").write_text('{"classes": {"background": "#000000"}, "files": "x"}')
+    with pytest.raises(CorruptError, match=r"map\.json: files 'x', expected names and facts"):
+        open_map(tmp_path)
+
+
+def test_arrays_of_a_map_of_any_size(tmp_path):
+    """A header of more than memory, and a file that ends early."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (10**15,)})
+    for content in (header.getvalue(), b""):
+        with zipfile.ZipFile(tmp_path / "rows-00000000.npz", "w") as file:
+            file.writestr("label.npy", content)
+        with pytest.raises(CorruptError, match=r"rows-00000000\.npz: no whole rows of a map"):
+            list(read_rows(tmp_path, first=0, end=2))
+
+
+def test_names_that_no_file_system_takes(tmp_path):
+    name = "x" * 5000
+    (tmp_path / "cells.json").write_text(json.dumps({"cells": [{"name": name}]}))
+    with pytest.raises(DataError, match=r"cells\.json: not a readable list of cells"):
+        open_season(tmp_path, DataConfig())
+    state = {"checksum": "", "files": {"last": {"name": name, "sha256": ""}}, "epoch": 1}
+    (tmp_path / "state.json").write_text(json.dumps(state))
+    layer = torch.nn.Linear(1, 1)
+    with pytest.raises(CorruptError, match="this checkpoint is damaged"):
+        Checkpoints(tmp_path).resume(layer, torch.optim.SGD(layer.parameters()))

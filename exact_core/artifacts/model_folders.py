@@ -190,8 +190,12 @@ def save_model(
     calibration: Calibration = NOT_FITTED,
     by_date: tuple[DatedCalibration, ...] = (),
     reference: SeasonSamples | None = None,
+    statistics: Statistics | None = None,
 ) -> None:
-    """Write a model folder: weights, configuration, metrics, the season's sample, and last the manifest."""
+    """Write a model folder: weights, configuration, metrics, the season's sample, and last the manifest.
+
+    The statistics are those that the model normalises with. If None, the dataset's.
+    """
     manifest = dataset.manifest
     if reference is not None:
         save_season_samples(out / SAMPLES_FILE, reference)
@@ -204,7 +208,7 @@ def save_model(
         bands=manifest.bands,
         classes=manifest.classes,
         window=manifest.window,
-        statistics=manifest.statistics,
+        statistics=statistics or manifest.statistics,
         dataset_digest=manifest.digest,
         season_start=manifest.season_start,
         season_days=manifest.season_days,

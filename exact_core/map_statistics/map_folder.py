@@ -125,7 +125,10 @@ def open_map(folder: Path) -> CropMap:
             f"{manifest}: classes {classes!r:.80}, expected names and colours, as `exact map` writes them"
         )
     # Maps of older versions name no files.
-    for name, facts in record.get("files", {}).items():
+    files = record.get("files", {})
+    if not isinstance(files, dict):
+        raise CorruptError(f"{manifest}: files {files!r:.80}, expected names and facts, as `exact map` writes them")
+    for name, facts in files.items():
         if name in (CLASS, CONFIDENCE) and (not (folder / name).is_file() or file_facts(folder / name) != facts):
             raise CorruptError(f"{folder / name}: corrupt: it is not what was written. Make or copy the map again")
     try:

@@ -77,11 +77,14 @@ def window_bytes(predict: Predict, *, dates: int, bands: int, side: int, clear: 
     return living.peak // PROBE
 
 
-class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up the memory of all tensors that operators make, while they live."""
+class _Count:
+    """What `_Living` does at every operator.
+
+    Not a method of its own: a mode's own one makes torch import its compiler, 70 MB and seconds of a processor.
+    """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.peak = 0
         self._alive: dict[int, tuple[Any, int]] = {}
 
@@ -96,6 +99,10 @@ class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._alive.setdefault(reference.cdata, (reference, storage.nbytes()))
         self.peak = max(self.peak, sum(size for _, size in self._alive.values()))
         return result
+
+
+class _Living(_Count, TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up the memory of all tensors that operators make, while they live."""
 
 
 class Careful:

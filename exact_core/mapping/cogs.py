@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import shutil
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
-from exact_core.config import Settings
+from exact_core.config import Outside, Settings
 from exact_core.data.windows.dataset import VOID
 from exact_core.errors import ConfigError, ServiceError
 from exact_core.mapping.calibration import Calibration, DatedCalibration
@@ -69,6 +70,11 @@ class MapRecord(Settings):
     probabilities: bool = Field(description="whether those of all classes are delivered")
     majority: int | None = Field(None, description="side of the majority filter, pixels; null: none")
     minimum_hectares: float | None = Field(None, description="minimum mapping unit; null: none")
+    cropland: str | None = Field(None, description="mask outside of which nothing is mapped; null: none")
+    cropland_values: tuple[int, ...] = Field((), description="values of its raster; empty: all but 0")
+    outlines: str | None = Field(None, description="layer of fields that get one crop each; null: none")
+    outside: Outside = Field("pixels", description="what pixels outside all outlines are")
+    polygons: bool = Field(False, description="whether fields are delivered as polygons, too")
     calibration: Calibration
     by_date: tuple[DatedCalibration, ...] = Field((), description="of the model for parts of a season and all of it")
     model_weights_sha256: str
@@ -159,7 +165,17 @@ def write_files(record: MapRecord, rows: Iterable[FinishedRows], out: Path) -> M
                 _optimise(partial[name], out / name, overviews=OVERVIEWS[name])
                 partial[name].unlink()
     except (RasterioError, OSError) as error:
-        raise ServiceError(f"{out}: the map cannot be written: {error}. Make room, and repeat") from error
+        for name in names:
+            for left in (partial[name], out / f"{name}.cog"):
+                left.unlink(missing_ok=True)
+        # GDAL gives no number of a full disk, and rasterio's own words name no reason.
+        blocks = -(-record.height // BLOCK) * -(-record.width // BLOCK)
+        needed = blocks * BLOCK**2 * (2 + len(record.names) * (PROBABILITIES in names))
+        free = shutil.disk_usage(out).free
+        raise ServiceError(
+            f"{out}: the map cannot be written: {error.__cause__ or error}. {needed / 1e6:,.1f} MB are needed, "
+            f"{free / 1e6:,.1f} MB are free. Make room, then repeat"
+        ) from error
     return result
 
 

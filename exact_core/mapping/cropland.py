@@ -28,7 +28,28 @@ from exact_core.errors import ConfigError, DataError
 from exact_core.mapping.cogs import MapRecord
 from exact_core.mapping.finished_rows import FinishedRows
 
-__all__ = ["CroplandMask"]
+__all__ = ["CroplandMask", "open_mask"]
+
+
+def open_mask(path: Path, values: Sequence[int]) -> VectorLayer | None:
+    """The layer of a vector mask. None where it is a raster. Errors as `CroplandMask`."""
+    file, _ = split_layer(path)
+    if not file.is_file():
+        raise DataError(f"{file}: no such file. Give a raster or a vector layer of cropland")
+    try:
+        with rasterio.open(file) as raster:
+            if raster.count != 1 or raster.crs is None:
+                raise DataError(f"{path}: {raster.count} bands, CRS {raster.crs}, expected one band with a CRS")
+    except RasterioError:
+        layer = open_layer(path, what="cropland mask")
+        if not layer.has_outlines:
+            raise DataError(f"{path}: a table without outlines. Give polygons of cropland") from None
+        if values:
+            raise ConfigError(
+                f"--cropland-value {values[0]}: {path} is a vector layer, and has no values. Leave it out"
+            ) from None
+        return layer
+    return None
 
 
 class CroplandMask:
@@ -52,22 +73,7 @@ class CroplandMask:
         self._found: set[float] = set()
         self._values = tuple(values)
         self._grid = Grid(record.rasterio_crs, Affine(*record.transform), record.height, record.width, path)
-        file, _ = split_layer(path)
-        if not file.is_file():
-            raise DataError(f"{file}: no such file. Give a raster or a vector layer of cropland")
-        self._layer: VectorLayer | None = None
-        try:
-            with rasterio.open(file) as raster:
-                if raster.count != 1 or raster.crs is None:
-                    raise DataError(f"{path}: {raster.count} bands, CRS {raster.crs}, expected one band with a CRS")
-        except RasterioError:
-            self._layer = open_layer(path, what="cropland mask")
-            if not self._layer.has_outlines:
-                raise DataError(f"{path}: a table without outlines. Give polygons of cropland") from None
-            if values:
-                raise ConfigError(
-                    f"--cropland-value {values[0]}: {path} is a vector layer, and has no values. Leave it out"
-                ) from None
+        self._layer = open_mask(path, values)
 
     def rows(self, rows: Iterable[FinishedRows]) -> Iterator[FinishedRows]:
         """The rows, with VOID in all files where there is no cropland.

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +25,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exact_core.errors import CorruptError
-from exact_core.files import publish_text
+from exact_core.files import publish_text, publishing
 from exact_core.json_values import read_json
 
 __all__ = ["FinishedRows", "RowFiles", "read_rows"]
 
 log = logging.getLogger(__name__)
+
+DAMAGED = (
+    *(OSError, ValueError, KeyError, EOFError, RuntimeError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
+)
+"""What numpy and zipfile raise over damaged arrays, whose sizes may be any."""
 
 JOURNAL = "journal.json"
 
@@ -89,13 +96,14 @@ class RowFiles:
         """Keep the next rows."""
         assert rows.first == self.end
         path = self.folder / _name(rows.first)
-        partial = path.with_suffix(".partial")
         arrays: dict[str, Any] = {"label": rows.label, "confidence": rows.confidence}
         if rows.probabilities is not None:
             arrays["probabilities"] = rows.probabilities
-        with partial.open("wb") as file:
+        with (
+            publishing(path, size=sum(each.nbytes for each in arrays.values())) as partial,
+            partial.open("wb") as file,
+        ):
             np.savez(file, **arrays)
-        os.replace(partial, path)
         self.end = rows.end
 
 
@@ -137,6 +145,6 @@ def _read(path: Path) -> FinishedRows:
         with np.load(path, allow_pickle=False) as file:
             probabilities = file["probabilities"] if "probabilities" in file.files else None
             rows = FinishedRows(int(path.stem[-8:]), file["label"], file["confidence"], probabilities)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
+    except DAMAGED as error:
         raise CorruptError(f"{path}: no whole rows of a map: {error}. Map this part again") from error
     return rows

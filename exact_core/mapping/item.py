@@ -18,10 +18,13 @@ from exact_core.files import file_facts, publish_text
 from exact_core.mapping.cogs import CLASS, CONFIDENCE, PROBABILITIES, MapRecord
 from exact_core.undefined import to_json
 
-__all__ = ["QUICKLOOK", "TRUE_COLOUR", "slug", "write_item"]
+__all__ = ["POLYGONS", "QUICKLOOK", "TRUE_COLOUR", "slug", "write_item"]
 
 QUICKLOOK, TRUE_COLOUR = "quicklook.png", "true_colour.png"
 """The map with scale and legend, and the images of its area. An older map may have no picture of the images."""
+
+POLYGONS = "polygons.gpkg"
+"""The fields, where they were asked for."""
 
 CLASSIFICATION = "https://stac-extensions.github.io/classification/v2.0.0/schema.json"
 FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
@@ -42,12 +45,12 @@ def write_item(record: MapRecord, out: Path) -> None:
     first = dt.datetime.combine(record.season_start, dt.time(), dt.UTC)
     projection: dict[str, Any] = {"proj:code": f"EPSG:{code}"} if code else {"proj:code": None, "proj:wkt2": record.crs}
     item = pystac.Item(
-        id=f"crop-map-{record.name}-{record.season_start}",
+        id=f"crop-map-{record.name}-{record.season_start}{f'-until-{record.until}' if record.until else ''}",
         geometry=shapely.geometry.mapping(cut_at_180(outline)),
         bbox=box_of(outline),
         datetime=None,
         start_datetime=first,
-        end_datetime=first + dt.timedelta(days=record.season_days),
+        end_datetime=_end(record, first),
         properties={
             **projection,
             "proj:shape": [record.height, record.width],
@@ -72,12 +75,25 @@ def write_item(record: MapRecord, out: Path) -> None:
     ):
         if (out / name).is_file():
             item.add_asset(role, pystac.Asset(f"./{name}", title=title, media_type=pystac.MediaType.PNG, roles=[role]))
+    if (out / POLYGONS).is_file():
+        item.add_asset(
+            "polygons",
+            pystac.Asset(f"./{POLYGONS}", title="Fields", media_type=pystac.MediaType.GEOPACKAGE, roles=["data"]),
+        )
     for asset in item.assets.values():
         facts = file_facts(out / asset.href)
         # A multihash: 0x12 is SHA-256, 0x20 its length (https://github.com/multiformats/multihash).
         asset.extra_fields |= {"file:size": facts["bytes"], "file:checksum": f"1220{facts['sha256']}"}
     content: dict[str, Any] = item.to_dict(include_self_link=False)
     publish_text(out / "item.json", to_json(content))
+
+
+def _end(record: MapRecord, first: dt.datetime) -> dt.datetime:
+    """The end of the season, or of the last day whose images were used."""
+    whole = first + dt.timedelta(days=record.season_days)
+    if record.until is None:
+        return whole
+    return min(whole, dt.datetime.combine(record.until, dt.time(), dt.UTC) + dt.timedelta(days=1))
 
 
 def _assets(record: MapRecord) -> list[tuple[str, str, list[dict[str, Any]]]]:

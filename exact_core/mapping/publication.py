@@ -4,6 +4,7 @@
     REGION/collection.json              its seasons, their extent in space and time
     REGION/SEASON/item.json             a map: what `item.py` wrote of it, with the names that its files have here
     REGION/SEASON/class-1a2b3c4d.tif    its files, named by their content
+    REGION/SEASON_until_DAY/            the same of a map within the season
 
 Files that are named by their content are never written over: an item and what it links to always belong together,
 whenever they are read. All links are relative, so the whole may be copied or served from anywhere. Which order things
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 CATALOG, COLLECTION, ITEM = "catalog.json", "collection.json", "item.json"
+UNTIL = "_until_"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 SHORT = 8
 """Digits of a file's SHA-256 in its name: a season has few files."""
@@ -56,9 +58,15 @@ def check_map_name(name: str) -> None:
         )
 
 
-def season_name(start: dt.date, days: int) -> str:
-    """A season in addresses of maps: first and last day, as 2026-04-01_2026-10-31."""
-    return f"{start}_{start + dt.timedelta(days=days - 1)}"
+def season_name(start: dt.date, days: int, *, until: dt.date | None = None) -> str:
+    """A season in addresses of maps: first and last day, as 2026-04-01_2026-10-31.
+
+    Args:
+        start: first day.
+        days: length.
+        until: last day whose images a map within the season uses. The name ends in it, as …_until_2026-06-15.
+    """
+    return f"{start}_{start + dt.timedelta(days=days - 1)}{f'{UNTIL}{until}' if until else ''}"
 
 
 def published_item(
@@ -88,7 +96,8 @@ def published_item(
         name = f"{path.stem}-{asset['file:checksum'][4 : 4 + SHORT]}{path.suffix}"
         files[name], asset["href"] = path, f"./{name}"
     item |= {"id": f"{region}-{season}", "collection": region}
-    item["properties"] |= {"title": f"Crops of {region}, {season.replace('_', ' to ')}", **facts}
+    words = season.replace(UNTIL, ", images until ").replace("_", " to ")
+    item["properties"] |= {"title": f"Crops of {region}, {words}", **facts}
     item["links"] = [
         _link("root", f"../../{CATALOG}"),
         _link("parent", f"../{COLLECTION}"),

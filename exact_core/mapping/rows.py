@@ -156,6 +156,8 @@ def map_rows(
             for col, values in zip(chosen, found, strict=True):
                 total[:, :, col : col + side] += values * weights
                 weight[:, col : col + side] += weights
+        # Views of what was read would keep it while the next is.
+        del pixels, clear
         # No later window reaches above the start of the next band: these rows are complete.
         done = (starts[number + 1] if number + 1 < len(starts) else start + side) - start
         if number >= first_band:
@@ -308,6 +310,9 @@ class _Rows:
             # Band by band: all at once would need a mask for each.
             seen_here = image[0] != 0
             for band in image[1:]:
+                # Mostly the first band says all.
+                if seen_here.all():
+                    break
                 seen_here |= band != 0
             measured += seen_here
         return pixels, _joined(seen, 1) if seen else None, measured

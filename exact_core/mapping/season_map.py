@@ -96,7 +96,7 @@ def map_record(
         stride: step between windows, pixels.
         classes: names of crops 1..K.
         colours: of labels 0..K, #rrggbb.
-        mapping: probabilities, majority filter and minimum mapping unit apply.
+        mapping: all that is done to finished rows, and probabilities, apply.
         calibration: of the segmenter, for what is seen of the season.
         weights_sha256: of the segmenter.
         code_version: of this package.
@@ -144,6 +144,11 @@ def map_record(
         probabilities=mapping.probabilities,
         majority=mapping.majority,
         minimum_hectares=mapping.minimum_hectares,
+        cropland=mapping.cropland,
+        cropland_values=mapping.cropland_values,
+        outlines=mapping.outlines,
+        outside=mapping.outside,
+        polygons=mapping.polygons,
         calibration=calibration,
         by_date=by_date,
         model_weights_sha256=weights_sha256,

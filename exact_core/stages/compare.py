@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import yaml
 from exact_core.errors import DataError
 from exact_core.evaluation.run_report.comparison import Candidate, text_table, write_comparison
 from exact_core.manifest import read_record
+from exact_core.scratch import scratch_folder
 from exact_core.tracking.lookups import Evaluations
 
 __all__ = ["compare_maps"]
@@ -43,9 +43,9 @@ def compare_maps(references: list[str], *, out: Path) -> tuple[str, str | None]:
         # Of folders alone nobody is asked.
         evaluations = evaluations or Evaluations()
         run = evaluations.find(reference)
-        with tempfile.TemporaryDirectory() as scratch:
-            metrics = evaluations.fetch(run, METRICS, Path(scratch))
-            picture = evaluations.fetch(run, PICTURE.as_posix(), Path(scratch), missing_ok=True)
+        with scratch_folder() as scratch:
+            metrics = evaluations.fetch(run, METRICS, scratch)
+            picture = evaluations.fetch(run, PICTURE.as_posix(), scratch, missing_ok=True)
             content = read_record(metrics) if metrics is not None else {}
             candidates.append(
                 Candidate(

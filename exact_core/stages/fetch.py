@@ -20,7 +20,6 @@ import logging
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -42,6 +41,8 @@ from exact_core.data.stac.web import Token, Web, without_secrets
 from exact_core.environment import variable
 from exact_core.errors import ConfigError, CorruptError, DataError, ServiceError
 from exact_core.files import link_or_copy, sha256_of
+from exact_core.locks import exclusive
+from exact_core.scratch import scratch_folder
 from exact_core.stages.plan import Fetched
 from exact_core.stages.run import Run, read_run
 from exact_core.stages.stage import Stage
@@ -58,7 +59,6 @@ from exact_core.storage import (
 )
 from exact_core.storage.base import check_key, digest_file, in_parallel
 from exact_core.storage.kept import KeptFolders
-from exact_core.storage.locks import exclusive
 from exact_core.storage.presign import presigned
 from exact_core.tracking.runs import Tracker
 
@@ -68,6 +68,7 @@ __all__ = [
     "SourceState",
     "fetch_for_run",
     "fetch_source",
+    "local_file",
     "local_place",
     "source_state",
     "survey_source",
@@ -184,6 +185,23 @@ def local_place(config: RunConfig, source: str) -> Path | str:
     for note in found.notes:
         log.info("fetch: note: %s", note)
     return found.folder
+
+
+def local_file(address: str) -> Path:
+    """A file of this disk with what a path, s3:// or https:// names, fetched if need be.
+
+    `|layername=NAME` behind it stays. A file that has not changed is not sent again.
+
+    Raises:
+        DataError: it is not there. ServiceError: its server fails.
+    """
+    file, bar, layer = address.partition("|")
+    if not _scheme(file):
+        return Path(address)
+    target = _folder_of("file", file) / PurePosixPath(file.partition("?")[0]).name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _copy(file, target)
+    return target.with_name(f"{target.name}{bar}{layer}")
 
 
 def survey_source(config: RunConfig, source: str) -> Survey:
@@ -639,10 +657,10 @@ def _stored_files(address: str, config: RunConfig, source: str) -> tuple[dict[st
     found: dict[str, list[object]] = {each.key: [each.size, each.etag] for each in store.listed()}
     if not found:
         raise DataError(f"{base}: there are no objects. Check the address, or put the files there")
-    with tempfile.TemporaryDirectory() as aside:
+    with scratch_folder() as aside:
         if SETTINGS in found:
-            (Path(aside) / SETTINGS).write_bytes(store.read(SETTINGS))
-        return found, source_of(source).settings(Path(aside), config.data).season.labels
+            (aside / SETTINGS).write_bytes(store.read(SETTINGS))
+        return found, source_of(source).settings(aside, config.data).season.labels
 
 
 def _digest(content: object) -> str:

@@ -5,29 +5,32 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from rasterio.transform import Affine
+
 from exact_core.artifacts.folders import fresh_folder
-from exact_core.config import Outside
-from exact_core.data.season.outlines import open_outlines
-from exact_core.errors import ConfigError, DataError
+from exact_core.environment import shown
+from exact_core.errors import DataError
 from exact_core.evaluation.map_picture import write_quicklook
 from exact_core.files import copy_file, file_facts
 from exact_core.manifest import publish_record
+from exact_core.map_statistics.map_folder import CropMap
+from exact_core.map_statistics.polygons import write_polygons
 from exact_core.mapping.cogs import MapRecord, MapResult, write_files
 from exact_core.mapping.cropland import CroplandMask
 from exact_core.mapping.field_rows import one_crop_a_field
 from exact_core.mapping.finished_rows import FinishedRows, read_rows
 from exact_core.mapping.generalise import majority_rows
-from exact_core.mapping.item import QUICKLOOK, TRUE_COLOUR, write_item
+from exact_core.mapping.item import POLYGONS, QUICKLOOK, TRUE_COLOUR, write_item
 from exact_core.mapping.qgis_style import write_style
 from exact_core.mapping.season_map import PART, PartManifest, open_part
+from exact_core.stages.map_layers import Layers
 from exact_core.stages.stage import Stage
 from exact_core.tracking.runs import Tracker
 from exact_core.undefined import defined
 
-__all__ = ["MAP", "NO_LAYERS", "STAGE", "Layers", "deliver", "join_map"]
+__all__ = ["MAP", "STAGE", "deliver", "join_map"]
 
 STAGE = Stage(name="join_map", size="data", minutes=240, settings=(), writes={"crop_map": ("map.json",)})
 
@@ -36,53 +39,14 @@ log = logging.getLogger(__name__)
 MAP = "map.json"
 
 
-@dataclass(frozen=True)
-class Layers:
-    """Files of the user that a finished map is brought into line with.
-
-    outlines: layer of fields, each of which gets one crop (`exact_core.mapping.field_rows`). If None, pixels stay.
-    outside: pixels outside all outlines: as they are, background beside a field, or all background.
-    cropland: mask outside of which nothing is mapped (`exact_core.mapping.cropland`). If None, none. cropland_values:
-    values of a raster that are cropland. If empty, all but 0.
-    """
-
-    outlines: Path | None = None
-    outside: Outside = "pixels"
-    cropland: Path | None = None
-    cropland_values: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Refuse values without a mask.
-
-        Raises:
-            ConfigError: there is none.
-        """
-        if self.cropland_values and self.cropland is None:
-            raise ConfigError(f"--cropland-value {self.cropland_values[0]}: of which raster? name it by --cropland")
-
-    def check(self, record: MapRecord) -> None:
-        """Open the files: a wrong one is refused now, and not when all is mapped.
-
-        Raises:
-            ConfigError, DataError: as `CroplandMask` and `open_outlines`.
-        """
-        if self.cropland is not None:
-            CroplandMask(self.cropland, self.cropland_values, record)
-        if self.outlines is not None:
-            open_outlines(self.outlines.parent, self.outlines.name)
-
-
-NO_LAYERS = Layers()
-
-
-def join_map(*, parts: Sequence[Path], out: Path, tracker: Tracker, layers: Layers = NO_LAYERS) -> dict[str, float]:
+def join_map(*, parts: Sequence[Path], out: Path, tracker: Tracker, layers: Layers | None = None) -> dict[str, float]:
     """Make the files of a map from its parts.
 
     Args:
         parts: folders of stage `map_season`, in any order. If None, there was nothing to map.
         out: folder for the map's files; map.json is written last.
         tracker: gets areas, quick-look and the visibility of seams.
-        layers: field outlines and cropland mask.
+        layers: field outlines and cropland mask. If None, those that the parts were mapped with.
 
     Returns:
         Megapixels, seconds of all parts together, the share of the area that could not be mapped, how much window
@@ -100,6 +64,8 @@ def join_map(*, parts: Sequence[Path], out: Path, tracker: Tracker, layers: Laye
     found = sorted(((folder, open_part(folder)) for folder in parts), key=lambda each: (each[1].first, each[1].end))
     _check(found)
     record = found[0][1].record
+    if layers is not None:
+        record = layers.on(record)
 
     def rows() -> Iterable[FinishedRows]:
         return itertools.chain.from_iterable(
@@ -111,7 +77,7 @@ def join_map(*, parts: Sequence[Path], out: Path, tracker: Tracker, layers: Laye
     summary = {
         "megapixels": record.height * record.width / 1e6,
         "map_seconds": sum(part.seconds for _, part in found),
-        **deliver(record, rows, out, tracker, layers=layers),
+        **deliver(record, rows, out, tracker),
     }
     tracker.log_summary(summary)
     return defined(summary)
@@ -122,8 +88,6 @@ def deliver(
     rows: Callable[[], Iterable[FinishedRows]],
     out: Path,
     tracker: Tracker,
-    *,
-    layers: Layers,
 ) -> dict[str, float]:
     """Write all files of a map, its manifest last, and show them.
 
@@ -132,11 +96,14 @@ def deliver(
         rows: gives all its rows, each time it is called.
         out: folder for the files.
         tracker: gets areas and quick-look.
-        layers: field outlines and cropland mask.
 
     Returns:
         The share of the area that could not be mapped and, where it is known, how much window borders show.
+
+    Raises:
+        ConfigError, DataError: a mask or outlines that cannot be used.
     """
+    layers = Layers.of(record).here(record.season_start)
     mask = None if layers.cropland is None else CroplandMask(layers.cropland, layers.cropland_values, record)
     side = record.majority
 
@@ -151,6 +118,8 @@ def deliver(
     result = write_files(record, found, out)
     masked = 0 if mask is None else mask.masked
     write_quicklook(record, result.pixels, result.unmapped, out)
+    if record.polygons:
+        _write_polygons(record, result, out)
     write_item(record, out)
     write_style(record, out)
     files = {path.name: file_facts(path) for path in sorted(out.iterdir()) if path.name != MAP and path.is_file()}
@@ -173,6 +142,19 @@ def deliver(
     }
 
 
+def _write_polygons(record: MapRecord, result: MapResult, out: Path) -> None:
+    """The fields of a map as polygons. A map without a crop has none."""
+    (out / POLYGONS).unlink(missing_ok=True)
+    if not sum(result.pixels[1:]):
+        log.warning("no pixel is mapped as a crop, so there is no %s", POLYGONS)
+        return
+    transform = Affine(*record.transform)
+    crop_map = CropMap(
+        out, record.names, record.height, record.width, record.rasterio_crs, transform, record.hectares_per_pixel
+    )
+    write_polygons(crop_map, out / POLYGONS)
+
+
 def _described(record: MapRecord, result: MapResult, masked: int) -> dict[str, object]:
     """The content of map.json. masked: mapped pixels that are no cropland."""
     hectares = record.hectares_per_pixel
@@ -191,6 +173,8 @@ def _described(record: MapRecord, result: MapResult, masked: int) -> dict[str, o
         "masked_pixels": masked,
         "majority": record.majority,
         "minimum_hectares": record.minimum_hectares,
+        "cropland": record.cropland and shown(record.cropland),
+        "outlines": record.outlines and shown(record.outlines),
         "seams": result.seams,
         "calibration": record.calibration.model_dump(mode="json"),
         "by_date": [each.model_dump(mode="json") for each in record.by_date],

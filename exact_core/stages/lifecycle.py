@@ -22,6 +22,7 @@ from exact_core.config import RunConfig, SegmenterConfig
 from exact_core.data.sources import short_name
 from exact_core.environment import RUNNER_VARIABLE, variable
 from exact_core.errors import in_a_line
+from exact_core.files import full_disk
 from exact_core.stages.run import Run, read_run
 from exact_core.stages.season_lease import renew
 from exact_core.stages.stage import Stage, stage_table
@@ -49,6 +50,8 @@ KILLED = (
     "was killed (signal 9): most likely out of memory. Give it more, or lower classifier.training.batch and "
     "segmenter.training.batch"
 )
+FAILURE_BYTES = 4096
+"""Of a message that the runner repeats."""
 FOLLOW_SECONDS = 1.0
 GRACE_SECONDS = 10.0
 """Time for a stage to end in order after its runner has died."""
@@ -88,8 +91,8 @@ def open_stage(
         log.info("%s: stage process %d", name, os.getpid())
     failure = variable(FAILURE_VARIABLE)
     if failure:
-        # A process that the kernel ends says nothing more.
-        Path(failure).write_text(f"{name}: {KILLED}", encoding="utf-8")
+        # A process that the kernel ends says nothing more. Room for any other end is taken now.
+        _state(failure, f"{name}: {KILLED}".ljust(FAILURE_BYTES))
     try:
         with (
             ending_in_order(),
@@ -99,8 +102,11 @@ def open_stage(
         ):
             yield tracker
     except BaseException as error:
+        full = full_disk(error)
         if failure:
-            Path(failure).write_text(f"{name}: {in_a_line(error)}", encoding="utf-8")
+            _state(failure, f"{name}: {in_a_line(full or error)}")
+        if full is not None:
+            raise full from error
         if isinstance(error, TerminatedError):
             # A line instead of a trace, and the exit status of a process that a signal has ended.
             log.error("%s: %s", name, error)
@@ -108,6 +114,17 @@ def open_stage(
         raise
     if failure:
         Path(failure).unlink(missing_ok=True)
+
+
+def _state(failure: str, message: str) -> None:
+    """Write how a stage ends over what is there, because a full disk has room for no more."""
+    try:
+        with os.fdopen(os.open(failure, os.O_WRONLY | os.O_CREAT, 0o644), "wb") as file:
+            file.write(message.encode()[:FAILURE_BYTES])
+            file.truncate()
+    except OSError as error:
+        # The runner then has less to repeat. The stage goes on, or ends by its own error.
+        log.warning("%s: cannot be written: %s", failure, error)
 
 
 @contextmanager

@@ -37,7 +37,8 @@ from exact_core.mapping.rows import usual_stride
 from exact_core.mapping.season_map import PART, PartManifest, extent_of_part, map_part, map_record, parse_part
 from exact_core.models.segmenter import AnySegmenter
 from exact_core.stages.fetch import local_place
-from exact_core.stages.join_map import MAP, NO_LAYERS, Layers, deliver
+from exact_core.stages.join_map import MAP, deliver
+from exact_core.stages.map_layers import Layers
 from exact_core.stages.stage import Stage
 from exact_core.tracking.runs import Tracker
 from exact_core.training.loop import choose_device
@@ -57,6 +58,8 @@ STAGE = Stage(
 
 log = logging.getLogger(__name__)
 
+AFTER = ("majority", "minimum_hectares", "cropland", "cropland_values", "outlines", "outside", "polygons")
+"""Of a map's record, what is done to finished rows."""
 ROWS = "rows"
 """Folder, in that of a part or of an unfinished map, of the finished rows."""
 
@@ -71,7 +74,6 @@ def map_season(
     tracker: Tracker,
     part: str = "",
     origin: str = "",
-    layers: Layers = NO_LAYERS,
 ) -> dict[str, float]:
     """Map all of a season's area, or a part of it. Only images are read, no label.
 
@@ -87,7 +89,6 @@ def map_season(
         tracker: gets areas, quick-look and the visibility of seams.
         part: I/N for the I-th of N parts, which stage `join_map` makes a map of. If empty, all.
         origin: the source as it was given, where that is another. The map names it.
-        layers: field outlines and cropland mask.
 
     Returns:
         Megapixels and seconds and, of a whole map, the share of the area that could not be mapped and how much window
@@ -97,7 +98,7 @@ def map_season(
         ConfigError: a model for other bands, or no such part. DataError, CorruptError: no such model, images or layers.
         ServiceError: the map cannot be written.
     """
-    number, parts = _part(part, layers)
+    number, parts = parse_part(part or "1/1")
     kind, _ = parse_source(source)
     if not source_of(kind).opens:
         log.info("map_season: nothing to map: a %s source has windows, and no images of an area", kind)
@@ -106,7 +107,7 @@ def map_season(
     model, manifest, trained = open_segmenter(segmenter)
     images = _images(with_season(config, season, kind=kind), source, manifest, trained)
     record = _record(config, images, manifest, trained, source=origin or source)
-    layers.check(record)
+    Layers.of(record).here(record.season_start).check()
     first, end = extent_of_part(record, number, parts)
     pieces, seconds = _map(config, images, record, model, manifest, trained, out=out, rows=(first, end))
     if number == 1:
@@ -116,20 +117,10 @@ def map_season(
         extent = {"part": number, "parts": parts, "first": first, "end": end}
         made = PartManifest(**extent, batch=pieces.batch, seconds=seconds, record=record)
         return _deliver_part(made, pieces.folder, out, summary, tracker)
-    summary |= deliver(record, partial(read_rows, pieces.folder, first=first, end=end), out, tracker, layers=layers)
+    summary |= deliver(record, partial(read_rows, pieces.folder, first=first, end=end), out, tracker)
     shutil.rmtree(pieces.folder)
     tracker.log_summary(summary)
     return summary
-
-
-def _part(part: str, layers: Layers) -> tuple[int, int]:
-    """Number of the part and of all parts. A whole map is part 1 of 1."""
-    if part and layers != NO_LAYERS:
-        raise ConfigError(
-            f"part {part}: outlines and cropland apply to a whole map, because a field may cross two parts. Give them "
-            f"to `exact join-map`"
-        )
-    return parse_part(part or "1/1")
 
 
 def _draw(images: SeasonImages, out: Path) -> None:
@@ -258,7 +249,7 @@ def _key(config: RunConfig, record: MapRecord, images: SeasonImages, device: tor
     """Digest of all that the rows follow from: the map's own record, and the layout of these files."""
     times = [modified(path) for each in images.acquisitions for _, path in sorted(each.files.items())]
     # What is done to the finished rows may change: they stay.
-    said = record.model_dump(mode="json", exclude={"majority", "minimum_hectares"})
+    said = record.model_dump(mode="json", exclude=set(AFTER))
     content = [said, config.mapping.batch, device.type, first, end, times]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

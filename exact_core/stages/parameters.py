@@ -12,7 +12,7 @@ from exact_core.recipes import resolve
 from exact_core.stages.plan_map import check_parts
 from exact_core.stages.publish_map import map_region
 from exact_core.stages.record_status import check_webhook
-from exact_core.stages.resolve_season import check_season, season_rule
+from exact_core.stages.resolve_season import check_season, check_until, season_rule
 from exact_core.stages.run import ALWAYS, IF_NO_CHAMPION, NEVER, SUPERVISION
 from exact_core.stages.sizing import read_resources
 from exact_core.tracking.registry import check_model_name
@@ -45,7 +45,8 @@ def check_parameters(given: Mapping[str, Any]) -> None:
     if "map_name" in given and (given["map_name"] or source_of(given["source"]).opens):
         map_region(given["map_name"], given["source"])
     if "season_start" in given and "season_days" in given:
-        season_rule(str(given["season_start"]), int(given["season_days"]))
+        rule = season_rule(str(given["season_start"]), int(given["season_days"]))
+        check_until(given.get("until", ""), given.get("until_from", ""), rule=rule)
 
 
 def _number(name: str, value: Any) -> None:

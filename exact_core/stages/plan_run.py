@@ -54,6 +54,10 @@ class Parameters:
     """Length of a season. For `auto`."""
     schedule_time: str = ""
     """Time of the schedule's slot, RFC 3339. If empty, now."""
+    until: str = ""
+    """Last day whose images are used, as `resolve_season` takes it."""
+    until_from: str = ""
+    """First day of a season, MM-DD, until which `until=auto` maps it."""
     seasons: Sequence[str | float] = ()
     """Of a pipeline of several seasons, as `plan_seasons` takes them. If None, it is one season."""
     minimum_quality: float = 0.0
@@ -115,7 +119,10 @@ def plan_run(given: Parameters) -> Plan:
         season=given.season,
         more={"labels": given.supervision, "overrides": " ".join(given.overrides), "model": given.registered()},
     ) as tracker:
-        each = _places(given, tracker)
+        each, until = _places(given, tracker)
+        if until:
+            chosen.append(f"data.season.until={until}")
+            config = resolve(given.recipe, seed=int(given.seed), overrides=chosen)
         found = [_tried(config, tracker=tracker, **place) for place in each]
         size = max(training_size(config, promised) for promised in found)
         if given.maps():
@@ -147,10 +154,10 @@ def plan_run(given: Parameters) -> Plan:
         )
 
 
-def _places(given: Parameters, tracker: Tracker) -> list[dict[str, str]]:
-    """Source and season of each season that the run reads."""
+def _places(given: Parameters, tracker: Tracker) -> tuple[list[dict[str, str]], str]:
+    """Source and season of each season that the run reads, and the last day of its images, if that is not its last."""
     if given.seasons:
-        return plan_seasons(source=given.source, seasons=given.seasons, supervision=given.supervision)
+        return plan_seasons(source=given.source, seasons=given.seasons, supervision=given.supervision), ""
     found = resolve_season(
         given.season,
         schedule_time=given.schedule_time,
@@ -158,8 +165,10 @@ def _places(given: Parameters, tracker: Tracker) -> list[dict[str, str]]:
         days=int(given.season_days),
         source=given.source,
         tracker=tracker,
+        until=given.until,
+        until_from=given.until_from,
     )
-    return [{"source": given.source, "season": found}]
+    return [{"source": given.source, "season": found.season}], found.until
 
 
 def _tried(config: RunConfig, *, source: str, season: str, tracker: Tracker) -> Survey:

@@ -5,6 +5,7 @@ Each check has one of three answers: it is there and works, it is not set up (wh
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 import os
 import platform
@@ -21,10 +22,11 @@ from typing import Literal
 from exact_core.artifacts.folders import code_version
 from exact_core.artifacts.stage_files import STORE_VARIABLE
 from exact_core.config import RunConfig
-from exact_core.data.sources import Survey, local_path, parse_source, source_of, with_season
+from exact_core.data.sources import Survey, local_path, parse_season, parse_source, source_of, with_season
 from exact_core.environment import shown, variable
 from exact_core.errors import ConfigError, ExactError, ServiceError
 from exact_core.stages.fetch import survey_source
+from exact_core.stages.map_layers import Layers
 from exact_core.stages.stage import Stage
 from exact_core.storage import open_store
 from exact_core.storage.cache import default_cache
@@ -123,6 +125,8 @@ def checks(
         asked |= {"current folder": lambda: _writable(Path.cwd()), "cache": _cache}
     if here:
         asked["GPU"] = lambda: _device("auto" if config is None else config.device)
+    if config is not None and (config.mapping.cropland or config.mapping.outlines):
+        asked["mask and outlines of the map"] = lambda: _layers(config, season)
     if config is not None and source:
         promised = look or cache(lambda: survey(config, source, season))
         asked["data"] = lambda: _data(source, promised)
@@ -170,6 +174,16 @@ def _writable(folder: Path) -> str:
 def _cache() -> str:
     cache = default_cache()
     return f"{_writable(cache.root)}. EXACT_CACHE_DIR names another"
+
+
+def _layers(config: RunConfig, season: str) -> str:
+    layers = Layers.of(config.mapping)
+    named = [each for each in (layers.cropland, layers.outlines) if each]
+    start = config.data.season.start or (parse_season(season)[0] if season not in ("", "auto") else None)
+    if start is None and any("{year}" in each for each in named):
+        raise NotSetError("the year of {year} is known when images are read")
+    layers.here(start or dt.date.today()).check()
+    return ", ".join(map(shown, named))
 
 
 def _store() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from exact_core.evaluation.preview.content import Preview
 from exact_core.evaluation.preview.from_dataset import NamedStatistics, preview_dataset
 from exact_core.evaluation.preview.from_season import preview_season
 from exact_core.evaluation.preview.page import write_preview
+from exact_core.scratch import scratch_folder
 from exact_core.stages.fetch import local_place
 
 __all__ = ["inspect"]
@@ -83,9 +83,9 @@ def _of_source(
             f"{source}: ingest this source first: `exact ingest {kind} {place} DATASET`, then `exact inspect DATASET`"
         )
     if not found.opens:
-        with tempfile.TemporaryDirectory(prefix="exact-inspect-") as folder:
-            found.ingest(place, config.data, Path(folder) / "dataset", seed=config.seed, origin=source)
-            dataset = WindowDataset(Path(folder) / "dataset")
+        with scratch_folder() as folder:
+            found.ingest(place, config.data, folder / "dataset", seed=config.seed, origin=source)
+            dataset = WindowDataset(folder / "dataset")
             reference = _reference(model, manifest, dataset.manifest.bands, source)
             return preview_dataset(dataset, seed=config.seed, reference=reference)
     # A season that ingest refuses for its gaps is looked at all the same.

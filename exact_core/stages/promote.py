@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +20,7 @@ from exact_core.evaluation.paired_bootstrap import Comparison, UnitCounts, compa
 from exact_core.manifest import publish_record, read_record
 from exact_core.mapping.predict import Predictor
 from exact_core.markdown import as_markdown
+from exact_core.scratch import scratch_folder
 from exact_core.stages.lifecycle import open_step
 from exact_core.stages.stage import Stage
 from exact_core.tracking.registry import CHALLENGER, CHAMPION, Origin, Registry
@@ -306,8 +306,8 @@ def _older(ours: Origin, theirs: Origin) -> str:
 def _against(
     config: RunConfig, windows: WindowDataset, segmenter: Path, registry: Registry, name: str, champion: str
 ) -> Comparison:
-    with tempfile.TemporaryDirectory() as scratch:
-        theirs = registry.download(name, champion, Path(scratch) / "champion")
+    with scratch_folder() as scratch:
+        theirs = registry.download(name, champion, scratch / "champion")
         before, after = (_counts(config, windows, folder) for folder in (theirs, segmenter))
     return compare(before, after, names=windows.manifest.classes, config=config.promotion, seed=config.seed)
 

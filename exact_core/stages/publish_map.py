@@ -117,17 +117,22 @@ def publish_map(run: Run, folder: Path, tracker: Tracker) -> str:
         return ""
     record = read_record(folder / "map.json")
     region, _, season = run.map_place.partition("/")
-    season = season or season_name(dt.date.fromisoformat(record["season_start"]), record["season_days"])
+    until = record.get("until")
+    if not season:
+        start = dt.date.fromisoformat(record["season_start"])
+        season = season_name(start, record["season_days"], until=until and dt.date.fromisoformat(until))
     made = {
         INPUTS: run.inputs,
         MADE_BY: "champion" if run.champion else "training",
         "exact:model": run.champion and f"{run.model}/{run.champion}",
         WEIGHTS: record["model_weights_sha256"],
+        "exact:until": until,
+        "exact:calibration_oa": record.get("calibration", {}).get("oa"),
         "exact:source": shown(run.named_source),
         "exact:pipeline_run": run.pipeline_run,
         "exact:code_version": code_version(),
     }
-    facts = {key: value for key, value in made.items() if value}
+    facts = {key: value for key, value in made.items() if value not in (None, "")}
     item, files = published_item(folder, region=region, season=season, facts=facts)
     _put(store, item, files, base=f"{region}/{season}")
     _link_item(store, region)
@@ -211,4 +216,4 @@ def planned_season(config: RunConfig, season: str) -> str:
     by_key = config.data.season
     start = by_key.start if "start" in by_key.model_fields_set else start
     days = by_key.days if "days" in by_key.model_fields_set else days
-    return season_name(start, days) if start and days else ""
+    return season_name(start, days, until=by_key.until) if start and days else ""

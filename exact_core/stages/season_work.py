@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import json
 import logging
@@ -35,7 +36,9 @@ def season_work(config: RunConfig, run: Run, *, training: str, map_name: str, tr
     """Choose between training and the champion, and hold the season until the run has ended.
 
     Nothing is left to do if the season's map is already published, from the same images, labels and settings, by the
-    same version of this package, in the same way. The same holds if another run is making it.
+    same version of this package, in the same way. The same holds if another run is making it. A map until a day within
+    the season (`data.season.until`) has a place of its own, and the champion makes it: a segmenter that is trained on a
+    part of the season would not be one for the next.
 
     Args:
         config: the resolved configuration.
@@ -55,7 +58,7 @@ def season_work(config: RunConfig, run: Run, *, training: str, map_name: str, tr
     state = source_state(with_season(config, run.season, kind=kind), run.source)
     registry = Registry.of(tracker)
     champion = registry.alias_version(run.model, CHAMPION) if registry is not None else None
-    todo, reason = _choose(run, state, training, champion)
+    todo, reason = _choose(run, state, training, champion, until=config.data.season.until)
     if todo != TRAIN:
         run = run.model_copy(update={"champion": champion})
     if source_of(kind).opens:
@@ -72,11 +75,15 @@ def season_work(config: RunConfig, run: Run, *, training: str, map_name: str, tr
     return todo, run
 
 
-def _choose(run: Run, state: SourceState, training: str, champion: str | None) -> tuple[str, str]:
+def _choose(
+    run: Run, state: SourceState, training: str, champion: str | None, *, until: dt.date | None
+) -> tuple[str, str]:
     """What a season is to be mapped by, and why."""
     known = f"model {run.model} version {champion} is the champion"
-    if training == NEVER or not state.labelled:
+    if training == NEVER or until is not None or not state.labelled:
         labels = "labels are not asked for" if training == NEVER else "the season has no labels yet"
+        if until is not None:
+            labels = f"the season is mapped until {until}, by a model of whole seasons"
         if champion is None:
             raise ConfigError(
                 f"{labels}, and model {run.model} has no champion: the season cannot be mapped. Train one first "

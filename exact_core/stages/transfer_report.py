@@ -141,6 +141,7 @@ def transfer_report(
         if kind == "dataset"
         else _sample_images(config, source, season, model)
     )
+    model = _same_part(model, found)
     found = _labelled(found, model)
     transfer = _compare(config, model, found)
     rows = _date_rows(config, model, found)
@@ -151,6 +152,13 @@ def transfer_report(
     tracker.log_summary(summary)
     _refuse(config.transfer, source, transfer, without)
     return summary
+
+
+def _same_part(model: _Model, found: _Season) -> _Model:
+    """With the part of its season that the new one has until a day."""
+    if model.reference is None:
+        return model
+    return replace(model, reference=model.reference.first(len(found.days)))
 
 
 def _date_rows(config: RunConfig, model: _Model, found: _Season) -> list[DateRow]:
@@ -332,6 +340,8 @@ def _sample_images(config: RunConfig, source: str, season: str, model: _Model) -
             device=choose_device(config.device),
         )
     days = _calendar(model, images.start, images.length)
+    if images.settings.until is not None:
+        days = days[: max(1, int(np.searchsorted(days, (images.settings.until - images.start).days, "right")))]
     sample, mean, means = sample_season(
         images,
         predict,
@@ -342,7 +352,7 @@ def _sample_images(config: RunConfig, source: str, season: str, model: _Model) -
         seed=config.seed,
     )
     dates = [acquisition.date for acquisition in images.acquisitions]
-    notes = tuple(note for note in images.notes if note.startswith("days count"))
+    notes = tuple(note for note in images.notes if note.startswith(("days count", "images until")))
     return _Season(images.start, images.length, dates, days, sample, mean, means, images.settings.leave_out, notes)
 
 

@@ -16,19 +16,18 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from exact_core.environment import number, variable
 from exact_core.errors import ConfigError, ServiceError
 from exact_core.files import DISK_FULL, sha256_of
+from exact_core.locks import exclusive, open_locked, same_file
+from exact_core.scratch import held_folder
 from exact_core.storage.base import PARTIAL, Progress, Store, content_key, free_bytes
 from exact_core.storage.download import fill, journal_of
-from exact_core.storage.locks import exclusive, open_locked, same_file
 
 __all__ = ["Cache", "default_cache"]
 
@@ -101,25 +100,12 @@ class Cache:
                 with exclusive(self.root / ".lock"):
                     self._evict(self.bound)
 
-    @contextmanager
-    def scratch(self) -> Iterator[Path]:
+    def scratch(self) -> AbstractContextManager[Path]:
         """An empty folder on the cache's own disk, so that it may hold links to objects. Gone with the `with` block.
 
         What killed processes left is cleared away.
         """
-        root = self.root / "scratch"
-        root.mkdir(exist_ok=True)
-        with exclusive(root / ".lock"):
-            for left in root.glob("*/"):
-                _remove_unheld(left)
-            folder = Path(tempfile.mkdtemp(dir=root))
-            descriptor = os.open(folder, os.O_RDONLY)
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            os.close(descriptor)
+        return held_folder(self.root / "scratch")
 
     def held(self) -> int:
         """Bytes that count towards the limit: objects that only the cache has, and those being fetched."""
@@ -242,21 +228,6 @@ class Cache:
                 if stat.st_nlink == 1 and path.suffix != ".ranges":
                     found.append((path, stat))
         return found
-
-
-def _remove_unheld(folder: Path) -> None:
-    """Delete a folder unless a process holds it."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except FileNotFoundError:
-        return  # its process has just ended
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(folder, ignore_errors=True)
-    except BlockingIOError:
-        return
-    finally:
-        os.close(descriptor)
 
 
 def default_cache() -> Cache:

@@ -11,6 +11,7 @@ from stat import S_ISREG
 
 from exact_core.errors import DataError, ServiceError
 from exact_core.files import DISK_FULL, sha256_of
+from exact_core.locks import exclusive
 from exact_core.storage.base import (
     MIB,
     PARTIAL,
@@ -23,7 +24,6 @@ from exact_core.storage.base import (
     check_key,
     one_at_a_time,
 )
-from exact_core.storage.locks import exclusive
 
 __all__ = ["FileStore"]
 

@@ -15,7 +15,7 @@ import os
 import shutil
 from pathlib import Path
 
-from exact_core.storage.locks import open_locked
+from exact_core.locks import open_locked
 
 __all__ = ["KeptFolders"]
 

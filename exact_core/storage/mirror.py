@@ -22,9 +22,9 @@ from pydantic import Field, ValidationError
 from exact_core.config import Settings
 from exact_core.errors import DataError, ServiceError
 from exact_core.files import DISK_FULL, publish_text, sha256_of
+from exact_core.locks import exclusive
 from exact_core.storage.base import Listed, Store, check_key, in_parallel
 from exact_core.storage.download import fetch_ranges, journal_of
-from exact_core.storage.locks import exclusive
 
 __all__ = ["Mirrored", "mirror"]
 

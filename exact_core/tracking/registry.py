@@ -11,7 +11,6 @@ import datetime as dt
 import math
 import re
 import shutil
-import tempfile
 import time
 import uuid
 import warnings
@@ -29,6 +28,7 @@ from exact_core.environment import patience, shown
 from exact_core.errors import ConfigError, CorruptError, DataError, ServiceError
 from exact_core.files import sha256_of
 from exact_core.manifest import read_record
+from exact_core.scratch import scratch_folder
 from exact_core.tracking.errors import explained, patiently
 from exact_core.tracking.kfp_plugin import PARENT_TAG
 from exact_core.tracking.runs import MlflowTracker, Tracker, open_client, tracking_uri
@@ -154,8 +154,8 @@ class Registry:
             for each in self.client.search_model_versions(_named(name)):
                 if each.tags.get(DIGEST_TAG) == digest and each.run_id == self.run_id:
                     return str(each.version)
-            with tempfile.TemporaryDirectory() as scratch:
-                model_id, model_uri = self._log(folder, Path(scratch), manifest, name=name)
+            with scratch_folder() as scratch:
+                model_id, model_uri = self._log(folder, scratch, manifest, name=name)
             status = self.client.get_logged_model(model_id).status
             if status != "READY":
                 # MLflow would register it all the same.
@@ -356,14 +356,14 @@ class Registry:
         """
         import mlflow
 
-        def ask(scratch: str) -> Path:
+        def ask(scratch: Path) -> Path:
             source = self.client.get_model_version(name, version).source
             got = mlflow.artifacts.download_artifacts(
-                artifact_uri=source, dst_path=scratch, tracking_uri=tracking_uri()
+                artifact_uri=source, dst_path=str(scratch), tracking_uri=tracking_uri()
             )
             return Path(got) / "artifacts" / "segmenter"
 
-        with tempfile.TemporaryDirectory() as scratch, explained(f"hand out model {name} version {version}"):
+        with scratch_folder() as scratch, explained(f"hand out model {name} version {version}"):
             folder = patiently(lambda: ask(scratch), seconds=patience())
             if not (folder / "model.json").is_file():
                 raise DataError(f"model {name} version {version} in MLflow is no segmenter of this package")

@@ -14,15 +14,23 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from exact_core.environment import RUNNER_VARIABLE, STATE_VARIABLE, patience, process_name, shown, variable
+from exact_core.environment import (
+    RUNNER_VARIABLE,
+    STATE_VARIABLE,
+    machine_name,
+    patience,
+    process_name,
+    shown,
+    variable,
+)
 from exact_core.errors import ConfigError, DataError, ExactError, ServiceError, in_a_line
+from exact_core.scratch import scratch_folder
 from exact_core.termination import TerminatedError
 from exact_core.tracking.errors import check_address, database_file, explained, patiently, refused, tracking_uri
 from exact_core.tracking.kfp_plugin import PARENT_TAG, RUN_VARIABLE, given_run, outermost
@@ -296,7 +304,7 @@ def tracked_stage(
 
     with ExitStack() as stack:
         client, run_id, reopened = patiently(begin, seconds=patience() if patient else 0.0)
-        root = variable(STATE_VARIABLE) or stack.enter_context(tempfile.TemporaryDirectory(prefix="exact-mlflow-"))
+        root = variable(STATE_VARIABLE) or stack.enter_context(scratch_folder())
         parent = client.get_run(run_id).data.tags.get(PARENT_TAG, "") if pipeline_run else ""
         tracker = MlflowTracker(client, run_id, Path(root) / f"mlflow-{run_id}", parent=parent)
         stack.callback(tracker.close)
@@ -354,8 +362,7 @@ def _begin(stage: str, pipeline_run: str, name: str) -> tuple[MlflowClient, str,
 
 def _end_killed(client: MlflowClient, experiment: str) -> None:
     """Close the runs of this machine's processes that are no more: nobody could, of what was killed."""
-    host = process_name(0).partition("/")[0]
-    clause = f"attributes.status = 'RUNNING' and tags.`{PROCESS_TAG}` LIKE '{host}/%'"
+    clause = f"attributes.status = 'RUNNING' and tags.`{PROCESS_TAG}` LIKE '{machine_name()}/%'"
     for run in client.search_runs([experiment], clause):
         name = run.data.tags[PROCESS_TAG]
         if name != process_name(int(name.split("/")[1])):

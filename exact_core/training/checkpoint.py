@@ -13,9 +13,7 @@ continue a training. All of them read the folder, and only the first writes.
 
 from __future__ import annotations
 
-import errno
 import json
-import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -25,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from exact_core.errors import CorruptError, ServiceError
-from exact_core.files import checked_text, publish_checked, publishing, sha256_of
+from exact_core.files import checked_text, publish_checked, publishing_tensors, sha256_of
 from exact_core.json_values import read_json
 
 STATE, BEST, LAST = "state.json", "best", "last"
@@ -97,7 +95,7 @@ class Checkpoints:
             progress = Progress(**record)
             tensors = self._load(LAST)
             best = None if progress.best_epoch is None else self._load(BEST)
-        except (CorruptError, KeyError, TypeError, ValueError) as error:
+        except (CorruptError, KeyError, OSError, TypeError, ValueError) as error:
             raise CorruptError(
                 f"{self.folder}: this checkpoint is damaged: {error}. Delete the folder to train from the start"
             ) from error
@@ -144,13 +142,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
 def _publish(tensors: dict[str, Tensor], path: Path) -> dict[str, str]:
     """Write tensors under a name once they are whole. The name and the SHA-256."""
     size = sum(value.numel() * value.element_size() for value in tensors.values())
-    with publishing(path, size=size) as partial:
-        try:
-            save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, partial)
-        except SafetensorError as error:
-            # It gives the number of a full disk as text alone.
-            number = re.search(r"os error (\d+)", str(error))
-            raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
+    with publishing_tensors(path, size=size) as partial:
+        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, partial)
         return {"name": path.name, "sha256": sha256_of(partial)}
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
-import tempfile
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,8 +19,10 @@ from exact_core.config import Outside
 from exact_core.data.sources import SOURCES, check_mapped, check_there, default_recipe, known_sources
 from exact_core.environment import load_environment
 from exact_core.errors import ConfigError, ExactError, ServiceError
-from exact_core.files import check_output
-from exact_core.recipes import RECIPES, portable, resolve
+from exact_core.files import check_output, full_disk
+from exact_core.recipes import RECIPES, portable
+from exact_core.scratch import scratch_folder
+from exact_core.termination import TerminatedError, ending_in_order
 from exact_kubeflow.cli import (
     areas as areas_cli,
     cluster as cluster_cli,
@@ -42,6 +44,7 @@ from exact_kubeflow.cli.options import (
     goes_on,
     model_folder,
     need,
+    need_together,
 )
 from exact_kubeflow.cli.store import store_app
 
@@ -103,15 +106,19 @@ class Supervision(StrEnum):
 
 
 Outlines = Annotated[
-    Path | None,
+    str,
     typer.Option(
         metavar="FILE",
-        help="Vector file of field outlines. Give each field one crop, and list mixed and uncertain fields.",
+        help="Vector file of field outlines, a path or an address. Give each field one crop, and list mixed and "
+        "uncertain fields.",
     ),
 ]
 Cropland = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="Raster or vector mask of cropland. Land outside of it is not mapped."),
+    str,
+    typer.Option(
+        metavar="FILE",
+        help="Raster or vector mask of cropland, a path or an address. Land outside of it is not mapped.",
+    ),
 ]
 CroplandValue = Annotated[
     list[int],
@@ -261,9 +268,9 @@ def map_area(
     until: Annotated[
         str, typer.Option(metavar="YYYY-MM-DD", help="Use images up to this day only, for a map within the season.")
     ] = "",
-    outlines: Outlines = None,
+    outlines: Outlines = "",
     outside: OutsideFields = "pixels",
-    cropland: Cropland = None,
+    cropland: Cropland = "",
     cropland_value: CroplandValue = [],
     recipe: Recipe = "season",
     changes: Set = [],
@@ -271,18 +278,18 @@ def map_area(
 ) -> None:
     """Map a whole area, and write GeoTIFFs (COG) of class and confidence, a STAC item and areas."""
     from exact_core.artifacts.stage_files import stage_files
-    from exact_core.stages.join_map import Layers
     from exact_core.stages.lifecycle import open_stage
     from exact_core.stages.map_season import map_season as run_stage
 
     check_mapped(source)
-    layers = Layers(outlines, outside, cropland, tuple(cropland_value))
     check_there(source)
+    need_together(segmenter=segmenter, outlines=outlines, cropland=cropland)
     need(segmenter=segmenter)
-    config = config_of(recipe, None, [*changes, *([f"data.season.until={until}"] if until else [])])
+    given = {"data.season.until": until, **_layers(outlines, outside, cropland, cropland_value)}
+    config = config_of(recipe, None, [*changes, *(f"{key}={value}" for key, value in given.items() if value)])
     with (
         goes_on("finished rows are kept. To continue, repeat the command"),
-        tempfile.TemporaryDirectory(prefix="exact-model-") as scratch,
+        scratch_folder() as scratch,
         open_stage("map_season", config, source=source, season=season, tracking=tracking) as tracker,
         stage_files(tracker) as files,
     ):
@@ -295,7 +302,6 @@ def map_area(
             out=out,
             tracker=tracker,
             part=part,
-            layers=layers,
         )
     if not part:
         _show_map(out)
@@ -306,22 +312,36 @@ def join_map(
         list[str], typer.Argument(metavar="PART...", help="Folders that `exact map --part` wrote, or their URIs.")
     ],
     out: Out,
-    outlines: Outlines = None,
+    outlines: Outlines = "",
     outside: OutsideFields = "pixels",
-    cropland: Cropland = None,
+    cropland: Cropland = "",
     cropland_value: CroplandValue = [],
     tracking: Tracking = True,
 ) -> None:
-    """Join the parts of a map."""
+    """Join the parts of a map. Its options replace those that the parts were mapped with."""
     from exact_core.artifacts.stage_files import stage_files
-    from exact_core.stages.join_map import Layers, join_map as run_stage
+    from exact_core.stages.join_map import join_map as run_stage
     from exact_core.stages.lifecycle import open_stage
+    from exact_core.stages.map_layers import Layers
     from exact_core.tracking.runs import NoTracker
 
-    layers = Layers(outlines, outside, cropland, tuple(cropland_value))
-    with open_stage("join_map", resolve("season"), tracking=tracking) as tracker, stage_files(NoTracker()) as files:
+    need_together(**{f"part {n}": each for n, each in enumerate(parts, 1)}, outlines=outlines, cropland=cropland)
+    given = _layers(outlines, outside, cropland, cropland_value)
+    config = config_of("season", None, [f"{key}={value}" for key, value in given.items() if value])
+    layers = Layers.of(config.mapping) if any(given.values()) else None
+    with open_stage("join_map", config, tracking=tracking) as tracker, stage_files(NoTracker()) as files:
         run_stage(parts=[files.read(each) for each in parts], out=out, tracker=tracker, layers=layers)
     _show_map(out)
+
+
+def _layers(outlines: str, outside: Outside, cropland: str, values: list[int]) -> dict[str, Any]:
+    """Options of a map as settings. What is not given is empty."""
+    return {
+        "mapping.outlines": outlines,
+        "mapping.outside": "" if outside == "pixels" else outside,
+        "mapping.cropland": cropland,
+        "mapping.cropland_values": values,
+    }
 
 
 def _show_map(folder: Path) -> None:
@@ -457,9 +477,22 @@ def export(
     from exact_core.tracking.runs import NoTracker
 
     need(segmenter=segmenter)
-    with tempfile.TemporaryDirectory(prefix="exact-model-") as scratch, stage_files(NoTracker()) as files:
+    with scratch_folder() as scratch, stage_files(NoTracker()) as files:
         path = export_model(model_folder(segmenter, files, scratch), out)
     typer.echo(f"program: {path} ({path.stat().st_size / 1e6:.1f} MB); run it with torch.export.load")
+
+
+def import_public(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="State dict, .pth, .pt or .safetensors.")],
+    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="Windows of PASTIS, made with recipe pastis24.")],
+    out: Out,
+    heads: Annotated[int, typer.Option(metavar="N", help="Attention heads, as in the model's configuration.")] = 4,
+) -> None:
+    """Import a public TSViT model of PASTIS as a segmenter."""
+    from exact_core.stages.import_weights import import_weights
+
+    need(checkpoint=checkpoint, dataset=dataset)
+    typer.echo(f"segmenter: {import_weights(checkpoint, dataset=dataset, out=out, heads=heads)}")
 
 
 def doctor(
@@ -526,6 +559,7 @@ def _grouped() -> None:
         (compare, MODELS, "compare"),
         (champion, MODELS, "champion"),
         (export, MODELS, "export"),
+        (import_public, MODELS, "import-weights"),
         (transfer_cli.transfer, MODELS, "transfer"),
         (transfer_cli.leave_out, MODELS, "leave-one-season-out"),
         (train_classifier, STAGES, "train-classifier"),
@@ -549,10 +583,17 @@ _grouped()
 
 
 def main() -> None:
-    """Entry point: an ExactError or a file that cannot be used becomes a line on stderr, exit code 1."""
+    """Entry point: an ExactError or a file that cannot be used becomes a line on stderr, exit code 1.
+
+    SIGTERM does, too, with the exit code of a process that it ends, and what is open is closed before.
+    """
     try:
-        load_environment()
-        app()
+        with ending_in_order():
+            load_environment()
+            app()
     except (ExactError, OSError) as error:
-        sys.stderr.write(f"exact: {error}\n")
+        sys.stderr.write(f"exact: {full_disk(error) or error}\n")
         sys.exit(1)
+    except TerminatedError as error:
+        sys.stderr.write(f"exact: {error}\n")
+        sys.exit(128 + signal.SIGTERM)

@@ -9,7 +9,7 @@ import typer
 
 from exact_core.errors import ConfigError
 from exact_core.files import check_output
-from exact_kubeflow.cli.options import Force
+from exact_kubeflow.cli.options import Force, need_together
 
 __all__ = ["areas", "compare_maps", "parcels", "polygons", "sample", "view"]
 
@@ -61,6 +61,7 @@ def areas(
         raise ConfigError("--looks: at which places? name their file by --reference")
     if design and reference is None:
         raise ConfigError(f"--design {design}: of which places? name their file by --reference")
+    need_together(map=folder, reference=reference)
     crop_map = open_map(folder)
     counts = crop_map.count()
     found = taken = always = None
@@ -119,6 +120,7 @@ def sample(
     )
 
     check_out(out, force=force)
+    need_together(map=folder, other=other)
     crop_map = open_map(folder)
     if other is not None:
         if size is None:
@@ -180,6 +182,7 @@ def compare_maps(
 
     if out is not None:
         check_output(out, suffixes=(".json",), inputs=(folder, other, split_layer(reference)[0]), force=force)
+    need_together(map=folder, other=other, reference=reference)
     differences = paired.Differences(open_map(folder), open_map(other))
     first, second, truth = zip(*read_pairs(reference, differences), strict=True)
     found = paired.compare_maps(differences, first, second, truth, confidence=confidence)
@@ -225,6 +228,7 @@ def view(
 
     inputs = [split_layer(each)[0] for each in (folder, outlines, tags) if each is not None]
     check_output(out, suffixes=(".html",), inputs=inputs, force=force)
+    need_together(map=folder, outlines=outlines, tags=tags)
     for note in write_map_page(folder, out, outlines=outlines, tags=tags):
         typer.echo(f"note: {note}")
     typer.echo(f"page: {out} ({max(1, round(out.stat().st_size / 1000)):,} kB)")
@@ -245,6 +249,7 @@ def parcels(
     from exact_core.map_statistics.map_folder import open_map
     from exact_core.map_statistics.parcels import summarise_parcels
 
+    need_together(map=folder, layer=layer)
     summary = summarise_parcels(open_map(folder), layer, out, attributes=tuple(attribute), force=force)
     for name, count in summary.majority.most_common():
         typer.echo(f"{count:9} {name}")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from exact_core.data.sources import check_there, is_source, known_sources
-from exact_kubeflow.cli.options import Recipe, Season, Set, Tracking, config_of, model_folder, need
+from exact_core.scratch import scratch_folder
+from exact_kubeflow.cli.options import Recipe, Season, Set, Tracking, config_of, model_folder, need, out_option
 
 __all__ = ["leave_out", "transfer"]
 
@@ -27,9 +27,7 @@ def transfer(
         str,
         typer.Option(metavar="SEGMENTER", help="Segmenter, or NAME@champion. Default is to take classes from tags."),
     ] = "",
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for report.html and transfer.json.")] = Path(
-        "transfer"
-    ),
+    out: Annotated[Path, out_option("Folder for report.html and transfer.json.")] = Path("transfer"),
     season: Season = "",
     recipe: Recipe = "season",
     changes: Set = [],
@@ -47,7 +45,7 @@ def transfer(
     need(segmenter=segmenter, dataset=dataset)
     config = config_of(recipe, None, changes)
     with (
-        tempfile.TemporaryDirectory(prefix="exact-model-") as scratch,
+        scratch_folder() as scratch,
         open_stage(
             "transfer_report", config, source=source if is_source(source) else "", season=season, tracking=tracking
         ) as tracker,
@@ -77,9 +75,7 @@ def leave_out(
     datasets: Annotated[
         list[Path], typer.Argument(metavar="DATASET...", help="Two or more window datasets, one for each season.")
     ],
-    out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Folder for the models, their evaluations and the table.")
-    ],
+    out: Annotated[Path, out_option("Folder for the models, their evaluations and the table.")],
     dense: Annotated[bool, typer.Option("--dense", help="Train on dense labels instead of tags.")] = False,
     recipe: Recipe = "season",
     changes: Set = [],

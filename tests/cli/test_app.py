@@ -1,16 +1,14 @@
 """The commands as a person types them."""
 
-import contextlib
+import logging
 import os
 import re
-import signal
 import subprocess
 import sys
 
 import pytest
 import typer
 import yaml
-from mlflow import MlflowClient
 
 from exact_core import __version__
 from exact_kubeflow.cli.app import app
@@ -21,55 +19,44 @@ from tests.fakes import write_pastis, write_season
 SETTINGS = [part for setting in TINY for part in ("--set", setting)]
 
 
-def exact(*arguments, cwd=None):
-    return subprocess.run(
-        [sys.executable, "-c", "from exact_kubeflow.cli.app import main; main()", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=cwd,
-    )
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level(logging.INFO)  # as main() does where no test listens
 
 
-def test_help_names_the_commands():
-    said = exact("--help")
-    assert said.returncode == 0
+def test_help_names_the_commands(exact):
+    code, said, _ = exact("--help")
+    assert code == 0
     for command in ("ingest", "train-classifier", "generate-masks", "train-segmenter", "evaluate", "run", "config"):
-        assert command in said.stdout
-    assert exact("version").stdout.strip() == __version__
+        assert command in said
+    assert exact("version")[1].strip() == __version__
 
 
-def test_help_is_grouped_and_short_options_answer():
-    said = exact("-h").stdout
+def test_help_is_grouped_and_short_options_answer(exact):
+    said = exact("-h")[1]
     groups = ["From data to a map", "What a map says", "Models and seasons", "Single stages", "On a cluster"]
     places = [said.index(group) for group in groups]
     assert places == sorted(places)
     assert said.index("From data") < said.index("│ run ") < said.index("│ inspect ") < said.index("What a map says")
     assert "--install-completion" in said
-    assert exact("--version").stdout.strip() == __version__
-    shown = exact("map", "-h").stdout
+    assert exact("--version")[1].strip() == __version__
+    shown = exact("map", "-h")[1]
     assert re.search(r"map \[OPTIONS\] \W*SOURCE\W+SEGMENTER\W+OUT\b", shown)
     assert "YEAR|START/DAYS" in shown
 
 
-def test_what_is_missing_is_named_at_once(tmp_path):
-    done = exact("evaluate", "d", "s", "e", "--classifier", "c", cwd=tmp_path)
-    assert done.returncode == 1
-    assert done.stderr == "exact: not there: DATASET d, SEGMENTER s, CLASSIFIER c. Name what an earlier command wrote\n"
-
-
-def test_a_path_of_a_setting_is_one_of_the_current_folder(tmp_path):
+def test_a_path_of_a_setting_is_one_of_the_current_folder(exact, tmp_path, caplog):
     write_season(tmp_path / "s")
     (tmp_path / "s/labels/crop_type.tif").rename(tmp_path / "mine.tif")
     options = ["--no-tracking", "--set", "data.season.labels=mine.tif"]
-    done = exact("ingest", "season", "s", "d", *options, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert f"labels are those of {tmp_path}/mine.tif" in done.stdout
+    code, _, failure = exact("ingest", "season", "s", "d", *options)
+    assert code == 0, failure
+    assert f"labels are those of {tmp_path}/mine.tif" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["labels", "outlines"])
-def test_each_setting_that_names_a_file_may_be_of_the_current_folder(name, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_each_setting_that_names_a_file_may_be_of_the_current_folder(name, tmp_path):
     (tmp_path / "fields.gpkg").touch()
     assert from_here([f"data.season.{name}=fields.gpkg|layername=a", f"data.season.{name}=none.gpkg"]) == [
         f"data.season.{name}={tmp_path}/fields.gpkg|layername=a",
@@ -77,8 +64,8 @@ def test_each_setting_that_names_a_file_may_be_of_the_current_folder(name, tmp_p
     ]
 
 
-def test_a_value_of_another_type_is_shown_a_right_one():
-    said = exact("config", "demo", "--set", "classifier.training.epochs=many").stderr
+def test_a_value_of_another_type_is_shown_a_right_one(exact):
+    _, _, said = exact("config", "demo", "--set", "classifier.training.epochs=many")
     assert "classifier.training.epochs = 'many': Input should be a valid integer" in said
     assert "; for example classifier.training.epochs=" in said
 
@@ -102,45 +89,27 @@ def test_a_mistyped_source_is_refused_before_anything_starts(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["flanders"]
 
 
-def test_ctrl_c_says_how_to_go_on(tmp_path):
-    # What a shell runs in the background ignores Ctrl-C, and so would its children.
-    code = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "from exact_kubeflow.cli.app import main; main()"
-    )
-    command = [sys.executable, "-c", code, "run", "--workdir", "w"]
-    long = [*SETTINGS, "--set", "classifier.training.epochs=4000"]
-    process = subprocess.Popen(
-        [*command, *long],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        assert any("epoch" in line for line in process.stdout)
-        os.killpg(process.pid, signal.SIGINT)
-        _, said = process.communicate(timeout=120)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 130, said
-    assert said.endswith("stopped: finished epochs are kept in w. To continue, repeat the command\n")
-    assert (tmp_path / "w/.state/run.json").is_file()
-    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
-    runs = client.search_runs([client.get_experiment_by_name("exact").experiment_id])
-    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
-    assert parent.info.status == "KILLED"
-    assert not [run for run in runs if run.info.status in ("RUNNING", "FAILED")]
+def test_a_busy_machine_computes_on_one_thread_unless_told_otherwise(exact, monkeypatch):
+    monkeypatch.setattr("os.getloadavg", lambda: (99.0, 0, 0))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    note = f"the machine is busy (load 99.0 on {os.cpu_count()} cores): computing on one thread; OMP_NUM_THREADS=N sets"
+    assert exact("evaluate", "d", "s", "e")[2].startswith(note)
+    assert os.environ["OMP_NUM_THREADS"] == "1"
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert exact("evaluate", "d", "s", "e")[2].startswith("exact: not there")
+    assert os.environ["OMP_NUM_THREADS"] == "2"
+    # What computes nothing says nothing.
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert exact("areas", "none")[2].startswith("exact: none: no map")
+    assert "OMP_NUM_THREADS" not in os.environ
 
 
-def test_doctor_says_what_is_missing(tmp_path):
-    said = exact("doctor", cwd=tmp_path)
-    assert said.returncode == 0, said.stdout
-    assert f"ok       current folder: {tmp_path} can be written" in said.stdout
-    assert "ok       cache: " in said.stdout
-    assert said.stdout.splitlines()[-1].startswith("nothing fails. Not set, though some runs need it: object store")
+def test_doctor_says_what_is_missing(exact, tmp_path):
+    code, said, _ = exact("doctor")
+    assert code == 0, said
+    assert f"ok       current folder: {tmp_path} can be written" in said
+    assert "ok       cache: " in said
+    assert said.splitlines()[-1].startswith("nothing fails. Not set, though some runs need it: object store")
 
 
 def test_the_old_address_of_the_command_line_still_answers():
@@ -150,32 +119,32 @@ def test_the_old_address_of_the_command_line_still_answers():
     assert said.stdout.strip() == __version__
 
 
-def test_config_prints_a_recipe_that_can_be_read_again(tmp_path):
-    said = exact("config", "demo", "--set", "seed=4")
-    assert yaml.safe_load(said.stdout)["seed"] == 4
+def test_config_prints_a_recipe_that_can_be_read_again(exact):
+    assert yaml.safe_load(exact("config", "demo", "--set", "seed=4")[1])["seed"] == 4
 
 
-def test_a_saved_configuration_keeps_its_seed(tmp_path):
-    (tmp_path / "mine.yaml").write_text(exact("config", "demo", *SETTINGS, "--seed", "7").stdout)
+def test_a_saved_configuration_keeps_its_seed(exact, tmp_path, caplog):
+    (tmp_path / "mine.yaml").write_text(exact("config", "demo", *SETTINGS, "--seed", "7")[1])
     ran = ["--recipe", "mine.yaml", "--no-tracking"]
     digests = []
     for out, seed in (("a", []), ("b", ["--seed", "7"]), ("c", ["--seed", "8"])):
-        done = exact("ingest", "synthetic", out, *ran, *seed, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        digests.append(done.stdout.split("digest ")[1])
+        caplog.clear()
+        code, _, failure = exact("ingest", "synthetic", out, *ran, *seed)
+        assert code == 0, failure
+        digests.append(re.search(r"digest (\w+)", caplog.text)[1])
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_a_stage_takes_the_recipe_that_fits_its_data(tmp_path):
+def test_a_stage_takes_the_recipe_that_fits_its_data(exact, tmp_path):
     write_season(tmp_path / "s")
-    assert exact("ingest", "season", "s", "d", "--no-tracking", cwd=tmp_path).returncode == 0
+    assert exact("ingest", "season", "s", "d", "--no-tracking")[0] == 0
     short = [part for text in ("epochs=1", "batch=64") for part in ("--set", f"classifier.training.{text}")]
-    done = exact("train-classifier", "d", "c", "--no-tracking", *short, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    code, _, failure = exact("train-classifier", "d", "c", "--no-tracking", *short)
+    assert code == 0, failure
     assert yaml.safe_load((tmp_path / "c" / "config.yaml").read_text())["recipe"] == "season"
 
 
-def test_each_stage_alone(tmp_path):
+def test_each_stage_alone(exact, tmp_path, caplog):
     quiet = [*SETTINGS, "--seed", "1", "--no-tracking"]
     steps = [
         ["ingest", "synthetic", "d"],
@@ -184,13 +153,11 @@ def test_each_stage_alone(tmp_path):
         ["train-segmenter", "d", "s", "--masks", "m"],
         ["evaluate", "d", "s", "e", "--classifier", "c", "--masks", "m"],
     ]
-    printed = ""
     for step in steps:
-        done = exact(*step, *quiet, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        printed += done.stdout
+        code, _, failure = exact(*step, *quiet)
+        assert code == 0, failure
     assert (tmp_path / "report.html").is_file()
-    assert "classifier: epoch 3/3" in printed
+    assert "classifier: epoch 3/3" in caplog.text
     assert not (tmp_path / "mlflow.db").exists()
 
 
@@ -205,24 +172,24 @@ def test_each_stage_alone(tmp_path):
         (["train-classifier", "nothing", "out", "--no-tracking"], ["not there: DATASET nothing", "earlier command"]),
     ],
 )
-def test_bad_input_is_one_clear_line(tmp_path, arguments, words):
-    done = exact(*arguments, cwd=tmp_path)
-    assert done.returncode == 1
-    assert done.stderr.startswith("exact: ")
-    assert "Traceback" not in done.stderr
+def test_bad_input_is_one_clear_line(exact, arguments, words):
+    code, _, said = exact(*arguments)
+    assert code == 1
+    assert said.startswith("exact: ")
+    assert "Traceback" not in said
     for word in words:
-        assert word in done.stderr
+        assert word in said
 
 
-def test_a_pastis_folder(tmp_path):
+def test_a_pastis_folder(exact, tmp_path):
     write_pastis(tmp_path / "pastis")
-    done = exact("ingest", "pastis", tmp_path / "pastis", tmp_path / "d", "--no-tracking")
-    assert done.returncode == 0, done.stderr
+    code, _, failure = exact("ingest", "pastis", tmp_path / "pastis", tmp_path / "d", "--no-tracking")
+    assert code == 0, failure
 
 
-def test_config_explains_every_setting():
-    said = exact("config", "season", "--explain").stdout
-    assert yaml.safe_load(said) == yaml.safe_load(exact("config", "season").stdout)
+def test_config_explains_every_setting(exact):
+    said = exact("config", "season", "--explain")[1]
+    assert yaml.safe_load(said) == yaml.safe_load(exact("config", "season")[1])
     assert "\n  # window side, pixels (paper)\n  window: 12\n" in said
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -88,6 +89,17 @@ def test_from_a_map_to_a_campaign_to_areas_with_errors(exact, folder, tmp_path):
     assert f"{out}: is there already. Choose another name, or replace it by --force" in complaint
     # The table beside it holds what was filled in, too.
     assert exact("sample", folder, "--out", out.with_suffix(".gpkg"))[0] == 1
+
+
+def test_half_the_error_takes_as_many_points_as_it_says(exact, folder, tmp_path):
+    """The number that is printed, given as --size, halves the error that is printed."""
+
+    def drawn(size, name):
+        _, said, _ = exact("sample", folder, "--out", tmp_path / name, "--size", size, "--minimum", 2)
+        return re.search(r"overall accuracy: (\S+) %\. Half of it takes about (\d+) points", said).groups()
+
+    error, half = drawn(60, "a.csv")
+    assert float(drawn(half, "b.csv")[0]) == pytest.approx(float(error) / 2, rel=0.03)
 
 
 def test_hectares_follow_the_size_of_a_pixel(exact, tmp_path):

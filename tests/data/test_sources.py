@@ -116,7 +116,7 @@ def test_a_new_source_is_one_file_and_one_line(toy, tmp_path):
     with pytest.raises(ConfigError, match="a toy source has its own season"):
         plan_seasons(source="", seasons=[f"{text}@2024", text], supervision="tags")
     season = {"schedule_time": "", "starts": "04-01", "days": 200, "tracker": NoTracker()}
-    assert resolve_season("auto", source=text, **season) == ""
+    assert resolve_season("auto", source=text, **season).season == ""
     with pytest.raises(ConfigError, match=f"`exact ingest toy {toy} DATASET`"):
         inspect(config, text, season="", model=None, out=tmp_path / "page.html")
     with pytest.raises(

@@ -16,6 +16,7 @@ from rasterio.io import MemoryFile
 
 from exact_core.errors import CorruptError, DataError
 from exact_core.evaluation import map_page
+from exact_core.evaluation.html_page import data_uri
 from exact_core.evaluation.map_page import write_map_page
 from tests.mapping.maps import VOID, write_map
 
@@ -98,6 +99,14 @@ def test_a_large_map_is_thinned(tmp_path, monkeypatch):
     assert data["metres"] == pytest.approx(10 * 90 / 22)
     assert grey(data["label"])[0, 0] == 1
     assert grey(data["label"])[0, -1] == 2
+
+
+def test_the_images_are_a_layer_where_the_map_has_them(folder, tmp_path):
+    write_map_page(folder, tmp_path / "without.html")
+    assert '<img id="images"' not in (tmp_path / "without.html").read_text()
+    (folder / "true_colour.png").write_bytes(b"a picture")
+    write_map_page(folder, tmp_path / "with.html")
+    assert f'src="{data_uri(b"a picture")}"' in (tmp_path / "with.html").read_text()
 
 
 def test_layers_of_other_land_are_refused(folder, tmp_path):

@@ -8,7 +8,7 @@ import shapely
 
 from exact_core.errors import ConfigError, DataError
 from exact_core.mapping.cropland import CroplandMask
-from exact_core.stages.join_map import Layers
+from exact_core.stages.map_layers import Layers
 from tests.mapping.maps import VOID
 from tests.mapping.test_field_rows import CONFIDENCE, LABEL, parts, record
 
@@ -92,6 +92,6 @@ def test_a_raster_of_several_bands_is_refused_before_anything_is_mapped(tmp_path
     with rasterio.open(tmp_path / "two.tif", "w", **profile) as file:
         file.write(np.stack([values, values]))
     with pytest.raises(DataError, match=r"two\.tif: 2 bands, CRS EPSG:32631, expected one band with a CRS"):
-        Layers(cropland=tmp_path / "two.tif").check(record())
+        Layers(cropland=str(tmp_path / "two.tif")).here(record().season_start).check()
     with pytest.raises(DataError, match="none.gpkg"):
-        Layers(outlines=tmp_path / "none.gpkg").check(record())
+        Layers(outlines=str(tmp_path / "none.gpkg")).here(record().season_start).check()

@@ -71,7 +71,7 @@ def test_damaged_rows_and_all_below_are_made_again(folder, damage, caplog):
         path.write_bytes(content)
     with pytest.raises(CorruptError, match="rows-00000007.npz: no whole rows of a map"):
         list(read_rows(folder, first=4, end=14))
-    (folder / "rows-00000014.partial").write_text("half")
+    (folder / "rows-00000014.npz.partial").write_text("half")
     assert RowFiles(folder, first=4, key="k", batch=8).end == 7
     assert sorted(each.name for each in folder.iterdir()) == ["journal.json", "rows-00000004.npz"]
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+import pyogrio
 import pystac
 import pytest
 import rasterio
@@ -26,6 +27,8 @@ from exact_core.data.windows.dataset import VOID
 from exact_core.errors import ConfigError, DataError
 from exact_core.evaluation.palette import class_colours
 from exact_core.manifest import publish_record
+from exact_core.map_statistics.map_folder import open_map
+from exact_core.map_statistics.polygons import write_polygons
 from exact_core.mapping.calibration import NOT_FITTED
 from exact_core.mapping.cogs import CACHE, MapRecord, write_files
 from exact_core.mapping.finished_rows import FinishedRows, RowFiles
@@ -34,6 +37,7 @@ from exact_core.mapping.season_map import parse_part
 from exact_core.recipes import resolve
 from exact_core.stages.ingest import ingest
 from exact_core.stages.join_map import join_map
+from exact_core.stages.map_layers import Layers
 from exact_core.stages.map_season import map_season
 from exact_core.stages.train_segmenter import train_segmenter
 from exact_core.tracking.runs import NoTracker
@@ -558,12 +562,11 @@ def test_the_commands_of_parts(full, season, tmp_path, monkeypatch, capsys):
     cropland[:, -9:] = 0
     with rasterio.open(tmp_path / "cropland.tif", "w", **{**profile, "driver": "GTiff", "nodata": None}) as file:
         file.write(cropland, 1)
+    settings += ["--cropland", tmp_path / "cropland.tif", "--set", "mapping.polygons=true"]
     commands = [
         ["map", source, root / "segmenter", tmp_path / f"p{part}", "--part", f"{part}/2", *settings] for part in (1, 2)
     ]
-    commands.append(
-        ["join-map", tmp_path / "p1", tmp_path / "p2", tmp_path / "map", "--cropland", tmp_path / "cropland.tif"]
-    )
+    commands.append(["join-map", tmp_path / "p1", tmp_path / "p2", tmp_path / "map"])
     for command in commands:
         monkeypatch.setattr(sys, "argv", ["exact", *map(str, command), "--no-tracking"])
         with pytest.raises(SystemExit) as ended:
@@ -582,3 +585,14 @@ def test_the_commands_of_parts(full, season, tmp_path, monkeypatch, capsys):
     assert (record["masked_pixels"], record["unmapped_pixels"]) == (masked, int((found == VOID).sum()))
     assert f"not cropland by the mask: {100 * masked / label.size:.1f} % of the area" in capsys.readouterr().out
     assert not (tmp_path / "map" / "probabilities.tif").exists()
+    assert record["cropland"] == str(tmp_path / "cropland.tif")
+    # Fields as polygons, as `exact polygons` makes them of the finished map, and delivered with it.
+    write_polygons(open_map(tmp_path / "map"), tmp_path / "later.gpkg")
+    fields = [pyogrio.read_arrow(path)[1] for path in (tmp_path / "map/polygons.gpkg", tmp_path / "later.gpkg")]
+    assert fields[0].equals(fields[1])
+    assert "polygons.gpkg" in record["files"]
+    item = json.loads((tmp_path / "map/item.json").read_text())
+    assert item["assets"]["polygons"]["href"] == "./polygons.gpkg"
+    # Layers that are given to join them replace those of the parts.
+    join_map(parts=[tmp_path / "p1", tmp_path / "p2"], out=tmp_path / "whole", tracker=TRACKER, layers=Layers())
+    assert json.loads((tmp_path / "whole/map.json").read_text())["masked_pixels"] == 0

@@ -17,19 +17,12 @@ from safetensors import safe_open
 
 from exact_core.data.windows.batches import Series
 from exact_core.models.classifier import TagClassifier
+from exact_core.models.published import from_published
 from exact_core.models.segmenter import Segmenter
 from exact_core.recipes import resolve
 from tests.skipping import skip
 
 DEFAULT = Path(__file__).parents[3] / "shared" / "parity"
-BLOCK = {
-    "0.norm": "attention_norm",
-    "0.fn.to_qkv": "attention.qkv",
-    "0.fn.to_out.0": "attention.out",
-    "1.norm": "mlp_norm",
-    "1.fn.net.0": "mlp.0",
-    "1.fn.net.3": "mlp.3",
-}
 
 
 class Recorded(Mapping):
@@ -94,54 +87,13 @@ def _note_the_test(request, recorded):
     recorded.tests.add(f"{request.path.name}:{request.node.originalname}")
 
 
-def published_name(name: str) -> str:
-    """The published name of one of our parameters."""
-    for ours, theirs in (
-        ("temporal.transformer", "temporal_transformer"),
-        ("spatial.transformer", "space_transformer"),
-    ):
-        if name.startswith(f"{ours}.blocks."):
-            number, rest = name.removeprefix(f"{ours}.blocks.").split(".", 1)
-            module, _, kind = rest.rpartition(".")
-            inverse = {value: key for key, value in BLOCK.items()}
-            return f"{theirs}.layers.{number}.{inverse[module]}.{kind}"
-        if name.startswith(f"{ours}.norm"):
-            return name.replace(ours, theirs)
-    table = {
-        "temporal.patch_embedding": "to_patch_embedding.1",
-        "temporal.date_embedding.table.weight": "to_temporal_embedding_input.weight",
-        "temporal.date_embedding.bias": "to_temporal_embedding_input.bias",
-        "temporal.class_tokens": "temporal_token",
-        "spatial.global_token": "space_token",
-        "spatial.position": "space_pos_embedding",
-        "head": "mlp_head",
-        "prototypes.foreground": "fg_proto",
-        "prototypes.background": "bg_proto",
-    }
-    for ours, theirs in table.items():
-        if name == ours or name.startswith(f"{ours}."):
-            return name.replace(ours, theirs, 1)
-    return name
-
-
 def load_published(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
     """Put published parameters into one of our models; every one of them must find its place."""
-    state = model.state_dict()
-    used = set()
-    for name, value in state.items():
-        source = published_name(name)
-        if source not in tensors:
-            assert name.endswith("_moves"), name
-            continue
-        used.add(source)
-        tensor = tensors[source]
-        if "table" in name:
-            columns = torch.zeros_like(value)
-            columns[: tensor.shape[1]] = tensor.t()
-            tensor = columns
-        state[name] = tensor.reshape(value.shape)
-    assert set(tensors) - used <= {"taap_module.kernel"}
-    model.load_state_dict(state)
+    state = {name: value for name, value in model.state_dict().items() if not name.endswith("_moves")}
+    known = {name: tensors[name] for name in tensors if name != "taap_module.kernel"}
+    left = model.load_state_dict(from_published(state, known), strict=False)
+    assert not left.unexpected_keys
+    assert all(name.endswith("_moves") for name in left.missing_keys)
 
 
 ENCODER = {

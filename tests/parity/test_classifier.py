@@ -9,8 +9,8 @@ import torch
 from exact_core.clues.affinity import refine, time_weights, weighted_embedding
 from exact_core.clues.cams import by_maximum, clue_cams, fused_cam, prototype_similarity, tagged_embedding
 from exact_core.data.windows.batches import Batch, Series
+from exact_core.models.published import published_name
 from exact_core.training.classifier import classifier_losses
-from tests.parity.conftest import published_name
 
 
 def close(ours, theirs, *, a=0.0, r=0.0):

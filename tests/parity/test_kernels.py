@@ -15,8 +15,8 @@ from exact_core.data.windows.dataset import VOID
 from exact_core.losses import segmentation_loss
 from exact_core.metrics import Scores, average_precision, confusion_matrix
 from exact_core.models.classifier import Prototypes
+from exact_core.models.published import published_name
 from exact_core.training.schedule import learning_rate, published_rate
-from tests.parity.conftest import published_name
 from tests.parity.test_classifier import close
 
 

@@ -1,5 +1,7 @@
 """Steps as forks of one process: what they print, their exit status, and nothing of one in another."""
 
+import errno
+import io
 import os
 import re
 import signal
@@ -7,12 +9,14 @@ import socket
 import sys
 import threading
 from functools import partial
+from pathlib import Path
 
 import pytest
 from exact_kubeflow.pipelines import forked_steps, local
 from exact_kubeflow.pipelines.train_exact import train_exact
 
 from exact_core.errors import ServiceError
+from exact_core.termination import TerminatedError
 from tests.conftest import TINY
 
 STATE = []
@@ -105,11 +109,39 @@ def test_a_command_that_is_no_step_of_ours_is_refused():
         forked_steps._run_step(None, ["sh", "-c", "ls"])
 
 
-def test_a_full_disk_is_one_sentence(tmp_path):
-    """Where the run's log is written, every byte finds the disk full; MLflow's file is on another."""
+def test_a_full_disk_costs_the_log_and_not_the_run():
+    screen = io.StringIO()
+    with local._log(Path("/dev/full")) as log:
+        console = local._Console(log, screen)
+        console.write("Executing task 'ingest'\n" + "x" * 100_000)
+        console.write("\n    [exact 2026-11-29 08:00:00,000 INFO]: windows: 4\n")
+    assert "== ingest" in screen.getvalue()
+    assert "08:00:00 windows: 4" in screen.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "said", "status"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space"),
+            ServiceError,
+            r"work: the disk is full: [\d.,]+ MB are free. Make room",
+            "",
+        ),
+        (TerminatedError("ended by signal 15"), TerminatedError, "ended by signal 15", "KILLED"),
+    ],
+)
+def test_what_ends_a_run_from_outside_its_steps_is_one_sentence(tmp_path, monkeypatch, error, expected, said, status):
+    def ended(*_: object, **__: object) -> None:
+        raise error
+
+    finished = {}
+    monkeypatch.setattr(local.local, "init", ended)
+    monkeypatch.setattr(local, "finish_pipeline_run", lambda _, **facts: finished.update(facts))
     (tmp_path / "work").mkdir()
-    (tmp_path / "work" / "run.log").symlink_to("/dev/full")
     given = {"recipe": "demo", "source": "synthetic", "season": "", "seed": 1, "overrides": TINY}
-    with pytest.raises(ServiceError, match=r"--workdir .*work: its disk is full; make room, and repeat the command"):
+    with pytest.raises(expected, match=said):
         local._run(tmp_path / "work", train_exact, given, "tags")
     assert not list((tmp_path / "work").glob(".run-*"))
+    assert finished["status"] == status
+    assert re.search(said, finished["reason"])

@@ -98,7 +98,7 @@ def test_a_schedule_with_the_uis_defaults_makes_each_season_once(server, tmp_pat
 
     def first_step(run):
         rule = {"starts": "04-01", "days": 214, "source": asked["source"], "tracker": NoTracker()}
-        season = resolve_season("auto", schedule_time=run["scheduled_at"], **rule)
+        season = resolve_season("auto", schedule_time=run["scheduled_at"], **rule).season
         work = Run(recipe="season", source=asked["source"], season=season, pipeline_run=run["run_id"])
         return season_work(config, work, training="always", map_name="", tracker=NoTracker())
 

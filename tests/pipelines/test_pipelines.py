@@ -26,6 +26,8 @@ from exact_core.tracking.runs import EXPERIMENT, tracking_uri
 from tests.conftest import TINY
 from tests.fakes import write_season
 
+pytestmark = pytest.mark.usefixtures("tracking_file")
+
 
 def start(workdir, **changes):
     settings = {
@@ -81,8 +83,9 @@ def test_a_component_is_an_adapter():
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, empty_tracking_file):
     root = tmp_path_factory.mktemp("run")
+    shutil.copy(empty_tracking_file, root / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
         report = start(root / "work")

@@ -289,6 +289,42 @@ def test_an_interval_keeps_its_beat(server, capsys, file):
     assert "start: 2026-11-20 00:00:00+00:00 -> 2026-11-21 00:00:00+00:00" in capsys.readouterr().out
 
 
+FORTNIGHT = {
+    "name": "flanders",
+    "cron": None,
+    "interval": "14d",
+    "start": "2027-06-02T04:00:00Z",
+    "parameters": {"source": "season:/data/flanders", "until": "auto", "until_from": "06-01"},
+}
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        ("2026-11-22", "next: 2027-06-16 04:00:00 UTC, season 2027-04-01/214 until 2027-06-15"),
+        ("2027-10-19", "next: 2027-10-20 04:00:00 UTC, season 2027-04-01/214 until 2027-10-19"),
+        ("2027-10-30", "next: 2027-11-03 04:00:00 UTC, season 2027-04-01/214"),
+        ("2028-05-20", "next: 2028-05-31 04:00:00 UTC, season 2027-04-01/214"),
+    ],
+)
+def test_a_map_every_two_weeks_from_a_stated_day(server, capsys, file, now, said):
+    schedule.apply(file(**FORTNIGHT), now=dt.datetime.fromisoformat(f"{now}T00:00:00Z"))
+    assert capsys.readouterr().out.splitlines()[-1].strip() == said
+    given = only(server.recurring)["runtime_config"]["parameters"]
+    assert (given["season"], given["until"], given["until_from"]) == ("auto", "auto", "06-01")
+
+
+@pytest.mark.parametrize(
+    ("slot", "said"), [("2025-06-16", "submitted as run"), ("2025-11-04", "not submitted, run 'flanders' is succeeded")]
+)
+def test_a_run_within_the_season_is_none_of_all_of_it(server, capsys, file, slot, said):
+    file = functools.partial(file, **FORTNIGHT)
+    apply(file())
+    server.add_run(run_of(only(server.recurring), scheduled_at=f"{slot}T04:00:00Z"), script=["SUCCEEDED"])
+    apply(file(), backfill="2025")
+    assert f"season 2025-04-01/214: {said}" in capsys.readouterr().out
+
+
 def test_past_seasons_are_run_once_each(server, capsys, file):
     server.script = ["RUNNING", "SUCCEEDED"]
     file = functools.partial(file, service_account="exact-runner")

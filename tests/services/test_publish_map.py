@@ -48,13 +48,15 @@ RECORD = {
 }
 
 
-def a_map(folder: Path, label: int, *, start: str = "2026-04-01", transform=TRANSFORM) -> Path:
+def a_map(folder: Path, label: int, *, start: str = "2026-04-01", transform=TRANSFORM, until: str = "") -> Path:
     """A finished map of one class everywhere."""
     write_map(folder, np.full((16, 16), label), transform=transform)
     (folder / "quicklook.png").write_bytes(bytes([label]))
-    write_item(MapRecord(**RECORD, season_start=date.fromisoformat(start), transform=tuple(transform)[:6]), folder)
+    day = date.fromisoformat(until) if until else None
+    record = MapRecord(**RECORD, season_start=date.fromisoformat(start), transform=tuple(transform)[:6], until=day)
+    write_item(record, folder)
     facts = {"season_start": start, "season_days": 214, "model_weights_sha256": str(label) * 64}
-    publish_record(folder / "map.json", facts)
+    publish_record(folder / "map.json", facts | {"until": until or None, "calibration": {"oa": label / 4}})
     return folder
 
 
@@ -127,6 +129,22 @@ def test_two_seasons_and_two_regions_side_by_side(maps, tmp_path):
     assert item.properties["proj:shape"] == [16, 16]
     assert published_facts(maps, "limburg", "2026-04-01_2026-10-31")["exact:model_weights_sha256"] == "2" * 64
     assert published_facts(maps, "limburg", "2027") == {}
+
+
+def test_maps_within_a_season_lie_beside_each_other_and_its_own(maps, tmp_path):
+    for label, until in enumerate(("2026-06-01", "2026-06-15", "")):
+        publish(a_map(tmp_path / f"{label}", label, until=until))
+    season = "flanders-2026-04-01_2026-10-31"
+    catalog = read(maps, tmp_path)
+    assert seasons(catalog, "flanders") == [season, f"{season}_until_2026-06-01", f"{season}_until_2026-06-15"]
+    whole, first, second = (item.to_dict()["properties"] for item in catalog.get_child("flanders").get_items())
+    assert (first["exact:until"], second["exact:until"]) == ("2026-06-01", "2026-06-15")
+    # What the confidence of its date was fitted to agrees with the map so far.
+    assert [each["exact:calibration_oa"] for each in (first, second, whole)] == [0, 0.25, 0.5]
+    assert "exact:until" not in whole
+    assert second["title"] == "Crops of flanders, 2026-04-01 to 2026-10-31, images until 2026-06-15"
+    assert second["end_datetime"] == "2026-06-16T00:00:00Z"
+    assert whole["end_datetime"] == "2026-11-01T00:00:00Z"
 
 
 def test_a_season_made_again_takes_the_place_of_its_item(maps, tmp_path):

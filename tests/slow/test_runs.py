@@ -62,8 +62,9 @@ def test_a_second_season_is_mapped_with_the_champion_of_the_first(tmp_path, monk
     # Without any label, by the pipeline that only maps.
     shutil.rmtree(tmp_path / "source/labels")
     images = {key: value for key, value in arguments.items() if key != "training"}
+    images["overrides"] = [*TINY, "mapping.polygons=true"]
     (tmp_path / "third").mkdir()
     local._run(tmp_path / "third", map_area, images, "tags")
-    assert (tmp_path / "third/crop_map/map.json").is_file()
+    assert "polygons.gpkg" in json.loads((tmp_path / "third/crop_map/map.json").read_text())["files"]
     maps = [sha256_of(tmp_path / name / "crop_map/class.tif") for name in ("second", "third")]
     assert maps[0] == maps[1]

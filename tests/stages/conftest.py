@@ -8,7 +8,7 @@ from exact_core.stages.lifecycle import open_stage
 
 
 @pytest.fixture
-def tracked(config):
+def tracked(config, tracking_file):
     """Open a stage of a pipeline run."""
 
     def opened(stage: str, pipeline_run: str = "run-1"):

@@ -21,7 +21,7 @@ from exact_core.data.stac.plan import NothingFoundError
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.errors import ConfigError, DataError, ServiceError
 from exact_core.recipes import resolve
-from exact_core.stages.fetch import _days, fetch_for_run, fetch_source, local_place, survey_source
+from exact_core.stages.fetch import _days, fetch_for_run, fetch_source, local_file, local_place, survey_source
 from exact_core.stages.ingest import ingest
 from exact_core.stages.preflight import survey
 from exact_core.stages.run import Run, read_run
@@ -261,6 +261,21 @@ def test_labels_on_a_web_server_are_sent_once(season, serve, config, tmp_path):
     assert (Path(first.folder) / "labels/parcels.geojson").read_text() == "{}"
     with pytest.raises(DataError, match=r"none\.gpkg: no such file \(HTTP 404\)"):
         fetched(config, f"stac:{server.url}?{AREA}&labels={server.url}/files/labels/none.gpkg")
+
+
+def test_a_layer_of_a_map_by_address(season, serve, tmp_path):
+    """As `mapping.cropland` names it: a path, a store or a web server, and one of its layers."""
+    (season / "labels/mask.gpkg").write_text("a mask")
+    server = serve(season)
+    url = f"{server.url}/files/labels/mask.gpkg"
+    for _ in range(2):
+        assert local_file(url).read_text() == "a mask"
+    named = local_file(f"file://{season}/labels/mask.gpkg|layername=a")
+    assert named.name == "mask.gpkg|layername=a"
+    assert named.with_name("mask.gpkg").read_text() == "a mask"
+    assert local_file(f"{season}/none.tif") == season / "none.tif"
+    with pytest.raises(DataError, match=r"none\.tif: no such file \(HTTP 404\)"):
+        local_file(f"{server.url}/files/none.tif")
 
 
 def test_an_area_by_address(season, serve, config, tmp_path):

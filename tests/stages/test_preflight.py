@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from exact_core.config import override
-from exact_core.errors import ServiceError
+from exact_core.errors import ConfigError, ServiceError
 from exact_core.recipes import resolve
 from exact_core.stages.preflight import checks, preflight
 from exact_core.tracking.runs import NoTracker
@@ -22,7 +22,7 @@ def states(found):
 
 
 @pytest.fixture(autouse=True)
-def _no_store(monkeypatch):
+def _no_store(monkeypatch, tracking_file):
     monkeypatch.delenv("EXACT_STORE", raising=False)
 
 
@@ -65,6 +65,22 @@ def test_everything_that_is_missing_is_named_at_once(config, tmp_path, monkeypat
         preflight(config, source=f"pastis:{tmp_path}/none", season="", tracker=NoTracker())
     assert "MLflow: " in str(error.value)
     assert "data: " in str(error.value)
+
+
+def test_a_mask_that_is_not_there_is_named_before_a_run(config, tmp_path):
+    settings = override(config, [f"mapping.cropland={tmp_path}/no.tif", "mapping.outlines=no.gpkg"])
+    (check,) = [each for each in checks(settings) if each.name == "mask and outlines of the map"]
+    assert (check.state, check.detail) == (
+        "failed",
+        f"{tmp_path}/no.tif: no such file. Give a raster or a vector layer of cropland",
+    )
+    of_a_year = override(config, ["mapping.cropland=mask-{year}.tif"])
+    (check,) = [each for each in checks(of_a_year, season="auto") if each.name == "mask and outlines of the map"]
+    assert check.state == "not set"
+    (check,) = [each for each in checks(of_a_year, season="2021") if each.name == "mask and outlines of the map"]
+    assert check.detail.startswith("mask-2021.tif: no such file")
+    with pytest.raises(ConfigError, match=r"cropland_values \[40\]: of which raster"):
+        override(config, ["mapping.cropland_values=[40]"])
 
 
 def test_a_training_that_cannot_fit_is_refused_with_the_way_out(config, monkeypatch):

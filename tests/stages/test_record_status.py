@@ -11,6 +11,8 @@ from exact_core.stages.record_status import check_webhook, record_status
 from exact_core.tracking.runs import tracking_uri
 from tests.webhook import Webhook
 
+pytestmark = pytest.mark.usefixtures("tracking_file")
+
 
 @pytest.fixture
 def hook():

@@ -12,10 +12,26 @@ from exact_core.stages.resolve_season import SeasonRule, resolve_season, season_
 from exact_core.tracking.runs import NoTracker
 
 
-def at(season="auto", *, schedule_time="", starts="04-01", days=214, source="season:/data", now=None):
+def mapped(
+    season="auto", *, schedule_time="", starts="04-01", days=214, source="season:/data", now=None, until="", since=""
+):
     return resolve_season(
-        season, schedule_time=schedule_time, starts=starts, days=days, source=source, tracker=NoTracker(), now=now
+        season,
+        schedule_time=schedule_time,
+        starts=starts,
+        days=days,
+        source=source,
+        tracker=NoTracker(),
+        until=until,
+        until_from=since,
+        now=now,
     )
+
+
+def at(season="auto", **given):
+    found = mapped(season, **given)
+    assert found.until == ""
+    return found.season
 
 
 @pytest.mark.parametrize(
@@ -48,6 +64,57 @@ def at(season="auto", *, schedule_time="", starts="04-01", days=214, source="sea
 )
 def test_calendars_by_hand(starts, days, schedule_time, season):
     assert at(schedule_time=schedule_time, starts=starts, days=days) == season
+
+
+@pytest.mark.parametrize(
+    ("rule", "given", "schedule_time", "season"),
+    [
+        # The day before the slot's is the latest that is over.
+        (("04-01", 214), ("auto", ""), "2026-06-16T04:00:00Z", "2026-04-01/214 until 2026-06-15"),
+        (("04-01", 214), ("auto", ""), "2026-06-16T01:00:00+02:00", "2026-04-01/214 until 2026-06-14"),
+        (("04-01", 214), ("auto", ""), "2026-04-02T00:00:00Z", "2026-04-01/214 until 2026-04-01"),
+        # Nothing is over yet of this season, and all of it on 1 November.
+        (("04-01", 214), ("auto", ""), "2026-04-01T23:59:59Z", "2025-04-01/214"),
+        (("04-01", 214), ("auto", ""), "2026-10-31T23:59:59Z", "2026-04-01/214 until 2026-10-30"),
+        (("04-01", 214), ("auto", ""), "2026-11-01T00:00:00Z", "2026-04-01/214"),
+        (("04-01", 214), ("auto", "06-01"), "2026-06-01T12:00:00Z", "2025-04-01/214"),
+        (("04-01", 214), ("auto", "06-01"), "2026-06-02T00:00:00Z", "2026-04-01/214 until 2026-06-01"),
+        (("04-01", 214), ("auto", "10-31"), "2026-11-01T00:00:00Z", "2026-04-01/214"),
+        # A day of January in a season across the new year.
+        (("10-01", 182), ("auto", "01-15"), "2026-01-15T12:00:00Z", "2024-10-01/182"),
+        (("10-01", 182), ("auto", "01-15"), "2026-01-16T00:00:00Z", "2025-10-01/182 until 2026-01-15"),
+        (("10-01", 182), ("auto", "12-01"), "2026-01-16T00:00:00Z", "2025-10-01/182 until 2026-01-15"),
+        # Two seasons in progress: the later one, once it is mapped.
+        (("09-01", 395), ("auto", ""), "2026-09-15T00:00:00Z", "2026-09-01/395 until 2026-09-14"),
+        (("09-01", 395), ("auto", "03-01"), "2026-09-15T00:00:00Z", "2025-09-01/395 until 2026-09-14"),
+        # A named day needs no slot.
+        (("04-01", 214), ("2026-06-15", ""), "2027-01-01T00:00:00Z", "2026-04-01/214 until 2026-06-15"),
+        (("04-01", 214), ("2026-12-15", ""), "2027-01-01T00:00:00Z", "2026-04-01/214"),
+    ],
+)
+def test_within_the_season_by_hand(rule, given, schedule_time, season):
+    starts, days = rule
+    until, since = given
+    found = mapped(schedule_time=schedule_time, starts=starts, days=days, until=until, since=since)
+    assert str(found) == season
+
+
+@pytest.mark.parametrize(
+    ("season", "until", "found"),
+    [
+        ("2026", "2026-06-15", ("2026", "2026-06-15")),
+        ("2026", "2026-12-31", ("2026", "")),
+        ("2026", "2026-12-30", ("2026", "2026-12-30")),
+        ("2026-04-01/214", "auto", ("2026-04-01/214", "2026-06-15")),
+        ("2025-04-01/214", "auto", ("2025-04-01/214", "")),
+        ("", "auto", ("", "2026-06-15")),
+    ],
+)
+def test_a_named_season_until_a_day(season, until, found):
+    assert mapped(season, until=until, schedule_time="2026-06-16T04:00:00Z") == found
+    # A named day needs no time of a slot.
+    if until != "auto":
+        assert mapped(season, until=until, schedule_time="{{$.pipeline_job_schedule_time_utc}}") == found
 
 
 DAYS_OF_THE_YEAR = st.dates(dt.date(2001, 1, 1), dt.date(2001, 12, 31)).map(lambda day: f"{day:%m-%d}")
@@ -108,6 +175,25 @@ def test_ingest_takes_what_comes_out():
 def test_anything_else_is_an_error(season, schedule_time, words):
     with pytest.raises(ConfigError, match=words):
         at(season, schedule_time=schedule_time)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"until": "15 June"}, "until = '15 June': expected YYYY-MM-DD, or auto"),
+        ({"until": "2026-06-31"}, "until = '2026-06-31': .*day"),
+        ({"until": "[[ScheduledTime]]"}, "KFP v2 does not fill in such a placeholder"),
+        ({"until": "auto", "since": "6-1"}, "until_from = '6-1': expected MM-DD"),
+        ({"until": "auto", "since": "12-01"}, "until_from = '12-01': not a day of a season of 214 days from 04-01"),
+        ({"since": "06-01"}, "applies to until=auto only"),
+        ({"until": "2026-06-15", "since": "06-01"}, "applies to until=auto only"),
+        ({"season": "2026", "until": "2025-12-31"}, "2025-12-31 is before the first day of season 2026"),
+        ({"until": "auto", "source": "synthetic"}, "a synthetic source has no images of an area"),
+    ],
+)
+def test_a_wrong_last_day_is_an_error(given, words):
+    with pytest.raises(ConfigError, match=words):
+        mapped(**given)
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,8 @@ def test_what_is_no_run_is_refused(wrong):
         ({"season": "spring"}, "expected a year"),
         ({"season_start": "4/1", "season_days": 214}, "MM-DD"),
         ({"season_start": "04-01", "season_days": 0}, "days"),
+        ({"season_start": "04-01", "season_days": 214, "until": "June"}, "expected YYYY-MM-DD, or auto"),
+        ({"season_start": "04-01", "season_days": 9, "until": "auto", "until_from": "05-01"}, "not a day of a season"),
         ({"seed": math.nan}, "seed = nan: expected a number that is finite"),
         ({"seed": math.inf}, "seed = inf"),
         ({"seed": 1e-2}, "seed = 0.01"),

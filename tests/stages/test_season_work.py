@@ -24,7 +24,6 @@ from exact_core.stages.run import read_run
 from exact_core.stages.season_lease import hold
 from exact_core.storage import open_store
 from exact_core.tracking.registry import CHAMPION, DIGEST_TAG, Registry
-from exact_core.tracking.runs import open_client
 from tests.conftest import TINY
 from tests.fakes import write_season
 from tests.stac_server import Fault, StacServer
@@ -32,19 +31,8 @@ from tests.stac_server import Fault, StacServer
 SEASON, PLACE = "2018-04-01/214", "flanders/2018-04-01_2018-10-31"
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory) -> Path:
-    """A database of MLflow's with its tables, which take long to make."""
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{path}")
-        open_client()
-    return path
-
-
 @pytest.fixture(autouse=True)
-def _machine(tmp_path, monkeypatch, database):
-    shutil.copy(database, tmp_path / "mlflow.db")
+def _machine(tmp_path, monkeypatch, tracking_file):
     monkeypatch.setenv("EXACT_STORE", (tmp_path / "store").as_uri())
     monkeypatch.setenv("EXACT_CACHE_DIR", str(tmp_path / "cache"))
 
@@ -54,10 +42,10 @@ def season(tmp_path) -> Path:
     return write_season(tmp_path / "flanders", scl=lambda _date: np.full((16, 16), 4))
 
 
-def first_step(season: Path, run: str, **parameters):
+def first_step(folder: Path, run: str, **parameters):
     """The first step of a run; what is left to do, and the run that the others get."""
     given = {"recipe": "season", "seed": 0, "overrides": TINY, "season": SEASON, "publish": True, **parameters}
-    plan = plan_run(Parameters(source=f"season:{season}", pipeline_run=run, **given))
+    plan = plan_run(Parameters(source=f"season:{folder}", pipeline_run=run, **given))
     return plan.Output, read_run(plan.run)
 
 
@@ -131,6 +119,34 @@ def test_without_labels_the_champion_maps_it_once_for_each_champion(season):
     assert (todo, run.champion) == ("reuse", newer)
     ended("run-6")
     assert first_step(season, "run-7", training="never")[0] == "map"
+
+
+def test_maps_within_the_season_have_places_of_their_own_and_are_the_champions(season):
+    """The slots of a schedule, two weeks apart: each map once, and training only when the season has ended."""
+    auto = {"season": "auto", "season_start": "04-01", "season_days": 214, "until": "auto", "until_from": "04-20"}
+    with pytest.raises(ConfigError, match="mapped until 2018-04-25, by a model of whole seasons, and model exact-fl"):
+        first_step(season, "run-0", schedule_time="2018-04-26T04:00:00Z", **auto)
+    version = crown()
+    places = []
+    for number, day in enumerate(("2018-04-26", "2018-05-10", "2018-11-02")):
+        slot = {**auto, "schedule_time": f"{day}T04:00:00Z"}
+        todo, run = first_step(season, f"run-{number}", **slot)
+        places.append((todo, run.map_place, run.champion))
+        # Another day is another place, so nothing holds it. The same one is held.
+        assert first_step(season, f"other-{number}", **slot)[0] == "nothing"
+        published(run, "training" if todo == "train" else "champion", "2" * 64)
+        ended(f"run-{number}")
+        assert first_step(season, f"again-{number}", **slot)[0] == "nothing"
+    assert places == [
+        ("map", f"{PLACE}_until_2018-04-25", version),
+        ("map", f"{PLACE}_until_2018-05-09", version),
+        ("train", PLACE, ""),
+    ]
+    assert read_run(run.given()).config().data.season.until is None
+    # The setting does the same as the parameter.
+    todo, run = first_step(season, "run-3", overrides=[*TINY, "data.season.until=2018-04-21"])
+    assert (todo, run.map_place) == ("map", f"{PLACE}_until_2018-04-21")
+    ended("run-3")
 
 
 def test_a_map_of_the_champion_is_no_training(season):

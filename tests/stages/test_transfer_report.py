@@ -134,6 +134,18 @@ def test_the_model_folder_is_enough(trained, tmp_path):
     assert any("days count from 2023-01-15, as in the model's season (2022-01-15)" in note for note in record["notes"])
 
 
+def test_a_season_until_a_day_is_held_against_the_same_part_of_training(trained, tmp_path):
+    root, config, source, _ = trained
+    until = override(config, ["data.season.until=2022-06-15"])
+    _, record, levels = judged(until, tmp_path / "until", source=source, segmenter=root / "segmenter")
+    assert {levels[name] for name in ("bands", "parts", "series", "shift", "dates")} == {"fine"}
+    # 15 January to 15 June are days 0 to 151.
+    assert 140 < record["days"][-1]["day"] <= 151
+    assert record["dates"][-1] <= "2022-06-15"
+    assert any(note.startswith("images until 2022-06-15 are used") for note in record["notes"])
+    assert "confidence" not in " ".join(each["reason"] for each in record["classes"])
+
+
 def test_held_out_series_are_of_half_their_dates_and_set_the_limit(trained):
     root, config, _, _ = trained
     windows = WindowDataset(root / "dataset")

@@ -19,7 +19,7 @@ def test_a_name_that_mlflow_or_its_filters_do_not_take_is_refused_by_the_first_s
         check_parameters({"model": name})
 
 
-def test_mlflow_s_own_rule_is_the_one_that_is_checked():
+def test_mlflow_s_own_rule_is_the_one_that_is_checked(tracking_file):
     client = MlflowClient(tracking_uri=tracking_uri())
     for name in ("exact/flanders", "exact:flanders"):
         with pytest.raises(MlflowException):
@@ -27,7 +27,7 @@ def test_mlflow_s_own_rule_is_the_one_that_is_checked():
 
 
 @pytest.mark.parametrize("name", ["l'aisne", 'say "exact"', "exact-flanders", "Flandre orientale"])
-def test_a_name_with_quotes_or_spaces_is_found_again(name, config):
+def test_a_name_with_quotes_or_spaces_is_found_again(name, config, tracking_file):
     with open_stage("champion", config) as tracker:
         registry = Registry.of(tracker)
         assert registry.alias_version(name, CHAMPION) is None

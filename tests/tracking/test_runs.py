@@ -18,7 +18,7 @@ from exact_core.tracking.runs import EXPERIMENT, finish_pipeline_run, open_clien
 
 
 @pytest.fixture
-def runs(monkeypatch):
+def runs(tracking_file):
     client = MlflowClient(tracking_uri=tracking_uri())
 
     def find(clause=""):

@@ -14,6 +14,8 @@ from exact_core.errors import DataError
 __all__ = ["for_gdal", "list_archive", "modified", "size_of"]
 
 SUFFIX = ".zip"
+DAMAGED = (zipfile.BadZipFile, NotImplementedError, ValueError)
+"""What zipfile raises over damaged archives: also over versions that there are not, and names in no encoding."""
 
 
 def list_archive(archive: Path) -> list[PurePosixPath]:
@@ -25,7 +27,7 @@ def list_archive(archive: Path) -> list[PurePosixPath]:
     try:
         with zipfile.ZipFile(archive) as opened:
             names = sorted(entry.filename for entry in opened.infolist() if not entry.is_dir())
-    except zipfile.BadZipFile as error:
+    except DAMAGED as error:
         raise DataError(
             f"{archive}: damaged or no .zip archive: {error}. Download it again, or take it away with its date"
         ) from error
@@ -66,5 +68,5 @@ def _entry(archive: Path, name: PurePosixPath) -> zipfile.ZipInfo:
     try:
         with zipfile.ZipFile(archive) as opened:
             return opened.getinfo(str(name))
-    except (zipfile.BadZipFile, KeyError, OSError) as error:
+    except (*DAMAGED, KeyError, OSError) as error:
         raise DataError(f"{archive / name}: not a file in a readable .zip archive: {error}") from error

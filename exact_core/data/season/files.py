@@ -128,7 +128,7 @@ def _from_stac(path: Path, bands: tuple[str, ...]) -> tuple[str, list[Acquisitio
         pystac.errors.STACError,
         pystac.errors.STACTypeError,
         AttributeError,
-        KeyError,
+        LookupError,
         OSError,
         RecursionError,
         TypeError,

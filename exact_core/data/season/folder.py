@@ -217,9 +217,9 @@ def _cells(folder: Path) -> dict[Path, str]:
         names = sorted(listed)
         if any(Path(name).name != name or "\0" in name for name in names):
             raise ValueError("a cell that is no name of a folder beside it")
+        found = {folder / name: listed[name] for name in names if (folder / name / "collection.json").is_file()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: not a readable list of cells: {error}. Run exact fetch again") from error
-    found = {folder / name: listed[name] for name in names if (folder / name / "collection.json").is_file()}
     if not found:
         empty = all(cell.get("state") == "empty" for cell in content["cells"])
         help_ = "Fetch other days, more clouds or another area" if empty else "Run exact fetch again"

@@ -3,7 +3,7 @@
 Files are compressed in blocks of 512 or 1,024 rows, and reading a few rows of a block costs as much as all. So the area
 is read in strips of such a height. Every date of a strip is read once and stored, decompressed, in a file on disk,
 which serves all requests. The next strip is read while the present one is in use. Only one date of a strip is in
-memory.
+memory. Requested rows are mapped from the file, not copied: filling memory anew cost more than all else done to them.
 
 Axes are T dates, C bands, h W pixels.
 """
@@ -11,14 +11,15 @@ Axes are T dates, C bands, h W pixels.
 from __future__ import annotations
 
 import itertools
+import mmap
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,16 +36,53 @@ TALLEST = 1024
 
 @dataclass(frozen=True)
 class _Strip:
-    """Rows on disk: file of int16 (T, C, h, W). Clear patches (T, h/2, W/2) are few enough for memory.
+    """Rows on disk. Clear patches (T, h/2, W/2) are few enough for memory.
 
-    changed: what was done to the values of each date.
+    file: of int16, chunk after chunk of rows, each (T, C, h, W). shape: T, C and W. changed: what was done to the
+    values of each date.
     """
 
     first: int
     last: int
+    chunk: int
+    shape: tuple[int, int, int]
     file: IO[bytes]
     clear: NDArray[np.bool_]
     changed: list[Counter[str]]
+
+    def chunks(self) -> Iterator[tuple[int, int]]:
+        """First row of each chunk, and one past its last. They begin at multiples from the area's top."""
+        edges = range(self.first - self.first % self.chunk, self.last, self.chunk)
+        return ((max(edge, self.first), min(edge + self.chunk, self.last)) for edge in edges)
+
+    def place(self, row: int) -> int:
+        """Where in the file a chunk begins, bytes."""
+        dates, bands, width = self.shape
+        return (row - self.first) * dates * bands * width * np.dtype(np.int16).itemsize
+
+    def keep(self, date: int, pixels: NDArray[np.int16]) -> None:
+        """Write a date (C, h, W)."""
+        for top, end in self.chunks():
+            self.file.seek(self.place(top) + date * (self.place(end) - self.place(top)) // self.shape[0])
+            for band in pixels[:, top - self.first : end - self.first]:
+                self.file.write(np.ascontiguousarray(band).data.cast("B"))
+
+    def rows(self, first: int, last: int) -> Iterator[NDArray[np.int16]]:
+        """What there is of rows `first` to before `last`: pieces (T, C, h, W), each mapped from the file.
+
+        A mapping covers one chunk: the kernel may bring in more of what is mapped than is looked at.
+        """
+        dates, bands, width = self.shape
+        for top, end in self.chunks():
+            if top >= last or end <= first:
+                continue
+            # Mappings begin at pages.
+            before = self.place(top) % mmap.ALLOCATIONGRANULARITY
+            begin, size = self.place(top) - before, self.place(end) - self.place(top)
+            # A private one may be written to, as torch expects of what it is given.
+            pages = mmap.mmap(self.file.fileno(), before + size, access=mmap.ACCESS_COPY, offset=begin)
+            whole = np.frombuffer(pages, np.int16, offset=before).reshape(dates, bands, end - top, width)
+            yield whole[:, :, max(first - top, 0) : last - top]
 
 
 def strip_height(images: SeasonImages, chunk: int) -> int:
@@ -78,6 +116,7 @@ class Strips:
         self._edges = _strips(spans, strip_height(images, chunk), chunk, images.grid.height)
         # One thread: strips are read in order, and two at once would need room on disk for a third.
         self._pool = ThreadPoolExecutor(1)
+        self._chunk = chunk
         self._stop = False
         self._held: list[_Strip] = []
         self._next: Future[_Strip] | None = None
@@ -99,7 +138,11 @@ class Strips:
         return sum(self._changed, Counter())
 
     def read(self, first: int, last: int) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
-        """Pixels (T, C, h, W) and clear patches (T, h/2, W/2) of rows `first`, even, to before `last`."""
+        """Pixels (T, C, h, W) and clear patches (T, h/2, W/2) of rows `first`, even, to before `last`.
+
+        Rows of one chunk are a view of the strip's file, which takes memory for as long as it is kept. What is written
+        into it is not written to the file.
+        """
         # Requests go down only: what lies above is never asked for again, and its file goes with it.
         self._held = [strip for strip in self._held if strip.last > first]
         while not self._held or self._held[-1].last < last:
@@ -107,18 +150,13 @@ class Strips:
         # Begun only while one strip is held: with the next there are two on disk, never three.
         if len(self._held) == 1 and self._next is None and self._edges:
             self._next = self._pool.submit(self._fill, *self._edges.pop(0))
-        dates, bands, width = len(self._images.acquisitions), len(self._images.bands), self._images.grid.width
-        pixels = np.empty((dates, bands, last - first, width), np.int16)
-        clear = np.empty((dates, (last - first) // CLEAR_PATCH, width // CLEAR_PATCH), np.bool_)
-        for strip in self._held:
-            top, end = max(first, strip.first), min(last, strip.last)
-            _read_rows(strip, pixels[:, :, top - first : end - first], top)
-            # Patches of 2 x 2: half as many rows, and the reason why strips begin at even ones.
-            here, there = (
-                slice((top - start) // CLEAR_PATCH, (end - start) // CLEAR_PATCH) for start in (first, strip.first)
-            )
-            clear[:, here] = strip.clear[:, there]
-        return pixels, clear
+        pixels = [piece for strip in self._held for piece in strip.rows(first, last)]
+        # A row of clear patches is two rows of pixels: strips begin at even ones.
+        clear = [
+            strip.clear[:, max(first - strip.first, 0) // CLEAR_PATCH : max(last - strip.first, 0) // CLEAR_PATCH]
+            for strip in self._held
+        ]
+        return _joined(pixels, 2), _joined(clear, 1)
 
     def _take(self, first: int) -> None:
         """Hold the next strip that reaches beyond row `first`."""
@@ -142,18 +180,27 @@ class Strips:
 
     def _fill(self, first: int, last: int) -> _Strip:
         """Read a strip, a date in memory at a time. In vain once nobody waits for it any more."""
+        dates, bands, width = len(self._images.acquisitions), len(self._images.bands), self._images.grid.width
         file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - it lives as long as the strip
-        clear, changed = [], []
-        for acquisition in self._images.acquisitions:
+        strip = _Strip(
+            first,
+            last,
+            self._chunk,
+            (dates, bands, width),
+            file,
+            np.empty((dates, (last - first) // CLEAR_PATCH, width // CLEAR_PATCH), np.bool_),
+            [],
+        )
+        for number, acquisition in enumerate(self._images.acquisitions):
             if self._stop:
                 break
-            pixels, seen, counts = replace(self._images, acquisitions=[acquisition]).read_counted(first, last)
-            # Uncompressed, plane by plane: any row of any band is then one seek away.
-            file.write(np.ascontiguousarray(pixels).data.cast("B"))
-            clear.append(seen)
-            changed.append(counts)
+            pixels, strip.clear[number], counts = replace(self._images, acquisitions=[acquisition]).read_counted(
+                first, last
+            )
+            strip.keep(number, pixels[0])
+            strip.changed.append(counts)
         file.flush()
-        return _Strip(first, last, file, np.concatenate(clear) if clear else np.empty((0, 0, 0), np.bool_), changed)
+        return strip
 
 
 def _strips(spans: Sequence[tuple[int, int]], height: int, chunk: int, rows: int) -> list[tuple[int, int]]:
@@ -172,10 +219,6 @@ def _strips(spans: Sequence[tuple[int, int]], height: int, chunk: int, rows: int
     return strips
 
 
-def _read_rows(strip: _Strip, out: NDArray[np.int16], first: int) -> None:
-    """Rows of a strip from row `first` of the area on, into `out` (T, C, h, W)."""
-    row = out.shape[-1] * out.itemsize
-    # Planes lie in the file as in the array: date by date, and of each its bands.
-    for number, plane in enumerate(plane for date in out for plane in date):
-        strip.file.seek((number * (strip.last - strip.first) + first - strip.first) * row)
-        strip.file.readinto(plane.data.cast("B"))  # type: ignore[attr-defined]
+def _joined(pieces: list[NDArray[Any]], axis: int) -> NDArray[Any]:
+    # Mostly a single piece, which need not be copied.
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis)

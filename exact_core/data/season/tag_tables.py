@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import shapely
 
 from exact_core.data.season.class_map import ClassMap, is_missing, meant
@@ -106,6 +107,8 @@ def _feature(outline: bytes | None, crop: Any, side: Any, *, where: str) -> TagR
     shape = None if outline is None else shapely.from_wkb(outline, on_invalid="ignore")
     if shape is None or shape.is_empty:
         raise DataError(f"{where}: no outline. Give a square or a point, or take it out")
+    if not np.isfinite(shapely.get_coordinates(shape)).all():
+        raise DataError(f"{where}: a coordinate that is no finite number. Give a square or a point, or take it out")
     parts = shapely.get_parts(shape)
     crops = _names("" if is_missing(crop) else str(crop))
     if len(parts) == 1 and parts[0].geom_type == "Point":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from exact_core.data.windows.dataset import DatasetManifest, FileEntry, Statisti
 from exact_core.data.windows.day_zero import check_day_zero
 from exact_core.data.windows.writer import manifest_digest
 from exact_core.errors import ConfigError, DataError
-from exact_core.files import link_or_copy
+from exact_core.files import link_or_copy, publishing
 
 __all__ = ["check_alike", "join_datasets"]
 
@@ -74,9 +73,9 @@ def join_datasets(folders: Sequence[Path], out: Path) -> None:
     if open_tags:
         tables = [_with_open(table, len(datasets[0].manifest.classes)) for table in tables]
     index = out / "index.parquet"
-    partial = out / "index.parquet.partial"
-    pq.write_table(pa.concat_tables(tables), partial)
-    os.replace(partial, index)
+    table = pa.concat_tables(tables)
+    with publishing(index, size=table.nbytes) as partial:
+        pq.write_table(table, partial)
     manifests = [dataset.manifest for dataset in datasets]
     first = manifests[0]
     content = {

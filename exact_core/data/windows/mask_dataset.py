@@ -10,7 +10,6 @@ fused   float16, as cams       the fused CAMs of the same forward passes, for co
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +22,7 @@ from safetensors.numpy import save_file
 from exact_core.config import Settings
 from exact_core.data.windows.dataset import FileEntry, WindowDataset, sha256_of, verify
 from exact_core.errors import DataError
+from exact_core.files import publishing_tensors
 from exact_core.manifest import Manifest
 
 __all__ = ["FieldsUsed", "MaskManifest", "MaskQuality", "MaskSet", "write_mask_shard"]
@@ -105,11 +105,10 @@ class MaskManifest(Manifest):
 def write_mask_shard(folder: Path, number: int, arrays: dict[str, NDArray[np.generic]]) -> FileEntry:
     """Write the arrays of one shard by way of a temporary name."""
     name = f"{number:05d}.safetensors"
-    partial = folder / f"{name}.partial"
-    save_file(dict(arrays), partial)
-    entry = FileEntry(name=name, sha256=sha256_of(partial), bytes=partial.stat().st_size, windows=len(arrays["index"]))
-    os.replace(partial, folder / name)
-    return entry
+    with publishing_tensors(folder / name, size=sum(each.nbytes for each in arrays.values())) as partial:
+        save_file(dict(arrays), partial)
+        size = partial.stat().st_size
+        return FileEntry(name=name, sha256=sha256_of(partial), bytes=size, windows=len(arrays["index"]))
 
 
 class MaskSet:

@@ -14,7 +14,6 @@ Axes are N pixels, T dates, C bands, H W pixels of a window, G days of the calen
 from __future__ import annotations
 
 import datetime as dt
-import os
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from exact_core.data.windows.dataset import CLEAR_PATCH, VOID, Window
 from exact_core.data.windows.dates import MIN_DATES
 from exact_core.data.windows.regular_series import calendar_series
 from exact_core.errors import CorruptError
+from exact_core.files import publishing_tensors
 from exact_core.json_values import read_json
 
 __all__ = [
@@ -102,6 +102,22 @@ class SeasonSamples:
     def calendar(self) -> NDArray[np.float64]:
         """Days since the season's start (G,)."""
         return np.array(self.season.calendar)
+
+    def first(self, days: int) -> SeasonSamples:
+        """The first days of the calendar. Confidence is that of the whole season, so it is not known of a part."""
+        if days == len(self.season.calendar):
+            return self
+        season = self.season.model_copy(update={"calendar": self.season.calendar[:days]})
+        cut = [
+            replace(
+                each,
+                series=each.series[:, :days],
+                gap=each.gap[:, :days],
+                confidence=np.full_like(each.confidence, np.nan),
+            )
+            for each in (self.train, self.held_out)
+        ]
+        return SeasonSamples(season, *cut)
 
 
 @dataclass(frozen=True)
@@ -247,9 +263,8 @@ def save_season_samples(path: Path, reference: SeasonSamples) -> None:
             values = getattr(sample, each.name)
             stored = np.clip(values, -(2**15), 2**15 - 1).astype(np.int16) if each.name == "series" else values
             tensors[f"{name}_{each.name}"] = np.ascontiguousarray(stored)
-    partial = path.with_name(f"{path.name}.partial")
-    save_file(tensors, partial, metadata={"reference": reference.season.model_dump_json()})
-    os.replace(partial, path)
+    with publishing_tensors(path, size=sum(each.nbytes for each in tensors.values())) as partial:
+        save_file(tensors, partial, metadata={"reference": reference.season.model_dump_json()})
 
 
 def load_season_samples(path: Path) -> SeasonSamples:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +30,7 @@ from exact_core.data.windows.dataset import (
 )
 from exact_core.data.windows.dates import MIN_DATES, PAD_DAY, stack_dates
 from exact_core.errors import DataError
+from exact_core.files import publishing, publishing_tensors
 
 __all__ = ["DatasetWriter", "check_labels", "manifest_digest"]
 
@@ -181,10 +181,9 @@ class DatasetWriter:
             self._has_fields = True
         name = f"shards/{len(self._shards):05d}.safetensors"
         path = self.out / name
-        partial = path.with_suffix(".partial")
-        save_file(tensors, partial)
-        entry = FileEntry(name=name, sha256=sha256_of(partial), bytes=partial.stat().st_size, windows=len(windows))
-        os.replace(partial, path)
+        with publishing_tensors(path, size=sum(each.nbytes for each in tensors.values())) as partial:
+            save_file(tensors, partial)
+            entry = FileEntry(name=name, sha256=sha256_of(partial), bytes=partial.stat().st_size, windows=len(windows))
         self._shards.append(entry)
         self._has_labels, self._has_clear = "labels" in tensors, "clear" in tensors
 
@@ -255,9 +254,8 @@ class DatasetWriter:
             stated = [record.open or complete for record in self._records]
             table = table.append_column("open", pa.array(stated, pa.list_(pa.uint8())))
         index = self.out / "index.parquet"
-        partial = self.out / "index.parquet.partial"
-        pq.write_table(table, partial)
-        os.replace(partial, index)
+        with publishing(index, size=table.nbytes) as partial:
+            pq.write_table(table, partial)
         mean, std, pixels = self._statistics()
         content = {
             "name": self.name,

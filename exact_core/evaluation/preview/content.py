@@ -148,6 +148,7 @@ class Squares:
         counts: crop -> squares that name it, windows that take it.
         colours: crop -> #rrggbb.
         windows: that the squares give.
+        together: windows that take both crops (K, K), in the order of `counts`.
         notes: remarks on the table.
     """
 
@@ -157,6 +158,7 @@ class Squares:
     counts: Mapping[str, tuple[int, int]]
     colours: Mapping[str, str]
     windows: int
+    together: NDArray[np.int64]
     notes: tuple[str, ...]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from exact_core.data.windows.tag_support import ALWAYS, FEW_WINDOWS, findings_of_counts, listed
-from exact_core.evaluation.preview.content import ALL, GAP_WEEKS, USABLE, Preview, TagFigures
+from exact_core.evaluation.preview.content import ALL, GAP_WEEKS, USABLE, Preview, Squares, TagFigures
 
 __all__ = ["ALWAYS", "FEW_WINDOWS", "LARGE_SHIFT", "few", "findings"]
 
@@ -20,6 +20,7 @@ def findings(preview: Preview) -> list[str]:
         *_shifted(preview),
         *_gaps(preview),
         *([] if preview.tags is None else _tags(preview.tags)),
+        *([] if preview.squares is None else _squares(preview.squares)),
     ]
 
 
@@ -96,3 +97,8 @@ def _tags(tags: TagFigures) -> list[str]:
     """What training windows' tags show. Which crops come together is asked of the windows of all splits."""
     train = tags.counts.get("train", np.zeros(len(tags.classes), np.int64))
     return findings_of_counts(train, tags.together, int(tags.density.sum()), tags.classes)
+
+
+def _squares(squares: Squares) -> list[str]:
+    """The same of a table of squares, as if all of its windows were used for training."""
+    return findings_of_counts(squares.together.diagonal(), squares.together, squares.windows, tuple(squares.counts))

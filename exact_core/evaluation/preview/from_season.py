@@ -125,10 +125,10 @@ def _squares(images: SeasonImages, table: TagTable, window: int) -> Squares:
     placed, outside = table.place(images.name, images.grid, window=window)
     unused = {id(row) for row in outside}
     squares = [square for square in table.squares(images.grid, window=window) if np.isfinite(square.box).all()]
-    taken = np.array([each.tags for each in placed], np.uint8).reshape(len(placed), len(table.classes)).sum(0)
+    tags = np.array([each.tags for each in placed], np.int64).reshape(len(placed), len(table.classes))
     counts = {
         name: (sum(name in row.crops for row in table.rows), int(windows))
-        for name, windows in zip(table.classes, taken, strict=True)
+        for name, windows in zip(table.classes, tags.sum(0), strict=True)
     }
     colours = colours_of(table.classes, table.colours)[1:]
     return Squares(
@@ -141,6 +141,7 @@ def _squares(images: SeasonImages, table: TagTable, window: int) -> Squares:
         counts=counts,
         colours=dict(zip(table.classes, colours, strict=True)),
         windows=len(placed),
+        together=tags.T @ tags,
         notes=table.notes,
     )
 

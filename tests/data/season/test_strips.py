@@ -98,6 +98,16 @@ def test_rows_in_two_strips_and_strips_that_nobody_asks_for(images, tmp_path, mo
     assert {asked[1:] for asked in Counted.asked} == {(4, 8), (8, 12), (34, 38)}
 
 
+def test_what_is_written_into_rows_is_not_written_to_the_file(images, tmp_path):
+    """Rows are views of the strip's file, of whole chunks and of a part of two."""
+    whole, _ = images.read(0, SIZE[0])
+    with Strips(images, tmp_path, chunk=8, spans=[(0, SIZE[0])]) as strips:
+        for first, last in ((8, 16), (8, 16), (12, 22), (14, 16)):
+            pixels, _ = strips.read(first, last)
+            np.testing.assert_array_equal(pixels, whole[:, :, first:last])
+            pixels[:] = -1
+
+
 def test_parts_have_together_the_counts_of_the_whole(tmp_path):
     """Of bands at 20 m, each part reads rows of its neighbours, too; their saturated values count once."""
     rng = np.random.default_rng(0)

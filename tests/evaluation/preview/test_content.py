@@ -299,6 +299,8 @@ def test_squares_of_tags_are_drawn_where_ingest_cuts_its_windows(tmp_path: Path)
     assert "tags: tags.csv: 2 squares; maize in 1, grass in 1, maise in 1" in said
     assert "look: tags.csv: are 'maise' (1) and 'maize' (1) one crop?" in said
     assert "look: 1 of 2 squares of tags.csv are not in the images: line 3" in said
+    assert "look: Fewer than 20 training windows are tagged with grass (4), maise (0) and maize (4)." in said
+    np.testing.assert_array_equal(squares.together, [[4, 0, 4], [0, 0, 0], [4, 0, 4]])
     write_preview(tmp_path / "p.html", preview)
     page = (tmp_path / "p.html").read_text(encoding="utf-8")
     assert "2 squares give 4 windows" in " ".join(page.split())
