@@ -475,6 +475,12 @@ class RelearnConfig(Settings):
         description="minimum distance of a training pixel's strongest CAM from the threshold, at most three quarters "
         "of the way to 0 or 1",
     )
+    few_windows: int = Field(
+        50,
+        ge=0,
+        description="number of training windows below which a model of single pixels, trained on the tags alone, must "
+        "confirm the confident pixels of the CAMs. 0: never",
+    )
     pixels: int = Field(40_000, ge=100, description="number of training pixels, over all windows")
     ridge: float = Field(0.03, gt=0, description="inverse strength of the regression's ridge penalty")
     balance: float = Field(

@@ -27,7 +27,7 @@ from exact_core.data.windows.dataset import VOID, WindowDataset
 from exact_core.data.windows.regular_series import calendar_of, pixel_features
 from exact_core.errors import TrainingError
 
-__all__ = ["FirstMask", "PixelModel", "fit_pixels", "sure_pixels", "without_unknown"]
+__all__ = ["FirstMask", "PixelModel", "PixelOdds", "fit_pixels", "sure_pixels", "without_unknown"]
 
 ITERATIONS, TOLERANCE = 1000, 1e-7
 """Of the regression's solver. The tolerance is that of each derivative of the mean loss. This close to the only
