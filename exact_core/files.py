@@ -25,6 +25,7 @@ __all__ = [
     "checked_text",
     "copy_file",
     "file_facts",
+    "files_below",
     "full_disk",
     "link_or_copy",
     "publish_checked",
@@ -42,6 +43,26 @@ CHECKSUM = re.compile(rb'"checksum":\s*"([0-9a-f]{64})"')
 DAMAGED_CHECKSUM = re.compile(rb'"([^"]{8})":\s*"[^"]{64}"')
 """What may be left of it: a file whose checksum cannot be found must not pass for an older one, which had none."""
 ZEROS = 64 * "0"
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Files in a folder and in the folders below it, those that are links included. In no order.
+
+    Raises:
+        DataError: a link leads to a folder that it is in.
+        OSError: a folder cannot be listed.
+    """
+
+    def unlisted(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # deleted since it was seen
+            raise error
+
+    for root, folders, names in os.walk(folder, onerror=unlisted, followlinks=True):
+        for name in folders:
+            path = Path(root, name)
+            if path.is_symlink() and Path(root).resolve().is_relative_to(path.resolve()):
+                raise DataError(f"{path}: a link to a folder that it is in. Delete it")
+        yield from (Path(root, name) for name in names)
 
 
 def read_table_text(path: Path) -> str:

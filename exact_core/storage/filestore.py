@@ -10,7 +10,7 @@ from pathlib import Path
 from stat import S_ISREG
 
 from exact_core.errors import DataError, ServiceError
-from exact_core.files import DISK_FULL, sha256_of
+from exact_core.files import DISK_FULL, files_below, sha256_of
 from exact_core.locks import exclusive
 from exact_core.storage.base import (
     MIB,
@@ -60,7 +60,7 @@ class FileStore(Store):
         with _explained(f"list {self.root}"):
             self._check_root()
             found = []
-            for path in self.root.rglob("*"):
+            for path in files_below(self.root):
                 key = path.relative_to(self.root).as_posix()
                 if not key.startswith(prefix) or key.endswith(PARTIAL):
                     continue

@@ -27,6 +27,7 @@ from exact_core.data.season.radiometry import NOTHING_STATED, Stated, stated_off
 from exact_core.data.season.rasters import RASTERS
 from exact_core.data.windows.dates import MIN_DATES
 from exact_core.errors import DataError
+from exact_core.files import files_below
 
 __all__ = [
     "CLOUD_MASKS",
@@ -269,11 +270,11 @@ def _rasters(folder: Path) -> Iterator[tuple[Path, PurePath]]:
 
     An archive whose product is also unpacked beside it is ignored.
     """
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(files_below(folder)):
         inside = path.relative_to(folder)
         if path.suffix.lower() in RASTERS:
             yield path, inside
-        if path.suffix.lower() != ".zip" or not path.is_file() or inside.parts[0] == "labels":
+        if path.suffix.lower() != ".zip" or inside.parts[0] == "labels":
             continue
         for entry in list_archive(path):
             if entry.suffix.lower() not in RASTERS or (path.parent / entry.parts[0]).is_dir():

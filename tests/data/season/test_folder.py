@@ -447,6 +447,26 @@ def test_product_folders_with_two_resolutions(tmp_path: Path) -> None:
     np.testing.assert_array_equal(window.pixels[0], expected_image(0)[:, :24, :24])
 
 
+def test_products_that_are_links_are_read(tmp_path: Path) -> None:
+    """As where images are kept once for several regions."""
+    before = ingest(write_season(tmp_path / "whole")).window(0)
+    root = write_season(tmp_path / "s")
+    (tmp_path / "archive").mkdir()
+    for date in SEASON_DATES[:2]:
+        (root / f"S2_{date}").rename(tmp_path / "archive" / f"S2_{date}")
+        (root / f"S2_{date}").symlink_to(tmp_path / "archive" / f"S2_{date}")
+    window = ingest(root).window(0)
+    assert window.days.tolist() == before.days.tolist()
+    np.testing.assert_array_equal(window.pixels, before.pixels)
+
+
+def test_a_link_to_a_folder_that_it_is_in_is_refused(tmp_path: Path) -> None:
+    root = write_season(tmp_path / "s")
+    (root / "again").symlink_to(root)
+    with pytest.raises(DataError, match=r"again: a link to a folder that it is in\. Delete it"):
+        ingest(root)
+
+
 def test_the_collection_file_may_be_named(tmp_path: Path) -> None:
     root = write_season(tmp_path / "s", layout="stac")
     ingest_season(root / "collection.json", DataConfig(), tmp_path / "out", seed=0)
