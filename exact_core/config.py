@@ -476,7 +476,7 @@ class RelearnConfig(Settings):
         "of the way to 0 or 1",
     )
     few_windows: int = Field(
-        50,
+        60,
         ge=0,
         description="number of training windows below which a model of single pixels, trained on the tags alone, must "
         "confirm the confident pixels of the CAMs. 0: never",
