@@ -33,6 +33,7 @@ __all__ = [
     "publishing",
     "publishing_tensors",
     "read_table_text",
+    "room",
     "sha256_of",
     "with_checksum",
 ]
@@ -157,10 +158,14 @@ def full_disk(error: BaseException, path: Path | None = None, *, size: int = 0) 
     if not isinstance(error, OSError) or error.errno not in DISK_FULL:
         return None
     path = path or Path(error.filename if isinstance(error.filename, str) else ".")
+    return ServiceError(f"{path}: the disk is full: {room(path, size=size)}. Make room, then repeat")
+
+
+def room(path: Path, *, size: int = 0) -> str:
+    """The bytes that a file needs, unless they are unknown (0), and those that its disk has, in words."""
     there = next(each for each in (path, *path.absolute().parents) if each.exists())
     needed = f"{size / 1e6:,.1f} MB are needed, " if size else ""
-    free = f"{shutil.disk_usage(there).free / 1e6:,.1f} MB are free"
-    return ServiceError(f"{path}: the disk is full: {needed}{free}. Make room, then repeat")
+    return f"{needed}{shutil.disk_usage(there).free / 1e6:,.1f} MB are free"
 
 
 def publish_text(path: Path, text: str) -> None:

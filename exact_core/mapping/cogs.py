@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-import shutil
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from rasterio.windows import Window
 from exact_core.config import Outside, Settings
 from exact_core.data.windows.dataset import VOID
 from exact_core.errors import ConfigError, ServiceError
+from exact_core.files import room
 from exact_core.mapping.calibration import Calibration, DatedCalibration
 from exact_core.mapping.finished_rows import FinishedRows
 from exact_core.mapping.generalise import merge_small_regions
@@ -171,10 +171,9 @@ def write_files(record: MapRecord, rows: Iterable[FinishedRows], out: Path) -> M
         # GDAL gives no number of a full disk, and rasterio's own words name no reason.
         blocks = -(-record.height // BLOCK) * -(-record.width // BLOCK)
         needed = blocks * BLOCK**2 * (2 + len(record.names) * (PROBABILITIES in names))
-        free = shutil.disk_usage(out).free
         raise ServiceError(
-            f"{out}: the map cannot be written: {error.__cause__ or error}. {needed / 1e6:,.1f} MB are needed, "
-            f"{free / 1e6:,.1f} MB are free. Make room, then repeat"
+            f"{out}: the map cannot be written: {error.__cause__ or error}. {room(out, size=needed)}. Make room, then "
+            f"repeat"
         ) from error
     return result
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exact_core.data.windows.dataset import VOID
-from exact_core.data.windows.dates import MIN_DATES
+from exact_core.data.windows.dates import MIN_DATES, joined
 
 if TYPE_CHECKING:
     # Parts of a map are joined where there is no torch.
@@ -303,7 +303,7 @@ class _Rows:
             self._parts.append((self._last, *self._read(self._last, end)))
             self._last = end
         cuts = self._reaching(first, last)
-        pixels = _joined([each for _, (each, _) in cuts], 2)
+        pixels = joined([each for _, (each, _) in cuts], 2)
         seen = [each for _, (_, each) in cuts if each is not None]
         measured = np.zeros(pixels.shape[2:], np.int64)
         for image in pixels:
@@ -315,7 +315,7 @@ class _Rows:
                     break
                 seen_here |= band != 0
             measured += seen_here
-        return pixels, _joined(seen, 1) if seen else None, measured
+        return pixels, joined(seen, 1) if seen else None, measured
 
     def _reaching(self, first: int, last: int) -> list[tuple[int, tuple[NDArray[np.int16], NDArray[np.bool_] | None]]]:
         """What is there of these rows: where each array began, and its part of them."""
@@ -330,11 +330,6 @@ def _cut(
     # A slice may end beyond its array, not begin before it: below 0 it would count from the end.
     rows = slice(max(first - start, 0), last - start)
     return pixels[:, :, rows], None if clear is None else clear[:, rows.start // 2 : rows.stop // 2]
-
-
-def _joined(parts: list[NDArray[np.int16]] | list[NDArray[np.bool_]], axis: int) -> Any:
-    # Mostly a single part, which need not be copied.
-    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis)
 
 
 class Seams:

@@ -285,8 +285,8 @@ def map_area(
     check_there(source)
     need_together(segmenter=segmenter, outlines=outlines, cropland=cropland)
     need(segmenter=segmenter)
-    given = {"data.season.until": until, **_layers(outlines, outside, cropland, cropland_value)}
-    config = config_of(recipe, None, [*changes, *(f"{key}={value}" for key, value in given.items() if value)])
+    given = _layers(outlines, outside, cropland, cropland_value)
+    config = config_of(recipe, None, [*changes, *([f"data.season.until={until}"] if until else []), *given])
     with (
         goes_on("finished rows are kept. To continue, repeat the command"),
         scratch_folder() as scratch,
@@ -327,21 +327,22 @@ def join_map(
 
     need_together(**{f"part {n}": each for n, each in enumerate(parts, 1)}, outlines=outlines, cropland=cropland)
     given = _layers(outlines, outside, cropland, cropland_value)
-    config = config_of("season", None, [f"{key}={value}" for key, value in given.items() if value])
-    layers = Layers.of(config.mapping) if any(given.values()) else None
+    config = config_of("season", None, given)
+    layers = Layers.of(config.mapping) if given else None
     with open_stage("join_map", config, tracking=tracking) as tracker, stage_files(NoTracker()) as files:
         run_stage(parts=[files.read(each) for each in parts], out=out, tracker=tracker, layers=layers)
     _show_map(out)
 
 
-def _layers(outlines: str, outside: Outside, cropland: str, values: list[int]) -> dict[str, Any]:
-    """Options of a map as settings. What is not given is empty."""
-    return {
-        "mapping.outlines": outlines,
-        "mapping.outside": "" if outside == "pixels" else outside,
-        "mapping.cropland": cropland,
-        "mapping.cropland_values": values,
+def _layers(outlines: str, outside: Outside, cropland: str, values: list[int]) -> list[str]:
+    """Options of a map as changes of settings. None for what is not given."""
+    given = {
+        "outlines": outlines,
+        "outside": "" if outside == "pixels" else outside,
+        "cropland": cropland,
+        "cropland_values": values,
     }
+    return [f"mapping.{name}={value}" for name, value in given.items() if value]
 
 
 def _show_map(folder: Path) -> None:

@@ -19,7 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from exact_core.data.season.images import SeasonImages
 from exact_core.data.season.rasters import open_raster
 from exact_core.data.windows.dataset import CLEAR_PATCH
+from exact_core.data.windows.dates import joined
 
 __all__ = ["Strips", "strip_height"]
 
@@ -156,7 +157,7 @@ class Strips:
             strip.clear[:, max(first - strip.first, 0) // CLEAR_PATCH : max(last - strip.first, 0) // CLEAR_PATCH]
             for strip in self._held
         ]
-        return _joined(pixels, 2), _joined(clear, 1)
+        return joined(pixels, 2), joined(clear, 1)
 
     def _take(self, first: int) -> None:
         """Hold the next strip that reaches beyond row `first`."""
@@ -217,8 +218,3 @@ def _strips(spans: Sequence[tuple[int, int]], height: int, chunk: int, rows: int
             # Even at the end, too: a row of clear patches is two rows of pixels.
             strips.append((min(first for first, _ in wanted), last + last % CLEAR_PATCH))
     return strips
-
-
-def _joined(pieces: list[NDArray[Any]], axis: int) -> NDArray[Any]:
-    # Mostly a single piece, which need not be copied.
-    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis)

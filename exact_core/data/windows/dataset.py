@@ -27,17 +27,18 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field
+from safetensors.numpy import save_file
 
 from exact_core.config import Settings
 from exact_core.errors import CorruptError, DataError
-from exact_core.files import sha256_of
+from exact_core.files import publishing_tensors, sha256_of
 from exact_core.json_values import read_json
 from exact_core.manifest import Manifest
 
@@ -52,6 +53,7 @@ __all__ = [
     "WindowRecord",
     "sha256_of",
     "verify",
+    "write_shard",
 ]
 
 VOID = 255
@@ -339,3 +341,14 @@ def verify(root: Path, entry: FileEntry) -> None:
         raise CorruptError(
             f"{path}: corrupt: its SHA-256 is {found[:12]}…, the manifest says {entry.sha256[:12]}…. Ingest again"
         )
+
+
+def write_shard(root: Path, name: str, tensors: dict[str, NDArray[Any]], *, windows: int) -> FileEntry:
+    """Write the arrays of so many windows under a name in a folder once they are whole.
+
+    Raises:
+        ServiceError: the file cannot be written.
+    """
+    with publishing_tensors(root / name, size=sum(each.nbytes for each in tensors.values())) as partial:
+        save_file(tensors, partial)
+        return FileEntry(name=name, sha256=sha256_of(partial), bytes=partial.stat().st_size, windows=windows)

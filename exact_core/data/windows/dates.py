@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MIN_DATES", "PAD_DAY", "measured_dates", "stack_dates"]
+__all__ = ["MIN_DATES", "PAD_DAY", "joined", "measured_dates", "stack_dates"]
 
 MIN_DATES = 2
 """Dates that make a series: fewer show no change over a season, and change is what separates crops."""
@@ -31,6 +31,11 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 def measured_dates(pixels: NDArray[Any]) -> NDArray[np.bool_]:
     """Dates (T,) with a measured pixel among pixels (T, C, H, W). A pixel that is 0 in every band was not measured."""
     return np.asarray(pixels.any(axis=(1, 2, 3)))
+
+
+def joined(parts: Sequence[NDArray[Scalar]], axis: int) -> NDArray[Scalar]:
+    """Parts of an array one after the other. A single one, as there mostly is, is not copied."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis)
 
 
 def stack_dates(arrays: Sequence[NDArray[Scalar]], fill: int) -> NDArray[Scalar]:

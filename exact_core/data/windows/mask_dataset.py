@@ -17,12 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 from safetensors import safe_open
-from safetensors.numpy import save_file
 
 from exact_core.config import Settings
-from exact_core.data.windows.dataset import FileEntry, WindowDataset, sha256_of, verify
+from exact_core.data.windows.dataset import FileEntry, WindowDataset, verify, write_shard
 from exact_core.errors import DataError
-from exact_core.files import publishing_tensors
 from exact_core.manifest import Manifest
 
 __all__ = ["FieldsUsed", "MaskManifest", "MaskQuality", "MaskSet", "write_mask_shard"]
@@ -103,12 +101,8 @@ class MaskManifest(Manifest):
 
 
 def write_mask_shard(folder: Path, number: int, arrays: dict[str, NDArray[np.generic]]) -> FileEntry:
-    """Write the arrays of one shard by way of a temporary name."""
-    name = f"{number:05d}.safetensors"
-    with publishing_tensors(folder / name, size=sum(each.nbytes for each in arrays.values())) as partial:
-        save_file(dict(arrays), partial)
-        size = partial.stat().st_size
-        return FileEntry(name=name, sha256=sha256_of(partial), bytes=size, windows=len(arrays["index"]))
+    """Write the arrays of one shard."""
+    return write_shard(folder, f"{number:05d}.safetensors", arrays, windows=len(arrays["index"]))
 
 
 class MaskSet:

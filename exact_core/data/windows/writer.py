@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
 
 from exact_core.data.windows.dataset import (
     CLEAR_PATCH,
@@ -27,10 +26,11 @@ from exact_core.data.windows.dataset import (
     Window,
     WindowRecord,
     sha256_of,
+    write_shard,
 )
 from exact_core.data.windows.dates import MIN_DATES, PAD_DAY, stack_dates
 from exact_core.errors import DataError
-from exact_core.files import publishing, publishing_tensors
+from exact_core.files import publishing
 
 __all__ = ["DatasetWriter", "check_labels", "manifest_digest"]
 
@@ -180,11 +180,7 @@ class DatasetWriter:
             tensors["fields"] = np.stack([window.fields for window in windows if window.fields is not None])
             self._has_fields = True
         name = f"shards/{len(self._shards):05d}.safetensors"
-        path = self.out / name
-        with publishing_tensors(path, size=sum(each.nbytes for each in tensors.values())) as partial:
-            save_file(tensors, partial)
-            entry = FileEntry(name=name, sha256=sha256_of(partial), bytes=partial.stat().st_size, windows=len(windows))
-        self._shards.append(entry)
+        self._shards.append(write_shard(self.out, name, tensors, windows=len(windows)))
         self._has_labels, self._has_clear = "labels" in tensors, "clear" in tensors
 
     def _check_support(self, tagged: NDArray[np.int64]) -> None:
