@@ -5,8 +5,9 @@
 
 Squares of `--size` metres are drawn anywhere in the scene, their crops taken from its labels (those that cover more
 than data.tag_share), and written to a table of tags; the run sees that table and the images, nothing else. Its map of
-the whole scene is scored by pixel against the labels, void left out; the same map once more with one crop a field where
-outlines are given. What is there is not made again.
+the whole scene is scored by pixel against the labels, void left out. Where outlines are given, so is the same map with
+one crop a field, and a map whose season folder has the outlines, so that masks and map have one crop a field. What is
+there is not made again.
 """
 
 from __future__ import annotations
@@ -78,13 +79,15 @@ def draw_squares(
     return "\n".join(lines) + "\n"
 
 
-def told(source: Path, folder: Path, table: str) -> Path:
-    """The images of a season with a table of tags in the place of its labels."""
+def told(source: Path, folder: Path, table: str, outlines: Path | None = None) -> Path:
+    """The images of a season with a table of tags in the place of its labels, and outlines of fields."""
     if not (folder / "labels" / "tags.csv").is_file():
         (folder / "labels").mkdir(parents=True, exist_ok=True)
         for each in source.iterdir():
             if each.name != "labels" and not (folder / each.name).exists():
                 (folder / each.name).symlink_to(each.resolve())
+        if outlines is not None:
+            (folder / "labels" / f"outlines{outlines.suffix}").symlink_to(outlines.resolve())
         (folder / "labels" / "tags.csv").write_text(table, encoding="utf-8")
     return folder
 
@@ -120,7 +123,7 @@ def make_masks(config: RunConfig, source: str, *, data: Path, classifier: Path, 
 
 
 def measure(config: RunConfig, source: Path, place: Path, outlines: Path | None) -> dict[str, Path]:
-    """The maps of a run on a season with a table of tags: from pixels, and with one crop a field."""
+    """The maps of a run on a season with a table of tags: from pixels, and with one crop a field in the map."""
     data, classifier, masks, segmenter = (place / name for name in ("dataset", "classifier", "masks", "segmenter"))
     address = f"season:{source}"
     make_masks(config, address, data=data, classifier=classifier, masks=masks)
@@ -133,7 +136,7 @@ def measure(config: RunConfig, source: Path, place: Path, outlines: Path | None)
     arguments = {"source": address, "season": "", "segmenter": segmenter, "tracker": TRACKER}
     once(place / "map", "map.json", lambda: map_season(config, out=place / "map", **arguments))
     if outlines is not None:
-        maps["with fields"] = place / "fields"
+        maps["fields in the map"] = place / "fields"
         once(
             place / "fields",
             "map.json",
@@ -166,6 +169,11 @@ def main() -> None:
             table = draw_squares(truth, names, grid, config, count=count, size=options.size, draw=draw)
             seeded = config.model_copy(update={"seed": draw})
             maps = measure(seeded, told(source, place / "season", table), place, options.outlines)
+            if options.outlines is not None:
+                inside = place / "outlines"
+                season = told(source, inside / "season", table, options.outlines)
+                found = measure(seeded, season, inside, options.outlines)
+                maps["fields in masks and map"] = found["fields in the map"]
             for name, folder in maps.items():
                 found = score(folder, truth, names)
                 ious = " | ".join("–" if np.isnan(iou) else f"{100 * iou:.0f}" for iou in found.iou)

@@ -106,9 +106,12 @@ class TagPixels:
     def labels(self, index: int) -> NDArray[np.uint8]:
         """Background or the likeliest allowed crop of each pixel (H, W)."""
         side = self._windows.manifest.window
+        return np.asarray(self.odds(index).argmax(1).reshape(side, side), np.uint8)
+
+    def odds(self, index: int) -> NDArray[np.float64]:
+        """Probabilities of the pixels of a window (H * W, K + 1), 0 for what they may not be."""
         parts = self._axes.transform(self._scaler.transform(self._features(index))) * self._unit
-        labels = (self._odds(parts) * self._may_be(index)).argmax(1).reshape(side, side)
-        return np.asarray(labels, np.uint8)
+        return self._odds(parts) * self._may_be(index)
 
     def _features(self, index: int) -> NDArray[np.float32]:
         return pixel_features(self._windows.window(index), self._calendar)

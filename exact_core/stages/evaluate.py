@@ -19,6 +19,7 @@ from exact_core.data.windows.batches import BatchLoader, days_of
 from exact_core.data.windows.dataset import VOID, WindowDataset
 from exact_core.data.windows.mask_dataset import MaskSet
 from exact_core.errors import ConfigError
+from exact_core.evaluation.cross_validation import cross_validate_tags, held_out_words
 from exact_core.evaluation.map_picture import LONGEST, read_thinned
 from exact_core.evaluation.run_report.figures import paint_confidence
 from exact_core.evaluation.run_report.panels import panels, scene_image
@@ -86,7 +87,8 @@ def evaluate(
     Returns:
         OA (micro), mIoU and F1 (macro) of the map, and those of the masks. Only those that are defined. For PASTIS
         also `miou_published`, in which an absent class counts as 0. What is known without dense labels: the mIoU
-        expected of the masks, and the mean average precision of the classifier's tags.
+        expected of the masks, and the mean average precision of the classifier's tags. Where there is no test split
+        either, that of the tags of left-out squares.
     """
     fresh_folder(out, "metrics.json")
     _check_report(report)
@@ -150,6 +152,7 @@ def _metrics(
         "pseudo_masks": None,
         "baselines": {"fused_cam": None, "majority": {"split": split, **majority_guess(confusion, names)}},
         "tags": tags,
+        "cross_validation": None,
         "threshold": None,
         "threshold_rule": None,
         "mask_quality": None,
@@ -160,6 +163,8 @@ def _metrics(
         if windows.manifest.has_labels:
             metrics["pseudo_masks"] = score_masks(mask_set, windows, split=MASKED_SPLIT, fused=False)
             metrics["baselines"]["fused_cam"] = score_masks(mask_set, windows, split=MASKED_SPLIT, fused=True)
+        elif windows.manifest.self_scored:
+            metrics["cross_validation"] = cross_validate_tags(windows, trained)
     if windows.manifest.name == "pastis":
         _add_published_miou(metrics, metrics["pseudo_masks"], metrics["baselines"]["fused_cam"])
     return metrics
@@ -234,7 +239,10 @@ def _said(metrics: dict[str, Any], summary: dict[str, float]) -> str:
         return f"{metrics['split']} split, " + ", ".join(f"{name} {value:.3f}" for name, value in summary.items())
     quality = metrics["mask_quality"]
     expected = f", expected mIoU of the masks {quality['expected_miou']:.2f}" if quality else ""
-    return f"no dense labels, so the accuracy is not known{expected}"
+    held_out = ""
+    if (found := metrics["cross_validation"]) is not None:
+        held_out = f", tags of left-out squares: {held_out_words(found)}"
+    return f"no dense labels, so the accuracy is not known{expected}{held_out}"
 
 
 def read_confusion(folder: Path) -> tuple[list[str], list[list[int]]]:
@@ -261,6 +269,8 @@ def _headline(metrics: dict[str, Any]) -> dict[str, float]:
         # Of masks that nothing is known of, the least is expected.
         found["expected_low"] = quality.get("expected_low") if quality.get("expected_known", True) else 0.0
     found["tag_map"] = (metrics["tags"] or {}).get("map_macro")
+    for name, key in (("tag_map_held_out", "map_macro"), ("tag_map_held_out_low", "low")):
+        found[name] = (metrics["cross_validation"] or {}).get(key)
     return {name: value for name, value in found.items() if value is not None}
 
 

@@ -16,6 +16,8 @@ from exact_core.data.sources import known_sources, with_season
 from exact_core.data.windows.dataset import VOID, WindowDataset, sha256_of
 from exact_core.data.windows.mask_dataset import MaskSet
 from exact_core.errors import ConfigError, CorruptError, DataError, ExactError, TrainingError
+from exact_core.evaluation import cross_validation
+from exact_core.evaluation.cross_validation import held_out_words
 from exact_core.evaluation.score import HEADLINE
 from exact_core.metrics import Scores, confusion_matrix
 from exact_core.recipes import resolve
@@ -55,20 +57,31 @@ def finished(tmp_path_factory, config, dataset_folder):
     return root
 
 
-def test_a_table_of_tags_is_enough(tmp_path):
-    """No dense label anywhere: from squares and their crops to a map, a report and figures of the tags."""
+def test_a_table_of_tags_is_enough(tmp_path, caplog, monkeypatch):
+    """No dense label anywhere: from squares and their crops to a map, a report and metrics of left-out tags."""
     write_season(tmp_path / "season", size=(40, 40), labels=False, legend=None)
     (tmp_path / "season/labels").mkdir()
     centres = [(40 + 80 * (place % 5), 40 + 80 * (place // 5)) for place in range(25)]
     rows = "".join(f"{SEASON_LEFT + x},{SEASON_TOP - y},{'wheat' if x < 200 else 'maize'}\n" for x, y in centres)
     (tmp_path / "season/labels/tags.csv").write_text(f"x,y,crops\n{rows}")
     sizes = [setting for setting in TINY if not setting.startswith("data.")]
-    config = resolve("season", seed=1, overrides=[*sizes, "data.window=8", "data.fewest_squares=9"])
+    config = resolve("season", seed=1, overrides=[*sizes, "data.window=8", "masks.relearn.pixels=600"])
     source = f"season:{tmp_path / 'season'}"
     ingest(config, source=source, season="", out=tmp_path / "dataset", tracker=TRACKER)
-    run_all(config, tmp_path / "dataset", tmp_path)
+    caplog.set_level("INFO")
+    monkeypatch.setattr(cross_validation, "PARTS", 2)
+    summary = run_all(config, tmp_path / "dataset", tmp_path)
     metrics = json.loads((tmp_path / "evaluation/metrics.json").read_text())
-    assert metrics["tags"]["split"] == "test"
+    assert metrics["tags"]["split"] == "train"
+    # There is no land to score on, but tags that a part of the squares was not taught.
+    held_out = metrics["cross_validation"]
+    assert held_out["squares"] == 25
+    assert summary["tag_map_held_out"] == held_out["map_macro"]
+    assert summary["tag_map_held_out_low"] == held_out["low"]
+    assert f"tags of left-out squares: {held_out_words(held_out)}" in caplog.messages[-1]
+    assert f"by the model of single pixels: {held_out_words(held_out)}" in (
+        tmp_path / "report.html"
+    ).read_text().replace("\n", " ")
     assert metrics["pseudo_masks"] is None
     assert metrics["mask_quality"]["expected_miou"] is not None
     assert "Dense labels" in (tmp_path / "report.html").read_text()
@@ -93,6 +106,7 @@ def test_metrics_hold_what_is_promised(finished, dataset):
     metrics = json.loads((finished / "evaluation" / "metrics.json").read_text())
     assert metrics["split"] == "test"
     assert not metrics["self_scored"]
+    assert metrics["cross_validation"] is None
     names = ["background", *dataset.manifest.classes]
     for part in (metrics, metrics["pseudo_masks"], metrics["baselines"]["fused_cam"]):
         for name in ("oa_micro", "miou_macro", "f1_macro"):

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from exact_core.config import RunConfig
 from exact_core.data.windows.dataset import DatasetManifest
 from exact_core.evaluation.chart_style import MUTED
+from exact_core.evaluation.cross_validation import held_out_words
 from exact_core.evaluation.html_page import _is_number, _percent, data_uri, embed, png_of, render
 from exact_core.evaluation.palette import Image, colours_of
 from exact_core.evaluation.run_report.figures import (
@@ -212,6 +213,7 @@ def _content(data: ReportData) -> dict[str, Any]:
         ],
         "rows": [(name, (metrics.get("per_class") or {}).get(name) or {}) for name in data.names],
         "tag_scores": metrics.get("tags"),
+        "held_out": held_out_words(metrics["cross_validation"]) if metrics.get("cross_validation") else None,
         "charts": {
             name: None if figure is None else data_uri(png_of(_marked(figure, data)))
             for name, figure in _charts(data).items()
@@ -248,13 +250,14 @@ def _finished(data: ReportData, colours: Mapping[str, str]) -> dict[str, Any] | 
 def _crops(data: ReportData) -> list[dict[str, Any]]:
     """What to expect of each crop where nothing is scored: its tags, and how masks and classifier do by them."""
     quality = (data.masks or {}).get("quality") or {}
-    precision = (data.metrics.get("tags") or {}).get("per_class") or {}
+    precision, held_out = ((data.metrics.get(key) or {}).get("per_class") or {} for key in ("tags", "cross_validation"))
     shown, stability = (quality.get(key) or {} for key in ("shown_by_class", "stability_by_class"))
     return [
         {
             "name": name,
             "windows": windows,
             "precision": precision.get(name),
+            "held_out": held_out.get(name),
             "shown": shown.get(name),
             "stability": stability.get(name),
             "words": ", ".join(word for word in ("lost", "rare") if name in (quality.get(word) or ())),
@@ -274,8 +277,13 @@ def _expectations(metrics: Mapping[str, Any], masks: Mapping[str, Any] | None) -
             ("Expected mIoU of the masks", quality["expected_miou"], f"{spread}, an estimate without labels"),
             ("Tags that the masks show", quality["tag_agreement"], "macro: mean over crops"),
         ]
+    held_out = metrics.get("cross_validation") or {}
+    if held_out.get("map_macro") is not None:
+        spread = f"{_percent(held_out['low'])} to {_percent(held_out['high'])}, a guess {_percent(held_out['guess'])}"
+        tiles.append(("Tags of left-out squares, mAP", held_out["map_macro"], f"{spread}; pixel model"))
     if tags is not None:
-        tiles.append(("Tags, mAP", tags.get("map_macro"), "classifier, macro: mean over crops"))
+        seen = ", on the windows that trained it" if metrics.get("self_scored") else ", macro: mean over crops"
+        tiles.append(("Tags, mAP", tags.get("map_macro"), f"classifier{seen}"))
     return [{"label": label, "value": value, "note": note, "minor": False} for label, value, note in tiles]
 
 

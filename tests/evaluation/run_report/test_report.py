@@ -283,6 +283,27 @@ def test_without_truth_the_report_says_that_nothing_is_scored(tmp_path: Path) ->
     assert "Upper row" not in text
     assert all(name in text for name in SIX)
     assert "<b>91.3 %</b>" in text  # tags are known, so their accuracy is
+    assert "left-out" not in text
+    assert "<th>Left out</th>" not in text
+
+
+def test_tags_of_left_out_squares_are_shown_where_nothing_else_is_held_out(tmp_path: Path) -> None:
+    data = make_data(SIX, scenes=1, labels=False)
+    found = {"squares": 25, "map_macro": 0.623, "low": 0.5, "high": 0.75, "guess": 0.4, "beats_guess": True}
+    found |= {"per_class": {**dict.fromkeys(SIX), "maize": 0.654}, "reason": None}
+
+    def text(found: dict[str, Any]) -> str:
+        metrics = {**data.metrics, "self_scored": True, "cross_validation": found}
+        return written(tmp_path, replace(data, metrics=metrics)).replace("\n", " ")
+
+    shown = text(found)
+    assert "<b>62.3 %</b>" in shown
+    assert "50.0 % to 75.0 %, a guess 40.0 %; pixel model" in shown
+    assert "classifier, on the windows that trained it" in shown
+    assert re.search(r"maize</td>\s*<td>\d+</td><td>90.0 %</td>\s*<td>65.4 %</td>", shown)
+    unknown = text({**found, "map_macro": None, "per_class": dict.fromkeys(SIX), "reason": "too few"})
+    assert "by the model of single pixels: cannot tell, too few" in unknown
+    assert "left-out squares, mAP" not in unknown
 
 
 def test_the_finished_map_is_shown_instead_of_windows_that_nothing_scores(tmp_path: Path) -> None:

@@ -1,0 +1,213 @@
+"""Tags of squares that were left out of training: what a season without a test split can be held to.
+
+A table of few squares is not split, so no land is left to score a map on. But a model of single pixels that learns from
+tags alone (`exact_core.clues.tag_pixels`) trains in seconds, once for each of a few parts of the squares, and predicts
+the tags of that part. Its average precision says whether the tags of these squares carry over to other land. It is not
+the accuracy of the map.
+
+Parts are compact: squares near each other are left out together. A square that shares a pixel with one that is left out
+does not train either.
+
+Axes: N windows, K crop classes, S bootstrap samples.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exact_core.clues.overlaps import OverlapTags
+from exact_core.clues.tag_pixels import STRONGEST, TagPixels
+from exact_core.config import RunConfig
+from exact_core.data.windows.dataset import WindowDataset
+from exact_core.metrics import average_precision
+
+__all__ = ["compact_parts", "cross_validate_tags", "held_out_scores", "held_out_summary", "held_out_words"]
+
+PARTS = 5
+"""Of the squares, each of which is left out once."""
+FEWEST_SQUARES = 10
+"""Of fewer squares a part has one or two, and a crop hardly any."""
+FEWEST_OF_A_CROP = 3
+"""Squares with a crop, and squares without it, from which its average precision says something."""
+MOST = 200
+"""Squares that are looked at. More would not narrow the interval by much, and cost time."""
+PIXELS = 10_000
+"""That train the model of each part."""
+SAMPLES, COVERED = 500, 95
+"""Of the bootstrap over squares, and percent of them inside the interval."""
+
+
+def cross_validate_tags(windows: WindowDataset, config: RunConfig) -> dict[str, Any]:
+    """JSON-ready average precision of the tags of left-out training squares, with its interval.
+
+    Args:
+        windows: the dataset, without a test split.
+        config: `masks.relearn`, `masks.overlaps`, `data.tag_share` and `seed` apply.
+
+    Returns:
+        As of `held_out_summary`.
+    """
+    indices = windows.indices("train")
+    if len(indices) > MOST:
+        indices = indices[np.linspace(0, len(indices) - 1, MOST).astype(np.int64)]
+    records = [windows.records[int(index)] for index in indices]
+    scenes = {name: number for number, name in enumerate(sorted({each.scene for each in records}))}
+    places = np.array([(scenes[each.scene], each.row, each.col) for each in records])
+    names, tags = windows.manifest.classes, windows.tags[indices]
+    known = None if windows.open is None else windows.open[indices] == 0
+    if len(indices) < FEWEST_SQUARES:
+        return held_out_summary(None, tags, known, names, seed=config.seed)
+    parts = compact_parts(places, PARTS)
+    scores = held_out_scores(windows, indices, parts, places, config)
+    return held_out_summary(scores, tags, known, names, seed=config.seed)
+
+
+def compact_parts(places: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """The part (N,) of each place (N, 3: scene, row, col), 0 to `count` - 1, nearly equal in size.
+
+    Places are halved across the longer side of what they cover, and so on. Scenes stay whole as long as they can.
+    """
+    found = np.zeros(len(places), np.int64)
+    _halve(places, np.arange(len(places)), 0, count, found)
+    return found
+
+
+def _halve(
+    places: NDArray[np.int64], members: NDArray[np.int64], first: int, count: int, found: NDArray[np.int64]
+) -> None:
+    if count == 1:
+        found[members] = first
+        return
+    own = places[members]
+    extent = np.ptp(own, axis=0)
+    axis = 0 if extent[0] else 1 + int(extent[2] > extent[1])
+    order = members[np.lexsort((own[:, 2], own[:, 1], own[:, 0], own[:, axis]))]
+    left = count // 2
+    cut = round(len(order) * left / count)
+    _halve(places, order[:cut], first, left, found)
+    _halve(places, order[cut:], first + left, count - left, found)
+
+
+def held_out_scores(
+    windows: WindowDataset,
+    indices: NDArray[np.int64],
+    parts: NDArray[np.int64],
+    places: NDArray[np.int64],
+    config: RunConfig,
+) -> NDArray[np.float64]:
+    """How strongly each window (N, K) shows each crop to a model that its part did not train.
+
+    The mean probability of the crop among the window's strongest pixels, as in that model's training. NaN where no
+    window was left to train.
+
+    Args:
+        windows: the dataset.
+        indices: positions of the windows (N,).
+        parts: of each of them (N,).
+        places: scene, row and column of each (N, 3).
+        config: as for `cross_validate_tags`.
+    """
+    side, scores = windows.manifest.window, np.full((len(indices), windows.classes), np.nan)
+    settings = config.masks.relearn.model_copy(update={"pixels": min(PIXELS, config.masks.relearn.pixels)})
+    every = np.ones((windows.classes + 1, 1, 1))
+    for part in np.unique(parts):
+        out = parts == part
+        apart = (places[:, None, 0] != places[out, 0]) | (np.abs(places[:, None, 1:] - places[out, 1:]) >= side).any(2)
+        teachers = indices[~out & apart.all(1)].tolist()
+        if not teachers:
+            continue
+        overlaps, left_out = OverlapTags(windows, teachers, use=config.masks.overlaps), set(indices[out].tolist())
+
+        def allowed(index: int, overlaps: OverlapTags = overlaps, left_out: set[int] = left_out) -> NDArray[np.float64]:
+            return every if index in left_out else overlaps.allowed(index)
+
+        model = TagPixels(windows, teachers, settings, allowed=allowed, seed=config.seed)
+        for row in np.flatnonzero(out):
+            odds = model.odds(int(indices[row]))[:, 1:]
+            scores[row] = np.sort(odds, 0)[-max(1, int(STRONGEST * len(odds))) :].mean(0)
+    return scores
+
+
+def held_out_summary(
+    scores: NDArray[np.float64] | None,
+    tags: NDArray[np.uint8],
+    known: NDArray[np.bool_] | None,
+    names: tuple[str, ...],
+    *,
+    seed: int,
+) -> dict[str, Any]:
+    """JSON-ready average precision of scores, and how sure it is.
+
+    Args:
+        scores: (N, K), NaN for a window without one. If None, there are too few windows.
+        tags: (N, K).
+        known: (N, K), where a tag says anything. If None, everywhere.
+        names: of crops 1..K.
+        seed: of the bootstrap.
+
+    Returns:
+        squares: that were left out once. map_macro: mean average precision over the crops that have enough squares with
+        and without them; null where no crop has. low, high: 95 % interval of it, by a bootstrap over squares. guess:
+        what a constant score has, which is the mean share of squares with these crops. beats_guess: whether the
+        interval of the difference is above 0. per_class: the average precision, or null. reason: why it is null.
+    """
+    used = np.zeros(len(tags), bool) if scores is None else ~np.isnan(scores).any(1)
+    result: dict[str, Any] = {
+        "squares": int(used.sum()),
+        "map_macro": None,
+        "low": None,
+        "high": None,
+        "guess": None,
+        "beats_guess": None,
+        "per_class": dict.fromkeys(names),
+        "reason": None,
+    }
+    if scores is None or used.sum() < FEWEST_SQUARES:
+        result["reason"] = f"fewer than {FEWEST_SQUARES} squares can be left out"
+        return result
+    scores, tags = scores[used], tags[used]
+    known = np.ones(tags.shape, bool) if known is None else known[used]
+    present, absent = (tags > 0) & known, (tags == 0) & known
+    told = (present.sum(0) >= FEWEST_OF_A_CROP) & (absent.sum(0) >= FEWEST_OF_A_CROP)
+    if not told.any():
+        result["reason"] = f"no crop has {FEWEST_OF_A_CROP} squares with it and {FEWEST_OF_A_CROP} without"
+        return result
+
+    def figures(rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Average precision and the share of tagged squares, of the crops that can be told."""
+        precision = average_precision(scores[rows][:, told], tags[rows][:, told], known=known[rows][:, told])
+        count = known[rows][:, told].sum(0)
+        guess = np.divide(present[rows][:, told].sum(0), count, out=np.full(len(count), np.nan), where=count > 0)
+        return precision, np.where(np.isnan(precision), np.nan, guess)
+
+    rng = np.random.default_rng((seed, 5))
+    precision, guess = figures(np.arange(len(tags)))
+    drawn = [figures(rng.integers(0, len(tags), len(tags))) for _ in range(SAMPLES)]
+    # A crop that a sample lacks is left out of that sample's mean.
+    pairs = np.array([(np.nanmean(a), np.nanmean(b)) for a, b in drawn if not np.isnan(a).all()])
+    ends = [(100 - COVERED) / 2, (100 + COVERED) / 2]
+    low, high = np.percentile(pairs[:, 0], ends)
+    result |= {
+        "map_macro": float(precision.mean()),
+        "low": float(low),
+        "high": float(high),
+        "guess": float(guess.mean()),
+        "beats_guess": bool(np.percentile(pairs[:, 0] - pairs[:, 1], ends[0]) > 0),
+    }
+    for place, value in zip(np.flatnonzero(told), precision, strict=True):
+        result["per_class"][names[place]] = float(value)
+    return result
+
+
+def held_out_words(found: dict[str, Any]) -> str:
+    """The result of `held_out_summary` as a clause."""
+    if found["map_macro"] is None:
+        return f"cannot tell, {found['reason']}"
+    beaten = "" if found["beats_guess"] else ", not shown to be better than a guess"
+    return (
+        f"mean average precision {100 * found['map_macro']:.0f} % ({100 * found['low']:.0f} to "
+        f"{100 * found['high']:.0f} %, a guess has {100 * found['guess']:.0f} %{beaten})"
+    )

@@ -1,0 +1,136 @@
+"""Tags of left-out squares: parts, scores that their own tags do not reach, and what is said of them."""
+
+import numpy as np
+import pytest
+
+from exact_core.config import RunConfig, override
+from exact_core.data.synthetic import ingest_synthetic
+from exact_core.data.windows.dataset import WindowDataset
+from exact_core.evaluation import cross_validation
+from exact_core.evaluation.cross_validation import (
+    FEWEST_SQUARES,
+    compact_parts,
+    cross_validate_tags,
+    held_out_scores,
+    held_out_summary,
+    held_out_words,
+)
+
+NAMES = ("maize", "wheat")
+
+
+def summary(scores, tags, known=None):
+    return held_out_summary(np.asarray(scores), np.asarray(tags, np.uint8), known, NAMES, seed=0)
+
+
+def test_parts_are_neighbours_and_equal():
+    """Ten squares in a row make five pairs, and each scene of two a part of its own."""
+    row = np.array([(0, 0, 12 * place) for place in range(10)])
+    np.testing.assert_array_equal(compact_parts(row, 5), np.repeat(np.arange(5), 2))
+    shuffled = np.random.default_rng(0).permutation(10)
+    np.testing.assert_array_equal(compact_parts(row[shuffled], 5), np.repeat(np.arange(5), 2)[shuffled])
+    scenes = np.array([(place % 2, 0, 5 * place) for place in range(8)])
+    np.testing.assert_array_equal(compact_parts(scenes, 2), np.arange(8) % 2)
+    many = compact_parts(np.random.default_rng(1).integers(0, 99, (25, 3)) * [0, 1, 1], 5)
+    assert np.bincount(many).tolist() == [5] * 5
+
+
+@pytest.fixture(scope="module")
+def small(config):
+    return override(config, ["masks.relearn.pixels=600", "data.window=12", "data.synthetic.scene_size=48"])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, small):
+    folder = tmp_path_factory.mktemp("squares")
+    ingest_synthetic(small.data, folder / "dataset", seed=0)
+    return folder / "dataset"
+
+
+@pytest.fixture
+def dataset(folder):
+    return WindowDataset(folder)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    """Less of what only makes the numbers steadier."""
+    for name, value in (("tag_pixels.STARTS", 1), ("tag_pixels.STEPS", 60), ("tag_pixels.ROUNDS", 1)):
+        monkeypatch.setattr(f"exact_core.clues.{name}", value)
+    monkeypatch.setattr(cross_validation, "SAMPLES", 200)
+    monkeypatch.setattr(cross_validation, "PARTS", 2)
+
+
+def scored(windows: WindowDataset, config: RunConfig, indices, places):
+    return held_out_scores(windows, indices, np.arange(len(indices)) % 2, places, config)
+
+
+def test_tags_that_are_left_out_do_not_teach_their_scores(dataset, small, monkeypatch):
+    """Nor do those of a square that shares pixels with one that is left out."""
+    indices = dataset.indices("train")[:10]
+    places = np.array([(0, 100 * place, 0) for place in range(10)])
+    before = scored(dataset, small, indices, places)
+    real = dataset.tags.copy()
+    dataset.tags[indices[::2]] = 1 - real[indices[::2]]
+    after = scored(dataset, small, indices, places)
+    np.testing.assert_array_equal(before[::2], after[::2])
+    assert (before[1::2] != after[1::2]).any()
+
+    # Square 1 now overlaps square 0, so it does not train the model that scores the even ones.
+    places[1] = places[0] + [0, 1, 0]
+    dataset.tags[:] = real
+    before = scored(dataset, small, indices, places)
+    dataset.tags[indices[1]] = 1 - real[indices[1]]
+    np.testing.assert_array_equal(before[::2], scored(dataset, small, indices, places)[::2])
+
+
+def test_other_land_with_the_same_crops_is_recognised(dataset, small):
+    """The crops of a generated season look alike everywhere."""
+    found = cross_validate_tags(dataset, small)
+    assert found["squares"] == len(dataset.indices("train"))
+    assert found["low"] <= found["map_macro"] <= found["high"]
+    assert found["map_macro"] > found["guess"] + 0.1
+    assert found["beats_guess"]
+    assert "a guess has" in held_out_words(found)
+
+
+def test_average_precision_by_hand():
+    """Maize ranked right but for one. Wheat has the same score everywhere, so its precision is its share."""
+    tags = np.array([[1, 1]] * 4 + [[1, 0]] + [[0, 0]] * 5)
+    scores = np.array([[9.0, 1], [8, 1], [7, 1], [6, 1], [4, 1], [5, 1], [3, 1], [2, 1], [1, 1], [0, 1]])
+    found = summary(scores, tags)
+    maize = (1 + 1 + 1 + 1 + 5 / 6) / 5
+    assert found["per_class"] == pytest.approx({"maize": maize, "wheat": 0.4})
+    assert found["map_macro"] == pytest.approx((maize + 0.4) / 2)
+    assert found["guess"] == pytest.approx((0.5 + 0.4) / 2)
+    assert found["beats_guess"]
+    assert found["squares"] == 10
+
+    same = summary(np.ones((10, 2)), tags)
+    assert same["map_macro"] == pytest.approx(same["guess"])
+    assert not same["beats_guess"]
+    assert "not shown to be better than a guess" in held_out_words(same)
+
+
+def test_where_squares_are_too_few_nobody_can_tell():
+    tags = np.array([[1, 1], [0, 1]] * 5)
+    found = summary(tags + 0.0, tags)
+    # Every square has wheat.
+    assert found["per_class"] == {"maize": 1.0, "wheat": None}
+    assert summary(np.zeros((10, 2)), tags * [0, 1])["reason"] == "no crop has 3 squares with it and 3 without"
+    few = summary(tags[:9] + 0.0, tags[:9])
+    assert few["map_macro"] is None
+    assert held_out_words(few) == f"cannot tell, fewer than {FEWEST_SQUARES} squares can be left out"
+    # Squares whose part left nothing to train on count for nothing, and open tags are neither with nor without.
+    gone = np.where(np.arange(10)[:, None] == 0, np.nan, tags)
+    assert summary(gone, tags)["squares"] == 9
+    unknown = np.ones((10, 2), bool)
+    unknown[::2][:3, 0] = False
+    assert summary(tags + 0.0, tags, unknown)["per_class"]["maize"] is None
+
+
+def test_more_squares_than_that_are_thinned(dataset, small, monkeypatch):
+    monkeypatch.setattr(cross_validation, "MOST", 12)
+    assert cross_validate_tags(dataset, small)["squares"] == 12
+    monkeypatch.setattr(cross_validation, "MOST", 9)
+    assert cross_validate_tags(dataset, small)["map_macro"] is None
