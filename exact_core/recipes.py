@@ -83,6 +83,7 @@ def season() -> RunConfig:
                 epochs=30,
                 batch=16,
                 fewest_steps=8,
+                most_looks=3.5,
                 learning_rate=3e-3,
                 warmup_epochs=2,
                 clip_norm=1.0,
@@ -96,7 +97,14 @@ def season() -> RunConfig:
             encoder=encoder,
             utae=_small_utae(),
             training=TrainingConfig(
-                epochs=30, batch=8, fewest_steps=8, learning_rate=2e-3, warmup_epochs=1, clip_norm=1.0, keep_dates=0.5
+                epochs=30,
+                batch=8,
+                fewest_steps=8,
+                most_looks=3.5,
+                learning_rate=2e-3,
+                warmup_epochs=1,
+                clip_norm=1.0,
+                keep_dates=0.5,
             ),
         ),
     )
