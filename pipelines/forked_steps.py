@@ -37,8 +37,9 @@ IMPORTED = (
     "mlflow.store.artifact.local_artifact_repo",
     "mlflow.store.model_registry.sqlalchemy_store",
     "mlflow.store.tracking.sqlalchemy_store",
+    "torch._dynamo",
 )
-"""Beside the stages' own modules: what MLflow imports when it is first used."""
+"""Beside the stages' own modules: what MLflow and torch's optimisers import when they are first used."""
 
 
 @contextmanager

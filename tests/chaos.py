@@ -265,8 +265,10 @@ class Run:
                     block = block[: max(1, len(block) // 2)]
                     time.sleep(0.005)
         filler.unlink()
-        said = [line for line in self.out.read_text().splitlines() if re.search("disk|space", line)]
-        self.counts.told.append(said[-1] if said else "nothing")
+        lines = self.out.read_text().splitlines()
+        said = [line for line in lines if re.search(FULL, line)]
+        # Where nobody says it: the end of what was said instead.
+        self.counts.told.append(said[-1] if said else " / ".join(lines[-5:]))
 
 
 @contextmanager

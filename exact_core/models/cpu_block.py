@@ -3,9 +3,10 @@
 The equations are those of `attention.Block`. This version is faster, and keeps less for the backward pass:
 
 - Matrix products go through oneDNN where torch has it. MKL, the default of torch, ran at less than half of its speed on
-  an AMD EPYC with AVX-512.
+  an AMD EPYC with AVX-512. Without AVX-512 MKL is as fast, and for gradients of weights 1.6 times as fast.
 - The block keeps its input, queries, keys, values, the input of the MLP and its hidden layer before GELU. This is about
-  half of what autograd would keep. Layer norms, attention probabilities and GELU are recomputed.
+  half of what autograd would keep. Layer norms are recomputed, and attention probabilities and GELU in wide blocks,
+  where they would take much memory. A narrow block keeps them, because there they cost as much as the products.
 - Heads are views of one array, so nothing is transposed or copied for them.
 - Without gradients, GELU is part of the product before it, with bit-identical values.
 
@@ -29,6 +30,9 @@ Residual = Literal["pre_norm", "normed", "double"]
 _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(  # type: ignore[no-untyped-call]
     torch.ops.mkldnn, "_linear_pointwise"
 )
+_MKL_WEIGHTS = not _ONEDNN or torch.backends.cpu.get_cpu_capability() != "AVX512"
+KEEPING_WIDTH = 64
+"""Width D up to which a block keeps attention probabilities and GELU for the backward pass. Values are the same."""
 
 
 def runs_on(x: Tensor) -> bool:
@@ -112,7 +116,9 @@ class _CpuBlock(torch.autograd.Function):
             qkv = linear(normed.view(-1, dim), w_qkv).view(sequences, length, -1)
             q, k, v = qkv.chunk(3, -1)
             kept = (qkv,)
-        values, probabilities = _attend(q, k, v, bias, shape)
+        keeping = learning and dim <= KEEPING_WIDTH
+        values, probabilities, every = _attend(q, k, v, bias, shape, keeping=keeping)
+        again: tuple[Tensor, ...] = (values, *every) if keeping else ()
         y = linear(values.view(sequences * queries, -1), w_out, b_out).view(sequences, queries, dim)
         # What attention is added to: x, LN(x) or both (`EncoderConfig.residual`).
         if shape.residual != "normed":
@@ -124,10 +130,13 @@ class _CpuBlock(torch.autograd.Function):
         normed, mean2, scale2 = torch.native_layer_norm(y, [dim], g2, b2, shape.epsilon)
         # The backward pass wants GELU's input; without one, product and GELU are a single step.
         hidden = linear(normed.view(-1, dim), w_in, b_in, gelu=not learning)
-        out = linear(F.gelu(hidden) if learning else hidden, w_back, b_back).view_as(y)
+        active = F.gelu(hidden) if learning else hidden
+        out = linear(active, w_back, b_back).view_as(y)
+        if keeping:
+            again = (active, *again)
         out += y
         ctx.shape = shape
-        ctx.save_for_backward(x, bias, mean1, scale1, y, mean2, scale2, hidden, *parameters, *kept)
+        ctx.save_for_backward(x, bias, mean1, scale1, y, mean2, scale2, hidden, *parameters, *kept, *again)
         # Attention is read off for the clues, never learned from: the backward pass has no term for it.
         ctx.mark_non_differentiable(probabilities)
         # An output that no loss uses comes back as None below, not as zeros to compute with.
@@ -143,12 +152,16 @@ class _CpuBlock(torch.autograd.Function):
         if grad_out is None:
             return (None,) * 15
         sequences, queries, dim = y.shape
+        kept = 2 if shape.only_rows else 1
+        # What a wide block computes again.
+        active, values, *every = rest[11 + kept :] or (F.gelu(hidden), None)
         # A gradient that was expanded or transposed on its way has no rows to view.
         grad_out = grad_out.contiguous()
         rows = grad_out.view(-1, dim)
 
         # out = y + MLP(LN(y))
-        grad_w_back = weight_gradient(rows, F.gelu(hidden))
+        grad_w_back = weight_gradient(rows, active)
+        del active
         grad_hidden = torch.ops.aten.gelu_backward(linear(rows, w_back.t()), hidden)
         # Again instead of kept: a norm costs little beside the products, and its output is as large as its input.
         normed = torch.native_layer_norm(y, [dim], g2, b2, shape.epsilon)[0]
@@ -166,11 +179,11 @@ class _CpuBlock(torch.autograd.Function):
         # Queries, keys and values are stacked in one weight, in this order.
         inner = len(w_qkv) // 3
         if shape.only_rows:
-            q, kv = rest[11:]
+            q, kv = rest[11 : 11 + kept]
             # Every head writes into its slice of these: nothing is joined afterwards.
             grad_q, grad_kv = torch.empty_like(q), torch.empty_like(kv)
             inputs, grads = (q, *kv.chunk(2, -1)), (grad_q, *grad_kv.chunk(2, -1))
-            values = _attend_backward(grad_values, inputs, bias, shape, into=grads)
+            values = _attend_backward(grad_values, inputs, bias, shape, kept=(values, every), into=grads)
             flat_q, flat_kv = grad_q.view(-1, inner), grad_kv.view(-1, 2 * inner)
             grad_w_qkv = torch.cat(
                 [
@@ -182,9 +195,10 @@ class _CpuBlock(torch.autograd.Function):
             grad_normed = linear(flat_kv, w_qkv[inner:].t()).view_as(x)
             grad_normed[:, :queries] += linear(flat_q, w_qkv[:inner].t()).view(sequences, queries, dim)
         else:
-            (qkv,) = rest[11:]
+            qkv = rest[11]
             grad_qkv = torch.empty_like(qkv)
-            values = _attend_backward(grad_values, qkv.chunk(3, -1), bias, shape, into=grad_qkv.chunk(3, -1))
+            inputs, grads = qkv.chunk(3, -1), grad_qkv.chunk(3, -1)
+            values = _attend_backward(grad_values, inputs, bias, shape, kept=(values, every), into=grads)
             flat = grad_qkv.view(-1, 3 * inner)
             grad_w_qkv = weight_gradient(flat, normed.view(-1, dim))
             grad_normed = linear(flat, w_qkv.t()).view_as(x)
@@ -195,25 +209,31 @@ class _CpuBlock(torch.autograd.Function):
         # The residual around attention: x is reached past the norm, too.
         if shape.residual != "normed":
             grad_x[:, :queries] += grad_y
-        grads = (grad_g1, grad_b1, grad_w_qkv, grad_w_out, rows_y.sum(0), grad_g2, grad_b2)
-        return (grad_x, None, None, None, *grads, grad_w_in, grad_b_in, grad_w_back, rows.sum(0))
+        of_attention = (grad_g1, grad_b1, grad_w_qkv, grad_w_out, rows_y.sum(0), grad_g2, grad_b2)
+        return (grad_x, None, None, None, *of_attention, grad_w_in, grad_b_in, grad_w_back, rows.sum(0))
 
 
 def _attend(
-    q_NQI: Tensor, k_NLI: Tensor, v_NLI: Tensor, bias_NL: Tensor | None, shape: BlockShape
-) -> tuple[Tensor, Tensor]:
-    """Attended values (N, Q, I), and the mean over heads of the first rows' probabilities (empty when not wanted)."""
+    q_NQI: Tensor, k_NLI: Tensor, v_NLI: Tensor, bias_NL: Tensor | None, shape: BlockShape, *, keeping: bool
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Attended values (N, Q, I), and the mean over heads of the first rows' probabilities (empty when not wanted).
+
+    Last, when `keeping`, the probabilities (N, Q, L) of each head.
+    """
     # Each head's products are copied into their slice: written there directly, torch would run them one by one.
     values = torch.empty_like(q_NQI, memory_format=torch.contiguous_format)
     rows = 0 if shape.only_rows else shape.rows
     total = q_NQI.new_zeros(len(q_NQI), rows, k_NLI.shape[1])
-    # A head at a time: the probabilities of all heads are never in memory together.
+    every = []
+    # A head at a time: unless kept, the probabilities of all heads are never in memory together.
     heads = zip(*(part.chunk(shape.heads, -1) for part in (q_NQI, k_NLI, v_NLI, values)), strict=True)
     for q, k, v, out in heads:
         probabilities = _probabilities(q, k, bias_NL)
         out.copy_(torch.bmm(probabilities, v))
         total += probabilities[:, :rows]
-    return values, total.div_(shape.heads)
+        if keeping:
+            every.append(probabilities)
+    return values, total.div_(shape.heads), every
 
 
 def _attend_backward(
@@ -222,15 +242,23 @@ def _attend_backward(
     bias_NL: Tensor | None,
     shape: BlockShape,
     *,
+    kept: tuple[Tensor | None, list[Tensor]],
     into: tuple[Tensor, ...],
 ) -> Tensor:
-    """Writes the gradients of queries, keys and values `into` their places. Returns the attended values once more."""
-    values = torch.empty_like(grad_NQI)
-    for grad, q, k, v, out, into_q, into_k, into_v in zip(
-        *(part.chunk(shape.heads, -1) for part in (grad_NQI, *inputs, values, *into)), strict=True
+    """Writes the gradients of queries, keys and values `into` their places. Returns the attended values.
+
+    `kept`: those values and the probabilities of each head, None and none where they are computed once more.
+    """
+    values, every = kept
+    again = torch.empty_like(grad_NQI) if values is None else values
+    for head, (grad, q, k, v, out, into_q, into_k, into_v) in enumerate(
+        zip(*(part.chunk(shape.heads, -1) for part in (grad_NQI, *inputs, again, *into)), strict=True)
     ):
-        probabilities = _probabilities(q, k, bias_NL)
-        out.copy_(torch.bmm(probabilities, v))
+        if values is None:
+            probabilities = _probabilities(q, k, bias_NL)
+            out.copy_(torch.bmm(probabilities, v))
+        else:
+            probabilities = every[head]
         into_v.copy_(torch.bmm(probabilities.transpose(1, 2), grad))
         grad_p = torch.bmm(grad, v.transpose(1, 2))
         # Back through the softmax, then through the scale of its scores.
@@ -239,7 +267,7 @@ def _attend_backward(
         )
         into_q.copy_(torch.bmm(grad_s, k))
         into_k.copy_(torch.bmm(grad_s.transpose(1, 2), q))
-    return values
+    return again
 
 
 def _probabilities(q_NQd: Tensor, k_NLd: Tensor, bias_NL: Tensor | None) -> Tensor:
@@ -254,6 +282,8 @@ def _probabilities(q_NQd: Tensor, k_NLd: Tensor, bias_NL: Tensor | None) -> Tens
 
 def weight_gradient(grad_MO: Tensor, x_MI: Tensor) -> Tensor:
     """A weight's gradient (O, I): the sum over rows of outer products."""
+    if _MKL_WEIGHTS and grad_MO.dtype == x_MI.dtype == torch.float32:
+        return torch.mm(grad_MO.t(), x_MI)
     # The first factor of a product is copied to be transposed, the second is not: let it be the narrower one.
     if x_MI.shape[1] < grad_MO.shape[1]:
         return linear(x_MI.t(), grad_MO.t()).t()

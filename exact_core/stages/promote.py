@@ -187,14 +187,18 @@ def _register(
     record: dict[str, Any] = {"version": version, "champion": None}
     for _ in range(ROUNDS):
         champion = registry.alias_version(name, CHAMPION)
+        if again := champion == version:
+            # An earlier try of this stage moved the alias. It is judged as it was then.
+            before = registry.replaced(name, version)
+            if before is None:
+                return {**record, "champion": version, "promoted": True, "reason": "it is the champion already"}
+            champion = before or None
         record["champion"] = champion
-        if champion == version:
-            return {**record, "promoted": True, "reason": "it is the champion already"}
         promoted, reason, comparison = _judge(config, windows, segmenter, name, registry, version, champion, figures)
         if comparison is not None:
             record["comparison"] = {**asdict(comparison), "difference": comparison.difference}
-        if not promoted or registry.replace_champion(name, champion, version, reason=reason):
-            return {**record, "promoted": promoted, "reason": reason}
+        if again or not promoted or registry.replace_champion(name, champion, version, reason=reason):
+            return {**record, "promoted": again or promoted, "reason": reason}
         log.info("promote: the champion is no longer %s: once more", champion or "missing")
     return {**record, "promoted": False, "reason": f"{reason}. But the champion changed {ROUNDS} times since"}
 

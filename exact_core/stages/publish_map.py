@@ -40,6 +40,7 @@ from exact_core.undefined import to_json
 __all__ = [
     "INPUTS",
     "MADE_BY",
+    "PIPELINE_RUN",
     "WEIGHTS",
     "map_region",
     "maps_store",
@@ -52,6 +53,7 @@ log = logging.getLogger(__name__)
 
 MAPS = "maps"
 INPUTS, MADE_BY, WEIGHTS = "exact:inputs", "exact:made_by", "exact:model_weights_sha256"
+PIPELINE_RUN = "exact:pipeline_run"
 """Properties of an item by which a run knows that it is done."""
 STAMPS = ("created", "updated")
 """Properties that say when, and not what."""
@@ -129,7 +131,7 @@ def publish_map(run: Run, folder: Path, tracker: Tracker) -> str:
         "exact:until": until,
         "exact:calibration_oa": record.get("calibration", {}).get("oa"),
         "exact:source": shown(run.named_source),
-        "exact:pipeline_run": run.pipeline_run,
+        PIPELINE_RUN: run.pipeline_run,
         "exact:code_version": code_version(),
     }
     facts = {key: value for key, value in made.items() if value not in (None, "")}

@@ -16,6 +16,7 @@ from exact_core.stages.preflight import STAGE
 from exact_core.stages.publish_map import (
     INPUTS,
     MADE_BY,
+    PIPELINE_RUN,
     WEIGHTS,
     map_region,
     maps_store,
@@ -24,7 +25,7 @@ from exact_core.stages.publish_map import (
 )
 from exact_core.stages.run import ALWAYS, MAP, NEVER, NOTHING, REUSE, TRAIN, Run
 from exact_core.stages.season_lease import give_back, hold
-from exact_core.tracking.registry import CHAMPION, Registry
+from exact_core.tracking.registry import Registry
 from exact_core.tracking.runs import Tracker
 
 __all__ = ["season_work"]
@@ -36,9 +37,10 @@ def season_work(config: RunConfig, run: Run, *, training: str, map_name: str, tr
     """Choose between training and the champion, and hold the season until the run has ended.
 
     Nothing is left to do if the season's map is already published, from the same images, labels and settings, by the
-    same version of this package, in the same way. The same holds if another run is making it. A map until a day within
-    the season (`data.season.until`) has a place of its own, and the champion makes it: a segmenter that is trained on a
-    part of the season would not be one for the next.
+    same version of this package, in the same way, and the promotion of a model that was trained for it is decided. The
+    same holds if another run is making it. A run that is repeated finds what it found at first. A map until a day
+    within the season (`data.season.until`) has a place of its own, and the champion makes it: a segmenter that is
+    trained on a part of the season would not be one for the next.
 
     Args:
         config: the resolved configuration.
@@ -57,7 +59,7 @@ def season_work(config: RunConfig, run: Run, *, training: str, map_name: str, tr
     kind, _ = parse_source(run.source)
     state = source_state(with_season(config, run.season, kind=kind), run.source)
     registry = Registry.of(tracker)
-    champion = registry.alias_version(run.model, CHAMPION) if registry is not None else None
+    champion = registry.champion_for(run.model, run.pipeline_run) if registry is not None else None
     todo, reason = _choose(run, state, training, champion, until=config.data.season.until)
     if todo != TRAIN:
         run = run.model_copy(update={"champion": champion})
@@ -109,8 +111,9 @@ def _is_done(run: Run, season: str, todo: str, registry: Registry | None) -> boo
     if store is None or not season:
         return False
     facts = published_facts(store, run.map_place.partition("/")[0], season)
-    if facts.get(INPUTS) != run.inputs:
+    if facts.get(INPUTS) != run.inputs or facts.get(PIPELINE_RUN) == run.pipeline_run:
         return False
     if todo == TRAIN:
-        return bool(facts[MADE_BY] == "training")
+        trained = facts[MADE_BY] == "training"
+        return trained and (registry is None or registry.is_decided(run.model, facts[WEIGHTS]))
     return registry is not None and facts[WEIGHTS] == registry.weights(run.model, run.champion)

@@ -31,7 +31,14 @@ from exact_core.manifest import read_record
 from exact_core.scratch import scratch_folder
 from exact_core.tracking.errors import explained, patiently
 from exact_core.tracking.kfp_plugin import PARENT_TAG
-from exact_core.tracking.runs import MlflowTracker, Tracker, open_client, tracking_uri
+from exact_core.tracking.runs import (
+    PIPELINE_TAG,
+    MlflowTracker,
+    Tracker,
+    open_client,
+    run_identity,
+    tracking_uri,
+)
 
 __all__ = ["CHALLENGER", "CHAMPION", "Origin", "Registry", "Version", "check_model_name", "default_name"]
 
@@ -41,6 +48,9 @@ SEASON_TAG = "exact.season_start"
 SINCE_TAG = "exact.champion_since"
 """On a version: when it became champion, each time, ISO 8601, UTC, apart by blanks."""
 REASON_TAG = "exact.champion_reason"
+REPLACED_TAG = "exact.replaced"
+"""On a version that a run made champion: the champion before it. Empty where there was none."""
+DECISION_TAG = "exact.decision"
 CLAIM_TAG = "exact.claim."
 """Prefix of the name of a run that is moving the champion's alias: a tag of the model during the move."""
 CLAIM_SECONDS = 120.0
@@ -162,7 +172,8 @@ class Registry:
                 raise ServiceError(f"MLflow left model {model_id} {status}. Run the stage again")
             if not self.client.search_registered_models(_named(name)):
                 self.client.create_registered_model(name, description="Segmenters from crop tags (Exact)")
-            tags = {DIGEST_TAG: digest, SEASON_TAG: manifest.get("season_start") or ""}
+            maker = self.client.get_run(self.run_id).data.tags.get(PIPELINE_TAG, "")
+            tags = {DIGEST_TAG: digest, SEASON_TAG: manifest.get("season_start") or "", PIPELINE_TAG: maker}
             made = self.client.create_model_version(name, model_uri, self.run_id, tags=tags, model_id=model_id)
             return str(made.version)
 
@@ -220,10 +231,34 @@ class Registry:
 
         return patiently(ask, seconds=patience())
 
+    def champion_for(self, name: str, pipeline_run: str) -> str | None:
+        """The champion that a pipeline run began with: a run that is repeated may have made the present one itself."""
+        version = self.alias_version(name, CHAMPION)
+        if version is None:
+            return None
+        tags = self._tags(name, version)
+        own = REPLACED_TAG in tags and tags.get(PIPELINE_TAG) == run_identity(pipeline_run)
+        return tags[REPLACED_TAG] or None if own else version
+
+    def replaced(self, name: str, version: str) -> str | None:
+        """The champion that a run replaced by this version, empty for none. None where a person moved the alias."""
+        return self._tags(name, version).get(REPLACED_TAG)
+
+    def is_decided(self, name: str, weights: str) -> bool:
+        """Whether a version with these weights (SHA-256) is registered, and its promotion decided."""
+
+        def ask() -> bool:
+            found = self.client.search_model_versions(_named(name))
+            return any(each.tags.get(DIGEST_TAG) == weights and DECISION_TAG in each.tags for each in found)
+
+        return patiently(ask, seconds=patience())
+
     def weights(self, name: str, version: str) -> str:
         """SHA-256 of the weights of a registered version, as `register` has noted it. If empty, it has not."""
-        found = patiently(lambda: self.client.get_model_version(name, version), seconds=patience())
-        return str(found.tags.get(DIGEST_TAG, ""))
+        return self._tags(name, version).get(DIGEST_TAG, "")
+
+    def _tags(self, name: str, version: str) -> dict[str, str]:
+        return dict(patiently(lambda: self.client.get_model_version(name, version), seconds=patience()).tags)
 
     def origin(self, name: str, version: str) -> Origin:
         """What a version comes from."""
@@ -256,6 +291,10 @@ class Registry:
         try:
             if self.alias_version(name, CHAMPION) != champion:
                 return False
+            before = champion or ""
+            patiently(
+                lambda: self.client.set_model_version_tag(name, version, REPLACED_TAG, before), seconds=patience()
+            )
             self.set_alias(name, CHAMPION, version, reason=reason)
         finally:
             board.remove(self.run_id)
@@ -266,7 +305,7 @@ class Registry:
 
         def ask() -> None:
             self.client.set_model_version_tag(name, version, "exact.promoted", str(promoted))
-            self.client.set_model_version_tag(name, version, "exact.decision", reason[:5000])
+            self.client.set_model_version_tag(name, version, DECISION_TAG, reason[:5000])
 
         patiently(ask, seconds=patience())
 

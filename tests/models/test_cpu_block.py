@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from exact_core.models import attention
+from exact_core.models import attention, cpu_block as written_out
 from exact_core.models.attention import Block
 from exact_core.models.cpu_block import BlockShape, cpu_block, linear
 
@@ -19,24 +19,40 @@ def key_bias(dtype=torch.float32):
     return bias
 
 
+@pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("only_rows", [False, True])
 @pytest.mark.parametrize("residual", ["pre_norm", "normed", "double"])
-def test_equals_the_block_of_modules(residual, only_rows, masked, monkeypatch):
+def test_equals_the_block_of_modules(residual, only_rows, masked, wide, monkeypatch):
+    monkeypatch.setattr(written_out, "KEEPING_WIDTH", 11 if wide else 12)
+    monkeypatch.setattr(written_out, "_MKL_WEIGHTS", wide)
     module = block(residual)
     x = torch.randn(3, 7, 12, requires_grad=True)
     weight = torch.randn(3, 2 if only_rows else 7, 12)
     bias = key_bias() if masked else None
     results = []
-    for written_out in (True, False):
-        monkeypatch.setattr(attention, "runs_on", lambda _, answer=written_out: answer)
+    for ours in (True, False):
+        monkeypatch.setattr(attention, "runs_on", lambda _, answer=ours: answer)
         out, probabilities = module(x, bias=bias, rows=2, only_rows=only_rows)
-        assert ("CpuBlock" in type(out.grad_fn).__name__) is written_out
+        assert ("CpuBlock" in type(out.grad_fn).__name__) is ours
         gradients = torch.autograd.grad((out * weight).sum(), [x, *module.parameters()])
         assert (probabilities is None) is only_rows
         results.append([out, *gradients, *([] if only_rows else [probabilities])])
     for ours, modules in zip(*results, strict=True):
         torch.testing.assert_close(ours, modules, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("only_rows", [False, True])
+def test_a_wide_block_keeps_less_and_has_the_same_gradients(only_rows, monkeypatch):
+    module, x = block("pre_norm"), torch.randn(3, 7, 12, requires_grad=True)
+    results, saved = [], []
+    for width in (11, 12):
+        monkeypatch.setattr(written_out, "KEEPING_WIDTH", width)
+        out, _ = module(x, bias=key_bias(), rows=2, only_rows=only_rows)
+        saved.append(sum(tensor.numel() for tensor in out.grad_fn.saved_tensors if tensor is not None))
+        results.append(torch.autograd.grad(out.square().sum(), [x, *module.parameters()]))
+    assert all(torch.equal(wide, narrow) for wide, narrow in zip(*results, strict=True))
+    assert saved[0] < saved[1]
 
 
 @pytest.mark.parametrize(("residual", "only_rows"), [("pre_norm", False), ("normed", True), ("double", False)])

@@ -154,11 +154,25 @@ def test_a_worse_one_stays_challenger_and_says_why(place):
 
 
 def test_a_repeated_stage_registers_nothing_twice(place, tmp_path):
-    _, first = place("good", "run-1")
+    place("poor", "run-0")
+    gate = ["promotion.largest_class_loss=1"]
+    first = place("good", "run-1", gate)
+    assert (first[1]["version"], first[1]["champion"], first[1]["promoted"]) == ("2", "1", True)
     shutil.rmtree(tmp_path / "good-run-1")
-    _, again = place("good", "run-1")
-    assert first["version"] == again["version"] == "1"
-    assert again["reason"] == "it is the champion already"
+    # The first try moved the alias. The repeated one decides as it did, against the champion that it replaced.
+    assert place("good", "run-1", gate) == first
+    Registry.of_person().set_alias(NAME, CHAMPION, "1", reason="by hand")
+    shutil.rmtree(tmp_path / "poor-run-0")
+    assert place("poor", "run-0")[1]["promoted"]
+
+
+def test_a_version_that_a_person_made_champion_is_not_judged_again(place, tmp_path):
+    place("good", "run-1")
+    assert not place("poor", "run-2")[1]["promoted"]
+    Registry.of_person().set_alias(NAME, CHAMPION, "2", reason="by hand")
+    shutil.rmtree(tmp_path / "poor-run-2")
+    _, again = place("poor", "run-2")
+    assert (again["promoted"], again["reason"]) == (True, "it is the champion already")
 
 
 def test_without_dense_labels_tags_are_compared(place, tmp_path, dataset_folder, monkeypatch):

@@ -18,12 +18,13 @@ from exact_core.stages.fetch import source_state
 from exact_core.stages.lifecycle import open_stage, open_step
 from exact_core.stages.map_season import STAGE
 from exact_core.stages.plan_run import Parameters, plan_run
-from exact_core.stages.publish_map import INPUTS, MADE_BY, WEIGHTS, maps_store
+from exact_core.stages.publish_map import INPUTS, MADE_BY, PIPELINE_RUN, WEIGHTS, maps_store
 from exact_core.stages.record_status import record_status
 from exact_core.stages.run import read_run
 from exact_core.stages.season_lease import hold
 from exact_core.storage import open_store
 from exact_core.tracking.registry import CHAMPION, DIGEST_TAG, Registry
+from exact_core.tracking.runs import PIPELINE_TAG
 from tests.conftest import TINY
 from tests.fakes import write_season
 from tests.stac_server import Fault, StacServer
@@ -51,7 +52,7 @@ def first_step(folder: Path, run: str, **parameters):
 
 def published(run, made_by: str, weights: str = "1" * 64) -> None:
     """As if the map of this run were there."""
-    facts = {INPUTS: run.inputs, MADE_BY: made_by, WEIGHTS: weights}
+    facts = {INPUTS: run.inputs, MADE_BY: made_by, WEIGHTS: weights, PIPELINE_RUN: run.pipeline_run}
     maps_store().write(f"{run.map_place}/item.json", json.dumps({"properties": facts}).encode())
 
 
@@ -59,14 +60,17 @@ def ended(run: str) -> dict[str, object]:
     return record_status(pipeline_run=run, state="COMPLETE", error="", job="", webhook="")
 
 
-def crown(weights: str = "2" * 64) -> str:
-    """A champion of the usual name."""
-    with open_stage("promote", resolve("demo", overrides=TINY), pipeline_run="earlier") as tracker:
+def crown(weights: str = "2" * 64, *, by: str = "earlier") -> str:
+    """A champion of the usual name, as the promotion of a run makes it."""
+    with open_stage("promote", resolve("demo", overrides=TINY), pipeline_run=by) as tracker:
         registry = Registry.of(tracker)
-        if registry.alias_version("exact-flanders", CHAMPION) is None:
+        before = registry.alias_version("exact-flanders", CHAMPION)
+        if before is None:
             registry.client.create_registered_model("exact-flanders")
-        made = registry.client.create_model_version("exact-flanders", "x", tracker.run_id, tags={DIGEST_TAG: weights})
-        registry.set_alias("exact-flanders", CHAMPION, made.version)
+        tags = {DIGEST_TAG: weights, PIPELINE_TAG: by}
+        made = registry.client.create_model_version("exact-flanders", "x", tracker.run_id, tags=tags)
+        assert registry.replace_champion("exact-flanders", before, str(made.version), reason="better")
+        registry.note_decision("exact-flanders", str(made.version), promoted=True, reason="better")
     return str(made.version)
 
 
@@ -82,6 +86,10 @@ def test_a_season_is_trained_on_once_and_again_when_something_changes(season):
     assert first_step(season, "run-3", map_name="limburg")[0] == "train"
     published(run, "training")
     ended("run-1")
+    # Its model was not registered: what came after the map failed.
+    assert first_step(season, "run-4")[0] == "train"
+    ended("run-4")
+    crown("1" * 64, by="run-1")
     assert first_step(season, "run-4")[0] == "nothing"
     assert ended("run-4")["facts"]["work_reason"] == (
         f"the map {PLACE} is published, of the same images, labels and settings"
@@ -95,6 +103,22 @@ def test_a_season_is_trained_on_once_and_again_when_something_changes(season):
         assert changed.inputs != run.inputs
         ended(f"again-{number}")
     assert not open_store(os.environ["EXACT_STORE"]).below("leases").list_keys("flanders")
+
+
+def test_a_run_that_is_repeated_finds_what_it_found_at_first(season):
+    """Killed after its model had become champion and its map was published."""
+    asked = {"training": "if_no_champion"}
+    todo, run = first_step(season, "run-1", **asked)
+    assert todo == "train"
+    published(run, "training")
+    version = crown("1" * 64, by="run-1")
+    assert first_step(season, "run-1", **asked) == ("train", run)
+    ended("run-1")
+    assert first_step(season, "run-2", seed=1, **asked)[1].champion == version
+    ended("run-2")
+    # Another replaces it; the killed run is then one of many.
+    newer = crown("3" * 64)
+    assert first_step(season, "run-1", **asked)[1].champion == newer
 
 
 def test_without_labels_the_champion_maps_it_once_for_each_champion(season):

@@ -10,6 +10,7 @@ import datetime as dt
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,13 @@ class ReportData:
         """Names of labels 0..K."""
         return ("background", *self.manifest.classes)
 
+    @cached_property
+    def charts(self) -> dict[str, bytes | None]:
+        """The drawn charts by name, as PNG, once for the page and the files. None where there is nothing to draw."""
+        return {
+            name: None if figure is None else png_of(_marked(figure, self)) for name, figure in _charts(self).items()
+        }
+
 
 def write_report(path: Path, data: ReportData) -> None:
     """Write the report to `path`, complete or not at all."""
@@ -118,20 +126,20 @@ def figure_files(data: ReportData, folder: Path) -> list[Path]:
     """
     classes = data.manifest.classes
     colours = colours_of(classes, data.manifest.colours)
-    figures: dict[str, Figure | None] = {
+    pictures: dict[str, Figure | None] = {
         "map": map_figure(_thinned(data.maps[:MAX_SCENES]), classes, colours, sensor=_sensor(data))
         if data.maps
         else None,
         "panels": panels_figure(data.panels, classes, colours, sensor=_sensor(data)) if data.panels else None,
-        **_charts(data),
     }
+    drawn = {name: None if figure is None else png_of(_marked(figure, data)) for name, figure in pictures.items()}
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, figure in figures.items():
-        if figure is not None and name != "histogram":
+    for name, png in (drawn | data.charts).items():
+        if png is not None and name != "histogram":
             path = folder / f"{name}.png"
             partial = folder / f"{name}.png.partial"
-            partial.write_bytes(png_of(_marked(figure, data)))
+            partial.write_bytes(png)
             partial.replace(path)
             written.append(path)
     return written
@@ -145,7 +153,7 @@ def _marked(figure: Figure, data: ReportData) -> Figure:
 
 
 def _charts(data: ReportData) -> dict[str, Figure | None]:
-    """The drawn charts by name. None where there is nothing to draw."""
+    """The charts by name. None where there is nothing to draw."""
     names, metrics = data.names, data.metrics
     counts = np.array((metrics.get("confusion") or {}).get("counts") or [], np.int64)
     series = {
@@ -214,10 +222,7 @@ def _content(data: ReportData) -> dict[str, Any]:
         "rows": [(name, (metrics.get("per_class") or {}).get(name) or {}) for name in data.names],
         "tag_scores": metrics.get("tags"),
         "held_out": held_out_words(metrics["cross_validation"]) if metrics.get("cross_validation") else None,
-        "charts": {
-            name: None if figure is None else data_uri(png_of(_marked(figure, data)))
-            for name, figure in _charts(data).items()
-        },
+        "charts": {name: None if png is None else data_uri(png) for name, png in data.charts.items()},
         "coverage": [(name, coverage[name]) for name in data.names if coverage.get(name)],
         "largest_tag_count": max([1, *manifest.tag_counts.values()]),
         "yaml": yaml.safe_dump(data.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),

@@ -377,7 +377,10 @@ def test_accuracy_within_the_season_is_drawn_and_listed(tmp_path: Path) -> None:
     assert "Accuracy within the season" in text
     assert "2018-07-29" in text
     assert "12.3" in text
-    assert "dates.png" in {path.name for path in figure_files(data, tmp_path / "figures")}
+    paths = {path.name: path for path in figure_files(data, tmp_path / "figures")}
+    assert "dates.png" in paths
+    for name in ("dates", "confusion", "per_class", "curves"):
+        assert data_uri(paths[f"{name}.png"].read_bytes()) in text
 
 
 def test_names_are_text_not_markup(tmp_path: Path) -> None:
