@@ -8,7 +8,7 @@ the accuracy of the map.
 Parts are compact: squares near each other are left out together. A square that shares a pixel with one that is left out
 does not train either.
 
-Axes: N windows, K crop classes, S bootstrap samples.
+Axes: N windows, K crop classes.
 """
 
 from __future__ import annotations
@@ -36,8 +36,12 @@ MOST = 200
 """Squares that are looked at. More would not narrow the interval by much, and cost time."""
 PIXELS = 10_000
 """That train the model of each part."""
-SAMPLES, COVERED = 500, 95
-"""Of the bootstrap over squares, and percent of them inside the interval."""
+WIDTH = 1.96
+"""Half the width of the interval, in standard errors by the jackknife over squares. In simulations of 25 and 50 squares
+it covers the value of endless squares in 87 to 95 % of cases, a bootstrap's percentiles in 81 to 89 %: the average
+precision of few squares is too high, by 0.02 to 0.09 there. A guess is too high alike."""
+SHUFFLES, SURE = 200, 95
+"""Guesses are the same scores, dealt to the squares at random. A model beats them if so many percent are worse."""
 
 
 def cross_validate_tags(windows: WindowDataset, config: RunConfig) -> dict[str, Any]:
@@ -146,7 +150,7 @@ def held_out_summary(
         tags: (N, K).
         known: (N, K), where a tag says anything. If None, everywhere.
         names: of crops 1..K.
-        seed: of the bootstrap.
+        seed: of the guesses.
 
     Returns:
         squares: that were left out once. map_macro: mean average precision over the crops that have enough squares with
@@ -176,29 +180,26 @@ def held_out_summary(
         result["reason"] = f"no crop has {FEWEST_OF_A_CROP} squares with it and {FEWEST_OF_A_CROP} without"
         return result
 
-    def figures(rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Average precision and the share of tagged squares, of the crops that can be told."""
-        precision = average_precision(scores[rows][:, told], tags[rows][:, told], known=known[rows][:, told])
-        count = known[rows][:, told].sum(0)
-        guess = np.divide(present[rows][:, told].sum(0), count, out=np.full(len(count), np.nan), where=count > 0)
-        return precision, np.where(np.isnan(precision), np.nan, guess)
+    def precision_of(kept: NDArray[np.int64], scored: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Of the crops that can be told, when the tags of some squares have the scores of others."""
+        return average_precision(scores[scored][:, told], tags[kept][:, told], known=known[kept][:, told])
 
+    every = np.arange(len(tags))
+    precision = precision_of(every, every)
+    without = np.array([np.nanmean(precision_of(rest, rest)) for rest in (np.delete(every, each) for each in every)])
+    error = np.sqrt((len(every) - 1) * without.var())
     rng = np.random.default_rng((seed, 5))
-    precision, guess = figures(np.arange(len(tags)))
-    drawn = [figures(rng.integers(0, len(tags), len(tags))) for _ in range(SAMPLES)]
-    # A crop that a sample lacks is left out of that sample's mean.
-    pairs = np.array([(np.nanmean(a), np.nanmean(b)) for a, b in drawn if not np.isnan(a).all()])
-    ends = [(100 - COVERED) / 2, (100 + COVERED) / 2]
-    low, high = np.percentile(pairs[:, 0], ends)
+    guesses = np.array([precision_of(every, rng.permutation(every)).mean() for _ in range(SHUFFLES)])
+    value = float(precision.mean())
     result |= {
-        "map_macro": float(precision.mean()),
-        "low": float(low),
-        "high": float(high),
-        "guess": float(guess.mean()),
-        "beats_guess": bool(np.percentile(pairs[:, 0] - pairs[:, 1], ends[0]) > 0),
+        "map_macro": value,
+        "low": max(0.0, float(value - WIDTH * error)),
+        "high": min(1.0, float(value + WIDTH * error)),
+        "guess": float(guesses.mean()),
+        "beats_guess": bool(value > np.percentile(guesses, SURE)),
     }
-    for place, value in zip(np.flatnonzero(told), precision, strict=True):
-        result["per_class"][names[place]] = float(value)
+    for place, own in zip(np.flatnonzero(told), precision, strict=True):
+        result["per_class"][names[place]] = float(own)
     return result
 
 

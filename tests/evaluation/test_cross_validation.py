@@ -57,7 +57,6 @@ def _quick(monkeypatch):
     """Less of what only makes the numbers steadier."""
     for name, value in (("tag_pixels.STARTS", 1), ("tag_pixels.STEPS", 60), ("tag_pixels.ROUNDS", 1)):
         monkeypatch.setattr(f"exact_core.clues.{name}", value)
-    monkeypatch.setattr(cross_validation, "SAMPLES", 200)
     monkeypatch.setattr(cross_validation, "PARTS", 2)
 
 
@@ -86,7 +85,7 @@ def test_tags_that_are_left_out_do_not_teach_their_scores(dataset, small, monkey
 
 def test_other_land_with_the_same_crops_is_recognised(dataset, small):
     """The crops of a generated season look alike everywhere."""
-    found = cross_validate_tags(dataset, small)
+    found = cross_validate_tags(dataset, override(small, ["masks.relearn.pixels=3000"]))
     assert found["squares"] == len(dataset.indices("train"))
     assert found["low"] <= found["map_macro"] <= found["high"]
     assert found["map_macro"] > found["guess"] + 0.1
@@ -102,14 +101,35 @@ def test_average_precision_by_hand():
     maize = (1 + 1 + 1 + 1 + 5 / 6) / 5
     assert found["per_class"] == pytest.approx({"maize": maize, "wheat": 0.4})
     assert found["map_macro"] == pytest.approx((maize + 0.4) / 2)
-    assert found["guess"] == pytest.approx((0.5 + 0.4) / 2)
-    assert found["beats_guess"]
     assert found["squares"] == 10
 
     same = summary(np.ones((10, 2)), tags)
-    assert same["map_macro"] == pytest.approx(same["guess"])
+    assert same["map_macro"] == pytest.approx(0.45)
+    assert same["guess"] == pytest.approx(0.45)
     assert not same["beats_guess"]
     assert "not shown to be better than a guess" in held_out_words(same)
+
+
+def test_a_guess_and_the_interval_against_formulas(monkeypatch):
+    """Of n squares in random order, P with the crop: the expected precision at a hit of rank k, mean over ranks."""
+    rng, ranks = np.random.default_rng(0), np.arange(1, 26)
+    tags = (rng.permuted(np.tile(ranks[:, None], 2), axis=0) <= [5, 12]).astype(np.uint8)
+    expected = [np.mean((1 + (ranks - 1) * (count - 1) / 24) / ranks) for count in (5, 12)]
+    found = summary(rng.normal(size=(25, 2)) + 2 * tags, tags)
+    assert found["guess"] == pytest.approx(np.mean(expected), abs=0.02)
+    assert found["guess"] > tags.mean() + 0.03
+    assert found["beats_guess"]
+    assert found["low"] < found["map_macro"] < found["high"]
+    # Without skill one guess in twenty is better than 95 % of guesses.
+    monkeypatch.setattr(cross_validation, "SHUFFLES", 40)
+    assert sum(summary(rng.normal(size=(25, 2)), tags)["beats_guess"] for _ in range(12)) <= 3
+    monkeypatch.setattr(cross_validation, "SHUFFLES", 1)
+    scores = rng.normal(size=(25, 2)) + tags
+    rest = [summary(np.delete(scores, each, 0), np.delete(tags, each, 0))["map_macro"] for each in range(25)]
+    found = summary(scores, tags)
+    # The standard error by the jackknife: with 24 of 25 others left out the spread is that of one square.
+    error = np.sqrt(24 / 25 * np.sum((rest - np.mean(rest)) ** 2))
+    assert found["low"] == pytest.approx(found["map_macro"] - 1.96 * error)
 
 
 def test_where_squares_are_too_few_nobody_can_tell():
