@@ -87,8 +87,7 @@ def evaluate(
     Returns:
         OA (micro), mIoU and F1 (macro) of the map, and those of the masks. Only those that are defined. For PASTIS
         also `miou_published`, in which an absent class counts as 0. What is known without dense labels: the mIoU
-        expected of the masks, and the mean average precision of the classifier's tags. Where there is no test split
-        either, that of the tags of left-out squares.
+        expected of the masks, and the mean average precision of the classifier's tags and of those of left-out squares.
     """
     fresh_folder(out, "metrics.json")
     _check_report(report)
