@@ -6,7 +6,7 @@ the tags of that part. Its average precision says whether the tags of these squa
 the accuracy of the map.
 
 Parts are compact: squares near each other are left out together. A square that shares a pixel with one that is left out
-does not train either.
+does not train either. The interval treats squares as independent. No constant was fitted to a scene.
 
 Axes: N windows, K crop classes.
 """
@@ -49,7 +49,7 @@ def cross_validate_tags(windows: WindowDataset, config: RunConfig) -> dict[str, 
 
     Args:
         windows: the dataset, without a test split.
-        config: `masks.relearn`, `masks.overlaps`, `data.tag_share` and `seed` apply.
+        config: `masks.relearn`, `masks.overlaps` and `seed` apply.
 
     Returns:
         As of `held_out_summary`.
