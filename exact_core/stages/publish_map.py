@@ -34,7 +34,7 @@ from exact_core.mapping.publication import (
 from exact_core.stages.run import Run
 from exact_core.storage import Store, StoreOptions, open_store
 from exact_core.storage.base import digest_file
-from exact_core.tracking.runs import Tracker
+from exact_core.tracking.runs import Tracker, run_identity
 from exact_core.undefined import to_json
 
 __all__ = [
@@ -131,7 +131,7 @@ def publish_map(run: Run, folder: Path, tracker: Tracker) -> str:
         "exact:until": until,
         "exact:calibration_oa": record.get("calibration", {}).get("oa"),
         "exact:source": shown(run.named_source),
-        PIPELINE_RUN: run.pipeline_run,
+        PIPELINE_RUN: run_identity(run.pipeline_run),
         "exact:code_version": code_version(),
     }
     facts = {key: value for key, value in made.items() if value not in (None, "")}

@@ -26,7 +26,7 @@ from exact_core.stages.publish_map import (
 from exact_core.stages.run import ALWAYS, MAP, NEVER, NOTHING, REUSE, TRAIN, Run
 from exact_core.stages.season_lease import give_back, hold
 from exact_core.tracking.registry import Registry
-from exact_core.tracking.runs import Tracker
+from exact_core.tracking.runs import Tracker, run_identity
 
 __all__ = ["season_work"]
 
@@ -111,7 +111,7 @@ def _is_done(run: Run, season: str, todo: str, registry: Registry | None) -> boo
     if store is None or not season:
         return False
     facts = published_facts(store, run.map_place.partition("/")[0], season)
-    if facts.get(INPUTS) != run.inputs or facts.get(PIPELINE_RUN) == run.pipeline_run:
+    if facts.get(INPUTS) != run.inputs or facts.get(PIPELINE_RUN) == run_identity(run.pipeline_run):
         return False
     if todo == TRAIN:
         trained = facts[MADE_BY] == "training"

@@ -24,7 +24,7 @@ from exact_core.stages.run import read_run
 from exact_core.stages.season_lease import hold
 from exact_core.storage import open_store
 from exact_core.tracking.registry import CHAMPION, DIGEST_TAG, Registry
-from exact_core.tracking.runs import PIPELINE_TAG
+from exact_core.tracking.runs import PIPELINE_RUN_VARIABLE, PIPELINE_TAG, run_identity
 from tests.conftest import TINY
 from tests.fakes import write_season
 from tests.stac_server import Fault, StacServer
@@ -52,7 +52,7 @@ def first_step(folder: Path, run: str, **parameters):
 
 def published(run, made_by: str, weights: str = "1" * 64) -> None:
     """As if the map of this run were there."""
-    facts = {INPUTS: run.inputs, MADE_BY: made_by, WEIGHTS: weights, PIPELINE_RUN: run.pipeline_run}
+    facts = {INPUTS: run.inputs, MADE_BY: made_by, WEIGHTS: weights, PIPELINE_RUN: run_identity(run.pipeline_run)}
     maps_store().write(f"{run.map_place}/item.json", json.dumps({"properties": facts}).encode())
 
 
@@ -105,14 +105,21 @@ def test_a_season_is_trained_on_once_and_again_when_something_changes(season):
     assert not open_store(os.environ["EXACT_STORE"]).below("leases").list_keys("flanders")
 
 
-def test_a_run_that_is_repeated_finds_what_it_found_at_first(season):
+@pytest.mark.parametrize("where", ["cluster", "here"])
+def test_a_run_that_is_repeated_finds_what_it_found_at_first(season, monkeypatch, where):
     """Killed after its model had become champion and its map was published."""
+    again = "run-1"
+    if where == "here":
+        # KFP's own name for a run is then another for each start.
+        monkeypatch.setenv(PIPELINE_RUN_VARIABLE, "run-1")
+        again = "local-2"
     asked = {"training": "if_no_champion"}
     todo, run = first_step(season, "run-1", **asked)
     assert todo == "train"
     published(run, "training")
     version = crown("1" * 64, by="run-1")
-    assert first_step(season, "run-1", **asked) == ("train", run)
+    assert first_step(season, again, **asked) == ("train", run.model_copy(update={"pipeline_run": again}))
+    monkeypatch.delenv(PIPELINE_RUN_VARIABLE, raising=False)
     ended("run-1")
     assert first_step(season, "run-2", seed=1, **asked)[1].champion == version
     ended("run-2")
