@@ -100,23 +100,20 @@ def _fit(
         settings, bands=len(windows.manifest.bands), classes=windows.classes, window=windows.manifest.window
     ).to(device)
 
-    share = windows.share_of_epoch(settings.training.most_looks)
-
-    def loader(indices: NDArray[np.int64], share: float = 1.0) -> BatchLoader:
+    def loader(indices: NDArray[np.int64]) -> BatchLoader:
         return BatchLoader(
             windows,
             indices,
-            batch=settings.training.batch_of(len(windows.indices("train")), share),
+            batch=settings.training.batch_of(len(windows.indices("train"))),
             encoder=settings.reading,
             device=device,
             targets=targets,
-            share=share,
         )
 
     validation = loader(processes.share(windows.indices("validation")))
     progress = fit(
         SegmenterTask(model, windows.classes, validation, processes=processes),
-        loader(windows.indices("train"), share),
+        loader(windows.indices("train")),
         settings.training,
         seed=config.seed,
         device=device,

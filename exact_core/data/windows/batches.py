@@ -6,7 +6,6 @@ Axes are B batch, T dates, C bands, H W pixels, P patches, K crop classes.
 from __future__ import annotations
 
 import datetime as dt
-import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -120,7 +119,6 @@ class BatchLoader:
         targets: dense targets (H, W) by position. If None, no targets.
         statistics: normalisation constants. If None, the dataset's own. A trained model uses those of its training.
         until: days of the season that windows are seen for, by `seen_until`. If None, all.
-        share: of the windows that an epoch takes, drawn anew for each.
     """
 
     def __init__(
@@ -134,10 +132,7 @@ class BatchLoader:
         targets: Targets | None = None,
         statistics: Statistics | None = None,
         until: int | None = None,
-        share: float = 1.0,
     ) -> None:
-        self.drawn = math.ceil(share * len(indices))
-        """Windows of an epoch."""
         self.dataset, self.indices, self.batch, self.encoder = dataset, indices, batch, encoder
         self._until = until
         self.device, self.targets = device, targets
@@ -150,8 +145,7 @@ class BatchLoader:
         self._calendar = dataset.manifest.season_start, dataset.manifest.season_days
 
     def __len__(self) -> int:
-        """Batches of an epoch."""
-        return -(-self.drawn // self.batch)
+        return -(-len(self.indices) // self.batch)
 
     def __iter__(self) -> Iterator[Batch]:
         """All windows once, in order, unchanged."""
@@ -160,9 +154,9 @@ class BatchLoader:
     def epoch(
         self, number: int, *, seed: int, augmentation: Augmentation, part: tuple[int, int] = (0, 1)
     ) -> Iterator[Batch]:
-        """The epoch's windows once, shuffled and augmented for it, in share part[0] of part[1] of every batch."""
+        """All windows once, shuffled and augmented for this epoch, in share part[0] of part[1] of every batch."""
         rng = np.random.default_rng((seed, number))
-        yield from self._run(rng.permutation(self.indices)[: self.drawn], augmentation, rng, part)
+        yield from self._run(rng.permutation(self.indices), augmentation, rng, part)
 
     def _run(
         self,

@@ -129,18 +129,6 @@ def test_an_epoch_depends_on_seed_and_number_alone(dataset):
         assert order.tolist() != np.concatenate([batch.index for batch in different]).tolist()
 
 
-def test_an_epoch_of_a_share_draws_other_windows_each_time(dataset):
-    train = dataset.indices("train")
-    shared = loader(dataset, share=0.5)
-    epochs = [list(shared.epoch(number, seed=0, augmentation=Augmentation())) for number in range(8)]
-    drawn = [np.concatenate([batch.index for batch in batches]) for batches in epochs]
-    assert all(len(batches) == len(shared) for batches in epochs)
-    assert all(len(set(each.tolist())) == len(each) == -(-len(train) // 2) for each in drawn)
-    assert set(np.concatenate(drawn).tolist()) == set(train.tolist())
-    # What is validated or mapped is all of it.
-    assert [index for batch in shared for index in batch.index.tolist()] == train.tolist()
-
-
 def test_augmentation_keeps_pixels_labels_and_clouds_together(dataset):
     """Whatever the turn, the pairs (pixel values on all kept dates, label) are pairs of the window as it was."""
     for batch in loader(dataset, batch=1).epoch(0, seed=5, augmentation=Augmentation(flips=True, keep_dates=0.6)):
