@@ -393,6 +393,13 @@ class TrainingConfig(Settings):
     fewest_steps: int = Field(
         1, ge=1, description="minimum steps in an epoch. With too few windows, the batch is smaller"
     )
+    most_looks: float | None = Field(
+        None,
+        ge=1,
+        description="number of training windows that show a pixel in an epoch, on average at most. Where windows "
+        "overlap more, an epoch takes a random share of them, and so does a step. Windows of crops that few windows "
+        "have come first. If None, all",
+    )
     learning_rate: float = Field(1e-3, gt=0, description="peak rate of AdamW (paper)")
     minimum_rate: float = Field(5e-6, ge=0, description="rate at the end of the cosine (paper)")
     start_rate: float = Field(1e-5, ge=0, description="rate at the first step of the warm-up")
@@ -428,9 +435,9 @@ class TrainingConfig(Settings):
         True, description="deliver the checkpoint with the best validation metric instead of the last"
     )
 
-    def batch_of(self, windows: int) -> int:
-        """Windows a step of a training on so many windows."""
-        return max(1, min(self.batch, windows // self.fewest_steps))
+    def batch_of(self, windows: int, share: float = 1.0) -> int:
+        """Windows a step of a training on so many windows. Where an epoch takes a share of them, a step does, too."""
+        return max(1, round(share * min(self.batch, windows // self.fewest_steps)))
 
 
 class LossConfig(Settings):

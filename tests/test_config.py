@@ -149,3 +149,5 @@ def test_a_batch_is_smaller_where_windows_are_few(windows: int, expected: int) -
     """At least 8 steps an epoch, where there are 8 windows; a recipe that asks for one has a batch of all of few."""
     assert resolve("season").classifier.training.batch_of(windows) == expected
     assert resolve("pastis24").classifier.training.batch_of(windows) == min(48, windows)
+    # Where an epoch takes half of the windows it has as many steps.
+    assert resolve("season").classifier.training.batch_of(windows, 0.5) == max(1, round(expected / 2))

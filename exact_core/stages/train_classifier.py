@@ -56,14 +56,16 @@ def train_classifier(config: RunConfig, *, dataset: Path, out: Path, tracker: Tr
             settings, bands=len(windows.manifest.bands), classes=windows.classes, window=windows.manifest.window
         ).to(device)
 
-        def loader(indices: NDArray[np.int64]) -> BatchLoader:
-            batch = settings.training.batch_of(len(windows.indices("train")))
-            return BatchLoader(windows, indices, batch=batch, encoder=settings.encoder, device=device)
+        share = windows.share_of_epoch(settings.training.most_looks)
+
+        def loader(indices: NDArray[np.int64], share: float = 1.0) -> BatchLoader:
+            batch = settings.training.batch_of(len(windows.indices("train")), share)
+            return BatchLoader(windows, indices, batch=batch, encoder=settings.encoder, device=device, share=share)
 
         validation = loader(processes.share(windows.indices("validation")))
         progress = fit(
             ClassifierTask(model, settings, validation, processes=processes, seed=config.seed),
-            loader(windows.indices("train")),
+            loader(windows.indices("train"), share),
             settings.training,
             seed=config.seed,
             device=device,

@@ -100,20 +100,23 @@ def _fit(
         settings, bands=len(windows.manifest.bands), classes=windows.classes, window=windows.manifest.window
     ).to(device)
 
-    def loader(indices: NDArray[np.int64]) -> BatchLoader:
+    share = windows.share_of_epoch(settings.training.most_looks)
+
+    def loader(indices: NDArray[np.int64], share: float = 1.0) -> BatchLoader:
         return BatchLoader(
             windows,
             indices,
-            batch=settings.training.batch_of(len(windows.indices("train"))),
+            batch=settings.training.batch_of(len(windows.indices("train")), share),
             encoder=settings.reading,
             device=device,
             targets=targets,
+            share=share,
         )
 
     validation = loader(processes.share(windows.indices("validation")))
     progress = fit(
         SegmenterTask(model, windows.classes, validation, processes=processes),
-        loader(windows.indices("train")),
+        loader(windows.indices("train"), share),
         settings.training,
         seed=config.seed,
         device=device,

@@ -165,8 +165,8 @@ def _epoch(
         _step(task, parts["loss"], optimizer, config)
         tally.add(parts, windows=processes.windows(batch), update=progress.update)
         progress.update += 1
-    row = tally.means(len(loader.indices))
-    return row | {"learning_rate": rate, "windows_per_second": len(loader.indices) / (time.perf_counter() - started)}
+    row = tally.means(loader.drawn)
+    return row | {"learning_rate": rate, "windows_per_second": loader.drawn / (time.perf_counter() - started)}
 
 
 def _step(task: Task, loss: Tensor, optimizer: torch.optim.Optimizer, config: TrainingConfig) -> None:

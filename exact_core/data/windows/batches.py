@@ -6,6 +6,7 @@ Axes are B batch, T dates, C bands, H W pixels, P patches, K crop classes.
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from torch import Tensor
 from exact_core.config import EncoderConfig
 from exact_core.data.windows.dataset import CLEAR_PATCH, Statistics, Window, WindowDataset
 from exact_core.data.windows.dates import MIN_DATES, stack_dates
+from exact_core.data.windows.tag_support import FEW_WINDOWS
 
 __all__ = [
     "Augmentation",
@@ -119,6 +121,7 @@ class BatchLoader:
         targets: dense targets (H, W) by position. If None, no targets.
         statistics: normalisation constants. If None, the dataset's own. A trained model uses those of its training.
         until: days of the season that windows are seen for, by `seen_until`. If None, all.
+        share: of the windows that an epoch takes, drawn anew for each. Those of a crop that few have come first.
     """
 
     def __init__(
@@ -132,7 +135,10 @@ class BatchLoader:
         targets: Targets | None = None,
         statistics: Statistics | None = None,
         until: int | None = None,
+        share: float = 1.0,
     ) -> None:
+        self.drawn = math.ceil(share * len(indices))
+        """Windows of an epoch."""
         self.dataset, self.indices, self.batch, self.encoder = dataset, indices, batch, encoder
         self._until = until
         self.device, self.targets = device, targets
@@ -145,7 +151,8 @@ class BatchLoader:
         self._calendar = dataset.manifest.season_start, dataset.manifest.season_days
 
     def __len__(self) -> int:
-        return -(-len(self.indices) // self.batch)
+        """Batches of an epoch."""
+        return -(-self.drawn // self.batch)
 
     def __iter__(self) -> Iterator[Batch]:
         """All windows once, in order, unchanged."""
@@ -154,9 +161,18 @@ class BatchLoader:
     def epoch(
         self, number: int, *, seed: int, augmentation: Augmentation, part: tuple[int, int] = (0, 1)
     ) -> Iterator[Batch]:
-        """All windows once, shuffled and augmented for this epoch, in share part[0] of part[1] of every batch."""
+        """The epoch's windows once, shuffled and augmented for it, in share part[0] of part[1] of every batch."""
         rng = np.random.default_rng((seed, number))
-        yield from self._run(rng.permutation(self.indices), augmentation, rng, part)
+        order = rng.permutation(self.indices)
+        if self.drawn < len(order):
+            order = rng.permutation(self._first_few(order)[: self.drawn])
+        yield from self._run(order, augmentation, rng, part)
+
+    def _first_few(self, order: NDArray[np.int64]) -> NDArray[np.int64]:
+        """These windows, first those of a crop that few have: with half of them such a crop is not learned."""
+        tags = self.dataset.tags[order]
+        few = tags[:, tags.sum(0, dtype=np.int64) < FEW_WINDOWS].any(1)
+        return np.concatenate([order[few], order[~few]])
 
     def _run(
         self,

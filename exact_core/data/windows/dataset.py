@@ -244,6 +244,7 @@ class WindowDataset:
                 self.open = untagged.astype(np.uint8).reshape(self.tags.shape)
             self._splits: NDArray[np.object_] = table["split"].to_numpy()
             self._scenes = table["scene"]
+            self._corners = np.stack([table["row"].to_numpy(), table["col"].to_numpy()], 1).astype(np.int64)
             self._starts = np.cumsum([0, *(shard.windows for shard in self.manifest.shards)])
             if len(table) != self._starts[-1] or any(shard.windows < 1 for shard in self.manifest.shards):
                 raise ValueError(f"{len(table)} rows, and shards of {self._starts[-1]} windows")
@@ -272,6 +273,30 @@ class WindowDataset:
         for index in self.indices(split).tolist():
             groups.setdefault(names[index], []).append(index)
         yield from groups.items()
+
+    def share_of_epoch(self, most_looks: float | None) -> float:
+        """Share of the training windows that shows a pixel `most_looks` times on average.
+
+        1 if all of them do not show it as often, as without overlap, where each pixel is shown once, or if it is None.
+        """
+        if most_looks is None:
+            return 1.0
+        windows, pixels = 0, 0
+        for _, indices in self.scenes("train"):
+            windows, pixels = windows + len(indices), pixels + self._covered(indices)
+        return min(1.0, most_looks * pixels / max(1, windows * self.manifest.window**2))
+
+    def _covered(self, indices: list[int]) -> int:
+        """Pixels of a scene that any of these windows shows, each once."""
+        corners, side = self._corners[indices] - self._corners[indices].min(0), self.manifest.window
+        # In cells as large as all corners allow: windows without overlap are one cell each.
+        cell = int(np.gcd.reduce(corners, axis=None, initial=side))
+        shown = np.zeros((corners.max(0) + side) // cell, np.bool_)
+        rows, cols = (corners // cell).T
+        for down in range(side // cell):
+            for right in range(side // cell):
+                shown[rows + down, cols + right] = True
+        return int(shown.sum()) * cell**2
 
     def window(self, index: int) -> Window:
         """The arrays of one window, padding dates cut off, without its labels: those are asked for by `labels`.

@@ -1,5 +1,6 @@
 import datetime as dt
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -76,6 +77,21 @@ def test_what_is_written_is_read(tmp_path):
     # Padding is marked in the file itself.
     raw = dataset._locate(0)[0].arrays["days"]
     np.testing.assert_array_equal(raw[0], [0, 10, PAD_DAY])
+
+
+def test_the_share_of_an_epoch_follows_from_how_windows_overlap(tmp_path):
+    """Four windows of 4 x 4 pixels share 6 x 6 pixels. A fifth and the sixth, of another scene, share none."""
+    places = [("a", 0, 0), ("a", 0, 2), ("a", 2, 0), ("a", 2, 2), ("a", 0, 6), ("b", 0, 0), ("a", 20, 20)]
+    with writer(tmp_path / "d") as out:
+        for number, (scene, row, col) in enumerate(places):
+            split = "train" if number < 6 else "test"
+            placed = replace(record(number, split=split), scene=scene, row=10 + row, col=5 + col)
+            out.add(placed, window(number), origin="x")
+    dataset = WindowDataset(tmp_path / "d")
+    pixels = 6 * 6 + 4 * 4 + 4 * 4
+    for looks in (1, 1.25, 6 * 16 / pixels, 2):
+        assert dataset.share_of_epoch(looks) == pytest.approx(min(1, looks * pixels / (6 * 16)))
+    assert dataset.share_of_epoch(None) == 1
 
 
 def test_statistics_come_from_the_training_split(tmp_path):
