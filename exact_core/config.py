@@ -397,7 +397,8 @@ class TrainingConfig(Settings):
         None,
         ge=1,
         description="number of training windows that show a pixel in an epoch, on average at most. Where windows "
-        "overlap more, an epoch takes a random share of them, and so does a step. If None, all",
+        "overlap more, an epoch takes a random share of them, and so does a step. Windows of crops that few windows "
+        "have come first. If None, all",
     )
     learning_rate: float = Field(1e-3, gt=0, description="peak rate of AdamW (paper)")
     minimum_rate: float = Field(5e-6, ge=0, description="rate at the end of the cosine (paper)")

@@ -20,6 +20,7 @@ from torch import Tensor
 from exact_core.config import EncoderConfig
 from exact_core.data.windows.dataset import CLEAR_PATCH, Statistics, Window, WindowDataset
 from exact_core.data.windows.dates import MIN_DATES, stack_dates
+from exact_core.data.windows.tag_support import FEW_WINDOWS
 
 __all__ = [
     "Augmentation",
@@ -120,7 +121,7 @@ class BatchLoader:
         targets: dense targets (H, W) by position. If None, no targets.
         statistics: normalisation constants. If None, the dataset's own. A trained model uses those of its training.
         until: days of the season that windows are seen for, by `seen_until`. If None, all.
-        share: of the windows that an epoch takes, drawn anew for each.
+        share: of the windows that an epoch takes, drawn anew for each. Those of a crop that few have come first.
     """
 
     def __init__(
@@ -162,7 +163,16 @@ class BatchLoader:
     ) -> Iterator[Batch]:
         """The epoch's windows once, shuffled and augmented for it, in share part[0] of part[1] of every batch."""
         rng = np.random.default_rng((seed, number))
-        yield from self._run(rng.permutation(self.indices)[: self.drawn], augmentation, rng, part)
+        order = rng.permutation(self.indices)
+        if self.drawn < len(order):
+            order = rng.permutation(self._first_few(order)[: self.drawn])
+        yield from self._run(order, augmentation, rng, part)
+
+    def _first_few(self, order: NDArray[np.int64]) -> NDArray[np.int64]:
+        """These windows, first those of a crop that few have: with half of them such a crop is not learned."""
+        tags = self.dataset.tags[order]
+        few = tags[:, tags.sum(0, dtype=np.int64) < FEW_WINDOWS].any(1)
+        return np.concatenate([order[few], order[~few]])
 
     def _run(
         self,

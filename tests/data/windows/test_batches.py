@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from exact_core.config import EncoderConfig
+from exact_core.data.windows import batches
 from exact_core.data.windows.batches import Augmentation, BatchLoader, days_of, make_series, seen_until
 from exact_core.data.windows.dataset import VOID
 from exact_core.models.classifier import TagClassifier
@@ -139,6 +140,20 @@ def test_an_epoch_of_a_share_draws_other_windows_each_time(dataset):
     assert set(np.concatenate(drawn).tolist()) == set(train.tolist())
     # What is validated or mapped is all of it.
     assert [index for batch in shared for index in batch.index.tolist()] == train.tolist()
+
+
+def test_windows_of_a_crop_that_few_have_are_in_every_epoch(dataset, monkeypatch):
+    train, tags = dataset.indices("train"), dataset.tags.copy()
+    tags[train, 0] = 1
+    tags[train, 1:] = 0
+    tags[train[2:4], 1] = 1
+    monkeypatch.setattr(dataset, "tags", tags)
+    monkeypatch.setattr(batches, "FEW_WINDOWS", 3)
+    shared = loader(dataset, share=0.5)
+    epochs = [list(shared.epoch(number, seed=0, augmentation=Augmentation())) for number in range(6)]
+    drawn = [np.concatenate([batch.index for batch in each]).tolist() for each in epochs]
+    assert all(set(train[2:4].tolist()) < set(each) and len(each) == shared.drawn for each in drawn)
+    assert len({tuple(sorted(each)) for each in drawn}) > 1
 
 
 def test_augmentation_keeps_pixels_labels_and_clouds_together(dataset):
