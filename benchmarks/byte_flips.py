@@ -60,7 +60,7 @@ class Kind:
 class Interrupted(NoTracker):
     """Ends a training after its second epoch, so that its checkpoint stays."""
 
-    def log_metrics(self, metrics: dict[str, float], *, step: int) -> None:
+    def log_metrics(self, metrics: dict[str, float], *, step: int, **_: object) -> None:
         """See `NoTracker`."""
         if metrics and step == 2:
             raise KeyboardInterrupt

@@ -92,7 +92,7 @@ class Snapshots:
         self.model, self.folder, self.epochs = model, folder, epochs
         self.rows: list[dict[str, float]] = []
 
-    def log_metrics(self, metrics: dict[str, float], *, step: int) -> None:
+    def log_metrics(self, metrics: dict[str, float], *, step: int, **_: object) -> None:
         """At the end of an epoch."""
         self.rows.append(metrics)
         if 2 * step >= self.epochs and (self.epochs - step) % max(1, self.epochs // 12) == 0:

@@ -94,8 +94,11 @@ GRACE_SECONDS = 10.0
 class Tracker(Protocol):
     """What a stage may record."""
 
-    def log_metrics(self, metrics: dict[str, float], *, step: int) -> None:
-        """Metrics of an epoch. A value that is not finite is left out."""
+    def log_metrics(self, metrics: dict[str, float], *, step: int, at: int | None = None) -> None:
+        """Metrics of an epoch. A value that is not finite is left out.
+
+        `at`: when it was complete, milliseconds since 1970. If None, now. With the same time, it is recorded once.
+        """
 
     def log_summary(self, metrics: dict[str, float]) -> None:
         """Final metrics."""
@@ -125,7 +128,7 @@ class Tracker(Protocol):
 class NoTracker:
     """Records nothing: for use of the stages as a library."""
 
-    def log_metrics(self, metrics: dict[str, float], *, step: int) -> None:
+    def log_metrics(self, metrics: dict[str, float], *, step: int, at: int | None = None) -> None:
         """See `Tracker`."""
 
     def log_summary(self, metrics: dict[str, float]) -> None:
@@ -168,10 +171,11 @@ class MlflowTracker:
         """Whether there is a metric or a file of it: what was refused has none."""
         self._outbox = Outbox(folder, self._send)
 
-    def log_metrics(self, metrics: dict[str, float], *, step: int) -> None:
+    def log_metrics(self, metrics: dict[str, float], *, step: int, at: int | None = None) -> None:
         """See `Tracker`."""
         self.recorded = True
-        self._outbox.add({"kind": "metrics", "values": defined(metrics), "time": int(time.time() * 1000), "step": step})
+        moment = int(time.time() * 1000) if at is None else at
+        self._outbox.add({"kind": "metrics", "values": defined(metrics), "time": moment, "step": step})
 
     def log_summary(self, metrics: dict[str, float]) -> None:
         """See `Tracker`."""

@@ -35,6 +35,7 @@ __all__ = ["Checkpoints", "Progress", "load_weights", "save_weights"]
 class Progress:
     """Progress of a training: epochs finished, updates made, best metric and its epoch (from 1), rows.
 
+    times: when each row was complete, milliseconds since 1970.
     cost: windows a second and peak memory of this process's own epochs, once they are over.
     """
 
@@ -43,6 +44,7 @@ class Progress:
     best: float | None = None
     best_epoch: int | None = None
     history: list[dict[str, float]] = field(default_factory=list)
+    times: list[int] = field(default_factory=list)
     cost: dict[str, float] = field(default_factory=dict)
 
 

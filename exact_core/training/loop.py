@@ -67,8 +67,8 @@ WITHIN, WITHIN_ON_TERMINAL = 60.0, 1.0
 class MetricLog(Protocol):
     """Receiver of the metrics of each epoch."""
 
-    def log_metrics(self, metrics: dict[str, float], *, step: int) -> None:
-        """Record the metrics of an epoch."""
+    def log_metrics(self, metrics: dict[str, float], *, step: int, at: int | None = None) -> None:
+        """Record the metrics of an epoch, complete at a time in milliseconds since 1970. Once for the same time."""
 
 
 def fit(
@@ -108,6 +108,10 @@ def fit(
     )
     if progress.epoch:
         log.info("%s: continuing after epoch %d of %d", name, progress.epoch, config.epochs)
+    if processes.first:
+        # The machine that trained them may be lost, and with it what it had not sent yet.
+        for step, (row, moment) in enumerate(zip(progress.history, progress.times, strict=True), 1):
+            metrics.log_metrics(row, step=step, at=moment)
     total = config.epochs * len(loader)
     meter = CostMeter(device)
     began, first = time.monotonic(), progress.epoch
@@ -119,12 +123,13 @@ def fit(
             row |= task.validate()
         progress.epoch += 1
         progress.history.append(row)
+        progress.times.append(int(time.time() * 1000))
         progress.cost = meter.cost(row["windows_per_second"], processes)
         best = deliverable and _is_best(row, task.figure, progress, keep=config.keep_best)
         # Before anything is sent anywhere: what only records must not cost an epoch.
         checkpoints.save(model, optimizer, progress, best=best, write=processes.first)
         if processes.first:
-            metrics.log_metrics(row, step=progress.epoch)
+            metrics.log_metrics(row, step=progress.epoch, at=progress.times[-1])
         each = (time.monotonic() - began) / (progress.epoch - first)
         _report(name, row, progress, config, task.figure, left=each * (config.epochs - progress.epoch))
     checkpoints.deliver(model)

@@ -83,7 +83,7 @@ def test_from_tags_a_killed_run_goes_on_and_ends_as_an_unbroken_one(seasons, tmp
     caplog.set_level(logging.INFO)
 
     class Cut(NoTracker):
-        def log_metrics(self, metrics, *, step):  # noqa: ARG002
+        def log_metrics(self, metrics, *, step, **_):  # noqa: ARG002
             # What is recorded of an epoch comes after its checkpoint.
             if step == 1:
                 raise KeyboardInterrupt

@@ -14,7 +14,7 @@ from exact_core.files import sha256_of
 from exact_core.stages.lifecycle import open_stage
 from exact_core.stages.train_classifier import train_classifier
 from exact_core.storage import open_store
-from exact_core.tracking.runs import NoTracker
+from exact_core.tracking.runs import MlflowTracker, NoTracker
 
 
 class Lost(NoTracker):
@@ -23,10 +23,19 @@ class Lost(NoTracker):
     def __init__(self, epoch):
         self.epoch = epoch
 
-    def log_metrics(self, metrics, *, step):
+    def log_metrics(self, metrics, *, step, **_):
         assert metrics
         if step == self.epoch:
             raise KeyboardInterrupt
+
+
+class Cut(MlflowTracker):
+    """The machine goes when an epoch is over, before anything of that epoch is sent."""
+
+    def log_metrics(self, metrics, *, step, at=None):
+        if step == 2:
+            raise KeyboardInterrupt
+        super().log_metrics(metrics, step=step, at=at)
 
 
 @pytest.fixture
@@ -91,7 +100,7 @@ def test_the_first_checkpoint_goes_up_at_once_and_the_others_not_more_often_than
 
 def test_the_newest_goes_up_when_the_process_is_asked_to_end(config, train, tmp_path, monkeypatch):
     class AskedToEnd(NoTracker):
-        def log_metrics(self, metrics, *, step):
+        def log_metrics(self, metrics, *, step, **_):
             assert metrics
             if step == 2:
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -108,7 +117,7 @@ def test_a_store_that_is_away_costs_a_warning_and_gets_the_next_checkpoint(train
     class Away(NoTracker):
         """The store is gone during the second epoch."""
 
-        def log_metrics(self, metrics, *, step):
+        def log_metrics(self, metrics, *, step, **_):
             assert metrics
             if step == 1:
                 (tmp_path / "store").rename(tmp_path / "away")
@@ -137,3 +146,16 @@ def test_a_damaged_checkpoint_is_noticed(config, dataset_folder, tmp_path, monke
                 train_classifier(config, dataset=dataset_folder, out=tmp_path / "out", tracker=NoTracker())
         path.write_bytes(content)
     train_classifier(config, dataset=dataset_folder, out=tmp_path / "out", tracker=NoTracker())
+
+
+def test_what_a_lost_machine_had_not_sent_is_sent_by_the_next_one(config, train, tracked, tmp_path):
+    with tracked("train_classifier", "run") as tracker:
+        cut = Cut(tracker.client, tracker.run_id, tmp_path / "outbox")
+        with pytest.raises(KeyboardInterrupt):
+            train("first", cut)
+        cut.close()
+    for name in ("second", "third"):
+        with tracked("train_classifier", "run") as tracker:
+            train(name, tracker)
+        history = tracker.client.get_metric_history(tracker.run_id, "loss")
+        assert sorted(each.step for each in history) == [*range(1, config.classifier.training.epochs + 1)], name

@@ -50,7 +50,7 @@ class Log:
     def __init__(self):
         self.rows = []
 
-    def log_metrics(self, metrics, *, step):
+    def log_metrics(self, metrics, *, step, **_):
         self.rows.append((step, metrics))
 
 
