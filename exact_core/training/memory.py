@@ -23,6 +23,8 @@ BACKWARD = 1.25
 """What losses and gradients on their way take beside what the forward pass saved. Measured."""
 PROCESS = 620 * 10**6
 """What a step holds before its first batch: Python, torch, KFP, MLflow with its database, shards. Measured."""
+CUDA_BUILD = 480 * 10**6
+"""What the libraries of torch's GPU build take beside that, on a CPU too. Measured."""
 
 
 def training_bytes(config: RunConfig, *, bands: int, classes: int, dates: int, kind: str) -> int:
@@ -57,7 +59,8 @@ def training_bytes(config: RunConfig, *, bands: int, classes: int, dates: int, k
         with torch.autocast("cpu", torch.bfloat16, enabled=settings.training.precision == "bf16"):
             saved = _saved_bytes(lambda: model.train()(series), keep={p.data_ptr() for p in model.parameters()})
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    return PROCESS + COPIES * weights + int(BACKWARD * saved / PROBE * settings.training.batch)
+    process = PROCESS + (CUDA_BUILD if torch.version.cuda else 0)
+    return process + COPIES * weights + int(BACKWARD * saved / PROBE * settings.training.batch)
 
 
 def available_bytes(device: torch.device) -> int:
