@@ -97,7 +97,7 @@ class Tracker(Protocol):
     def log_metrics(self, metrics: dict[str, float], *, step: int, at: int | None = None) -> None:
         """Metrics of an epoch. A value that is not finite is left out.
 
-        `at`: when it was complete, milliseconds since 1970. If None, now. With the same time, it is recorded once.
+        `at`: of an epoch that a repeated stage may record again, when it was complete, milliseconds since 1970.
         """
 
     def log_summary(self, metrics: dict[str, float]) -> None:
@@ -169,13 +169,15 @@ class MlflowTracker:
         self._waiting: dict[Path, tuple[str, str, bool]] = {}
         self.recorded = False
         """Whether there is a metric or a file of it: what was refused has none."""
+        self._epochs: set[int] | None = None
+        """Recorded before this process sent any: by a machine that was lost before it kept its checkpoint."""
         self._outbox = Outbox(folder, self._send)
 
     def log_metrics(self, metrics: dict[str, float], *, step: int, at: int | None = None) -> None:
         """See `Tracker`."""
         self.recorded = True
-        moment = int(time.time() * 1000) if at is None else at
-        self._outbox.add({"kind": "metrics", "values": defined(metrics), "time": moment, "step": step})
+        record = {"kind": "metrics", "values": defined(metrics), "time": int(time.time() * 1000), "step": step}
+        self._outbox.add(record if at is None else {**record, "kind": "epoch", "time": at})
 
     def log_summary(self, metrics: dict[str, float]) -> None:
         """See `Tracker`."""
@@ -263,7 +265,13 @@ class MlflowTracker:
         from mlflow.entities import Dataset, DatasetInput, Metric, RunTag
 
         kind, values, run = record["kind"], record.get("values", {}), record.get("run", self.run_id)
-        if kind == "metrics":
+        if kind == "epoch" and values:
+            if self._epochs is None:
+                history = self.client.get_metric_history(run, next(iter(values)))
+                self._epochs = {each.step for each in history}
+            if record["step"] in self._epochs:
+                return
+        if kind in ("metrics", "epoch"):
             metrics = [Metric(key, value, record["time"], record["step"]) for key, value in values.items()]
             self.client.log_batch(run, metrics=metrics)
         elif kind == "tags":
