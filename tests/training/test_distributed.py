@@ -100,7 +100,8 @@ def test_one_process_continues_what_two_began(together, dataset):
     assert sorted(path.name for path in folder.glob("[0-9]*")) == ["0002.safetensors"]
     log_before = json.loads((together / "classifier-0.json").read_text())["history"]
     _, resumed, log = worker.train("classifier", dataset, checkpoints=Checkpoints(folder))
-    assert [step for step, _ in log.rows] == [3]
+    # All of them once more: the machine that trained the first two may be lost.
+    assert [step for step, _ in log.rows] == [1, 2, 3]
     for name, value in log_before[-1].items():
         if name != "windows_per_second":
             assert resumed.history[-1][name] == pytest.approx(value, rel=2e-4, abs=1e-6), name
