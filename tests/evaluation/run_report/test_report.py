@@ -310,7 +310,9 @@ def test_the_finished_map_is_shown_instead_of_windows_that_nothing_scores(tmp_pa
     data = make_data(SIX, labels=False)
     picture = png_of(confusion_figure(("a",), np.ones((1, 1), np.int64)))
     areas = {**dict.fromkeys(SIX, (0, 0.0)), "maize": (300, 3.0), "background": (100, 1.0)}
-    finished = FinishedMap(picture, picture, np.zeros((4, 4, 3)), areas, unmapped=100, seams="seams: 2.7 times. A smaller stride helps")
+    finished = FinishedMap(
+        picture, picture, np.zeros((4, 4, 3)), areas, unmapped=100, seams="seams: 2.7 times. A smaller stride helps"
+    )
     text = written(tmp_path, replace(data, finished=finished))
     assert_self_contained(text)
     assert text.count(data_uri(picture)) == 2
