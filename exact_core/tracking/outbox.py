@@ -4,13 +4,16 @@
     0001/NAME        a file that a record names
 
 A thread sends the records one after another. After a kill, all of them may be sent a second time. Metrics keep their
-times, so MLflow recognises duplicates.
+times, so MLflow recognises duplicates. Steps of a loop share a run and its folder of state: a folder that another
+process holds is left to it, and the next name is taken.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
+import os
 import shutil
 import threading
 import time
@@ -21,6 +24,7 @@ from typing import Any
 
 from exact_core.errors import ServiceError
 from exact_core.json_values import read_json
+from exact_core.locks import open_locked
 from exact_core.tracking.errors import AwayError, explained, refused
 
 __all__ = ["Outbox"]
@@ -42,7 +46,8 @@ class Outbox:
     """
 
     def __init__(self, folder: Path, send: Callable[[dict[str, Any]], None]) -> None:
-        self._folder, self._send = folder, send
+        self._folder, self._lock = _held(folder)
+        self._send = send
         self._waiting: deque[dict[str, Any]] = deque()
         self._changed = threading.Condition()
         self._closed, self._hurry, self._count = False, False, 0
@@ -94,6 +99,9 @@ class Outbox:
         """End the thread, as soon as it is not sending."""
         with self._changed:
             self._closed = True
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
             self._changed.notify_all()
 
     def _work(self) -> None:
@@ -128,6 +136,9 @@ class Outbox:
                 self._changed.notify_all()
 
     def _deliver(self, record: dict[str, Any]) -> None:
+        if "path" in record and not Path(record["path"]).is_file():
+            log.warning("not recorded: %s is gone", record["path"])
+            return
         try:
             with explained("record"):
                 self._send(record)
@@ -154,3 +165,20 @@ class Outbox:
             if isinstance(record, dict) and record.get("kind") not in (None, "end"):
                 self._waiting.append(record)
         self._count = len(self._waiting)
+
+
+def _held(folder: Path) -> tuple[Path, int | None]:
+    """The folder, or the next name that no other process holds, and the descriptor of the lock. None without a lock."""
+    path, number = folder, 1
+    while True:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            return path, open_locked(
+                path.with_name(f"{path.name}.lock"), lock=fcntl.LOCK_EX | fcntl.LOCK_NB, create=True
+            )
+        except BlockingIOError:
+            number += 1
+            path = folder.with_name(f"{folder.name}-{number}")
+        except OSError:
+            # Nothing can be written there: records are in memory alone.
+            return path, None

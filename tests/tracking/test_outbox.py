@@ -99,3 +99,35 @@ def test_a_folder_that_cannot_be_written_loses_nothing(tmp_path, caplog):
     assert "cannot save records" in caplog.text
     box.close()
     assert "mlflow-outbox" not in [thread.name for thread in threading.enumerate() if not thread.is_alive()]
+
+
+def test_processes_that_share_a_folder_do_not_take_each_others_records(tmp_path):
+    """Two steps of a loop: the one that is done deletes its own records alone."""
+    services = Service(), Service()
+    services[1].away = True
+    first, second = (Outbox(tmp_path / "box", service) for service in services)
+    (tmp_path / "figure.txt").write_text("drawn")
+    second.add({"kind": "second"}, file=tmp_path / "figure.txt")
+    first.add({"kind": "first"})
+    first.drain(10)
+    services[1].away = False
+    second.drain(10)
+    assert [service.got for service in services] == [["first"], ["second"]]
+    assert services[1].files == {"second": "drawn"}
+    first.close()
+    second.close()
+
+
+def test_a_file_that_is_gone_does_not_keep_back_the_rest(tmp_path, caplog):
+    service = Service()
+    service.away = True
+    box = Outbox(tmp_path / "box", service)
+    (tmp_path / "figure.txt").write_text("drawn")
+    box.add({"kind": "file"}, file=tmp_path / "figure.txt")
+    (tmp_path / "box" / "0001" / "figure.txt").unlink()
+    box.add({"kind": "end"})
+    service.away = False
+    box.drain(10)
+    assert service.got == ["end"]
+    assert "figure.txt is gone" in caplog.text
+    box.close()
