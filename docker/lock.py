@@ -30,13 +30,17 @@ CUDA = ("cuda-", "nvidia-", "triton")
 HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 
 
-def head(image: str) -> str:
-    """The first lines of a lock: what it is made for."""
+def requirements(image: str) -> list[str]:
+    """What an image itself needs, as in pyproject.toml, sorted."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *(each for extra in EXTRAS for each in project["optional-dependencies"][extra])]
-    own = sorted(each for each in wanted if canonicalize_name(Requirement(each).name) not in WITHOUT[image])
-    lines = (f"# {line}" for line in (f"Made by `make lock`, for Python {PYTHON}, of constraints.txt and:", *own))
-    return "\n".join(lines) + "\n"
+    return sorted(each for each in wanted if canonicalize_name(Requirement(each).name) not in WITHOUT[image])
+
+
+def head(image: str) -> str:
+    """The first lines of a lock: what it is made for."""
+    first = f"Made by `make lock`, for Python {PYTHON}, of constraints.txt and:"
+    return "".join(f"# {line}\n" for line in (first, *requirements(image)))
 
 
 def constraints() -> dict[str, str]:
@@ -59,7 +63,7 @@ def compiled(image: str) -> str:
     system = ["--python-version", PYTHON, "--python-platform", "x86_64-manylinux_2_28"]
     form = ["--generate-hashes", "--no-header", "--no-annotate", "--no-config", "--quiet"]
     command = [uv, "pip", "compile", "-", "--constraints", "constraints.txt", *system, *form]
-    own = head(image).replace("# ", "").partition("\n")[2]
+    own = "\n".join(requirements(image))
     done = subprocess.run(command, cwd=ROOT, input=own, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         raise SystemExit(f"uv pip compile: {done.stderr.strip()}")

@@ -154,9 +154,9 @@ def held_out_summary(
 
     Returns:
         squares: that were left out once. map_macro: mean average precision over the crops that have enough squares with
-        and without them; null where no crop has. low, high: 95 % interval of it, by a bootstrap over squares. guess:
-        what a constant score has, which is the mean share of squares with these crops. beats_guess: whether the
-        interval of the difference is above 0. per_class: the average precision, or null. reason: why it is null.
+        and without them; null where no crop has. low, high: 95 % interval of it, by the jackknife over squares. guess:
+        mean of the same scores dealt to the squares at random. beats_guess: whether 95 % of such guesses are worse.
+        per_class: the average precision, or null. reason: why it is null.
     """
     used = np.zeros(len(tags), bool) if scores is None else ~np.isnan(scores).any(1)
     result: dict[str, Any] = {

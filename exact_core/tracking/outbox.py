@@ -100,6 +100,7 @@ class Outbox:
         with self._changed:
             self._closed = True
             if self._lock is not None:
+                _lock_of(self._folder).unlink(missing_ok=True)
                 os.close(self._lock)
                 self._lock = None
             self._changed.notify_all()
@@ -137,6 +138,7 @@ class Outbox:
 
     def _deliver(self, record: dict[str, Any]) -> None:
         if "path" in record and not Path(record["path"]).is_file():
+            # As nobody brings it back, it must not keep back what follows.
             log.warning("not recorded: %s is gone", record["path"])
             return
         try:
@@ -173,12 +175,15 @@ def _held(folder: Path) -> tuple[Path, int | None]:
     while True:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            return path, open_locked(
-                path.with_name(f"{path.name}.lock"), lock=fcntl.LOCK_EX | fcntl.LOCK_NB, create=True
-            )
+            return path, open_locked(_lock_of(path), lock=fcntl.LOCK_EX | fcntl.LOCK_NB, create=True)
         except BlockingIOError:
             number += 1
             path = folder.with_name(f"{folder.name}-{number}")
         except OSError:
             # Nothing can be written there: records are in memory alone.
             return path, None
+
+
+def _lock_of(folder: Path) -> Path:
+    """Beside the folder, which comes and goes with its records."""
+    return folder.with_name(f"{folder.name}.lock")

@@ -176,8 +176,8 @@ class MlflowTracker:
     def log_metrics(self, metrics: dict[str, float], *, step: int, at: int | None = None) -> None:
         """See `Tracker`."""
         self.recorded = True
-        record = {"kind": "metrics", "values": defined(metrics), "time": int(time.time() * 1000), "step": step}
-        self._outbox.add(record if at is None else {**record, "kind": "epoch", "time": at})
+        kind, moment = ("metrics", int(time.time() * 1000)) if at is None else ("epoch", at)
+        self._outbox.add({"kind": kind, "values": defined(metrics), "time": moment, "step": step})
 
     def log_summary(self, metrics: dict[str, float]) -> None:
         """See `Tracker`."""

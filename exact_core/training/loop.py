@@ -68,7 +68,10 @@ class MetricLog(Protocol):
     """Receiver of the metrics of each epoch."""
 
     def log_metrics(self, metrics: dict[str, float], *, step: int, at: int | None = None) -> None:
-        """Record the metrics of an epoch, complete at a time in milliseconds since 1970. Once for the same time."""
+        """Record the metrics of an epoch that was complete `at` milliseconds since 1970.
+
+        A training that continues records the epochs before once more.
+        """
 
 
 def fit(

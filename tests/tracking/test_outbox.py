@@ -116,6 +116,7 @@ def test_processes_that_share_a_folder_do_not_take_each_others_records(tmp_path)
     assert services[1].files == {"second": "drawn"}
     first.close()
     second.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["figure.txt"]
 
 
 def test_a_file_that_is_gone_does_not_keep_back_the_rest(tmp_path, caplog):

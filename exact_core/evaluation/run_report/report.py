@@ -107,9 +107,7 @@ class ReportData:
     @cached_property
     def charts(self) -> dict[str, bytes | None]:
         """The drawn charts by name, as PNG, once for the page and the files. None where there is nothing to draw."""
-        return {
-            name: None if figure is None else png_of(_marked(figure, self)) for name, figure in _charts(self).items()
-        }
+        return _drawn(_charts(self), self)
 
 
 def write_report(path: Path, data: ReportData) -> None:
@@ -132,10 +130,9 @@ def figure_files(data: ReportData, folder: Path) -> list[Path]:
         else None,
         "panels": panels_figure(data.panels, classes, colours, sensor=_sensor(data)) if data.panels else None,
     }
-    drawn = {name: None if figure is None else png_of(_marked(figure, data)) for name, figure in pictures.items()}
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, png in (drawn | data.charts).items():
+    for name, png in (_drawn(pictures, data) | data.charts).items():
         if png is not None and name != "histogram":
             path = folder / f"{name}.png"
             partial = folder / f"{name}.png.partial"
@@ -150,6 +147,11 @@ def _marked(figure: Figure, data: ReportData) -> Figure:
     if data.generated:
         figure.supxlabel("Generated season", x=0.99, ha="right", fontsize=10, color=MUTED)
     return figure
+
+
+def _drawn(figures: Mapping[str, Figure | None], data: ReportData) -> dict[str, bytes | None]:
+    """Figures as PNG, by name."""
+    return {name: None if figure is None else png_of(_marked(figure, data)) for name, figure in figures.items()}
 
 
 def _charts(data: ReportData) -> dict[str, Figure | None]:
