@@ -1,7 +1,7 @@
 """A map by today's mapping, by plain windows, and by the models that others map with: time and memory in one run.
 
     python -m benchmarks.peers [--recipe season|pastis24] [--dates 30] [--rows 168] [--columns 240] [--cloud 0]
-                               [--runs 5] [--threads 1] [--ask 64] [--sides plain half usual utae trees presto months]
+                               [--runs 5] [--threads 1] [--ask 64] [--sides plain half usual ...]
 
 A generated strip lies in memory (ten bands, fields of 8 pixels). Each side maps all of it, in a process of its own;
 the sides take turns. Seconds are the processor's, of all threads, medians; peak memory is that of the whole process.
@@ -9,7 +9,8 @@ the sides take turns. Seconds are the processor's, of all threads, medians; peak
 - plain: windows as of 44aab5d: they overlap by half, and each is encoded whole, by today's layers
   (`plain.map_windows`).
 - half: today's mapping with the same overlap. The run says whether both maps are equal to the last bit.
-- usual: today's mapping as a map is made where nothing is said.
+- usual: today's mapping, with the overlap of a map where nothing is said, in float32.
+- lower: the same in bfloat16, which is the default where the processor has it.
 - utae: U-TAE of the recipe's sizes, mapped the same way as `usual`.
 - trees: scikit-learn's gradient-boosted trees, 100 rounds of a tree a class, on each pixel's series.
 - presto: an encoder of Presto's architecture and published size (0.4 million parameters, random) on each pixel's
@@ -40,12 +41,13 @@ from torch.nn import functional as F
 
 from benchmarks.plain import map_windows
 from benchmarks.sides import answer, interleaved
-from exact_core.config import SegmenterConfig
+from exact_core.config import Precision, SegmenterConfig
 from exact_core.data.season.folder import SeasonImages
 from exact_core.data.windows.batches import Series, clear_patches, make_series, model_dates
 from exact_core.data.windows.dataset import Statistics
 from exact_core.mapping.predict import season_mapper
 from exact_core.mapping.rows import map_rows, usual_stride
+from exact_core.models.precision import for_inference
 from exact_core.models.segmenter import AnySegmenter, build_segmenter
 from exact_core.recipes import RECIPES
 
@@ -69,7 +71,8 @@ STATISTICS = Statistics(mean=(2600.0,) * BANDS, std=(1400.0,) * BANDS, origin="m
 NAMES = {
     "plain": "plain windows, stride half (44aab5d)",
     "half": "here, stride half",
-    "usual": "**here, as by default**",
+    "usual": "**here, as by default, float32**",
+    "lower": "**here, as by default, bfloat16**",
     "utae": "U-TAE, as by default",
     "trees": "boosted trees, a pixel at a time",
     "presto": "encoder of Presto's size, all dates",
@@ -209,9 +212,12 @@ def by_windows(land: Strip, recipe: str) -> Callable[[], dict[str, Any]]:
     return work
 
 
-def by_rows(land: Strip, recipe: str, *, model: str, stride: int) -> Callable[[], dict[str, Any]]:
+def by_rows(
+    land: Strip, recipe: str, *, model: str, stride: int, precision: Precision = "fp32"
+) -> Callable[[], dict[str, Any]]:
     """Today's mapping."""
     segmenter, config = segmenter_of(recipe, model)
+    for_inference(segmenter, CPU, precision)
     mapper = season_mapper(segmenter, _images(land), statistics=STATISTICS, encoder=config.reading, device=CPU)
     height, width = land.pixels.shape[2:]
 
@@ -285,6 +291,7 @@ def side_of(name: str, land: Strip, options: argparse.Namespace) -> Callable[[],
         "plain": lambda: by_windows(land, recipe),
         "half": lambda: by_rows(land, recipe, model="tsvit", stride=SIDE // 2),
         "usual": lambda: by_rows(land, recipe, model="tsvit", stride=usual_stride(SIDE)),
+        "lower": lambda: by_rows(land, recipe, model="tsvit", stride=usual_stride(SIDE), precision="bf16"),
         "utae": lambda: by_rows(land, recipe, model="utae", stride=usual_stride(SIDE)),
         "trees": lambda: by_trees(land),
         "presto": lambda: by_presto(land, recipe, dates=len(land.days), ask=options.ask),

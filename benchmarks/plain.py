@@ -29,6 +29,7 @@ from exact_core.data.windows.dates import MIN_DATES
 from exact_core.mapping.rows import window_starts, window_weights
 from exact_core.metrics import confusion_matrix
 from exact_core.models.classifier import Prototypes
+from exact_core.models.segmenter import class_probabilities
 from exact_core.models.tsvit import DayTable, FourierDates, to_patches
 
 NEIGHBOURS = [(row, col) for row in (-1, 0, 1) for col in (-1, 0, 1) if (row, col) != (0, 0)]
@@ -414,7 +415,7 @@ def map_windows(
             cut = np.stack([pixels[:, :, rows, col : col + side] for col in chosen])
             seen = np.stack([clear[:, patches, col // 2 : (col + side) // 2] for col in chosen])
             with torch.inference_mode(), nothing_shared():
-                found = model(series(cut, seen)).float().softmax(1).numpy()
+                found = class_probabilities(model(series(cut, seen))).numpy()
             for col, values in zip(chosen, found, strict=True):
                 total[:, rows, col : col + side] += values * weights
                 weight[rows, col : col + side] += weights

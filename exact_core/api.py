@@ -23,10 +23,11 @@ import torch
 from numpy.typing import NDArray
 
 from exact_core.artifacts.model_folders import ModelManifest, check_fit, open_segmenter
-from exact_core.config import RunConfig
+from exact_core.config import Precision, RunConfig
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.manifest import read_record
 from exact_core.mapping.predict import Predictor
+from exact_core.models.precision import for_inference
 from exact_core.models.segmenter import AnySegmenter
 from exact_core.recipes import resolve
 from exact_core.stages.map_season import map_season as _map_stage
@@ -73,12 +74,13 @@ def open_dataset(folder: str | Path) -> WindowDataset:
     return WindowDataset(Path(folder))
 
 
-def load_segmenter(folder: str | Path, *, device: str = "auto") -> TrainedSegmenter:
+def load_segmenter(folder: str | Path, *, device: str = "auto", precision: Precision = "auto") -> TrainedSegmenter:
     """Load a trained segmenter from its model folder.
 
     Args:
         folder: Folder that `exact train-segmenter` or `exact run` wrote.
         device: `cpu`, `cuda`, `cuda:N`, or `auto` for a GPU if there is one.
+        precision: `fp32`, `bf16`, or `auto` for `bf16` where the device has instructions for it.
 
     Raises:
         ConfigError: The device does not exist.
@@ -87,7 +89,7 @@ def load_segmenter(folder: str | Path, *, device: str = "auto") -> TrainedSegmen
     """
     chosen = choose_device(device)
     model, manifest, config = open_segmenter(Path(folder))
-    return TrainedSegmenter(Path(folder), manifest, config, model.to(chosen), chosen)
+    return TrainedSegmenter(Path(folder), manifest, config, for_inference(model, chosen, precision), chosen)
 
 
 def predict_window(segmenter: TrainedSegmenter, dataset: WindowDataset, index: int) -> NDArray[np.float32]:

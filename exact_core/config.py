@@ -20,6 +20,8 @@ from pydantic_core import PydanticUndefined
 from exact_core.errors import ConfigError
 from exact_core.yaml_values import read_yaml
 
+Precision = Literal["auto", "fp32", "bf16"]
+
 
 class Settings(BaseModel):
     """Base of every part: immutable, and a misspelt key is an error."""
@@ -803,6 +805,11 @@ class RunConfig(Settings):
         "auto",
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
         description="compute device, 'auto' (CUDA if available), 'cpu' or 'cuda'",
+    )
+    precision: Precision = Field(
+        "auto",
+        description="numeric precision of trained models in masks, scores and maps. `bf16` multiplies bfloat16 to sums "
+        "in float32. `auto` is `bf16` where the processor or GPU has instructions for it, otherwise `fp32`",
     )
     data: DataConfig = Field(DataConfig(), description="reading of a source, windows and splits")
     classifier: ClassifierConfig = Field(ClassifierConfig(), description="tag classifier and its training")

@@ -27,7 +27,7 @@ from exact_core.data.windows.batches import make_series
 from exact_core.errors import CorruptError
 from exact_core.files import sha256_of
 from exact_core.manifest import read_record
-from exact_core.models.segmenter import build_segmenter
+from exact_core.models.segmenter import build_segmenter, class_probabilities
 
 
 class CropSegmenter(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
@@ -64,7 +64,7 @@ class CropSegmenter(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         days = torch.from_numpy(np.asarray(model_input["days"], np.int64)).to(self.device)
         series = make_series(pixels, days.clamp(min=0), days >= 0, mean=self.mean, std=self.std, encoder=self.encoder)
         with torch.no_grad():
-            return np.asarray(self.model(series).float().softmax(1).cpu().numpy(), np.float32)
+            return np.asarray(class_probabilities(self.model(series)).cpu().numpy())
 
 
 if __name__ != "exact_core.portable":  # as MLflow runs it

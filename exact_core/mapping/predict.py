@@ -18,7 +18,7 @@ from exact_core.data.windows.batches import BatchLoader, Series, clear_patches, 
 from exact_core.data.windows.dataset import CLEAR_PATCH, Statistics, WindowDataset
 from exact_core.mapping.blend import SceneMosaic
 from exact_core.mapping.rows import Mapper, Predict
-from exact_core.models.segmenter import AnySegmenter, Segmenter
+from exact_core.models.segmenter import AnySegmenter, Segmenter, class_probabilities
 from exact_core.models.threads import each_part, equal_parts
 
 __all__ = ["MappedScene", "PatchMapper", "Predictor", "SeasonMapper", "WindowMapper", "map_scene", "season_mapper"]
@@ -57,7 +57,7 @@ class Predictor:
         )
         for batch in loader:
             with torch.no_grad():
-                values = self.model(batch.series).float().softmax(1).cpu().numpy()
+                values = class_probabilities(self.model(batch.series)).cpu().numpy()
             yield from zip(batch.index.tolist(), values, strict=True)
 
 
@@ -228,4 +228,4 @@ class WindowMapper:
 
 
 def _probabilities(logits: Tensor) -> NDArray[np.float32]:
-    return np.asarray(logits.float().softmax(1).cpu().numpy(), np.float32)
+    return np.asarray(class_probabilities(logits).cpu().numpy())

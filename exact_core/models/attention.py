@@ -7,6 +7,7 @@ Axes are N sequences, L tokens, D embedding, h heads. The attention map of a lay
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import partial
 from typing import Literal
 
@@ -112,7 +113,11 @@ class Transformer(nn.Module):
 
     With `checkpointing` only the input of each block is kept for the backward pass, which recomputes the block. This
     takes about a third more time and a fraction of the memory. On the CPU the gradients are bit-identical.
+
+    products: type in which blocks multiply where nothing is learned (`precision.for_inference`). If None, float32.
     """
+
+    products: torch.dtype | None = None
 
     def __init__(
         self,
@@ -150,15 +155,18 @@ class Transformer(nn.Module):
             (N, rows, L). None without rows or with only_rows.
         """
         total: Tensor | None = None
-        for number, block in enumerate(self.blocks):
-            last = number == len(self.blocks) - 1
-            run = partial(block, bias=bias, rows=rows if last or not only_rows else 0, only_rows=only_rows and last)
-            if self.checkpointing and torch.is_grad_enabled():
-                x_NLD, probabilities = checkpoint(run, x_NLD, use_reentrant=False)
-            else:
-                x_NLD, probabilities = run(x_NLD)
-            if probabilities is not None:
-                total = probabilities if total is None else total + probabilities
+        learning = torch.is_grad_enabled()
+        lower = self.products is not None and not learning
+        with torch.autocast(x_NLD.device.type, self.products) if lower else nullcontext():
+            for number, block in enumerate(self.blocks):
+                last = number == len(self.blocks) - 1
+                run = partial(block, bias=bias, rows=rows if last or not only_rows else 0, only_rows=only_rows and last)
+                if self.checkpointing and learning:
+                    x_NLD, probabilities = checkpoint(run, x_NLD, use_reentrant=False)
+                else:
+                    x_NLD, probabilities = run(x_NLD)
+                if probabilities is not None:
+                    total = probabilities if total is None else total + probabilities
         return self.norm(x_NLD), None if total is None else total / len(self.blocks)
 
 

@@ -9,6 +9,8 @@ The equations are those of `attention.Block`. This version is faster, and keeps 
   where they would take much memory. A narrow block keeps them, because there they cost as much as the products.
 - Heads are views of one array, so nothing is transposed or copied for them.
 - Without gradients, GELU is part of the product before it, with bit-identical values.
+- Under autocast products are of bfloat16, to sums in float32, where oneDNN has them for the processor. What blocks add
+  to, norms and softmax are in float32.
 
 Axes are N sequences, L tokens, D embedding, Q queries (L, or the first rows only), I = heads x head width d. M = N x L.
 """
@@ -30,14 +32,17 @@ Residual = Literal["pre_norm", "normed", "double"]
 _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(  # type: ignore[no-untyped-call]
     torch.ops.mkldnn, "_linear_pointwise"
 )
+_DTYPES: tuple[torch.dtype, ...] = (torch.float32,)
+if _ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    _DTYPES += (torch.bfloat16,)
 _MKL_WEIGHTS = not _ONEDNN or torch.backends.cpu.get_cpu_capability() != "AVX512"
 KEEPING_WIDTH = 64
 """Width D up to which a block keeps attention probabilities and GELU for the backward pass. Values are the same."""
 
 
 def runs_on(x: Tensor) -> bool:
-    """Whether `cpu_block` computes on this tensor: CPU, without autocast, not while torch.compile traces."""
-    return x.device.type == "cpu" and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
+    """Whether `cpu_block` computes on this tensor: CPU, not while torch.compile traces."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def linear(x_MI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None, *, gelu: bool = False) -> Tensor:
@@ -45,7 +50,7 @@ def linear(x_MI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None, *, gel
     if len(x_MI) == 1:
         # A single row is added up in another order than one among many.
         return linear(x_MI.expand(2, -1), weight_OI, bias_O, gelu=gelu)[:1]
-    if _ONEDNN and x_MI.dtype == torch.float32 and len(x_MI):
+    if _ONEDNN and x_MI.dtype in _DTYPES and len(x_MI):
         # The last argument is GELU's approximation.
         then: tuple[str, list[Any], str] = ("gelu", [], "none") if gelu else ("none", [], "")
         product: Tensor = torch.ops.mkldnn._linear_pointwise(x_MI, weight_OI, bias_O, *then)
@@ -98,40 +103,44 @@ class _CpuBlock(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, bias: Tensor | None, shape: BlockShape, learning: bool, *parameters: Tensor
     ) -> tuple[Tensor, Tensor]:
-        g1, b1, w_qkv, w_out, b_out, g2, b2, w_in, b_in, w_back, b_back = parameters
+        lower = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") in _DTYPES
+        dtype = torch.bfloat16 if lower else x.dtype
+        g1, b1, _, _, _, g2, b2, *_ = parameters
+        w_qkv, w_out, b_out, w_in, b_in, w_back, b_back = (parameters[i].to(dtype) for i in (2, 3, 4, 7, 8, 9, 10))
         sequences, length, dim = x.shape
         normed, mean1, scale1 = torch.native_layer_norm(x, [dim], g1, b1, shape.epsilon)
+        factor = normed.to(dtype)
         # Where only leading tokens are delivered, the others give keys and values, and are never asked as queries.
         queries = shape.rows if shape.only_rows else length
         kept: tuple[Tensor, ...]
         if shape.only_rows:
             inner = len(w_qkv) // 3
-            first = normed[:, :queries].reshape(-1, dim)
+            first = factor[:, :queries].reshape(-1, dim)
             q = linear(first, w_qkv[:inner]).view(sequences, queries, inner)
-            kv = linear(normed.view(-1, dim), w_qkv[inner:]).view(sequences, length, 2 * inner)
+            kv = linear(factor.view(-1, dim), w_qkv[inner:]).view(sequences, length, 2 * inner)
             k, v = kv.chunk(2, -1)
             kept = (q, kv)
         else:
             # One wide product instead of three narrow ones.
-            qkv = linear(normed.view(-1, dim), w_qkv).view(sequences, length, -1)
+            qkv = linear(factor.view(-1, dim), w_qkv).view(sequences, length, -1)
             q, k, v = qkv.chunk(3, -1)
             kept = (qkv,)
         keeping = learning and dim <= KEEPING_WIDTH
         values, probabilities, every = _attend(q, k, v, bias, shape, keeping=keeping)
         again: tuple[Tensor, ...] = (values, *every) if keeping else ()
-        y = linear(values.view(sequences * queries, -1), w_out, b_out).view(sequences, queries, dim)
+        y = linear(values.view(sequences * queries, -1), w_out, b_out).view(sequences, queries, dim).to(x.dtype)
         # What attention is added to: x, LN(x) or both (`EncoderConfig.residual`).
         if shape.residual != "normed":
             y += x[:, :queries]
         if shape.residual != "pre_norm":
             y += normed[:, :queries]
         # Freed before the MLP makes arrays as large.
-        del normed, values
+        del normed, factor, values
         normed, mean2, scale2 = torch.native_layer_norm(y, [dim], g2, b2, shape.epsilon)
         # The backward pass wants GELU's input; without one, product and GELU are a single step.
-        hidden = linear(normed.view(-1, dim), w_in, b_in, gelu=not learning)
+        hidden = linear(normed.view(-1, dim).to(dtype), w_in, b_in, gelu=not learning)
         active = F.gelu(hidden) if learning else hidden
-        out = linear(active, w_back, b_back).view_as(y)
+        out = linear(active, w_back, b_back).view_as(y).to(x.dtype)
         if keeping:
             again = (active, *again)
         out += y
@@ -148,7 +157,9 @@ class _CpuBlock(torch.autograd.Function):
     def backward(ctx: Any, grad_out: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
         shape: BlockShape = ctx.shape
         x, bias, mean1, scale1, y, mean2, scale2, hidden, *rest = ctx.saved_tensors
-        g1, b1, w_qkv, w_out, _, g2, b2, w_in, _, w_back, _ = rest[:11]
+        dtype = hidden.dtype
+        g1, b1, _, _, _, g2, b2, *_ = rest[:11]
+        w_qkv, w_out, w_in, w_back = (rest[i].to(dtype) for i in (2, 3, 7, 9))
         if grad_out is None:
             return (None,) * 15
         sequences, queries, dim = y.shape
@@ -160,13 +171,14 @@ class _CpuBlock(torch.autograd.Function):
         rows = grad_out.view(-1, dim)
 
         # out = y + MLP(LN(y))
-        grad_w_back = weight_gradient(rows, active)
+        factor = rows.to(dtype)
+        grad_w_back = weight_gradient(factor, active)
         del active
-        grad_hidden = torch.ops.aten.gelu_backward(linear(rows, w_back.t()), hidden)
+        grad_hidden = torch.ops.aten.gelu_backward(linear(factor, w_back.t()), hidden)
         # Again instead of kept: a norm costs little beside the products, and its output is as large as its input.
         normed = torch.native_layer_norm(y, [dim], g2, b2, shape.epsilon)[0]
-        grad_w_in, grad_b_in = weight_gradient(grad_hidden, normed.view(-1, dim)), grad_hidden.sum(0)
-        grad_normed = linear(grad_hidden, w_in.t()).view_as(y)
+        grad_w_in, grad_b_in = weight_gradient(grad_hidden, normed.view(-1, dim).to(dtype)), grad_hidden.sum(0)
+        grad_normed = linear(grad_hidden, w_in.t()).view_as(y).to(y.dtype)
         del grad_hidden, normed
         grad_y, grad_g2, grad_b2 = _norm_backward(grad_normed, y, mean2, scale2, g2, b2)
         # The residual around the MLP.
@@ -174,8 +186,9 @@ class _CpuBlock(torch.autograd.Function):
 
         # y = out(attention(LN(x))) + residual
         rows_y = grad_y.view(-1, dim)
-        grad_values = linear(rows_y, w_out.t()).view(sequences, queries, -1)
-        normed = torch.native_layer_norm(x, [dim], g1, b1, shape.epsilon)[0]
+        factor = rows_y.to(dtype)
+        grad_values = linear(factor, w_out.t()).view(sequences, queries, -1)
+        normed = torch.native_layer_norm(x, [dim], g1, b1, shape.epsilon)[0].to(dtype)
         # Queries, keys and values are stacked in one weight, in this order.
         inner = len(w_qkv) // 3
         if shape.only_rows:
@@ -192,7 +205,7 @@ class _CpuBlock(torch.autograd.Function):
                 ]
             )
             # Keys and values came from all tokens, queries from the leading ones only.
-            grad_normed = linear(flat_kv, w_qkv[inner:].t()).view_as(x)
+            grad_normed = linear(flat_kv, w_qkv[inner:].t()).view_as(x).to(x.dtype)
             grad_normed[:, :queries] += linear(flat_q, w_qkv[:inner].t()).view(sequences, queries, dim)
         else:
             qkv = rest[11]
@@ -201,8 +214,8 @@ class _CpuBlock(torch.autograd.Function):
             values = _attend_backward(grad_values, inputs, bias, shape, kept=(values, every), into=grads)
             flat = grad_qkv.view(-1, 3 * inner)
             grad_w_qkv = weight_gradient(flat, normed.view(-1, dim))
-            grad_normed = linear(flat, w_qkv.t()).view_as(x)
-        grad_w_out = weight_gradient(rows_y, values.view(len(rows_y), -1))
+            grad_normed = linear(flat, w_qkv.t()).view_as(x).to(x.dtype)
+        grad_w_out = weight_gradient(factor, values.view(len(rows_y), -1))
         if shape.residual != "pre_norm":
             grad_normed[:, :queries] += grad_y
         grad_x, grad_g1, grad_b1 = _norm_backward(grad_normed, x, mean1, scale1, g1, b1)
@@ -210,7 +223,8 @@ class _CpuBlock(torch.autograd.Function):
         if shape.residual != "normed":
             grad_x[:, :queries] += grad_y
         of_attention = (grad_g1, grad_b1, grad_w_qkv, grad_w_out, rows_y.sum(0), grad_g2, grad_b2)
-        return (grad_x, None, None, None, *of_attention, grad_w_in, grad_b_in, grad_w_back, rows.sum(0))
+        of_all = (*of_attention, grad_w_in, grad_b_in, grad_w_back, rows.sum(0))
+        return (grad_x, None, None, None, *(grad.to(x.dtype) for grad in of_all))
 
 
 def _attend(
@@ -223,14 +237,15 @@ def _attend(
     # Each head's products are copied into their slice: written there directly, torch would run them one by one.
     values = torch.empty_like(q_NQI, memory_format=torch.contiguous_format)
     rows = 0 if shape.only_rows else shape.rows
-    total = q_NQI.new_zeros(len(q_NQI), rows, k_NLI.shape[1])
+    total = _wide(q_NQI.new_zeros(len(q_NQI), rows, k_NLI.shape[1]))
     every = []
     # A head at a time: unless kept, the probabilities of all heads are never in memory together.
     heads = zip(*(part.chunk(shape.heads, -1) for part in (q_NQI, k_NLI, v_NLI, values)), strict=True)
     for q, k, v, out in heads:
         probabilities = _probabilities(q, k, bias_NL)
-        out.copy_(torch.bmm(probabilities, v))
         total += probabilities[:, :rows]
+        probabilities = probabilities.to(v.dtype)
+        out.copy_(torch.bmm(probabilities, v))
         if keeping:
             every.append(probabilities)
     return values, total.div_(shape.heads), every
@@ -255,16 +270,15 @@ def _attend_backward(
         zip(*(part.chunk(shape.heads, -1) for part in (grad_NQI, *inputs, again, *into)), strict=True)
     ):
         if values is None:
-            probabilities = _probabilities(q, k, bias_NL)
+            probabilities = _probabilities(q, k, bias_NL).to(v.dtype)
             out.copy_(torch.bmm(probabilities, v))
         else:
             probabilities = every[head]
         into_v.copy_(torch.bmm(probabilities.transpose(1, 2), grad))
-        grad_p = torch.bmm(grad, v.transpose(1, 2))
+        grad_p = _wide(torch.bmm(grad, v.transpose(1, 2)))
         # Back through the softmax, then through the scale of its scores.
-        grad_s = torch.ops.aten._softmax_backward_data(grad_p, probabilities, -1, grad_p.dtype).mul_(
-            q.shape[-1] ** -0.5
-        )
+        grad_s = torch.ops.aten._softmax_backward_data(grad_p, _wide(probabilities), -1, grad_p.dtype)
+        grad_s = grad_s.mul_(q.shape[-1] ** -0.5).to(q.dtype)
         into_q.copy_(torch.bmm(grad_s, k))
         into_k.copy_(torch.bmm(grad_s.transpose(1, 2), q))
     return again
@@ -273,11 +287,16 @@ def _attend_backward(
 def _probabilities(q_NQd: Tensor, k_NLd: Tensor, bias_NL: Tensor | None) -> Tensor:
     scale = q_NQd.shape[-1] ** -0.5
     if bias_NL is None:
-        scores = torch.bmm(q_NQd, k_NLd.transpose(1, 2)).mul_(scale)
+        scores = _wide(torch.bmm(q_NQd, k_NLd.transpose(1, 2))).mul_(scale)
     else:
         # Scale and mask within the product: two passes over the scores less.
-        scores = torch.baddbmm(bias_NL[:, None], q_NQd, k_NLd.transpose(1, 2), alpha=scale)
-    return scores.softmax(-1)
+        scores = torch.baddbmm(bias_NL[:, None].to(q_NQd.dtype), q_NQd, k_NLd.transpose(1, 2), alpha=scale)
+    return _wide(scores).softmax(-1)
+
+
+def _wide(x: Tensor) -> Tensor:
+    """In float32 at least."""
+    return x.float() if x.dtype.itemsize < 4 else x
 
 
 def weight_gradient(grad_MO: Tensor, x_MI: Tensor) -> Tensor:

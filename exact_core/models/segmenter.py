@@ -9,7 +9,7 @@ from exact_core.data.windows.batches import Series
 from exact_core.models.tsvit import SpatialEncoder, TemporalEncoder
 from exact_core.models.utae import Utae
 
-__all__ = ["AnySegmenter", "Segmenter", "build_segmenter"]
+__all__ = ["AnySegmenter", "Segmenter", "build_segmenter", "class_probabilities"]
 
 
 class Segmenter(nn.Module):
@@ -41,6 +41,14 @@ class Segmenter(nn.Module):
 
 AnySegmenter = Segmenter | Utae
 """What maps and is scored: a module that turns a `Series` into logits (B, K + 1, H, W)."""
+
+
+def class_probabilities(logits_BKHW: Tensor) -> Tensor:
+    """Softmax over the classes, float32. A pixel's values do not depend on the batch, to the last bit."""
+    # torch's softmax divides all pixels of a batch among threads, and rounds those at an end of a share differently.
+    logits = logits_BKHW.float()
+    found = (logits - logits.amax(1, keepdim=True)).exp_()
+    return found.div_(found.sum(1, keepdim=True))
 
 
 def build_segmenter(config: SegmenterConfig, *, bands: int, classes: int, window: int) -> AnySegmenter:

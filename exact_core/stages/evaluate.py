@@ -39,6 +39,7 @@ from exact_core.mapping.cogs import CONFIDENCE
 from exact_core.mapping.item import QUICKLOOK, TRUE_COLOUR
 from exact_core.mapping.predict import Predictor, map_scene
 from exact_core.metrics import Scores, confusion_matrix
+from exact_core.models.precision import for_inference, resolved
 from exact_core.stages.join_map import MAP
 from exact_core.stages.stage import Stage
 from exact_core.tracking.runs import Tracker, metric_name
@@ -129,7 +130,8 @@ def _predictor(
     """The segmenter for the windows, with its manifest and the settings that it was trained with."""
     model, manifest, trained = load_segmenter(segmenter, windows)
     encoder, batch = trained.segmenter.reading, config.evaluation.batch
-    return Predictor(model.to(device), windows, encoder, manifest.statistics, device, batch), manifest, trained
+    model = for_inference(model, device, config.precision)
+    return Predictor(model, windows, encoder, manifest.statistics, device, batch), manifest, trained
 
 
 def _metrics(
@@ -198,6 +200,7 @@ def _provenance(
         "code version": code_version(),
         "torch": torch.__version__,
         "device": str(device),
+        "precision": resolved(config.precision, device),
         "created": started.isoformat(timespec="seconds"),
     }
 
@@ -328,4 +331,5 @@ def _tag_figures(
         device=device,
         statistics=manifest.statistics,
     )
-    return {"split": split, **score_tags(model.to(device), loader, windows.manifest.classes)}
+    model = for_inference(model, device, config.precision)
+    return {"split": split, **score_tags(model, loader, windows.manifest.classes)}

@@ -38,6 +38,7 @@ from exact_core.data.windows.batches import BatchLoader
 from exact_core.data.windows.dataset import VOID, FileEntry, WindowDataset
 from exact_core.data.windows.mask_dataset import FieldsUsed, MaskManifest, MaskQuality, write_mask_shard
 from exact_core.errors import DataError, TrainingError
+from exact_core.models.precision import for_inference
 from exact_core.stages.stage import Stage
 from exact_core.tracking.runs import Tracker, metric_name
 from exact_core.training.loop import choose_device
@@ -184,7 +185,7 @@ def _open_classifier(
             f"{folder}: the prototypes of this classifier never moved, so there are no clues for CAMs. "
             f"Train longer or lower classifier.loss.contrast_start, or set masks.cam=fused"
         )
-    maker = CamMaker(model.to(device), trained.classifier, settings)
+    maker = CamMaker(for_inference(model, device, config.precision), trained.classifier, settings)
 
     def loader(indices: NDArray[np.int64]) -> BatchLoader:
         return BatchLoader(

@@ -35,6 +35,7 @@ from exact_core.mapping.item import TRUE_COLOUR
 from exact_core.mapping.predict import SeasonMapper, season_mapper
 from exact_core.mapping.rows import usual_stride
 from exact_core.mapping.season_map import PART, PartManifest, extent_of_part, map_part, map_record, parse_part
+from exact_core.models.precision import for_inference, resolved
 from exact_core.models.segmenter import AnySegmenter
 from exact_core.stages.fetch import local_place
 from exact_core.stages.join_map import MAP, deliver
@@ -199,7 +200,8 @@ def _map(
     first, end = rows
     device = choose_device(config.device)
     encoder = trained.segmenter.reading
-    mapper = season_mapper(model.to(device), images, statistics=manifest.statistics, encoder=encoder, device=device)
+    model = for_inference(model, device, config.precision)
+    mapper = season_mapper(model, images, statistics=manifest.statistics, encoder=encoder, device=device)
     careful = Careful(mapper)
     key = _key(config, record, images, device, first, end)
     state = variable(STATE_VARIABLE)
@@ -250,7 +252,7 @@ def _key(config: RunConfig, record: MapRecord, images: SeasonImages, device: tor
     times = [modified(path) for each in images.acquisitions for _, path in sorted(each.files.items())]
     # What is done to the finished rows may change: they stay.
     said = record.model_dump(mode="json", exclude=set(AFTER))
-    content = [said, config.mapping.batch, device.type, first, end, times]
+    content = [said, config.mapping.batch, device.type, resolved(config.precision, device), first, end, times]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -20,6 +20,7 @@ from exact_core.evaluation.paired_bootstrap import Comparison, UnitCounts, compa
 from exact_core.manifest import publish_record, read_record
 from exact_core.mapping.predict import Predictor
 from exact_core.markdown import as_markdown
+from exact_core.models.precision import for_inference
 from exact_core.scratch import scratch_folder
 from exact_core.stages.lifecycle import open_step
 from exact_core.stages.stage import Stage
@@ -320,7 +321,8 @@ def _counts(config: RunConfig, windows: WindowDataset, folder: Path) -> UnitCoun
     """One model's counts on the evaluation split."""
     device = choose_device(config.device)
     model, manifest, trained = load_segmenter(folder, windows)
+    model = for_inference(model, device, config.precision)
     predictor = Predictor(
-        model.to(device), windows, trained.segmenter.reading, manifest.statistics, device, config.evaluation.batch
+        model, windows, trained.segmenter.reading, manifest.statistics, device, config.evaluation.batch
     )
     return unit_counts(predictor, windows.manifest.evaluation_split)

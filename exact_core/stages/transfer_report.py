@@ -26,6 +26,7 @@ from exact_core.files import copy_file
 from exact_core.manifest import publish_record
 from exact_core.mapping.pixel_series import label_by_tags, sample_dataset, sample_season, sample_training_season
 from exact_core.mapping.predict import Predictor, season_mapper
+from exact_core.models.precision import for_inference
 from exact_core.models.segmenter import AnySegmenter
 from exact_core.stages.fetch import local_place
 from exact_core.stages.stage import Stage
@@ -294,9 +295,10 @@ def _open_model(config: RunConfig, segmenter: Path | None, dataset: Path | None)
     device = choose_device(config.device)
     if windows is None:
         model, manifest, trained = open_segmenter(segmenter)
-        return _Model(model.to(device), manifest, trained, open_season_samples(segmenter, manifest), manifest.window)
+        model = for_inference(model, device, config.precision)
+        return _Model(model, manifest, trained, open_season_samples(segmenter, manifest), manifest.window)
     model, manifest, trained = load_segmenter(segmenter, windows)
-    model = model.to(device)
+    model = for_inference(model, device, config.precision)
     predictor = _predictor(config, model, manifest, trained, windows)
     reference = sample_training_season(windows, predictor, config.transfer, seed=config.seed)
     return _Model(model, manifest, trained, reference, manifest.window)

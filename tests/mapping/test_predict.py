@@ -14,7 +14,8 @@ from exact_core.data.windows.batches import Series, make_series, model_dates
 from exact_core.data.windows.dataset import Statistics
 from exact_core.mapping.predict import season_mapper
 from exact_core.mapping.rows import bands_of_part, map_rows, window_starts, window_weights
-from exact_core.models.segmenter import build_segmenter
+from exact_core.models.precision import for_inference
+from exact_core.models.segmenter import build_segmenter, class_probabilities
 
 SIDE, BANDS, CLASSES, DATES = 8, 2, 2, 5
 HEIGHT, WIDTH = 22, 30
@@ -23,11 +24,12 @@ SMALL = {"dim": 32, "temporal_depth": 2, "spatial_depth": 1, "heads": 2, "head_d
 IMAGES = SimpleNamespace(days=np.arange(3, 3 + 20 * DATES, 20), start=dt.date(2021, 1, 1), length=200)
 
 
-def segmenter(*, model="tsvit", **encoder):
+def segmenter(*, model="tsvit", precision="fp32", **encoder):
     torch.manual_seed(0)
     utae = UtaeConfig(encoder_widths=(8, 8), decoder_widths=(8, 8), heads=2, attention_width=8, groups=2, dropout=0.0)
     config = SegmenterConfig(model=model, encoder=EncoderConfig(**SMALL, **encoder), utae=utae)
-    return build_segmenter(config, bands=BANDS, classes=CLASSES, window=SIDE).eval(), config.reading
+    built = build_segmenter(config, bands=BANDS, classes=CLASSES, window=SIDE)
+    return for_inference(built, torch.device("cpu"), precision), config.reading
 
 
 def mapper_of(model, reading):
@@ -91,7 +93,7 @@ def whole_model(model, reading):
         mean, std = torch.tensor(MEAN), torch.tensor(STD)
         series = make_series(batch, dates, valid, clear=seen, mean=mean, std=std, encoder=reading)
         with torch.inference_mode():
-            return model(series).softmax(1)[0].numpy()
+            return class_probabilities(model(series))[0].numpy()
 
     return predict
 
@@ -102,9 +104,10 @@ def whole_model(model, reading):
     ids=["default", "patch of 1", "patch of 4, windows off its grid", "padding attended to"],
 )
 @pytest.mark.parametrize("stride", [2, 4, 6, 8])
-def test_each_patch_once_is_to_the_bit_window_by_window(area, encoder, stride):
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_each_patch_once_is_to_the_bit_window_by_window(area, encoder, stride, precision):
     pixels, clear = area[0], None if stride == 6 else area[1]
-    model, reading = segmenter(**encoder)
+    model, reading = segmenter(precision=precision, **encoder)
     # On as many threads as there are.
     found = mapped(mapper_of(model, reading), pixels, clear, stride=stride)
     np.testing.assert_array_equal(found, window_by_window(whole_model(model, reading), pixels, clear, stride))
@@ -189,9 +192,10 @@ def test_days_that_all_windows_share_need_to_be_given_once():
             assert torch.equal(one, all_)
 
 
-def test_threads_change_nothing(area):
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_threads_change_nothing(area, precision):
     pixels, clear = area
-    mapper = mapper_of(*segmenter())
+    mapper = mapper_of(*segmenter(precision=precision))
     before = torch.get_num_threads()
     found = []
     try:

@@ -1,9 +1,11 @@
+import math
+
 import pytest
 import torch
 
 from exact_core.config import EncoderConfig, SegmenterConfig
 from exact_core.data.windows.batches import Series
-from exact_core.models.segmenter import Segmenter
+from exact_core.models.segmenter import Segmenter, class_probabilities
 from exact_core.models.tsvit import TemporalTokens
 
 WINDOW, PATCH = 24, 2
@@ -40,3 +42,27 @@ def test_the_published_layout_reads_one_long_list_row_by_row():
 def test_no_output_is_lost(layout):
     image, _ = own_pixels(layout)
     assert torch.bincount(image.flatten().long()).tolist() == [PATCH**2] * (WINDOW // PATCH) ** 2
+
+
+def test_probabilities_worked_by_hand():
+    logits = torch.tensor([[0.0, 100.0], [math.log(3.0), 100.0]]).view(1, 2, 1, 2)
+    expected = torch.tensor([[0.25, 0.5], [0.75, 0.5]]).view(1, 2, 1, 2)
+    torch.testing.assert_close(class_probabilities(logits), expected, atol=1e-7, rtol=0)
+    torch.testing.assert_close(class_probabilities(logits + 1000), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("side", [6, 10, 12, 24])
+@pytest.mark.parametrize("classes", [3, 7])
+def test_probabilities_of_a_window_do_not_depend_on_the_batch(side, classes):
+    """On threads that share a batch at the same pixel torch's softmax differs in the last bit."""
+    torch.manual_seed(0)
+    logits = 3 * torch.randn(37, classes, side, side)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        whole = class_probabilities(logits)
+        parts = torch.cat([class_probabilities(each) for each in logits.split(1)])
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(whole, parts)
+    torch.testing.assert_close(whole, logits.double().softmax(1).float(), atol=1e-6, rtol=1e-5)
