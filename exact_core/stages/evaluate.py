@@ -269,8 +269,8 @@ def _headline(metrics: dict[str, Any]) -> dict[str, float]:
         # Of masks that nothing is known of, the least is expected.
         found["expected_low"] = quality.get("expected_low") if quality.get("expected_known", True) else 0.0
     found["tag_map"] = (metrics["tags"] or {}).get("map_macro")
-    for name, key in (("tag_map_held_out", "map_macro"), ("tag_map_held_out_low", "low")):
-        found[name] = (metrics["cross_validation"] or {}).get(key)
+    for name, key in (("", "map_macro"), ("_low", "low"), ("_guess_high", "guess_high")):
+        found[f"tag_map_held_out{name}"] = (metrics["cross_validation"] or {}).get(key)
     return {name: value for name, value in found.items() if value is not None}
 
 
