@@ -21,7 +21,7 @@ def main() -> int:
     """Build, and push where asked to; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("images", nargs="*", choices=[*IMAGES, []], help="default: all")
-    parser.add_argument("--base", help="image to build on; default: that of the Dockerfiles")
+    parser.add_argument("--base", help="image to build on; default: that of the Dockerfile")
     parser.add_argument("--push", metavar="REGISTRY", help="tag for this registry too, and push there")
     parser.add_argument("--network", help="network of the build, as Docker names it")
     given = parser.parse_args()
@@ -31,7 +31,7 @@ def main() -> int:
     for name in given.images or IMAGES:
         reference = locked_reference(IMAGES[name])
         references = [reference, f"{reference}-{_revision()}"]
-        command = ["docker", "build", "--file", f"docker/{name}/Dockerfile"]
+        command = ["docker", "build", "--file", "docker/Dockerfile", "--build-arg", f"IMAGE={name}"]
         command += [word for each in references for word in ("--tag", each)]
         arguments = {"VERSION": version[1], "REVISION": _revision(), "REFERENCE": reference, "BASE_IMAGE": given.base}
         for key, value in arguments.items():

@@ -789,7 +789,8 @@ class PromotionConfig(Settings):
         description="what a first model, without a champion to compare with, must exceed to become champion. "
         "`majority` is the map of the most frequent class alone, in mIoU and OA, with the confidence interval of each "
         "difference. Without dense labels, the lower end of the masks' expected mIoU must exceed the highest mIoU that "
-        "such a map can have. A number is a minimum mIoU (F1 of tags without dense labels). 0 accepts any model",
+        "such a map can have. With no test split either, the tags of left-out squares must beat a guess. A number is a "
+        "minimum mIoU (F1 of tags without dense labels). 0 accepts any model",
     )
     largest_class_loss: float = Field(0.1, ge=0, le=1, description="maximum loss of any class in its own metric, of 1")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="level of the confidence interval of the difference")

@@ -155,8 +155,8 @@ def held_out_summary(
     Returns:
         squares: that were left out once. map_macro: mean average precision over the crops that have enough squares with
         and without them; null where no crop has. low, high: 95 % interval of it, by the jackknife over squares. guess:
-        mean of the same scores dealt to the squares at random. beats_guess: whether 95 % of such guesses are worse.
-        per_class: the average precision, or null. reason: why it is null.
+        mean of the same scores dealt to the squares at random. guess_high: 95 % of such guesses are below it.
+        beats_guess: whether map_macro is above that. per_class: the average precision, or null. reason: why it is null.
     """
     used = np.zeros(len(tags), bool) if scores is None else ~np.isnan(scores).any(1)
     result: dict[str, Any] = {
@@ -165,6 +165,7 @@ def held_out_summary(
         "low": None,
         "high": None,
         "guess": None,
+        "guess_high": None,
         "beats_guess": None,
         "per_class": dict.fromkeys(names),
         "reason": None,
@@ -190,13 +191,14 @@ def held_out_summary(
     error = np.sqrt((len(every) - 1) * without.var())
     rng = np.random.default_rng((seed, 5))
     guesses = np.array([precision_of(every, rng.permutation(every)).mean() for _ in range(SHUFFLES)])
-    value = float(precision.mean())
+    value, guess_high = float(precision.mean()), float(np.percentile(guesses, SURE))
     result |= {
         "map_macro": value,
         "low": max(0.0, float(value - WIDTH * error)),
         "high": min(1.0, float(value + WIDTH * error)),
         "guess": float(guesses.mean()),
-        "beats_guess": bool(value > np.percentile(guesses, SURE)),
+        "guess_high": guess_high,
+        "beats_guess": value > guess_high,
     }
     for place, own in zip(np.flatnonzero(told), precision, strict=True):
         result["per_class"][names[place]] = float(own)

@@ -66,8 +66,8 @@ def evaluate(
     classifier: Path | None,
     masks: Path | None,
     out: Path,
-    report: Path,
     tracker: Tracker,
+    report: Path | None = None,
     crop_map: Path | None = None,
 ) -> dict[str, float]:
     """Score the segmenter's map and, where there are any, the pseudo masks. Write metrics.json and the report.
@@ -81,8 +81,8 @@ def evaluate(
         classifier: model folder of the classifier that made the masks. None under dense supervision.
         masks: folder of the mask set. None under dense supervision.
         out: folder for metrics.json, report.html and its images.
-        report: file that gets a copy of the report.
         tracker: gets metrics, images and report.
+        report: file that gets a copy of the report. None: only `out` has it.
         crop_map: folder of its finished map of the whole area. None, or a part of a map: the report shows none.
 
     Returns:
@@ -119,8 +119,8 @@ def evaluate(
     return _publish(config, data, dataset=dataset, out=out, report=report, tracker=tracker)
 
 
-def _check_report(report: Path) -> None:
-    if report.is_dir():
+def _check_report(report: Path | None) -> None:
+    if report is not None and report.is_dir():
         raise ConfigError(f"{report} is a folder. Name the report's file, for example {report / 'report.html'}")
 
 
@@ -206,13 +206,14 @@ def _provenance(
 
 
 def _publish(
-    config: RunConfig, data: ReportData, *, dataset: Path, out: Path, report: Path, tracker: Tracker
+    config: RunConfig, data: ReportData, *, dataset: Path, out: Path, report: Path | None, tracker: Tracker
 ) -> dict[str, float]:
     """Write and track report and metrics. The main metrics of the run are returned."""
     manifest = data.manifest
     config.save(out / "config.yaml")
     write_report(out / "report.html", data)
-    copy_file(out / "report.html", report)
+    if report is not None:
+        copy_file(out / "report.html", report)
     title = dataset_title(manifest)
     tracker.log_dataset(dataset, name=title, digest=manifest.digest, source=manifest.source, whole=True)
     (out / "figures").mkdir(exist_ok=True)
@@ -271,8 +272,8 @@ def _headline(metrics: dict[str, Any]) -> dict[str, float]:
         # Of masks that nothing is known of, the least is expected.
         found["expected_low"] = quality.get("expected_low") if quality.get("expected_known", True) else 0.0
     found["tag_map"] = (metrics["tags"] or {}).get("map_macro")
-    for name, key in (("tag_map_held_out", "map_macro"), ("tag_map_held_out_low", "low")):
-        found[name] = (metrics["cross_validation"] or {}).get(key)
+    for name, key in (("", "map_macro"), ("_low", "low"), ("_guess_high", "guess_high")):
+        found[f"tag_map_held_out{name}"] = (metrics["cross_validation"] or {}).get(key)
     return {name: value for name, value in found.items() if value is not None}
 
 

@@ -103,8 +103,8 @@ def deliver(
     Raises:
         ConfigError, DataError: a mask or outlines that cannot be used.
     """
-    layers = Layers.of(record).here(record.season_start)
-    mask = None if layers.cropland is None else CroplandMask(layers.cropland, layers.cropland_values, record)
+    outlines, cropland = Layers.of(record).here(record.season_start)
+    mask = None if cropland is None else CroplandMask(cropland, record.cropland_values, record)
     side = record.majority
 
     def cleaned() -> Iterable[FinishedRows]:
@@ -113,8 +113,8 @@ def deliver(
         return found if side is None else majority_rows(found, side)
 
     found = cleaned()
-    if layers.outlines is not None:
-        record, found = one_crop_a_field(cleaned, record, layers.outlines, out, outside=layers.outside)
+    if outlines is not None:
+        record, found = one_crop_a_field(cleaned, record, outlines, out, outside=record.outside)
     result = write_files(record, found, out)
     masked = 0 if mask is None else mask.masked
     write_quicklook(record, result.pixels, result.unmapped, out)

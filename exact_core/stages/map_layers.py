@@ -39,38 +39,24 @@ class Layers:
         """The record of a map that follows these instead of its own."""
         return record.model_copy(update=asdict(self))
 
-    def here(self, start: dt.date) -> LocalLayers:
-        """The files, fetched if need be.
+    def here(self, start: dt.date) -> tuple[Path | None, Path | None]:
+        """Outlines and cropland mask on this disk, fetched if need be.
+
+        Both are opened: a wrong one is refused now, and not when all is mapped.
 
         Args:
             start: first day of the season. Its year stands for {year}.
 
         Raises:
-            DataError: a file is not there. ServiceError: its server fails.
+            ConfigError, DataError: a file is not there, or is refused by `CroplandMask` or `open_outlines`.
+            ServiceError: a server fails.
         """
-
-        def local(address: str | None) -> Path | None:
-            return None if address is None else local_file(address.replace("{year}", str(start.year)))
-
-        return LocalLayers(local(self.outlines), self.outside, local(self.cropland), self.cropland_values)
-
-
-@dataclass(frozen=True)
-class LocalLayers:
-    """`Layers` on this disk."""
-
-    outlines: Path | None
-    outside: Outside
-    cropland: Path | None
-    cropland_values: tuple[int, ...]
-
-    def check(self) -> None:
-        """Open the files: a wrong one is refused now, and not when all is mapped.
-
-        Raises:
-            ConfigError, DataError: as `CroplandMask` and `open_outlines`.
-        """
-        if self.cropland is not None:
-            open_mask(self.cropland, self.cropland_values)
-        if self.outlines is not None:
-            open_outlines(self.outlines.parent, self.outlines.name)
+        outlines, cropland = (
+            None if address is None else local_file(address.replace("{year}", str(start.year)))
+            for address in (self.outlines, self.cropland)
+        )
+        if cropland is not None:
+            open_mask(cropland, self.cropland_values)
+        if outlines is not None:
+            open_outlines(outlines.parent, outlines.name)
+        return outlines, cropland

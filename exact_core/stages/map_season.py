@@ -108,7 +108,7 @@ def map_season(
     model, manifest, trained = open_segmenter(segmenter)
     images = _images(with_season(config, season, kind=kind), source, manifest, trained)
     record = _record(config, images, manifest, trained, source=origin or source)
-    Layers.of(record).here(record.season_start).check()
+    Layers.of(record).here(record.season_start)
     first, end = extent_of_part(record, number, parts)
     pieces, seconds = _map(config, images, record, model, manifest, trained, out=out, rows=(first, end))
     if number == 1:

@@ -182,7 +182,7 @@ def _layers(config: RunConfig, season: str) -> str:
     start = config.data.season.start or (parse_season(season)[0] if season not in ("", "auto") else None)
     if start is None and any("{year}" in each for each in named):
         raise NotSetError("the year of {year} is known when images are read")
-    layers.here(start or dt.date.today()).check()
+    layers.here(start or dt.date.today())
     return ", ".join(map(shown, named))
 
 

@@ -72,8 +72,8 @@ def promote(
         segmenter: model folder of the new segmenter.
         model: name of the registered model.
         out: folder for metrics.json, which holds the decision and its reasons.
-        figures: metrics of the segmenter's evaluation on this dataset, for its model in MLflow. `expected_low` among
-            them decides on a first model without dense labels.
+        figures: metrics of the segmenter's evaluation on this dataset, for its model in MLflow. They decide on a first
+            model without dense labels, as `decide_first` has it.
         tracker: gets the metrics and the reason. Without tracking, there is no registry and no decision.
 
     Returns:
@@ -238,14 +238,18 @@ def _judge(
     return *decide(comparison, config.promotion), comparison
 
 
-def decide_first(counts: UnitCounts, config: PromotionConfig, *, expected_low: float, seed: int) -> tuple[bool, str]:
+def decide_first(
+    counts: UnitCounts, config: PromotionConfig, *, figures: Mapping[str, float], self_scored: bool, seed: int
+) -> tuple[bool, str]:
     """Whether a model without a champion to compare with is good enough to be one, and why.
 
     Args:
         counts: of the model on the evaluation windows.
         config: `first_floor`, `samples` and `confidence` apply.
-        expected_low: lower end of the expected mIoU of the masks that taught it, in [0, 1]. NaN where there is no
-            expectation. Used without dense labels.
+        figures: of its evaluation. Used without dense labels: `expected_low`, the lower end of the expected mIoU of the
+            masks that taught it, in [0, 1], and of a dataset without a test split also `tag_map_held_out`, the mean
+            average precision of the tags of left-out squares, with what 95 % of guesses stay below.
+        self_scored: whether the dataset has no test split.
         seed: of the bootstrap.
     """
     floor = config.first_floor
@@ -253,7 +257,7 @@ def decide_first(counts: UnitCounts, config: PromotionConfig, *, expected_low: f
         return True, FIRST
     if floor == "majority":
         enough, facts = (
-            _over_majority(counts, config, seed) if counts.metric == "miou" else _hoped(counts, expected_low)
+            _over_majority(counts, config, seed) if counts.metric == "miou" else _hoped(counts, figures, self_scored)
         )
     else:
         # NaN, where no class occurs, is not enough.
@@ -278,14 +282,26 @@ def _over_majority(counts: UnitCounts, config: PromotionConfig, seed: int) -> tu
     return all(each.low > 0 for each in gains), facts
 
 
-def _hoped(counts: UnitCounts, expected_low: float) -> tuple[bool, str]:
-    """The same without dense labels: from what is expected of the masks."""
-    most = 1 / (counts.counts.shape[1] + 1)
-    if math.isnan(expected_low):
+def _hoped(counts: UnitCounts, figures: Mapping[str, float], self_scored: bool) -> tuple[bool, str]:
+    """The same without dense labels: from what is expected of the masks and, without a test split, left-out tags."""
+    most, low = 1 / (counts.counts.shape[1] + 1), figures.get("expected_low", math.nan)
+    if math.isnan(low):
         return False, "no dense labels, and nothing is expected of the masks"
-    return expected_low > most, (
-        f"no dense labels; the masks' expected mIoU is at least {100 * expected_low:.1f}, a map of one class has at "
-        f"most {100 * most:.1f}"
+    enough, facts = (
+        low > most,
+        (
+            f"no dense labels; the masks' expected mIoU is at least {100 * low:.1f}, a map of one class has at most "
+            f"{100 * most:.1f}"
+        ),
+    )
+    if not self_scored:
+        return enough, facts
+    value, guess = (figures.get(f"tag_map_held_out{end}", math.nan) for end in ("", "_guess_high"))
+    if math.isnan(value):
+        return False, f"{facts}; the squares are too few, or too alike, to predict the tags of left-out ones"
+    return enough and value > guess, (
+        f"{facts}; the tags of left-out squares have a mean average precision of {100 * value:.1f}, 95 % of guesses "
+        f"are below {100 * guess:.1f}"
     )
 
 
@@ -295,7 +311,8 @@ def _first(
     if config.promotion.first_floor == 0:
         return True, FIRST
     counts = _counts(config, windows, segmenter)
-    return decide_first(counts, config.promotion, expected_low=figures.get("expected_low", math.nan), seed=config.seed)
+    alone = windows.manifest.self_scored
+    return decide_first(counts, config.promotion, figures=figures, self_scored=alone, seed=config.seed)
 
 
 def _older(ours: Origin, theirs: Origin) -> str:

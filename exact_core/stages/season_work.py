@@ -38,9 +38,10 @@ def season_work(config: RunConfig, run: Run, *, training: str, map_name: str, tr
 
     Nothing is left to do if the season's map is already published, from the same images, labels and settings, by the
     same version of this package, in the same way, and the promotion of a model that was trained for it is decided. The
-    same holds if another run is making it. A run that is repeated finds what it found at first. A map until a day
-    within the season (`data.season.until`) has a place of its own, and the champion makes it: a segmenter that is
-    trained on a part of the season would not be one for the next.
+    same holds if another run is making it, and, without labels, if a model that was trained on the season's labels has
+    made the published map. A run that is repeated finds what it found at first. A map until a day within the season
+    (`data.season.until`) has a place of its own, and the champion makes it: a segmenter that is trained on a part of
+    the season would not be one for the next.
 
     Args:
         config: the resolved configuration.
@@ -69,9 +70,9 @@ def season_work(config: RunConfig, run: Run, *, training: str, map_name: str, tr
         run = run.model_copy(update={"map_place": place, "inputs": _inputs(config, run, state, todo)})
         if other := hold(run, STAGE):
             todo, reason = NOTHING, other
-        elif _is_done(run, season, todo, registry):
+        elif done := _done(run, season, todo, registry):
             give_back(run.pipeline_run)
-            todo, reason = NOTHING, f"the map {run.map_place} is published, of the same images, labels and settings"
+            todo, reason = NOTHING, f"the map {run.map_place} is published, {done}"
     tracker.set_tags({"exact.work": todo, "exact.work_reason": reason})
     log.info("preflight: %s: %s", "nothing to do" if todo == NOTHING else todo, reason)
     return todo, run
@@ -105,15 +106,22 @@ def _inputs(config: RunConfig, run: Run, state: SourceState, todo: str) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _is_done(run: Run, season: str, todo: str, registry: Registry | None) -> bool:
-    """Whether the published map is what this run would make."""
+def _done(run: Run, season: str, todo: str, registry: Registry | None) -> str:
+    """How the published map makes this run's superfluous, in words. Empty where it does not."""
     store = maps_store()
     if store is None or not season:
-        return False
+        return ""
     facts = published_facts(store, run.map_place.partition("/")[0], season)
+    trained = facts.get(MADE_BY) == "training"
+    if todo == MAP and trained:
+        return (
+            "by a model that was trained on the labels of the season. A map without labels does not replace it. To "
+            "publish both, set map_name and model"
+        )
     if facts.get(INPUTS) != run.inputs or facts.get(PIPELINE_RUN) == run_identity(run.pipeline_run):
-        return False
+        return ""
     if todo == TRAIN:
-        trained = facts[MADE_BY] == "training"
-        return trained and (registry is None or registry.is_decided(run.model, facts[WEIGHTS]))
-    return registry is not None and facts[WEIGHTS] == registry.weights(run.model, run.champion)
+        done = trained and (registry is None or registry.is_decided(run.model, facts[WEIGHTS]))
+    else:
+        done = registry is not None and facts[WEIGHTS] == registry.weights(run.model, run.champion)
+    return "of the same images, labels and settings" if done else ""

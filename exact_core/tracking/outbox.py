@@ -5,7 +5,7 @@
 
 A thread sends the records one after another. After a kill, all of them may be sent a second time. Metrics keep their
 times, so MLflow recognises duplicates. Steps of a loop share a run and its folder of state: a folder that another
-process holds is left to it, and the next name is taken.
+process holds is left to it, and the next name is taken. What nobody holds is sent, under whatever name it lies.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +47,13 @@ class Outbox:
     """
 
     def __init__(self, folder: Path, send: Callable[[dict[str, Any]], None]) -> None:
-        self._folder, self._lock = _held(folder)
+        self._held = _held(folder)
+        self._folder, _ = self._held[0]
         self._send = send
-        self._waiting: deque[dict[str, Any]] = deque()
+        self._waiting = deque(record for each, _ in self._held for record in _records(each))
         self._changed = threading.Condition()
-        self._closed, self._hurry, self._count = False, False, 0
+        self._closed, self._hurry, self._count = False, False, len(self._waiting)
         self._problem: Exception | None = None
-        self._load()
         self._thread = threading.Thread(target=self._work, daemon=True, name="mlflow-outbox")
         self._thread.start()
 
@@ -99,10 +100,11 @@ class Outbox:
         """End the thread, as soon as it is not sending."""
         with self._changed:
             self._closed = True
-            if self._lock is not None:
-                _lock_of(self._folder).unlink(missing_ok=True)
-                os.close(self._lock)
-                self._lock = None
+            while self._held:
+                folder, lock = self._held.pop()
+                if lock is not None:
+                    _lock_of(folder).unlink(missing_ok=True)
+                    os.close(lock)
             self._changed.notify_all()
 
     def _work(self) -> None:
@@ -133,7 +135,8 @@ class Outbox:
                 self._problem, pause = None, FIRST_PAUSE
                 self._waiting.popleft()
                 if not self._waiting:
-                    shutil.rmtree(self._folder, ignore_errors=True)
+                    for folder, _ in self._held:
+                        shutil.rmtree(folder, ignore_errors=True)
                 self._changed.notify_all()
 
     def _deliver(self, record: dict[str, Any]) -> None:
@@ -150,38 +153,53 @@ class Outbox:
             # What it will never take must not keep back what follows.
             log.warning("not recorded (%s): %s", record["kind"], error)
 
-    def _load(self) -> None:
+
+def _records(folder: Path) -> list[dict[str, Any]]:
+    """What an earlier process left there to be sent."""
+    try:
+        text = (folder / RECORDS).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        log.warning("%s: cannot read the records of an earlier try for MLflow: %s", folder, error)
+        return []
+    found = []
+    for line in text.splitlines():
         try:
-            text = (self._folder / RECORDS).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return
-        except (OSError, UnicodeDecodeError) as error:
-            log.warning("%s: cannot read the records of an earlier try for MLflow: %s", self._folder, error)
-            return
-        for line in text.splitlines():
-            try:
-                record = read_json(line)
-            except ValueError:  # the line that a kill broke off
-                continue
-            # How that try ended is no news of this one.
-            if isinstance(record, dict) and record.get("kind") not in (None, "end"):
-                self._waiting.append(record)
-        self._count = len(self._waiting)
+            record = read_json(line)
+        except ValueError:  # the line that a kill broke off
+            continue
+        # How that try ended is no news of this one.
+        if isinstance(record, dict) and record.get("kind") not in (None, "end"):
+            found.append(record)
+    return found
 
 
-def _held(folder: Path) -> tuple[Path, int | None]:
-    """The folder, or the next name that no other process holds, and the descriptor of the lock. None without a lock."""
+def _held(folder: Path) -> list[tuple[Path, int | None]]:
+    """The folder, or the next name that no other process holds, then all others that are there and not held.
+
+    With each goes the descriptor of its lock. None without a lock.
+    """
     path, number = folder, 1
     while True:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            return path, open_locked(_lock_of(path), lock=fcntl.LOCK_EX | fcntl.LOCK_NB, create=True)
+            held = [(path, _locked(path))]
+            break
         except BlockingIOError:
             number += 1
             path = folder.with_name(f"{folder.name}-{number}")
         except OSError:
             # Nothing can be written there: records are in memory alone.
-            return path, None
+            return [(path, None)]
+    for other in sorted(folder.parent.glob(f"{folder.name}*/")):
+        with suppress(BlockingIOError):
+            held.append((other, _locked(other)))
+    return held
+
+
+def _locked(folder: Path) -> int | None:
+    return open_locked(_lock_of(folder), lock=fcntl.LOCK_EX | fcntl.LOCK_NB, create=True)
 
 
 def _lock_of(folder: Path) -> Path:

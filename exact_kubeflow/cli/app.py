@@ -216,7 +216,9 @@ def evaluate(
     dataset: Dataset,
     segmenter: Annotated[str, typer.Argument(metavar="SEGMENTER", help="Segmenter, as a folder or a URI in a store.")],
     out: Out,
-    report: Annotated[Path, typer.Option(metavar="FILE", help="HTML report to write.")] = Path("report.html"),
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Copy of the report. Default is only report.html in OUT.")
+    ] = None,
     classifier: Annotated[
         str, typer.Option(metavar="CLASSIFIER", help="Classifier, as a folder or a URI in a store.")
     ] = "",
@@ -235,7 +237,8 @@ def evaluate(
     from exact_core.stages.evaluate import evaluate as run_stage
     from exact_core.stages.lifecycle import open_stage
 
-    check_output(report, suffixes=(".html",), force=force)
+    if report is not None:
+        check_output(report, suffixes=(".html",), force=force)
     need(dataset=dataset, segmenter=segmenter, classifier=classifier, masks=masks, map=crop_map)
     config = config_of(recipe or _recipe_for(dataset), seed, changes)
     with open_stage("evaluate", config, tracking=tracking) as tracker, stage_files(tracker) as files:
@@ -246,10 +249,11 @@ def evaluate(
             classifier=files.read(classifier) if classifier else None,
             masks=files.read(masks) if masks else None,
             out=out,
-            report=report,
             tracker=tracker,
+            report=report,
             crop_map=files.read(crop_map) if crop_map else None,
         )
+    typer.echo(f"report: {report or out / 'report.html'}")
 
 
 def map_area(

@@ -154,9 +154,17 @@ def test_each_stage_alone(exact, tmp_path, caplog):
         ["evaluate", "d", "s", "e", "--classifier", "c", "--masks", "m"],
     ]
     for step in steps:
-        code, _, failure = exact(*step, *quiet)
+        code, said, failure = exact(*step, *quiet)
         assert code == 0, failure
-    assert (tmp_path / "report.html").is_file()
+    # Each in its own folder, and nothing beside them. The page is where the last line says.
+    assert {path.name for path in tmp_path.iterdir()} == {"d", "c", "m", "s", "e"}
+    assert said.splitlines()[-1] == "report: e/report.html"
+    page = (tmp_path / "e" / "report.html").read_bytes()
+    assert page.startswith(b"<!DOCTYPE html>")
+    code, said, failure = exact(*steps[-1][:3], "again", "--report", "copy.html", *quiet)
+    assert code == 0, failure
+    assert said.splitlines()[-1] == "report: copy.html"
+    assert (tmp_path / "copy.html").read_bytes() == (tmp_path / "again" / "report.html").read_bytes()
     assert "classifier: epoch 3/3" in caplog.text
     assert not (tmp_path / "mlflow.db").exists()
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A stand-in for the image that the Dockerfiles build on, where no registry can be reached: the same Python on the same
+# A stand-in for the image that the Dockerfile builds on, where no registry can be reached: the same Python on the same
 # Debian, made from Debian's packages and with this machine's certificates. For tests only; never push it.
 #
 #   stand_in_base.sh IMAGE

@@ -107,6 +107,8 @@ def test_average_precision_by_hand():
     assert same["map_macro"] == pytest.approx(0.45)
     assert same["guess"] == pytest.approx(0.45)
     assert not same["beats_guess"]
+    # Whatever the order, scores that are all alike have the same.
+    assert same["guess_high"] == pytest.approx(0.45)
     assert "not shown to be better than a guess" in held_out_words(same)
 
 
@@ -119,6 +121,7 @@ def test_a_guess_and_the_interval_against_formulas(monkeypatch):
     assert found["guess"] == pytest.approx(np.mean(expected), abs=0.02)
     assert found["guess"] > tags.mean() + 0.03
     assert found["beats_guess"]
+    assert found["guess"] < found["guess_high"] < found["map_macro"]
     assert found["low"] < found["map_macro"] < found["high"]
     # Without skill one guess in twenty is better than 95 % of guesses.
     monkeypatch.setattr(cross_validation, "SHUFFLES", 40)

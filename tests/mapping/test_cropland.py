@@ -92,6 +92,6 @@ def test_a_raster_of_several_bands_is_refused_before_anything_is_mapped(tmp_path
     with rasterio.open(tmp_path / "two.tif", "w", **profile) as file:
         file.write(np.stack([values, values]))
     with pytest.raises(DataError, match=r"two\.tif: 2 bands, CRS EPSG:32631, expected one band with a CRS"):
-        Layers(cropland=str(tmp_path / "two.tif")).here(record().season_start).check()
+        Layers(cropland=str(tmp_path / "two.tif")).here(record().season_start)
     with pytest.raises(DataError, match="none.gpkg"):
-        Layers(outlines=str(tmp_path / "none.gpkg")).here(record().season_start).check()
+        Layers(outlines=str(tmp_path / "none.gpkg")).here(record().season_start)

@@ -1,7 +1,6 @@
 """A segmenter's way into MLflow's registry: challenger, champion, reuse; and that it loads without this package."""
 
 import json
-import math
 import re
 import shutil
 import subprocess
@@ -30,6 +29,7 @@ from exact_core.tracking.runs import NoTracker, tracking_uri
 from exact_core.training.loop import choose_device
 
 NAME = "exact-synthetic"
+SPLIT = {"self_scored": False, "seed": 0}
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_a_first_model_below_a_given_floor_does_not_become_champion(place, datas
     assert record["promoted"]
     assert aliases() == {CHALLENGER: "2", CHAMPION: "2"}
     nothing = UnitCounts("miou", "blocks", np.zeros((4, 3, 3), np.int64))
-    assert not decide_first(nothing, PromotionConfig(first_floor=0.1), expected_low=1.0, seed=0)[0]
+    assert not decide_first(nothing, PromotionConfig(first_floor=0.1), figures={"expected_low": 1.0}, **SPLIT)[0]
 
 
 def test_by_default_a_first_model_must_beat_its_most_frequent_class_alone(place):
@@ -128,17 +128,24 @@ def units(*confusions):
 def test_mean_iou_and_accuracy_are_both_above_those_of_one_class(counts, promoted):
     config = PromotionConfig()
     assert config.first_floor == "majority"
-    assert decide_first(counts, config, expected_low=math.nan, seed=0)[0] is promoted
+    assert decide_first(counts, config, figures={}, **SPLIT)[0] is promoted
 
 
 def test_without_dense_labels_the_expectation_of_the_masks_decides():
     """Of three crops and background, one class alone has an mIoU of at most a quarter."""
     counts = UnitCounts("tag_f1", "blocks", np.ones((4, 3, 3), np.int64))
-    for low, promoted in ((0.26, True), (0.25, False), (0.0, False), (math.nan, False)):
-        decided, reason = decide_first(counts, PromotionConfig(), expected_low=low, seed=0)
+    for low, promoted in ((0.26, True), (0.25, False), (0.0, False), (None, False)):
+        figures = {} if low is None else {"expected_low": low}
+        decided, reason = decide_first(counts, PromotionConfig(), figures=figures, **SPLIT)
         assert decided is promoted
         assert "no dense labels" in reason
-    assert "a map of one class has at most 25.0" in decide_first(counts, PromotionConfig(), expected_low=0.1, seed=0)[1]
+        assert low is None or "a map of one class has at most 25.0" in reason
+        # Tags of left-out squares that are no better than 95 % of guesses: only where there is no test split.
+        figures |= {"tag_map_held_out": 0.5, "tag_map_held_out_guess_high": 0.5}
+        assert decide_first(counts, PromotionConfig(), figures=figures, **SPLIT) == (decided, reason)
+        assert not decide_first(counts, PromotionConfig(), figures=figures, self_scored=True, seed=0)[0]
+        figures["tag_map_held_out"] = 0.51
+        assert decide_first(counts, PromotionConfig(), figures=figures, self_scored=True, seed=0)[0] is promoted
 
 
 def test_a_worse_one_stays_challenger_and_says_why(place):

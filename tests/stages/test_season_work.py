@@ -180,6 +180,29 @@ def test_maps_within_the_season_have_places_of_their_own_and_are_the_champions(s
     ended("run-3")
 
 
+def test_a_map_without_labels_does_not_replace_that_of_a_training(season):
+    """`map_area` every two weeks beside `new_season`: both come to the whole season, each time the other has been."""
+    todo, run = first_step(season, "run-1")
+    published(run, "training", "1" * 64)
+    ended("run-1")
+    version = crown("1" * 64, by="run-1")
+    area = {"season": "auto", "season_start": "04-01", "season_days": 214, "until": "auto", "training": "never"}
+    slot = {**area, "schedule_time": "2018-11-16T04:00:00Z"}
+    # Whatever has changed: the labels of the season are still more than none.
+    for number, seed in enumerate((0, 1)):
+        assert first_step(season, f"area-{number}", seed=seed, **slot)[0] == "nothing"
+        assert ended(f"area-{number}")["facts"]["work_reason"] == (
+            f"the map {PLACE} is published, by a model that was trained on the labels of the season. A map without "
+            f"labels does not replace it. To publish both, set map_name and model"
+        )
+    todo, other = first_step(season, "area-2", map_name="limburg", model="exact-flanders", **slot)
+    assert (todo, other.map_place, other.champion) == ("map", "limburg/2018-04-01_2018-10-31", version)
+    assert first_step(season, "run-2")[0] == "nothing"
+    # A map within the season has a place of its own.
+    within = {**area, "schedule_time": "2018-08-01T04:00:00Z"}
+    assert first_step(season, "area-3", **within)[0] == "map"
+
+
 def test_a_map_of_the_champion_is_no_training(season):
     todo, run = first_step(season, "run-1")
     assert todo == "train"

@@ -25,6 +25,7 @@ from exact_core.stages.evaluate import evaluate
 from exact_core.stages.generate_masks import _gate, generate_masks
 from exact_core.stages.ingest import ingest
 from exact_core.stages.map_season import map_season
+from exact_core.stages.promote import promote
 from exact_core.stages.train_classifier import train_classifier
 from exact_core.stages.train_segmenter import train_segmenter
 from exact_core.tracking.runs import NoTracker
@@ -57,13 +58,24 @@ def finished(tmp_path_factory, config, dataset_folder):
     return root
 
 
-def test_a_table_of_tags_is_enough(tmp_path, caplog, monkeypatch):
-    """No dense label anywhere: from squares and their crops to a map, a report and metrics of left-out tags."""
+def write_table(season, wheat) -> None:
+    """Tags of 5 x 5 squares of 80 m, each of one crop: of wheat where `wheat` says so of column and row, or maize."""
+    (season / "labels").mkdir(exist_ok=True)
+    rows = [
+        f"{SEASON_LEFT + 40 + 80 * col},{SEASON_TOP - 40 - 80 * row},{'wheat' if wheat(col, row) else 'maize'}\n"
+        for row in range(5)
+        for col in range(5)
+    ]
+    (season / "labels/tags.csv").write_text(f"x,y,crops\n{''.join(rows)}")
+
+
+def test_a_table_of_tags_is_enough(tmp_path, caplog, monkeypatch, tracked):
+    """No dense label anywhere: from squares and their crops to a map, a report and metrics of left-out tags.
+
+    The last decide on the first model, as no land is left to score it on.
+    """
     write_season(tmp_path / "season", size=(40, 40), labels=False, legend=None)
-    (tmp_path / "season/labels").mkdir()
-    centres = [(40 + 80 * (place % 5), 40 + 80 * (place // 5)) for place in range(25)]
-    rows = "".join(f"{SEASON_LEFT + x},{SEASON_TOP - y},{'wheat' if x < 200 else 'maize'}\n" for x, y in centres)
-    (tmp_path / "season/labels/tags.csv").write_text(f"x,y,crops\n{rows}")
+    write_table(tmp_path / "season", lambda col, _row: col < 2)
     sizes = [setting for setting in TINY if not setting.startswith("data.")]
     config = resolve("season", seed=1, overrides=[*sizes, "data.window=8", "masks.relearn.pixels=600"])
     source = f"season:{tmp_path / 'season'}"
@@ -78,6 +90,7 @@ def test_a_table_of_tags_is_enough(tmp_path, caplog, monkeypatch):
     assert held_out["squares"] == 25
     assert summary["tag_map_held_out"] == held_out["map_macro"]
     assert summary["tag_map_held_out_low"] == held_out["low"]
+    assert summary["tag_map_held_out_guess_high"] == held_out["guess_high"]
     assert f"tags of left-out squares: {held_out_words(held_out)}" in caplog.messages[-1]
     assert f"by the model of single pixels: {held_out_words(held_out)}" in (
         tmp_path / "report.html"
@@ -85,10 +98,35 @@ def test_a_table_of_tags_is_enough(tmp_path, caplog, monkeypatch):
     assert metrics["pseudo_masks"] is None
     assert metrics["mask_quality"]["expected_miou"] is not None
     assert "Dense labels" in (tmp_path / "report.html").read_text()
-    summary = map_season(
+    mapped = map_season(
         config, source=source, season="", segmenter=tmp_path / "segmenter", out=tmp_path / "map", tracker=TRACKER
     )
-    assert summary["megapixels"] == 40 * 40 / 1e6
+    assert mapped["megapixels"] == 40 * 40 / 1e6
+
+    # Tags that have nothing to do with what grows there, and too few to tell.
+    write_table(tmp_path / "season", lambda col, row: (col + row) % 2)
+    ingest(config, source=source, season="", out=tmp_path / "nonsense", tracker=TRACKER)
+    guessed = cross_validation.cross_validate_tags(WindowDataset(tmp_path / "nonsense"), config)
+    ends = {"": "map_macro", "_guess_high": "guess_high"}
+    # What is expected of the masks is another condition, and holds here: one class of three has at most a third.
+    summary["expected_low"] = 0.4
+    nonsense = {**summary, **{f"tag_map_held_out{end}": guessed[key] for end, key in ends.items()}}
+    few = {name: value for name, value in summary.items() if "held_out" not in name}
+    decided = {}
+    for name, figures in {"told": summary, "nonsense": nonsense, "few": few}.items():
+        strict = override(config, ["promotion.first_floor=majority"])
+        folders = {"dataset": tmp_path / "dataset", "segmenter": tmp_path / "segmenter", "out": tmp_path / name}
+        with tracked("promote", name) as tracker:
+            promote(strict, **folders, model=name, figures=figures, tracker=tracker)
+        record = json.loads((tmp_path / name / "metrics.json").read_text())
+        decided[name] = record["promoted"]
+        assert "the masks' expected mIoU is at least 40.0, a map of one class has at most 33.3" in record["reason"]
+        if name == "few":
+            assert "the squares are too few, or too alike, to predict the tags of left-out ones" in record["reason"]
+        else:
+            value, guess = (100 * figures[f"tag_map_held_out{end}"] for end in ends)
+            assert f"precision of {value:.1f}, 95 % of guesses are below {guess:.1f}" in record["reason"]
+    assert decided == {"told": True, "nonsense": False, "few": False}
 
 
 def test_every_stage_repeats_to_the_last_bit(finished, tmp_path, config, dataset_folder):

@@ -119,6 +119,35 @@ def test_processes_that_share_a_folder_do_not_take_each_others_records(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["figure.txt"]
 
 
+def test_one_process_sends_what_several_killed_ones_left(tmp_path):
+    """And leaves what a living one still has to send."""
+    service, living = Service(), Service()
+    service.away = living.away = True
+    (tmp_path / "figure.txt").write_text("drawn")
+    boxes = [Outbox(tmp_path / "box", each) for each in (service, living, service)]
+    for number, box in enumerate(boxes):
+        box.add({"kind": f"k{number}"})
+    boxes[2].add({"kind": "file"}, file=tmp_path / "figure.txt")
+    boxes[0].close()
+    boxes[2].close()
+    # One that ends before it has sent anything leaves them as they were.
+    again = Outbox(tmp_path / "box", service)
+    again.add({"kind": "k3"})
+    again.close()
+    service.away = False
+    after = Outbox(tmp_path / "box", service)
+    after.drain(10)
+    assert service.got == ["k0", "k3", "k2", "file"]
+    assert service.files == {"file": "drawn"}
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["box-2"]
+    living.away = False
+    boxes[1].drain(10)
+    assert living.got == ["k1"]
+    for box in (after, boxes[1]):
+        box.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["figure.txt"]
+
+
 def test_a_file_that_is_gone_does_not_keep_back_the_rest(tmp_path, caplog):
     service = Service()
     service.away = True

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import mmap
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,7 @@ from exact_core.data.season.images import SeasonImages
 from exact_core.data.season.rasters import open_raster
 from exact_core.data.windows.dataset import CLEAR_PATCH
 from exact_core.data.windows.dates import joined
+from exact_core.files import full_disk
 
 __all__ = ["Strips", "strip_height"]
 
@@ -180,7 +182,11 @@ class Strips:
             self._held.append(strip)
 
     def _fill(self, first: int, last: int) -> _Strip:
-        """Read a strip, a date in memory at a time. In vain once nobody waits for it any more."""
+        """Read a strip, a date in memory at a time. In vain once nobody waits for it any more.
+
+        Raises:
+            ServiceError: it does not fit on the disk.
+        """
         dates, bands, width = len(self._images.acquisitions), len(self._images.bands), self._images.grid.width
         file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - it lives as long as the strip
         strip = _Strip(
@@ -192,15 +198,25 @@ class Strips:
             np.empty((dates, (last - first) // CLEAR_PATCH, width // CLEAR_PATCH), np.bool_),
             [],
         )
-        for number, acquisition in enumerate(self._images.acquisitions):
-            if self._stop:
-                break
-            pixels, strip.clear[number], counts = replace(self._images, acquisitions=[acquisition]).read_counted(
-                first, last
-            )
-            strip.keep(number, pixels[0])
-            strip.changed.append(counts)
-        file.flush()
+        try:
+            # Before a date is read, which takes minutes. And rows that have room on disk can always be mapped.
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, strip.place(last))
+            for number, acquisition in enumerate(self._images.acquisitions):
+                if self._stop:
+                    break
+                pixels, strip.clear[number], counts = replace(self._images, acquisitions=[acquisition]).read_counted(
+                    first, last
+                )
+                strip.keep(number, pixels[0])
+                strip.changed.append(counts)
+            file.flush()
+        except OSError as error:
+            # What it takes itself counts as free.
+            file.close()
+            if full := full_disk(error, self._folder, size=strip.place(last)):
+                raise full from error
+            raise
         return strip
 
 

@@ -1,5 +1,8 @@
 """Strips of images on disk: what the images are, each date of a strip read once, whatever is asked for."""
 
+import shutil
+import subprocess
+from contextlib import suppress
 from dataclasses import replace
 from typing import ClassVar
 
@@ -9,6 +12,7 @@ import rasterio
 
 from exact_core.data.season.folder import SeasonImages, open_season
 from exact_core.data.season.strips import Strips, strip_height
+from exact_core.errors import ServiceError
 from exact_core.recipes import resolve
 from tests.fakes import write_season
 
@@ -82,6 +86,45 @@ def test_an_error_of_the_reading_thread_is_told(images, tmp_path, monkeypatch):
         strips.read(0, 8)
         with pytest.raises(OSError, match="the disk has gone"):
             strips.read(8, 16)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 1 MB, which holds two strips of the images and not a third."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]
+    if shutil.which("mount") is None or subprocess.call(mount, stderr=subprocess.DEVNULL):
+        pytest.skip("a small disk takes the right to mount one: run as root")
+    yield folder
+    # A caught error keeps the strips, and so their files open.
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_strip_has_its_room_on_disk_before_a_date_is_read(images, small_disk):
+    """Too little: said at once, with bytes. Enough: the strip is kept, though others take all that is left."""
+    Counted.asked = []
+    filler = small_disk / "filler"
+    size = 2 * len(images.acquisitions) * len(images.bands) * SIZE[0] * SIZE[1]
+    filler.write_bytes(bytes(2**20 - size // 2))
+    with Strips(Counted(**vars(images)), small_disk, chunk=58, spans=[(0, 58)]) as strips:
+        said = rf"{small_disk}: the disk is full: {size / 1e6:.1f} MB are needed, 0\.\d MB are free\. Make room"
+        with pytest.raises(ServiceError, match=said) as caught:
+            strips.read(0, 58)
+    assert "0.0 MB are free" not in str(caught.value)
+    assert not Counted.asked
+    filler.unlink()
+
+    class Filling(SeasonImages):
+        def read_counted(self, first, last):
+            with suppress(OSError), filler.open("wb", buffering=0) as file:
+                while file.write(bytes(4096)) == 4096:
+                    pass
+            assert shutil.disk_usage(small_disk).free < 4096
+            return super().read_counted(first, last)
+
+    with Strips(Filling(**vars(images)), small_disk, chunk=58, spans=[(0, 58)]) as strips:
+        np.testing.assert_array_equal(strips.read(0, 58)[0], images.read(0, 58)[0])
 
 
 def test_rows_in_two_strips_and_strips_that_nobody_asks_for(images, tmp_path, monkeypatch):
