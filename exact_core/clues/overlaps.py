@@ -43,29 +43,27 @@ class OverlapTags:
         others = self._others(index) if self._use else []
         if not others:
             return own
-        side = self._windows.manifest.window
-        lacking = np.zeros((self._windows.classes, side, side), np.int64)
-        for other, shared in others:
-            lacking[(slice(None), *shared)] += self._lacks[other][:, None, None]
-        ruled_out = lacking > self._count(others) // WITNESSES
-        allowed: NDArray[np.float64] = np.broadcast_to(own, (len(own), side, side)).copy()
-        allowed[1:][ruled_out] = 0
+        over = self._over(others)
+        allowed: NDArray[np.float64] = np.broadcast_to(own, over.shape).copy()
+        allowed[1:][over[1:] > over[0] // WITNESSES] = 0
         return allowed
 
     def count(self, index: int) -> NDArray[np.int64]:
         """Windows over each pixel of a window (H, W), itself among them."""
-        return self._count(self._others(index))
+        return self._over(self._others(index))[0]
 
-    def _count(self, others: list[tuple[int, tuple[slice, slice]]]) -> NDArray[np.int64]:
+    def _over(self, others: list[tuple[int, tuple[slice, slice]]]) -> NDArray[np.int64]:
+        """Of each pixel the windows over it, its own among them, and how many others lack each crop (K + 1, H, W)."""
         side = self._windows.manifest.window
-        count = np.ones((side, side), np.int64)
-        for _, shared in others:
-            count[shared] += 1
-        return count
+        over = np.zeros((self._windows.classes + 1, side, side), np.int64)
+        over[0] = 1
+        for other, shared in others:
+            over[(slice(None), *shared)] += self._lacks[other][:, None, None]
+        return over
 
     def told(self, index: int) -> NDArray[np.float64]:
         """1 for background and the crops that may grow in a window by its own tags (K + 1,), else 0."""
-        return np.array([1, *(1 - self._lacks[index])], np.float64)
+        return np.array([1, *(1 - self._lacks[index, 1:])], np.float64)
 
     def _others(self, index: int) -> list[tuple[int, tuple[slice, slice]]]:
         """The other windows that share pixels with one: their positions, and its pixels that they share."""
@@ -101,7 +99,7 @@ class OverlapTags:
 
     @cached_property
     def _lacks(self) -> NDArray[np.int64]:
-        """Crops that are known not to grow in a window (N, K)."""
+        """1, and 1 for each crop that is known not to grow in a window (N, K + 1)."""
         open_tags = self._windows.open
         told = self._windows.tags if open_tags is None else self._windows.tags | open_tags
-        return 1 - told.astype(np.int64)
+        return np.pad(1 - told.astype(np.int64), ((0, 0), (1, 0)), constant_values=1)

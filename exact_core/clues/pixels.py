@@ -95,6 +95,12 @@ class PixelOdds:
         spread[:, self.known] = _softmax(rows.astype(np.float64) @ self.coefficients[:-1] + self.coefficients[-1])
         return spread
 
+    def of_unscaled(self, scaler: StandardScaler) -> PixelOdds:
+        """The same probabilities, from features as they were before the scaler: its steps become coefficients."""
+        slopes = self.coefficients[:-1] / scaler.scale_[:, None]
+        intercepts = self.coefficients[-1:] - scaler.mean_ @ slopes
+        return PixelOdds(self.known, np.concatenate([slopes, intercepts]), self.classes)
+
 
 def fit_pixels(
     features: NDArray[Any],
@@ -300,13 +306,15 @@ class PixelModel:
                 f"confident enough to learn from. Train the classifier longer, lower the margin, or set "
                 f"masks.relearn.rounds=0."
             )
-        self._scaler = StandardScaler().fit(features)
-        features = self._scaler.transform(features)
+        scaler = StandardScaler().fit(features)
+        features = scaler.transform(features)
 
         fit = partial(fit_pixels, features, classes=windows.classes + 1, ridge=settings.ridge, balance=settings.balance)
-        self._odds = fit(labels)
+        odds = fit(labels)
         for _ in range(settings.rounds - 1):
-            self._odds = fit((self._odds(features) * may_be).argmax(1), start=self._odds)
+            odds = fit((odds(features) * may_be).argmax(1), start=odds)
+        # Window by window the scaler would take longer than the regression.
+        self._odds = odds.of_unscaled(scaler)
 
     def mask(self, index: int) -> NDArray[np.uint8]:
         """Labels uint8 (H, W) of a window: the likeliest of background and its tags."""
@@ -316,7 +324,7 @@ class PixelModel:
     def scores(self, index: int) -> NDArray[np.float64]:
         """Probabilities (H, W, K + 1) of a window's pixels, 0 for what they may not be."""
         side = self.windows.manifest.window
-        probabilities = self._odds(self._scaler.transform(self._features(index)))
+        probabilities = self._odds(self._features(index))
         return (probabilities * self._allowed(index)).reshape(side, side, -1)
 
     def _teachers(
