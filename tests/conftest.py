@@ -43,7 +43,13 @@ hypothesis.settings.register_profile("repeatable", derandomize=True)
 hypothesis.settings.load_profile("repeatable")
 
 
-LONGEST = ("tests/slow/test_demo.py", "tests/docs/test_tutorial.py", "tests/services/test_two_years.py")
+LONGEST = (
+    "tests/slow/test_demo.py",
+    "tests/docs/test_tutorial.py",
+    "tests/services/test_two_years.py",
+    "tests/slow/test_week.py",
+    "tests/slow/test_runs.py",
+)
 """Files of few tests that take minutes, the longest first."""
 
 
