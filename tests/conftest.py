@@ -43,14 +43,34 @@ hypothesis.settings.register_profile("repeatable", derandomize=True)
 hypothesis.settings.load_profile("repeatable")
 
 
+LONGEST = (
+    "tests/slow/test_demo.py",
+    "tests/docs/test_tutorial.py",
+    "tests/services/test_two_years.py",
+    "tests/slow/test_week.py",
+    "tests/slow/test_runs.py",
+)
+"""Files of few tests that take minutes, the longest first."""
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Side by side, a file stays with a worker, and so does tests/parity: its last file looks at what others read."""
+    """Side by side, a file stays with a worker, and so does tests/parity: its last file looks at what others read.
+
+    Files of many tests start first, as xdist has it, but for the longest: one that began last would run alone.
+    """
     from xdist.scheduler import LoadFileScheduling
+
+    assert all((config.rootpath / name).is_file() for name in LONGEST), LONGEST
 
     class ByFile(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             return "tests/parity" if nodeid.startswith("tests/parity/") else super()._split_scope(nodeid)
+
+        def _assign_work_unit(self, node) -> None:
+            if name := next((name for name in LONGEST if name in self.workqueue), None):
+                self.workqueue.move_to_end(name, last=False)
+            super()._assign_work_unit(node)
 
     return ByFile(config, log)
 

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 import yaml
 from exact_kubeflow.pipelines import compile as compiler, local
+from kfp import local as kfp_local
+from kfp.components import load_component_from_text
 from mlflow import MlflowClient
 
 import components
@@ -164,6 +166,23 @@ def test_another_run_replaces_the_results(finished, tmp_path):
     assert dense["pixels"] == tags["pixels"]
     manifests = [WindowDataset(folder / "dataset").manifest.digest for folder in (finished[0], report.parent)]
     assert manifests[0] == manifests[1]
+
+
+@pytest.mark.slow
+def test_the_compiled_pipeline_itself_runs_here(finished, tmp_path):
+    """The file that is uploaded to a cluster, run by KFP's local runner: the same masks as `exact run` makes."""
+    root = tmp_path / "root"
+    kfp_local.init(kfp_local.SubprocessRunner(use_venv=False), pipeline_root=str(root), raise_on_error=True)
+    pipeline = load_component_from_text((compiler.COMPILED / "train_exact.yaml").read_text())
+    pipeline(recipe="demo", source="synthetic", seed=1, overrides=TINY)
+    (masks,) = root.glob("*/generate-masks/masks")
+    expected = finished[0] / "masks"
+    shards = sorted(path.name for path in masks.glob("*.safetensors"))
+    assert shards
+    assert shards == sorted(path.name for path in expected.glob("*.safetensors"))
+    for name in shards:
+        assert sha256_of(masks / name) == sha256_of(expected / name)
+    assert len(list(root.glob("*/record-status/executor_output.json"))) == 1
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The pipelines as a cluster has them, and two seasons after each other: minutes each."""
+"""Two seasons after each other."""
 
 from __future__ import annotations
 
@@ -7,32 +7,14 @@ import shutil
 
 import pytest
 from exact_kubeflow.pipelines import local
-from exact_kubeflow.pipelines.compile import COMPILED
 from exact_kubeflow.pipelines.map_area import map_area
 from exact_kubeflow.pipelines.new_season import new_season
-from kfp import components, local as kfp_local
 
 from exact_core.files import sha256_of
 from tests.conftest import TINY
 from tests.fakes import write_season
 
 pytestmark = pytest.mark.slow
-
-
-def test_the_compiled_pipeline_itself_runs_here(tmp_path, monkeypatch):
-    """The file that is uploaded to a cluster, run by KFP's local runner: the same masks as `exact run` makes."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    settings = {"recipe": "demo", "source": "synthetic", "seed": 1, "overrides": TINY}
-    root = tmp_path / "root"
-    kfp_local.init(kfp_local.SubprocessRunner(use_venv=False), pipeline_root=str(root), raise_on_error=True)
-    components.load_component_from_text((COMPILED / "train_exact.yaml").read_text())(**settings)
-    local.run(tmp_path / "work", season="", supervision="tags", **settings)
-    (masks,) = root.glob("*/generate-masks/masks")
-    shards = sorted(path.name for path in masks.glob("*.safetensors"))
-    assert shards
-    for name in shards:
-        assert sha256_of(masks / name) == sha256_of(tmp_path / "work" / "masks" / name)
-    assert len(list(root.glob("*/record-status/executor_output.json"))) == 1
 
 
 def test_a_second_season_is_mapped_with_the_champion_of_the_first(tmp_path, monkeypatch):
