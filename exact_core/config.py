@@ -413,8 +413,10 @@ class TrainingConfig(Settings):
     )
     weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay (paper: 0)")
     clip_norm: float | None = Field(None, gt=0, description="maximum gradient norm. If None, off")
-    precision: Literal["fp32", "bf16"] = Field(
-        "fp32", description="numeric precision. `bf16` runs the forward pass under autocast"
+    precision: Precision = Field(
+        "auto",
+        description="numeric precision of training. `bf16` runs the forward pass under autocast. `auto` is `bf16` "
+        "where the processor or GPU has instructions for it, otherwise `fp32`",
     )
     compile: bool = Field(
         False, description="compile the transformer blocks with torch.compile, which pays on a GPU and not on a CPU"

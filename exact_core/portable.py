@@ -27,6 +27,7 @@ from exact_core.data.windows.batches import make_series
 from exact_core.errors import CorruptError
 from exact_core.files import sha256_of
 from exact_core.manifest import read_record
+from exact_core.models.precision import for_inference
 from exact_core.models.segmenter import build_segmenter, class_probabilities
 
 
@@ -49,7 +50,7 @@ class CropSegmenter(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
             window=manifest["window"],
         )
         model.load_state_dict(load_file(folder / manifest["weights"]["name"]))
-        self.model = model.eval().to(self.device)
+        self.model = for_inference(model, self.device, config.precision)
         self.encoder = config.segmenter.reading
         self.mean = torch.tensor(manifest["statistics"]["mean"], device=self.device)
         self.std = torch.tensor(manifest["statistics"]["std"], device=self.device)

@@ -50,7 +50,8 @@ class OverlapTags:
 
     def count(self, index: int) -> NDArray[np.int64]:
         """Windows over each pixel of a window (H, W), itself among them."""
-        return self._over(self._others(index))[0]
+        windows: NDArray[np.int64] = self._over(self._others(index))[0]
+        return windows
 
     def _over(self, others: list[tuple[int, tuple[slice, slice]]]) -> NDArray[np.int64]:
         """Of each pixel the windows over it, its own among them, and how many others lack each crop (K + 1, H, W)."""
@@ -99,7 +100,7 @@ class OverlapTags:
 
     @cached_property
     def _lacks(self) -> NDArray[np.int64]:
-        """1, and 1 for each crop that is known not to grow in a window (N, K + 1)."""
+        """What a window counts: 1 for itself, and 1 for each crop that is known not to grow in it (N, K + 1)."""
         open_tags = self._windows.open
         told = self._windows.tags if open_tags is None else self._windows.tags | open_tags
         return np.pad(1 - told.astype(np.int64), ((0, 0), (1, 0)), constant_values=1)

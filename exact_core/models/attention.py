@@ -114,10 +114,11 @@ class Transformer(nn.Module):
     With `checkpointing` only the input of each block is kept for the backward pass, which recomputes the block. This
     takes about a third more time and a fraction of the memory. On the CPU the gradients are bit-identical.
 
-    products: type in which blocks multiply where nothing is learned (`precision.for_inference`). If None, float32.
+    product_dtype: type in which blocks multiply where nothing is learned (`precision.for_inference`). If None, as the
+    autocast around them says.
     """
 
-    products: torch.dtype | None = None
+    product_dtype: torch.dtype | None = None
 
     def __init__(
         self,
@@ -156,8 +157,8 @@ class Transformer(nn.Module):
         """
         total: Tensor | None = None
         learning = torch.is_grad_enabled()
-        lower = self.products is not None and not learning
-        with torch.autocast(x_NLD.device.type, self.products) if lower else nullcontext():
+        lower = self.product_dtype is not None and not learning
+        with torch.autocast(x_NLD.device.type, self.product_dtype) if lower else nullcontext():
             for number, block in enumerate(self.blocks):
                 last = number == len(self.blocks) - 1
                 run = partial(block, bias=bias, rows=rows if last or not only_rows else 0, only_rows=only_rows and last)

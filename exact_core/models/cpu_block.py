@@ -32,9 +32,9 @@ Residual = Literal["pre_norm", "normed", "double"]
 _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(  # type: ignore[no-untyped-call]
     torch.ops.mkldnn, "_linear_pointwise"
 )
-_DTYPES: tuple[torch.dtype, ...] = (torch.float32,)
+_ONEDNN_DTYPES: tuple[torch.dtype, ...] = (torch.float32,)
 if _ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported():
-    _DTYPES += (torch.bfloat16,)
+    _ONEDNN_DTYPES += (torch.bfloat16,)
 _MKL_WEIGHTS = not _ONEDNN or torch.backends.cpu.get_cpu_capability() != "AVX512"
 KEEPING_WIDTH = 64
 """Width D up to which a block keeps attention probabilities and GELU for the backward pass. Values are the same."""
@@ -50,7 +50,7 @@ def linear(x_MI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None, *, gel
     if len(x_MI) == 1:
         # A single row is added up in another order than one among many.
         return linear(x_MI.expand(2, -1), weight_OI, bias_O, gelu=gelu)[:1]
-    if _ONEDNN and x_MI.dtype in _DTYPES and len(x_MI):
+    if _ONEDNN and x_MI.dtype in _ONEDNN_DTYPES and len(x_MI):
         # The last argument is GELU's approximation.
         then: tuple[str, list[Any], str] = ("gelu", [], "none") if gelu else ("none", [], "")
         product: Tensor = torch.ops.mkldnn._linear_pointwise(x_MI, weight_OI, bias_O, *then)
@@ -93,36 +93,43 @@ def cpu_block(
         parameters: of attention norm (weight, bias), qkv (weight), out (weight, bias), MLP norm (weight, bias), first
             and second layer of the MLP (weight, bias each).
     """
-    learning = torch.is_grad_enabled()
-    out, probabilities = _CpuBlock.apply(x_NLD, bias_NL, shape, learning, *parameters)  # type: ignore[no-untyped-call]
+    lower = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") in _ONEDNN_DTYPES
+    given = (x_NLD, bias_NL, shape, torch.bfloat16 if lower else x_NLD.dtype, torch.is_grad_enabled())
+    # What is in which type is written out here. Autocast would choose anew for some operators.
+    with torch.autocast("cpu", enabled=False):
+        out, probabilities = _CpuBlock.apply(*given, *parameters)  # type: ignore[no-untyped-call]
     return out, probabilities if shape.rows and not shape.only_rows else None
 
 
 class _CpuBlock(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, bias: Tensor | None, shape: BlockShape, learning: bool, *parameters: Tensor
+        ctx: Any,
+        x: Tensor,
+        bias: Tensor | None,
+        shape: BlockShape,
+        dtype: torch.dtype,
+        learning: bool,
+        *parameters: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        lower = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") in _DTYPES
-        dtype = torch.bfloat16 if lower else x.dtype
         g1, b1, _, _, _, g2, b2, *_ = parameters
         w_qkv, w_out, b_out, w_in, b_in, w_back, b_back = (parameters[i].to(dtype) for i in (2, 3, 4, 7, 8, 9, 10))
         sequences, length, dim = x.shape
         normed, mean1, scale1 = torch.native_layer_norm(x, [dim], g1, b1, shape.epsilon)
-        factor = normed.to(dtype)
+        low = normed.to(dtype)
         # Where only leading tokens are delivered, the others give keys and values, and are never asked as queries.
         queries = shape.rows if shape.only_rows else length
         kept: tuple[Tensor, ...]
         if shape.only_rows:
             inner = len(w_qkv) // 3
-            first = factor[:, :queries].reshape(-1, dim)
+            first = low[:, :queries].reshape(-1, dim)
             q = linear(first, w_qkv[:inner]).view(sequences, queries, inner)
-            kv = linear(factor.view(-1, dim), w_qkv[inner:]).view(sequences, length, 2 * inner)
+            kv = linear(low.view(-1, dim), w_qkv[inner:]).view(sequences, length, 2 * inner)
             k, v = kv.chunk(2, -1)
             kept = (q, kv)
         else:
             # One wide product instead of three narrow ones.
-            qkv = linear(factor.view(-1, dim), w_qkv).view(sequences, length, -1)
+            qkv = linear(low.view(-1, dim), w_qkv).view(sequences, length, -1)
             q, k, v = qkv.chunk(3, -1)
             kept = (qkv,)
         keeping = learning and dim <= KEEPING_WIDTH
@@ -135,7 +142,7 @@ class _CpuBlock(torch.autograd.Function):
         if shape.residual != "pre_norm":
             y += normed[:, :queries]
         # Freed before the MLP makes arrays as large.
-        del normed, factor, values
+        del normed, low, values
         normed, mean2, scale2 = torch.native_layer_norm(y, [dim], g2, b2, shape.epsilon)
         # The backward pass wants GELU's input; without one, product and GELU are a single step.
         hidden = linear(normed.view(-1, dim).to(dtype), w_in, b_in, gelu=not learning)
@@ -161,7 +168,7 @@ class _CpuBlock(torch.autograd.Function):
         g1, b1, _, _, _, g2, b2, *_ = rest[:11]
         w_qkv, w_out, w_in, w_back = (rest[i].to(dtype) for i in (2, 3, 7, 9))
         if grad_out is None:
-            return (None,) * 15
+            return (None,) * 16
         sequences, queries, dim = y.shape
         kept = 2 if shape.only_rows else 1
         # What a wide block computes again.
@@ -171,13 +178,16 @@ class _CpuBlock(torch.autograd.Function):
         rows = grad_out.view(-1, dim)
 
         # out = y + MLP(LN(y))
-        factor = rows.to(dtype)
-        grad_w_back = weight_gradient(factor, active)
+        low = rows.to(dtype)
+        grad_w_back = weight_gradient(low, active)
         del active
-        grad_hidden = torch.ops.aten.gelu_backward(linear(factor, w_back.t()), hidden)
+        grad_hidden = torch.ops.aten.gelu_backward(linear(low, w_back.t()), hidden)
         # Again instead of kept: a norm costs little beside the products, and its output is as large as its input.
         normed = torch.native_layer_norm(y, [dim], g2, b2, shape.epsilon)[0]
-        grad_w_in, grad_b_in = weight_gradient(grad_hidden, normed.view(-1, dim).to(dtype)), grad_hidden.sum(0)
+        grad_w_in, grad_b_in = (
+            weight_gradient(grad_hidden, normed.view(-1, dim).to(dtype)),
+            grad_hidden.sum(0, dtype=y.dtype),
+        )
         grad_normed = linear(grad_hidden, w_in.t()).view_as(y).to(y.dtype)
         del grad_hidden, normed
         grad_y, grad_g2, grad_b2 = _norm_backward(grad_normed, y, mean2, scale2, g2, b2)
@@ -186,8 +196,8 @@ class _CpuBlock(torch.autograd.Function):
 
         # y = out(attention(LN(x))) + residual
         rows_y = grad_y.view(-1, dim)
-        factor = rows_y.to(dtype)
-        grad_values = linear(factor, w_out.t()).view(sequences, queries, -1)
+        low = rows_y.to(dtype)
+        grad_values = linear(low, w_out.t()).view(sequences, queries, -1)
         normed = torch.native_layer_norm(x, [dim], g1, b1, shape.epsilon)[0].to(dtype)
         # Queries, keys and values are stacked in one weight, in this order.
         inner = len(w_qkv) // 3
@@ -215,7 +225,7 @@ class _CpuBlock(torch.autograd.Function):
             flat = grad_qkv.view(-1, 3 * inner)
             grad_w_qkv = weight_gradient(flat, normed.view(-1, dim))
             grad_normed = linear(flat, w_qkv.t()).view_as(x).to(x.dtype)
-        grad_w_out = weight_gradient(factor, values.view(len(rows_y), -1))
+        grad_w_out = weight_gradient(low, values.view(len(rows_y), -1))
         if shape.residual != "pre_norm":
             grad_normed[:, :queries] += grad_y
         grad_x, grad_g1, grad_b1 = _norm_backward(grad_normed, x, mean1, scale1, g1, b1)
@@ -224,7 +234,7 @@ class _CpuBlock(torch.autograd.Function):
             grad_x[:, :queries] += grad_y
         of_attention = (grad_g1, grad_b1, grad_w_qkv, grad_w_out, rows_y.sum(0), grad_g2, grad_b2)
         of_all = (*of_attention, grad_w_in, grad_b_in, grad_w_back, rows.sum(0))
-        return (grad_x, None, None, None, *(grad.to(x.dtype) for grad in of_all))
+        return (grad_x, None, None, None, None, *(grad.to(x.dtype) for grad in of_all))
 
 
 def _attend(
@@ -237,7 +247,8 @@ def _attend(
     # Each head's products are copied into their slice: written there directly, torch would run them one by one.
     values = torch.empty_like(q_NQI, memory_format=torch.contiguous_format)
     rows = 0 if shape.only_rows else shape.rows
-    total = _wide(q_NQI.new_zeros(len(q_NQI), rows, k_NLI.shape[1]))
+    wide = torch.promote_types(q_NQI.dtype, torch.float32)
+    total = q_NQI.new_zeros(len(q_NQI), rows, k_NLI.shape[1], dtype=wide)
     every = []
     # A head at a time: unless kept, the probabilities of all heads are never in memory together.
     heads = zip(*(part.chunk(shape.heads, -1) for part in (q_NQI, k_NLI, v_NLI, values)), strict=True)
@@ -286,17 +297,16 @@ def _attend_backward(
 
 def _probabilities(q_NQd: Tensor, k_NLd: Tensor, bias_NL: Tensor | None) -> Tensor:
     scale = q_NQd.shape[-1] ** -0.5
-    if bias_NL is None:
-        scores = _wide(torch.bmm(q_NQd, k_NLd.transpose(1, 2))).mul_(scale)
-    else:
+    if bias_NL is not None and bias_NL.dtype == q_NQd.dtype:
         # Scale and mask within the product: two passes over the scores less.
-        scores = torch.baddbmm(bias_NL[:, None].to(q_NQd.dtype), q_NQd, k_NLd.transpose(1, 2), alpha=scale)
-    return _wide(scores).softmax(-1)
+        return torch.baddbmm(bias_NL[:, None], q_NQd, k_NLd.transpose(1, 2), alpha=scale).softmax(-1)
+    scores = _wide(torch.bmm(q_NQd, k_NLd.transpose(1, 2))).mul_(scale)
+    return (scores if bias_NL is None else scores.add_(bias_NL[:, None])).softmax(-1)
 
 
 def _wide(x: Tensor) -> Tensor:
     """In float32 at least."""
-    return x.float() if x.dtype.itemsize < 4 else x
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def weight_gradient(grad_MO: Tensor, x_MI: Tensor) -> Tensor:

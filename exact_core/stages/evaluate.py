@@ -39,7 +39,8 @@ from exact_core.mapping.cogs import CONFIDENCE
 from exact_core.mapping.item import QUICKLOOK, TRUE_COLOUR
 from exact_core.mapping.predict import Predictor, map_scene
 from exact_core.metrics import Scores, confusion_matrix
-from exact_core.models.precision import for_inference, resolved
+from exact_core.models.precision import choose_precision, for_inference
+from exact_core.models.segmenter import AnySegmenter
 from exact_core.stages.join_map import MAP
 from exact_core.stages.stage import Stage
 from exact_core.tracking.runs import Tracker, metric_name
@@ -111,7 +112,7 @@ def evaluate(
         segmenter_history=read_metrics(segmenter),
         panels=panels(predictor, mask_set, config.evaluation.panels),
         maps=maps,
-        provenance=_provenance(config, windows, device, started),
+        provenance=_provenance(config, windows, predictor.model, device, started),
         title=source_title(windows.manifest),
         generated=windows.manifest.name == "synthetic",
         finished=None if crop_map is None else _finished(crop_map),
@@ -189,7 +190,7 @@ def _finished(folder: Path) -> FinishedMap | None:
 
 
 def _provenance(
-    config: RunConfig, windows: WindowDataset, device: torch.device, started: dt.datetime
+    config: RunConfig, windows: WindowDataset, model: AnySegmenter, device: torch.device, started: dt.datetime
 ) -> dict[str, str]:
     """The origin of the metrics, as the report lists it."""
     return {
@@ -200,7 +201,7 @@ def _provenance(
         "code version": code_version(),
         "torch": torch.__version__,
         "device": str(device),
-        "precision": resolved(config.precision, device),
+        "precision of the map": choose_precision(config.precision, model, device),
         "created": started.isoformat(timespec="seconds"),
     }
 

@@ -35,7 +35,7 @@ from exact_core.mapping.item import TRUE_COLOUR
 from exact_core.mapping.predict import SeasonMapper, season_mapper
 from exact_core.mapping.rows import usual_stride
 from exact_core.mapping.season_map import PART, PartManifest, extent_of_part, map_part, map_record, parse_part
-from exact_core.models.precision import for_inference, resolved
+from exact_core.models.precision import choose_precision, for_inference
 from exact_core.models.segmenter import AnySegmenter
 from exact_core.stages.fetch import local_place
 from exact_core.stages.join_map import MAP, deliver
@@ -203,7 +203,7 @@ def _map(
     model = for_inference(model, device, config.precision)
     mapper = season_mapper(model, images, statistics=manifest.statistics, encoder=encoder, device=device)
     careful = Careful(mapper)
-    key = _key(config, record, images, device, first, end)
+    key = _key(config, record, images, choose_precision(config.precision, model, device), device, first, end)
     state = variable(STATE_VARIABLE)
     folder = Path(state) / f"map-{key[:16]}" if state else out / ROWS
     started = time.perf_counter()
@@ -247,12 +247,20 @@ def _deliver_part(
     return summary
 
 
-def _key(config: RunConfig, record: MapRecord, images: SeasonImages, device: torch.device, first: int, end: int) -> str:
+def _key(
+    config: RunConfig,
+    record: MapRecord,
+    images: SeasonImages,
+    precision: str,
+    device: torch.device,
+    first: int,
+    end: int,
+) -> str:
     """Digest of all that the rows follow from: the map's own record, and the layout of these files."""
     times = [modified(path) for each in images.acquisitions for _, path in sorted(each.files.items())]
     # What is done to the finished rows may change: they stay.
     said = record.model_dump(mode="json", exclude=set(AFTER))
-    content = [said, config.mapping.batch, device.type, resolved(config.precision, device), first, end, times]
+    content = [said, config.mapping.batch, device.type, precision, first, end, times]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -20,6 +20,7 @@ from exact_core.data.windows.mask_dataset import MaskSet
 from exact_core.mapping.calibration import Calibration, DatedCalibration, calibrate
 from exact_core.mapping.pixel_series import sample_training_season
 from exact_core.mapping.predict import Predictor
+from exact_core.models.precision import for_inference
 from exact_core.models.segmenter import AnySegmenter, build_segmenter
 from exact_core.stages.stage import Stage
 from exact_core.tracking.runs import Tracker
@@ -143,7 +144,8 @@ def _save(
     supervision: Literal["dense", "tags"] = "dense" if masks is None else "tags"
     statistics = windows.manifest.statistics
     # Few windows at a time: this must not ask for more memory than the training did.
-    teller = Predictor(model.eval(), windows, settings.reading, statistics, device, SAMPLING_BATCH)
+    model = for_inference(model, device, config.precision)
+    teller = Predictor(model, windows, settings.reading, statistics, device, SAMPLING_BATCH)
     calibration = _calibration(config, windows, masks, teller)
     parts = days_of(settings.season_shares, windows.manifest.season_days) if calibration.temperature is not None else ()
     by_date = tuple(

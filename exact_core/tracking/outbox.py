@@ -193,7 +193,7 @@ def _held(folder: Path) -> list[tuple[Path, int | None]]:
             # Nothing can be written there: records are in memory alone.
             return [(path, None)]
     for other in sorted(folder.parent.glob(f"{folder.name}*/")):
-        with suppress(BlockingIOError):
+        with suppress(OSError):  # held by another process, or not ours
             held.append((other, _locked(other)))
     return held
 

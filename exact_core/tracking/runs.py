@@ -248,13 +248,15 @@ class MlflowTracker:
         """The stage's run and, of what the whole pipeline run gets too, that one."""
         return [self.run_id, *([self.parent] if whole and self.parent else [])]
 
-    def end(self, status: str, *, seconds: float) -> None:
-        """Record how the stage ended, after all else.
+    def end(self, status: str, *, seconds: float, failure: str = "") -> None:
+        """Record how the stage ended, after all else, and why, if it failed.
 
         Raises:
             AwayError: MLflow has not accepted all of it after this many seconds.
         """
-        self._outbox.add({"kind": "end", "status": status})
+        # One record: what is left of it when MLflow is away is not sent by the stage's next try.
+        why = {FAILURE_TAG: shown(failure)} if failure else {}
+        self._outbox.add({"kind": "end", "status": status, "values": why})
         self._outbox.drain(seconds)
 
     def close(self) -> None:
@@ -274,14 +276,14 @@ class MlflowTracker:
         if kind in ("metrics", "epoch"):
             metrics = [Metric(key, value, record["time"], record["step"]) for key, value in values.items()]
             self.client.log_batch(run, metrics=metrics)
-        elif kind == "tags":
+        elif kind in ("tags", "end"):
+            if kind == "end":
+                self.client.set_terminated(self.run_id, record["status"])
             self.client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in values.items()])
         elif kind == "dataset":
             self.client.log_inputs(run, datasets=[DatasetInput(Dataset(**values))])
         elif kind == "file":
             self.client.log_artifact(run, record["path"], record["folder"] or None)
-        else:
-            self.client.set_terminated(self.run_id, record["status"])
 
 
 @contextmanager
@@ -324,13 +326,13 @@ def tracked_stage(
             patiently(lambda: tracker.log_params(params or {}, whole=whole), seconds=patience() if patient else 0.0)
             yield tracker
         except BaseException as error:
-            tracker.set_tags({FAILURE_TAG: in_a_line(error)[:5000]})
             try:
                 # What a person has stopped has not failed; nor, of a command, has what its end by a signal stopped.
                 stopped = isinstance(error, KeyboardInterrupt) or (
                     not pipeline_run and isinstance(error, TerminatedError)
                 )
-                tracker.end("KILLED" if stopped else "FAILED", seconds=GRACE_SECONDS)
+                status = "KILLED" if stopped else "FAILED"
+                tracker.end(status, seconds=GRACE_SECONDS, failure=in_a_line(error)[:5000])
                 refused_input = isinstance(error, ConfigError | DataError) and not tracker.recorded
                 if refused_input and not pipeline_run and run_id != os.environ.get(RUN_VARIABLE):
                     # A command that was refused has done nothing: its message is all there is to keep.

@@ -7,7 +7,8 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -20,6 +21,7 @@ from exact_core.data.windows.batches import Augmentation, Batch, BatchLoader
 from exact_core.environment import TERMINAL_VARIABLE
 from exact_core.errors import ConfigError, TrainingError
 from exact_core.models.attention import compile_blocks
+from exact_core.models.precision import choose_precision
 from exact_core.training.checkpoint import Checkpoints, Progress
 from exact_core.training.distributed import Processes
 from exact_core.training.meters import CostMeter, LossTally
@@ -97,6 +99,9 @@ def fit(
     if not len(loader.indices):
         raise TrainingError(f"{name}: there is no window to train on. Check the splits and tags of the dataset")
     model, processes = task.model, task.processes
+    lower = choose_precision(config.precision, model, device) == "bf16"
+    processes.agree(int(lower), on="bfloat16", otherwise="set training.precision, or use machines of one kind")
+    autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=lower)
     if config.compile:
         compile_blocks(model)
     optimizer = torch.optim.AdamW(
@@ -120,9 +125,9 @@ def fit(
     began, first = time.monotonic(), progress.epoch
     while progress.epoch < config.epochs:
         deliverable = task.deliverable(progress=progress.update / total)
-        row = _epoch(task, loader, optimizer, config, seed=seed, device=device, progress=progress, name=name)
+        row = _epoch(task, loader, optimizer, config, autocast, seed=seed, device=device, progress=progress, name=name)
         model.eval()
-        with _autocast(device, config):
+        with autocast():
             row |= task.validate()
         progress.epoch += 1
         progress.history.append(row)
@@ -146,6 +151,7 @@ def _epoch(
     loader: BatchLoader,
     optimizer: torch.optim.Optimizer,
     config: TrainingConfig,
+    autocast: Callable[[], torch.autocast],
     *,
     seed: int,
     device: torch.device,
@@ -168,7 +174,7 @@ def _epoch(
         rate = learning_rate(progress.update, steps_per_epoch=len(loader), config=config)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        with _autocast(device, config):
+        with autocast():
             parts = task.losses(batch, progress=progress.update / total, update=progress.update)
         _step(task, parts["loss"], optimizer, config)
         tally.add(parts, windows=processes.windows(batch), update=progress.update)
@@ -185,10 +191,6 @@ def _step(task: Task, loss: Tensor, optimizer: torch.optim.Optimizer, config: Tr
         nn.utils.clip_grad_norm_(task.model.parameters(), config.clip_norm)
     optimizer.step()
     task.after_update()
-
-
-def _autocast(device: torch.device, config: TrainingConfig) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
 
 def _is_best(row: dict[str, float], figure: str, progress: Progress, *, keep: bool) -> bool:

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from exact_core.config import EncoderConfig, SegmenterConfig
 from exact_core.data.windows.batches import Series
-from exact_core.models.precision import for_inference, resolved
+from exact_core.models.precision import choose_precision, for_inference
 from exact_core.models.segmenter import build_segmenter
 
 CPU = torch.device("cpu")
@@ -22,13 +22,14 @@ def model_and_series():
 
 
 def test_a_precision_that_was_asked_for_is_used():
-    assert [resolved(each, CPU) for each in ("fp32", "bf16")] == ["fp32", "bf16"]
+    assert [choose_precision(each, model_and_series()[0], CPU) for each in ("fp32", "bf16")] == ["fp32", "bf16"]
 
 
 @pytest.mark.parametrize(("native", "expected"), [(True, "bf16"), (False, "fp32")])
 def test_auto_goes_by_the_processor(native, expected, monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
-    assert resolved("auto", CPU) == expected
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    assert choose_precision("auto", model_and_series()[0], CPU) == expected
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

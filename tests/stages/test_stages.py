@@ -246,6 +246,22 @@ def test_masks_never_see_dense_labels(finished, tmp_path, config, dataset_folder
         assert sha256_of(tmp_path / path) == sha256_of(finished / path)
 
 
+def test_masks_and_scores_are_computed_in_the_precision_asked_for(finished, tmp_path, config, dataset_folder, dataset):
+    lower = override(config, ["precision=bf16"])
+    folders = {"dataset": dataset_folder, "classifier": finished / "classifier"}
+    generate_masks(lower, **folders, out=tmp_path / "masks", tracker=TRACKER)
+    index = int(dataset.indices("train")[0])
+    one, other = (MaskSet(root / "masks", dataset).cam(index).astype(float) for root in (finished, tmp_path))
+    # Without products of bfloat16, as on older processors, both are of float32.
+    assert (one != other).any() == torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    np.testing.assert_allclose(one, other, atol=0.03)
+    folders |= {"segmenter": finished / "segmenter", "masks": tmp_path / "masks"}
+    evaluate(lower, **folders, out=tmp_path / "e", tracker=TRACKER)
+    for root, precision in ((finished / "evaluation", "fp32"), (tmp_path / "e", "bf16")):
+        text = (root / "report.html").read_text()
+        assert f"precision of the map</dt><dd>{precision}</dd>" in text
+
+
 def test_fused_cams_and_a_given_threshold(finished, tmp_path, config, dataset_folder, dataset):
     changed = override(config, ["masks.cam=fused", "masks.threshold=0.25"])
     generate_masks(

@@ -236,7 +236,7 @@ def test_settings_that_do_not_apply_are_not_recorded(config, runs):
             pass
     parent, first, ingest, segmenter, part = runs()
     sections = {run.info.run_name: {key.partition(".")[0] for key in run.data.params} for run in runs()}
-    common = {"recipe", "seed", "device", "code_version"}
+    common = {"recipe", "seed", "device", "precision", "code_version"}
     assert sections["ingest"] == {*common, "data"}
     assert sections["train_segmenter"] == {*common, "segmenter", "transfer"}
     assert sections["map_season 1/2"] == {*common, "data", "mapping"}

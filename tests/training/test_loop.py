@@ -149,6 +149,13 @@ def test_clipping_and_bf16_change_the_weights_but_not_the_path(dataset, config):
     assert math.isfinite(log.rows[0][1]["loss"])
 
 
+@pytest.mark.parametrize(("native", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_auto_goes_by_the_processor(native, precision, dataset, config, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
+    auto, given = (train(dataset, config, epochs=1, precision=each)[0] for each in ("auto", precision))
+    assert same(auto, given)
+
+
 def test_under_bf16_losses_and_clues_stay_in_float32_and_it_learns(dataset, config):
     settings = config.classifier
     model = TagClassifier(settings, bands=10, classes=dataset.classes, window=24)
