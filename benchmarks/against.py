@@ -27,6 +27,11 @@ from exact_kubeflow.pipelines.local import ALLOCATOR
 STEP = """
 import json, resource, sys, time
 from pathlib import Path
+try:  # as a step begins
+    from exact_core.environment import load_environment
+    load_environment()
+except ImportError:
+    pass
 import torch
 from exact_core.recipes import resolve
 from exact_core.stages.generate_masks import generate_masks

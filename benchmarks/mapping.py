@@ -43,6 +43,7 @@ from exact_core.mapping.finished_rows import RowFiles, read_rows
 from exact_core.mapping.predict import season_mapper
 from exact_core.mapping.rows import Mapper, usual_stride
 from exact_core.mapping.season_map import map_part, map_record
+from exact_core.models.precision import for_inference
 from exact_core.models.segmenter import build_segmenter
 from exact_core.recipes import season
 from exact_core.training.memory import available_bytes
@@ -66,9 +67,10 @@ def measure(folder: Path, out: Path, *, ask: int) -> dict[str, float]:
     spent = {"opening": time.process_time() - started, "reading": 0.0, "model": 0.0}
     peaks = {"peak_opening": peak_gib()}
     torch.manual_seed(0)
-    model = build_segmenter(config.segmenter, bands=len(BANDS), classes=len(CROPS), window=SIDE).eval()
-    statistics = Statistics(mean=(2600.0,) * 10, std=(1400.0,) * 10, origin="made up", pixels=0)
     device = torch.device("cpu")
+    model = build_segmenter(config.segmenter, bands=len(BANDS), classes=len(CROPS), window=SIDE)
+    for_inference(model, device, config.precision)
+    statistics = Statistics(mean=(2600.0,) * 10, std=(1400.0,) * 10, origin="made up", pixels=0)
     encoder = config.segmenter.reading
     mapper = season_mapper(model, images, statistics=statistics, encoder=encoder, device=device)
     record = map_record(

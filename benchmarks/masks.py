@@ -37,6 +37,7 @@ from exact_core.config import RunConfig
 from exact_core.data.windows.batches import BatchLoader
 from exact_core.data.windows.dataset import VOID, WindowDataset
 from exact_core.models.classifier import TagClassifier
+from exact_core.models.precision import for_inference
 from exact_core.recipes import RECIPES, resolve
 from exact_core.stages.ingest import ingest
 from exact_core.tracking.runs import NoTracker
@@ -47,8 +48,9 @@ def cams(config: RunConfig, dataset: Path, out: Path, *, batch: int, shared: boo
     windows = WindowDataset(dataset)
     torch.manual_seed(0)
     shape = {"bands": len(windows.manifest.bands), "classes": windows.classes, "window": windows.manifest.window}
-    maker = CamMaker(TagClassifier(config.classifier, **shape).eval(), config.classifier, config.masks)
     device = torch.device("cpu")
+    model = for_inference(TagClassifier(config.classifier, **shape), device, config.precision)
+    maker = CamMaker(model, config.classifier, config.masks)
 
     def work() -> dict[str, Any]:
         loader = BatchLoader(

@@ -1,7 +1,7 @@
 """A map by today's mapping, by plain windows, and by the models that others map with: time and memory in one run.
 
     python -m benchmarks.peers [--recipe season|pastis24] [--dates 30] [--rows 168] [--columns 240] [--cloud 0]
-                               [--runs 5] [--threads 1] [--ask 64] [--sides plain half usual ...]
+                               [--runs 5] [--threads 1] [--ask 64] [--sides SIDE ...]
 
 A generated strip lies in memory (ten bands, fields of 8 pixels). Each side maps all of it, in a process of its own;
 the sides take turns. Seconds are the processor's, of all threads, medians; peak memory is that of the whole process.
@@ -9,9 +9,9 @@ the sides take turns. Seconds are the processor's, of all threads, medians; peak
 - plain: windows as of 44aab5d: they overlap by half, and each is encoded whole, by today's layers
   (`plain.map_windows`).
 - half: today's mapping with the same overlap. The run says whether both maps are equal to the last bit.
-- usual: today's mapping, with the overlap of a map where nothing is said, in float32.
-- lower: the same in bfloat16, which is the default where the processor has it.
-- utae: U-TAE of the recipe's sizes, mapped the same way as `usual`.
+- float32: today's mapping with the overlap of a map where nothing is said.
+- bfloat16: the same in bfloat16, which is the default where the processor has it.
+- utae: U-TAE of the recipe's sizes, mapped the same way as `float32`.
 - trees: scikit-learn's gradient-boosted trees, 100 rounds of a tree a class, on each pixel's series.
 - presto: an encoder of Presto's architecture and published size (0.4 million parameters, random) on each pixel's
   series, with a linear head; months: the same on twelve dates, which is what it was made for.
@@ -71,9 +71,9 @@ STATISTICS = Statistics(mean=(2600.0,) * BANDS, std=(1400.0,) * BANDS, origin="m
 NAMES = {
     "plain": "plain windows, stride half (44aab5d)",
     "half": "here, stride half",
-    "usual": "**here, as by default, float32**",
-    "lower": "**here, as by default, bfloat16**",
-    "utae": "U-TAE, as by default",
+    "float32": "here, stride three quarters",
+    "bfloat16": "**here, stride three quarters, bfloat16**",
+    "utae": "U-TAE, stride three quarters",
     "trees": "boosted trees, a pixel at a time",
     "presto": "encoder of Presto's size, all dates",
     "months": "encoder of Presto's size, 12 dates",
@@ -290,8 +290,8 @@ def side_of(name: str, land: Strip, options: argparse.Namespace) -> Callable[[],
     makers: dict[str, Callable[[], Callable[[], dict[str, Any]]]] = {
         "plain": lambda: by_windows(land, recipe),
         "half": lambda: by_rows(land, recipe, model="tsvit", stride=SIDE // 2),
-        "usual": lambda: by_rows(land, recipe, model="tsvit", stride=usual_stride(SIDE)),
-        "lower": lambda: by_rows(land, recipe, model="tsvit", stride=usual_stride(SIDE), precision="bf16"),
+        "float32": lambda: by_rows(land, recipe, model="tsvit", stride=usual_stride(SIDE)),
+        "bfloat16": lambda: by_rows(land, recipe, model="tsvit", stride=usual_stride(SIDE), precision="bf16"),
         "utae": lambda: by_rows(land, recipe, model="utae", stride=usual_stride(SIDE)),
         "trees": lambda: by_trees(land),
         "presto": lambda: by_presto(land, recipe, dates=len(land.days), ask=options.ask),

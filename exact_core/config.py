@@ -415,8 +415,8 @@ class TrainingConfig(Settings):
     clip_norm: float | None = Field(None, gt=0, description="maximum gradient norm. If None, off")
     precision: Precision = Field(
         "auto",
-        description="numeric precision of training. `bf16` runs the forward pass under autocast. `auto` is `bf16` "
-        "where the processor or GPU has instructions for it, otherwise `fp32`",
+        description="numeric precision of training. `bf16` runs the forward pass under autocast. `auto` is as for the "
+        "trained models (`precision`)",
     )
     compile: bool = Field(
         False, description="compile the transformer blocks with torch.compile, which pays on a GPU and not on a CPU"
@@ -811,8 +811,8 @@ class RunConfig(Settings):
     )
     precision: Precision = Field(
         "auto",
-        description="numeric precision of trained models in masks, scores and maps. `bf16` multiplies bfloat16 to sums "
-        "in float32. `auto` is `bf16` where the processor or GPU has instructions for it, otherwise `fp32`",
+        description="numeric precision of trained models in masks, scores and maps. `auto` is `bf16` for models with "
+        "transformers where the GPU or processor (AVX512_BF16) has instructions for it, otherwise `fp32`",
     )
     data: DataConfig = Field(DataConfig(), description="reading of a source, windows and splits")
     classifier: ClassifierConfig = Field(ClassifierConfig(), description="tag classifier and its training")

@@ -4,7 +4,7 @@
 #
 # A pixel's softmax needs nothing of other pixels, and no sum changes its order. But torch divides the pixels of the
 # whole batch among threads, and those at an end of a share are rounded in another way. Which these are depends on the
-# number of images. It shows in sides as 6, 10 and 14 with AVX2 and with AVX-512, not in 8 and 24. On one thread all are
+# number of images. It shows with sides of 6, 10 and 14, with AVX2 and with AVX-512, and not of 8 and 24. On one thread all are
 # equal, and so are exp(x - amax) / sum, and softmax over a last axis. Fails when that changes.
 set -euo pipefail
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
