@@ -71,8 +71,8 @@ def season() -> RunConfig:
 
     Windows of 120 m instead of the paper's 240 m: where a few crops dominate, nearly every 240 m square holds them all,
     and a tag that is always there teaches nothing (docs/results.md). Of 25 squares, a batch of 16 would make 60 steps.
-    Windows of a small scene overlap seven-fold: half of them an epoch, and all of rare crops, give the segmenter as
-    good a map (docs/experiments.md).
+    Windows of a small scene overlap seven-fold: half of them an epoch, and all of rare crops, give as good masks and
+    maps (docs/experiments.md).
     """
     encoder = EncoderConfig(dim=64, temporal_depth=2, spatial_depth=2, heads=4, head_dim=16, mlp_ratio=2)
     return RunConfig(
@@ -85,6 +85,7 @@ def season() -> RunConfig:
                 epochs=30,
                 batch=16,
                 fewest_steps=8,
+                most_looks=3.5,
                 learning_rate=3e-3,
                 warmup_epochs=2,
                 clip_norm=1.0,

@@ -73,7 +73,7 @@ def promote(
         model: name of the registered model.
         out: folder for metrics.json, which holds the decision and its reasons.
         figures: metrics of the segmenter's evaluation on this dataset, for its model in MLflow. They decide on a first
-            model without dense labels, as `decide_first` has it.
+            model without dense labels (`decide_first`).
         tracker: gets the metrics and the reason. Without tracking, there is no registry and no decision.
 
     Returns:
@@ -287,19 +287,16 @@ def _hoped(counts: UnitCounts, figures: Mapping[str, float], self_scored: bool) 
     most, low = 1 / (counts.counts.shape[1] + 1), figures.get("expected_low", math.nan)
     if math.isnan(low):
         return False, "no dense labels, and nothing is expected of the masks"
-    enough, facts = (
-        low > most,
-        (
-            f"no dense labels; the masks' expected mIoU is at least {100 * low:.1f}, a map of one class has at most "
-            f"{100 * most:.1f}"
-        ),
+    facts = (
+        f"no dense labels; the masks' expected mIoU is at least {100 * low:.1f}, a map of one class has at most "
+        f"{100 * most:.1f}"
     )
     if not self_scored:
-        return enough, facts
+        return low > most, facts
     value, guess = (figures.get(f"tag_map_held_out{end}", math.nan) for end in ("", "_guess_high"))
     if math.isnan(value):
         return False, f"{facts}; the squares are too few, or too alike, to predict the tags of left-out ones"
-    return enough and value > guess, (
+    return low > most and value > guess, (
         f"{facts}; the tags of left-out squares have a mean average precision of {100 * value:.1f}, 95 % of guesses "
         f"are below {100 * guess:.1f}"
     )

@@ -5,7 +5,7 @@
 
 A thread sends the records one after another. After a kill, all of them may be sent a second time. Metrics keep their
 times, so MLflow recognises duplicates. Steps of a loop share a run and its folder of state: a folder that another
-process holds is left to it, and the next name is taken. What nobody holds is sent, under whatever name it lies.
+process holds is left to it, and the next name is taken. What nobody holds is sent, whatever its folder is called.
 """
 
 from __future__ import annotations

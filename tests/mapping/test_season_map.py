@@ -223,8 +223,8 @@ def test_what_cannot_be_mapped_is_refused(season, tmp_path):
 
 def test_the_command(season, mapped, tmp_path, monkeypatch, capsys):
     root, source, _ = season
-    stride = ["--set", "mapping.stride=4"]
-    monkeypatch.setattr(sys, "argv", ["exact", "map", source, str(root / "segmenter"), str(tmp_path / "m"), *stride])
+    same = ["--set", "mapping.stride=4", "--set", "precision=fp32"]
+    monkeypatch.setattr(sys, "argv", ["exact", "map", source, str(root / "segmenter"), str(tmp_path / "m"), *same])
     monkeypatch.setenv("EXACT_CACHE_DIR", str(tmp_path / "cache"))
     with pytest.raises(SystemExit) as ended:
         main()
@@ -313,7 +313,7 @@ def test_a_map_until_a_day_is_that_of_a_folder_without_later_images(season, full
     assert record["by_date"] == [*model["by_date"], whole]
     assert json.loads((root / "full/map.json").read_text())["until"] is None
     # Later than the last image: as the whole season.
-    late = ["--until", "2018-05-01", "--no-tracking", "--set", "mapping.stride=4", "--set", "device=cpu"]
+    late = ["--until", "2018-05-01", "--no-tracking", "--set", "mapping.stride=4", "--set", "precision=fp32"]
     monkeypatch.setattr(
         sys,
         "argv",
@@ -562,7 +562,7 @@ def test_the_commands_of_parts(full, season, tmp_path, monkeypatch, capsys):
     cropland[:, -9:] = 0
     with rasterio.open(tmp_path / "cropland.tif", "w", **{**profile, "driver": "GTiff", "nodata": None}) as file:
         file.write(cropland, 1)
-    settings += ["--cropland", tmp_path / "cropland.tif", "--set", "mapping.polygons=true"]
+    settings += ["--cropland", tmp_path / "cropland.tif", "--set", "mapping.polygons=true", "--set", "precision=fp32"]
     commands = [
         ["map", source, root / "segmenter", tmp_path / f"p{part}", "--part", f"{part}/2", *settings] for part in (1, 2)
     ]
