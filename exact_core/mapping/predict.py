@@ -57,7 +57,7 @@ class Predictor:
         )
         for batch in loader:
             with torch.no_grad():
-                values = class_probabilities(self.model(batch.series)).cpu().numpy()
+                values = _probabilities(self.model(batch.series))
             yield from zip(batch.index.tolist(), values, strict=True)
 
 

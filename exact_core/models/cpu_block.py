@@ -184,10 +184,8 @@ class _CpuBlock(torch.autograd.Function):
         grad_hidden = torch.ops.aten.gelu_backward(linear(low, w_back.t()), hidden)
         # Again instead of kept: a norm costs little beside the products, and its output is as large as its input.
         normed = torch.native_layer_norm(y, [dim], g2, b2, shape.epsilon)[0]
-        grad_w_in, grad_b_in = (
-            weight_gradient(grad_hidden, normed.view(-1, dim).to(dtype)),
-            grad_hidden.sum(0, dtype=y.dtype),
-        )
+        grad_w_in = weight_gradient(grad_hidden, normed.view(-1, dim).to(dtype))
+        grad_b_in = grad_hidden.sum(0, dtype=y.dtype)
         grad_normed = linear(grad_hidden, w_in.t()).view_as(y).to(y.dtype)
         del grad_hidden, normed
         grad_y, grad_g2, grad_b2 = _norm_backward(grad_normed, y, mean2, scale2, g2, b2)

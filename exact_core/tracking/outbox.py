@@ -47,7 +47,7 @@ class Outbox:
     """
 
     def __init__(self, folder: Path, send: Callable[[dict[str, Any]], None]) -> None:
-        self._held = _held(folder)
+        self._held = _hold(folder)
         self._folder, _ = self._held[0]
         self._send = send
         self._waiting = deque(record for each, _ in self._held for record in _records(each))
@@ -175,7 +175,7 @@ def _records(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _held(folder: Path) -> list[tuple[Path, int | None]]:
+def _hold(folder: Path) -> list[tuple[Path, int | None]]:
     """The folder, or the next name that no other process holds, then all others that are there and not held.
 
     With each goes the descriptor of its lock. None without a lock.

@@ -94,7 +94,8 @@ def fit(
     arguments, and return the same. The first one logs and saves.
 
     Raises:
-        TrainingError: the loss is not finite, there is nothing to train on, or processes find different checkpoints.
+        TrainingError: the loss is not finite, there is nothing to train on, or processes find different checkpoints
+            or differ in precision.
     """
     if not len(loader.indices):
         raise TrainingError(f"{name}: there is no window to train on. Check the splits and tags of the dataset")

@@ -19,10 +19,20 @@ def key_bias(dtype=torch.float32):
     return bias
 
 
-@pytest.mark.parametrize("wide", [False, True])
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("only_rows", [False, True])
-@pytest.mark.parametrize("residual", ["pre_norm", "normed", "double"])
+def every_kind(test):
+    """All residuals, all rows or the first only, with and without a mask, wide and narrow."""
+    cases = {
+        "wide": [False, True],
+        "masked": [False, True],
+        "only_rows": [False, True],
+        "residual": ["pre_norm", "normed", "double"],
+    }
+    for name, values in cases.items():
+        test = pytest.mark.parametrize(name, values)(test)
+    return test
+
+
+@every_kind
 def test_equals_the_block_of_modules(residual, only_rows, masked, wide, monkeypatch):
     monkeypatch.setattr(written_out, "KEEPING_WIDTH", 11 if wide else 12)
     monkeypatch.setattr(written_out, "_MKL_WEIGHTS", wide)
@@ -102,10 +112,7 @@ def test_where_the_block_does_not_run_the_modules_do():
     assert "CpuBlock" in type(module.eval()(x)[0].grad_fn).__name__
 
 
-@pytest.mark.parametrize("wide", [False, True])
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("only_rows", [False, True])
-@pytest.mark.parametrize("residual", ["pre_norm", "normed", "double"])
+@every_kind
 def test_products_of_bfloat16(residual, only_rows, masked, wide, monkeypatch):
     """Values and gradients against float64, no further from it than the block of modules under autocast."""
     monkeypatch.setattr(written_out, "KEEPING_WIDTH", 11 if wide else 12)
