@@ -1,12 +1,12 @@
 """This code against an older one that is installed elsewhere: whole runs, and the step that makes masks.
 
-    python -m benchmarks.against run OTHER/.venv/bin --source SOURCE --recipe RECIPE [--runs 1]
+    python -m benchmarks.against run OTHER/.venv/bin --source SOURCE --recipe RECIPE [--runs 1] [--threads 2]
     python -m benchmarks.against masks OTHER/.venv/bin --dataset DATASET --classifier CLASSIFIER [--recipe season]
 
 Runs are those of `exact run`, each in an empty folder, so that no champion of the other is met. Masks are made of a
-dataset and a classifier that both can read, those of the older one. Sides take turns, on one thread; seconds are the
+dataset and a classifier that both can read, those of the older one, on one thread. Sides take turns. Seconds are the
 processor's, of all processes, and of masks those of the step without imports. Peak memory is that of the largest
-process. A busy machine lengthens processor time too, so let nothing else run.
+process. A busy machine lengthens processor time too, so let nothing else run. Several threads are for wall time.
 """
 
 from __future__ import annotations
@@ -49,31 +49,32 @@ print(json.dumps({"cpu": spent, "peak": resource.getrusage(resource.RUSAGE_SELF)
 """
 
 
-def whole_run(binaries: Path, given: list[str]) -> dict[str, float]:
+def whole_run(binaries: Path, given: list[str], threads: int) -> dict[str, float]:
     """Processor and wall seconds of one `exact run` of the installation."""
     with tempfile.TemporaryDirectory(prefix="exact-against-") as folder:
         before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         command = [str(binaries / "exact"), "run", "--workdir", "run", *given]
-        subprocess.run(command, cwd=folder, env=_environment(), check=True, stdout=subprocess.DEVNULL)  # noqa: S603
+        environment = _environment(threads)
+        subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
         after, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - began
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         scores = json.loads((Path(folder) / "run/evaluation/metrics.json").read_text())
     return {"cpu": cpu, "wall": wall, "miou": scores["miou_macro"]}
 
 
-def masks(binaries: Path, given: list[str]) -> dict[str, float]:
+def masks(binaries: Path, given: list[str], threads: int) -> dict[str, float]:
     """Processor seconds and peak memory (MB) of one making of masks by the installation."""
     with tempfile.TemporaryDirectory(prefix="exact-against-") as folder:
         command = [str(binaries / "python"), "-c", STEP, *given, f"{folder}/masks"]
         done = subprocess.run(  # noqa: S603
-            command, cwd=folder, env=_environment(), check=True, stdout=subprocess.PIPE, text=True
+            command, cwd=folder, env=_environment(threads), check=True, stdout=subprocess.PIPE, text=True
         )
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
-def _environment() -> dict[str, str]:
-    return os.environ | ALLOCATOR | {"OMP_NUM_THREADS": "1"}
+def _environment(threads: int) -> dict[str, str]:
+    return os.environ | ALLOCATOR | {"OMP_NUM_THREADS": str(threads)}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -86,6 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--dataset", type=Path)
     parser.add_argument("--classifier", type=Path)
     parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1, help="of a run")
     options = parser.parse_args(arguments)
     if options.what == "run":
         work, given = whole_run, ["--source", options.source, "--recipe", options.recipe]
@@ -97,14 +99,17 @@ def main(arguments: list[str] | None = None) -> None:
     found: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
     for _ in range(options.runs):
         for name, binaries in sides.items():
-            found[name].append(work(binaries, given))
+            found[name].append(work(binaries, given, options.threads))
             print(name, {key: round(value, 3) for key, value in found[name][-1].items()}, file=sys.stderr, flush=True)
     keys = list(found["here"][0])
     print(f"| | {' | '.join(keys)} |\n| --- |{' --- |' * len(keys)}")
     for name, each in found.items():
         print(f"| {name} | {' | '.join(f'{median(one[key] for one in each):.3f}' for key in keys)} |")
-    pairs = zip(found["here"], found["other"], strict=True)
-    print(f"share of the time: {median(mine['cpu'] / theirs['cpu'] for mine, theirs in pairs):.2f}")
+    for key in ("cpu", "wall") if options.what == "run" else ("cpu",):
+        share = median(
+            mine[key] / theirs[key] for mine, theirs in zip(*(found[name] for name in ("here", "other")), strict=True)
+        )
+        print(f"share of the time, {key}: {share:.2f}")
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ from exact_core.mapping.predict import season_mapper
 from exact_core.mapping.rows import map_rows, usual_stride
 from exact_core.models.precision import for_inference
 from exact_core.models.segmenter import AnySegmenter, build_segmenter
+from exact_core.models.threads import side_by_side
 from exact_core.recipes import RECIPES
 
 SIDE = 24
@@ -225,19 +226,20 @@ def by_rows(
         return land.pixels[:, :, first:last], land.clear[:, first // 2 : last // 2]
 
     def work() -> dict[str, Any]:
-        rows = list(
-            map_rows(
-                read,
-                mapper,
-                height=height,
-                width=width,
-                side=SIDE,
-                stride=stride,
-                classes=CROPS[recipe],
-                batch=BATCH,
-                chunk=CHUNK,
+        with side_by_side(CPU, segmenter):
+            rows = list(
+                map_rows(
+                    read,
+                    mapper,
+                    height=height,
+                    width=width,
+                    side=SIDE,
+                    stride=stride,
+                    classes=CROPS[recipe],
+                    batch=BATCH,
+                    chunk=CHUNK,
+                )
             )
-        )
         probabilities = np.concatenate([each.probabilities for each in rows], 1)
         return {"sha256": _digest(probabilities, np.concatenate([each.label for each in rows]))}
 

@@ -34,6 +34,7 @@ from exact_core.clues.pixels import PixelOdds, fit_pixels
 from exact_core.config import RelearnConfig
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.data.windows.regular_series import calendar_of, pixel_features
+from exact_core.models.threads import each_part
 
 __all__ = ["TagPixels", "competing_crops"]
 
@@ -146,6 +147,7 @@ def competing_crops(
     tagged, classes = torch.from_numpy(tags[:, present].astype(np.float64)), np.flatnonzero(present) + 1
     strongest = max(1, int(STRONGEST * x.shape[1]))
 
+    @torch.enable_grad()
     def learned(start: int) -> Tensor:
         draw = torch.Generator().manual_seed(start)
         slopes = (BEGIN * torch.randn(x.shape[2], may_be.shape[2], generator=draw, dtype=x.dtype)).requires_grad_()
@@ -162,11 +164,7 @@ def competing_crops(
             optimiser.step()
         return torch.softmax(x @ slopes + level, -1).detach()
 
-    # Its products are small: a second thread costs more than it helps, and rounds otherwise.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        every = torch.stack([learned(start) for start in range(STARTS)])
-    finally:
-        torch.set_num_threads(threads)
+    # Its products are small: a second thread for one costs more than it helps, and rounds otherwise.
+    with torch.no_grad():
+        every = torch.stack(each_part(learned, range(STARTS), torch.device("cpu")))
     return np.asarray(every.mean(0).numpy())

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from exact_core.models.cpu_block import BlockShape, cpu_block, runs_on
 
-__all__ = ["Attention", "Block", "Transformer", "compile_blocks"]
+__all__ = ["Attention", "Block", "Transformer", "compile_blocks", "has_transformers"]
 
 Residual = Literal["pre_norm", "normed", "double"]
 
@@ -169,6 +169,11 @@ class Transformer(nn.Module):
                 if probabilities is not None:
                     total = probabilities if total is None else total + probabilities
         return self.norm(x_NLD), None if total is None else total / len(self.blocks)
+
+
+def has_transformers(model: nn.Module) -> bool:
+    """Whether a model is one of transformers, as TSViT is and U-TAE is not."""
+    return any(isinstance(module, Transformer) for module in model.modules())
 
 
 def compile_blocks(model: nn.Module, *, backend: str = "inductor") -> None:

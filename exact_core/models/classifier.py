@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 
 from exact_core.config import ClassifierConfig
 from exact_core.data.windows.batches import Series
-from exact_core.models.tsvit import PaddingToken, SpatialEncoder, TemporalEncoder
+from exact_core.models.tsvit import PaddingToken, SpatialEncoder, TemporalEncoder, by_windows
 
 __all__ = ["ClassifierOutput", "Prototypes", "TagClassifier", "TemporalClues"]
 
@@ -88,18 +89,21 @@ class TagClassifier(nn.Module):
 
     def forward(self, series: Series) -> ClassifierOutput:
         """Everything that losses and clues use."""
+        return ClassifierOutput(**by_windows(self._made_of, self, series))
+
+    def _made_of(self, series: Series) -> dict[str, Any]:
         clues = self.clues(series)
         temporal = clues.class_tokens
         spatial = self.spatial(temporal)
         temporal_map, spatial_map = self._map(temporal), self._map(spatial[:, :, 1:])
-        return ClassifierOutput(
-            logits=self.head(spatial[:, :, 0]).squeeze(-1),
-            spatial_logits=spatial_map.mean((2, 3)),
-            temporal_logits=temporal_map.mean((2, 3)),
-            spatial_map=spatial_map,
-            temporal_map=temporal_map,
-            **vars(clues),
-        )
+        of_clues = {name: value for name, value in vars(clues).items() if value is not None}
+        return of_clues | {
+            "logits": self.head(spatial[:, :, 0]).squeeze(-1),
+            "spatial_logits": spatial_map.mean((2, 3)),
+            "temporal_logits": temporal_map.mean((2, 3)),
+            "spatial_map": spatial_map,
+            "temporal_map": temporal_map,
+        }
 
     def clues(self, series: Series) -> TemporalClues:
         """What clue-based CAMs are made of. They do without the spatial encoder."""

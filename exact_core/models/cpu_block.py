@@ -8,6 +8,7 @@ The equations are those of `attention.Block`. This version is faster, and keeps 
   half of what autograd would keep. Layer norms are recomputed, and attention probabilities and GELU in wide blocks,
   where they would take much memory. A narrow block keeps them, because there they cost as much as the products.
 - Heads are views of one array, so nothing is transposed or copied for them.
+- Arrays of rows are filled up with rows of 0, so that few kernels serve groups of any size (`kernel_rows`).
 - Without gradients, GELU is part of the product before it, with bit-identical values.
 - Under autocast products are of bfloat16, to sums in float32, where oneDNN has them for the processor. What blocks add
   to, norms and softmax are in float32.
@@ -17,6 +18,7 @@ Axes are N sequences, L tokens, D embedding, Q queries (L, or the first rows onl
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -36,6 +38,8 @@ _ONEDNN_DTYPES: tuple[torch.dtype, ...] = (torch.float32,)
 if _ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported():
     _ONEDNN_DTYPES += (torch.bfloat16,)
 _MKL_WEIGHTS = not _ONEDNN or torch.backends.cpu.get_cpu_capability() != "AVX512"
+LANES = 16
+"""float32 values in a processor's widest vector. torch's softmax of rows with fewer takes 13 times as long a value."""
 KEEPING_WIDTH = 64
 """Width D up to which a block keeps attention probabilities and GELU for the backward pass. Values are the same."""
 
@@ -47,16 +51,41 @@ def runs_on(x: Tensor) -> bool:
 
 def linear(x_MI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None, *, gelu: bool = False) -> Tensor:
     """The product x @ weight.T + bias, or GELU of it, (M, I) -> (M, O). It records no gradient."""
-    if len(x_MI) == 1:
-        # A single row is added up in another order than one among many.
-        return linear(x_MI.expand(2, -1), weight_OI, bias_O, gelu=gelu)[:1]
     if _ONEDNN and x_MI.dtype in _ONEDNN_DTYPES and len(x_MI):
+        rows = filled_up(x_MI)
         # The last argument is GELU's approximation.
         then: tuple[str, list[Any], str] = ("gelu", [], "none") if gelu else ("none", [], "")
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(x_MI, weight_OI, bias_O, *then)
-        return product
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight_OI, bias_O, *then)
+        return product[: len(x_MI)]
     plain = F.linear(x_MI, weight_OI, bias_O)
     return F.gelu(plain) if gelu else plain
+
+
+def filled_up(x_MI: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """The rows, in `dtype` if given, and rows of 0 after them up to `kernel_rows`."""
+    dtype = dtype or x_MI.dtype
+    if kernel_rows(len(x_MI)) == len(x_MI) and dtype == x_MI.dtype:
+        return x_MI
+    filled = _room(len(x_MI), x_MI.shape[1], dtype)
+    filled[: len(x_MI)].copy_(x_MI)
+    return filled
+
+
+def kernel_rows(rows: int) -> int:
+    """So many rows or, beyond 128, up to a quarter more, of four numbers between two powers of two.
+
+    oneDNN makes a kernel for each number of rows, in the time of a product of thousands. Groups of sequences have any
+    number.
+    """
+    step = max(32, 1 << max(0, rows.bit_length() - 3))
+    return math.ceil(rows / step) * step
+
+
+def _room(rows: int, width: int, dtype: torch.dtype) -> Tensor:
+    """An array for so many rows, and 0 after them, which adds nothing to sums over rows."""
+    room = torch.empty(kernel_rows(rows), width, dtype=dtype)
+    room[rows:].zero_()
+    return room
 
 
 def project(layer: nn.Linear, x: Tensor) -> Tensor:
@@ -116,26 +145,27 @@ class _CpuBlock(torch.autograd.Function):
         w_qkv, w_out, b_out, w_in, b_in, w_back, b_back = (parameters[i].to(dtype) for i in (2, 3, 4, 7, 8, 9, 10))
         sequences, length, dim = x.shape
         normed, mean1, scale1 = torch.native_layer_norm(x, [dim], g1, b1, shape.epsilon)
-        low = normed.to(dtype)
+        low = filled_up(normed.view(-1, dim), dtype)
         # Where only leading tokens are delivered, the others give keys and values, and are never asked as queries.
         queries = shape.rows if shape.only_rows else length
+        asked, tokens = sequences * queries, sequences * length
         kept: tuple[Tensor, ...]
         if shape.only_rows:
             inner = len(w_qkv) // 3
-            first = low[:, :queries].reshape(-1, dim)
-            q = linear(first, w_qkv[:inner]).view(sequences, queries, inner)
-            kv = linear(low.view(-1, dim), w_qkv[inner:]).view(sequences, length, 2 * inner)
+            first = filled_up(normed[:, :queries].reshape(-1, dim), dtype)
+            q = linear(first, w_qkv[:inner])[:asked].view(sequences, queries, inner)
+            kv = linear(low, w_qkv[inner:])[:tokens].view(sequences, length, 2 * inner)
             k, v = kv.chunk(2, -1)
             kept = (q, kv)
         else:
             # One wide product instead of three narrow ones.
-            qkv = linear(low.view(-1, dim), w_qkv).view(sequences, length, -1)
+            qkv = linear(low, w_qkv)[:tokens].view(sequences, length, -1)
             q, k, v = qkv.chunk(3, -1)
             kept = (qkv,)
         keeping = learning and dim <= KEEPING_WIDTH
         values, probabilities, every = _attend(q, k, v, bias, shape, keeping=keeping)
         again: tuple[Tensor, ...] = (values, *every) if keeping else ()
-        y = linear(values.view(sequences * queries, -1), w_out, b_out).view(sequences, queries, dim).to(x.dtype)
+        y = linear(values, w_out, b_out)[:asked].view(sequences, queries, dim).to(x.dtype)
         # What attention is added to: x, LN(x) or both (`EncoderConfig.residual`).
         if shape.residual != "normed":
             y += x[:, :queries]
@@ -145,9 +175,9 @@ class _CpuBlock(torch.autograd.Function):
         del normed, low, values
         normed, mean2, scale2 = torch.native_layer_norm(y, [dim], g2, b2, shape.epsilon)
         # The backward pass wants GELU's input; without one, product and GELU are a single step.
-        hidden = linear(normed.view(-1, dim).to(dtype), w_in, b_in, gelu=not learning)
+        hidden = linear(filled_up(normed.view(-1, dim), dtype), w_in, b_in, gelu=not learning)
         active = F.gelu(hidden) if learning else hidden
-        out = linear(active, w_back, b_back).view_as(y).to(x.dtype)
+        out = linear(active, w_back, b_back)[:asked].view_as(y).to(x.dtype)
         if keeping:
             again = (active, *again)
         out += y
@@ -170,6 +200,7 @@ class _CpuBlock(torch.autograd.Function):
         if grad_out is None:
             return (None,) * 16
         sequences, queries, dim = y.shape
+        asked, tokens = sequences * queries, sequences * x.shape[1]
         kept = 2 if shape.only_rows else 1
         # What a wide block computes again.
         active, values, *every = rest[11 + kept :] or (F.gelu(hidden), None)
@@ -178,15 +209,15 @@ class _CpuBlock(torch.autograd.Function):
         rows = grad_out.view(-1, dim)
 
         # out = y + MLP(LN(y))
-        low = rows.to(dtype)
+        low = filled_up(rows, dtype)
         grad_w_back = weight_gradient(low, active)
         del active
         grad_hidden = torch.ops.aten.gelu_backward(linear(low, w_back.t()), hidden)
         # Again instead of kept: a norm costs little beside the products, and its output is as large as its input.
         normed = torch.native_layer_norm(y, [dim], g2, b2, shape.epsilon)[0]
-        grad_w_in = weight_gradient(grad_hidden, normed.view(-1, dim).to(dtype))
+        grad_w_in = weight_gradient(grad_hidden, filled_up(normed.view(-1, dim), dtype))
         grad_b_in = grad_hidden.sum(0, dtype=y.dtype)
-        grad_normed = linear(grad_hidden, w_in.t()).view_as(y).to(y.dtype)
+        grad_normed = linear(grad_hidden, w_in.t())[:asked].view_as(y).to(y.dtype)
         del grad_hidden, normed
         grad_y, grad_g2, grad_b2 = _norm_backward(grad_normed, y, mean2, scale2, g2, b2)
         # The residual around the MLP.
@@ -194,36 +225,37 @@ class _CpuBlock(torch.autograd.Function):
 
         # y = out(attention(LN(x))) + residual
         rows_y = grad_y.view(-1, dim)
-        low = rows_y.to(dtype)
-        grad_values = linear(low, w_out.t()).view(sequences, queries, -1)
-        normed = torch.native_layer_norm(x, [dim], g1, b1, shape.epsilon)[0].to(dtype)
+        low = filled_up(rows_y, dtype)
+        grad_values = linear(low, w_out.t())[:asked].view(sequences, queries, -1)
+        normed = torch.native_layer_norm(x, [dim], g1, b1, shape.epsilon)[0]
+        normed_rows = filled_up(normed.view(-1, dim), dtype)
         # Queries, keys and values are stacked in one weight, in this order.
         inner = len(w_qkv) // 3
         if shape.only_rows:
             q, kv = rest[11 : 11 + kept]
             # Every head writes into its slice of these: nothing is joined afterwards.
-            grad_q, grad_kv = torch.empty_like(q), torch.empty_like(kv)
+            flat_q, flat_kv = _room(asked, inner, dtype), _room(tokens, 2 * inner, dtype)
+            grad_q, grad_kv = flat_q[:asked].view_as(q), flat_kv[:tokens].view_as(kv)
             inputs, grads = (q, *kv.chunk(2, -1)), (grad_q, *grad_kv.chunk(2, -1))
             values = _attend_backward(grad_values, inputs, bias, shape, kept=(values, every), into=grads)
-            flat_q, flat_kv = grad_q.view(-1, inner), grad_kv.view(-1, 2 * inner)
             grad_w_qkv = torch.cat(
                 [
-                    weight_gradient(flat_q, normed[:, :queries].reshape(-1, dim)),
-                    weight_gradient(flat_kv, normed.view(-1, dim)),
+                    weight_gradient(flat_q, filled_up(normed[:, :queries].reshape(-1, dim), dtype)),
+                    weight_gradient(flat_kv, normed_rows),
                 ]
             )
             # Keys and values came from all tokens, queries from the leading ones only.
-            grad_normed = linear(flat_kv, w_qkv[inner:].t()).view_as(x).to(x.dtype)
-            grad_normed[:, :queries] += linear(flat_q, w_qkv[:inner].t()).view(sequences, queries, dim)
+            grad_normed = linear(flat_kv, w_qkv[inner:].t())[:tokens].view_as(x).to(x.dtype)
+            grad_normed[:, :queries] += linear(flat_q, w_qkv[:inner].t())[:asked].view(sequences, queries, dim)
         else:
             qkv = rest[11]
-            grad_qkv = torch.empty_like(qkv)
+            flat = _room(tokens, 3 * inner, dtype)
+            grad_qkv = flat[:tokens].view_as(qkv)
             inputs, grads = qkv.chunk(3, -1), grad_qkv.chunk(3, -1)
             values = _attend_backward(grad_values, inputs, bias, shape, kept=(values, every), into=grads)
-            flat = grad_qkv.view(-1, 3 * inner)
-            grad_w_qkv = weight_gradient(flat, normed.view(-1, dim))
-            grad_normed = linear(flat, w_qkv.t()).view_as(x).to(x.dtype)
-        grad_w_out = weight_gradient(low, values.view(len(rows_y), -1))
+            grad_w_qkv = weight_gradient(flat, normed_rows)
+            grad_normed = linear(flat, w_qkv.t())[:tokens].view_as(x).to(x.dtype)
+        grad_w_out = weight_gradient(low, values)
         if shape.residual != "pre_norm":
             grad_normed[:, :queries] += grad_y
         grad_x, grad_g1, grad_b1 = _norm_backward(grad_normed, x, mean1, scale1, g1, b1)
@@ -238,12 +270,13 @@ class _CpuBlock(torch.autograd.Function):
 def _attend(
     q_NQI: Tensor, k_NLI: Tensor, v_NLI: Tensor, bias_NL: Tensor | None, shape: BlockShape, *, keeping: bool
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Attended values (N, Q, I), and the mean over heads of the first rows' probabilities (empty when not wanted).
+    """Attended values (`kernel_rows` of N x Q, I), and the mean over heads of the first rows' probabilities.
 
-    Last, when `keeping`, the probabilities (N, Q, L) of each head.
+    Those are empty when not wanted. Last, when `keeping`, the probabilities (N, Q, L) of each head.
     """
     # Each head's products are copied into their slice: written there directly, torch would run them one by one.
-    values = torch.empty_like(q_NQI, memory_format=torch.contiguous_format)
+    flat = _room(len(q_NQI) * q_NQI.shape[1], q_NQI.shape[2], q_NQI.dtype)
+    values = flat[: len(q_NQI) * q_NQI.shape[1]].view(q_NQI.shape)
     rows = 0 if shape.only_rows else shape.rows
     wide = torch.promote_types(q_NQI.dtype, torch.float32)
     total = q_NQI.new_zeros(len(q_NQI), rows, k_NLI.shape[1], dtype=wide)
@@ -257,7 +290,7 @@ def _attend(
         out.copy_(torch.bmm(probabilities, v))
         if keeping:
             every.append(probabilities)
-    return values, total.div_(shape.heads), every
+    return flat, total.div_(shape.heads), every
 
 
 def _attend_backward(
@@ -269,14 +302,16 @@ def _attend_backward(
     kept: tuple[Tensor | None, list[Tensor]],
     into: tuple[Tensor, ...],
 ) -> Tensor:
-    """Writes the gradients of queries, keys and values `into` their places. Returns the attended values.
+    """Writes the gradients of queries, keys and values `into` their places. Returns the attended values as `_attend`.
 
     `kept`: those values and the probabilities of each head, None and none where they are computed once more.
     """
     values, every = kept
-    again = torch.empty_like(grad_NQI) if values is None else values
+    asked = len(grad_NQI) * grad_NQI.shape[1]
+    again = _room(asked, grad_NQI.shape[2], grad_NQI.dtype) if values is None else values
+    of_heads = again[:asked].view(grad_NQI.shape)
     for head, (grad, q, k, v, out, into_q, into_k, into_v) in enumerate(
-        zip(*(part.chunk(shape.heads, -1) for part in (grad_NQI, *inputs, again, *into)), strict=True)
+        zip(*(part.chunk(shape.heads, -1) for part in (grad_NQI, *inputs, of_heads, *into)), strict=True)
     ):
         if values is None:
             probabilities = _probabilities(q, k, bias_NL).to(v.dtype)
@@ -286,7 +321,7 @@ def _attend_backward(
         into_v.copy_(torch.bmm(probabilities.transpose(1, 2), grad))
         grad_p = _wide(torch.bmm(grad, v.transpose(1, 2)))
         # Back through the softmax, then through the scale of its scores.
-        grad_s = torch.ops.aten._softmax_backward_data(grad_p, _wide(probabilities), -1, grad_p.dtype)
+        grad_s = _softmax_backward(grad_p, _wide(probabilities))
         grad_s = grad_s.mul_(q.shape[-1] ** -0.5).to(q.dtype)
         into_q.copy_(torch.bmm(grad_s, k))
         into_k.copy_(torch.bmm(grad_s.transpose(1, 2), q))
@@ -297,9 +332,22 @@ def _probabilities(q_NQd: Tensor, k_NLd: Tensor, bias_NL: Tensor | None) -> Tens
     scale = q_NQd.shape[-1] ** -0.5
     if bias_NL is not None and bias_NL.dtype == q_NQd.dtype:
         # Scale and mask within the product: two passes over the scores less.
-        return torch.baddbmm(bias_NL[:, None], q_NQd, k_NLd.transpose(1, 2), alpha=scale).softmax(-1)
-    scores = _wide(torch.bmm(q_NQd, k_NLd.transpose(1, 2))).mul_(scale)
-    return (scores if bias_NL is None else scores.add_(bias_NL[:, None])).softmax(-1)
+        scores = torch.baddbmm(bias_NL[:, None], q_NQd, k_NLd.transpose(1, 2), alpha=scale)
+    else:
+        scores = _wide(torch.bmm(q_NQd, k_NLd.transpose(1, 2))).mul_(scale)
+        scores = scores if bias_NL is None else scores.add_(bias_NL[:, None])
+    length = scores.shape[-1]
+    if length < LANES:
+        return F.pad(scores, (0, LANES - length), value=-math.inf).softmax(-1)[..., :length]
+    return scores.softmax(-1)
+
+
+def _softmax_backward(grad: Tensor, probabilities: Tensor) -> Tensor:
+    length = grad.shape[-1]
+    if length < LANES:
+        grad, probabilities = (F.pad(each, (0, LANES - length)) for each in (grad, probabilities))
+    found: Tensor = torch.ops.aten._softmax_backward_data(grad, probabilities, -1, grad.dtype)
+    return found[..., :length]
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from exact_core.config import Precision
-from exact_core.models.attention import Transformer
+from exact_core.models.attention import Transformer, has_transformers
 
 __all__ = ["choose_precision", "for_inference"]
 
@@ -23,7 +23,7 @@ def choose_precision(wanted: Precision, model: nn.Module, device: torch.device) 
     """
     if wanted != "auto":
         return wanted
-    if not any(isinstance(module, Transformer) for module in model.modules()):
+    if not has_transformers(model):
         return "fp32"
     if device.type == "cuda":
         with torch.cuda.device(device):

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from exact_core.config import SegmenterConfig
 from exact_core.data.windows.batches import Series
-from exact_core.models.tsvit import SpatialEncoder, TemporalEncoder
+from exact_core.models.tsvit import SpatialEncoder, TemporalEncoder, by_windows
 from exact_core.models.utae import Utae
 
 __all__ = ["AnySegmenter", "Segmenter", "build_segmenter", "class_probabilities"]
@@ -25,7 +25,12 @@ class Segmenter(nn.Module):
 
     def forward(self, series: Series) -> Tensor:
         """Logits (B, K + 1, H, W). Class 0 is background."""
-        return self.decode(self.temporal(series, only_classes=True).classes)
+
+        def made_of(part: Series) -> dict[str, Tensor]:
+            return {"logits": self.decode(self.temporal(part, only_classes=True).classes)}
+
+        logits: Tensor = by_windows(made_of, self, series)["logits"]
+        return logits
 
     def decode(self, tokens_BPKD: Tensor) -> Tensor:
         """Logits (B, K + 1, H, W) from the class tokens of a window's patches, which know nothing of each other."""

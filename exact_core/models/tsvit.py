@@ -7,7 +7,9 @@ sequences of S date slots (`sequences`).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +18,11 @@ from torch.nn import functional as F
 from exact_core.config import EncoderConfig
 from exact_core.data.windows.batches import Series
 from exact_core.models.attention import Transformer
-from exact_core.models.cpu_block import project
+from exact_core.models.cpu_block import project, runs_on
 from exact_core.models.sequences import SequenceGroup, group_sequences, part_size, shared_patches
+from exact_core.models.threads import each_part, learned_parts
 
-__all__ = ["PaddingToken", "SpatialEncoder", "TemporalEncoder", "TemporalTokens"]
+__all__ = ["PaddingToken", "SpatialEncoder", "TemporalEncoder", "TemporalTokens", "by_windows"]
 
 DAY_TABLE = 367
 """Columns of the day-of-year table: days 1..366 and 0, which padding has."""
@@ -157,8 +160,7 @@ class TemporalEncoder(nn.Module):
 
         attention = days.new_zeros(windows, self.tokens, columns, dtype=torch.float32)
         classes, dates, sequences, places = [], [], [], []
-        for group in groups:
-            tokens, rows = encode(group)
+        for group, (tokens, rows) in zip(groups, each_part(encode, groups, patches.device), strict=True):
             sequence = group.window * count + group.patch
             classes.append(tokens[:, : self.tokens])
             sequences.append(sequence)
@@ -213,8 +215,26 @@ class SpatialEncoder(nn.Module):
         # An exported program takes any number of windows, so it cannot be cut into parts by their number.
         exporting = torch.compiler.is_compiling()
         parts = (x,) if exporting else torch.split(x, part_size(len(x), x.shape[1], x.device))
-        encoded = torch.cat([self.transformer(part)[0] for part in parts])
+        encoded = torch.cat(each_part(lambda part: self.transformer(part)[0], parts, x.device))
         return encoded.view(batch, classes, -1, dim)
+
+
+def by_windows(work: Callable[[Series], dict[str, Any]], model: nn.Module, series: Series) -> dict[str, Any]:
+    """What `work` makes of a series with the model. A CPU learns from parts of the batch side by side.
+
+    A batch stays whole where its size decides more than the order of sums: with dropout, and with attended padding.
+
+    Args:
+        work: gives tensors (B, ...) of a series, each of its windows by itself. With attended padding also its token.
+        model: whose parameters learn.
+        series: the batch.
+    """
+    pixels = series.pixels
+    drawing = model.training and any(isinstance(each, nn.Dropout) and each.p for each in model.modules())
+    whole = drawing or series.padding is not None or pixels.requires_grad
+    if len(pixels) < 2 or whole or not torch.is_grad_enabled() or not runs_on(pixels):
+        return work(series)
+    return learned_parts(lambda part: work(series.windows(part)), len(pixels), model)
 
 
 def to_patches(pixels: Tensor, patch: int) -> Tensor:

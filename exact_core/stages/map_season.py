@@ -37,6 +37,7 @@ from exact_core.mapping.rows import usual_stride
 from exact_core.mapping.season_map import PART, PartManifest, extent_of_part, map_part, map_record, parse_part
 from exact_core.models.precision import choose_precision, for_inference
 from exact_core.models.segmenter import AnySegmenter
+from exact_core.models.threads import side_by_side
 from exact_core.stages.fetch import local_place
 from exact_core.stages.join_map import MAP, deliver
 from exact_core.stages.map_layers import Layers
@@ -216,7 +217,8 @@ def _map(
         def progress(count: int) -> None:
             bar.update(count)
 
-        map_part(images, careful, record, pieces, end=end, chunk=config.mapping.rows, progress=progress)
+        with side_by_side(device, model):
+            map_part(images, careful, record, pieces, end=end, chunk=config.mapping.rows, progress=progress)
     seconds = time.perf_counter() - started
     log.info(
         "map_season: rows %d to %d of %d x %d pixels, %d dates, %d windows, %d at a time, %.1f s",

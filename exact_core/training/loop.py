@@ -22,6 +22,7 @@ from exact_core.environment import TERMINAL_VARIABLE
 from exact_core.errors import ConfigError, TrainingError
 from exact_core.models.attention import compile_blocks
 from exact_core.models.precision import choose_precision
+from exact_core.models.threads import side_by_side
 from exact_core.training.checkpoint import Checkpoints, Progress
 from exact_core.training.distributed import Processes
 from exact_core.training.meters import CostMeter, LossTally
@@ -102,7 +103,7 @@ def fit(
     model, processes = task.model, task.processes
     lower = choose_precision(config.precision, model, device) == "bf16"
     processes.agree(int(lower), on="bfloat16", otherwise="set training.precision, or use machines of one kind")
-    autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=lower)
+    autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=lower, cache_enabled=device.type == "cuda")
     if config.compile:
         compile_blocks(model)
     optimizer = torch.optim.AdamW(
@@ -126,10 +127,13 @@ def fit(
     began, first = time.monotonic(), progress.epoch
     while progress.epoch < config.epochs:
         deliverable = task.deliverable(progress=progress.update / total)
-        row = _epoch(task, loader, optimizer, config, autocast, seed=seed, device=device, progress=progress, name=name)
-        model.eval()
-        with autocast():
-            row |= task.validate()
+        with side_by_side(device, model):
+            row = _epoch(
+                task, loader, optimizer, config, autocast, seed=seed, device=device, progress=progress, name=name
+            )
+            model.eval()
+            with autocast():
+                row |= task.validate()
         progress.epoch += 1
         progress.history.append(row)
         progress.times.append(int(time.time() * 1000))

@@ -1,11 +1,13 @@
 """The block written out for the CPU, against autograd on the block of modules and against finite differences."""
 
+import math
+
 import pytest
 import torch
 
 from exact_core.models import attention, cpu_block as written_out
 from exact_core.models.attention import Block
-from exact_core.models.cpu_block import BlockShape, cpu_block, linear
+from exact_core.models.cpu_block import BlockShape, cpu_block, filled_up, kernel_rows, linear
 
 
 def block(residual, dtype=torch.float32):
@@ -102,6 +104,54 @@ def test_a_product_and_its_gelu():
     x, weight, bias = torch.randn(50, 33), torch.randn(17, 33), torch.randn(17)
     expected = torch.nn.functional.gelu(x.double() @ weight.double().t() + bias.double())
     torch.testing.assert_close(linear(x, weight, bias, gelu=True).double(), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("rows", "filled"),
+    [(0, 0), (1, 32), (32, 32), (33, 64), (129, 160), (4096, 4096), (4097, 5120), (7100, 7168), (8192, 8192)],
+)
+def test_rows_of_few_kernels(rows, filled):
+    assert kernel_rows(rows) == filled
+    x = torch.arange(3.0 * rows).view(rows, 3)
+    found = filled_up(x, torch.bfloat16)
+    assert found.shape == (filled, 3)
+    assert torch.equal(found[:rows], x.bfloat16())
+    assert not found[rows:].any()
+
+
+def test_rows_that_are_filled_up_already_are_not_copied():
+    x = torch.randn(64, 3)
+    assert filled_up(x) is x
+
+
+def test_few_kernels_for_any_number_of_rows():
+    assert len({kernel_rows(rows) for rows in range(4097, 16_385)}) == 8
+    assert all(rows <= kernel_rows(rows) <= math.ceil(1.25 * rows) for rows in range(129, 16_385))
+
+
+@pytest.mark.parametrize("length", [2, 9, 15, 16, 17])
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_of_any_number_of_tokens_against_modules_in_float64(length, masked):
+    """Fewer tokens than a vector has lanes are computed among zeros."""
+    x = torch.randn(5, length, 12, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    bias = torch.zeros(5, length)
+    bias[1, 1:] = -torch.inf
+    bias = bias if masked else None
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        module = block("pre_norm").to(dtype)
+        of = x.detach().to(dtype).requires_grad_()
+        mask = None if bias is None else bias.to(dtype)
+        if dtype is torch.float32:
+            out, shown = module(of, bias=mask, rows=2)
+        else:
+            normed = module.attention_norm(of)
+            values, shown = module.attention(normed, bias=mask, rows=2)
+            out = of + values
+            out = out + module.mlp(module.mlp_norm(out))
+        found.append((out, shown, *torch.autograd.grad(out.square().sum(), [of, *module.parameters()])))
+    for ours, modules in zip(*found, strict=True):
+        torch.testing.assert_close(ours.double(), modules.double(), atol=2e-5, rtol=1e-4)
 
 
 def test_where_the_block_does_not_run_the_modules_do():

@@ -78,6 +78,19 @@ def test_a_repeat_is_equal_to_the_last_bit(dataset, config):
     assert [step for step, _ in one[2].rows] == [1, 2]
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_one_thread_gives_the_weights_of_two(precision, dataset, config):
+    before, models = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            models.append(train(dataset, config, epochs=2, precision=precision)[0])
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert same(*models)
+
+
 @pytest.mark.parametrize("killed_after", [1, 2])
 def test_a_killed_run_continues_as_if_it_had_not_been(dataset, config, tmp_path, killed_after):
     whole = train(dataset, config, epochs=4)

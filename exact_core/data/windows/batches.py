@@ -57,6 +57,15 @@ class Series:
     seen: Tensor | None
     padding: Tensor | None = None
 
+    def windows(self, part: slice) -> Series:
+        """The series of some of its windows."""
+        return Series(
+            pixels=self.pixels[part],
+            dates=self.dates if len(self.dates) == 1 else self.dates[part],
+            seen=None if self.seen is None else self.seen[part],
+            padding=None if self.padding is None else self.padding[part],
+        )
+
 
 @dataclass(frozen=True)
 class Batch:
