@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from exact_core.mapping.rows import Mapper, Predict
+from exact_core.models.threads import one_thread
 
 __all__ = ["Careful", "choose_batch", "window_bytes"]
 
@@ -66,14 +67,9 @@ def window_bytes(predict: Predict, *, dates: int, bands: int, side: int, clear: 
         torch.cuda.reset_peak_memory_stats(device)
         predict(pixels, seen)
         return int((torch.cuda.max_memory_allocated(device) - before) // PROBE)
-    # On one thread: what others make is not seen.
-    living, threads = _Living(), torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with living:
-            predict(pixels, seen)
-    finally:
-        torch.set_num_threads(threads)
+    living = _Living()
+    with one_thread(), living:
+        predict(pixels, seen)
     return living.peak // PROBE
 
 

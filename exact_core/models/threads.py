@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from exact_core.models.attention import has_transformers
 
-__all__ = ["each_part", "equal_parts", "learned_parts", "side_by_side"]
+__all__ = ["each_part", "equal_parts", "learned_parts", "one_thread", "side_by_side"]
 
 Part = TypeVar("Part")
 Found = TypeVar("Found")
@@ -47,6 +47,17 @@ def side_by_side(device: torch.device, model: nn.Module | None = None) -> Iterat
         _threads.reset(before)
         pool.shutdown()
         # Last: the number is a thread's own for OpenMP, and everybody's for MKL.
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute everything in this thread, for those who count what operators make of memory."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
         torch.set_num_threads(threads)
 
 

@@ -13,6 +13,7 @@ from exact_core.data.windows.batches import Series
 from exact_core.models.classifier import TagClassifier
 from exact_core.models.precision import choose_precision
 from exact_core.models.segmenter import build_segmenter
+from exact_core.models.threads import one_thread
 
 __all__ = ["available_bytes", "training_bytes"]
 
@@ -25,6 +26,8 @@ BACKWARD = 1.1
 1 in narrow ones, which save more of what they would compute again, and 0.5 to 1.6 in bfloat16."""
 PROCESS = 640 * 10**6
 """What a step holds before its first batch: Python, torch, KFP, MLflow with its database, shards. Measured."""
+THREAD = 120 * 10**6
+"""What each further thread takes: its heap, its kernels, and what a part needs on its way. Measured with two."""
 CUDA_BUILD = 480 * 10**6
 """What the libraries of torch's GPU build take beside that, on a CPU too. Measured."""
 
@@ -60,10 +63,10 @@ def training_bytes(config: RunConfig, *, bands: int, classes: int, dates: int, k
         )
         # As this machine would train. Steps of a cluster may run on others.
         lower = choose_precision(settings.training.precision, model, torch.device("cpu")) == "bf16"
-        with torch.autocast("cpu", torch.bfloat16, enabled=lower):
+        with one_thread(), torch.autocast("cpu", torch.bfloat16, enabled=lower):
             saved = _saved_bytes(lambda: model.train()(series), keep={p.data_ptr() for p in model.parameters()})
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    process = PROCESS + (CUDA_BUILD if torch.version.cuda else 0)
+    process = PROCESS + (CUDA_BUILD if torch.version.cuda else 0) + THREAD * (torch.get_num_threads() - 1)
     return process + COPIES * weights + int(BACKWARD * saved / PROBE * settings.training.batch)
 
 

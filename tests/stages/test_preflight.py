@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from exact_core.config import override
 from exact_core.errors import ConfigError, ServiceError
@@ -163,6 +164,22 @@ def test_the_estimate_is_near_what_a_training_takes(kind, tmp_path):
     )
     measured = int(done.stdout.splitlines()[-1])
     assert 0.75 < estimate / measured < 1.34, (estimate / 1e6, measured / 1e6)
+
+
+def test_the_estimate_counts_what_threads_save(config):
+    def estimate():
+        return memory.training_bytes(config, bands=10, classes=3, dates=20, kind="classifier")
+
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(estimate())
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert found[0] > memory.PROCESS + 10**7
+    assert found[1] == found[0] + memory.THREAD
 
 
 def test_the_estimate_grows_with_the_batch(config):
