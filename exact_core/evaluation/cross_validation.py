@@ -6,9 +6,11 @@ the tags of that part. Its average precision says whether the tags of these squa
 the accuracy of the map.
 
 Parts are compact: squares near each other are left out together. A square that shares a pixel with one that is left out
-does not train either. The interval treats squares as independent. No constant was fitted to a scene.
+does not train either. A square of several windows stays whole. Its crops grow somewhere in it, so its score is the
+largest of its windows. The interval treats squares as independent. No
+constant was fitted to a scene.
 
-Axes: N windows, K crop classes.
+Axes: N squares, n windows, K crop classes.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ FEWEST_SQUARES = 10
 FEWEST_OF_A_CROP = 3
 """Squares with a crop, and squares without it, from which its average precision says something."""
 MOST = 200
-"""Squares that are looked at. More would not narrow the interval by much, and cost time."""
+"""Windows that are looked at. More would not narrow the interval by much, and cost time."""
 PIXELS = 10_000
 """That train the model of each part."""
 WIDTH = 1.96
@@ -60,13 +62,25 @@ def cross_validate_tags(windows: WindowDataset, config: RunConfig) -> dict[str, 
     records = [windows.records[int(index)] for index in indices]
     scenes = {name: number for number, name in enumerate(sorted({each.scene for each in records}))}
     places = np.array([(scenes[each.scene], each.row, each.col) for each in records])
-    names, tags = windows.manifest.classes, windows.tags[indices]
-    known = None if windows.open is None else windows.open[indices] == 0
-    if len(indices) < FEWEST_SQUARES:
+    squares: dict[tuple[bool, int], list[int]] = {}
+    for place, each in enumerate(records):
+        squares.setdefault((each.square is None, place if each.square is None else each.square), []).append(place)
+    members = list(squares.values())
+
+    def largest(values: NDArray[Any]) -> NDArray[Any]:
+        """Of the windows (n, K) of each square: (N, K)."""
+        return np.stack([values[own].max(0) for own in members])
+
+    names, tags = windows.manifest.classes, largest(windows.tags[indices])
+    known = None if windows.open is None else largest(windows.open[indices]) == 0
+    if len(members) < FEWEST_SQUARES:
         return held_out_summary(None, tags, known, names, seed=config.seed)
-    parts = compact_parts(places, PARTS)
-    scores = held_out_scores(windows, indices, parts, places, config)
-    return held_out_summary(scores, tags, known, names, seed=config.seed)
+    number = np.empty(len(indices), np.int64)
+    for square, own in enumerate(members):
+        number[own] = square
+    parts = compact_parts(places[[own[0] for own in members]], PARTS)
+    scores = held_out_scores(windows, indices, number, parts[number], places, config)
+    return held_out_summary(largest(scores), tags, known, names, seed=config.seed)
 
 
 def compact_parts(places: NDArray[np.int64], count: int) -> NDArray[np.int64]:
@@ -98,20 +112,22 @@ def _halve(
 def held_out_scores(
     windows: WindowDataset,
     indices: NDArray[np.int64],
+    squares: NDArray[np.int64],
     parts: NDArray[np.int64],
     places: NDArray[np.int64],
     config: RunConfig,
 ) -> NDArray[np.float64]:
-    """How strongly each window (N, K) shows each crop to a model that its part did not train.
+    """How strongly each window (n, K) shows each crop to a model that its part did not train.
 
     The mean probability of the crop among the window's strongest pixels, as in that model's training. NaN where no
     window was left to train.
 
     Args:
         windows: the dataset.
-        indices: positions of the windows (N,).
-        parts: of each of them (N,).
-        places: scene, row and column of each (N, 3).
+        indices: positions of the windows (n,).
+        squares: number of the square of each of them (n,).
+        parts: of each of them (n,), the same in a square.
+        places: scene, row and column of each (n, 3).
         config: as for `cross_validate_tags`.
     """
     side, scores = windows.manifest.window, np.full((len(indices), windows.classes), np.nan)
@@ -120,7 +136,7 @@ def held_out_scores(
     for part in np.unique(parts):
         out = parts == part
         apart = (places[:, None, 0] != places[out, 0]) | (np.abs(places[:, None, 1:] - places[out, 1:]) >= side).any(2)
-        teachers = indices[~out & apart.all(1)].tolist()
+        teachers = indices[~np.isin(squares, squares[out | ~apart.all(1)])].tolist()
         if not teachers:
             continue
         overlaps, left_out = OverlapTags(windows, teachers, use=config.masks.overlaps), set(indices[out].tolist())
@@ -146,7 +162,7 @@ def held_out_summary(
     """JSON-ready average precision of scores, and how sure it is.
 
     Args:
-        scores: (N, K), NaN for a window without one. If None, there are too few windows.
+        scores: (N, K), NaN for a square without one. If None, there are too few squares.
         tags: (N, K).
         known: (N, K), where a tag says anything. If None, everywhere.
         names: of crops 1..K.

@@ -1,5 +1,7 @@
 """Tags of left-out squares: parts, scores that their own tags do not reach, and what is said of them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -61,7 +63,8 @@ def _quick(monkeypatch):
 
 
 def scored(windows: WindowDataset, config: RunConfig, indices, places):
-    return held_out_scores(windows, indices, np.arange(len(indices)) % 2, places, config)
+    numbers = np.arange(len(indices))
+    return held_out_scores(windows, indices, numbers, numbers % 2, places, config)
 
 
 def test_tags_that_are_left_out_do_not_teach_their_scores(dataset, small, monkeypatch):
@@ -81,6 +84,85 @@ def test_tags_that_are_left_out_do_not_teach_their_scores(dataset, small, monkey
     before = scored(dataset, small, indices, places)
     dataset.tags[indices[1]] = 1 - real[indices[1]]
     np.testing.assert_array_equal(before[::2], scored(dataset, small, indices, places)[::2])
+
+
+def square_of(monkeypatch, dataset, numbers):
+    """Give windows the numbers of their squares."""
+    records = list(dataset.records)
+    for index, number in numbers.items():
+        records[index] = replace(records[index], square=number)
+    monkeypatch.setattr(dataset, "records", records)
+
+
+def test_a_square_of_several_windows_is_left_out_whole(dataset, small, monkeypatch):
+    """Its list teaches no model that scores one of its windows, and others stay as they are."""
+    train = dataset.indices("train").tolist()
+    own = train[:3] + train[-1:]
+    square_of(monkeypatch, dataset, dict.fromkeys(own, 7))
+    asked = []
+
+    def seen(windows, indices, squares, parts, places, config):
+        asked.append((indices, parts, held_out_scores(windows, indices, squares, parts, places, config)))
+        return asked[-1][-1]
+
+    monkeypatch.setattr(cross_validation, "held_out_scores", seen)
+    assert cross_validate_tags(dataset, small)["squares"] == len(train) - 3
+    dataset.tags[own] = 1 - dataset.tags[own]
+    cross_validate_tags(dataset, small)
+    (indices, parts, before), (_, _, after) = asked
+    assert indices.tolist() == train
+    places = np.flatnonzero(np.isin(indices, own))
+    (part,) = set(parts[places].tolist())
+    np.testing.assert_array_equal(before[parts == part], after[parts == part])
+    assert (before[parts != part] != after[parts != part]).any()
+
+
+def test_a_square_that_shares_pixels_with_one_left_out_teaches_in_none_of_its_windows(dataset, small):
+    """Windows 0 and 1 are one square, and window 1 overlaps window 2, which is left out."""
+    indices = dataset.indices("train")[:10]
+    squares, parts = np.array([0, 0, 1, 2, 3, 4, 5, 6, 7, 8]), np.array([0, 0, 1, 0, 1, 0, 1, 0, 1, 0])
+    places = np.array([(0, 100 * place, 0) for place in range(10)])
+
+    def changed():
+        before = held_out_scores(dataset, indices, squares, parts, places, small)
+        dataset.tags[indices[0]] = 1 - dataset.tags[indices[0]]
+        after = held_out_scores(dataset, indices, squares, parts, places, small)
+        np.testing.assert_array_equal(before[parts == 0], after[parts == 0])
+        return (before[parts == 1] != after[parts == 1]).any()
+
+    assert changed()
+    places[1] = places[2] + [0, 1, 0]
+    assert not changed()
+
+
+def test_a_square_has_the_largest_score_of_its_windows_and_one_list(dataset, small, monkeypatch):
+    """Twelve squares, by hand: of one, two and one windows in turn."""
+    train = dataset.indices("train")[:16]
+    sizes = [1, 2, 1] * 4
+    numbers = np.repeat(np.arange(12), sizes)
+    several = {int(index): int(n) for index, n in zip(train, numbers, strict=True) if sizes[n] > 1}
+    square_of(monkeypatch, dataset, several)
+    scores = np.random.default_rng(0).random((16, dataset.classes))
+    found = []
+
+    def kept(*given, **_):
+        found.append(given)
+
+    monkeypatch.setattr(dataset, "indices", lambda _: train)
+    monkeypatch.setattr(cross_validation, "held_out_scores", lambda *_: scores)
+    monkeypatch.setattr(cross_validation, "held_out_summary", kept)
+    cross_validate_tags(dataset, small)
+    ((largest, tags, *_),) = found
+    assert len(largest) == len(tags) == 12
+    for square in range(12):
+        own = numbers == square
+        np.testing.assert_array_equal(largest[square], scores[own].max(0))
+        np.testing.assert_array_equal(tags[square], dataset.tags[train[own]].max(0))
+    # A square of one window is that window, with a number or without.
+    square_of(monkeypatch, dataset, {int(index): 100 - place for place, index in enumerate(train)})
+    cross_validate_tags(dataset, small)
+    np.testing.assert_array_equal(found[1][0], scores)
+    np.testing.assert_array_equal(found[1][1], dataset.tags[train])
 
 
 def test_other_land_with_the_same_crops_is_recognised(dataset, small):

@@ -87,9 +87,10 @@ def ingest_season(source: Path, config: DataConfig, out: Path, *, seed: int, ori
     """Read a season from disk and write it as a dataset of windows.
 
     A scene with labels is cut into windows by its grid. A table of tags states its own windows. Splits share no pixel:
-    a scene of enough blocks is split by blocks, squares by groups that share no pixel, several cells by cell. A scene
-    that is too small, or one with both shares at 0, is used whole. It is trained and scored on itself, and the manifest
-    says so. Windows measured on fewer than two dates, as beyond the edge of a swath, are left out.
+    a scene of enough blocks is split by blocks, squares by groups that share no pixel, several cells by cell. A square
+    of several windows is in one split, also where cells divide it. A scene that is too small, or one with both shares
+    at 0, is used whole. It is trained and scored on itself, and the manifest says so. Windows measured on fewer than
+    two dates, as beyond the edge of a swath, are left out.
 
     Args:
         source: the folder, the collection.json in it, or a folder of cells (`exact fetch --cell`).
@@ -138,6 +139,7 @@ def ingest_season(source: Path, config: DataConfig, out: Path, *, seed: int, ori
         if noted := noise.note(config.tag_share):
             writer.notes.append(noted)
         if cells:
+            writer.keep_squares_whole()
             _check_splits(writer, config)
 
 

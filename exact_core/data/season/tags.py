@@ -1,13 +1,14 @@
 """Image-level tags, placed on images: which crops grow in which square, and nothing else.
 
 `exact_core.data.season.tag_tables` reads them. A square larger than a window is cut into windows, and each of them
-takes the whole list. Axes are K crop classes, N windows, R rows of a table.
+takes the whole list. So they belong together: apart, one would tell the list of another. Axes are K crop classes, N
+windows, R rows of a table.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -50,11 +51,16 @@ class TagRow:
 
 @dataclass(frozen=True)
 class Placed:
-    """A window of a scene, and what grows in it: tags (K,) uint8."""
+    """A window of a scene, and what grows in it: tags (K,) uint8.
+
+    square: the same number in the windows of one square, and of squares that share a window with it. If None, the
+    window is a square of its own.
+    """
 
     row: int
     col: int
     tags: NDArray[np.uint8]
+    square: int | None = None
 
 
 @dataclass(frozen=True)
@@ -98,19 +104,32 @@ class TagTable:
             DataError: coordinates that cannot be brought to the CRS of the images.
         """
         found: dict[tuple[int, int], NDArray[np.uint8]] = {}
+        several: dict[int, list[tuple[int, int]]] = {}
         outside = []
         squares = {id(square.tag): square for square in self.squares(grid, window=window)}
-        for row in self.rows:
+        for number, row in enumerate(self.rows):
             if row.scene is not None:
                 corners = _tiles(grid, window) if row.scene == scene else []
             else:
                 corners = _windows_of(squares[id(row)], grid, window)
             if not corners:
                 outside.append(row)
+            if len(corners) > 1:
+                several[number] = corners
             tags = np.array([name in row.crops for name in self.classes], np.uint8)
             for corner in corners:
                 found[corner] = np.maximum(found.get(corner, 0), tags).astype(np.uint8)
-        return [Placed(row, col, tags) for (row, col), tags in sorted(found.items())], outside
+        order = sorted(found)
+        at = {corner: place for place, corner in enumerate(order)}
+        # Windows are one pixel here: what else they share does not make their squares one.
+        of = groups(order, window=1, squares=[[at[corner] for corner in own] for own in several.values()])
+        squares_of: dict[int, int] = {}
+        for number, corners in several.items():
+            squares_of.setdefault(of[at[corners[0]]], number)
+        placed = [
+            Placed(*corner, found[corner], squares_of.get(group)) for corner, group in zip(order, of, strict=True)
+        ]
+        return placed, outside
 
     def squares(self, grid: Grid, *, window: int, swapped: bool = False, scale: float = 1.0) -> list[Square]:
         """The positions of the rows with coordinates on a grid, inside or outside of it.
@@ -192,10 +211,15 @@ def _windows_of(square: Square, grid: Grid, window: int) -> list[tuple[int, int]
     return [(top, left) for top in starts[0] for left in starts[1]]
 
 
-def groups(corners: Sequence[tuple[int, int]], *, window: int) -> list[int]:
-    """Number of the group of each window: windows that share a pixel, directly or by others, are in one, from 0.
+def groups(corners: Sequence[tuple[int, int]], *, window: int, squares: Iterable[Sequence[int]] = ()) -> list[int]:
+    """Number of the group of each window, from 0: windows that share a pixel or a square, directly or by others.
 
-    Splits take groups whole, so that they share no pixel.
+    Splits take groups whole, so that they share no pixel and no list of crops.
+
+    Args:
+        corners: upper left corners of the windows.
+        window: side, pixels.
+        squares: positions of the windows of each square of several.
     """
     cells: dict[tuple[int, int], list[int]] = {}
     parent = list(range(len(corners)))
@@ -214,5 +238,8 @@ def groups(corners: Sequence[tuple[int, int]], *, window: int) -> list[int]:
                     if abs(corners[other][0] - row) < window and abs(corners[other][1] - col) < window:
                         parent[root(place)] = root(other)
         cells.setdefault(here, []).append(place)
+    for own in squares:
+        for place in own:
+            parent[root(place)] = root(own[0])
     numbers: dict[int, int] = {}
     return [numbers.setdefault(root(place), len(numbers)) for place in range(len(corners))]

@@ -46,8 +46,8 @@ def write_tagged(
         scene: without labels.
         config: window and shares.
         placed: windows with their tags, row-major.
-        split: of all of them. If None, windows that share a pixel go into one split. If there are too few such groups
-            for splits, all are used to train and to score on.
+        split: of all of them. If None, windows that share a pixel or a square go into one split. If there are too few
+            such groups for splits, all are used to train and to score on.
         seed: draws the splits.
 
     Raises:
@@ -55,27 +55,31 @@ def write_tagged(
     """
     rows = [list(squares) for _, squares in itertools.groupby(placed, key=lambda each: each.row)]
     spans = [(squares[0].row, squares[0].row + config.window) for squares in rows]
-    corners: list[tuple[int, int]] = []
+    kept: list[Placed] = []
     for squares, part in zip(rows, scene.parts(spans), strict=True):
         for each in squares:
             seen = seen_dates(part, each.row, each.col, window=config.window)
             if seen.sum() >= MIN_DATES:
-                name = split or f"square {len(corners)}"
-                add_window(writer, part, each.row, each.col, seen=seen, tags=each.tags, split=name)
-                corners.append((each.row, each.col))
-    _note_skipped(writer, LeftOut(unseen=len(placed) - len(corners)), f" of {scene.name}")
+                name = split or f"square {len(kept)}"
+                add_window(writer, part, each.row, each.col, seen=seen, tags=each.tags, split=name, square=each.square)
+                kept.append(each)
+    _note_skipped(writer, LeftOut(unseen=len(placed) - len(kept)), f" of {scene.name}")
     if split is None:
-        if not corners:
+        if not kept:
             raise DataError(
                 f"{scene.origin}: none of the {len(placed)} windows that the tags speak of is measured on {MIN_DATES} "
                 f"dates. Add acquisitions that cover them"
             )
-        _split_squares(writer, config, corners, seed=seed)
+        _split_squares(writer, config, kept, seed=seed)
 
 
-def _split_squares(writer: DatasetWriter, config: DataConfig, corners: list[tuple[int, int]], *, seed: int) -> None:
-    """Draw the splits of the windows at these corners, which were added under their numbers."""
-    of = groups(corners, window=config.window)
+def _split_squares(writer: DatasetWriter, config: DataConfig, kept: list[Placed], *, seed: int) -> None:
+    """Draw the splits of these windows, which were added under their numbers."""
+    several: dict[int, list[int]] = {}
+    for place, each in enumerate(kept):
+        if each.square is not None:
+            several.setdefault(each.square, []).append(place)
+    of = groups([(each.row, each.col) for each in kept], window=config.window, squares=several.values())
     count = max(of) + 1
     shares = {"validation": config.validation_share, "test": config.test_share}
     if any(shares.values()) and count >= config.fewest_squares:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from exact_core.data.windows.dataset import DatasetManifest, FileEntry, Statistics, WindowDataset, sha256_of
@@ -57,13 +58,18 @@ def join_datasets(folders: Sequence[Path], out: Path) -> None:
     (out / "shards").mkdir(parents=True, exist_ok=True)
     shards: list[FileEntry] = []
     tables = []
-    open_tags = False
+    open_tags, squares = False, 0
     for number, dataset in enumerate(datasets):
         table = pq.read_table(dataset.root / "index.parquet")
         for name in ("id", "scene"):
             # Scenes of two seasons may have one name, and are never blended.
             values = pa.array([f"{number}:{value}" for value in table[name].to_pylist()])
             table = table.set_column(table.schema.get_field_index(name), name, values)
+        if "square" in table.column_names:
+            # Squares of two datasets are two.
+            moved = pc.add(table["square"], pa.scalar(squares, pa.int32()))
+            squares = pc.max(moved).as_py() + 1
+            table = table.set_column(table.schema.get_field_index("square"), "square", moved)
         tables.append(table)
         open_tags |= dataset.open is not None
         for entry in dataset.manifest.shards:
@@ -73,7 +79,8 @@ def join_datasets(folders: Sequence[Path], out: Path) -> None:
     if open_tags:
         tables = [_with_open(table, len(datasets[0].manifest.classes)) for table in tables]
     index = out / "index.parquet"
-    table = pa.concat_tables(tables)
+    # A dataset without squares of several windows has no column of them.
+    table = pa.concat_tables(tables, promote_options="default")
     with publishing(index, size=table.nbytes) as partial:
         pq.write_table(table, partial)
     manifests = [dataset.manifest for dataset in datasets]

@@ -236,6 +236,7 @@ def add_window(
     split: str,
     untold: NDArray[np.uint8] | None = None,
     unknown: NDArray[np.uint8] | None = None,
+    square: int | None = None,
 ) -> None:
     """Cut one window of a scene, with the dates that measured any of it (`seen_dates`).
 
@@ -249,6 +250,7 @@ def add_window(
         split: train, validation or test, or another name for `DatasetWriter.name_splits`.
         untold: (K,), 1 where a crop without a tag may grow all the same. If None, tags are complete.
         unknown: (H, W), 1 where there is no ground truth. If None, nowhere.
+        square: number of its square, if that has several windows.
     """
     window = writer.window
     here = np.s_[row : row + window, col : col + window]
@@ -268,6 +270,7 @@ def add_window(
             dates=int(seen.sum()),
             tags=tuple(int(tag) for tag in tags),
             open=() if untold is None else tuple(int(each) for each in untold),
+            square=square,
         ),
         Window(
             pixels=np.ascontiguousarray(scene.pixels[(seen, slice(None), *inside)]),

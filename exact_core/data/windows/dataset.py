@@ -133,6 +133,8 @@ class WindowRecord:
     tags: tuple[int, ...]
     open: tuple[int, ...] = ()
     """1 where a crop that is not tagged may grow in the window all the same (K,). If empty, every tag is known."""
+    square: int | None = None
+    """The same number in all windows that have the list of one square. If None, the window is a square of its own."""
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,16 @@ class DatasetWriter:
             if record.split in splits:
                 self._records[number] = replace(record, split=splits[record.split])
 
+    def keep_squares_whole(self) -> None:
+        """Put all windows of a square into one split: the last of train, validation and test that any of them is in."""
+        whole: dict[int, str] = {}
+        for record in self._records:
+            if record.square is not None:
+                whole[record.square] = max(record.split, whole.get(record.square, record.split), key=SPLITS.index)
+        for number, record in enumerate(self._records):
+            if record.square is not None:
+                self._records[number] = replace(record, split=whole[record.square])
+
     @property
     def counts(self) -> dict[str, int]:
         """Windows so far of each split."""
@@ -249,6 +259,9 @@ class DatasetWriter:
             complete = (0,) * len(self.classes)
             stated = [record.open or complete for record in self._records]
             table = table.append_column("open", pa.array(stated, pa.list_(pa.uint8())))
+        squares = pa.array([record.square for record in self._records], pa.int32())
+        if squares.null_count < len(squares):
+            table = table.append_column("square", squares)
         index = self.out / "index.parquet"
         with publishing(index, size=table.nbytes) as partial:
             pq.write_table(table, partial)

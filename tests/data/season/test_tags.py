@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pyogrio
 import pytest
+import rasterio
 import shapely
 from hypothesis import HealthCheck, given, settings, strategies as st
 from rasterio.transform import Affine
@@ -87,6 +89,41 @@ def test_a_large_square_is_cut_and_a_scene_is_tiled(tmp_path: Path) -> None:
     placed, _ = table(tmp_path, "scene,crops\ns,maize\nother,grass\n").place("s", grid(20), window=8)
     assert [(each.row, each.col) for each in placed] == list(itertools.product((0, 8), (0, 8)))
     assert all(each.tags.tolist() == [0, 1] for each in placed)
+    assert {each.square for each in placed} == {0}
+
+
+def test_windows_know_the_square_that_gave_several(tmp_path: Path) -> None:
+    """Two squares of four windows share windows, and one of one window shares pixels with them. Two are apart."""
+    here = [(SEASON_LEFT + 80 * step + 500, SEASON_TOP - 500) for step in (5, -4, 0, 1)]
+    rows = "".join(f"{x},{y},{size},maize\n" for (x, y), size in zip(here, (80, 160, 160, 160), strict=True))
+    rows += f"{here[2][0]},{here[2][1]},80,grass\n"
+    placed, _ = table(tmp_path, f"x,y,size,crops\n{rows}").place("s", grid(), window=8)
+    assert [(each.row, each.col, each.square) for each in placed] == [
+        *((42, 10, 1), (42, 18, 1), (42, 42, 2), (42, 50, 2), (42, 58, 2), (46, 46, None), (46, 86, None)),
+        *((50, 10, 1), (50, 18, 1), (50, 42, 2), (50, 50, 2), (50, 58, 2)),
+    ]
+
+
+def test_a_split_never_divides_a_square(tmp_path: Path) -> None:
+    """Twelve squares of two by two windows, and twelve of one. Without the former, the index is as it ever was."""
+    wide = [f"{SEASON_LEFT + 80 + 160 * (n % 4)},{SEASON_TOP - 80 - 160 * (n // 4)},160" for n in range(12)]
+    small = [f"{SEASON_LEFT + 40 + 80 * (n % 8)},{SEASON_TOP - 520 - 80 * (n // 8)},80" for n in range(12)]
+    crops = itertools.cycle(["maize;grass\n", "maize\n"])
+    rows = "".join(f"{at},{crop}" for at, crop in zip([*wide, *small], crops, strict=False))
+    config = DataConfig(window=8, fewest_squares=24)
+    dataset = ingest(season(tmp_path / "s", f"x,y,size,crops\n{rows}", size=(80, 64)), config, seed=1)
+    squares: dict[int | None, list[str]] = {}
+    for record in dataset.records:
+        squares.setdefault(record.square, []).append(record.split)
+    assert len(squares.pop(None)) == 12
+    assert sorted(map(len, squares.values())) == [4] * 12
+    assert all(len(set(splits)) == 1 for splits in squares.values())
+    assert len({splits[0] for splits in squares.values()}) == 3
+    # 60 windows are 24 squares.
+    few = ingest(season(tmp_path / "few", f"x,y,size,crops\n{rows}", size=(80, 64)), DataConfig(window=8))
+    assert any("24 squares apart from each other are fewer than" in note for note in few.manifest.notes)
+    one = ingest(season(tmp_path / "one", f"x,y,size,crops\n{small[0]},maize\n", size=(80, 64)), DataConfig(window=8))
+    assert "square" not in pq.read_table(one.root / "index.parquet").column_names
 
 
 def test_rows_of_one_square_are_joined_and_rows_elsewhere_counted(tmp_path: Path) -> None:
@@ -336,6 +373,13 @@ def test_groups_as_by_comparing_all(corners: list[tuple[int, int]]) -> None:
         assert (found[i] == found[j]) == reach[i, j]
 
 
+def test_groups_of_windows_far_apart_that_are_of_one_square() -> None:
+    corners = [(0, 0), (0, 20), (0, 22), (0, 50), (0, 80)]
+    assert groups(corners, window=6) == [0, 1, 1, 2, 3]
+    assert groups(corners, window=6, squares=[[0, 3], [4]]) == [0, 1, 1, 0, 2]
+    assert groups(corners, window=6, squares=[[0, 3], [2, 4]]) == [0, 1, 1, 0, 1]
+
+
 def test_tags_outside_the_images(tmp_path: Path) -> None:
     root = season(tmp_path / "s", "x,y,crops\n0,0,maize\n")
     with pytest.raises(DataError, match=r"none of its 1 squares is in the images"):
@@ -452,6 +496,29 @@ def test_cells_become_one_dataset_split_by_cells(tmp_path: Path) -> None:
     assert survey_season(root, DataConfig()) == (4, 10, None, ("",) * 10)
     with pytest.raises(DataError, match="3 cells with images, but a split by cells needs 9"):
         ingest_season(cells(tmp_path / "few", 3), DataConfig(), tmp_path / "x", seed=0)
+
+
+def test_cells_do_not_divide_a_square(tmp_path: Path) -> None:
+    """Cells of 320 m beside each other. Of each square of 480 m on a border, a window lies in the cell on each side."""
+    root = cells(tmp_path / "s")
+    for path in root.glob("E*/**/*.tif"):
+        number = int(path.relative_to(root).parts[0][1:])
+        with rasterio.open(path, "r+") as file:
+            file.transform = Affine.translation(320 * number, 0) @ file.transform
+    rows = "".join(f"{SEASON_LEFT + 320 * border},{SEASON_TOP - 80},480,wheat\n" for border in (1, 3, 5, 7, 9))
+    rows += "".join(f"{SEASON_LEFT + 320 * cell + 80},{SEASON_TOP - 240},160,maize\n" for cell in range(10))
+    (root / "labels/tags.csv").write_text(f"x,y,size,crops\n{rows}")
+    for seed in range(3):
+        ingest_season(root, DataConfig(window=16), tmp_path / f"out{seed}", seed=seed)
+        records = WindowDataset(tmp_path / f"out{seed}").records
+        squares: dict[int, list[tuple[str, str]]] = {}
+        for record in records:
+            if record.square is not None:
+                squares.setdefault(record.square, []).append((record.scene, record.split))
+        assert sorted(squares) == [0, 1, 2, 3, 4]
+        for number, own in squares.items():
+            assert {scene for scene, _ in own} == {f"E{2 * number}", f"E{2 * number + 1}"}
+            assert len({split for _, split in own}) == 1
 
 
 def test_a_table_tags_scenes_by_name(tmp_path: Path) -> None:

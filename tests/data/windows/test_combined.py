@@ -1,5 +1,7 @@
 """Several datasets as one."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from exact_core.config import override
 from exact_core.data.synthetic import ingest_synthetic
 from exact_core.data.windows.combined import join_datasets
 from exact_core.data.windows.dataset import WindowDataset
+from exact_core.data.windows.writer import DatasetWriter
 from exact_core.errors import ConfigError, DataError
 
 
@@ -42,6 +45,25 @@ def test_every_window_is_there_as_it_was(dataset_folder, other_folder, tmp_path)
     np.testing.assert_allclose(joint.manifest.statistics.mean, values.mean(1), rtol=1e-9)
     np.testing.assert_allclose(joint.manifest.statistics.std, values.std(1), rtol=1e-9)
     assert joint.manifest.statistics.pixels == values.shape[1]
+
+
+def test_squares_of_two_datasets_stay_apart(dataset_folder, config, tmp_path):
+    """A dataset with squares of two windows, twice, and one without such squares."""
+
+    class Paired(DatasetWriter):
+        def add(self, record, window, *, origin):
+            super().add(replace(record, square=len(self._records) // 2), window, origin=origin)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("exact_core.data.synthetic.DatasetWriter", Paired)
+        ingest_synthetic(config.data, tmp_path / "pairs", seed=0)
+    join_datasets([tmp_path / "pairs", dataset_folder, tmp_path / "pairs"], tmp_path / "joint")
+    pairs, plain, joint = (WindowDataset(each) for each in (tmp_path / "pairs", dataset_folder, tmp_path / "joint"))
+    own = [record.square for record in pairs.records]
+    assert own[:3] == [0, 0, 1]
+    assert pairs.manifest.digest != plain.manifest.digest
+    moved = [square + max(own) + 1 for square in own]
+    assert [record.square for record in joint.records] == [*own, *[None] * len(plain), *moved]
 
 
 def test_what_does_not_fit_is_refused(dataset_folder, other_folder, config, tmp_path):
