@@ -7,8 +7,7 @@ the accuracy of the map.
 
 Parts are compact: squares near each other are left out together. A square that shares a pixel with one that is left out
 does not train either. A square of several windows stays whole. Its crops grow somewhere in it, so its score is the
-largest of its windows. The interval treats squares as independent. No
-constant was fitted to a scene.
+largest of its windows. The interval treats squares as independent. No constant was fitted to a scene.
 
 Axes: N squares, n windows, K crop classes.
 """
