@@ -19,7 +19,7 @@ from exact_core.data.windows.dataset import CLEAR_PATCH, Statistics, WindowDatas
 from exact_core.mapping.blend import SceneMosaic
 from exact_core.mapping.rows import Mapper, Predict
 from exact_core.models.segmenter import AnySegmenter, Segmenter, class_probabilities
-from exact_core.models.threads import each_part, equal_parts
+from exact_core.models.threads import each_part, equal_parts, side_by_side
 
 __all__ = ["MappedScene", "PatchMapper", "Predictor", "SeasonMapper", "WindowMapper", "map_scene", "season_mapper"]
 
@@ -56,7 +56,7 @@ class Predictor:
             until=self.until,
         )
         for batch in loader:
-            with torch.no_grad():
+            with side_by_side(self.device, self.model), torch.no_grad():
                 values = _probabilities(self.model(batch.series))
             yield from zip(batch.index.tolist(), values, strict=True)
 
