@@ -105,11 +105,9 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"| | {' | '.join(keys)} |\n| --- |{' --- |' * len(keys)}")
     for name, each in found.items():
         print(f"| {name} | {' | '.join(f'{median(one[key] for one in each):.3f}' for key in keys)} |")
+    pairs = list(zip(found["here"], found["other"], strict=True))
     for key in ("cpu", "wall") if options.what == "run" else ("cpu",):
-        share = median(
-            mine[key] / theirs[key] for mine, theirs in zip(*(found[name] for name in ("here", "other")), strict=True)
-        )
-        print(f"share of the time, {key}: {share:.2f}")
+        print(f"share of the time, {key}: {median(mine[key] / theirs[key] for mine, theirs in pairs):.2f}")
 
 
 if __name__ == "__main__":

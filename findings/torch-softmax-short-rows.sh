@@ -2,8 +2,8 @@
 # torch 2.13 (CPU): softmax over a last axis shorter than a vector of the processor takes many times as long a value.
 #
 # With AVX-512 a vector has 16 values of float32, and rows of 15 take 13 times as long a value as rows of 16. With AVX2 it
-# has 8. The backward pass of short rows is slower too, 7 to 25 times. So to fill a row up with -inf, to compute three times as many
-# values and to cut the result off is faster than to ask for what is wanted. Attention over few tokens meets this.
+# has 8. The backward pass of short rows is slower too, 7 to 25 times. So to fill a row up with -inf, to compute twice as
+# many values and to cut the result off is faster than to ask for what is wanted. Attention over few tokens meets this.
 # Measured on one thread, medians of 21 in turn. Fails if rows of 7 no longer take 3 times as long a value as rows of 16,
 # if filling up to 16 is no longer faster, or if its values differ by more than rounding.
 set -euo pipefail

@@ -86,6 +86,14 @@ def _threads():
     os.environ.setdefault("OMP_NUM_THREADS", "2" if alone else "1")
 
 
+@pytest.fixture
+def of_threads():
+    """Sets the number of torch's threads, for one test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(autouse=True)
 def _away_from_home(tmp_path, monkeypatch):
     """Every test has its own tracking file and no state of another."""

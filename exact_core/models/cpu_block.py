@@ -51,14 +51,16 @@ def runs_on(x: Tensor) -> bool:
 
 def linear(x_MI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None, *, gelu: bool = False) -> Tensor:
     """The product x @ weight.T + bias, or GELU of it, (M, I) -> (M, O). It records no gradient."""
+    # A single row would be added up in another order than one among many.
+    rows = filled_up(x_MI)
     if _ONEDNN and x_MI.dtype in _ONEDNN_DTYPES and len(x_MI):
-        rows = filled_up(x_MI)
         # The last argument is GELU's approximation.
         then: tuple[str, list[Any], str] = ("gelu", [], "none") if gelu else ("none", [], "")
         product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight_OI, bias_O, *then)
-        return product[: len(x_MI)]
-    plain = F.linear(x_MI, weight_OI, bias_O)
-    return F.gelu(plain) if gelu else plain
+    else:
+        product = F.linear(rows, weight_OI, bias_O)
+        product = F.gelu(product) if gelu else product
+    return product[: len(x_MI)]
 
 
 def filled_up(x_MI: Tensor, dtype: torch.dtype | None = None) -> Tensor:

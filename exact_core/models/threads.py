@@ -38,27 +38,25 @@ def side_by_side(device: torch.device, model: nn.Module | None = None) -> Iterat
     if device.type != "cpu" or threads < 2 or not (model is None or has_transformers(model)):
         yield
         return
-    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
-    before = _threads.set((pool, threads))
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        _threads.reset(before)
-        pool.shutdown()
-        # Last: the number is a thread's own for OpenMP, and everybody's for MKL.
-        torch.set_num_threads(threads)
+    # The number is a thread's own for OpenMP, and everybody's for MKL. It comes back after the other threads' end.
+    with one_thread(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        before = _threads.set((pool, threads))
+        try:
+            yield
+        finally:
+            _threads.reset(before)
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Compute everything in this thread, for those who count what operators make of memory."""
-    threads = torch.get_num_threads()
+    """Compute everything in this thread, parts too, for those who count what operators make of memory."""
+    threads, before = torch.get_num_threads(), _threads.set(None)
     torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
+        _threads.reset(before)
 
 
 def equal_parts(count: int, device: torch.device) -> list[slice]:
@@ -83,12 +81,10 @@ def each_part(work: Callable[[Part], Found], parts: Sequence[Part], device: torc
     Parts run side by side on a CPU with several threads. Where gradients are recorded they run one after the other,
     because a backward pass needs one thread's order (see `learned_parts`).
     """
-    held = _threads.get()
     if device.type != "cpu" or len(parts) < 2 or torch.is_grad_enabled():
         return [work(part) for part in parts]
-    if held is None:
-        if torch.get_num_threads() < 2:
-            return [work(part) for part in parts]
+    held = _threads.get()
+    if held is None and torch.get_num_threads() > 1:
         with side_by_side(device):
             return each_part(work, parts, device)
     inference, lower = torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")
@@ -100,7 +96,7 @@ def each_part(work: Callable[[Part], Found], parts: Sequence[Part], device: torc
         with torch.inference_mode(inference), torch.no_grad(), autocast:
             return work(part)
 
-    return list(held[0].map(run, parts))
+    return [run(part) for part in parts] if held is None else list(held[0].map(run, parts))
 
 
 def learned_parts(work: Callable[[slice], dict[str, Tensor]], count: int, model: nn.Module) -> dict[str, Tensor]:

@@ -103,7 +103,7 @@ def fit(
     model, processes = task.model, task.processes
     lower = choose_precision(config.precision, model, device) == "bf16"
     processes.agree(int(lower), on="bfloat16", otherwise="set training.precision, or use machines of one kind")
-    autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=lower, cache_enabled=device.type == "cuda")
+    autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=lower)
     if config.compile:
         compile_blocks(model)
     optimizer = torch.optim.AdamW(

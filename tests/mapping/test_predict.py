@@ -193,17 +193,13 @@ def test_days_that_all_windows_share_need_to_be_given_once():
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_threads_change_nothing(area, precision):
+def test_threads_change_nothing(area, precision, of_threads):
     pixels, clear = area
     mapper = mapper_of(*segmenter(precision=precision))
-    before = torch.get_num_threads()
     found = []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            found.append(mapped(mapper, pixels, clear))
-            assert torch.get_num_threads() == threads
-    finally:
-        torch.set_num_threads(before)
+    for threads in (1, 2, 3):
+        of_threads(threads)
+        found.append(mapped(mapper, pixels, clear))
+        assert torch.get_num_threads() == threads
     np.testing.assert_array_equal(found[0], found[1])
     np.testing.assert_array_equal(found[0], found[2])

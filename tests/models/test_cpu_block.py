@@ -88,6 +88,13 @@ def test_a_product_is_a_product():
     assert linear(x[:0], weight).shape == (0, 17)
 
 
+@pytest.mark.parametrize("onednn", [True, False])
+def test_a_row_alone_is_the_same_row_among_many(onednn, monkeypatch):
+    monkeypatch.setattr(written_out, "_ONEDNN", onednn and written_out._ONEDNN)
+    x, weight, bias = torch.randn(50, 64), torch.randn(32, 64), torch.randn(32)
+    assert torch.equal(linear(x[:1], weight, bias), linear(x, weight, bias)[:1])
+
+
 @pytest.mark.parametrize("only_rows", [False, True])
 def test_without_gradients_the_values_are_the_same_to_the_last_bit(only_rows):
     """There GELU is part of a product; a checkpointed block runs both ways, and its gradients must not notice."""

@@ -53,16 +53,12 @@ def test_probabilities_worked_by_hand():
 
 @pytest.mark.parametrize("side", [6, 10, 12, 24])
 @pytest.mark.parametrize("classes", [3, 7])
-def test_probabilities_of_a_window_do_not_depend_on_the_batch(side, classes):
+def test_probabilities_of_a_window_do_not_depend_on_the_batch(side, classes, of_threads):
     """On threads that share a batch at the same pixel torch's softmax differs in the last bit."""
     torch.manual_seed(0)
     logits = 3 * torch.randn(37, classes, side, side)
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
-        whole = class_probabilities(logits)
-        parts = torch.cat([class_probabilities(each) for each in logits.split(1)])
-    finally:
-        torch.set_num_threads(before)
+    of_threads(2)
+    whole = class_probabilities(logits)
+    parts = torch.cat([class_probabilities(each) for each in logits.split(1)])
     assert torch.equal(whole, parts)
     torch.testing.assert_close(whole, logits.double().softmax(1).float(), atol=1e-6, rtol=1e-5)

@@ -6,18 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from exact_core.models.threads import each_part, equal_parts, learned_parts, side_by_side
+from exact_core.models.threads import each_part, equal_parts, learned_parts, one_thread, side_by_side
 from tests.models.test_utae import model as utae
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def of_threads():
-    """Sets the number of torch's threads, for this test."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
 
 
 def test_within_parts_have_the_threads_and_everything_else_one(of_threads):
@@ -51,6 +43,13 @@ def test_a_model_that_is_not_computed_in_parts_keeps_its_threads(of_threads):
     of_threads(2)
     with side_by_side(CPU, utae()):
         assert torch.get_num_threads() == 2
+
+
+def test_who_counts_memory_has_parts_in_the_own_thread(of_threads):
+    of_threads(2)
+    with side_by_side(CPU), one_thread(), torch.no_grad():
+        assert each_part(lambda _: threading.get_ident(), range(3), CPU) == [threading.get_ident()] * 3
+    assert torch.get_num_threads() == 2
 
 
 def test_modes_go_with_the_work(of_threads):

@@ -166,18 +166,15 @@ def test_the_estimate_is_near_what_a_training_takes(kind, tmp_path):
     assert 0.75 < estimate / measured < 1.34, (estimate / 1e6, measured / 1e6)
 
 
-def test_the_estimate_counts_what_threads_save(config):
+def test_the_estimate_counts_what_threads_save(config, of_threads):
     def estimate():
         return memory.training_bytes(config, bands=10, classes=3, dates=20, kind="classifier")
 
-    before, found = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2):
-            torch.set_num_threads(threads)
-            found.append(estimate())
-            assert torch.get_num_threads() == threads
-    finally:
-        torch.set_num_threads(before)
+    found = []
+    for threads in (1, 2):
+        of_threads(threads)
+        found.append(estimate())
+        assert torch.get_num_threads() == threads
     assert found[0] > memory.PROCESS + 10**7
     assert found[1] == found[0] + memory.THREAD
 

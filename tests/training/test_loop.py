@@ -79,15 +79,12 @@ def test_a_repeat_is_equal_to_the_last_bit(dataset, config):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_one_thread_gives_the_weights_of_two(precision, dataset, config):
-    before, models = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2):
-            torch.set_num_threads(threads)
-            models.append(train(dataset, config, epochs=2, precision=precision)[0])
-            assert torch.get_num_threads() == threads
-    finally:
-        torch.set_num_threads(before)
+def test_one_thread_gives_the_weights_of_two(precision, dataset, config, of_threads):
+    models = []
+    for threads in (1, 2):
+        of_threads(threads)
+        models.append(train(dataset, config, epochs=2, precision=precision)[0])
+        assert torch.get_num_threads() == threads
     assert same(*models)
 
 
