@@ -1,8 +1,9 @@
 """Steps of a run on this machine as forks of one process that has imported what they import.
 
 A step that starts anew takes three to five seconds of a processor to import torch, MLflow, SciPy and rasterio. Here one
-process imports them, before anything is computed and so before a library has threads to lose, and forks for each step:
-still a process of its own, with memory, signals and exit status of its own.
+process imports them, and forks for each step: still a process of its own, with memory, signals and exit status of its
+own. This process computes nothing, so no library has threads to lose. What the first step does not need, it imports
+while that step runs.
 
 The runner sends two descriptors a step over a socket: where the step writes what it prints, and a socket on which the
 step is described, and on which its exit status comes back.
@@ -19,7 +20,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TextIO
@@ -29,17 +30,20 @@ from kfp.local import subprocess_task_handler
 
 from exact_core.stages.stage import stage_table
 
-__all__ = ["forked_steps"]
+__all__ = ["STORES", "forked_steps", "import_what_is_there"]
 
 MODULE = "exact_kubeflow.components"
-IMPORTED = (
+STORES = (
     "mlflow",
     "mlflow.store.artifact.local_artifact_repo",
     "mlflow.store.model_registry.sqlalchemy_store",
     "mlflow.store.tracking.sqlalchemy_store",
-    "torch._dynamo",
 )
-"""Beside the stages' own modules: what MLflow and torch's optimisers import when they are first used."""
+"""What MLflow imports when it is first used."""
+FIRST = ("exact_core.stages.preflight", *STORES)
+"""What the first step needs."""
+OPTIMISERS = "torch._dynamo"
+"""What torch's optimisers import when they are first used."""
 
 
 @contextmanager
@@ -94,8 +98,19 @@ def _run_step(server: socket.socket, full_command: list[str], env_vars: dict[str
     return int(status) if status else 1
 
 
-def _serve(runner: socket.socket) -> tuple[int, int] | None:
-    """Fork for each step. In the step, return its two descriptors. None once the runner has ended."""
+def import_what_is_there(modules: Iterable[str]) -> None:
+    """Import modules. What cannot be imported, whoever needs it says."""
+    for module in modules:
+        with suppress(ImportError):
+            importlib.import_module(module)
+
+
+def _serve(runner: socket.socket, later: Iterable[str] = ()) -> tuple[int, int] | None:
+    """Fork for each step. In the step, return its two descriptors. None once the runner has ended.
+
+    Modules are imported `later` one by one, while no step is asked for.
+    """
+    later = list(later)
     signalled, wakeup = os.pipe()
     os.set_blocking(wakeup, False)
     signal.set_wakeup_fd(wakeup)
@@ -105,7 +120,10 @@ def _serve(runner: socket.socket) -> tuple[int, int] | None:
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
     channels: dict[int, int] = {}
     while True:
-        ready, _, _ = select.select([runner.fileno(), signalled], [], [])
+        ready, _, _ = select.select([runner.fileno(), signalled], [], [], 0 if later else None)
+        if not ready:
+            import_what_is_there([later.pop(0)])
+            gc.freeze()
         if signalled in ready:
             os.read(signalled, 1024)
             _report(channels)
@@ -151,14 +169,12 @@ def _become_step(printed: int, channel: int) -> None:
 def main() -> None:
     """The process that forks."""
     use_own_cores()
-    # What cannot be imported here, the step that needs it says.
-    for module in (*IMPORTED, *(f"exact_core.stages.{name}" for name in stage_table())):
-        with suppress(ImportError):
-            importlib.import_module(module)
+    import_what_is_there(FIRST)
     # Objects that the collector does not look at stay shared between the steps.
     gc.collect()
     gc.freeze()
-    if (descriptors := _serve(socket.socket(fileno=int(sys.argv[1])))) is not None:
+    later = [*(f"exact_core.stages.{name}" for name in stage_table()), OPTIMISERS]
+    if (descriptors := _serve(socket.socket(fileno=int(sys.argv[1])), later)) is not None:
         _become_step(*descriptors)
 
 

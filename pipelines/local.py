@@ -12,6 +12,7 @@ import re
 import shutil
 import sys
 import tempfile
+import threading
 import uuid
 import warnings
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from typing import Any, Literal, TextIO
 
 from exact_kubeflow.components.images import IMAGES, image
 from exact_kubeflow.pipelines.containers import NOBODY, docker_runner, honest_exit_codes
-from exact_kubeflow.pipelines.forked_steps import forked_steps
+from exact_kubeflow.pipelines.forked_steps import STORES, forked_steps, import_what_is_there
 from exact_kubeflow.pipelines.new_season import SCHEDULE_TIME
 from exact_kubeflow.pipelines.train_exact import train_dense, train_exact
 from kfp import local
@@ -124,6 +125,8 @@ def _run(
     }
     runner = _runner(workdir, root, arguments["source"], settings, in_containers=in_containers)
     succeeded, reason, status = False, "", ""
+    # To record the end, while this process waits for the steps.
+    threading.Thread(target=import_what_is_there, args=(STORES,), daemon=True).start()
     try:
         with (
             _log(workdir / "run.log") as everything,

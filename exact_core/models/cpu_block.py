@@ -7,7 +7,8 @@ The equations are those of `attention.Block`. This version is faster, and keeps 
 - The block keeps its input, queries, keys, values, the input of the MLP and its hidden layer before GELU. This is about
   half of what autograd would keep. Layer norms are recomputed, and attention probabilities and GELU in wide blocks,
   where they would take much memory. A narrow block keeps them, because there they cost as much as the products.
-- Heads are views of one array, so nothing is transposed or copied for them.
+- Heads are views of one array, so nothing is transposed or copied for them. In learning, a narrow block computes those
+  of short sequences together, from copies: threads wait for each other at each operator, so few are worth a copy.
 - Arrays of rows are filled up with rows of 0, so that few kernels serve groups of any size (`kernel_rows`).
 - Without gradients, GELU is part of the product before it, with bit-identical values.
 - Under autocast products are of bfloat16, to sums in float32, where oneDNN has them for the processor. What blocks add
@@ -19,6 +20,7 @@ Axes are N sequences, L tokens, D embedding, Q queries (L, or the first rows onl
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -42,6 +44,8 @@ LANES = 16
 """float32 values in a processor's widest vector. torch's softmax of rows with fewer takes 13 times as long a value."""
 KEEPING_WIDTH = 64
 """Width D up to which a block keeps attention probabilities and GELU for the backward pass. Values are the same."""
+SHORT = 64
+"""Tokens up to which a block that keeps probabilities computes all heads at once. Longer ones would leave the cache."""
 
 
 def runs_on(x: Tensor) -> bool:
@@ -60,14 +64,14 @@ def linear(x_MI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None, *, gel
     else:
         product = F.linear(rows, weight_OI, bias_O)
         product = F.gelu(product) if gelu else product
-    return product[: len(x_MI)]
+    return product if len(rows) == len(x_MI) else product[: len(x_MI)]
 
 
 def filled_up(x_MI: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """The rows, in `dtype` if given, and rows of 0 after them up to `kernel_rows`."""
     dtype = dtype or x_MI.dtype
-    if kernel_rows(len(x_MI)) == len(x_MI) and dtype == x_MI.dtype:
-        return x_MI
+    if kernel_rows(len(x_MI)) == len(x_MI):
+        return x_MI.to(dtype)
     filled = _room(len(x_MI), x_MI.shape[1], dtype)
     filled[: len(x_MI)].copy_(x_MI)
     return filled
@@ -86,7 +90,8 @@ def kernel_rows(rows: int) -> int:
 def _room(rows: int, width: int, dtype: torch.dtype) -> Tensor:
     """An array for so many rows, and 0 after them, which adds nothing to sums over rows."""
     room = torch.empty(kernel_rows(rows), width, dtype=dtype)
-    room[rows:].zero_()
+    if len(room) > rows:
+        room[rows:].zero_()
     return room
 
 
@@ -156,17 +161,15 @@ class _CpuBlock(torch.autograd.Function):
             inner = len(w_qkv) // 3
             first = filled_up(normed[:, :queries].reshape(-1, dim), dtype)
             q = linear(first, w_qkv[:inner])[:asked].view(sequences, queries, inner)
-            kv = linear(low, w_qkv[inner:])[:tokens].view(sequences, length, 2 * inner)
-            k, v = kv.chunk(2, -1)
-            kept = (q, kv)
+            kept = (q, linear(low, w_qkv[inner:])[:tokens].view(sequences, length, 2 * inner))
         else:
             # One wide product instead of three narrow ones.
-            qkv = linear(low, w_qkv)[:tokens].view(sequences, length, -1)
-            q, k, v = qkv.chunk(3, -1)
-            kept = (qkv,)
+            kept = (linear(low, w_qkv)[:tokens].view(sequences, length, -1),)
         keeping = learning and dim <= KEEPING_WIDTH
-        values, probabilities, every = _attend(q, k, v, bias, shape, keeping=keeping)
-        again: tuple[Tensor, ...] = (values, *every) if keeping else ()
+        sets = _sets(kept, shape.heads, w_out.shape[1], together=keeping and length <= SHORT)
+        values, probabilities, every = _attend(sets, bias, shape, keeping=keeping)
+        if keeping:
+            kept = (values, *every)
         y = linear(values, w_out, b_out)[:asked].view(sequences, queries, dim).to(x.dtype)
         # What attention is added to: x, LN(x) or both (`EncoderConfig.residual`).
         if shape.residual != "normed":
@@ -181,10 +184,10 @@ class _CpuBlock(torch.autograd.Function):
         active = F.gelu(hidden) if learning else hidden
         out = linear(active, w_back, b_back)[:asked].view_as(y).to(x.dtype)
         if keeping:
-            again = (active, *again)
+            kept = (active, *kept)
         out += y
-        ctx.shape = shape
-        ctx.save_for_backward(x, bias, mean1, scale1, y, mean2, scale2, hidden, *parameters, *kept, *again)
+        ctx.shape, ctx.keeping = shape, keeping
+        ctx.save_for_backward(x, bias, mean1, scale1, y, mean2, scale2, hidden, *parameters, *kept)
         # Attention is read off for the clues, never learned from: the backward pass has no term for it.
         ctx.mark_non_differentiable(probabilities)
         # An output that no loss uses comes back as None below, not as zeros to compute with.
@@ -203,9 +206,13 @@ class _CpuBlock(torch.autograd.Function):
             return (None,) * 16
         sequences, queries, dim = y.shape
         asked, tokens = sequences * queries, sequences * x.shape[1]
-        kept = 2 if shape.only_rows else 1
-        # What a wide block computes again.
-        active, values, *every = rest[11 + kept :] or (F.gelu(hidden), None)
+        if ctx.keeping:
+            active, values, *every = rest[11:]
+            sets = [tuple(every[start : start + 4]) for start in range(0, len(every), 4)]
+        else:
+            # What a wide block computes again.
+            active, values = F.gelu(hidden), None
+            sets = _sets(rest[11:], shape.heads, w_out.shape[1])
         # A gradient that was expanded or transposed on its way has no rows to view.
         grad_out = grad_out.contiguous()
         rows = grad_out.view(-1, dim)
@@ -233,13 +240,12 @@ class _CpuBlock(torch.autograd.Function):
         normed_rows = filled_up(normed.view(-1, dim), dtype)
         # Queries, keys and values are stacked in one weight, in this order.
         inner = len(w_qkv) // 3
+        of_inputs: tuple[Tensor, ...]
         if shape.only_rows:
-            q, kv = rest[11 : 11 + kept]
             # Every head writes into its slice of these: nothing is joined afterwards.
             flat_q, flat_kv = _room(asked, inner, dtype), _room(tokens, 2 * inner, dtype)
-            grad_q, grad_kv = flat_q[:asked].view_as(q), flat_kv[:tokens].view_as(kv)
-            inputs, grads = (q, *kv.chunk(2, -1)), (grad_q, *grad_kv.chunk(2, -1))
-            values = _attend_backward(grad_values, inputs, bias, shape, kept=(values, every), into=grads)
+            of_inputs = (flat_q[:asked].view_as(grad_values), flat_kv[:tokens].view(sequences, -1, 2 * inner))
+            values = _attend_backward(grad_values, sets, bias, values, of_inputs)
             grad_w_qkv = torch.cat(
                 [
                     weight_gradient(flat_q, filled_up(normed[:, :queries].reshape(-1, dim), dtype)),
@@ -250,11 +256,9 @@ class _CpuBlock(torch.autograd.Function):
             grad_normed = linear(flat_kv, w_qkv[inner:].t())[:tokens].view_as(x).to(x.dtype)
             grad_normed[:, :queries] += linear(flat_q, w_qkv[:inner].t())[:asked].view(sequences, queries, dim)
         else:
-            qkv = rest[11]
             flat = _room(tokens, 3 * inner, dtype)
-            grad_qkv = flat[:tokens].view_as(qkv)
-            inputs, grads = qkv.chunk(3, -1), grad_qkv.chunk(3, -1)
-            values = _attend_backward(grad_values, inputs, bias, shape, kept=(values, every), into=grads)
+            of_inputs = (flat[:tokens].view(sequences, -1, 3 * inner),)
+            values = _attend_backward(grad_values, sets, bias, values, of_inputs)
             grad_w_qkv = weight_gradient(flat, normed_rows)
             grad_normed = linear(flat, w_qkv.t())[:tokens].view_as(x).to(x.dtype)
         grad_w_out = weight_gradient(low, values)
@@ -266,72 +270,101 @@ class _CpuBlock(torch.autograd.Function):
             grad_x[:, :queries] += grad_y
         of_attention = (grad_g1, grad_b1, grad_w_qkv, grad_w_out, rows_y.sum(0), grad_g2, grad_b2)
         of_all = (*of_attention, grad_w_in, grad_b_in, grad_w_back, rows.sum(0))
-        return (grad_x, None, None, None, None, *(grad.to(x.dtype) for grad in of_all))
+        # autograd converts gradients to the parameters' type.
+        return (grad_x, None, None, None, None, *of_all)
+
+
+def _sets(arrays: Sequence[Tensor], heads: int, inner: int, *, together: bool = False) -> list[tuple[Tensor, ...]]:
+    """The arrays' parts of width I by heads: a set of all heads, or a set for each.
+
+    Args:
+        arrays: (N, tokens, a multiple of I), such as queries, and keys and values.
+        heads: heads of a part.
+        inner: width I of a part.
+        together: make one set.
+
+    Returns:
+        For each set a view (its heads, N, tokens, d) of each part.
+    """
+    parts = []
+    for each in arrays:
+        of_part = each.view(*each.shape[:2], -1, heads, inner // heads).permute(2, 3, 0, 1, 4)
+        parts += list(of_part) if together else [part.split(1) for part in of_part]
+    return [tuple(parts)] if together else list(zip(*parts, strict=True))
 
 
 def _attend(
-    q_NQI: Tensor, k_NLI: Tensor, v_NLI: Tensor, bias_NL: Tensor | None, shape: BlockShape, *, keeping: bool
+    sets: Sequence[tuple[Tensor, ...]], bias_NL: Tensor | None, shape: BlockShape, *, keeping: bool
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Attended values (`kernel_rows` of N x Q, I), and the mean over heads of the first rows' probabilities.
 
-    Those are empty when not wanted. Last, when `keeping`, the probabilities (N, Q, L) of each head.
+    Those are empty when not wanted. Last, when `keeping`, what `_attend_backward` takes of each set, in a row.
     """
-    # Each head's products are copied into their slice: written there directly, torch would run them one by one.
-    flat = _room(len(q_NQI) * q_NQI.shape[1], q_NQI.shape[2], q_NQI.dtype)
-    values = flat[: len(q_NQI) * q_NQI.shape[1]].view(q_NQI.shape)
+    (_, sequences, queries, width), length = sets[0][0].shape, sets[0][1].shape[2]
+    asked, inner = sequences * queries, shape.heads * width
+    flat = _room(asked, inner, sets[0][0].dtype)
+    places = _sets((flat[:asked].view(sequences, queries, inner),), shape.heads, inner, together=len(sets) == 1)
     rows = 0 if shape.only_rows else shape.rows
-    wide = torch.promote_types(q_NQI.dtype, torch.float32)
-    total = q_NQI.new_zeros(len(q_NQI), rows, k_NLI.shape[1], dtype=wide)
+    wide = torch.promote_types(flat.dtype, torch.float32)
+    total = flat.new_zeros(sequences, rows, length, dtype=wide)
     every = []
-    # A head at a time: unless kept, the probabilities of all heads are never in memory together.
-    heads = zip(*(part.chunk(shape.heads, -1) for part in (q_NQI, k_NLI, v_NLI, values)), strict=True)
-    for q, k, v, out in heads:
+    # One set at a time: unless kept, the probabilities of all heads are never in memory together.
+    for of_set, (place,) in zip(sets, places, strict=True):
+        q, k, v = (each.flatten(0, 1) for each in of_set)
         probabilities = _probabilities(q, k, bias_NL)
-        total += probabilities[:, :rows]
+        total += probabilities.view(-1, sequences, queries, length)[:, :, :rows].sum(0)
         probabilities = probabilities.to(v.dtype)
-        out.copy_(torch.bmm(probabilities, v))
+        # Written into its place directly, torch would compute the products one by one.
+        place.copy_(torch.bmm(probabilities, v).view_as(place))
         if keeping:
-            every.append(probabilities)
+            every += [q, k, v, probabilities]
     return flat, total.div_(shape.heads), every
 
 
 def _attend_backward(
     grad_NQI: Tensor,
-    inputs: tuple[Tensor, ...],
+    sets: Sequence[tuple[Tensor, ...]],
     bias_NL: Tensor | None,
-    shape: BlockShape,
-    *,
-    kept: tuple[Tensor | None, list[Tensor]],
-    into: tuple[Tensor, ...],
+    values: Tensor | None,
+    into: Sequence[Tensor],
 ) -> Tensor:
-    """Writes the gradients of queries, keys and values `into` their places. Returns the attended values as `_attend`.
+    """Writes the gradients of queries, keys and values. Returns the attended values as `_attend`.
 
-    `kept`: those values and the probabilities of each head, None and none where they are computed once more.
+    Args:
+        grad_NQI: gradient of the attended values.
+        sets: queries, keys, values and probabilities that `_attend` kept of each set. Otherwise `_sets`.
+        bias_NL: as in the forward pass.
+        values: those that were kept. If None, they and the probabilities are computed once more.
+        into: arrays like those of queries, keys and values that `_sets` takes.
     """
-    values, every = kept
-    asked = len(grad_NQI) * grad_NQI.shape[1]
-    again = _room(asked, grad_NQI.shape[2], grad_NQI.dtype) if values is None else values
-    of_heads = again[:asked].view(grad_NQI.shape)
-    for head, (grad, q, k, v, out, into_q, into_k, into_v) in enumerate(
-        zip(*(part.chunk(shape.heads, -1) for part in (grad_NQI, *inputs, of_heads, *into)), strict=True)
-    ):
+    asked, inner = len(grad_NQI) * grad_NQI.shape[1], grad_NQI.shape[2]
+    again = _room(asked, inner, grad_NQI.dtype) if values is None else values
+    together = len(sets) == 1
+    heads = inner // sets[0][0].shape[-1]
+    arrays = (grad_NQI, again[:asked].view(grad_NQI.shape), *into)
+    for of_set, (grad, out, *places) in zip(sets, _sets(arrays, heads, inner, together=together), strict=True):
+        grad = grad.flatten(0, 1)
         if values is None:
+            q, k, v = (each.flatten(0, 1) for each in of_set)
             probabilities = _probabilities(q, k, bias_NL).to(v.dtype)
-            out.copy_(torch.bmm(probabilities, v))
+            out.copy_(torch.bmm(probabilities, v).view_as(out))
         else:
-            probabilities = every[head]
-        into_v.copy_(torch.bmm(probabilities.transpose(1, 2), grad))
+            q, k, v, probabilities = of_set
+        grad_v = torch.bmm(probabilities.transpose(1, 2), grad)
         grad_p = _wide(torch.bmm(grad, v.transpose(1, 2)))
         # Back through the softmax, then through the scale of its scores.
         grad_s = _softmax_backward(grad_p, _wide(probabilities))
         grad_s = grad_s.mul_(q.shape[-1] ** -0.5).to(q.dtype)
-        into_q.copy_(torch.bmm(grad_s, k))
-        into_k.copy_(torch.bmm(grad_s.transpose(1, 2), q))
+        grads = (torch.bmm(grad_s, k), torch.bmm(grad_s.transpose(1, 2), q), grad_v)
+        for place, found in zip(places, grads, strict=True):
+            place.copy_(found.view_as(place))
     return again
 
 
 def _probabilities(q_NQd: Tensor, k_NLd: Tensor, bias_NL: Tensor | None) -> Tensor:
     scale = q_NQd.shape[-1] ** -0.5
+    if bias_NL is not None and len(bias_NL) < len(q_NQd):
+        bias_NL = bias_NL.repeat(len(q_NQd) // len(bias_NL), 1)
     if bias_NL is not None and bias_NL.dtype == q_NQd.dtype:
         # Scale and mask within the product: two passes over the scores less.
         scores = torch.baddbmm(bias_NL[:, None], q_NQd, k_NLd.transpose(1, 2), alpha=scale)

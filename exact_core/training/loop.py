@@ -110,7 +110,7 @@ def fit(
         model.parameters(),
         lr=config.learning_rate,
         weight_decay=config.weight_decay,
-        fused=device.type == "cuda",
+        fused=True,
     )
     progress = checkpoints.resume(model, optimizer)
     processes.agree(

@@ -67,6 +67,24 @@ def test_a_wide_block_keeps_less_and_has_the_same_gradients(only_rows, monkeypat
     assert saved[0] < saved[1]
 
 
+@pytest.mark.parametrize("lower", [False, True])
+@pytest.mark.parametrize("only_rows", [False, True])
+def test_heads_together_give_what_each_gives_to_the_last_bit(only_rows, lower, monkeypatch):
+    if lower and torch.bfloat16 not in written_out._ONEDNN_DTYPES:
+        pytest.skip("no bfloat16 on this processor")
+    module, x = block("pre_norm"), torch.randn(3, 7, 12, requires_grad=True)
+    results = []
+    for short in (6, 7):
+        monkeypatch.setattr(written_out, "SHORT", short)
+        with torch.autocast("cpu", torch.bfloat16, enabled=lower):
+            out, probabilities = module(x, bias=key_bias(), rows=2, only_rows=only_rows)
+        kept = next(each for each in out.grad_fn.saved_tensors[::-1] if each is not None)
+        assert len(kept) == (3 if short < 7 else 3 * module.attention.heads)
+        found = torch.autograd.grad(out.square().sum(), [x, *module.parameters()])
+        results.append([out, *found, *([] if only_rows else [probabilities])])
+    assert all(torch.equal(each, together) for each, together in zip(*results, strict=True))
+
+
 @pytest.mark.parametrize(("residual", "only_rows"), [("pre_norm", False), ("normed", True), ("double", False)])
 def test_gradients_against_finite_differences(residual, only_rows):
     module = block(residual, torch.float64)

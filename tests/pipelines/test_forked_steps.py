@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from exact_core.errors import ServiceError
 from exact_core.termination import TerminatedError
 from tests.conftest import TINY
 
+UNUSED = "colorsys"
+"""A module that nothing here imports."""
 STATE = []
 """What a step changes in its own process."""
 
@@ -29,6 +32,8 @@ def component():
     STATE.append(name)
     # Past pytest, which holds what this process prints.
     os.write(1, f"{name} {os.getpid()} {os.environ.get('EXACT_TEST_STEP', 'unset')} {len(STATE)}\n".encode())
+    if name == "imports":
+        sys.exit(UNUSED not in sys.modules)
     if name == "fails":
         sys.exit(3)
     if name == "raises":
@@ -47,7 +52,7 @@ def run(monkeypatch):
         ours.close()
         code = 1
         try:
-            descriptors = forked_steps._serve(theirs)
+            descriptors = forked_steps._serve(theirs, ["no.module.of.this.name", UNUSED])
             if descriptors is not None:
                 forked_steps._become_step(*descriptors)
             code = 0
@@ -82,6 +87,14 @@ def test_nothing_of_a_step_is_in_the_next_one(run, capsys):
     assert (first[1], second[1]) == ("first", "unset")
     assert first[2] == second[2] == "1"
     assert len({first[0], second[0], str(os.getpid())}) == 3
+
+
+def test_modules_are_imported_while_no_step_is_asked_for(run):
+    assert UNUSED not in sys.modules
+    deadline = time.monotonic() + 10
+    while status := run("imports"):
+        assert status == 1
+        assert time.monotonic() < deadline
 
 
 def test_steps_side_by_side(run):
