@@ -1,5 +1,6 @@
 """Steps as forks of one process: what they print, their exit status, and nothing of one in another."""
 
+import atexit
 import errno
 import io
 import os
@@ -32,6 +33,11 @@ def component():
     STATE.append(name)
     # Past pytest, which holds what this process prints.
     os.write(1, f"{name} {os.getpid()} {os.environ.get('EXACT_TEST_STEP', 'unset')} {len(STATE)}\n".encode())
+    if name == "leaves work":
+        threading.Thread(target=lambda: (time.sleep(0.3), os.write(1, b"of a thread\n"))).start()
+        atexit.register(os.write, 1, b"at exit\n")
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+        sys.stdout.write("in a buffer\n")
     if name == "imports":
         sys.exit(UNUSED not in sys.modules)
     if name == "fails":
@@ -87,6 +93,11 @@ def test_nothing_of_a_step_is_in_the_next_one(run, capsys):
     assert (first[1], second[1]) == ("first", "unset")
     assert first[2] == second[2] == "1"
     assert len({first[0], second[0], str(os.getpid())}) == 3
+
+
+def test_a_step_ends_what_it_began(run, capsys):
+    assert run("leaves work") == 0
+    assert capsys.readouterr().out.splitlines()[1:4] == ["of a thread", "at exit", "in a buffer"]
 
 
 def test_modules_are_imported_while_no_step_is_asked_for(run):
