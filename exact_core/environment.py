@@ -47,10 +47,11 @@ AUTHORITIES_VARIABLE = "EXACT_CA_CERTIFICATES"
 """Certificates of authorities in PEM, themselves and not their file, to be trusted beside the known ones."""
 BUNDLES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 """Who reads a file of authorities: clients of S3, of MLflow and STAC, and Python's own."""
-KERNEL_CACHES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32", "LRU_CACHE_CAPACITY": "32"}
-"""Kernels that oneDNN keeps, with their buffers, and that torch's layer above it keeps. Both keep 1,024 by default, one
-for each shape that was computed. Batches differ in their number of dates, so a process grew to twice the memory. These
-hold the kernels of a block, forward and backward. With fewer, products of bfloat16 take longer (docs/results.md)."""
+KERNEL_CACHES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128", "LRU_CACHE_CAPACITY": "1"}
+"""Kernels that oneDNN keeps, and that torch's layer above it keeps with their buffers. Both keep 1,024 by default, one
+for each shape that was computed. Batches differ in their number of dates, so a process grew to twice the memory. oneDNN
+makes a kernel in the time of several products, so it keeps those of a model. Torch's costs memory and saves no time
+(docs/results.md)."""
 COMMENT = re.compile(r"^[ \t]*#.*$", re.MULTILINE)
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 LOGIN = re.compile(r"(?<=://)([^/@\s:]*)(:[^/\s]*)?@")
