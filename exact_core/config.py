@@ -607,6 +607,14 @@ class SegmenterConfig(Settings):
     )
     utae: UtaeConfig = Field(UtaeConfig(), description="the layers of a U-TAE segmenter")
     training: TrainingConfig = Field(TrainingConfig(epochs=100), description="training of the segmenter")
+    balance: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="exponent of the weight of training pixels of few windows, (share of their class) ** -balance. 0 "
+        "gives pixels equal weight, 1 gives classes equal weight",
+    )
+    few_windows: int = Field(60, ge=0, description="number of training windows below which `balance` applies")
     season_shares: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         (0.4, 0.6, 0.8),
         description="parts of the season, from its start, that the model is also calibrated and evaluated on, for maps "

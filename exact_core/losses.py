@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from exact_core.data.windows.dataset import VOID
 
-__all__ = ["ClassifierLosses", "affinity_loss", "segmentation_loss", "tag_loss"]
+__all__ = ["ClassifierLosses", "affinity_loss", "class_weights", "segmentation_loss", "tag_loss"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,28 @@ def affinity_loss(cams_Mhw: Tensor, refined_Mhw: Tensor, *, maps: Tensor | None 
     return per_map.sum() / (max(len(cams_Mhw), 1) if maps is None else maps.clamp(min=1))
 
 
-def segmentation_loss(logits_BKHW: Tensor, target_BHW: Tensor, *, pixels: Tensor | None = None) -> Tensor:
-    """Cross-entropy, mean over `pixels` pixels (None: those given that are not void). 0 when all are void."""
-    loss = F.cross_entropy(logits_BKHW.float(), target_BHW, ignore_index=VOID, reduction="sum")
+def class_weights(pixels_K: NDArray[np.int64], *, balance: float) -> Tensor:
+    """Weights float32 (K,) of classes by their pixels in the training targets, (their share) ** -balance.
+
+    The mean weight of a pixel is 1. A class without a pixel gets 1, which no loss counts.
+
+    Args:
+        pixels_K: number of pixels of each class, void left out.
+        balance: 0 gives pixels equal weight, 1 gives classes equal weight.
+    """
+    present = pixels_K > 0
+    shares = pixels_K[present] / max(pixels_K.sum(), 1)
+    weights = np.ones(len(pixels_K))
+    weights[present] = shares**-balance / (shares ** (1 - balance)).sum()
+    return torch.from_numpy(weights).float()
+
+
+def segmentation_loss(
+    logits_BKHW: Tensor, target_BHW: Tensor, *, pixels: Tensor | None = None, weights_K: Tensor | None = None
+) -> Tensor:
+    """Cross-entropy, mean over `pixels` pixels (None: those given that are not void). 0 when all are void.
+
+    `weights_K` says what a pixel of a class counts (None: 1). The divisor stays the number of pixels.
+    """
+    loss = F.cross_entropy(logits_BKHW.float(), target_BHW, weights_K, ignore_index=VOID, reduction="sum")
     return loss / ((target_BHW != VOID).sum() if pixels is None else pixels).clamp(min=1)

@@ -146,6 +146,7 @@ def pastis24() -> RunConfig:
                 {"temporal_depth": 4, "head_dim": 32, "residual": "double", **published}
             ),
             training=TrainingConfig.model_validate({"epochs": 100, "start_rate": 1e-8, **shared}),
+            balance=0.0,
             layout="published",
         ),
     )

@@ -9,14 +9,16 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from exact_core.artifacts.folders import fresh_folder
 from exact_core.artifacts.model_folders import checkpoints_for, save_model
-from exact_core.config import RunConfig
+from exact_core.config import RunConfig, SegmenterConfig
 from exact_core.data.sources import dataset_title
 from exact_core.data.windows.batches import BatchLoader, Targets, days_of
-from exact_core.data.windows.dataset import WindowDataset
+from exact_core.data.windows.dataset import VOID, WindowDataset
 from exact_core.data.windows.mask_dataset import MaskSet
+from exact_core.losses import class_weights
 from exact_core.mapping.calibration import Calibration, DatedCalibration, calibrate
 from exact_core.mapping.pixel_series import sample_training_season
 from exact_core.mapping.predict import Predictor
@@ -115,8 +117,9 @@ def _fit(
         )
 
     validation = loader(processes.share(windows.indices("validation")))
+    weights = _weights(settings, windows, targets, device)
     progress = fit(
-        SegmenterTask(model, windows.classes, validation, processes=processes),
+        SegmenterTask(model, windows.classes, validation, weights=weights, processes=processes),
         loader(windows.indices("train"), share),
         settings.training,
         seed=config.seed,
@@ -126,6 +129,22 @@ def _fit(
         name="segmenter",
     )
     return model, progress
+
+
+def _weights(
+    settings: SegmenterConfig, windows: WindowDataset, targets: Targets, device: torch.device
+) -> Tensor | None:
+    """Weights (K + 1,) of the classes by their pixels in the training split's targets. If None, all count 1.
+
+    Every process counts all of the few windows, and so has the same.
+    """
+    train = windows.indices("train")
+    if not settings.balance or len(train) >= settings.few_windows:
+        return None
+    pixels = np.zeros(VOID + 1, np.int64)
+    for index in train:
+        pixels += np.bincount(targets(int(index)).ravel(), minlength=VOID + 1)
+    return class_weights(pixels[: windows.classes + 1], balance=settings.balance).to(device)
 
 
 def _save(

@@ -23,12 +23,14 @@ class SegmenterTask:
     """The segmenter as a task of the loop, validated by mIoU against the validation targets.
 
     Those targets are of the same kind as the training ones: pseudo masks where it learns from pseudo masks. Of several
-    processes each validates its own windows.
+    processes each validates its own windows. `weights` (K + 1,) says what a pixel of a class counts in the loss, 1 if
+    None.
     """
 
     model: AnySegmenter
     classes: int
     validation: BatchLoader
+    weights: Tensor | None = None
     figure: str = "validation_miou"
     processes: Processes = ALONE
     _network: nn.Module = field(init=False, repr=False)
@@ -42,7 +44,8 @@ class SegmenterTask:
         own = len(self.processes.own(batch))
         target = batch.target[:own]
         pixels = self.processes.sum((target != VOID).sum())
-        return {"loss": segmentation_loss(self._network(batch.series)[:own], target, pixels=pixels)}
+        logits = self._network(batch.series)[:own]
+        return {"loss": segmentation_loss(logits, target, pixels=pixels, weights_K=self.weights)}
 
     def after_update(self) -> None:
         """Nothing follows an update."""

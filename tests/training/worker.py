@@ -85,7 +85,8 @@ def task_for(kind, dataset, processes=ALONE, task=ClassifierTask):
     if kind == "segmenter":
         model = Segmenter(CONFIG.segmenter, bands=10, classes=dataset.classes, window=24)
         held = loader(dataset, CONFIG.segmenter, validation, dataset.labels)
-        return SegmenterTask(model, dataset.classes, held, processes=processes)
+        weights = torch.linspace(0.5, 1.5, dataset.classes + 1)
+        return SegmenterTask(model, dataset.classes, held, weights=weights, processes=processes)
     model = TagClassifier(CONFIG.classifier, bands=10, classes=dataset.classes, window=24)
     return task(model, CONFIG.classifier, loader(dataset, CONFIG.classifier, validation), processes=processes, seed=3)
 
