@@ -8,7 +8,7 @@ The equations are those of `attention.Block`. This version is faster, and keeps 
   half of what autograd would keep. Layer norms are recomputed, and attention probabilities and GELU in wide blocks,
   where they would take much memory. A narrow block keeps them, because there they cost as much as the products.
 - Heads are views of one array, so nothing is transposed or copied for them. In learning, a narrow block computes those
-  of short sequences together, from copies: threads wait for each other at each operator, so few are worth a copy.
+  of short sequences together, from copies: threads wait for each other at each operator, so fewer are worth a copy.
 - Arrays of rows are filled up with rows of 0, so that few kernels serve groups of any size (`kernel_rows`).
 - Without gradients, GELU is part of the product before it, with bit-identical values.
 - Under autocast products are of bfloat16, to sums in float32, where oneDNN has them for the processor. What blocks add

@@ -21,8 +21,8 @@ from exact_core.errors import ServiceError
 from exact_core.termination import TerminatedError
 from tests.conftest import TINY
 
-UNUSED = "colorsys"
-"""A module that nothing here imports."""
+LATER = "what_a_later_step_needs"
+"""A module that the process that forks imports later."""
 STATE = []
 """What a step changes in its own process."""
 
@@ -39,7 +39,7 @@ def component():
         sys.stdout = os.fdopen(1, "w", closefd=False)
         sys.stdout.write("in a buffer\n")
     if name == "imports":
-        sys.exit(UNUSED not in sys.modules)
+        sys.exit(LATER not in sys.modules)
     if name == "fails":
         sys.exit(3)
     if name == "raises":
@@ -49,16 +49,18 @@ def component():
 
 
 @pytest.fixture
-def run(monkeypatch):
+def run(monkeypatch, tmp_path):
     """Runs a step by its name, in a fork of a process that was forked from this one."""
     monkeypatch.setattr(forked_steps, "run_component", component)
+    (tmp_path / f"{LATER}.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
     ours, theirs = socket.socketpair()
     server = os.fork()
     if server == 0:
         ours.close()
         code = 1
         try:
-            descriptors = forked_steps._serve(theirs, ["no.module.of.this.name", UNUSED])
+            descriptors = forked_steps._serve(theirs, ["no.module.of.this.name", LATER])
             if descriptors is not None:
                 forked_steps._become_step(*descriptors)
             code = 0
@@ -101,7 +103,6 @@ def test_a_step_ends_what_it_began(run, capsys):
 
 
 def test_modules_are_imported_while_no_step_is_asked_for(run):
-    assert UNUSED not in sys.modules
     deadline = time.monotonic() + 10
     while status := run("imports"):
         assert status == 1
