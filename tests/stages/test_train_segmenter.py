@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from exact_core.config import override
-from exact_core.stages.train_segmenter import _weights
+from exact_core.stages.train_segmenter import _weights, train_segmenter
+from exact_core.tracking.runs import NoTracker
 
 CPU = torch.device("cpu")
 
@@ -28,3 +29,15 @@ def test_pixels_of_few_windows_are_balanced(config, dataset, settings, balanced)
     weight = pixels.double() ** -0.5
     expected = weight * pixels.sum() / (weight * pixels)[pixels > 0].sum()
     torch.testing.assert_close(found[pixels > 0], expected[pixels > 0].float())
+
+
+def test_balance_decides_what_is_learned_and_repeats_to_the_last_bit(config, dataset_folder, tmp_path):
+    def trained(name, *settings):
+        changed = override(config, list(settings))
+        train_segmenter(changed, dataset=dataset_folder, masks=None, out=tmp_path / name, tracker=NoTracker())
+        return (tmp_path / name / "weights.safetensors").read_bytes()
+
+    balanced = trained("balanced")
+    assert balanced == trained("again")
+    assert balanced != trained("equal", "segmenter.balance=0")
+    assert trained("many", "segmenter.few_windows=0") == trained("equal again", "segmenter.balance=0")
