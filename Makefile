@@ -31,15 +31,15 @@ test: $(READY) ## set up and run the tests (under 10 minutes on 2 cores)
 
 .PHONY: test-services
 test-services: $(READY) ## tests against object store servers (tests/services/servers.py says which)
-	$(BIN)/python -m pytest -n 2 -m services
+	$(BIN)/python -m pytest -n 2 -m services -o faulthandler_timeout=900
 
 .PHONY: test-docker
 test-docker: $(READY) ## the whole pipeline in containers, against real servers (build the images first: make images)
-	$(BIN)/python -m pytest -m docker --timeout 1800
+	$(BIN)/python -m pytest -m docker -o faulthandler_timeout=1800
 
 .PHONY: test-slow
 test-slow: $(READY) ## the tests that take minutes each
-	$(BIN)/python -m pytest -n 2 -m slow --timeout 1800
+	$(BIN)/python -m pytest -n 2 -m slow -o faulthandler_timeout=1800
 
 .PHONY: chaos
 chaos: $(READY) ## 100 kills of all stages, servers restarted meanwhile (CHAOS_FLAGS='--kills 20 --seed 1'; as root)

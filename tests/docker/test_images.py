@@ -83,7 +83,7 @@ def test_numerics_are_right_with_the_libraries_of_the_image(engine, images):
     """Recorded arrays and oracles, in its own Python, which is not that of this machine."""
     tests = "tests/parity tests/test_losses.py tests/test_metrics.py tests/clues/test_prototypes.py"
     pip = 'PATH="${PATH#/opt/venv/bin:}" python3 -m pip'
-    tools = f"{pip} install -q --target /tmp/tools pytest pytest-timeout hypothesis >/tmp/pip 2>&1"
+    tools = f"{pip} install -q --target /tmp/tools pytest hypothesis >/tmp/pip 2>&1"
     folders = {str(ROOT / "tests"): "/src/exact/tests", str(ROOT / "pyproject.toml"): "/src/exact/pyproject.toml"}
     if (shared := ROOT.parent / "shared").is_dir():
         folders[str(shared)] = "/src/shared"

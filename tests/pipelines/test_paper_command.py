@@ -20,7 +20,7 @@ from tests.fake_germany import write_germany
 from tests.fakes import write_pastis
 
 # Ten processes start one after the other: under a minute, but not where others compute too.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 
 COMMANDS = {
     "pastis24": "exact run --recipe pastis24 --source pastis:ROOT",

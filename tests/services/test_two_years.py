@@ -36,7 +36,7 @@ from tests.services.ui_schedule import schedule_in_the_ui
 from tests.stac_server import StacServer
 from tests.webhook import Webhook
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.services
 
 SIZE = (72, 72)
 DAYS = ("0410", "0501", "0610", "0720", "0901")
