@@ -42,7 +42,10 @@ STAGE = Stage(
     writes={"segmenter": ("model.json",)},
 )
 
-SAMPLING_BATCH = 4
+MORE_AT_ONCE = 4
+"""Windows that a model tells in the memory in which it learns from one: it keeps nothing for a backward pass."""
+AT_ONCE = 32
+"""Windows that it tells at once at most, unless it learns from more."""
 
 
 def train_segmenter(
@@ -105,22 +108,17 @@ def _fit(
 
     share = windows.share_of_epoch(settings.training.most_looks)
 
-    def loader(indices: NDArray[np.int64], share: float = 1.0) -> BatchLoader:
+    def loader(indices: NDArray[np.int64], *, batch: int, share: float = 1.0) -> BatchLoader:
         return BatchLoader(
-            windows,
-            indices,
-            batch=settings.training.batch_of(len(windows.indices("train")), share),
-            encoder=settings.reading,
-            device=device,
-            targets=targets,
-            share=share,
+            windows, indices, batch=batch, encoder=settings.reading, device=device, targets=targets, share=share
         )
 
-    validation = loader(processes.share(windows.indices("validation")))
+    train = windows.indices("train")
+    validation = loader(processes.share(windows.indices("validation")), batch=_telling_batch(settings.training.batch))
     weights = _weights(settings, windows, targets, device)
     progress = fit(
         SegmenterTask(model, windows.classes, validation, weights=weights, processes=processes),
-        loader(windows.indices("train"), share),
+        loader(train, batch=settings.training.batch_of(len(train), share), share=share),
         settings.training,
         seed=config.seed,
         device=device,
@@ -129,6 +127,11 @@ def _fit(
         name="segmenter",
     )
     return model, progress
+
+
+def _telling_batch(batch: int) -> int:
+    """Windows to tell at once where `batch` are learned from: as fast as can be in the memory of the training."""
+    return max(batch, min(MORE_AT_ONCE * batch, AT_ONCE))
 
 
 def _weights(
@@ -162,9 +165,8 @@ def _save(
     settings = config.segmenter
     supervision: Literal["dense", "tags"] = "dense" if masks is None else "tags"
     statistics = windows.manifest.statistics
-    # Few windows at a time: this must not ask for more memory than the training did.
     model = for_inference(model, device, config.precision)
-    teller = Predictor(model, windows, settings.reading, statistics, device, SAMPLING_BATCH)
+    teller = Predictor(model, windows, settings.reading, statistics, device, _telling_batch(settings.training.batch))
     calibration = _calibration(config, windows, masks, teller)
     parts = days_of(settings.season_shares, windows.manifest.season_days) if calibration.temperature is not None else ()
     by_date = tuple(
