@@ -499,7 +499,7 @@ def test_a_killed_map_goes_on_and_is_to_the_bit_the_same(full, season, tmp_path,
     out = tmp_path / "map"
     paths = [tmp_path / "config.yaml", source, root / "segmenter", out]
     process = subprocess.Popen([sys.executable, "-c", KILLED, *map(str, paths)])
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while len(list(out.glob("rows/rows-*.npz"))) < 3:
         assert process.poll() is None, "it ended early"
         assert time.monotonic() < deadline

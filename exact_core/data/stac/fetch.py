@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -205,6 +205,8 @@ def _read_all(
                 item = running.pop(done)
                 try:
                     file, is_new = done.result()
+                except CancelledError:
+                    continue
                 except (DataError, ServiceError) as error:
                     failed.setdefault(item.id, error)
                     log.warning("%s", error)
@@ -241,9 +243,15 @@ def _failure(failed: dict[str, ExactError], plan: Plan) -> ExactError:
 def _read_one(
     fetch: Fetch, plan: Plan, ledger: _Ledger, item: RemoteItem, asset: RemoteAsset
 ) -> tuple[FetchedFile, bool]:
-    """The record of a file, and whether it was read now."""
+    """The record of a file, and whether it was read now.
+
+    Raises:
+        CancelledError: the fetch ended before the file's turn came.
+    """
     # Who waits for a file that another cell reads takes nobody's turn.
     with fetch.web.reading(asset.href), fetch.turn:
+        if fetch.ended.is_set():
+            raise CancelledError
         return _read(fetch, plan, ledger, item, asset)
 
 
