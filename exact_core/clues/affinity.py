@@ -5,10 +5,11 @@ Axes are M maps, D embedding, h w patches, n the 8 neighbours. B batch, K classe
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from exact_core.config import AffinityConfig
@@ -66,9 +67,55 @@ def weighted_embedding(date_tokens_BPTD: Tensor, weights_BKT: Tensor, seen_BPT: 
 
 def _neighbours(x: Tensor, dilation: int) -> list[Tensor]:
     """The 8 neighbours at `dilation` of every patch, as views like x (M, ..., h, w). Edges replicated, row-major."""
-    height, width = x.shape[-2:]
-    padded = F.pad(x, (dilation,) * 4, mode="replicate")
+    return _of_each(F.pad(x, (dilation,) * 4, mode="replicate"), dilation)
+
+
+def _of_each(padded: Tensor, dilation: int) -> list[Tensor]:
+    height, width = (side - 2 * dilation for side in padded.shape[-2:])
     return [padded[..., dilation * (1 + row) :, dilation * (1 + col) :][..., :height, :width] for row, col in OFFSETS]
+
+
+class _Neighbourhood(torch.autograd.Function):
+    """Cosines of patches and their neighbours (M, 8, h, w), and the unbiased variance of these (M, D, h, w).
+
+    Neighbour by neighbour, because one array of all eight would leave the cache. Backward, autograd would make an array
+    for each of them, mostly of zeros, and took two and a half times as long.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, embedding: Tensor, unit: Tensor, dilation: int) -> tuple[Tensor, Tensor]:
+        cosine = torch.stack([(unit * other).sum(1) for other in _neighbours(unit, dilation)], 1)
+        # Of the steps to the neighbours, whose variance is the same: they are small, so their squares lose no digits.
+        total, squares = torch.zeros_like(embedding), torch.zeros_like(embedding)
+        for other in _neighbours(embedding, dilation):
+            step = other - embedding
+            total += step
+            squares.addcmul_(step, step)
+        count = len(OFFSETS)
+        variance = squares.addcmul_(total, total, value=-1 / count).div_(count - 1).clamp_(min=0)
+        ctx.save_for_backward(embedding, unit, total)
+        ctx.dilation = dilation
+        return cosine, variance
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_cosine: Tensor, grad_variance: Tensor) -> tuple[Tensor, Tensor, None]:
+        embedding, unit, total = ctx.saved_tensors
+        margin = (ctx.dilation,) * 4
+        padded, padded_unit = (F.pad(each, margin, mode="replicate") for each in (embedding, unit))
+        of_padded, of_padded_unit, of_unit = (torch.zeros_like(each) for each in (padded, padded_unit, unit))
+        mean = embedding + total / len(OFFSETS)
+        weight = grad_variance * (2 / (len(OFFSETS) - 1))
+        arrays = (padded, padded_unit, of_padded, of_padded_unit)
+        views = zip(grad_cosine.unbind(1), *(_of_each(each, ctx.dilation) for each in arrays), strict=True)
+        for grad, other, other_unit, of_other, of_other_unit in views:
+            grad = grad[:, None]
+            of_unit.addcmul_(grad, other_unit)
+            of_other_unit.addcmul_(grad, unit)
+            # The patch itself is in no variance.
+            of_other.addcmul_(weight, other - mean)
+        folded = torch.ops.aten.replication_pad2d_backward
+        return folded(of_padded, embedding, margin), of_unit.add_(folded(of_padded_unit, unit, margin)), None
 
 
 def neighbour_affinity(embedding_MDhw: Tensor, config: AffinityConfig) -> Tensor:
@@ -80,16 +127,12 @@ def neighbour_affinity(embedding_MDhw: Tensor, config: AffinityConfig) -> Tensor
     Returns:
         (M, 8, h, w), summing to 1 over the neighbours.
     """
-    # Neighbour by neighbour: one array of all eight would leave the cache.
     unit = F.normalize(embedding_MDhw, dim=1, eps=1e-8)
-    cosine = torch.stack([(unit * other).sum(1) for other in _neighbours(unit, config.dilation)], 1)
-    steps = [other - embedding_MDhw for other in _neighbours(embedding_MDhw, config.dilation)]
-    mean = sum(steps[1:], steps[0]) / len(steps)
-    squares = [(step - mean).square() for step in steps]
-    variance = sum(squares[1:], squares[0]) / (len(steps) - 1)
+    cosine, variance = _Neighbourhood.apply(embedding_MDhw, unit, config.dilation)  # type: ignore[no-untyped-call]
     # The root is kept off 0, where its gradient is infinite: a field of equal tokens has no spread.
     spread = (variance + 1e-12).sqrt().mean(1)
-    return (cosine / (spread[:, None] + 1e-8) / config.temperature).softmax(1)
+    affinity: Tensor = (cosine / (spread[:, None] + 1e-8) / config.temperature).softmax(1)
+    return affinity
 
 
 def propagate(cam_Mhw: Tensor, affinity_M8hw: Tensor, config: AffinityConfig) -> Tensor:

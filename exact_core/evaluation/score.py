@@ -73,7 +73,7 @@ def _fused_mask(masks: MaskSet, index: int) -> NDArray[np.uint8]:
 @torch.no_grad()
 def score_tags(model: TagClassifier, loader: BatchLoader, names: tuple[str, ...]) -> dict[str, Any]:
     """Average precision of the classifier's tags on the loader's windows. Null for a crop that is tagged in none."""
-    scores = torch.cat([model(batch.series).logits.float().cpu() for batch in loader]).numpy()
+    scores = torch.cat([model.tag_logits(batch.series).float().cpu() for batch in loader]).numpy()
     untold = loader.dataset.open
     known = None if untold is None else untold[loader.indices] == 0
     precision = average_precision(scores, loader.dataset.tags[loader.indices], known=known)

@@ -98,12 +98,21 @@ class TagClassifier(nn.Module):
         temporal_map, spatial_map = self._map(temporal), self._map(spatial[:, :, 1:])
         of_clues = {name: value for name, value in vars(clues).items() if value is not None}
         return of_clues | {
-            "logits": self.head(spatial[:, :, 0]).squeeze(-1),
+            "logits": self._logits(spatial),
             "spatial_logits": spatial_map.mean((2, 3)),
             "temporal_logits": temporal_map.mean((2, 3)),
             "spatial_map": spatial_map,
             "temporal_map": temporal_map,
         }
+
+    def tag_logits(self, series: Series) -> Tensor:
+        """Logits of the tags (B, K), without what only losses and clues use: the date tokens and the maps."""
+        temporal = self.temporal(series, only_classes=True).classes.transpose(1, 2)
+        return self._logits(self.spatial(temporal))
+
+    def _logits(self, spatial_BKPD: Tensor) -> Tensor:
+        logits: Tensor = self.head(spatial_BKPD[:, :, 0]).squeeze(-1)
+        return logits
 
     def clues(self, series: Series) -> TemporalClues:
         """What clue-based CAMs are made of. They do without the spatial encoder."""

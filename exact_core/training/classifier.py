@@ -167,7 +167,7 @@ class ClassifierTask:
         device, classes = self.validation.device, self.validation.dataset.classes
         logits, tags, known = ([torch.empty(0, classes, device=device)] for _ in range(3))
         for batch in self.validation:
-            logits.append(self.model(batch.series).logits.float())
+            logits.append(self.model.tag_logits(batch.series).float())
             tags.append(batch.tags)
             known.append(torch.ones_like(batch.tags) if batch.known is None else batch.known)
         scores, truth, told = (self.processes.gather(torch.cat(rows)).cpu() for rows in (logits, tags, known))

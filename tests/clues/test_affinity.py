@@ -36,6 +36,13 @@ def test_against_plain_loops(dilation):
     torch.testing.assert_close(affinity.sum(1), torch.ones(2, 6, 4))
 
 
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_gradients_are_those_of_finite_differences(dilation):
+    config = AffinityConfig(dilation=dilation)
+    embedding = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda given: neighbour_affinity(given, config), (embedding,))
+
+
 def test_propagation_by_hand():
     """On a uniform field each patch becomes the mean of its 8 neighbours."""
     config = AffinityConfig(dilation=1, iterations=1)

@@ -205,6 +205,13 @@ def test_autocast_runs_the_same_path():
     torch.testing.assert_close(logits.float(), segmenter(batch), atol=0.1, rtol=0.1)
 
 
+@pytest.mark.parametrize("learning", [False, True])
+def test_tags_told_alone_are_those_of_everything(learning):
+    model, _ = models()
+    with torch.set_grad_enabled(learning):
+        torch.testing.assert_close(model.tag_logits(series(pad=2)), model(series(pad=2)).logits)
+
+
 def attended(dates, *, total):
     """The same batch twice: padding rows written out, and counted; windows of `dates` dates each."""
     longest = max(dates)
