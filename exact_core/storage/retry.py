@@ -14,7 +14,7 @@ from exact_core.errors import DataError, ExactError, ServiceError
 from exact_core.storage.base import StoreOptions
 from exact_core.storage.client import FailedRequestError
 
-__all__ = ["LostUploadError", "Requests"]
+__all__ = ["DENIED", "LostUploadError", "Requests"]
 
 log = logging.getLogger(__name__)
 
@@ -24,13 +24,14 @@ PASSING = frozenset(
 """Codes that may pass when a request is repeated, beside every answer of 429 or 500 and above."""
 LOST = frozenset({"InvalidPart", "InvalidPartOrder", "NoSuchUpload"})
 """Codes of an upload that another process has finished or aborted, or whose parts the server has lost."""
+DENIED = "AccessDenied"
 RENEW = "renew AWS_SESSION_TOKEN with its two keys, which are read when a stage starts, then repeat the command"
 REGION = "set AWS_REGION to the region of this bucket"
 ROOM = "make room in the store, or have its quota raised, then repeat the command, which continues from here"
 KMS = "check the encryption key of the bucket (KMS): that it is enabled, and that these keys may use it"
 TRUST = "its certificate is not trusted here: set AWS_CA_BUNDLE to the file of its authority"
 HELP = {
-    "AccessDenied": "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and what they may do with this bucket",
+    DENIED: "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and what they may do with this bucket",
     "InvalidAccessKeyId": "check AWS_ACCESS_KEY_ID",
     "SignatureDoesNotMatch": "check AWS_SECRET_ACCESS_KEY",
     "NoSuchBucket": "make the bucket, or name one that exists",
@@ -68,7 +69,9 @@ class Requests:
     endpoint: str
     options: StoreOptions
 
-    def ask(self, action: str, key: str, request: Callable[[], Result], *, part: int | None = None) -> Result:
+    def ask(
+        self, action: str, key: str, request: Callable[[], Result], *, part: int | None = None, of_upload: bool = False
+    ) -> Result:
         """Make a request, and retry it after growing pauses where that may help.
 
         Args:
@@ -76,6 +79,8 @@ class Requests:
             key: the object. Empty where the request is for the bucket.
             request: makes it. Called for each try.
             part: number of the part, for the log.
+            of_upload: the request is for an upload that these keys have begun. If it is denied, the upload is gone:
+                JuiceFS's gateway says so at times where another process has just finished it.
 
         Raises:
             ServiceError, DataError: it failed for good.
@@ -87,7 +92,7 @@ class Requests:
                 return request()
             except FailedRequestError as error:
                 code = error.code
-                if code in LOST:
+                if code in LOST or (of_upload and code == DENIED):
                     raise LostUploadError(code) from error
                 region = error.region if HELP.get(code) == REGION else ""
                 said = f"{code}: {error.said}" if code else error.said

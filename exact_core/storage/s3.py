@@ -25,7 +25,7 @@ from exact_core.storage.base import (
 )
 from exact_core.storage.client import AMAZON, Client, Connection, FailedRequestError
 from exact_core.storage.clients import make_client
-from exact_core.storage.retry import LostUploadError, Requests
+from exact_core.storage.retry import DENIED, LostUploadError, Requests
 
 __all__ = ["S3Store"]
 
@@ -161,6 +161,7 @@ class S3Store(Store):
         if self.head(key) == wanted:
             told(digest.size)
             return 0
+        reason, said = "", "the server does not keep what it confirmed"
         for _ in range(UPLOADS):
             parts = _Counted(told)
             try:
@@ -172,11 +173,13 @@ class S3Store(Store):
             except LostUploadError as lost:
                 log.info("%s: this upload no longer exists (%s). Checking the store", self.uri_of(key), lost)
                 sent = 0
+                if str(lost) == DENIED:
+                    reason, said = DENIED, f"{DENIED}: the server takes no part of an upload that it let begin"
             told(digest.size - parts.count)
             if self.head(key) == wanted:
                 return sent
             told(-digest.size)
-        raise self._requests.failure("upload", key, "the server does not keep what it confirmed", "", UPLOADS)
+        raise self._requests.failure("upload", key, said, reason, UPLOADS)
 
     def delete(self, key: str) -> None:
         """See `Store`."""
@@ -192,7 +195,7 @@ class S3Store(Store):
                 return sorted(self._client.uploads(self.bucket, name))
             except FailedRequestError as error:
                 # Without this right an upload that was cut off is begun anew.
-                if error.code == "AccessDenied":
+                if error.code == DENIED:
                     return []
                 raise
 
@@ -214,7 +217,7 @@ class S3Store(Store):
                 return self._client.has_bucket(self.bucket)
             except FailedRequestError as error:
                 # Keys for a prefix may not ask about the bucket, and have just listed in it.
-                if error.code == "AccessDenied":
+                if error.code == DENIED:
                     return True
                 raise
 
@@ -246,7 +249,7 @@ class S3Store(Store):
                 with self._slots:
                     return self._client.put_part(self.bucket, name, upload, i + 1, read_part(path, i, digest))
 
-            tags[i] = self._requests.ask("upload", key, ask, part=i + 1)
+            tags[i] = self._requests.ask("upload", key, ask, part=i + 1, of_upload=True)
             told(sizes[i])
 
         try:
@@ -256,7 +259,11 @@ class S3Store(Store):
             self._abort(key, upload)
             raise
         numbered = {i + 1: tags[i] for i in range(len(sizes))}
-        self._requests.ask("finish", key, lambda: self._client.finish_upload(self.bucket, name, upload, numbered))
+
+        def finish() -> None:
+            self._client.finish_upload(self.bucket, name, upload, numbered)
+
+        self._requests.ask("finish", key, finish, of_upload=True)
         for other in self.unfinished(key):
             self._abort(key, other)
         return sum(sizes[i] for i in missing)
@@ -275,6 +282,7 @@ class S3Store(Store):
                     "list parts of",
                     key,
                     lambda upload=upload: self._client.parts(self.bucket, name, upload),  # type: ignore[misc]
+                    of_upload=True,
                 )
                 have = {
                     number - 1: tag
@@ -296,7 +304,9 @@ class S3Store(Store):
 
     def _abort(self, key: str, upload: str) -> None:
         with suppress(LostUploadError):
-            self._requests.ask("abort", key, lambda: self._client.abort_upload(self.bucket, self._name(key), upload))
+            self._requests.ask(
+                "abort", key, lambda: self._client.abort_upload(self.bucket, self._name(key), upload), of_upload=True
+            )
 
     def _name(self, key: str) -> str:
         """Key in the bucket."""

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,8 @@ from exact_core.storage import (
     publish_folder,
     read_pointer,
 )
+from exact_core.storage.base import digest_file
+from exact_core.storage.client import FailedRequestError
 from tests.services import children
 from tests.services.conftest import FAST, MIB
 from tests.skipping import skip
@@ -136,6 +139,28 @@ def test_two_processes_publish_the_same(place, tmp_path, cache):
     assert contents(fetch_folder(store.uri_of(pointer), tmp_path / "out", cache=cache)) == contents(folder)
     if place.server:
         assert [store.unfinished(key) for key in store.list_keys()] == [[]] * 4
+
+
+def test_a_denied_upload_is_looked_for_before_it_fails(place, tmp_path, monkeypatch):
+    store = place.open()
+    path = make(tmp_path / "a", {"x": 11 * MIB}) / "x"
+    digest = digest_file(path, store.options.part_bytes)
+    if not place.server:
+        assert store.upload(path, "x", digest=digest) == digest.size
+        return
+    finish = store._client.finish_upload
+
+    def denied(*given, first=lambda *_: None):
+        first(*given)
+        raise FailedRequestError("Words.", code="AccessDenied", status=403)
+
+    # Another process, which has adopted the same upload, is a moment faster.
+    monkeypatch.setattr(store._client, "finish_upload", partial(denied, first=finish))
+    assert store.upload(path, "x", digest=digest) == 0
+    assert store.read("x") == path.read_bytes()
+    monkeypatch.setattr(store._client, "finish_upload", denied)
+    with pytest.raises(ServiceError, match="AccessDenied: the server takes no part.*AWS_ACCESS_KEY_ID"):
+        store.upload(path, "y", digest=digest)
 
 
 def test_what_was_altered_in_the_cache_is_fetched_again(place, tmp_path, cache):
