@@ -11,6 +11,7 @@ the sides take turns. Seconds are the processor's, of all threads, medians; peak
 - half: today's mapping with the same overlap. The run says whether both maps are equal to the last bit.
 - float32: today's mapping with the overlap of a map where nothing is said.
 - bfloat16: the same in bfloat16, which is the default where the processor has it.
+- pixels: the same with the regression of single pixels that the recipe's segmenter has.
 - utae: U-TAE of the recipe's sizes, mapped the same way as `float32`.
 - trees: scikit-learn's gradient-boosted trees, 100 rounds of a tree a class, on each pixel's series.
 - presto: an encoder of Presto's architecture and published size (0.4 million parameters, random) on each pixel's
@@ -73,7 +74,8 @@ NAMES = {
     "plain": "plain windows, stride half (44aab5d)",
     "half": "here, stride half",
     "float32": "here, stride three quarters",
-    "bfloat16": "**here, stride three quarters, bfloat16**",
+    "bfloat16": "here, stride three quarters, bfloat16",
+    "pixels": "**the same, with the regression of single pixels**",
     "utae": "U-TAE, stride three quarters",
     "trees": "boosted trees, a pixel at a time",
     "presto": "encoder of Presto's size, all dates",
@@ -183,12 +185,16 @@ class _Block(nn.Module):
         return found
 
 
-def segmenter_of(recipe: str, model: str) -> tuple[AnySegmenter, SegmenterConfig]:
-    """An untrained segmenter of the recipe's sizes, tsvit or utae, for windows of 24 pixels."""
+def segmenter_of(recipe: str, model: str, *, pixels: bool = False) -> tuple[AnySegmenter, SegmenterConfig]:
+    """An untrained segmenter of the recipe's sizes, tsvit or utae, for windows of 24 pixels.
+
+    pixels: with the regression of single pixels, where the recipe has one.
+    """
     config = RECIPES[recipe]().segmenter
     config = SegmenterConfig.model_validate({**config.model_dump(), "model": model})
     torch.manual_seed(0)
-    return build_segmenter(config, bands=BANDS, classes=CROPS[recipe], window=SIDE).eval(), config
+    days = (365,) if pixels and config.pixel_weight else ()
+    return build_segmenter(config, bands=BANDS, classes=CROPS[recipe], window=SIDE, pixel_days=days).eval(), config
 
 
 def by_windows(land: Strip, recipe: str) -> Callable[[], dict[str, Any]]:
@@ -214,10 +220,10 @@ def by_windows(land: Strip, recipe: str) -> Callable[[], dict[str, Any]]:
 
 
 def by_rows(
-    land: Strip, recipe: str, *, model: str, stride: int, precision: Precision = "fp32"
+    land: Strip, recipe: str, *, model: str, stride: int, precision: Precision = "fp32", pixels: bool = False
 ) -> Callable[[], dict[str, Any]]:
     """Today's mapping."""
-    segmenter, config = segmenter_of(recipe, model)
+    segmenter, config = segmenter_of(recipe, model, pixels=pixels)
     for_inference(segmenter, CPU, precision)
     mapper = season_mapper(segmenter, _images(land), statistics=STATISTICS, encoder=config.reading, device=CPU)
     height, width = land.pixels.shape[2:]
@@ -294,6 +300,9 @@ def side_of(name: str, land: Strip, options: argparse.Namespace) -> Callable[[],
         "half": lambda: by_rows(land, recipe, model="tsvit", stride=SIDE // 2),
         "float32": lambda: by_rows(land, recipe, model="tsvit", stride=usual_stride(SIDE)),
         "bfloat16": lambda: by_rows(land, recipe, model="tsvit", stride=usual_stride(SIDE), precision="bf16"),
+        "pixels": lambda: by_rows(
+            land, recipe, model="tsvit", stride=usual_stride(SIDE), precision="bf16", pixels=True
+        ),
         "utae": lambda: by_rows(land, recipe, model="utae", stride=usual_stride(SIDE)),
         "trees": lambda: by_trees(land),
         "presto": lambda: by_presto(land, recipe, dates=len(land.days), ask=options.ask),
@@ -304,7 +313,7 @@ def side_of(name: str, land: Strip, options: argparse.Namespace) -> Callable[[],
 
 def _images(land: Strip) -> SeasonImages:
     # Of a season of images mapping by a segmenter needs the dates.
-    return cast(SeasonImages, SimpleNamespace(days=land.days, start=dt.date(2021, 1, 1), length=365))
+    return cast(SeasonImages, SimpleNamespace(days=land.days, start=dt.date(2021, 1, 1), length=365, seen_days=None))
 
 
 def _series(values_TCHW: NDArray[Any]) -> NDArray[Any]:

@@ -29,7 +29,7 @@ from exact_core.data.windows.dates import MIN_DATES
 from exact_core.mapping.rows import window_starts, window_weights
 from exact_core.metrics import confusion_matrix
 from exact_core.models.classifier import Prototypes
-from exact_core.models.segmenter import class_probabilities
+from exact_core.models.probabilities import class_probabilities
 from exact_core.models.tsvit import DayTable, FourierDates, to_patches
 
 NEIGHBOURS = [(row, col) for row in (-1, 0, 1) for col in (-1, 0, 1) if (row, col) != (0, 0)]

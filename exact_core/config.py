@@ -615,10 +615,17 @@ class SegmenterConfig(Settings):
         "gives pixels equal weight, 1 gives classes equal weight",
     )
     few_windows: int = Field(60, ge=0, description="number of training windows below which `balance` applies")
+    pixel_weight: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="weight of a regression of single pixels, fitted to the same targets, in the mean of its "
+        "probabilities and the network's. 0 is the network alone (paper)",
+    )
     season_shares: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         (0.4, 0.6, 0.8),
-        description="parts of the season, from its start, that the model is also calibrated and evaluated on, for maps "
-        "within the season",
+        description="parts of the season, from its start, that the model is also calibrated and evaluated on, and the "
+        "regression of single pixels fitted to, for maps within the season",
     )
     calibrate_on: Literal["targets", "labels"] = Field(
         "targets",
@@ -631,6 +638,15 @@ class SegmenterConfig(Settings):
         description="order of a patch's outputs. `patch` keeps its own pixels. `published` is the published order "
         "(see docs/method.md)",
     )
+
+    @model_validator(mode="after")
+    def _of_seasons(self) -> SegmenterConfig:
+        if self.pixel_weight and (self.reading.dates != "season_day" or not self.reading.mask_padding):
+            raise ValueError(
+                f"pixel_weight {self.pixel_weight} needs the days of a season, without padding. With encoder.dates "
+                f"{self.reading.dates} and encoder.mask_padding {str(self.reading.mask_padding).lower()} set it to 0"
+            )
+        return self
 
     @property
     def title(self) -> str:

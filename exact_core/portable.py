@@ -28,7 +28,8 @@ from exact_core.errors import CorruptError
 from exact_core.files import sha256_of
 from exact_core.manifest import read_record
 from exact_core.models.precision import for_inference
-from exact_core.models.segmenter import build_segmenter, class_probabilities
+from exact_core.models.probabilities import class_probabilities
+from exact_core.models.segmenter import build_segmenter
 
 
 class CropSegmenter(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
@@ -48,6 +49,7 @@ class CropSegmenter(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
             bands=len(manifest["bands"]),
             classes=len(manifest["classes"]),
             window=manifest["window"],
+            pixel_days=manifest.get("pixel_days", ()),
         )
         model.load_state_dict(load_file(folder / manifest["weights"]["name"]))
         self.model = for_inference(model, self.device, config.precision)

@@ -59,6 +59,7 @@ def demo() -> RunConfig:
         segmenter=SegmenterConfig(
             encoder=encoder,
             utae=_small_utae(),
+            pixel_weight=0.5,
             training=TrainingConfig(
                 epochs=16, batch=4, learning_rate=2e-3, warmup_epochs=1, clip_norm=1.0, keep_dates=0.4
             ),
@@ -98,6 +99,7 @@ def season() -> RunConfig:
         segmenter=SegmenterConfig(
             encoder=encoder,
             utae=_small_utae(),
+            pixel_weight=0.5,
             training=TrainingConfig(
                 epochs=30,
                 batch=8,

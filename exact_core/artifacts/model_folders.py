@@ -170,6 +170,10 @@ class ModelManifest(Manifest):
     config: FileEntry | None = Field(None, description="config.yaml; null in models of older versions")
     calibration: Calibration = Field(NOT_FITTED, description="of a segmenter's confidence")
     by_date: tuple[DatedCalibration, ...] = Field((), description="the same within the season, for maps until a date")
+    pixel_days: tuple[int, ...] = Field(
+        (),
+        description="parts of the season, days, that the regression of single pixels was fitted to; none: without it",
+    )
     reference: FileEntry | None = Field(None, description="sample of the training season; segmenters have one")
 
     def day_zero(self, encoder: EncoderConfig) -> tuple[dt.date, int] | None:
@@ -219,9 +223,14 @@ def save_model(
         config=_entry(out / CONFIG, manifest.splits["train"]),
         calibration=calibration,
         by_date=by_date,
+        pixel_days=_pixel_days(model),
         reference=None if reference is None else _entry(out / SAMPLES_FILE, manifest.splits["train"]),
     )
     record.write(out / "model.json")
+
+
+def _pixel_days(model: TagClassifier | AnySegmenter) -> tuple[int, ...]:
+    return () if isinstance(model, TagClassifier) or model.pixels is None else model.pixels.days
 
 
 def _entry(path: Path, windows: int) -> FileEntry:
@@ -283,7 +292,11 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
 
 def _segmenter(folder: Path, manifest: ModelManifest, config: RunConfig) -> AnySegmenter:
     model = build_segmenter(
-        config.segmenter, bands=len(manifest.bands), classes=len(manifest.classes), window=manifest.window
+        config.segmenter,
+        bands=len(manifest.bands),
+        classes=len(manifest.classes),
+        window=manifest.window,
+        pixel_days=manifest.pixel_days,
     )
     load_weights(model, folder / WEIGHTS)
     return model.eval()

@@ -109,6 +109,7 @@ def fit_pixels(
     classes: int,
     ridge: float,
     balance: float = 0.0,
+    weight: NDArray[np.float64] | None = None,
     start: PixelOdds | None = None,
 ) -> PixelOdds:
     """Multinomial logistic regression of labels on features.
@@ -120,12 +121,14 @@ def fit_pixels(
         ridge: inverse strength of the ridge penalty.
         balance: pixels count as (their class's share) ** -balance, and 1 in the mean: a crop of few fields is not
             outvoted.
+        weight: of each pixel (n,), in the place of balance.
         start: what was fitted to labels that differ little, to begin from.
     """
     known, place, count = np.unique(labels, return_inverse=True, return_counts=True)
     if len(known) == 1:
         return PixelOdds(known, np.zeros((features.shape[1] + 1, 1)), classes)
-    weight = ((count / len(labels)) ** -balance)[place]
+    if weight is None:
+        weight = ((count / len(labels)) ** -balance)[place]
     begin = start.coefficients if start is not None and np.array_equal(start.known, known) else None
     # Its products are small: a second thread costs more than it helps.
     with threadpool_limits(1, user_api="blas"):

@@ -18,8 +18,10 @@ from exact_core.data.windows.batches import BatchLoader, Series, clear_patches, 
 from exact_core.data.windows.dataset import CLEAR_PATCH, Statistics, WindowDataset
 from exact_core.mapping.blend import SceneMosaic
 from exact_core.mapping.rows import Mapper, Predict
-from exact_core.models.segmenter import AnySegmenter, Segmenter, class_probabilities
+from exact_core.models.probabilities import class_probabilities, mean_logits
+from exact_core.models.segmenter import AnySegmenter, Segmenter
 from exact_core.models.threads import each_part, equal_parts, side_by_side
+from exact_core.models.tsvit import from_patches
 
 __all__ = ["MappedScene", "PatchMapper", "Predictor", "SeasonMapper", "WindowMapper", "map_scene", "season_mapper"]
 
@@ -98,6 +100,7 @@ def season_mapper(
         mean=torch.tensor(statistics.mean, device=device),
         std=torch.tensor(statistics.std, device=device),
         encoder=encoder,
+        until=images.seen_days,
     )
     if isinstance(model, Segmenter):
         return PatchMapper(model, reading)
@@ -123,16 +126,29 @@ class SeasonMapper(Mapper, Protocol):
 
 @dataclass(frozen=True)
 class _Reading:
-    """How a model reads pixels: dates (1, T) as it expects them, and the statistics that it was trained with."""
+    """How a model reads pixels: dates (1, T) as it expects them, and the statistics that it was trained with.
+
+    until: days of the season that the images are seen for. If None, all.
+    """
 
     dates: Tensor
     mean: Tensor
     std: Tensor
     encoder: EncoderConfig
+    until: int | None
 
     def series(self, pixels: Tensor, dates: Tensor, measured_BT: Tensor, clear: Tensor | None) -> Series:
         valid = None if bool(measured_BT.all()) else measured_BT
-        return make_series(pixels, dates, valid, clear=clear, mean=self.mean, std=self.std, encoder=self.encoder)
+        return make_series(
+            pixels,
+            dates,
+            valid,
+            clear=clear,
+            mean=self.mean,
+            std=self.std,
+            encoder=self.encoder,
+            until=self.until,
+        )
 
 
 class PatchMapper:
@@ -172,6 +188,9 @@ class PatchMapper:
         # Days stay those of the season: what is not measured is not looked at.
         series = self._reading.series(each.permute(0, 1, 4, 2, 3), self._reading.dates, measured, seen)
         tokens: Tensor = self._model.temporal(series, only_classes=True).classes
+        if self._model.pixels is not None:
+            # They are of a place, too, and travel with its tokens.
+            tokens = torch.cat([tokens, self._model.pixels(series).flatten(2)[:, None].to(tokens.dtype)], -1)
         side = self.cell // patch
         grid = tokens.view(height // self.cell, side, width // self.cell, side, *tokens.shape[2:])
         return grid.transpose(1, 2)
@@ -182,10 +201,19 @@ class PatchMapper:
 
         def some(part: slice) -> NDArray[np.float32]:
             tokens = torch.stack(windows[part]).transpose(2, 3)
-            return _probabilities(self._model.decode(tokens.reshape(len(tokens), -1, *tokens.shape[-2:])))
+            grid = tokens.reshape(len(tokens), -1, *tokens.shape[-2:])
+            return _probabilities(self._logits(grid))
 
         with torch.inference_mode():
             return np.concatenate(each_part(some, equal_parts(len(windows), device), device))
+
+    def _logits(self, tokens_BPKD: Tensor) -> Tensor:
+        """Logits (B, K + 1, S, S) of windows from what is known of their patches."""
+        model = self._model
+        if model.pixels is None:
+            return model.decode(tokens_BPKD)
+        tokens, single = tokens_BPKD[..., : -(model.patch**2)], tokens_BPKD[..., -(model.patch**2) :]
+        return mean_logits(model.decode(tokens), from_patches(single.transpose(1, 2)), weight=model.pixels.weight)
 
     def __call__(self, pixels: list[NDArray[np.int16]], clear: list[NDArray[np.bool_] | None]) -> NDArray[np.float32]:
         """See `exact_core.mapping.rows.Predict`."""

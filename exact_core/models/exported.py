@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from exact_core.config import EncoderConfig
-from exact_core.data.windows.batches import clear_patches
+from exact_core.data.windows.batches import Series, clear_patches
 from exact_core.data.windows.dataset import CLEAR_PATCH, Statistics
+from exact_core.models.probabilities import mean_logits
 from exact_core.models.segmenter import Segmenter
 from exact_core.models.tsvit import to_patches
 
@@ -60,7 +61,11 @@ class SegmenterProgram(nn.Module):
             tokens, bias=F.pad(bias, (temporal.tokens, 0)), rows=temporal.tokens, only_rows=True
         )
         logits: Tensor = self.model.decode(found.unflatten(0, (-1, self.model.side**2)))
-        return logits
+        single = self.model.pixels
+        if single is None:
+            return logits
+        series = Series((pixels.float() - self.mean) / self.std, dates, seen)
+        return mean_logits(logits, single.of_part(series, len(single.days) - 1), weight=single.weight)
 
 
 def export_segmenter(

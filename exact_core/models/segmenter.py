@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from exact_core.config import SegmenterConfig
 from exact_core.data.windows.batches import Series
-from exact_core.models.tsvit import SpatialEncoder, TemporalEncoder, by_windows
+from exact_core.models.pixel_regression import PixelRegression
+from exact_core.models.tsvit import SpatialEncoder, TemporalEncoder, by_windows, from_patches
 from exact_core.models.utae import Utae
 
-__all__ = ["AnySegmenter", "Segmenter", "build_segmenter", "class_probabilities"]
+__all__ = ["AnySegmenter", "Segmenter", "build_segmenter"]
 
 
 class Segmenter(nn.Module):
-    """Logits of background and K crops for every pixel of a window."""
+    """Logits of background and K crops for every pixel of a window.
+
+    pixels: a regression of single pixels that has its share in them. If None, the network decides alone, as in
+        training.
+    """
+
+    pixels: PixelRegression | None
 
     def __init__(self, config: SegmenterConfig, *, bands: int, classes: int, window: int) -> None:
         super().__init__()
@@ -22,6 +31,7 @@ class Segmenter(nn.Module):
         self.temporal = TemporalEncoder(encoder, bands=bands, tokens=classes + 1)
         self.spatial = SpatialEncoder(encoder, patches=self.side**2, global_token=False)
         self.head = nn.Sequential(nn.LayerNorm(encoder.dim), nn.Linear(encoder.dim, encoder.patch**2))
+        self.pixels = None
 
     def forward(self, series: Series) -> Tensor:
         """Logits (B, K + 1, H, W). Class 0 is background."""
@@ -30,34 +40,44 @@ class Segmenter(nn.Module):
             return {"logits": self.decode(self.temporal(part, only_classes=True).classes)}
 
         logits: Tensor = by_windows(made_of, self, series)["logits"]
-        return logits
+        return logits if self.pixels is None else self.pixels.mixed(logits, series)
 
     def decode(self, tokens_BPKD: Tensor) -> Tensor:
-        """Logits (B, K + 1, H, W) from the class tokens of a window's patches, which know nothing of each other."""
+        """The network's logits (B, K + 1, H, W) from the class tokens of a window's patches.
+
+        These know nothing of each other.
+        """
         pixels: Tensor = self.head(self.spatial(tokens_BPKD.transpose(1, 2)))
-        batch, classes = pixels.shape[:2]
-        side, patch = self.side, self.patch
         if self.layout == "published":
             # The published code reads the list (patch, value in patch) row by row as the image.
-            return pixels.reshape(batch, classes, side * patch, side * patch)
-        image = pixels.view(batch, classes, side, side, patch, patch).transpose(3, 4)
-        return image.reshape(batch, classes, side * patch, side * patch)
+            return pixels.reshape(*pixels.shape[:2], self.side * self.patch, self.side * self.patch)
+        return from_patches(pixels)
 
 
 AnySegmenter = Segmenter | Utae
 """What maps and is scored: a module that turns a `Series` into logits (B, K + 1, H, W)."""
 
 
-def class_probabilities(logits_BKHW: Tensor) -> Tensor:
-    """Softmax over the classes, float32. A pixel's values do not depend on the batch, to the last bit."""
-    # torch's softmax divides all pixels of a batch among threads, and rounds those at an end of a share differently.
-    logits = logits_BKHW.float()
-    found = (logits - logits.amax(1, keepdim=True)).exp_()
-    return found.div_(found.sum(1, keepdim=True))
+def build_segmenter(
+    config: SegmenterConfig, *, bands: int, classes: int, window: int, pixel_days: Sequence[int] = ()
+) -> AnySegmenter:
+    """The segmenter that `config.model` names, untrained.
 
-
-def build_segmenter(config: SegmenterConfig, *, bands: int, classes: int, window: int) -> AnySegmenter:
-    """The segmenter that `config.model` names, untrained."""
+    Args:
+        config: model, its layers, and the weight of single pixels apply.
+        bands: C.
+        classes: K.
+        window: S, pixels.
+        pixel_days: parts of the season, days, that a regression of single pixels was fitted to. If empty, there is
+            none.
+    """
+    model: AnySegmenter
     if config.model == "utae":
-        return Utae(config.utae, bands=bands, classes=classes)
-    return Segmenter(config, bands=bands, classes=classes, window=window)
+        model = Utae(config.utae, bands=bands, classes=classes)
+    else:
+        model = Segmenter(config, bands=bands, classes=classes, window=window)
+    if pixel_days:
+        model.pixels = PixelRegression(
+            bands=bands, classes=classes, patch=config.reading.patch, days=pixel_days, weight=config.pixel_weight
+        )
+    return model

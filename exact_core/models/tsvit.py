@@ -22,7 +22,15 @@ from exact_core.models.cpu_block import project, runs_on
 from exact_core.models.sequences import SequenceGroup, group_sequences, part_size, shared_patches
 from exact_core.models.threads import each_part, learned_parts
 
-__all__ = ["PaddingToken", "SpatialEncoder", "TemporalEncoder", "TemporalTokens", "by_windows"]
+__all__ = [
+    "PaddingToken",
+    "SpatialEncoder",
+    "TemporalEncoder",
+    "TemporalTokens",
+    "by_windows",
+    "from_patches",
+    "to_patches",
+]
 
 DAY_TABLE = 367
 """Columns of the day-of-year table: days 1..366 and 0, which padding has."""
@@ -243,6 +251,14 @@ def to_patches(pixels: Tensor, patch: int) -> Tensor:
     rows, cols = height // patch, width // patch
     split = pixels.view(batch, dates, bands, rows, patch, cols, patch)
     return split.permute(0, 3, 5, 1, 4, 6, 2).reshape(batch, rows * cols, dates, patch * patch * bands)
+
+
+def from_patches(values_BKPp: Tensor) -> Tensor:
+    """Values (B, K, P, p * p) of the pixels of each patch -> (B, K, H, W), of square windows."""
+    batch, channels, patches, pixels = values_BKPp.shape
+    side, patch = math.isqrt(patches), math.isqrt(pixels)
+    image = values_BKPp.reshape(batch, channels, side, side, patch, patch).transpose(3, 4)
+    return image.reshape(batch, channels, side * patch, side * patch)
 
 
 def _by_date(rows_NKS: Tensor, group: SequenceGroup, columns: int) -> Tensor:

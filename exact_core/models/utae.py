@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from exact_core.config import UtaeConfig
 from exact_core.data.windows.batches import Series
 from exact_core.errors import DataError
+from exact_core.models.pixel_regression import PixelRegression
 
 __all__ = ["TemporalAttention", "Utae", "collapse", "enlarge_masks", "seen_by_cells", "seen_pixels"]
 
@@ -34,7 +35,12 @@ MAJORITY = 0.5
 
 
 class Utae(nn.Module):
-    """Logits of background and K crops for every pixel of a window."""
+    """Logits of background and K crops for every pixel of a window.
+
+    pixels: as of `exact_core.models.segmenter.Segmenter`.
+    """
+
+    pixels: PixelRegression | None
 
     def __init__(self, config: UtaeConfig, *, bands: int, classes: int) -> None:
         super().__init__()
@@ -61,6 +67,7 @@ class Utae(nn.Module):
             _convolution(decoder[0], decoder[0], nn.BatchNorm2d(decoder[0])),
             nn.Conv2d(decoder[0], classes + 1, 1),
         )
+        self.pixels = None
 
     def forward(self, series: Series) -> Tensor:
         """Logits (B, K + 1, H, W). Class 0 is background."""
@@ -81,8 +88,8 @@ class Utae(nn.Module):
         for depth in reversed(range(len(self.decoder))):
             skip = collapse(levels[depth], enlarge_masks(masks, seen, levels[depth].shape[-1]))
             x = self.decoder[depth](x, skip)
-        logits: Tensor = self.head(x)
-        return logits[..., :height, :width]
+        logits: Tensor = self.head(x)[..., :height, :width]
+        return logits if self.pixels is None else self.pixels.mixed(logits, series)
 
 
 class TemporalAttention(nn.Module):

@@ -138,7 +138,7 @@ def _record(
     config: RunConfig, images: SeasonImages, manifest: ModelManifest, trained: RunConfig, *, source: str
 ) -> MapRecord:
     """What the map says of itself. Within the season, with the confidence of its date."""
-    calibration, until = manifest.calibration, images.settings.until
+    calibration, seen = manifest.calibration, images.seen_days
     # By the day of the year a model does not know where in a season it is.
     season = manifest.day_zero(trained.segmenter.reading)
     dated = (
@@ -146,8 +146,8 @@ def _record(
         if season and manifest.by_date
         else ()
     )
-    if until is not None and dated:
-        calibration = calibration_at((until - images.start).days + 1, dated)
+    if seen is not None and dated:
+        calibration = calibration_at(seen, dated)
     return map_record(
         images,
         source=source,

@@ -29,6 +29,7 @@ from exact_core.tracking.runs import Tracker
 from exact_core.training.checkpoint import Progress
 from exact_core.training.distributed import Processes, join
 from exact_core.training.loop import choose_device, fit, seed_everything
+from exact_core.training.pixel_regression import fit_pixel_regression
 from exact_core.training.segmenter import SegmenterTask
 from exact_core.undefined import defined
 
@@ -84,7 +85,7 @@ def train_segmenter(
     if progress.best is not None:
         summary["validation_miou"] = progress.best
     if processes.first:
-        _save(config, windows, mask_set, model, progress, out=out, device=device, tracker=tracker)
+        _save(config, windows, mask_set, targets, model, progress, out=out, device=device, tracker=tracker)
     summary = defined(summary)
     tracker.log_summary({f"final_{name}": value for name, value in summary.items()})
     return summary
@@ -154,6 +155,7 @@ def _save(
     config: RunConfig,
     windows: WindowDataset,
     masks: MaskSet | None,
+    targets: Targets,
     model: AnySegmenter,
     progress: Progress,
     *,
@@ -161,10 +163,12 @@ def _save(
     device: torch.device,
     tracker: Tracker,
 ) -> None:
-    """Calibrate the model and write its folder, with the sample for comparison with later seasons."""
+    """Complete and calibrate the model and write its folder, with the sample for comparison with later seasons."""
     settings = config.segmenter
     supervision: Literal["dense", "tags"] = "dense" if masks is None else "tags"
     statistics = windows.manifest.statistics
+    if settings.pixel_weight:
+        model.pixels = fit_pixel_regression(windows, targets, settings, batch=settings.training.batch, seed=config.seed)
     model = for_inference(model, device, config.precision)
     teller = Predictor(model, windows, settings.reading, statistics, device, _telling_batch(settings.training.batch))
     calibration = _calibration(config, windows, masks, teller)

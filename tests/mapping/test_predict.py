@@ -15,20 +15,24 @@ from exact_core.data.windows.dataset import Statistics
 from exact_core.mapping.predict import season_mapper
 from exact_core.mapping.rows import bands_of_part, map_rows, window_starts, window_weights
 from exact_core.models.precision import for_inference
-from exact_core.models.segmenter import build_segmenter, class_probabilities
+from exact_core.models.probabilities import class_probabilities
+from exact_core.models.segmenter import build_segmenter
 
 SIDE, BANDS, CLASSES, DATES = 8, 2, 2, 5
 HEIGHT, WIDTH = 22, 30
 MEAN, STD = (500.0, 400.0), (300.0, 250.0)
 SMALL = {"dim": 32, "temporal_depth": 2, "spatial_depth": 1, "heads": 2, "head_dim": 16, "mlp_ratio": 2}
-IMAGES = SimpleNamespace(days=np.arange(3, 3 + 20 * DATES, 20), start=dt.date(2021, 1, 1), length=200)
+IMAGES = SimpleNamespace(days=np.arange(3, 3 + 20 * DATES, 20), start=dt.date(2021, 1, 1), length=200, seen_days=None)
 
 
-def segmenter(*, model="tsvit", precision="fp32", **encoder):
+def segmenter(*, model="tsvit", precision="fp32", pixel_days=(), **encoder):
     torch.manual_seed(0)
     utae = UtaeConfig(encoder_widths=(8, 8), decoder_widths=(8, 8), heads=2, attention_width=8, groups=2, dropout=0.0)
-    config = SegmenterConfig(model=model, encoder=EncoderConfig(**SMALL, **encoder), utae=utae)
-    built = build_segmenter(config, bands=BANDS, classes=CLASSES, window=SIDE)
+    weight = 0.5 if pixel_days else 0
+    config = SegmenterConfig(model=model, encoder=EncoderConfig(**SMALL, **encoder), utae=utae, pixel_weight=weight)
+    built = build_segmenter(config, bands=BANDS, classes=CLASSES, window=SIDE, pixel_days=pixel_days)
+    if built.pixels is not None:
+        built.pixels.coefficients.normal_()
     return for_inference(built, torch.device("cpu"), precision), config.reading
 
 
@@ -100,8 +104,22 @@ def whole_model(model, reading):
 
 @pytest.mark.parametrize(
     "encoder",
-    [{}, {"patch": 1}, {"patch": 4}, {"dates": "day_of_year", "mask_padding": False, "pad_dates": 9}],
-    ids=["default", "patch of 1", "patch of 4, windows off its grid", "padding attended to"],
+    [
+        {},
+        {"patch": 1},
+        {"patch": 4},
+        {"dates": "day_of_year", "mask_padding": False, "pad_dates": 9},
+        {"pixel_days": (200,)},
+        {"pixel_days": (200,), "patch": 4},
+    ],
+    ids=[
+        "network alone",
+        "patch of 1",
+        "patch of 4, windows off its grid",
+        "padding attended to",
+        "with single pixels",
+        "with single pixels, patch of 4",
+    ],
 )
 @pytest.mark.parametrize("stride", [2, 4, 6, 8])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -123,10 +141,11 @@ def test_patches_of_3_map_without_clouds(area, monkeypatch, stride):
     np.testing.assert_array_equal(found, expected)
 
 
-def test_a_model_of_whole_windows_maps_as_it_is_trained(area):
+@pytest.mark.parametrize("pixel_days", [(), (200,)])
+def test_a_model_of_whole_windows_maps_as_it_is_trained(area, pixel_days):
     pixels, clear = area
     pixels[1, :, :, 12:] = 0
-    model, reading = segmenter(model="utae")
+    model, reading = segmenter(model="utae", pixel_days=pixel_days)
     expected = window_by_window(whole_model(model, reading), pixels, clear)
     np.testing.assert_allclose(mapped(mapper_of(model, reading), pixels, clear), expected, atol=1e-6)
 
@@ -159,7 +178,7 @@ def test_a_date_that_measured_nothing_of_a_patch_is_none_of_its_dates(area):
     pixels[2, :, :, 10:] = 0
     tokens = mapper.encode(pixels, None)
     without = np.delete(pixels, 2, 0)
-    images = SimpleNamespace(days=np.delete(IMAGES.days, 2), start=IMAGES.start, length=IMAGES.length)
+    images = SimpleNamespace(**{**vars(IMAGES), "days": np.delete(IMAGES.days, 2)})
     statistics = Statistics(mean=MEAN, std=STD, origin="made up", pixels=0)
     other = season_mapper(model, images, statistics=statistics, encoder=reading, device=torch.device("cpu"))
     assert torch.equal(tokens[:, 5:], other.encode(without, None)[:, 5:])

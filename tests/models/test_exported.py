@@ -16,14 +16,16 @@ BANDS, CLASSES, SIDE = 4, 3, 8
 SMALL = ["dim=16", "heads=2", "head_dim=8", "temporal_depth=2", "spatial_depth=1"]
 
 
-@pytest.mark.parametrize("recipe", ["season", "pastis24"])
-def test_the_program_gives_the_logits_of_the_model(recipe):
+@pytest.mark.parametrize(("recipe", "pixel_days"), [("season", ()), ("season", (100, 300)), ("pastis24", ())])
+def test_the_program_gives_the_logits_of_the_model(recipe, pixel_days):
     """Our recipe masks clouds; the paper's attends to padding, has a table of days and another layout."""
     changes = [f"segmenter.encoder.{each}" for each in SMALL]
     settings = resolve(recipe, overrides=changes).segmenter
     encoder = settings.reading
     torch.manual_seed(0)
-    model = build_segmenter(settings, bands=BANDS, classes=CLASSES, window=SIDE).eval()
+    model = build_segmenter(settings, bands=BANDS, classes=CLASSES, window=SIDE, pixel_days=pixel_days).eval()
+    if model.pixels is not None:
+        model.pixels.coefficients.normal_()
     statistics = Statistics(mean=(2000.0,) * BANDS, std=(1000.0,) * BANDS, origin="made up", pixels=0)
     program = export_segmenter(model, statistics=statistics, encoder=encoder, bands=BANDS, window=SIDE)
     buffer = io.BytesIO()

@@ -5,7 +5,8 @@ import torch
 
 from exact_core.config import EncoderConfig, SegmenterConfig
 from exact_core.data.windows.batches import Series
-from exact_core.models.segmenter import Segmenter, class_probabilities
+from exact_core.models.probabilities import class_probabilities
+from exact_core.models.segmenter import Segmenter
 from exact_core.models.tsvit import TemporalTokens
 
 WINDOW, PATCH = 24, 2

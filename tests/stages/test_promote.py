@@ -38,10 +38,10 @@ def segmenters(tmp_path_factory, config, dataset_folder):
     root = tmp_path_factory.mktemp("segmenters")
     for name, epochs in {"poor": 1, "good": 30}.items():
         training = {"epochs": epochs, "learning_rate": 0.01, "keep_dates": 1.0}
-        # Without balance the classes of most pixels are learned first, which a better model has to beat.
-        changed = override(
-            config, ["segmenter.balance=0", *(f"segmenter.training.{key}={value}" for key, value in training.items())]
-        )
+        # Without balance the classes of most pixels are learned first, which a better model has to beat. A regression
+        # of single pixels would make the poor one good.
+        alone = ["segmenter.balance=0", "segmenter.pixel_weight=0"]
+        changed = override(config, [*alone, *(f"segmenter.training.{key}={value}" for key, value in training.items())])
         train_segmenter(changed, dataset=dataset_folder, masks=None, out=root / name, tracker=NoTracker())
     return root
 

@@ -106,6 +106,12 @@ class SeasonImages:
         """Days since the season's start, (T,)."""
         return np.array([(acquisition.date - self.start).days for acquisition in self.acquisitions], np.int64)
 
+    @property
+    def seen_days(self) -> int | None:
+        """Days of the season that its images are seen for. If None, all."""
+        until = self.settings.until
+        return None if until is None else (until - self.start).days + 1
+
     def read(self, first: int, last: int) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
         """Rows `first` to before `last`, both even: pixels (T, C, h, W) and clear patches (T, h/2, W/2).
 

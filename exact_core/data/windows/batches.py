@@ -50,12 +50,14 @@ class Series:
     seen: bool (B, P, T) or (B, 1, T), True where a patch has a usable acquisition on that date. If None, all are.
     padding: int64 (B,), how many rows of zeros and day 0 follow each window's dates and are attended to, as published.
         They are not stored. If None, no padding is attended to.
+    until: days of the season that have been seen. If None, all.
     """
 
     pixels: Tensor
     dates: Tensor
     seen: Tensor | None
     padding: Tensor | None = None
+    until: int | None = None
 
     def windows(self, part: slice) -> Series:
         """The series of some of its windows."""
@@ -64,6 +66,7 @@ class Series:
             dates=self.dates if len(self.dates) == 1 else self.dates[part],
             seen=None if self.seen is None else self.seen[part],
             padding=None if self.padding is None else self.padding[part],
+            until=self.until,
         )
 
 
@@ -277,6 +280,7 @@ class BatchLoader:
             mean=self._mean,
             std=self._std,
             encoder=self.encoder,
+            until=self._until,
         )
         return Batch(
             series=series,
@@ -332,6 +336,7 @@ def make_series(
     mean: Tensor,
     std: Tensor,
     encoder: EncoderConfig,
+    until: int | None = None,
 ) -> Series:
     """The model's input from pixels: normalised, with masks of what is not usable.
 
@@ -346,6 +351,7 @@ def make_series(
         mean: float (C,), of the training split.
         std: float (C,), of the training split.
         encoder: whether padding is masked.
+        until: days of the season that have been seen. If None, all.
     """
     if clear is None and encoder.mask_padding:
         clear = _measured_patches(pixels, valid, encoder.patch)
@@ -358,7 +364,7 @@ def make_series(
     if not encoder.mask_padding:
         count = dates.new_full((len(pixels),), dates.shape[1]) if valid is None else valid.sum(1)
         padding = (encoder.pad_dates - count).clamp(min=0)
-    return Series(pixels=normalised, dates=dates, seen=seen, padding=padding)
+    return Series(pixels=normalised, dates=dates, seen=seen, padding=padding, until=until)
 
 
 def _measured_patches(pixels: Tensor, valid: Tensor | None, patch: int) -> Tensor | None:

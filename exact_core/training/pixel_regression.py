@@ -1,0 +1,106 @@
+"""Fitting the regression of single pixels to the segmenter's own targets.
+
+Axes are n pixels, D features, K crops.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.preprocessing import StandardScaler
+
+from exact_core.clues.pixels import PixelOdds, fit_pixels
+from exact_core.config import SegmenterConfig
+from exact_core.data.windows.batches import BatchLoader, Targets, days_of
+from exact_core.data.windows.dataset import VOID, WindowDataset
+from exact_core.models.pixel_regression import STATISTICS, PixelRegression
+
+__all__ = ["fit_pixel_regression"]
+
+log = logging.getLogger(__name__)
+
+PIXELS = 20_000
+"""Pixels that a regression is fitted to, about: with 40,000 maps were not better."""
+RIDGE = 0.03
+"""As in pixel self-training (`masks.relearn.ridge`): the targets come from there."""
+
+
+def fit_pixel_regression(
+    windows: WindowDataset, targets: Targets, settings: SegmenterConfig, *, batch: int, seed: int
+) -> PixelRegression | None:
+    """A regression for each part of the season and for all of it. If None, no target pixel is known.
+
+    Classes give equally many pixels, or all they have, and each pixel counts for those that were not drawn.
+
+    Args:
+        windows: the dataset. Its training split teaches.
+        targets: what the segmenter learned from.
+        settings: reading, parts of the season and weight apply.
+        batch: windows read at a time.
+        seed: of the draw of pixels.
+    """
+    train, classes = windows.indices("train"), windows.classes + 1
+    counts = np.zeros(VOID + 1, np.int64)
+    for index in train.tolist():
+        counts += np.bincount(targets(index).ravel(), minlength=VOID + 1)
+    drawn = np.minimum(1, PIXELS / classes / np.maximum(counts, 1))
+    drawn[VOID] = 0
+    chosen = {index: _drawn(targets(index).ravel(), drawn, seed=seed, index=index) for index in train.tolist()}
+    taught = np.array([index for index in train.tolist() if len(chosen[index])], np.int64)
+    if not len(taught):
+        return None
+    days = days_of((*settings.season_shares, 1.0), windows.manifest.season_days)
+    bands = len(windows.manifest.bands)
+    model = PixelRegression(
+        bands=bands, classes=windows.classes, patch=settings.reading.patch, days=days, weight=settings.pixel_weight
+    )
+    # Where they are fitted: the rows are few, and on a CPU the sums of one processor are those of any machine.
+    loader = BatchLoader(windows, taught, batch=batch, encoder=settings.reading, device=torch.device("cpu"))
+    features: list[list[NDArray[np.float32]]] = [[] for _ in days]
+    labels: list[list[NDArray[np.uint8]]] = [[] for _ in days]
+    for each in loader:
+        for part in range(len(days)):
+            described, seen = model.features(each.series, part)
+            for place, index in enumerate(each.index.tolist()):
+                patch, pixel = _in_patches(chosen[index], windows.manifest.window, described.shape[1])
+                known = seen[place].numpy()[patch]
+                features[part].append(described[place].numpy()[patch, pixel][known])
+                labels[part].append(targets(index).ravel()[chosen[index]][known])
+    for part in range(len(days)):
+        rows, label = np.concatenate(features[part]), np.concatenate(labels[part]).astype(np.int64)
+        if not len(rows):
+            # Nobody has seen so little of the season. No map asks for it.
+            continue
+        scaler = StandardScaler().fit(rows)
+        odds = fit_pixels(scaler.transform(rows), label, classes=classes, ridge=RIDGE, weight=1 / drawn[label])
+        _take(model, part, odds.of_unscaled(scaler))
+    log.info("segmenter: a regression of single pixels, fitted to %d pixels of %d windows", len(label), len(taught))
+    return model
+
+
+def _drawn(target: NDArray[np.uint8], share: NDArray[np.float64], *, seed: int, index: int) -> NDArray[np.int64]:
+    """Pixels of a window, each drawn with the share (256,) of its label."""
+    return np.flatnonzero(np.random.default_rng((seed, 3, index)).random(target.size) < share[target])
+
+
+def _in_patches(pixels: NDArray[np.int64], side: int, patches: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Patch, and place in the patch, of pixels of a window that are counted row by row."""
+    across = round(patches**0.5)
+    patch = side // across
+    row, col = np.divmod(pixels, side)
+    return row // patch * across + col // patch, row % patch * patch + col % patch
+
+
+def _take(model: PixelRegression, part: int, odds: PixelOdds) -> None:
+    """What was fitted to a part of the season. A class without a pixel gets probability 0."""
+    found = torch.from_numpy(odds.coefficients.T).float()
+    statistics, known = STATISTICS * model.bands, torch.from_numpy(odds.known)
+    model.intercepts[part] = -torch.inf
+    model.intercepts[part, known] = found[:, -1]
+    slopes = torch.zeros(len(known), model.coefficients.shape[2])
+    slopes[:, : found.shape[1] - 1 - statistics] = found[:, : -1 - statistics]
+    slopes[:, -statistics:] = found[:, -1 - statistics : -1]
+    model.coefficients[part, known] = slopes
