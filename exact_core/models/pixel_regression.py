@@ -29,8 +29,8 @@ STATISTICS = 4
 """Of a band's regular series: mean, standard deviation, maximum, minimum."""
 NONE = 2**31
 """Place of a date that does not exist, after all others."""
-BLOCK = 512
-"""Patches that are worked on at a time: of ten bands, 10 MB."""
+BLOCK = {"cpu": 512, "cuda": 8192}
+"""Patches that are worked on at a time: of ten bands, 10 MB on a CPU, which its caches hold."""
 
 
 class PixelRegression(nn.Module):
@@ -78,7 +78,7 @@ class PixelRegression(nn.Module):
         pixels, part = series.pixels, self.part_seen(series.until)
         if part is None:
             return pixels.new_zeros(len(pixels), self.coefficients.shape[1], *pixels.shape[-2:])
-        each = max(1, BLOCK * self.patch**2 // pixels[0, 0, 0].numel())
+        each = max(1, BLOCK.get(pixels.device.type, BLOCK["cpu"]) * self.patch**2 // pixels[0, 0, 0].numel())
         blocks = [slice(first, first + each) for first in range(0, len(pixels), each)]
         return torch.cat([self.of_part(series.windows(block), part) for block in blocks])
 
@@ -135,15 +135,15 @@ def regular_series(dates: Tensor, usable: Tensor, calendar: Tensor) -> tuple[Ten
     count = dates.shape[1]
     # A date of no use has day 0, as padding, or that of other windows.
     days = torch.where(usable.any(1), dates, 0).cummax(1).values.float()
-    # A row for each window. An exported program bears no expand() here, and no count of dates as a value.
-    usable = usable & torch.ones_like(days, dtype=torch.bool)[:, None]
+    # Not len(), which would be a constant of an exported program.
+    usable = usable.expand(days.shape[0], -1, -1)
     place = torch.arange(count, device=dates.device)
     last = torch.where(usable, place, -1).cummax(-1).values
     following = torch.where(usable, place, NONE).flip(-1).cummin(-1).values.flip(-1)
     # The last usable date up to each day of the calendar, and the first from it on.
-    wanted = calendar[:, None]
-    before = _at(F.pad(last, (1, 0), value=-1), (days[:, None] <= wanted).sum(-1)[:, None])
-    after = _at(F.pad(following, (0, 1), value=NONE), (days[:, None] < wanted).sum(-1)[:, None])
+    wanted = calendar.expand(days.shape[0], -1).contiguous()
+    before = _at(F.pad(last, (1, 0), value=-1), torch.searchsorted(days, wanted, right=True)[:, None])
+    after = _at(F.pad(following, (0, 1), value=NONE), torch.searchsorted(days, wanted)[:, None])
     before, after = torch.where(before < 0, after, before), torch.where(after == NONE, before, after)
     before, after = before.clamp(0, count - 1), after.clamp(0, count - 1)
     first = _at(days[:, None], before)

@@ -8,7 +8,7 @@ from exact_core.config import SegmenterConfig
 from exact_core.data.windows.batches import Series
 from exact_core.data.windows.dataset import Window
 from exact_core.data.windows.regular_series import calendar_days, pixel_features
-from exact_core.models.pixel_regression import PixelRegression, regular_series
+from exact_core.models.pixel_regression import BLOCK, PixelRegression, regular_series
 from exact_core.models.probabilities import mean_logits
 
 BANDS, CLASSES, SIDE, DATES, SEASON = 3, 2, 8, 9, 160
@@ -111,7 +111,7 @@ def test_padding_and_dates_of_no_use_change_nothing(window):
 def test_blocks_of_windows_are_to_the_bit_windows_alone(window, monkeypatch):
     model, batch = regression(), series_of(window)
     many = Series(batch.pixels.expand(5, -1, -1, -1, -1), batch.dates, batch.seen.expand(5, -1, -1))
-    monkeypatch.setattr("exact_core.models.pixel_regression.BLOCK", 2 * 16)
+    monkeypatch.setitem(BLOCK, "cpu", 2 * 16)
     for each in model(many):
         assert torch.equal(each, model(batch)[0])
 
