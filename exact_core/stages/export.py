@@ -77,6 +77,7 @@ def _item(manifest: ModelManifest, encoder: EncoderConfig, path: Path, parameter
     else:
         first = dt.datetime.combine(manifest.season_start, dt.time(), dt.UTC)
         last = first + dt.timedelta(days=manifest.season_days)
+    single = "A regression of single pixels has a share in it. " if manifest.pixel_days else ""
     item = pystac.Item(
         id=f"segmenter-{manifest.weights.sha256[:12]}",
         geometry=None,
@@ -85,7 +86,8 @@ def _item(manifest: ModelManifest, encoder: EncoderConfig, path: Path, parameter
         start_datetime=first,
         end_datetime=last,
         properties={
-            "description": "Crop segmenter trained with Exact. Its place is that of the images that it was trained on.",
+            "description": f"Crop segmenter trained with Exact. {single}Its place is that of the images that it was "
+            "trained on.",
             "bands": [{"name": band} for band in manifest.bands],
             "mlm:name": "Exact crop segmenter",
             "mlm:architecture": "TSViT",

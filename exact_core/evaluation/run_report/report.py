@@ -201,6 +201,7 @@ def _content(data: ReportData) -> dict[str, Any]:
         "season_end": manifest.season_start + dt.timedelta(days=manifest.season_days - 1),
         "recipe": data.config.recipe,
         "segmenter": data.config.segmenter.title,
+        "single_pixels": data.config.segmenter.pixel_weight > 0,
         "tiles": _tiles(metrics) if _scored(metrics) else _expectations(metrics, data.masks),
         "colours": colours,
         "maps": [
