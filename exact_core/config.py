@@ -624,8 +624,8 @@ class SegmenterConfig(Settings):
     )
     season_shares: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         (0.4, 0.6, 0.8),
-        description="parts of the season, from its start, that the model is also calibrated and evaluated on, and the "
-        "regression of single pixels fitted to, for maps within the season",
+        description="parts of the season, from its start, that the model is also calibrated and evaluated on, for maps "
+        "within the season",
     )
     calibrate_on: Literal["targets", "labels"] = Field(
         "targets",

@@ -131,6 +131,18 @@ def test_each_patch_once_is_to_the_bit_window_by_window(area, encoder, stride, p
     np.testing.assert_array_equal(found, window_by_window(whole_model(model, reading), pixels, clear, stride))
 
 
+@pytest.mark.parametrize("kind", ["tsvit", "utae"])
+def test_a_map_until_a_day_has_the_regression_of_that_part(area, monkeypatch, kind):
+    model, reading = segmenter(model=kind, pixel_days=(60, 200))
+    whole = mapped(mapper_of(model, reading), *area)
+    monkeypatch.setattr(IMAGES, "seen_days", 70)
+    early = mapped(mapper_of(model, reading), *area)
+    assert np.abs(early - whole).max() > 0.1
+    # The regression of the whole season has no part in it.
+    model.pixels.coefficients[1] = 0
+    np.testing.assert_array_equal(mapped(mapper_of(model, reading), *area), early)
+
+
 @pytest.mark.parametrize("stride", [4, 6])
 def test_patches_of_3_map_without_clouds(area, monkeypatch, stride):
     """Cells of 6 pixels, which hold whole patches and whole pairs of pixels."""

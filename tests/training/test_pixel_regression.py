@@ -100,7 +100,7 @@ def test_it_travels_with_the_segmenter_and_repeats_to_the_bit(config, dataset, d
     one, two = (json.loads((tmp_path / name / "model.json").read_text()) for name in ("one", "two"))
     assert one["weights"]["sha256"] == two["weights"]["sha256"]
     season = dataset.manifest.season_days
-    assert one["pixel_days"] == [round(share * season) for share in (*changed.segmenter.season_shares, 1)]
+    assert one["pixel_days"] == [round(share * season) for share in pixel_regression.PARTS]
     both, manifest, trained = load_segmenter(tmp_path / "one", dataset)
     predictor = Predictor(both, dataset, trained.segmenter.reading, manifest.statistics, CPU, 4)
     indices = dataset.indices("test").tolist()
