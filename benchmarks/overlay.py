@@ -74,7 +74,7 @@ def draw(
     colours = list(classes.values())
     panels = (
         (f"Sentinel-2, {images.acquisitions[clearest].date}", true_colour(pixels[clearest], images.bands)),
-        ("Crop map from tags (COG)", paint(label, colours)),
+        ("Crop map from tags", paint(label, colours)),
         ("Declared crops", paint(truth, colours)),
     )
     for axes, (title, image) in zip(figure.subplots(1, 3), panels, strict=True):

@@ -61,7 +61,7 @@ def demo() -> RunConfig:
             utae=_small_utae(),
             pixel_weight=0.5,
             training=TrainingConfig(
-                epochs=16, batch=4, learning_rate=2e-3, warmup_epochs=1, clip_norm=1.0, keep_dates=0.4
+                epochs=16, batch=4, learning_rate=2e-3, warmup_epochs=1, clip_norm=1.0, keep_dates=0.4, prefixes=0.5
             ),
         ),
     )
@@ -109,6 +109,7 @@ def season() -> RunConfig:
                 warmup_epochs=1,
                 clip_norm=1.0,
                 keep_dates=0.5,
+                prefixes=0.5,
             ),
         ),
     )

@@ -6,6 +6,7 @@ Axes are n pixels, D features, K crops.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ RIDGE = 0.03
 def fit_pixel_regression(
     windows: WindowDataset, targets: Targets, settings: SegmenterConfig, *, batch: int, seed: int
 ) -> PixelRegression | None:
-    """A regression for each part of the season and for all of it. If None, no target pixel is known.
+    """A regression for each part of the season and for all of it. If None, no pixel teaches it.
 
     Classes give equally many pixels, or all they have, and each pixel counts for those that were not drawn.
 
@@ -55,10 +56,7 @@ def fit_pixel_regression(
     if not len(taught):
         return None
     days = days_of(PARTS, windows.manifest.season_days)
-    bands = len(windows.manifest.bands)
-    model = PixelRegression(
-        bands=bands, classes=windows.classes, patch=settings.reading.patch, days=days, weight=settings.pixel_weight
-    )
+    model = _of_parts(days, windows, settings)
     # Where they are fitted: the rows are few, and on a CPU the sums of one processor are those of any machine.
     loader = BatchLoader(windows, taught, batch=batch, encoder=settings.reading, device=torch.device("cpu"))
     features: list[list[NDArray[np.float32]]] = [[] for _ in days]
@@ -71,16 +69,29 @@ def fit_pixel_regression(
                 known = seen[place].numpy()[patch]
                 features[part].append(described[place].numpy()[patch, pixel][known])
                 labels[part].append(targets(index).ravel()[chosen[index]][known])
-    for part in range(len(days)):
+    # Of the first parts there may be no image: there the network decides alone.
+    seen_parts = [part for part in range(len(days)) if sum(map(len, labels[part]))]
+    if not seen_parts:
+        return None
+    model = _of_parts([days[part] for part in seen_parts], windows, settings)
+    for place, part in enumerate(seen_parts):
         rows, label = np.concatenate(features[part]), np.concatenate(labels[part]).astype(np.int64)
-        if not len(rows):
-            # Nobody has seen so little of the season. No map asks for it.
-            continue
         scaler = StandardScaler().fit(rows)
         odds = fit_pixels(scaler.transform(rows), label, classes=classes, ridge=RIDGE, weight=1 / drawn[label])
-        _take(model, part, odds.of_unscaled(scaler))
+        _take(model, place, odds.of_unscaled(scaler))
     log.info("segmenter: a regression of single pixels, fitted to %d pixels of %d windows", len(label), len(taught))
     return model
+
+
+def _of_parts(days: Sequence[int], windows: WindowDataset, settings: SegmenterConfig) -> PixelRegression:
+    """Nothing is fitted yet."""
+    return PixelRegression(
+        bands=len(windows.manifest.bands),
+        classes=windows.classes,
+        patch=settings.reading.patch,
+        days=days,
+        weight=settings.pixel_weight,
+    )
 
 
 def _drawn(target: NDArray[np.uint8], share: NDArray[np.float64], *, seed: int, index: int) -> NDArray[np.int64]:

@@ -92,6 +92,22 @@ def test_a_class_without_a_target_is_never_named_and_void_teaches_nothing(config
     )
 
 
+def test_a_part_of_the_season_without_an_image_has_no_regression(config, dataset, monkeypatch):
+    season, whole = dataset.manifest.season_days, dataset.window
+
+    def late(index):
+        window = whole(index)
+        kept = window.days >= 0.35 * season
+        clear = None if window.clear is None else window.clear[kept]
+        return replace(window, pixels=window.pixels[kept], days=window.days[kept], clear=clear)
+
+    monkeypatch.setattr(dataset, "window", late)
+    model = fit_pixel_regression(dataset, dataset.labels, config.segmenter, batch=4, seed=0)
+    assert model.days == tuple(round(share * season) for share in pixel_regression.PARTS[-len(model.days) :])
+    assert 0.35 * season < model.days[0] < season
+    assert model.part_seen(round(0.35 * season)) is None
+
+
 @pytest.mark.parametrize("model", ["tsvit", "utae"])
 def test_it_travels_with_the_segmenter_and_repeats_to_the_bit(config, dataset, dataset_folder, tmp_path, model):
     changed = override(config, [f"segmenter.model={model}", "segmenter.utae.groups=2"])
