@@ -16,7 +16,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
-from exact_core.config import RunConfig, SyntheticConfig
+from exact_core.config import RunConfig, SyntheticConfig, override
 from exact_core.data.synthetic import BANDS, CROPS, generate_scene
 from exact_core.data.windows.dataset import VOID, DatasetManifest, FileEntry, Statistics
 from exact_core.evaluation.chart_style import abbreviate
@@ -349,6 +349,14 @@ def test_dense_supervision_has_no_masks(tmp_path: Path) -> None:
     assert "trained from dense labels" in text
     assert "Threshold of the pseudo masks" not in text
     assert "<figcaption>CAM</figcaption>" not in text
+
+
+def test_who_made_the_map_is_said(tmp_path: Path) -> None:
+    data = make_data(SIX, scenes=1)
+    assert re.search(r"a TSViT segmenter\s+trained from image-level", written(tmp_path, data))
+    both = replace(data, config=override(data.config, ["segmenter.pixel_weight=0.5"]))
+    found = r"a TSViT segmenter and a regression of single pixels\s+trained from image-level"
+    assert re.search(found, written(tmp_path, both))
 
 
 def test_self_scored_is_said(tmp_path: Path) -> None:
