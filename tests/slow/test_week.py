@@ -184,6 +184,7 @@ def the_first_region(tmp_path: Path) -> None:
 … segmenter: epoch 1/2, loss …, … windows/s, about … left
 … segmenter: epoch 2/2, loss …, … windows/s
 … segmenter: … windows/s (median of epochs, training alone), peak memory … GB, processes: 1
+… segmenter: a regression of single pixels, fitted to 2304 pixels of 16 windows
 == map-season (…)
 … map_season: rows 0 to 24 of 24 x 96 pixels, 4 dates, … windows, … at a time, … s
 … map of 24 x 96 pixels: seams …, confidence not calibrated
