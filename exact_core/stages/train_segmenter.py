@@ -15,8 +15,8 @@ from exact_core.artifacts.folders import fresh_folder
 from exact_core.artifacts.model_folders import checkpoints_for, save_model
 from exact_core.config import RunConfig, SegmenterConfig
 from exact_core.data.sources import dataset_title
-from exact_core.data.windows.batches import BatchLoader, Targets, days_of
-from exact_core.data.windows.dataset import VOID, WindowDataset
+from exact_core.data.windows.batches import BatchLoader, Targets, count_targets, days_of
+from exact_core.data.windows.dataset import WindowDataset
 from exact_core.data.windows.mask_dataset import MaskSet
 from exact_core.losses import class_weights
 from exact_core.mapping.calibration import Calibration, DatedCalibration, calibrate
@@ -145,10 +145,7 @@ def _weights(
     train = windows.indices("train")
     if not settings.balance or len(train) >= settings.few_windows:
         return None
-    pixels = np.zeros(VOID + 1, np.int64)
-    for index in train:
-        pixels += np.bincount(targets(int(index)).ravel(), minlength=VOID + 1)
-    return class_weights(pixels[: windows.classes + 1], balance=settings.balance).to(device)
+    return class_weights(count_targets(targets, train)[: windows.classes + 1], balance=settings.balance).to(device)
 
 
 def _save(

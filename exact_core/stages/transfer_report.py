@@ -339,8 +339,8 @@ def _sample_images(config: RunConfig, source: str, season: str, model: _Model) -
             device=choose_device(config.device),
         )
     days = _calendar(model, images.start, images.length)
-    if images.settings.until is not None:
-        days = days[: max(1, int(np.searchsorted(days, (images.settings.until - images.start).days, "right")))]
+    if images.seen_days is not None:
+        days = days[: max(1, int(np.searchsorted(days, images.seen_days - 1, "right")))]
     sample, mean, means = sample_season(
         images,
         predict,

@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from exact_core.clues.pixels import PixelOdds, fit_pixels
 from exact_core.config import SegmenterConfig
-from exact_core.data.windows.batches import BatchLoader, Targets, days_of
+from exact_core.data.windows.batches import BatchLoader, Targets, count_targets, days_of
 from exact_core.data.windows.dataset import VOID, WindowDataset
 from exact_core.models.pixel_regression import STATISTICS, PixelRegression
 
@@ -46,15 +46,10 @@ def fit_pixel_regression(
         seed: of the draw of pixels.
     """
     train, classes = windows.indices("train"), windows.classes + 1
-    counts = np.zeros(VOID + 1, np.int64)
-    for index in train.tolist():
-        counts += np.bincount(targets(index).ravel(), minlength=VOID + 1)
-    drawn = np.minimum(1, PIXELS / classes / np.maximum(counts, 1))
+    drawn = np.minimum(1, PIXELS / classes / np.maximum(count_targets(targets, train), 1))
     drawn[VOID] = 0
     chosen = {index: _drawn(targets(index).ravel(), drawn, seed=seed, index=index) for index in train.tolist()}
     taught = np.array([index for index in train.tolist() if len(chosen[index])], np.int64)
-    if not len(taught):
-        return None
     days = days_of(PARTS, windows.manifest.season_days)
     model = _of_parts(days, windows, settings)
     # Where they are fitted: the rows are few, and on a CPU the sums of one processor are those of any machine.
@@ -62,13 +57,14 @@ def fit_pixel_regression(
     features: list[list[NDArray[np.float32]]] = [[] for _ in days]
     labels: list[list[NDArray[np.uint8]]] = [[] for _ in days]
     for each in loader:
+        places = [_in_patches(chosen[index], windows.manifest.window, model.patch) for index in each.index.tolist()]
+        said = [targets(index).ravel()[chosen[index]] for index in each.index.tolist()]
         for part in range(len(days)):
-            described, seen = model.features(each.series, part)
-            for place, index in enumerate(each.index.tolist()):
-                patch, pixel = _in_patches(chosen[index], windows.manifest.window, described.shape[1])
-                known = seen[place].numpy()[patch]
-                features[part].append(described[place].numpy()[patch, pixel][known])
-                labels[part].append(targets(index).ravel()[chosen[index]][known])
+            described, seen = (found.numpy() for found in model.features(each.series, part))
+            for window, ((patch, pixel), label) in enumerate(zip(places, said, strict=True)):
+                known = seen[window, patch]
+                features[part].append(described[window, patch, pixel][known])
+                labels[part].append(label[known])
     # Of the first parts there may be no image: there the network decides alone.
     seen_parts = [part for part in range(len(days)) if sum(map(len, labels[part]))]
     if not seen_parts:
@@ -99,12 +95,10 @@ def _drawn(target: NDArray[np.uint8], share: NDArray[np.float64], *, seed: int, 
     return np.flatnonzero(np.random.default_rng((seed, 3, index)).random(target.size) < share[target])
 
 
-def _in_patches(pixels: NDArray[np.int64], side: int, patches: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _in_patches(pixels: NDArray[np.int64], side: int, patch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Patch, and place in the patch, of pixels of a window that are counted row by row."""
-    across = round(patches**0.5)
-    patch = side // across
     row, col = np.divmod(pixels, side)
-    return row // patch * across + col // patch, row % patch * patch + col % patch
+    return row // patch * (side // patch) + col // patch, row % patch * patch + col % patch
 
 
 def _take(model: PixelRegression, part: int, odds: PixelOdds) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from exact_core.config import EncoderConfig
-from exact_core.data.windows.dataset import CLEAR_PATCH, Statistics, Window, WindowDataset
+from exact_core.data.windows.dataset import CLEAR_PATCH, VOID, Statistics, Window, WindowDataset
 from exact_core.data.windows.dates import MIN_DATES, stack_dates
 from exact_core.data.windows.tag_support import FEW_WINDOWS
 
@@ -29,6 +29,7 @@ __all__ = [
     "Series",
     "Targets",
     "clear_patches",
+    "count_targets",
     "days_of",
     "make_series",
     "model_dates",
@@ -291,6 +292,14 @@ class BatchLoader:
             known=tensors.get("known"),
             teaching=_teaching(tensors["unknown"], self.encoder.patch) if "unknown" in tensors else None,
         )
+
+
+def count_targets(targets: Targets, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Pixels of each label (256,) in the targets of the windows at these positions."""
+    pixels = np.zeros(VOID + 1, np.int64)
+    for index in indices.tolist():
+        pixels += np.bincount(targets(index).ravel(), minlength=VOID + 1)
+    return pixels
 
 
 def _teaching(unknown_BHW: Tensor, patch: int) -> Tensor:
