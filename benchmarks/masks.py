@@ -32,7 +32,8 @@ from threadpoolctl import threadpool_limits
 from benchmarks.plain import nothing_shared
 from benchmarks.sides import Side, answer, interleaved
 from exact_core.clues.maps import CamMaker
-from exact_core.clues.pixels import FirstMask, PixelModel, fit_pixels
+from exact_core.clues.pixels import FirstMask, PixelModel, PixelTable, taught_by_masks
+from exact_core.clues.regression import PixelOdds, fit_pixels
 from exact_core.config import RunConfig
 from exact_core.data.windows.batches import BatchLoader
 from exact_core.data.windows.dataset import VOID, WindowDataset
@@ -88,7 +89,9 @@ def relearn(config: RunConfig, dataset: Path, out: Path, *, plain: bool) -> Call
     def work() -> dict[str, Any]:
         spent[0] = 0.0
         with patch("exact_core.clues.pixels.fit_pixels", timed):
-            model = PixelModel(windows, iter(taught_by), config.masks.relearn, count=len(taught_by), seed=config.seed)
+            table = PixelTable(windows)
+            odds = taught_by_masks(table, taught_by, config.masks.relearn, count=len(taught_by), seed=config.seed)
+        model = PixelModel(table, odds)
         np.save(out, np.stack([model.mask(index) for index in chosen]))
         return {"windows": len(chosen), "fit": spent[0]}
 
@@ -103,20 +106,16 @@ def fit_plainly(
     ridge: float,
     balance: float,
     start: object = None,  # noqa: ARG001 - scikit-learn's starts from nothing
-) -> Callable[[NDArray[np.floating]], NDArray[np.float64]]:
-    """`exact_core.clues.pixels.fit_pixels` by scikit-learn's solver."""
+) -> PixelOdds:
+    """`exact_core.clues.regression.fit_pixels` by scikit-learn's solver."""
     known, place, count = np.unique(labels, return_inverse=True, return_counts=True)
     weight = ((count / len(labels)) ** -balance)[place]
     with threadpool_limits(1, user_api="blas"):
         model = LogisticRegression(C=ridge, max_iter=1000, tol=1e-6)
         model.fit(features.astype(np.float64), labels, weight / weight.mean())
-
-    def predict(rows: NDArray[np.floating]) -> NDArray[np.float64]:
-        spread = np.zeros((len(rows), classes))
-        spread[:, known] = model.predict_proba(rows.astype(np.float64))
-        return spread
-
-    return predict
+    found = np.concatenate([model.coef_.T, model.intercept_[None]])
+    # Of two classes it gives the difference.
+    return PixelOdds(known, found if len(known) > 2 else np.pad(found, ((0, 0), (1, 0))), classes)
 
 
 def side_of(name: str, config: RunConfig, dataset: Path) -> Callable[[], dict[str, Any]]:

@@ -31,6 +31,7 @@ from exact_core.clues.fields import Fields
 from exact_core.clues.masks import pseudo_masks
 from exact_core.clues.overlaps import OverlapTags
 from exact_core.clues.pixels import FirstMask, PixelModel, sure_pixels, without_unknown
+from exact_core.clues.relearn import relearn
 from exact_core.config import RunConfig
 from exact_core.data.season.outlines import outlines_on
 from exact_core.data.season.rasters import Grid
@@ -122,16 +123,15 @@ def grid_of(windows: WindowDataset) -> Grid:
 def taught(windows: WindowDataset, masks: MaskSet, overlaps: OverlapTags, config: RunConfig) -> PixelModel:
     """The pixel model as stage `generate_masks` teaches it, from the CAMs that it wrote."""
     settings, threshold = config.masks.relearn, masks.manifest.threshold
-    train = windows.indices("train").tolist()
 
     def first_masks() -> Iterator[FirstMask]:
-        for index in train:
+        for index in windows.indices("train").tolist():
             cams = masks.cam(index)
             mask = pseudo_masks(torch.from_numpy(cams)[None].float(), threshold)[0].numpy()
             sure = sure_pixels(cams.max(0), threshold, settings.margin)
             yield FirstMask(index, without_unknown(mask, windows, index), sure)
 
-    return PixelModel(windows, first_masks(), settings, count=len(train), seed=config.seed, allowed=overlaps.allowed)
+    return relearn(windows, first_masks(), settings, overlaps=overlaps, seed=config.seed)
 
 
 def contrasts(windows: WindowDataset, indices: list[int], config: RunConfig) -> dict[int, NDArray[np.float32]]:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.floors import PixelFloor, score_split
+from benchmarks.floors import pixel_floor, score_split
 from benchmarks.supervision import spread
 from exact_core.config import RunConfig
 from exact_core.data.windows.dataset import WindowDataset
@@ -98,9 +98,7 @@ def measure(config: RunConfig, whole: WindowDataset, quadrant: int, workdir: Pat
     floor = workdir / "pixels.json"
     if not floor.is_file():
         windows = WindowDataset(data)
-        floor.write_text(
-            json.dumps(score_split(windows, "test", PixelFloor(windows, seed=config.seed).probabilities).tolist())
-        )
+        floor.write_text(json.dumps(score_split(windows, "test", pixel_floor(windows, seed=config.seed)).tolist()))
     return {**found, "pixels": np.array(json.loads(floor.read_text()))}
 
 

@@ -29,6 +29,10 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+RETIRED = (("masks", "relearn", "few_windows"),)
+"""Settings of earlier versions, all of the way to a model. A model keeps what it was made with."""
+
+
 class SyntheticConfig(Settings):
     """The generated season (`exact_core.data.synthetic` states the formula)."""
 
@@ -486,11 +490,10 @@ class RelearnConfig(Settings):
         description="minimum distance of a training pixel's strongest CAM from the threshold, at most three quarters "
         "of the way to 0 or 1",
     )
-    few_windows: int = Field(
-        60,
-        ge=0,
-        description="number of training windows below which a model of single pixels, trained on the tags alone, must "
-        "confirm the confident pixels of the CAMs. 0: never",
+    tags: bool = Field(
+        True,
+        description="two more regressions on single pixels learn from the tags alone, and the labels of the last round "
+        "are what the mean of all three says",
     )
     pixels: int = Field(40_000, ge=100, description="number of training pixels, over all windows")
     ridge: float = Field(0.03, gt=0, description="inverse strength of the regression's ridge penalty")
@@ -883,12 +886,21 @@ class RunConfig(Settings):
 
 
 def load_config(path: Path) -> RunConfig:
-    """Read a saved configuration.
+    """Read the configuration of a model folder.
+
+    Those of earlier versions may have settings that no longer exist. A trained model does not depend on them.
 
     Raises:
         ConfigError: the file is missing, is no YAML mapping, or a key or value is wrong.
     """
-    return build(read_settings(path), where=str(path))
+    data = read_settings(path)
+    for *sections, name in RETIRED:
+        place: Any = data
+        for section in sections:
+            place = place.get(section) if isinstance(place, dict) else None
+        if isinstance(place, dict):
+            place.pop(name, None)
+    return build(data, where=str(path))
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -32,7 +32,7 @@ TINY = [
     "segmenter.training.batch=4",
     "evaluation.panels=2",
     # It would run in each of them; it has its own tests.
-    "masks.relearn.few_windows=0",
+    "masks.relearn.tags=false",
     # Whatever comes of so little training: it may be the champion.
     "promotion.first_floor=0",
     "device=cpu",

@@ -1,48 +1,35 @@
-"""Pixel self-training: a classifier of single pixels refines the masks (not in the paper).
-
-CAMs are confident inside fields and blurred at edges, where a patch covers two fields. They also treat each window
-separately. But a crop has a similar series everywhere in a season. A logistic regression on the series of single pixels
-learns from the confident pixels of all windows and labels the others. A pixel can only get a tag of its window, or
-background.
+"""Regressions on single pixels: what teaches one, and what they say of a window (not in the paper).
 
 Axes are n pixels, D features, K classes, H W pixels of a window.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cholesky, solve_triangular
-from scipy.optimize import minimize
 from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits
 
+from exact_core.clues.regression import PixelOdds, fit_pixels
 from exact_core.config import RelearnConfig
 from exact_core.data.windows.dataset import VOID, WindowDataset
 from exact_core.data.windows.regular_series import calendar_of, pixel_features
 from exact_core.errors import TrainingError
 
-__all__ = ["FirstMask", "PixelModel", "PixelOdds", "fit_pixels", "sure_pixels", "without_unknown"]
+__all__ = [
+    "FirstMask",
+    "PixelModel",
+    "PixelTable",
+    "self_trained",
+    "sure_pixels",
+    "taught_by_masks",
+    "without_unknown",
+]
 
-ITERATIONS, TOLERANCE = 1000, 1e-7
-"""Of the regression's solver. The tolerance is that of each derivative of the mean loss. This close to the only
-optimum, the rounding of another processor or number of threads changes no label. At 1e-4 and in float32 it changed one
-pixel in a thousand."""
-ROUGH = 1e-4
-"""Likewise, of the fit to a part of the pixels that says where the other one starts."""
-ONE_IN, ENOUGH = 8, 1000
-"""That part is one pixel in so many, but not fewer pixels than enough."""
-LEAST_BEND = 1e-4
-"""Of the 0.25 that a pixel's loss bends by at most."""
-COUPLED = 4000
-"""Coefficients whose curvature is known as a whole, 128 MB; of more, that between groups of classes is left out."""
-BLOCK = 2000
-"""Rows that are worked on at a time: of 200 features, 3 MB."""
 FEWEST = 20
 """Pixels of a window that teach at least, where it has so many sure ones."""
 
@@ -77,279 +64,128 @@ def sure_pixels(strongest: NDArray[np.floating], threshold: float, margin: float
     return enough
 
 
-@dataclass(frozen=True)
-class PixelOdds:
-    """A fitted regression: features (n, D) -> probabilities (n, classes).
-
-    known: labels that occurred. The others have probability 0. coefficients: theirs, intercepts in the last row,
-    (D + 1, known).
-    """
-
-    known: NDArray[Any]
-    coefficients: NDArray[np.float64]
-    classes: int
-
-    def __call__(self, rows: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Probabilities (n, classes)."""
-        spread = np.zeros((len(rows), self.classes))
-        spread[:, self.known] = _softmax(rows.astype(np.float64) @ self.coefficients[:-1] + self.coefficients[-1])
-        return spread
-
-    def of_unscaled(self, scaler: StandardScaler) -> PixelOdds:
-        """The same probabilities, from features as they were before the scaler: its steps become coefficients."""
-        slopes = self.coefficients[:-1] / scaler.scale_[:, None]
-        intercepts = self.coefficients[-1:] - scaler.mean_ @ slopes
-        return PixelOdds(self.known, np.concatenate([slopes, intercepts]), self.classes)
-
-
-def fit_pixels(
-    features: NDArray[Any],
-    labels: NDArray[Any],
-    *,
-    classes: int,
-    ridge: float,
-    balance: float = 0.0,
-    weight: NDArray[np.float64] | None = None,
-    start: PixelOdds | None = None,
-) -> PixelOdds:
-    """Multinomial logistic regression of labels on features.
-
-    Args:
-        features: standardised, (n, D).
-        labels: (n,), 0..classes - 1. One that does not occur gets probability 0.
-        classes: number of them.
-        ridge: inverse strength of the ridge penalty.
-        balance: pixels count as (their class's share) ** -balance, and 1 in the mean: a crop of few fields is not
-            outvoted.
-        weight: of each pixel (n,), in the place of balance.
-        start: what was fitted to labels that differ little, to begin from.
-    """
-    known, place, count = np.unique(labels, return_inverse=True, return_counts=True)
-    if len(known) == 1:
-        return PixelOdds(known, np.zeros((features.shape[1] + 1, 1)), classes)
-    if weight is None:
-        weight = ((count / len(labels)) ** -balance)[place]
-    begin = start.coefficients if start is not None and np.array_equal(start.known, known) else None
-    # Its products are small: a second thread costs more than it helps.
-    with threadpool_limits(1, user_api="blas"):
-        found = _regression(features.astype(np.float64), place, weight / weight.mean(), ridge=ridge, start=begin)
-    return PixelOdds(known, found, classes)
-
-
-def _regression(
-    features: NDArray[np.float64],
-    labels: NDArray[np.int64],
-    weight: NDArray[np.float64],
-    *,
-    ridge: float,
-    start: NDArray[np.float64] | None = None,
-) -> NDArray[np.float64]:
-    """Coefficients and, in the last row, intercepts (D + 1, classes) of a multinomial logistic regression.
-
-    The loss is the weighted sum of the cross-entropies and half the squared coefficients over `ridge`. Of two classes,
-    half the squared differences of their coefficients, as it is usual.
-
-    A season's features go together, which leaves the loss a long narrow valley, and L-BFGS hundreds of steps. It takes
-    a tenth of them in coordinates in which, where it starts, the loss of a part of the pixels bends alike in all
-    directions. A step is then nearly one of Newton's method. A rough fit to that part says where to start. Its own
-    coordinates are those of what a loss bends by at most (Boehning, "Multinomial logistic regression algorithm", 1992).
-
-    Args:
-        features: (n, D).
-        labels: (n,), 0..classes - 1, each of which occurs.
-        weight: of each pixel, mean 1.
-        ridge: inverse strength of the penalty.
-        start: coefficients to begin from.
-    """
-    n, depth = features.shape
-    classes = int(labels.max()) + 1
-    rows = np.concatenate([features, np.ones((n, 1))], 1)
-    share = weight / n
-    # The intercept is not held back.
-    decay = np.full(depth + 1, (2 if classes == 2 else 1) / (ridge * n))
-    decay[-1] = 0
-    some = slice(None, None, max(1, min(ONE_IN, n // ENOUGH)))
-    sample, part = rows[some], share[some] / share[some].sum()
-    if start is None:
-        alike = _factor(sample, part[None, None] / 4, decay)
-        begin, each = np.zeros((depth + 1, classes)), [slice(number, number + 1) for number in range(classes)]
-        start = _descend(
-            sample, labels[some], part, decay, start=begin, bends=[(own, alike) for own in each], tolerance=ROUGH
-        )
-    odds = _softmax(sample @ start).T
-    together = max(1, COUPLED // (depth + 1))
-    groups = [slice(first, first + together) for first in range(0, classes, together)]
-    bends = [(group, _factor(sample, _bends(odds[group]) * part, decay)) for group in groups]
-    return _descend(rows, labels, share, decay, start=start, bends=bends, tolerance=TOLERANCE)
-
-
-def _bends(odds_Kn: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What each pixel's loss bends by between the scores of classes, (K, K, n)."""
-    between = -odds_Kn[:, None] * odds_Kn
-    own = np.arange(len(odds_Kn))
-    # Of a class that the sample lacks nothing would bend.
-    between[own, own] = np.maximum(odds_Kn * (1 - odds_Kn), LEAST_BEND)
-    return between
-
-
-def _factor(
-    rows: NDArray[np.float64], bends_KKn: NDArray[np.float64], decay: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Lower factor (K * (D + 1),) * 2 of the curvature of the loss. A small term keeps it from being singular."""
-    classes, depth = len(bends_KKn), rows.shape[1]
-    # What is above the diagonal is not read.
-    curvature = np.zeros((classes, depth, classes, depth))
-    for one in range(classes):
-        for other in range(one + 1):
-            curvature[one, :, other] = (rows * bends_KKn[one, other][:, None]).T @ rows
-    square = curvature.reshape(classes * depth, -1)
-    square[np.diag_indices(len(square))] += np.tile(np.maximum(decay, 1e-9), classes)
-    # Transposed, it is factored where it is.
-    return np.asarray(cholesky(square.T, overwrite_a=True)).T
-
-
-def _descend(
-    rows: NDArray[np.float64],
-    labels: NDArray[np.int64],
-    share: NDArray[np.float64],
-    decay: NDArray[np.float64],
-    *,
-    start: NDArray[np.float64],
-    bends: Sequence[tuple[slice, NDArray[np.float64]]],
-    tolerance: float,
-) -> NDArray[np.float64]:
-    """The coefficients where every derivative of the loss is within the tolerance.
-
-    Args:
-        rows: features and a 1, (n, D + 1).
-        labels: (n,).
-        share: weight of each row. They add up to 1.
-        decay: penalty of each coefficient, (D + 1,).
-        start: coefficients (D + 1, classes).
-        bends: classes, and the factor of the loss's curvature among them; in its coordinates the solver works.
-        tolerance: of the derivatives.
-    """
-    blocks = [slice(first, first + BLOCK) for first in range(0, len(rows), BLOCK)]
-    shape = start.shape[::-1]
-
-    def coefficients(flat: NDArray[np.float64]) -> NDArray[np.float64]:
-        given = flat.reshape(shape)
-        parts = [solve_triangular(factor, given[own].ravel(), lower=True, trans="T") for own, factor in bends]
-        return np.concatenate(parts).reshape(shape)
-
-    def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        found = coefficients(flat)
-        value, slope = (decay * found**2).sum() / 2, decay * found
-        # A block of rows stays in cache between its scores and what they say of the slope.
-        for block in blocks:
-            scores = found @ rows[block].T
-            scores -= scores.max(0)
-            own = labels[block], np.arange(scores.shape[1])
-            of_label = scores[own]
-            np.exp(scores, out=scores)
-            total = scores.sum(0)
-            value += share[block] @ (np.log(total) - of_label)
-            scores *= share[block] / total
-            scores[own] -= share[block]
-            slope += scores @ rows[block]
-        steepest[0] = np.abs(slope).max()
-        parts = [solve_triangular(factor, slope[own].ravel(), lower=True) for own, factor in bends]
-        return float(value), np.concatenate(parts)
-
-    def reached(_: NDArray[np.float64]) -> None:
-        if steepest[0] <= tolerance:
-            raise StopIteration
-
-    steepest = [np.inf]
-    begin = np.concatenate([factor.T @ start.T[own].ravel() for own, factor in bends])
-    options = {"maxiter": ITERATIONS, "gtol": 0.0, "ftol": 0.0, "maxcor": 40}
-    result = minimize(loss, begin, jac=True, method="L-BFGS-B", options=options, callback=reached)
-    return coefficients(result.x).T
-
-
-def _softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    odds = np.exp(scores - scores.max(1, keepdims=True))
-    return np.asarray(odds / odds.sum(1, keepdims=True))
-
-
-class PixelModel:
-    """Taught by first masks, it labels the pixels of any window of the dataset within that window's tags.
-
-    Each round teaches the regression with the labels that the round before gave to the sure pixels. Windows give
-    equally many pixels, so that each weighs the same.
+class PixelTable:
+    """The pixels of a dataset's windows: what describes each of them, and what it may be.
 
     Args:
         windows: the dataset.
-        taught_by: first masks of the windows to learn from. Read once.
-        settings: rounds, number of pixels, ridge.
-        count: number of first masks.
-        seed: of the choice of pixels.
         allowed: of a position, what its pixels may be: (K + 1, H, W) or (K + 1, 1, 1), 1 or 0. If None, background and
             the window's tags.
-
-    Raises:
-        TrainingError: no pixel of the first masks is sure.
     """
 
-    def __init__(
-        self,
-        windows: WindowDataset,
-        taught_by: Iterator[FirstMask],
-        settings: RelearnConfig,
-        *,
-        count: int,
-        seed: int,
-        allowed: Callable[[int], NDArray[np.float64]] | None = None,
-    ) -> None:
-        self.windows, self._calendar, self._given = windows, calendar_of(windows), allowed
-        features, labels, may_be = self._teachers(taught_by, max(FEWEST, settings.pixels // max(count, 1)), seed)
-        if not len(features):
-            raise TrainingError(
-                f"every CAM is within masks.relearn.margin {settings.margin} of the threshold, so no pixel is "
-                f"confident enough to learn from. Train the classifier longer, lower the margin, or set "
-                f"masks.relearn.rounds=0."
-            )
-        scaler = StandardScaler().fit(features)
-        features = scaler.transform(features)
+    def __init__(self, windows: WindowDataset, allowed: Callable[[int], NDArray[np.float64]] | None = None) -> None:
+        self.windows, self._calendar, self._allowed = windows, calendar_of(windows), allowed
+        self.classes = windows.classes + 1
 
-        fit = partial(fit_pixels, features, classes=windows.classes + 1, ridge=settings.ridge, balance=settings.balance)
-        odds = fit(labels)
-        for _ in range(settings.rounds - 1):
-            odds = fit((odds(features) * may_be).argmax(1), start=odds)
-        # Window by window the scaler would take longer than the regression.
-        self._odds = odds.of_unscaled(scaler)
-
-    def mask(self, index: int) -> NDArray[np.uint8]:
-        """Labels uint8 (H, W) of a window: the likeliest of background and its tags."""
-        labels = self.scores(index).argmax(-1).astype(np.uint8)
-        return without_unknown(labels, self.windows, index)
-
-    def scores(self, index: int) -> NDArray[np.float64]:
-        """Probabilities (H, W, K + 1) of a window's pixels, 0 for what they may not be."""
-        side = self.windows.manifest.window
-        probabilities = self._odds(self._features(index))
-        return (probabilities * self._allowed(index)).reshape(side, side, -1)
-
-    def _teachers(
-        self, taught_by: Iterator[FirstMask], each: int, seed: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float64]]:
-        """Features (n, D), labels (n,) and what each pixel may be (n, K + 1)."""
-        rng, classes = np.random.default_rng((seed, 2)), self.windows.classes + 1
-        features: list[NDArray[np.float32]] = []
-        labels: list[NDArray[np.int64]] = []
-        allowed: list[NDArray[np.float64]] = []
-        for first in taught_by:
-            chosen = rng.permutation(np.flatnonzero(first.sure & (first.mask != VOID)))[:each]
-            features.append(self._features(first.index)[chosen])
-            labels.append(first.mask.reshape(-1)[chosen].astype(np.int64))
-            allowed.append(np.broadcast_to(self._allowed(first.index), (first.mask.size, classes))[chosen])
-        return np.concatenate(features), np.concatenate(labels), np.concatenate(allowed)
-
-    def _features(self, index: int) -> NDArray[np.float32]:
+    def features(self, index: int) -> NDArray[np.float32]:
+        """Of a window's pixels (H * W, D)."""
         return pixel_features(self.windows.window(index), self._calendar)
 
-    def _allowed(self, index: int) -> NDArray[np.float64]:
-        """1 for what each pixel may be (H * W or 1, K + 1)."""
-        if self._given is not None:
-            return self._given(index).reshape(self.windows.classes + 1, -1).T
-        return np.array([[1, *self.windows.tags[index]]], np.float64)
+    def may_be(self, index: int) -> NDArray[np.float64]:
+        """1 for what each pixel may be, else 0 (H * W, K + 1)."""
+        side = self.windows.manifest.window
+        if self._allowed is not None:
+            given = np.broadcast_to(self._allowed(index), (self.classes, side, side))
+            return given.reshape(self.classes, -1).T
+        return np.broadcast_to(np.array([1, *self.windows.tags[index]], np.float64), (side**2, self.classes))
+
+    def known(self, index: int) -> NDArray[np.int64]:
+        """Positions of a window's pixels that are not void."""
+        unknown = self.windows.unknown(index)
+        return np.arange(self.windows.manifest.window**2) if unknown is None else np.flatnonzero(~unknown)
+
+
+class PixelModel:
+    """Labels the pixels of any window of a dataset by the mean of what some regressions say, within the window's tags.
+
+    Args:
+        table: the dataset's pixels.
+        opinions: the regressions.
+    """
+
+    def __init__(self, table: PixelTable, *opinions: PixelOdds) -> None:
+        self._table, self._opinions = table, opinions
+
+    def beside(self, *opinions: PixelOdds) -> PixelModel:
+        """One in which more regressions take part."""
+        return PixelModel(self._table, *self._opinions, *opinions)
+
+    def masks(self, indices: Sequence[int]) -> Iterator[FirstMask]:
+        """The masks of windows, to learn from: every pixel counts as sure."""
+        for index in indices:
+            mask = self.mask(index)
+            yield FirstMask(index, mask, np.ones(mask.shape, bool))
+
+    def mask(self, index: int) -> NDArray[np.uint8]:
+        """Labels uint8 (H, W) of a window: the likeliest of background and its tags. Void where it is unknown."""
+        labels = self.scores(index).argmax(-1).astype(np.uint8)
+        return without_unknown(labels, self._table.windows, index)
+
+    def scores(self, index: int) -> NDArray[np.float64]:
+        """Mean probabilities (H, W, K + 1) of a window's pixels, 0 for what they may not be."""
+        side, features = self._table.windows.manifest.window, self._table.features(index)
+        mean = np.mean([odds(features) for odds in self._opinions], 0)
+        return np.asarray((mean * self._table.may_be(index)).reshape(side, side, -1))
+
+
+def taught_by_masks(
+    table: PixelTable, masks: Iterable[FirstMask], settings: RelearnConfig, *, count: int, seed: int
+) -> PixelOdds:
+    """A regression that the sure pixels of masks teach, and then what it says of them itself.
+
+    Windows give equally many pixels, so that each weighs the same.
+
+    Args:
+        table: the dataset's pixels.
+        masks: of the windows to learn from. Read once.
+        settings: rounds, number of pixels, ridge, balance.
+        count: number of masks.
+        seed: of the choice of pixels.
+
+    Raises:
+        TrainingError: no pixel is sure.
+    """
+    rng, each = np.random.default_rng((seed, 2)), max(FEWEST, settings.pixels // max(count, 1))
+    features, labels, may_be = [], [], []
+    for first in masks:
+        chosen = rng.permutation(np.flatnonzero(first.sure & (first.mask != VOID)))[:each]
+        features.append(table.features(first.index)[chosen])
+        labels.append(first.mask.reshape(-1)[chosen].astype(np.int64))
+        may_be.append(table.may_be(first.index)[chosen])
+    if not sum(map(len, labels)):
+        raise TrainingError(
+            f"every CAM is within masks.relearn.margin {settings.margin} of the threshold, so no pixel is "
+            f"confident enough to learn from. Train the classifier longer, lower the margin, or set "
+            f"masks.relearn.rounds=0."
+        )
+    rows = np.concatenate(features)
+    scaler = StandardScaler().fit(rows)
+    odds = self_trained(
+        scaler.transform(rows), np.concatenate(labels), np.concatenate(may_be), settings, rounds=settings.rounds
+    )
+    # Window by window the scaler would take longer than the regression.
+    return odds.of_unscaled(scaler)
+
+
+def self_trained(
+    features: NDArray[Any],
+    labels: NDArray[np.int64],
+    may_be: NDArray[np.float64],
+    settings: RelearnConfig,
+    *,
+    rounds: int,
+) -> PixelOdds:
+    """A regression on labels. In each further round, on what the one before says of the same pixels.
+
+    Args:
+        features: standardised (n, D).
+        labels: (n,).
+        may_be: 1 for what each pixel may be (n, K + 1).
+        settings: ridge and balance.
+        rounds: 1 or more.
+    """
+    fit = partial(fit_pixels, features, classes=may_be.shape[1], ridge=settings.ridge, balance=settings.balance)
+    odds = fit(labels)
+    for _ in range(rounds - 1):
+        odds = fit((odds(features) * may_be).argmax(1), start=odds)
+    return odds

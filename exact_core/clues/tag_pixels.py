@@ -1,26 +1,31 @@
-"""Single pixels learn from tags alone, as multiple instances: a second opinion beside CAMs (not in the paper).
+"""Single pixels learn from tags alone, as multiple instances: second opinions beside CAMs (not in the paper).
 
-A classifier of windows needs hundreds of them. A table of tags often names 25 squares, but these have thousands of
-pixels. A linear softmax over the series of single pixels is trained so that
+A classifier of windows needs hundreds of them, and where its CAMs are wrong, whole fields are. A regression on single
+pixels has few coefficients, and tags can teach it in two ways. They err in other places than CAMs do.
+
+**Competition.** A linear softmax over the series of single pixels is trained so that
 
 - no pixel has a crop that the tags over it exclude, and
 - the strongest pixels of a window show each of its tagged crops.
 
 Crops compete in the softmax: in a window with two tags, each needs pixels of its own. So a crop that is never tagged
-alone is separated from the one beside it. A regression for each tag by itself does not do that. Rounds of self-training
-within the tags follow. Pixel self-training of the masks (`exact_core.clues.pixels`) then starts from the confident
-pixels of the CAMs that have the same label here.
+alone is separated from the one beside it. It is mi-SVM's idea (Andrews et al., "Support vector machines for
+multiple-instance learning", NIPS 2002) with a softmax and more than one class. Constants were chosen on flanders_2018,
+four draws of 25 squares, with its labels in view (docs/experiments.md).
 
-The model is mi-SVM's idea (Andrews et al., "Support vector machines for multiple-instance learning", NIPS 2002) with a
-softmax and more than one class. Constants were chosen on flanders_2018, four draws of 25 squares, with its labels in
-view (docs/experiments.md).
+**Frequency.** A regression predicts each of a window's tags from each of its pixels. A pixel of crop k lies in windows
+tagged k always, any other pixel as often as chance has it: the predicted frequency tells them apart. A pixel goes to
+its likeliest tagged crop, or to background where that is below a threshold (Otsu).
 
-Axes: N windows, m pixels of each, D features, K crop classes, H W pixels of a window.
+Rounds of self-training within the tags follow on both.
+
+Axes: N windows, m pixels of each, D features, K crop classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,14 +35,17 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from exact_core.clues.pixels import PixelOdds, fit_pixels
+from exact_core.clues.pixels import PixelTable, self_trained
+from exact_core.clues.regression import PixelOdds, fit_pixels
+from exact_core.clues.selection import BINS, otsu_threshold
 from exact_core.config import RelearnConfig
-from exact_core.data.windows.dataset import WindowDataset
-from exact_core.data.windows.regular_series import calendar_of, pixel_features
 from exact_core.models.threads import each_part
 
-__all__ = ["TagPixels", "competing_crops"]
+__all__ = ["TaggedPixels", "by_competition", "by_frequency", "competing_crops", "first_classes"]
 
+LEAST = 64
+"""Pixels of a window at least, so that a crop on a tenth of it is among them. If that is too many, some windows give
+none."""
 COMPONENTS = 24
 """Principal components that describe a pixel. All of its 200 features would be learned by heart from a few squares."""
 SPREAD = 3.0
@@ -52,80 +60,99 @@ ROUNDS = 3
 """Of self-training within the tags."""
 STARTS, BEGIN = 3, 0.01
 """Optima depend on the first coefficients, of this standard deviation. The probabilities of several are averaged."""
+RARE = 0.01
+"""Inverse strength of the ridge where tags are predicted: more than later, for no pixel is sure of a tag."""
 TINY = 1e-6
 
 
-class TagPixels:
-    """The crop of each pixel of a window by the tags alone.
+@dataclass(frozen=True)
+class TaggedPixels:
+    """Pixels of tagged windows, as many of each.
 
-    Args:
-        windows: the dataset.
-        indices: positions of the windows whose tags are learned from. One that is all void is left out.
-        settings: number of pixels, ridge and balance.
-        allowed: for the position of a window, 1 where a pixel may be background or a crop (K + 1, H, W) or
-            (K + 1, 1, 1).
-        seed: draws the pixels.
+    features: standardised (N, m, D). may_be: 1 for what each pixel may be (N, m, K + 1). tags: of the windows (N, K), 1
+    where a crop is known to grow. told: (N, K), where a tag says anything. scaler: what standardised.
     """
 
-    def __init__(
-        self,
-        windows: WindowDataset,
-        indices: Sequence[int],
-        settings: RelearnConfig,
-        *,
-        allowed: Callable[[int], NDArray[np.float64]],
-        seed: int,
-    ) -> None:
-        self._windows, self._calendar, self._allowed = windows, calendar_of(windows), allowed
-        rng = np.random.default_rng((seed, 3))
-        each = min(windows.manifest.window**2, max(1, settings.pixels // len(indices)))
-        used, rows, may_be = [], [], []
-        for index in indices:
-            known = self._known(index)
-            if not len(known):
-                continue
+    features: NDArray[np.float32]
+    may_be: NDArray[np.float64]
+    tags: NDArray[np.uint8]
+    told: NDArray[np.bool_]
+    scaler: StandardScaler
+
+    @classmethod
+    def drawn(cls, table: PixelTable, indices: Sequence[int], *, pixels: int, seed: int) -> TaggedPixels:
+        """About so many pixels of the windows at these positions. A window that is all void has none.
+
+        Of more windows than can have enough of them, those with rare crops are likelier to be drawn.
+        """
+        windows, rng = table.windows, np.random.default_rng((seed, 3))
+        known = {index: table.known(index) for index in indices}
+        used = [index for index in indices if len(known[index])]
+        most = max(1, pixels // LEAST)
+        if len(used) > most:
+            tags = windows.tags[used]
+            rarest = np.where(tags > 0, tags.sum(0), len(used)).min(1)
+            share = 1 / rarest
+            used = [used[place] for place in np.sort(rng.choice(len(used), most, replace=False, p=share / share.sum()))]
+        each = min(windows.manifest.window**2, max(1, pixels // len(used)))
+        rows, may_be = [], []
+        for index in used:
             # As many of each window, some of them twice where others are void.
-            chosen = np.resize(rng.permutation(known), each)
-            used.append(index)
-            rows.append(self._features(index)[chosen])
-            may_be.append(self._may_be(index)[chosen])
-        features, within = np.concatenate(rows), np.concatenate(may_be)
-        self._scaler = StandardScaler().fit(features)
-        scaled = self._scaler.transform(features)
-        self._axes = PCA(min(COMPONENTS, *scaled.shape), svd_solver="full").fit(scaled)
-        self._unit = SPREAD / max(float(np.sqrt(self._axes.explained_variance_[0])), TINY)
-        parts = self._axes.transform(scaled) * self._unit
-        shape = (len(used), each, -1)
-        odds = competing_crops(parts.reshape(shape), windows.tags[used], within.reshape(shape))
-        labels = (odds.reshape(within.shape) * within).argmax(1)
-        for _ in range(ROUNDS):
-            self._odds: PixelOdds = fit_pixels(
-                parts, labels, classes=windows.classes + 1, ridge=settings.ridge, balance=settings.balance
-            )
-            labels = (self._odds(parts) * within).argmax(1)
+            chosen = np.resize(rng.permutation(known[index]), each)
+            rows.append(table.features(index)[chosen])
+            may_be.append(table.may_be(index)[chosen])
+        features = np.concatenate(rows)
+        scaler = StandardScaler().fit(features)
+        tags = windows.tags[used]
+        told = np.ones(tags.shape, bool) if windows.open is None else windows.open[used] == 0
+        return cls(
+            scaler.transform(features).reshape(len(used), each, -1), np.stack(may_be), tags, told | (tags > 0), scaler
+        )
 
-    def labels(self, index: int) -> NDArray[np.uint8]:
-        """Background or the likeliest allowed crop of each pixel (H, W)."""
-        side = self._windows.manifest.window
-        return np.asarray(self.odds(index).argmax(1).reshape(side, side), np.uint8)
 
-    def odds(self, index: int) -> NDArray[np.float64]:
-        """Probabilities of the pixels of a window (H * W, K + 1), 0 for what they may not be."""
-        parts = self._axes.transform(self._scaler.transform(self._features(index))) * self._unit
-        return self._odds(parts) * self._may_be(index)
+def by_competition(pixels: TaggedPixels, settings: RelearnConfig) -> PixelOdds:
+    """What tags teach where the crops of a window compete for its pixels. settings: ridge and balance."""
+    count, each, depth = pixels.features.shape
+    rows, may_be = pixels.features.reshape(-1, depth), pixels.may_be.reshape(count * each, -1)
+    axes = PCA(min(COMPONENTS, *rows.shape), svd_solver="full").fit(rows)
+    unit = SPREAD / max(float(np.sqrt(axes.explained_variance_[0])), TINY)
+    parts = axes.transform(rows) * unit
+    odds = competing_crops(parts.reshape(count, each, -1), pixels.tags, pixels.may_be)
+    labels = (odds.reshape(may_be.shape) * may_be).argmax(1)
+    found = self_trained(parts, labels, may_be, settings, rounds=ROUNDS)
+    slopes = axes.components_.T @ (unit * found.coefficients[:-1])
+    intercepts = found.coefficients[-1:] - axes.mean_ @ slopes
+    return PixelOdds(found.known, np.concatenate([slopes, intercepts]), found.classes).of_unscaled(pixels.scaler)
 
-    def _features(self, index: int) -> NDArray[np.float32]:
-        return pixel_features(self._windows.window(index), self._calendar)
 
-    def _known(self, index: int) -> NDArray[np.int64]:
-        """Positions of a window's pixels that are not void."""
-        unknown = self._windows.unknown(index)
-        return np.arange(self._windows.manifest.window**2) if unknown is None else np.flatnonzero(~unknown)
+def by_frequency(pixels: TaggedPixels, settings: RelearnConfig) -> PixelOdds:
+    """What tags teach by how often pixels like one lie in windows with each of them. settings: ridge and balance."""
+    count, each, depth = pixels.features.shape
+    rows, may_be = pixels.features.reshape(-1, depth), pixels.may_be.reshape(count * each, -1)
+    tags, told = (np.repeat(values, each, 0) for values in (pixels.tags, pixels.told))
+    frequencies = np.zeros(tags.shape)
+    for crop in range(tags.shape[1]):
+        own = told[:, crop]
+        if own.any():
+            odds = fit_pixels(rows[own], tags[own, crop], classes=2, ridge=RARE)
+            frequencies[:, crop] = odds(rows)[:, 1]
+    labels, _ = first_classes(frequencies, may_be[:, 1:])
+    return self_trained(rows, labels, may_be, settings, rounds=ROUNDS).of_unscaled(pixels.scaler)
 
-    def _may_be(self, index: int) -> NDArray[np.float64]:
-        """1 for what each pixel may be (H * W, K + 1)."""
-        side, classes = self._windows.manifest.window, self._windows.classes + 1
-        return np.broadcast_to(self._allowed(index), (classes, side, side)).reshape(classes, -1).T
+
+def first_classes(
+    frequencies: NDArray[np.float64], allowed: NDArray[np.number[Any]]
+) -> tuple[NDArray[np.int64], float]:
+    """The likeliest allowed crop of each pixel, or background below the threshold, which is returned too.
+
+    Args:
+        frequencies: (n, K), how often windows around such a pixel carry each tag.
+        allowed: (n, K), 1 for the crops that each pixel may be.
+    """
+    tagged = frequencies * allowed
+    strongest = tagged.max(1)
+    threshold = otsu_threshold(np.histogram(strongest[allowed.any(1)], BINS, (0, 1))[0])
+    return np.where(strongest > threshold, tagged.argmax(1) + 1, 0), threshold
 
 
 def competing_crops(

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exact_core.clues.overlaps import OverlapTags
-from exact_core.clues.tag_pixels import STRONGEST, TagPixels
+from exact_core.clues.pixels import PixelModel, PixelTable
+from exact_core.clues.tag_pixels import STRONGEST, TaggedPixels, by_competition
 from exact_core.config import RunConfig
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.metrics import average_precision
@@ -130,7 +131,7 @@ def held_out_scores(
         config: as for `cross_validate_tags`.
     """
     side, scores = windows.manifest.window, np.full((len(indices), windows.classes), np.nan)
-    settings = config.masks.relearn.model_copy(update={"pixels": min(PIXELS, config.masks.relearn.pixels)})
+    settings = config.masks.relearn
     every = np.ones((windows.classes + 1, 1, 1))
     for part in np.unique(parts):
         out = parts == part
@@ -143,9 +144,11 @@ def held_out_scores(
         def allowed(index: int, overlaps: OverlapTags = overlaps, left_out: set[int] = left_out) -> NDArray[np.float64]:
             return every if index in left_out else overlaps.allowed(index)
 
-        model = TagPixels(windows, teachers, settings, allowed=allowed, seed=config.seed)
+        table = PixelTable(windows, allowed)
+        drawn = TaggedPixels.drawn(table, teachers, pixels=min(PIXELS, settings.pixels), seed=config.seed)
+        model = PixelModel(table, by_competition(drawn, settings))
         for row in np.flatnonzero(out):
-            odds = model.odds(int(indices[row]))[:, 1:]
+            odds = model.scores(int(indices[row]))[..., 1:].reshape(side**2, -1)
             scores[row] = np.sort(odds, 0)[-max(1, int(STRONGEST * len(odds))) :].mean(0)
     return scores
 

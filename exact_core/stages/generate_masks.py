@@ -18,8 +18,9 @@ from exact_core.clues.fields import Fields
 from exact_core.clues.maps import CamMaker
 from exact_core.clues.masks import pseudo_masks, strongest_class
 from exact_core.clues.overlaps import OverlapTags
-from exact_core.clues.pixels import FirstMask, PixelModel, sure_pixels, without_unknown
+from exact_core.clues.pixels import FirstMask, sure_pixels, without_unknown
 from exact_core.clues.quality import Shares, judge, shares_shown, tag_agreement
+from exact_core.clues.relearn import relearn
 from exact_core.clues.selection import (
     BINS,
     THRESHOLDS,
@@ -31,7 +32,6 @@ from exact_core.clues.selection import (
     valley_threshold,
 )
 from exact_core.clues.sweep import sweep_confusions, sweep_figures
-from exact_core.clues.tag_pixels import TagPixels
 from exact_core.config import MasksConfig, RunConfig
 from exact_core.data.sources import dataset_title
 from exact_core.data.windows.batches import BatchLoader
@@ -364,33 +364,13 @@ def _relearn(
         return None, _cam_scores(shards, settings.cam, threshold)
     teaching = set(windows.indices("train").tolist())
 
-    confirmed = None
-    if len(teaching) < settings.relearn.few_windows:
-        confirmed = TagPixels(windows, sorted(teaching), settings.relearn, allowed=overlaps.allowed, seed=seed)
-
     def first_masks() -> Iterator[FirstMask]:
-        sure_of_all, agreed = 0, 0
         for arrays in shards:
-            for index, mask, cams in zip(arrays["index"], arrays["masks"], arrays[settings.cam], strict=True):
-                if int(index) in teaching:
-                    sure = sure_pixels(cams.max(0), threshold, settings.relearn.margin)
-                    if confirmed is not None:
-                        sure_of_all += int(sure.sum())
-                        sure &= confirmed.labels(int(index)) == mask
-                        agreed += int(sure.sum())
-                    yield FirstMask(int(index), mask, sure)
-        if sure_of_all and confirmed is not None:
-            share = agreed / sure_of_all
-            log.info("masks: few windows: the tags alone confirm %.0f %% of the confident pixels", 100 * share)
-            if not agreed:
-                raise TrainingError(
-                    "the labels of single pixels by the tags alone and those of the CAMs agree on no pixel. Train the "
-                    "classifier longer, check the tags, or set masks.relearn.few_windows=0."
-                )
+            for index, mask, cams in zip(arrays["index"].tolist(), arrays["masks"], arrays[settings.cam], strict=True):
+                if index in teaching:
+                    yield FirstMask(index, mask, sure_pixels(cams.max(0), threshold, settings.relearn.margin))
 
-    model = PixelModel(
-        windows, first_masks(), settings.relearn, count=len(teaching), seed=seed, allowed=overlaps.allowed
-    )
+    model = relearn(windows, first_masks(), settings.relearn, overlaps=overlaps, seed=seed)
     kept, pixels = 0, 0
     for arrays in shards:
         masks = np.stack([model.mask(int(index)) for index in arrays["index"]])

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.preprocessing import StandardScaler
 
-from exact_core.clues.pixels import PixelOdds, fit_pixels
+from exact_core.clues.regression import PixelOdds, fit_pixels
 from exact_core.config import SegmenterConfig
 from exact_core.data.windows.batches import BatchLoader, Targets, count_targets, days_of
 from exact_core.data.windows.dataset import VOID, WindowDataset

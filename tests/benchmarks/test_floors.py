@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 
 from benchmarks.floors import (
-    PixelFloor,
-    first_classes,
     floors,
     main,
     markdown,
+    pixel_floor,
     score_split,
     tag_prior,
 )
@@ -72,15 +71,6 @@ def test_calendar_against_interpolation_pixel_by_pixel(dataset):
             np.testing.assert_allclose(found[row * side + col, :, band], expected, rtol=1e-5)
 
 
-def test_first_classes_by_hand():
-    """Likeliest tagged crop; low frequencies are background, whatever an untagged crop says."""
-    frequencies = np.array([[0.95, 0.9], [0.2, 0.97], [0.2, 0.1], [0.1, 0.9]])
-    tags = np.array([[1, 1], [1, 1], [1, 1], [1, 0]], np.uint8)
-    classes, threshold = first_classes(frequencies, tags)
-    assert 0.2 < threshold < 0.95
-    assert classes.tolist() == [1, 2, 0, 0]
-
-
 def test_rows_are_scored_on_the_same_pixels_and_in_order(folder, rows):
     dataset = WindowDataset(folder)
     pixels = sum((dataset.labels(int(i)) != VOID).sum() for i in dataset.indices("test"))
@@ -109,10 +99,10 @@ def test_repeats_and_never_fits_on_labels(folder, rows):
     dataset = WindowDataset(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(WindowDataset, "labels", refuse)
-        blind = PixelFloor(dataset)
-        values = blind.probabilities(int(dataset.indices("test")[0]))
+        blind = pixel_floor(dataset, seed=0)
+        values = blind(int(dataset.indices("test")[0]))
     np.testing.assert_allclose(values.sum(1), 1, rtol=1e-5)
-    confusion = score_split(dataset, "test", blind.probabilities)
+    confusion = score_split(dataset, "test", blind)
     assert confusion.tolist() == rows["per pixel"]["confusion"]["counts"]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.masks import fit_plainly
+from benchmarks.masks import fit_plainly, relearn
 from benchmarks.peers import BANDS, PrestoSized, main, side_of, strip
 from benchmarks.plain import nothing_shared
 from benchmarks.sides import Side
@@ -48,6 +48,14 @@ def test_both_solvers_find_the_same():
     )
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
     assert np.ptp(ours[:, 0]) > 0.1
+
+
+def test_masks_by_either_solver(config, dataset_folder, tmp_path):
+    for plain in (False, True):
+        assert relearn(config, dataset_folder, tmp_path / f"{plain}.npy", plain=plain)()["windows"] > 0
+    ours, theirs = (np.load(tmp_path / f"{plain}.npy") for plain in (False, True))
+    assert (ours == theirs).mean() > 0.999
+    assert len(np.unique(ours)) > 2
 
 
 def test_a_ratio_is_the_median_over_pairs():

@@ -10,7 +10,6 @@ import torch
 
 from exact_core.clues.masks import pseudo_masks
 from exact_core.clues.selection import BINS
-from exact_core.clues.tag_pixels import TagPixels
 from exact_core.config import override
 from exact_core.data.sources import known_sources, with_season
 from exact_core.data.windows.dataset import VOID, WindowDataset, sha256_of
@@ -168,30 +167,21 @@ def test_metrics_hold_what_is_promised(finished, dataset):
     assert majority["oa_micro"] == pytest.approx(max(c["pixels"] for c in metrics["per_class"].values()) / test_pixels)
 
 
-def test_of_few_windows_the_tags_alone_confirm_what_teaches_the_masks(
-    finished, tmp_path, config, dataset_folder, dataset, monkeypatch, caplog
-):
-    """Below the number of training windows only, and where nothing is confirmed nothing is taught."""
-    count = len(dataset.indices("train"))
+def test_what_learns_from_tags_alone_takes_part_in_the_masks(finished, tmp_path, config, dataset_folder, dataset):
+    """Masks of barely trained CAMs become better, whichever the seed of the CAMs, and repeat to the bit."""
 
-    def masks(few):
-        changed = override(config, [f"masks.relearn.few_windows={few}", "masks.relearn.pixels=500"])
-        folders = {"dataset": dataset_folder, "classifier": finished / "classifier", "out": tmp_path / str(few)}
+    def masks(name, tags):
+        changed = override(config, [f"masks.relearn.tags={tags}", "masks.relearn.pixels=4000"])
+        folders = {"dataset": dataset_folder, "classifier": finished / "classifier", "out": tmp_path / name}
         generate_masks(changed, **folders, tracker=TRACKER)
-        found = MaskSet(tmp_path / str(few), dataset)
+        found = MaskSet(tmp_path / name, dataset)
         return np.stack([found.mask(int(index)) for index in dataset.indices("train")])
 
-    caplog.set_level("INFO")
-    at, above = masks(count), masks(count + 1)
-    said = [each for each in caplog.messages if "the tags alone confirm" in each]
-    assert len(said) == 1
-    assert 0 < int(re.search(r"(\d+) %", said[0])[1]) < 100
-    assert (at != above).any()
-    other = "the labels of single pixels by the tags alone and those of the CAMs agree on no pixel"
-    monkeypatch.setattr(TagPixels, "__init__", lambda *_, **__: None)
-    monkeypatch.setattr(TagPixels, "labels", lambda *_: np.uint8(VOID - 1))
-    with pytest.raises(TrainingError, match=other):
-        masks(count + 2)
+    truth = np.stack([dataset.labels(int(index)) for index in dataset.indices("train")])
+    known = truth != VOID
+    cams_alone, with_tags = masks("cams", "false"), masks("tags", "true")
+    assert (with_tags == truth)[known].mean() > (cams_alone == truth)[known].mean() + 0.02
+    np.testing.assert_array_equal(with_tags, masks("again", "true"))
 
 
 def test_masks_follow_from_cams_tags_and_threshold(finished, tmp_path, config, dataset_folder, dataset):
