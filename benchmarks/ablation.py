@@ -134,7 +134,7 @@ def measure(
 
 def configure(variant: Variant, *, recipe: str, seed: int, everywhere: Changes) -> RunConfig:
     """The configuration of a row."""
-    changes = [*everywhere, "classifier.training.keep_best=false", "masks.judged=16", *variant.classifier]
+    changes = [*everywhere, "classifier.training.keep_best=false", *variant.classifier]
     return resolve(recipe, seed=seed, overrides=[*changes, *variant.masks])
 
 

@@ -14,12 +14,34 @@ from torch.nn import functional as F
 
 from exact_core.clues.maps import CamMaker
 from exact_core.clues.masks import pseudo_masks
-from exact_core.clues.quality import every_other_date, tag_agreement
+from exact_core.clues.quality import tag_agreement
 from exact_core.data.windows.batches import BatchLoader, Series
 from exact_core.metrics import confusion_matrix
 
 GRID = np.arange(0.04, 0.9, 0.04)
 COARSE = np.arange(0.1, 0.85, 0.1)
+
+
+def without_shifts(maker: CamMaker) -> CamMaker:
+    """The same without shifted windows: one pass per batch instead of one per shift, with similar CAMs."""
+    return replace(maker, settings=maker.settings.model_copy(update={"shifts": False}))
+
+
+def chosen(maker: CamMaker, series: Series, tags_BK: Tensor) -> Tensor:
+    """CAMs (B, K, H, W) of the kind that `masks.cam` names."""
+    cams: Tensor = getattr(maker(series, tags_BK), maker.settings.cam)
+    return cams
+
+
+def every_other_date(series: Series, first: int) -> Series:
+    """The series with every second date, from position `first` (0 or 1)."""
+    seen = series.seen
+    return replace(
+        series,
+        pixels=series.pixels[:, first::2],
+        dates=series.dates[:, first::2],
+        seen=None if seen is None else seen[..., first::2],
+    )
 
 
 @torch.no_grad()
@@ -28,10 +50,10 @@ def evidence_threshold(maker: CamMaker, loader: BatchLoader) -> float:
 
     That is the largest mean difference of the two tag probabilities. A patch is taken away by hiding all its looks.
     """
-    maker = maker.without_shifts()
+    maker = without_shifts(maker)
     score = np.zeros(len(COARSE))
     for batch in loader:
-        cams = maker.chosen(batch.series, batch.tags)
+        cams = chosen(maker, batch.series, batch.tags)
         patches = F.avg_pool2d(cams, maker.trained.encoder.patch).flatten(2)
         for number, threshold in enumerate(COARSE):
             for k in range(cams.shape[1]):
@@ -56,10 +78,10 @@ def _hidden(maker: CamMaker, series: Series, rows: Tensor, hide_BP: Tensor) -> T
 @torch.no_grad()
 def agreement_threshold(maker: CamMaker, loader: BatchLoader) -> float:
     """Where the masks of every other date agree best with those of the dates between, beyond chance (Cohen's kappa)."""
-    maker, classes = maker.without_shifts(), loader.dataset.classes
+    maker, classes = without_shifts(maker), loader.dataset.classes
     counts = np.zeros((len(GRID), classes + 1, classes + 1), np.int64)
     for batch in loader:
-        halves = [maker.chosen(every_other_date(batch.series, first), batch.tags) for first in (0, 1)]
+        halves = [chosen(maker, every_other_date(batch.series, first), batch.tags) for first in (0, 1)]
         for number, threshold in enumerate(GRID):
             one, other = (pseudo_masks(half, threshold).numpy() for half in halves)
             counts[number] += confusion_matrix(one, other, classes=classes)
@@ -72,9 +94,9 @@ def agreement_threshold(maker: CamMaker, loader: BatchLoader) -> float:
 @torch.no_grad()
 def tags_threshold(maker: CamMaker, loader: BatchLoader, *, share: float) -> float:
     """The highest threshold at which the masks still hold 98 % of the tags that they hold at the lowest."""
-    maker = maker.without_shifts()
+    maker = without_shifts(maker)
     kept = np.zeros(len(GRID))
     for batch in loader:
-        cams, tags = maker.chosen(batch.series, batch.tags), batch.tags.numpy()
+        cams, tags = chosen(maker, batch.series, batch.tags), batch.tags.numpy()
         kept += [tag_agreement(pseudo_masks(cams, at).numpy(), tags, share=share).sum() for at in GRID]
     return float(GRID[np.flatnonzero(kept >= 0.98 * kept[0])[-1]])

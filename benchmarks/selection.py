@@ -14,7 +14,6 @@ import json
 import logging
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
-from scipy.optimize import nnls
 
 from benchmarks.rules import agreement_threshold, evidence_threshold, tags_threshold
 from exact_core.artifacts.model_folders import save_model
@@ -181,6 +179,7 @@ def examine(folder: Path, snapshot: Path, *, costly: bool) -> dict[str, Any]:
         "rules": {name: {"threshold": rules[name], "miou": float(miou[place])} for name, place in at.items()},
         "oa": float(accuracy[at["borders"]]),
         "final": 100 * Scores(final).miou_macro,
+        "final oa": 100 * Scores(final).oa_micro,
         "quality": masks.manifest.quality.model_dump(),
     }
 
@@ -215,7 +214,7 @@ def main() -> None:
         train(case, folder)
         found[case.name] = results(folder)
     tables = [threshold_table(found), checkpoint_table(options.workdir, found), quality_table(found)]
-    sys.stdout.write("\n\n".join([*tables, calibration(found)]) + "\n")
+    sys.stdout.write("\n\n".join(tables) + "\n")
 
 
 def results(folder: Path) -> list[dict[str, Any]]:
@@ -251,63 +250,14 @@ def threshold_table(found: dict[str, list[dict[str, Any]]]) -> str:
 
 def quality_table(found: dict[str, list[dict[str, Any]]]) -> str:
     """What was expected of each case's last masks without truth, against what they score."""
-    lines = ["| case | expected mIoU | mIoU | error |", "| --- | --- | --- | --- |"]
+    lines = ["| case | expected OA | OA | error | expected mIoU | mIoU | error |", "|" + " --- |" * 7]
     for name, rows in found.items():
-        expected, score = 100 * rows[-1]["quality"]["expected_miou"], rows[-1]["final"]
-        lines.append(f"| {name} | {expected:.1f} | {score:.1f} | {expected - score:+.1f} |")
+        cells = []
+        for figure, score in (("expected_oa", "final oa"), ("expected_miou", "final")):
+            expected, scored = 100 * rows[-1]["quality"][figure], rows[-1][score]
+            cells += [f"{expected:.1f}", f"{scored:.1f}", f"{expected - scored:+.1f}"]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def calibration(found: dict[str, list[dict[str, Any]]]) -> str:
-    """The constants of `exact_core.clues.quality` fitted to the generated cases, and the error on each one left out."""
-    rows = [(name, row) for name, those in found.items() if name != "flanders" for row in those]
-    return "\n".join(
-        [
-            fit_line("after pixel self-training", rows, relearned_signs, lambda row: row["final"] / 100),
-            fit_line("from the CAMs", rows, cam_signs, lambda row: row["rules"]["borders"]["miou"] / 100),
-        ]
-    )
-
-
-def fit_line(
-    title: str,
-    rows: list[tuple[str, dict[str, Any]]],
-    signs: Callable[[dict[str, Any]], list[float]],
-    score: Callable[[dict[str, Any]], float],
-) -> str:
-    """Constant, weights, and the error on cases left out, of the expectation from `signs`."""
-
-    def fitted(chosen: list[tuple[str, dict[str, Any]]]) -> NDArray[np.float64]:
-        lacking = np.array([[1, *signs(row)] for _, row in chosen])
-        return np.asarray(nnls(lacking, np.array([score(row) for _, row in chosen]))[0])
-
-    errors: list[float] = []
-    for name in {name for name, _ in rows}:
-        weights = fitted([row for row in rows if row[0] != name])
-        left = [row for other, row in rows if other == name]
-        errors += [float(np.clip(weights @ [1, *signs(row)], 0, 1)) - score(row) for row in left]
-    constants = ", ".join(f"{constant:.3f}" for constant in fitted(rows))
-    error, worst = np.sqrt(np.mean(np.square(errors))), np.max(np.abs(errors))
-    return f"{title}: {constants}; error on cases left out {error:.3f}, at most {worst:.3f} ({len(rows)} mask sets)"
-
-
-def relearned_signs(row: dict[str, Any]) -> list[float]:
-    """What masks lack after pixel self-training, mean over classes, at most 0: crops shown, pixels that kept a label.
-
-    No generated case has a crop rare enough to count in part.
-    """
-    quality = row["quality"]
-    shown = [1.0, *(share for share in quality["shown_by_class"].values() if share is not None)]
-    return [float(np.mean(shown)) - 1, quality["relearn_agreement"] - 1]
-
-
-def cam_signs(row: dict[str, Any]) -> list[float]:
-    """What the CAMs lack, likewise: crops found, stability."""
-    quality = row["quality"]
-    tagged = {name for name, share in quality["shown_by_class"].items() if share is not None}
-    found = [1.0, *(quality["tag_agreement_by_class"][name] or 0.0 for name in tagged)]
-    stability = [quality["stability_by_class"][name] or 0.0 for name in ("background", *tagged)]
-    return [float(np.mean(found)) - 1, float(np.mean(stability)) - 1]
 
 
 def checkpoint_table(workdir: Path, found: dict[str, list[dict[str, Any]]]) -> str:

@@ -21,7 +21,7 @@ def generate_masks(
         dataset: The window dataset.
         classifier: The trained classifier.
         masks: CAMs and pseudo masks of the training and validation windows.
-        metrics: Threshold, share of background, and expected mIoU and stability of the masks.
+        metrics: Threshold, share of background, and expected OA and mIoU of the masks.
     """
     from exact_core.stages.generate_masks import STAGE, generate_masks as run_stage
     from exact_core.stages.lifecycle import open_step

@@ -29,7 +29,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-RETIRED = (("masks", "relearn", "few_windows"),)
+RETIRED = (("masks", "judged"), ("masks", "relearn", "few_windows"))
 """Settings of earlier versions, all of the way to a model. A model keeps what it was made with."""
 
 
@@ -554,7 +554,6 @@ class MasksConfig(Settings):
     )
     align_corners: bool = Field(False, description="align corners in bilinear upsampling, as published")
     batch: int = Field(32, ge=1, description="windows in a forward pass")
-    judged: int = Field(128, ge=1, description="number of training windows to estimate the quality of the masks on")
     minimum_quality: float = Field(
         0.0, ge=0, le=1, description="fail a run before the segmenter if the expected mIoU of its masks is below this"
     )

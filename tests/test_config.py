@@ -3,7 +3,7 @@ from operator import attrgetter
 import pytest
 import yaml
 
-from exact_core.config import RunConfig, load_config, override
+from exact_core.config import RETIRED, RunConfig, load_config, override
 from exact_core.errors import ConfigError
 from exact_core.recipes import RECIPES, resolve
 
@@ -151,3 +151,27 @@ def test_a_batch_is_smaller_where_windows_are_few(windows: int, expected: int) -
     assert resolve("pastis24").classifier.training.batch_of(windows) == min(48, windows)
     # Where an epoch takes half of the windows it has as many steps.
     assert resolve("season").classifier.training.batch_of(windows, 0.5) == max(1, round(expected / 2))
+
+
+def test_settings_of_earlier_versions_stop_no_model_of_theirs(tmp_path):
+    """Only where a model's folder has them: who asks for one is told that there is none."""
+    config = resolve("season", seed=0, overrides=[])
+    config.save(tmp_path / "config.yaml")
+    saved = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    for *sections, name in RETIRED:
+        place = saved
+        for section in sections:
+            place = place[section]
+        assert name not in place
+        place[name] = 7
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(saved))
+    assert load_config(tmp_path / "config.yaml") == config
+    with pytest.raises(ConfigError, match=r"unknown key 'masks\.relearn\.few_windows'"):
+        override(config, ["masks.relearn.few_windows=7"])
+    saved["masks"]["judge"] = 7
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(saved))
+    with pytest.raises(ConfigError, match=r"unknown key 'masks\.judge'"):
+        load_config(tmp_path / "config.yaml")
+    (tmp_path / "config.yaml").write_text("masks: 7")
+    with pytest.raises(ConfigError, match="masks = 7"):
+        load_config(tmp_path / "config.yaml")

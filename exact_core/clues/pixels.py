@@ -5,7 +5,7 @@ Axes are n pixels, D features, K classes, H W pixels of a window.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -110,22 +110,26 @@ class PixelModel:
         """One in which more regressions take part."""
         return PixelModel(self._table, *self._opinions, *opinions)
 
-    def masks(self, indices: Sequence[int]) -> Iterator[FirstMask]:
-        """The masks of windows, to learn from: every pixel counts as sure."""
-        for index in indices:
-            mask = self.mask(index)
-            yield FirstMask(index, mask, np.ones(mask.shape, bool))
-
     def mask(self, index: int) -> NDArray[np.uint8]:
         """Labels uint8 (H, W) of a window: the likeliest of background and its tags. Void where it is unknown."""
-        labels = self.scores(index).argmax(-1).astype(np.uint8)
-        return without_unknown(labels, self._table.windows, index)
+        return self._labels(self.scores(index), index)
 
     def scores(self, index: int) -> NDArray[np.float64]:
         """Mean probabilities (H, W, K + 1) of a window's pixels, 0 for what they may not be."""
-        side, features = self._table.windows.manifest.window, self._table.features(index)
-        mean = np.mean([odds(features) for odds in self._opinions], 0)
-        return np.asarray((mean * self._table.may_be(index)).reshape(side, side, -1))
+        return np.asarray(np.mean(self._each(index), 0))
+
+    def opinions(self, index: int) -> tuple[NDArray[np.uint8], list[NDArray[np.uint8]]]:
+        """The mask of a window, and what each regression alone would make it."""
+        each = self._each(index)
+        return self._labels(np.mean(each, 0), index), [self._labels(scores, index) for scores in each]
+
+    def _each(self, index: int) -> list[NDArray[np.float64]]:
+        features, may_be = self._table.features(index), self._table.may_be(index)
+        side = self._table.windows.manifest.window
+        return [(odds(features) * may_be).reshape(side, side, -1) for odds in self._opinions]
+
+    def _labels(self, scores: NDArray[np.float64], index: int) -> NDArray[np.uint8]:
+        return without_unknown(scores.argmax(-1).astype(np.uint8), self._table.windows, index)
 
 
 def taught_by_masks(

@@ -242,7 +242,9 @@ def _said(metrics: dict[str, Any], summary: dict[str, float]) -> str:
     if "oa_micro" in summary:
         return f"{metrics['split']} split, " + ", ".join(f"{name} {value:.3f}" for name, value in summary.items())
     quality = metrics["mask_quality"]
-    expected = f", expected mIoU of the masks {quality['expected_miou']:.2f}" if quality else ""
+    expected = ""
+    if quality and quality["expected_oa"] is not None:
+        expected = f", expected OA of the masks {quality['expected_oa']:.2f}, mIoU {quality['expected_miou']:.2f}"
     held_out = ""
     if (found := metrics["cross_validation"]) is not None:
         held_out = f", tags of left-out squares: {held_out_words(found)}"
@@ -269,9 +271,7 @@ def _headline(metrics: dict[str, Any]) -> dict[str, float]:
         for name in (*HEADLINE, "miou_published"):
             found[prefix + name] = None if group is None else group.get(name)
     if quality := metrics["mask_quality"]:
-        found["expected_miou"] = quality.get("expected_miou")
-        # Of masks that nothing is known of, the least is expected.
-        found["expected_low"] = quality.get("expected_low") if quality.get("expected_known", True) else 0.0
+        found |= {name: quality.get(name) for name in ("expected_oa", "expected_miou", "expected_low")}
     found["tag_map"] = (metrics["tags"] or {}).get("map_macro")
     for name, key in (("", "map_macro"), ("_low", "low"), ("_guess_high", "guess_high")):
         found[f"tag_map_held_out{name}"] = (metrics["cross_validation"] or {}).get(key)

@@ -19,7 +19,7 @@ from exact_core.clues.maps import CamMaker
 from exact_core.clues.masks import pseudo_masks, strongest_class
 from exact_core.clues.overlaps import OverlapTags
 from exact_core.clues.pixels import FirstMask, sure_pixels, without_unknown
-from exact_core.clues.quality import Shares, judge, shares_shown, tag_agreement
+from exact_core.clues.quality import Committee, Shares, judge, shares_shown, tag_agreement
 from exact_core.clues.relearn import relearn
 from exact_core.clues.selection import (
     BINS,
@@ -53,6 +53,19 @@ log = logging.getLogger(__name__)
 SPLITS = ("train", "validation")
 VALIDATION_RULE = "validation masks"
 Arrays = dict[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class Relearned:
+    """What pixel self-training made of the masks.
+
+    scores: of a window, (H, W, K + 1), whose maximum is the label of each pixel. kept: share of pixels that keep their
+    label. None where it did not run. committee: the regressions that took part.
+    """
+
+    scores: Callable[[int], NDArray[np.float64]]
+    kept: float | None = None
+    committee: Committee | None = None
 
 
 @dataclass
@@ -104,7 +117,7 @@ def generate_masks(
         tracker: gets threshold, coverage and quality.
 
     Returns:
-        The threshold, the share of pixels that became background, and the masks' expected mIoU and stability.
+        The threshold, the share of pixels that became background, and what OA and mIoU to expect of the masks.
 
     Raises:
         DataError: validation masks are asked for and there are none.
@@ -127,16 +140,17 @@ def generate_masks(
     _check_activation(chosen)
     threshold, rule = chosen.threshold(settings)
     _first_masks(shards, windows, cam=settings.cam, threshold=threshold)
-    agreement, scores = _relearn(shards, windows, settings, overlaps, threshold=threshold, seed=config.seed)
-    outlines = None if fields is None else _one_crop_a_field(shards, fields, settings, scores)
+    found = _shown(shards, windows, config.data.tag_share)
+    relearned = _relearn(shards, windows, settings, overlaps, threshold=threshold, seed=config.seed)
+    outlines = None if fields is None else _one_crop_a_field(shards, fields, settings, relearned.scores)
     entries, counts = _write(shards, out, kind=settings.cam, classes=windows.classes)
     quality = judge(
-        maker,
-        loader(_some(windows.indices("train"), settings.judged)),
-        threshold=threshold,
+        relearned.committee,
+        names=manifest.classes,
+        tagged=list(manifest.tag_counts.values()),
         border_contrast=border_threshold(chosen.profile)[1],
-        relearn_agreement=agreement,
-        tag_share=config.data.tag_share,
+        relearn_agreement=relearned.kept,
+        found=found,
         shown=_shown(shards, windows, config.data.tag_share),
     )
     config.save(out / "config.yaml")
@@ -235,7 +249,7 @@ def _told(masks: MaskManifest, out: Path, tracker: Tracker) -> dict[str, float]:
     if quality.lost:
         log.warning("masks: %s hardly ever shown where tagged, so no map will show it", ", ".join(quality.lost))
     if quality.rare:
-        log.info("masks: %s tagged in few windows, so the expected mIoU counts them in part", ", ".join(quality.rare))
+        log.info("masks: %s tagged in few windows, so little can be said of them", ", ".join(quality.rare))
     log.info(
         "masks: %d windows, threshold %.2f (%s), background %.0f %%, %s",
         masks.windows,
@@ -248,42 +262,35 @@ def _told(masks: MaskManifest, out: Path, tracker: Tracker) -> dict[str, float]:
     summary = {
         "threshold": masks.threshold,
         "background_share": masks.coverage["background"],
+        "expected_oa": quality.expected_oa,
         "expected_miou": quality.expected_miou,
-        "stability": quality.stability,
     }
-    tracker.log_summary(
-        {
-            **summary,
-            "tag_agreement": quality.tag_agreement,
-            **{f"coverage.{metric_name(name)}": share for name, share in masks.coverage.items()},
-        }
-    )
-    return defined(summary)
+    known = defined(summary)
+    coverage = {f"coverage.{metric_name(name)}": share for name, share in masks.coverage.items()}
+    tracker.log_summary({**known, "tag_agreement": quality.tag_agreement, **coverage})
+    return known
 
 
 def _expected(quality: MaskQuality) -> str:
     """What is expected of the masks, in words."""
-    if not quality.expected_known:
-        return (
-            f"expected mIoU unknown (stability {quality.stability:.2f}, less than of any scene with known quality; "
-            f"{quality.expected_miou:.2f} if the fit went on)"
-        )
+    if quality.expected_miou is None:
+        return "expected mIoU unknown (masks.relearn.tags or masks.relearn.rounds is off)"
     return (
-        f"expected mIoU {quality.expected_miou:.2f} ({quality.expected_low:.2f} to {quality.expected_high:.2f}, by "
-        f"{quality.expected_from} seasons)"
+        f"expected OA {quality.expected_oa:.2f}, mIoU {quality.expected_miou:.2f} ({quality.expected_low:.2f} to "
+        f"{quality.expected_high:.2f})"
     )
 
 
 def _gate(quality: MaskQuality, settings: MasksConfig, out: Path) -> None:
     """Fail the run where the masks are not worth a segmenter. What is unknown passes no gate but an open one."""
-    unknown = not quality.expected_known and settings.minimum_quality > 0
-    if unknown or quality.expected_miou < settings.minimum_quality:
+    expected = -1.0 if quality.expected_miou is None else quality.expected_miou
+    if settings.minimum_quality > max(expected, 0.0):
         raise TrainingError(
-            f"masks: {_expected(quality)}, {'which does not pass' if unknown else 'below'} "
-            f"masks.minimum_quality {settings.minimum_quality:g} (stability {quality.stability:.2f}, tag agreement "
-            f"{quality.tag_agreement:.2f}; lost crops: {', '.join(quality.lost) or 'none'}; crops too rare for an "
-            f"estimate: {', '.join(quality.rare) or 'none'}). The masks are in {out}. Train the classifier longer, "
-            f"check the tags, or lower the minimum"
+            f"masks: {_expected(quality)}, {'which does not pass' if expected < 0 else 'below'} "
+            f"masks.minimum_quality {settings.minimum_quality:g} (tag agreement {quality.tag_agreement:.2f}; "
+            f"lost crops: {', '.join(quality.lost) or 'none'}; crops tagged in few windows: "
+            f"{', '.join(quality.rare) or 'none'}). The masks are in {out}. Train the classifier longer, check the "
+            f"tags, or lower the minimum"
         )
 
 
@@ -293,11 +300,6 @@ def _by_shard(windows: WindowDataset) -> list[NDArray[np.int64]]:
     starts = np.cumsum([0, *(shard.windows for shard in windows.manifest.shards)])
     parts = [chosen[(chosen >= first) & (chosen < last)] for first, last in pairwise(starts)]
     return [part for part in parts if len(part)]
-
-
-def _some(indices: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
-    """At most `limit` positions, evenly chosen."""
-    return indices if len(indices) <= limit else indices[np.linspace(0, len(indices) - 1, limit).astype(np.int64)]
 
 
 def _cams(
@@ -353,15 +355,10 @@ def _relearn(
     *,
     threshold: float,
     seed: int,
-) -> tuple[float | None, Callable[[int], NDArray[np.float64]]]:
-    """Refine all masks by pixel self-training.
-
-    Returns:
-        The share of pixels that keep their label, None without rounds, and the scores (H, W, K + 1) whose
-        maximum is the label of each pixel.
-    """
+) -> Relearned:
+    """Refine all masks by pixel self-training."""
     if not settings.relearn.rounds:
-        return None, _cam_scores(shards, settings.cam, threshold)
+        return Relearned(_cam_scores(shards, settings.cam, threshold))
     teaching = set(windows.indices("train").tolist())
 
     def first_masks() -> Iterator[FirstMask]:
@@ -370,14 +367,14 @@ def _relearn(
                 if index in teaching:
                     yield FirstMask(index, mask, sure_pixels(cams.max(0), threshold, settings.relearn.margin))
 
-    model = relearn(windows, first_masks(), settings.relearn, overlaps=overlaps, seed=seed)
+    model, committee = relearn(windows, first_masks(), settings.relearn, overlaps=overlaps, seed=seed)
     kept, pixels = 0, 0
     for arrays in shards:
         masks = np.stack([model.mask(int(index)) for index in arrays["index"]])
         known = masks != VOID
         kept, pixels = kept + int((masks == arrays["masks"])[known].sum()), pixels + int(known.sum())
         arrays["masks"] = masks
-    return kept / pixels, model.scores
+    return Relearned(model.scores, kept / pixels, committee)
 
 
 def _cam_scores(shards: list[Arrays], kind: str, threshold: float) -> Callable[[int], NDArray[np.float64]]:

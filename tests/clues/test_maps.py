@@ -33,24 +33,16 @@ def batch(config, dataset):
 
 
 @pytest.mark.parametrize("changes", WAYS.values(), ids=WAYS)
-@pytest.mark.parametrize("kind", ["clue", "fused"])
-def test_one_kind_alone_is_what_both_together_give(kind, changes, config, classifier, batch):
-    """The spatial encoder, which clue-based CAMs do without, changes nothing in them."""
-    settings = override(config, [*changes, f"masks.cam={kind}"])
-    maker = CamMaker(classifier, settings.classifier, settings.masks)
-    both, alone = maker(batch.series, batch.tags), maker.chosen(batch.series, batch.tags)
-    torch.testing.assert_close(alone, getattr(both, kind), rtol=0, atol=0)
-    assert alone.shape == (*batch.tags.shape, *batch.series.pixels.shape[-2:])
-    assert alone.min() >= 0
-    assert 0 < alone.max() <= 1
-    assert not torch.equal(both.clue, both.fused)
-
-
-def test_the_spatial_encoder_is_not_asked_for_clue_based_cams(config, classifier, batch):
+def test_cams_of_either_kind(changes, config, classifier, batch):
+    """Within [0, 1], where a class is tagged, from one pass of the classifier a shift."""
     asked = []
     classifier.spatial.register_forward_hook(lambda *_: asked.append(1))
-    maker = CamMaker(classifier, config.classifier, config.masks)
-    maker.chosen(batch.series, batch.tags)
-    assert not asked
-    maker(batch.series, batch.tags)
-    assert len(asked) == config.classifier.encoder.patch**2
+    settings = override(config, changes)
+    cams = CamMaker(classifier, settings.classifier, settings.masks)(batch.series, batch.tags)
+    assert len(asked) == (config.classifier.encoder.patch**2 if settings.masks.shifts else 1)
+    for each in (cams.clue, cams.fused):
+        assert each.shape == (*batch.tags.shape, *batch.series.pixels.shape[-2:])
+        assert each.min() >= 0
+        assert 0 < each.max() <= 1
+        assert not each[batch.tags == 0].any()
+    assert not torch.equal(cams.clue, cams.fused)

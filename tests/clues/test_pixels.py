@@ -89,10 +89,11 @@ def test_the_mean_of_what_regressions_say_by_hand(windows):
     both = one.beside(said(0.1, 0.1, 0.8))
     np.testing.assert_allclose(one.scores(index)[0, 0], [0.5, 0.3] + [0] * (windows.classes - 1))
     np.testing.assert_allclose(both.scores(index)[3, 5], [0.3, 0.2] + [0] * (windows.classes - 1))
-    (taught,) = both.masks([index])
-    np.testing.assert_array_equal(taught.mask, both.mask(index))
-    assert taught.sure.all()
-    assert set(np.unique(taught.mask)) <= {0, VOID}
+    mask, each = both.opinions(index)
+    np.testing.assert_array_equal(mask, both.mask(index))
+    assert set(np.unique(mask)) <= {0, VOID}
+    np.testing.assert_array_equal(each[0], one.mask(index))
+    assert len(each) == 2
 
 
 def test_it_repeats_and_the_seed_only_chooses_pixels(windows):

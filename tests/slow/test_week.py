@@ -178,8 +178,8 @@ def the_first_region(tmp_path: Path) -> None:
 … classifier: epoch 3/3, loss …, … windows/s
 … classifier: … windows/s (median of epochs, training alone), peak memory … GB, processes: 1
 == generate-masks (…)
-… masks: Wheat, maize tagged in few windows, so the expected mIoU counts them in part
-… masks: 16 windows, threshold … (…), background …, expected mIoU …
+… masks: Wheat, maize tagged in few windows, so little can be said of them
+… masks: 16 windows, threshold … (…), background …, expected OA …, mIoU …
 == train-segmenter (…)
 … segmenter: epoch 1/2, loss …, … windows/s, about … left
 … segmenter: epoch 2/2, loss …, … windows/s
@@ -189,7 +189,7 @@ def the_first_region(tmp_path: Path) -> None:
 … map_season: rows 0 to 24 of 24 x 96 pixels, 4 dates, … windows, … at a time, … s
 … map of 24 x 96 pixels: seams …, confidence not calibrated
 == evaluate (…)
-… evaluate: no dense labels, so the accuracy is not known, expected mIoU of the masks …
+… evaluate: no dense labels, so the accuracy is not known, expected OA of the masks …, mIoU …
 … promote: exact-flanders version 1: the first version: no champion to compare with
 == record-status (…)
 … record_status: SUCCEEDED

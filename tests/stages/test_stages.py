@@ -76,7 +76,9 @@ def test_a_table_of_tags_is_enough(tmp_path, caplog, monkeypatch, tracked):
     write_season(tmp_path / "season", size=(40, 40), labels=False, legend=None)
     write_table(tmp_path / "season", lambda col, _row: col < 2)
     sizes = [setting for setting in TINY if not setting.startswith("data.")]
-    config = resolve("season", seed=1, overrides=[*sizes, "data.window=8", "masks.relearn.pixels=600"])
+    config = resolve(
+        "season", seed=1, overrides=[*sizes, "data.window=8", "masks.relearn.pixels=600", "masks.relearn.tags=true"]
+    )
     source = f"season:{tmp_path / 'season'}"
     ingest(config, source=source, season="", out=tmp_path / "dataset", tracker=TRACKER)
     caplog.set_level("INFO")
@@ -326,17 +328,19 @@ def test_crops_that_the_masks_lose_are_named_and_expected_to_count_for_nothing(
 
 def test_the_gate_fails_a_run_whose_masks_are_not_good_enough(finished, tmp_path, config, dataset_folder, dataset):
     made = {"dataset": dataset_folder, "classifier": finished / "classifier", "tracker": TRACKER}
-    with pytest.raises(TrainingError, match=r"below masks\.minimum_quality 1 .*lower the minimum"):
+    with pytest.raises(TrainingError, match=r"does not pass masks\.minimum_quality 1 .*lower the minimum"):
         generate_masks(override(config, ["masks.minimum_quality=1"]), out=tmp_path / "m", **made)
     # They can be looked at, and are those that the open gate lets through.
     looked_at, passed = MaskSet(tmp_path / "m", dataset).manifest, MaskSet(finished / "masks", dataset).manifest
     assert looked_at.quality == passed.quality
     # What nobody can tell passes an open gate, and no other.
-    unknown = passed.quality.model_copy(update={"expected_known": False, "stability": 0.2, "expected_miou": 0.9})
-    _gate(unknown, config.masks, tmp_path)
-    with pytest.raises(TrainingError, match=r"expected mIoU unknown \(stability 0\.20.*does not pass masks"):
-        _gate(unknown, override(config, ["masks.minimum_quality=0.1"]).masks, tmp_path)
-    assert 0 <= passed.quality.expected_miou < 1
+    assert passed.quality.expected_miou is None
+    _gate(passed.quality, config.masks, tmp_path)
+    strict = override(config, ["masks.minimum_quality=0.1"]).masks
+    with pytest.raises(TrainingError, match=r"expected mIoU unknown \(masks.relearn.tags .*does not pass masks"):
+        _gate(passed.quality, strict, tmp_path)
+    known = passed.quality.model_copy(update={"expected_oa": 0.5, "expected_miou": 0.3, "expected_low": 0.2})
+    _gate(known, strict, tmp_path)
 
 
 def test_prototypes_that_never_moved_make_no_masks(tmp_path, config, dataset_folder):

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from safetensors import safe_open
 
 from exact_core.config import Settings
@@ -29,14 +29,12 @@ __all__ = ["FieldsUsed", "MaskManifest", "MaskQuality", "MaskSet", "write_mask_s
 class MaskQuality(Settings):
     """What can be said of pseudo masks without any truth (`exact_core.clues.quality`). Null where it is unknown."""
 
+    # Masks of earlier versions say more than that.
+    model_config = ConfigDict(extra="ignore")
+
     border_contrast: float | None = Field(
         description="mean contrast, natural logarithm above the window's mean, of the images along the masks' outlines"
     )
-    stability: float = Field(description="mIoU between the masks of every other date and those of the dates between")
-    stability_by_class: dict[str, float | None] = Field(
-        {}, description="the same, class by class, background among them; null where neither shows it"
-    )
-    sharpness: float = Field(description="mIoU between the masks a little below and a little above the threshold")
     relearn_agreement: float | None = Field(
         description="share of pixels that kept their label in pixel self-training; null where it did not run"
     )
@@ -48,23 +46,16 @@ class MaskQuality(Settings):
         {}, description="share of a crop's training windows whose final mask contains it; null without tags"
     )
     lost: tuple[str, ...] = Field((), description="crops that fewer than half of those masks show")
-    rare: tuple[str, ...] = Field(
-        (), description="crops tagged in fewer training windows than any that the expectation was fitted to"
+    rare: tuple[str, ...] = Field((), description="crops tagged in few training windows, of which little can be said")
+    expected_oa: float | None = Field(
+        None, description="expected OA: share of pixels with the same label by two of the regressions, mean over pairs"
     )
-    expected_miou: float = Field(
-        description="expected mIoU of the masks, from the indicators above; rare crops count for less"
+    expected_miou: float | None = Field(None, description="expected mIoU: that of their labels; null without them")
+    expected_by_class: dict[str, float | None] = Field(
+        {}, description="the same, class by class, background among them; null without tags"
     )
-    expected_error: float = Field(
-        description="by how much that expectation was off on seasons that it was not fitted to"
-    )
-    expected_low: float | None = Field(None, description="the expectation less its largest error on such seasons")
-    expected_high: float | None = Field(None, description="the expectation and its largest error on such seasons")
-    expected_from: Literal["generated", "real"] = Field(
-        "generated", description="what the expectation was fitted to: generated seasons, or real scenes"
-    )
-    expected_known: bool = Field(
-        True, description="false: these masks are less stable than any of those scenes, and nobody can tell"
-    )
+    expected_low: float | None = Field(None, description="lower end of the interval of the expected mIoU")
+    expected_high: float | None = Field(None, description="upper end")
 
 
 class FieldsUsed(Settings):

@@ -259,7 +259,7 @@ def _crops(data: ReportData) -> list[dict[str, Any]]:
     """What to expect of each crop where nothing is scored: its tags, and how masks and classifier do by them."""
     quality = (data.masks or {}).get("quality") or {}
     precision, held_out = ((data.metrics.get(key) or {}).get("per_class") or {} for key in ("tags", "cross_validation"))
-    shown, stability = (quality.get(key) or {} for key in ("shown_by_class", "stability_by_class"))
+    shown, expected = (quality.get(key) or {} for key in ("shown_by_class", "expected_by_class"))
     return [
         {
             "name": name,
@@ -267,7 +267,7 @@ def _crops(data: ReportData) -> list[dict[str, Any]]:
             "precision": precision.get(name),
             "held_out": held_out.get(name),
             "shown": shown.get(name),
-            "stability": stability.get(name),
+            "expected": expected.get(name),
             "words": ", ".join(word for word in ("lost", "rare") if name in (quality.get(word) or ())),
         }
         for name, windows in data.manifest.tag_counts.items()
@@ -279,10 +279,15 @@ def _expectations(metrics: Mapping[str, Any], masks: Mapping[str, Any] | None) -
     quality, tags = (masks or {}).get("quality"), metrics.get("tags")
     tiles = []
     if quality:
-        low, high = quality.get("expected_low"), quality.get("expected_high")
-        spread = f"± {_percent(quality['expected_error'])}" if low is None else f"{_percent(low)} to {_percent(high)}"
+        low, high = (_percent(quality.get(f"expected_{end}")) for end in ("low", "high"))
+        spread = f"{low} to {high}, an estimate without labels"
         tiles += [
-            ("Expected mIoU of the masks", quality["expected_miou"], f"{spread}, an estimate without labels"),
+            ("Expected OA of the masks", quality.get("expected_oa"), "an estimate without labels"),
+            (
+                "Expected mIoU of the masks",
+                quality.get("expected_miou"),
+                f"{low} to {high}, an estimate without labels",
+            ),
             ("Tags that the masks show", quality["tag_agreement"], "macro: mean over crops"),
         ]
     held_out = metrics.get("cross_validation") or {}

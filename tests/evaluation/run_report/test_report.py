@@ -124,9 +124,11 @@ def make_masks(names: tuple[str, ...]) -> dict[str, Any]:
         "windows": 275,
         "splits": ["train", "validation"],
         "quality": {
+            "expected_oa": 0.87,
             "expected_miou": 0.8,
-            "expected_error": 0.05,
-            "stability": 0.61,
+            "expected_low": 0.65,
+            "expected_high": 0.95,
+            "expected_by_class": {names[0]: 0.77},
             "tag_agreement": 0.97,
             "relearn_agreement": 0.88,
             "lost": names[-1:],
@@ -368,11 +370,11 @@ def test_self_scored_is_said(tmp_path: Path) -> None:
 def test_what_nobody_can_tell_is_not_promised(tmp_path: Path) -> None:
     data = make_data(SIX, scenes=1)
     masks = make_masks(SIX)
-    assert "Estimates without ground truth: expected mIoU" in written(tmp_path, replace(data, masks=masks))
-    unknown = {**masks, "quality": {**masks["quality"], "expected_known": False}}
+    assert "Estimates without ground truth: expected OA" in written(tmp_path, replace(data, masks=masks))
+    unknown = {**masks, "quality": {**masks["quality"], "expected_oa": None, "expected_miou": None}}
     text = written(tmp_path, replace(data, masks=unknown))
     assert "Quality unknown." in text
-    assert "Estimates without ground truth: expected mIoU" not in text
+    assert "Estimates without ground truth: expected OA" not in text
 
 
 def test_accuracy_within_the_season_is_drawn_and_listed(tmp_path: Path) -> None:
