@@ -29,7 +29,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-RETIRED = (("masks", "judged"), ("masks", "relearn", "few_windows"))
+RETIRED = (("masks", "judged"),)
 """Settings of earlier versions, all of the way to a model. A model keeps what it was made with."""
 
 
@@ -492,8 +492,14 @@ class RelearnConfig(Settings):
     )
     tags: bool = Field(
         True,
-        description="two more regressions on single pixels learn from the tags alone, and the labels of the last round "
-        "are what the mean of all three says",
+        description="two more regressions on single pixels learn from the tags alone, and the mean of all three "
+        "teaches the last one",
+    )
+    few_windows: int = Field(
+        60,
+        ge=0,
+        description="number of training windows below which the confident pixels of the CAMs teach it instead, where "
+        "one of the two confirms them. 0: never",
     )
     pixels: int = Field(40_000, ge=100, description="number of training pixels, over all windows")
     ridge: float = Field(0.03, gt=0, description="inverse strength of the regression's ridge penalty")

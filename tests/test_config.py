@@ -166,8 +166,8 @@ def test_settings_of_earlier_versions_stop_no_model_of_theirs(tmp_path):
         place[name] = 7
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(saved))
     assert load_config(tmp_path / "config.yaml") == config
-    with pytest.raises(ConfigError, match=r"unknown key 'masks\.relearn\.few_windows'"):
-        override(config, ["masks.relearn.few_windows=7"])
+    with pytest.raises(ConfigError, match=r"unknown key 'masks\.judged'"):
+        override(config, ["masks.judged=7"])
     saved["masks"]["judge"] = 7
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(saved))
     with pytest.raises(ConfigError, match=r"unknown key 'masks\.judge'"):

@@ -106,10 +106,6 @@ class PixelModel:
     def __init__(self, table: PixelTable, *opinions: PixelOdds) -> None:
         self._table, self._opinions = table, opinions
 
-    def beside(self, *opinions: PixelOdds) -> PixelModel:
-        """One in which more regressions take part."""
-        return PixelModel(self._table, *self._opinions, *opinions)
-
     def mask(self, index: int) -> NDArray[np.uint8]:
         """Labels uint8 (H, W) of a window: the likeliest of background and its tags. Void where it is unknown."""
         return self._labels(self.scores(index), index)

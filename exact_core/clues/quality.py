@@ -27,8 +27,9 @@ Shares = list[float | None]
 
 RAREST = 26
 """Training windows of a crop, below which a few fields decide its IoU."""
-ERROR = 0.15
-"""Half the width of the interval of the expected mIoU."""
+BELOW, ABOVE = 0.15, 0.25
+"""The interval of the mIoU about what is expected. It held 30 of 32 sets of masks (docs/results.md). Where squares are
+few, or all are alike, masks are better than their teachers' agreement."""
 LOST = 0.5
 """A crop is lost where fewer than this share of the masks of its windows show it."""
 
@@ -103,8 +104,8 @@ def judge(
         expected_oa=oa,
         expected_miou=miou,
         expected_by_class=by_class,
-        expected_low=None if miou is None else max(miou - ERROR, 0.0),
-        expected_high=None if miou is None else min(miou + ERROR, 1.0),
+        expected_low=None if miou is None else max(miou - BELOW, 0.0),
+        expected_high=None if miou is None else min(miou + ABOVE, 1.0),
     )
 
 

@@ -6,13 +6,15 @@ from the confident pixels of all windows (`exact_core.clues.pixels`).
 
 Where CAMs are wrong about whole fields, this regression is, too. So two more learn from the tags alone
 (`exact_core.clues.tag_pixels`). The three err in different places. What the mean of their probabilities says of the
-training windows teaches a last one, and its labels are the masks. A pixel can only get a tag of its window, or
-background. How far the three agree says what to expect of the masks (`exact_core.clues.quality`).
+training windows teaches a last one, and its labels are the masks. Where windows are few, the mean is no better, and it
+is taught by those confident pixels of the CAMs that competition gives the same label. A pixel can only get a tag of its
+window, or background. How far the three agree says what to expect of the masks (`exact_core.clues.quality`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -22,7 +24,8 @@ from exact_core.clues.pixels import FirstMask, PixelModel, PixelTable, taught_by
 from exact_core.clues.quality import Committee
 from exact_core.clues.tag_pixels import TaggedPixels, by_competition, by_frequency
 from exact_core.config import RelearnConfig
-from exact_core.data.windows.dataset import WindowDataset
+from exact_core.data.windows.dataset import VOID, WindowDataset
+from exact_core.errors import TrainingError
 
 __all__ = ["relearn"]
 
@@ -38,29 +41,32 @@ def relearn(
     """What labels the pixels of all windows, and how far the three agree. None where CAMs alone teach.
 
     Args:
-        windows: the dataset. Its training split teaches.
-        first_masks: the training windows' masks from CAMs. Read once.
+        windows: the dataset.
+        first_masks: the training windows' masks from CAMs.
         settings: of pixel self-training.
         overlaps: what each pixel may be.
         seed: of the choice of pixels.
 
     Raises:
-        TrainingError: no pixel of the first masks is sure.
+        TrainingError: no pixel of the first masks is sure or, of few windows, confirmed.
     """
-    table, train = PixelTable(windows, overlaps.allowed), windows.indices("train").tolist()
-    teach = partial(taught_by_masks, table, settings=settings, count=len(train), seed=seed)
-    model = PixelModel(table, teach(first_masks))
+    first, table = list(first_masks), PixelTable(windows, overlaps.allowed)
+    teach = partial(taught_by_masks, table, settings=settings, count=len(first), seed=seed)
+    cams = teach(first)
     if not settings.tags:
-        return model, None
+        return PixelModel(table, cams), None
     # Half as many pixels do: with all of them the masks were not better.
-    drawn = TaggedPixels.drawn(table, train, pixels=settings.pixels // 2, seed=seed)
-    model = model.beside(by_competition(drawn, settings), by_frequency(drawn, settings))
-    committee = Committee(windows.classes)
-
-    def masks() -> Iterator[FirstMask]:
-        for index in train:
-            mask, each = model.opinions(index)
-            committee.look(each)
-            yield FirstMask(index, mask, np.ones(mask.shape, bool))
-
-    return PixelModel(table, teach(masks())), committee
+    drawn = TaggedPixels.drawn(table, [each.index for each in first], pixels=settings.pixels // 2, seed=seed)
+    three = PixelModel(table, cams, by_competition(drawn, settings), by_frequency(drawn, settings))
+    committee, few, taught = Committee(windows.classes), len(first) < settings.few_windows, []
+    for each in first:
+        mask, opinions = three.opinions(each.index)
+        committee.look(opinions)
+        confirmed = each.sure & (opinions[1] == each.mask)
+        taught.append(replace(each, sure=confirmed) if few else FirstMask(each.index, mask, np.ones_like(each.sure)))
+    if not any((each.sure & (each.mask != VOID)).any() for each in taught):
+        raise TrainingError(
+            "the labels of single pixels by the tags alone and those of the CAMs agree on no pixel. Train the "
+            "classifier longer, check the tags, or set masks.relearn.few_windows=0."
+        )
+    return PixelModel(table, teach(taught)), committee

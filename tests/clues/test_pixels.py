@@ -86,7 +86,7 @@ def test_the_mean_of_what_regressions_say_by_hand(windows):
         return PixelOdds(np.arange(3), level, windows.classes + 1)
 
     one = PixelModel(table, said(0.5, 0.3, 0.2))
-    both = one.beside(said(0.1, 0.1, 0.8))
+    both = PixelModel(table, said(0.5, 0.3, 0.2), said(0.1, 0.1, 0.8))
     np.testing.assert_allclose(one.scores(index)[0, 0], [0.5, 0.3] + [0] * (windows.classes - 1))
     np.testing.assert_allclose(both.scores(index)[3, 5], [0.3, 0.2] + [0] * (windows.classes - 1))
     mask, each = both.opinions(index)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from exact_core.clues.masks import pseudo_masks
+from exact_core.clues.pixels import PixelModel
 from exact_core.clues.selection import BINS
 from exact_core.config import override
 from exact_core.data.sources import known_sources, with_season
@@ -77,7 +78,15 @@ def test_a_table_of_tags_is_enough(tmp_path, caplog, monkeypatch, tracked):
     write_table(tmp_path / "season", lambda col, _row: col < 2)
     sizes = [setting for setting in TINY if not setting.startswith("data.")]
     config = resolve(
-        "season", seed=1, overrides=[*sizes, "data.window=8", "masks.relearn.pixels=600", "masks.relearn.tags=true"]
+        "season",
+        seed=1,
+        overrides=[
+            *sizes,
+            "data.window=8",
+            "masks.relearn.pixels=600",
+            "masks.relearn.tags=true",
+            "masks.relearn.few_windows=0",
+        ],
     )
     source = f"season:{tmp_path / 'season'}"
     ingest(config, source=source, season="", out=tmp_path / "dataset", tracker=TRACKER)
@@ -169,21 +178,46 @@ def test_metrics_hold_what_is_promised(finished, dataset):
     assert majority["oa_micro"] == pytest.approx(max(c["pixels"] for c in metrics["per_class"].values()) / test_pixels)
 
 
-def test_what_learns_from_tags_alone_takes_part_in_the_masks(finished, tmp_path, config, dataset_folder, dataset):
-    """Masks of barely trained CAMs become better, whichever the seed of the CAMs, and repeat to the bit."""
+@pytest.fixture
+def relearned(finished, tmp_path, config, dataset_folder, dataset):
+    """Masks of the training windows by other settings of pixel self-training."""
 
-    def masks(name, tags):
-        changed = override(config, [f"masks.relearn.tags={tags}", "masks.relearn.pixels=4000"])
+    def masks(name, *changes):
+        settings = ["masks.relearn.tags=true", "masks.relearn.pixels=4000", "masks.relearn.few_windows=0"]
+        changed = override(config, [*settings, *changes])
         folders = {"dataset": dataset_folder, "classifier": finished / "classifier", "out": tmp_path / name}
         generate_masks(changed, **folders, tracker=TRACKER)
         found = MaskSet(tmp_path / name, dataset)
         return np.stack([found.mask(int(index)) for index in dataset.indices("train")])
 
+    return masks
+
+
+def test_of_few_windows_the_tags_alone_confirm_what_teaches_the_masks(relearned, dataset, monkeypatch):
+    """Below the number of training windows only, and where nothing is confirmed nothing is taught."""
+    count = len(dataset.indices("train"))
+    at, above = relearned("at", f"masks.relearn.few_windows={count}"), f"masks.relearn.few_windows={count + 1}"
+    np.testing.assert_array_equal(at, relearned("never"))
+    assert (at != relearned("above", above)).any()
+    real = PixelModel.opinions
+
+    def disagreeing(self, index):
+        mask, (cams, competition, frequency) = real(self, index)
+        return mask, [cams, np.full_like(competition, VOID), frequency]
+
+    monkeypatch.setattr(PixelModel, "opinions", disagreeing)
+    with pytest.raises(TrainingError, match="by the tags alone and those of the CAMs agree on no pixel"):
+        relearned("none", above)
+
+
+def test_what_learns_from_tags_alone_takes_part_in_the_masks(relearned, dataset):
+    """Masks of barely trained CAMs become better, and repeat to the bit."""
+
     truth = np.stack([dataset.labels(int(index)) for index in dataset.indices("train")])
     known = truth != VOID
-    cams_alone, with_tags = masks("cams", "false"), masks("tags", "true")
+    cams_alone, with_tags = relearned("cams", "masks.relearn.tags=false"), relearned("tags")
     assert (with_tags == truth)[known].mean() > (cams_alone == truth)[known].mean() + 0.02
-    np.testing.assert_array_equal(with_tags, masks("again", "true"))
+    np.testing.assert_array_equal(with_tags, relearned("again"))
 
 
 def test_masks_follow_from_cams_tags_and_threshold(finished, tmp_path, config, dataset_folder, dataset):
