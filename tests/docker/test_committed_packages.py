@@ -39,6 +39,8 @@ SHORT = [
     "segmenter.training.epochs=1",
     # Whatever comes of so little training: it is the champion.
     "promotion.first_floor=0",
+    # Nor must the tags alone confirm what its CAMs show.
+    "masks.relearn.few_windows=0",
     *(f"{model}.encoder.{key}" for model in ("classifier", "segmenter") for key in ("dim=16", "temporal_depth=1")),
 ]
 MAP = ("class.tif", "confidence.tif")
