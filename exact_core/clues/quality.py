@@ -28,7 +28,7 @@ Shares = list[float | None]
 RAREST = 26
 """Training windows of a crop, below which a few fields decide its IoU."""
 BELOW, ABOVE = 0.15, 0.25
-"""The interval of the mIoU about what is expected. It held 31 of 32 sets of masks (docs/results.md). Where squares are
+"""The interval of the mIoU about what is expected. It held 35 of 36 sets of masks (docs/results.md). Where squares are
 few, or all are alike, masks are better than their teachers' agreement."""
 LOST = 0.5
 """A crop is lost where fewer than this share of the masks of its windows show it."""
