@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.preprocessing import StandardScaler
 
+from exact_core.clues.overlaps import OverlapTags
 from exact_core.clues.regression import PixelOdds, fit_pixels
 from exact_core.config import RelearnConfig
 from exact_core.data.windows.dataset import VOID, WindowDataset
@@ -74,7 +75,8 @@ class PixelTable:
     """
 
     def __init__(self, windows: WindowDataset, allowed: Callable[[int], NDArray[np.float64]] | None = None) -> None:
-        self.windows, self._calendar, self._allowed = windows, calendar_of(windows), allowed
+        self.windows, self._calendar = windows, calendar_of(windows)
+        self._allowed = allowed or OverlapTags(windows, (), use=False).allowed
         self.classes = windows.classes + 1
 
     def features(self, index: int) -> NDArray[np.float32]:
@@ -84,10 +86,7 @@ class PixelTable:
     def may_be(self, index: int) -> NDArray[np.float64]:
         """1 for what each pixel may be, else 0 (H * W, K + 1)."""
         side = self.windows.manifest.window
-        if self._allowed is not None:
-            given = np.broadcast_to(self._allowed(index), (self.classes, side, side))
-            return given.reshape(self.classes, -1).T
-        return np.broadcast_to(np.array([1, *self.windows.tags[index]], np.float64), (side**2, self.classes))
+        return np.broadcast_to(self._allowed(index), (self.classes, side, side)).reshape(self.classes, -1).T
 
     def known(self, index: int) -> NDArray[np.int64]:
         """Positions of a window's pixels that are not void."""

@@ -62,8 +62,11 @@ def relearn(
     for each in first:
         mask, opinions = three.opinions(each.index)
         committee.look(opinions)
-        confirmed = each.sure & (opinions[1] == each.mask)
-        taught.append(replace(each, sure=confirmed) if few else FirstMask(each.index, mask, np.ones_like(each.sure)))
+        if few:
+            _, competition, _ = opinions
+            taught.append(replace(each, sure=each.sure & (competition == each.mask)))
+        else:
+            taught.append(FirstMask(each.index, mask, np.ones_like(each.sure)))
     if not any((each.sure & (each.mask != VOID)).any() for each in taught):
         raise TrainingError(
             "the labels of single pixels by the tags alone and those of the CAMs agree on no pixel. Train the "

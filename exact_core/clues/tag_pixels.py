@@ -109,15 +109,18 @@ class TaggedPixels:
             scaler.transform(features).reshape(len(used), each, -1), np.stack(may_be), tags, told | (tags > 0), scaler
         )
 
+    def in_a_row(self) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        """Features (N * m, D) and what each pixel may be (N * m, K + 1), window after window."""
+        return self.features.reshape(-1, self.features.shape[-1]), self.may_be.reshape(-1, self.may_be.shape[-1])
+
 
 def by_competition(pixels: TaggedPixels, settings: RelearnConfig) -> PixelOdds:
     """What tags teach where the crops of a window compete for its pixels. settings: ridge and balance."""
-    count, each, depth = pixels.features.shape
-    rows, may_be = pixels.features.reshape(-1, depth), pixels.may_be.reshape(count * each, -1)
+    rows, may_be = pixels.in_a_row()
     axes = PCA(min(COMPONENTS, *rows.shape), svd_solver="full").fit(rows)
     unit = SPREAD / max(float(np.sqrt(axes.explained_variance_[0])), TINY)
     parts = axes.transform(rows) * unit
-    odds = competing_crops(parts.reshape(count, each, -1), pixels.tags, pixels.may_be)
+    odds = competing_crops(parts.reshape(*pixels.features.shape[:2], -1), pixels.tags, pixels.may_be)
     labels = (odds.reshape(may_be.shape) * may_be).argmax(1)
     found = self_trained(parts, labels, may_be, settings, rounds=ROUNDS)
     slopes = axes.components_.T @ (unit * found.coefficients[:-1])
@@ -127,9 +130,8 @@ def by_competition(pixels: TaggedPixels, settings: RelearnConfig) -> PixelOdds:
 
 def by_frequency(pixels: TaggedPixels, settings: RelearnConfig) -> PixelOdds:
     """What tags teach by how often pixels like one lie in windows with each of them. settings: ridge and balance."""
-    count, each, depth = pixels.features.shape
-    rows, may_be = pixels.features.reshape(-1, depth), pixels.may_be.reshape(count * each, -1)
-    tags, told = (np.repeat(values, each, 0) for values in (pixels.tags, pixels.told))
+    rows, may_be = pixels.in_a_row()
+    tags, told = (np.repeat(values, pixels.features.shape[1], 0) for values in (pixels.tags, pixels.told))
     frequencies = np.zeros(tags.shape)
     for crop in range(tags.shape[1]):
         own = told[:, crop]

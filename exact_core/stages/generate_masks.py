@@ -283,10 +283,10 @@ def _expected(quality: MaskQuality) -> str:
 
 def _gate(quality: MaskQuality, settings: MasksConfig, out: Path) -> None:
     """Fail the run where the masks are not worth a segmenter. What is unknown passes no gate but an open one."""
-    expected = -1.0 if quality.expected_miou is None else quality.expected_miou
-    if settings.minimum_quality > max(expected, 0.0):
+    if settings.minimum_quality > (quality.expected_miou or 0.0):
+        missed = "which does not pass" if quality.expected_miou is None else "below"
         raise TrainingError(
-            f"masks: {_expected(quality)}, {'which does not pass' if expected < 0 else 'below'} "
+            f"masks: {_expected(quality)}, {missed} "
             f"masks.minimum_quality {settings.minimum_quality:g} (tag agreement {quality.tag_agreement:.2f}; "
             f"lost crops: {', '.join(quality.lost) or 'none'}; crops tagged in few windows: "
             f"{', '.join(quality.rare) or 'none'}). The masks are in {out}. Train the classifier longer, check the "

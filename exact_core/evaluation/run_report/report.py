@@ -283,11 +283,7 @@ def _expectations(metrics: Mapping[str, Any], masks: Mapping[str, Any] | None) -
         spread = f"{low} to {high}, an estimate without labels"
         tiles += [
             ("Expected OA of the masks", quality.get("expected_oa"), "an estimate without labels"),
-            (
-                "Expected mIoU of the masks",
-                quality.get("expected_miou"),
-                f"{low} to {high}, an estimate without labels",
-            ),
+            ("Expected mIoU of the masks", quality.get("expected_miou"), spread),
             ("Tags that the masks show", quality["tag_agreement"], "macro: mean over crops"),
         ]
     held_out = metrics.get("cross_validation") or {}
