@@ -131,7 +131,8 @@ def taught(windows: WindowDataset, masks: MaskSet, overlaps: OverlapTags, config
             sure = sure_pixels(cams.max(0), threshold, settings.margin)
             yield FirstMask(index, without_unknown(mask, windows, index), sure)
 
-    return relearn(windows, first_masks(), settings, overlaps=overlaps, seed=config.seed)
+    share = config.data.tag_share
+    return relearn(windows, first_masks(), settings, overlaps=overlaps, tag_share=share, seed=config.seed).model
 
 
 def contrasts(windows: WindowDataset, indices: list[int], config: RunConfig) -> dict[int, NDArray[np.float32]]:
@@ -177,10 +178,10 @@ def measure(
                 dtype="int32",
             )
             fields = Fields(windows, indices, overlaps)
-            unasked, _ = fields.crops(scores.__getitem__)
+            unasked, _ = fields.crops(scores.__getitem__, tag_share=config.data.tag_share)
             for index in indices:
                 fields.look(index, contrast[index])
-            crops, _ = fields.crops(scores.__getitem__)
+            crops, _ = fields.crops(scores.__getitem__, tag_share=config.data.tag_share)
             for rule, chosen, outside in (
                 ("pixels", crops, None),
                 ("pixels, all believed", unasked, None),

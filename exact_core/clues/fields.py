@@ -4,6 +4,10 @@ Outlines group pixels and contain no crops. The scores of the pixels are average
 once, even if several windows contain it or their edges cut the field. The field gets the crop of the highest mean among
 the crops that the tags of its windows allow.
 
+Some windows then have a tag that none of their fields shows, since a rare crop that looks like a common one is nowhere
+the likeliest. One field after the other gets such a crop, until no change would show another tag. The next field is the
+one where the crop is least behind the likeliest, for each tag that the change shows.
+
 Outlines can be wrong. A field keeps the labels of its pixels
 
 - if the images do not show its outline: neighbouring pixels differ no more across it than inside
@@ -99,14 +103,19 @@ class Fields:
         mean = self._contrast / np.maximum(self._pairs, 1)
         return np.asarray((self._pairs < FEWEST_SIDES).any(0) | (mean[1] > mean[0]))
 
-    def crops(self, scores: Scores) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def crops(self, scores: Scores, *, tag_share: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """The label of each field (F,), and the mean score (F, K + 1) that it was chosen by.
 
         Fields whose outline is not believed have -1, as have those of which nothing is known.
+
+        Args:
+            scores: of the pixels.
+            tag_share: share of a window that a field must exceed to show one of its tags. 1: no tag has to be shown.
         """
         total = np.zeros((self.count, self._windows.classes + 1))
         told = np.zeros_like(total)
         weight = np.zeros(self.count)
+        showing = []
         for index in self._indices:
             fields, unknown = self.of(index), self._windows.unknown(index)
             inside = fields >= 0 if unknown is None else (fields >= 0) & ~unknown
@@ -118,12 +127,46 @@ class Fields:
                 total[:, label] += np.bincount(here, values[:, label], self.count)
                 told[:, label] += np.bincount(here, share * tags[label], self.count)
             weight += np.bincount(here, share, self.count)
+            large, pixels = np.unique(here, return_counts=True)
+            showing.append(large[pixels > tag_share * inside.size])
         mean = total / np.maximum(weight, 1e-9)[:, None]
         left = told >= LEFT * weight[:, None]
         # Of windows that have no crop at all a field is background; where each has another, its outline joins fields.
         split = (told[:, 1:] > 0).any(1) & ~left[:, 1:].any(1)
-        label = np.where(left, mean, -1).argmax(1)
-        return np.where(split | ~self.shown() | (weight == 0), -1, label), mean
+        likeliest = np.where(left, mean, -1).argmax(1)
+        labels = np.where(split | ~self.shown() | (weight == 0), -1, likeliest)
+        return self._showing_tags(labels, np.where(left, mean, 0), showing), mean
+
+    def _showing_tags(
+        self, labels: NDArray[np.int64], mean: NDArray[np.float64], showing: list[NDArray[np.int64]]
+    ) -> NDArray[np.int64]:
+        """Labels of the fields (F,) that show as many tags as single changes of them can.
+
+        Args:
+            labels: to begin with. A field of -1 keeps it.
+            mean: scores (F, K + 1). 0 for what a field may not be.
+            showing: of each window the fields that can show its tags.
+        """
+        tags = np.pad(self._windows.tags[self._indices] > 0, ((0, 0), (1, 0)))
+        window, field = np.repeat(np.arange(len(showing)), [len(each) for each in showing]), np.concatenate(showing)
+        window, field = window[labels[field] >= 0], field[labels[field] >= 0]
+        labels, may_be = labels.copy(), mean > 0
+        scores = np.log(mean, where=may_be, out=np.zeros_like(mean))
+        while True:
+            label = labels[field]
+            shown = np.zeros(tags.shape, np.int64)
+            np.add.at(shown, (window, label), 1)
+            gain = np.zeros(mean.shape)
+            np.add.at(gain, field, (tags & (shown == 0))[window])
+            # Where a field alone shows the crop that it has, its window would lose that one.
+            gain -= np.bincount(field, (tags & (shown == 1))[window, label], self.count)[:, None]
+            better = may_be & (gain > 0)
+            if not better.any():
+                return labels
+            behind = scores[np.arange(self.count), labels][:, None] - scores
+            best = np.where(better, behind / np.maximum(gain, 1), np.inf).argmin()
+            place, crop = np.unravel_index(best, gain.shape)
+            labels[place] = crop
 
     def mask(
         self, index: int, mask: NDArray[np.uint8], crops: NDArray[np.int64], *, outside: NDArray[np.bool_] | None = None

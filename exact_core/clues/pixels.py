@@ -118,6 +118,27 @@ class PixelModel:
         each = self._each(index)
         return self._labels(np.mean(each, 0), index), [self._labels(scores, index) for scores in each]
 
+    def showing_tags(self, given: FirstMask, *, share: float) -> FirstMask:
+        """A mask whose sure pixels show each tag of its window: more than `share` of the known ones have its crop.
+
+        Where fewer do, those join them where the crop is least behind the likeliest. The other pixels stay.
+        """
+        mask, sure = given.mask.reshape(-1).copy(), given.sure.reshape(-1).copy()
+        known = self._table.known(given.index)
+        enough = int(share * len(known)) + 1
+        scores, free = None, np.ones(len(mask), bool)
+        for crop in np.flatnonzero(self._table.windows.tags[given.index]) + 1:
+            missing = enough - np.count_nonzero(sure & (mask == crop))
+            if missing <= 0:
+                continue
+            if scores is None:
+                scores = self.scores(given.index).reshape(len(mask), -1)
+            others = known[(free & (scores[:, crop] > 0) & ~(sure & (mask == crop)))[known]]
+            behind = scores[others].max(1) / scores[others, crop]
+            chosen = others[behind.argsort(kind="stable")[:missing]]
+            mask[chosen], sure[chosen], free[chosen] = crop, True, False
+        return FirstMask(given.index, mask.reshape(given.mask.shape), sure.reshape(given.sure.shape))
+
     def _each(self, index: int) -> list[NDArray[np.float64]]:
         features, may_be = self._table.features(index), self._table.may_be(index)
         side = self._table.windows.manifest.window

@@ -9,12 +9,15 @@ Where CAMs are wrong about whole fields, this regression is, too. So two more le
 training windows teaches a last one, and its labels are the masks. Where windows are few, the mean is no better, and it
 is taught by those confident pixels of the CAMs that competition gives the same label. A pixel can only get a tag of its
 window, or background. How far the three agree says what to expect of the masks (`exact_core.clues.quality`).
+
+A tag says that its crop grows in the window. But a rare crop that looks like a common one is nowhere the likeliest, and
+the last regression would never see it. So what teaches it shows each tag of each window.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -27,7 +30,20 @@ from exact_core.config import RelearnConfig
 from exact_core.data.windows.dataset import VOID, WindowDataset
 from exact_core.errors import TrainingError
 
-__all__ = ["relearn"]
+__all__ = ["Relearned", "relearn"]
+
+
+@dataclass(frozen=True)
+class Relearned:
+    """What pixel self-training ends with.
+
+    model: labels the pixels of all windows. teachers: the three that taught it, each alone. committee: how far they
+    agree on the training windows. Where CAMs alone taught it, there are none and it is None.
+    """
+
+    model: PixelModel
+    teachers: tuple[PixelModel, ...] = ()
+    committee: Committee | None = None
 
 
 def relearn(
@@ -36,15 +52,17 @@ def relearn(
     settings: RelearnConfig,
     *,
     overlaps: OverlapTags,
+    tag_share: float,
     seed: int,
-) -> tuple[PixelModel, Committee | None]:
-    """What labels the pixels of all windows, and how far the three agree. None where CAMs alone teach.
+) -> Relearned:
+    """What labels the pixels of all windows, with its teachers.
 
     Args:
         windows: the dataset.
         first_masks: the training windows' masks from CAMs.
         settings: of pixel self-training.
         overlaps: what each pixel may be.
+        tag_share: share of a window that a tagged crop exceeds.
         seed: of the choice of pixels.
 
     Raises:
@@ -54,10 +72,11 @@ def relearn(
     teach = partial(taught_by_masks, table, settings=settings, count=len(first), seed=seed)
     cams = teach(first)
     if not settings.tags:
-        return PixelModel(table, cams), None
+        return Relearned(PixelModel(table, cams))
     # Half as many pixels do: with all of them the masks were not better.
     drawn = TaggedPixels.drawn(table, [each.index for each in first], pixels=settings.pixels // 2, seed=seed)
-    three = PixelModel(table, cams, by_competition(drawn, settings), by_frequency(drawn, settings))
+    teachers = (cams, by_competition(drawn, settings), by_frequency(drawn, settings))
+    three = PixelModel(table, *teachers)
     committee, few, taught = Committee(windows.classes), len(first) < settings.few_windows, []
     for each in first:
         mask, opinions = three.opinions(each.index)
@@ -72,4 +91,5 @@ def relearn(
             "the labels of single pixels by the tags alone and those of the CAMs agree on no pixel. Train the "
             "classifier longer, check the tags, or set masks.relearn.few_windows=0."
         )
-    return PixelModel(table, teach(taught)), committee
+    showing = (three.showing_tags(each, share=tag_share) for each in taught)
+    return Relearned(PixelModel(table, teach(showing)), tuple(PixelModel(table, each) for each in teachers), committee)

@@ -48,7 +48,32 @@ class Predictor:
 
     def stream(self, indices: list[int]) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Each position with its window's class probabilities (K + 1, H, W), a batch in memory at a time."""
-        loader = BatchLoader(
+        for batch in self._batches(indices):
+            with side_by_side(self.device, self.model), torch.no_grad():
+                values = _probabilities(self.model(batch.series))
+            yield from zip(batch.index.tolist(), values, strict=True)
+
+    def agreement(self, indices: list[int]) -> float | None:
+        """How far the model's parts agree: share of the windows' pixels with one class by network and regression alone.
+
+        None without a regression of single pixels, or where it knows no pixel.
+        """
+        regression = self.model.pixels
+        if regression is None:
+            return None
+        same = pixels = 0
+        for batch in self._batches(indices):
+            with side_by_side(self.device, self.model), torch.no_grad():
+                both, single = class_probabilities(self.model(batch.series)), regression(batch.series)
+            # What is left of the mean is the network's.
+            network = both - regression.weight * single
+            known = single.any(1)
+            same += int((network.argmax(1) == single.argmax(1))[known].sum())
+            pixels += int(known.sum())
+        return same / pixels if pixels else None
+
+    def _batches(self, indices: list[int]) -> BatchLoader:
+        return BatchLoader(
             self.windows,
             np.array(indices, np.int64),
             batch=self.batch,
@@ -57,10 +82,6 @@ class Predictor:
             statistics=self.statistics,
             until=self.until,
         )
-        for batch in loader:
-            with side_by_side(self.device, self.model), torch.no_grad():
-                values = _probabilities(self.model(batch.series))
-            yield from zip(batch.index.tolist(), values, strict=True)
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def evaluate(
     split = windows.manifest.evaluation_split
     confusion, maps = _map_split(predictor, split)
     tags = None if classifier is None else _tag_figures(classifier, windows, config, device, split)
-    metrics = _metrics(manifest, trained, windows, confusion, mask_set, tags)
+    metrics = _metrics(manifest, trained, predictor, confusion, mask_set, tags)
     metrics["by_date"] = _by_date(predictor, trained, metrics, confusion)
     data = ReportData(
         config=trained,
@@ -138,12 +138,13 @@ def _predictor(
 def _metrics(
     manifest: ModelManifest,
     trained: RunConfig,
-    windows: WindowDataset,
+    predictor: Predictor,
     confusion: np.ndarray[Any, np.dtype[np.int64]],
     mask_set: MaskSet | None,
     tags: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Content of metrics.json."""
+    windows = predictor.windows
     split, names = windows.manifest.evaluation_split, windows.manifest.classes
     metrics: dict[str, Any] = {
         "split": split,
@@ -167,6 +168,7 @@ def _metrics(
             metrics["baselines"]["fused_cam"] = score_masks(mask_set, windows, split=MASKED_SPLIT, fused=True)
         elif windows.manifest.self_scored:
             metrics["cross_validation"] = cross_validate_tags(windows, trained)
+    metrics["map_quality"] = _map_quality(predictor, split, metrics["mask_quality"])
     if windows.manifest.name == "pastis":
         _add_published_miou(metrics, metrics["pseudo_masks"], metrics["baselines"]["fused_cam"])
     return metrics
@@ -245,6 +247,8 @@ def _said(metrics: dict[str, Any], summary: dict[str, float]) -> str:
     expected = ""
     if quality and quality["expected_oa"] is not None:
         expected = f", expected OA of the masks {quality['expected_oa']:.2f}, mIoU {quality['expected_miou']:.2f}"
+    if (of_map := metrics["map_quality"]["expected_oa"]) is not None:
+        expected += f", expected OA of the map {of_map:.2f}"
     held_out = ""
     if (found := metrics["cross_validation"]) is not None:
         held_out = f", tags of left-out squares: {held_out_words(found)}"
@@ -272,6 +276,7 @@ def _headline(metrics: dict[str, Any]) -> dict[str, float]:
             found[prefix + name] = None if group is None else group.get(name)
     if quality := metrics["mask_quality"]:
         found |= {name: quality.get(name) for name in ("expected_oa", "expected_miou", "expected_low")}
+    found["expected_map_oa"] = metrics["map_quality"]["expected_oa"]
     found["tag_map"] = (metrics["tags"] or {}).get("map_macro")
     for name, key in (("", "map_macro"), ("_low", "low"), ("_guess_high", "guess_high")):
         found[f"tag_map_held_out{name}"] = (metrics["cross_validation"] or {}).get(key)
@@ -297,6 +302,16 @@ def _map_split(
             image = scene_image(windows, indices, scene.mosaic)
             maps.append(SceneMap(name, image, scene.label, scene.confidence, truth))
     return confusion, maps
+
+
+def _map_quality(predictor: Predictor, split: str, masks: dict[str, Any] | None) -> dict[str, float | None]:
+    """What to expect of the map without labels: it is no better than its masks, nor than its two parts agree.
+
+    Its network and its regression learned from the same masks. Where the land is unlike theirs, they part.
+    """
+    agreement = predictor.agreement(predictor.windows.indices(split).tolist())
+    known = [each for each in (agreement, (masks or {}).get("expected_oa")) if each is not None]
+    return {"agreement": agreement, "expected_oa": min(known) if len(known) == 2 else None}
 
 
 def _by_date(

@@ -18,7 +18,7 @@ from exact_core.clues.fields import Fields
 from exact_core.clues.maps import CamMaker
 from exact_core.clues.masks import pseudo_masks, strongest_class
 from exact_core.clues.overlaps import OverlapTags
-from exact_core.clues.pixels import FirstMask, sure_pixels, without_unknown
+from exact_core.clues.pixels import FirstMask, PixelModel, sure_pixels, without_unknown
 from exact_core.clues.quality import Committee, Shares, judge, shares_shown, tag_agreement
 from exact_core.clues.relearn import relearn
 from exact_core.clues.selection import (
@@ -33,6 +33,7 @@ from exact_core.clues.selection import (
 )
 from exact_core.clues.sweep import sweep_confusions, sweep_figures
 from exact_core.config import MasksConfig, RunConfig
+from exact_core.data.season.segments import SEGMENTS
 from exact_core.data.sources import dataset_title
 from exact_core.data.windows.batches import BatchLoader
 from exact_core.data.windows.dataset import VOID, FileEntry, WindowDataset
@@ -56,15 +57,16 @@ Arrays = dict[str, NDArray[np.generic]]
 
 
 @dataclass(frozen=True)
-class Relearned:
+class Refined:
     """What pixel self-training made of the masks.
 
     scores: of a window, (H, W, K + 1), whose maximum is the label of each pixel. kept: share of pixels that keep their
-    label. None where it did not run. committee: the regressions that took part.
+    label. None where it did not run. teachers, committee: see `exact_core.clues.relearn.Relearned`.
     """
 
     scores: Callable[[int], NDArray[np.float64]]
     kept: float | None = None
+    teachers: tuple[PixelModel, ...] = ()
     committee: Committee | None = None
 
 
@@ -132,31 +134,32 @@ def generate_masks(
     maker, loader = _open_classifier(config, classifier, windows)
     evidence = {name: Evidence(windows.classes) for name in ("clue", "fused")}
     parts = _by_shard(windows)
-    overlaps = OverlapTags(windows, np.concatenate(parts).tolist(), use=settings.overlaps)
-    use_fields = settings.fields and windows.manifest.has_fields
-    fields = Fields(windows, np.concatenate(parts).tolist(), overlaps) if use_fields else None
+    every = np.concatenate(parts).tolist()
+    overlaps = OverlapTags(windows, every, use=settings.overlaps)
+    fields = Fields(windows, every, overlaps) if settings.fields and manifest.has_fields else None
     shards = [_cams(maker, loader(indices), evidence, overlaps, fields) for indices in parts]
     chosen = evidence[settings.cam]
     _check_activation(chosen)
     threshold, rule = chosen.threshold(settings)
     _first_masks(shards, windows, cam=settings.cam, threshold=threshold)
     found = _shown(shards, windows, config.data.tag_share)
-    relearned = _relearn(shards, windows, settings, overlaps, threshold=threshold, seed=config.seed)
-    outlines = None if fields is None else _one_crop_a_field(shards, fields, settings, relearned.scores)
+    refined = _relearn(shards, windows, config, overlaps, threshold=threshold)
+    outlines, committee = None, refined.committee
+    if fields is not None:
+        outlines, committee = _one_crop_a_field(shards, windows, fields, config, refined)
     entries, counts = _write(shards, out, kind=settings.cam, classes=windows.classes)
     quality = judge(
-        relearned.committee,
+        committee,
         names=manifest.classes,
         tagged=list(manifest.tag_counts.values()),
         border_contrast=border_threshold(chosen.profile)[1],
-        relearn_agreement=relearned.kept,
+        relearn_agreement=refined.kept,
         found=found,
         shown=_shown(shards, windows, config.data.tag_share),
     )
     config.save(out / "config.yaml")
     masks = _manifest(windows, evidence, settings, quality, threshold=(threshold, rule), entries=entries, counts=counts)
-    masks = masks.model_copy(update={"fields": outlines})
-    masks.publish(out)
+    masks.model_copy(update={"fields": outlines}).publish(out)
     summary = _told(masks, out, tracker)
     _gate(quality, settings, out)
     return summary
@@ -350,15 +353,15 @@ def _within(cams_BKHW: torch.Tensor, allowed: list[NDArray[np.float64]]) -> torc
 def _relearn(
     shards: list[Arrays],
     windows: WindowDataset,
-    settings: MasksConfig,
+    config: RunConfig,
     overlaps: OverlapTags,
     *,
     threshold: float,
-    seed: int,
-) -> Relearned:
+) -> Refined:
     """Refine all masks by pixel self-training."""
+    settings = config.masks
     if not settings.relearn.rounds:
-        return Relearned(_cam_scores(shards, settings.cam, threshold))
+        return Refined(_cam_scores(shards, settings.cam, threshold))
     teaching = set(windows.indices("train").tolist())
 
     def first_masks() -> Iterator[FirstMask]:
@@ -367,14 +370,21 @@ def _relearn(
                 if index in teaching:
                     yield FirstMask(index, mask, sure_pixels(cams.max(0), threshold, settings.relearn.margin))
 
-    model, committee = relearn(windows, first_masks(), settings.relearn, overlaps=overlaps, seed=seed)
+    relearned = relearn(
+        windows,
+        first_masks(),
+        settings.relearn,
+        overlaps=overlaps,
+        tag_share=config.data.tag_share,
+        seed=config.seed,
+    )
     kept, pixels = 0, 0
     for arrays in shards:
-        masks = np.stack([model.mask(int(index)) for index in arrays["index"]])
+        masks = np.stack([relearned.model.mask(int(index)) for index in arrays["index"]])
         known = masks != VOID
         kept, pixels = kept + int((masks == arrays["masks"])[known].sum()), pixels + int(known.sum())
         arrays["masks"] = masks
-    return Relearned(model.scores, kept / pixels, committee)
+    return Refined(relearned.model.scores, kept / pixels, relearned.teachers, relearned.committee)
 
 
 def _cam_scores(shards: list[Arrays], kind: str, threshold: float) -> Callable[[int], NDArray[np.float64]]:
@@ -390,18 +400,29 @@ def _cam_scores(shards: list[Arrays], kind: str, threshold: float) -> Callable[[
 
 
 def _one_crop_a_field(
-    shards: list[Arrays], fields: Fields, settings: MasksConfig, scores: Callable[[int], NDArray[np.float64]]
-) -> FieldsUsed:
-    """Give each field of the masks one crop. What became of the outlines."""
-    crops, _ = fields.crops(scores)
+    shards: list[Arrays], windows: WindowDataset, fields: Fields, config: RunConfig, refined: Refined
+) -> tuple[FieldsUsed, Committee | None]:
+    """Give each field of the masks one crop. What became of the outlines, and how far the teachers agree with them."""
+    settings = config.masks
+    # What is found in the images is a part of a field, or several in one. None of them has to show a tag.
+    tag_share = 1.0 if config.data.season.outlines == SEGMENTS else config.data.tag_share
+
+    def masked(index: int, mask: NDArray[np.uint8], crops: NDArray[np.int64]) -> NDArray[np.uint8]:
+        outside = None
+        if settings.outside != "pixels":
+            outside = fields.beside(index) if settings.outside == "borders" else np.ones(mask.shape, bool)
+        return fields.mask(index, mask, crops, outside=outside)
+
+    crops, _ = fields.crops(refined.scores, tag_share=tag_share)
     for arrays in shards:
-        masks = []
-        for index, mask in zip(arrays["index"].tolist(), arrays["masks"].astype(np.uint8), strict=True):
-            outside = None
-            if settings.outside != "pixels":
-                outside = fields.beside(index) if settings.outside == "borders" else np.ones(mask.shape, bool)
-            masks.append(fields.mask(index, mask, crops, outside=outside))
-        arrays["masks"] = np.stack(masks)
+        named = zip(arrays["index"].tolist(), arrays["masks"].astype(np.uint8), strict=True)
+        arrays["masks"] = np.stack([masked(index, mask, crops) for index, mask in named])
+    committee = None
+    if refined.teachers:
+        committee = Committee(windows.classes)
+        teachers = [(each.mask, fields.crops(each.scores, tag_share=tag_share)[0]) for each in refined.teachers]
+        for index in windows.indices("train").tolist():
+            committee.look([masked(index, mask(index), found) for mask, found in teachers])
     used = FieldsUsed(
         fields=fields.count,
         not_shown=int((~fields.shown()).sum()),
@@ -415,7 +436,7 @@ def _one_crop_a_field(
         used.not_shown,
         used.contradicted,
     )
-    return used
+    return used, committee
 
 
 def _shown(shards: list[Arrays], windows: WindowDataset, tag_share: float) -> Shares:

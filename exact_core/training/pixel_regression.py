@@ -17,6 +17,7 @@ from exact_core.clues.regression import PixelOdds, fit_pixels
 from exact_core.config import SegmenterConfig
 from exact_core.data.windows.batches import BatchLoader, Targets, count_targets, days_of
 from exact_core.data.windows.dataset import VOID, WindowDataset
+from exact_core.losses import class_weights
 from exact_core.models.pixel_regression import STATISTICS, PixelRegression
 
 __all__ = ["fit_pixel_regression"]
@@ -27,8 +28,8 @@ PIXELS = 20_000
 """Pixels that a regression is fitted to, about: with 40,000 maps were not better."""
 PARTS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Parts of the season. A map every two weeks uses a part that ended a few weeks before at most."""
-RIDGE = 0.03
-"""As in pixel self-training (`masks.relearn.ridge`): the targets come from there."""
+RIDGE, BALANCE = 0.03, 0.5
+"""As in pixel self-training (`masks.relearn.ridge` and `balance`): the targets come from there."""
 
 
 def fit_pixel_regression(
@@ -36,7 +37,8 @@ def fit_pixel_regression(
 ) -> PixelRegression | None:
     """A regression for each part of the season and for all of it. If None, no pixel teaches it.
 
-    Classes give equally many pixels, or all they have, and each pixel counts for those that were not drawn.
+    Classes give equally many pixels, or all they have, and each pixel counts for those that were not drawn. So that a
+    crop of few fields is not outvoted, it then counts as (its class's share) ** -BALANCE.
 
     Args:
         windows: the dataset. Its training split teaches.
@@ -46,8 +48,10 @@ def fit_pixel_regression(
         seed: of the draw of pixels.
     """
     train, classes = windows.indices("train"), windows.classes + 1
-    drawn = np.minimum(1, PIXELS / classes / np.maximum(count_targets(targets, train), 1))
+    counts = count_targets(targets, train)
+    drawn = np.minimum(1, PIXELS / classes / np.maximum(counts, 1))
     drawn[VOID] = 0
+    weights = class_weights(counts[:classes], balance=BALANCE).numpy() / drawn[:classes]
     chosen = {index: _drawn(targets(index).ravel(), drawn, seed=seed, index=index) for index in train.tolist()}
     taught = np.array([index for index in train.tolist() if len(chosen[index])], np.int64)
     days = days_of(PARTS, windows.manifest.season_days)
@@ -73,7 +77,7 @@ def fit_pixel_regression(
     for place, part in enumerate(seen_parts):
         rows, label = np.concatenate(features[part]), np.concatenate(labels[part]).astype(np.int64)
         scaler = StandardScaler().fit(rows)
-        odds = fit_pixels(scaler.transform(rows), label, classes=classes, ridge=RIDGE, weight=1 / drawn[label])
+        odds = fit_pixels(scaler.transform(rows), label, classes=classes, ridge=RIDGE, weight=weights[label])
         _take(model, place, odds.of_unscaled(scaler))
     log.info("segmenter: a regression of single pixels, fitted to %d pixels of %d windows", len(label), len(taught))
     return model

@@ -10,12 +10,17 @@ import rasterio
 import shapely
 from rasterio.transform import Affine
 
-from benchmarks.outlines import merged, missing, shifted, split
+from benchmarks.outlines import merged, missing, shifted, split, taught
 from benchmarks.real import Row, class_table, outlines_of, table, without
 from benchmarks.tags import draw_squares
+from exact_core.clues.overlaps import OverlapTags
 from exact_core.data.season.rasters import Grid
 from exact_core.data.windows.dataset import VOID, WindowDataset
+from exact_core.data.windows.mask_dataset import MaskSet
 from exact_core.recipes import resolve
+from exact_core.stages.generate_masks import generate_masks
+from exact_core.stages.train_classifier import train_classifier
+from exact_core.tracking.runs import NoTracker
 
 AREAS = [shapely.box(100 * place, 0, 100 * place + 90, 60) for place in range(8)]
 
@@ -62,6 +67,19 @@ def test_squares_say_what_grows_in_them() -> None:
             name for label, name in ((1, "wheat"), (2, "maize")) if (part == label).mean() > 0.01
         ]
     assert table != draw_squares(labels, ("wheat", "maize"), grid, resolve("season"), count=30, size=120, draw=2)
+
+
+def test_outlines_are_tried_on_the_masks_of_the_stage(config, dataset_folder, tmp_path: Path) -> None:
+    """From the CAMs of a mask set the same pixel model is taught again."""
+    folders = {"dataset": dataset_folder, "tracker": NoTracker()}
+    train_classifier(config, out=tmp_path / "classifier", **folders)
+    generate_masks(config, classifier=tmp_path / "classifier", out=tmp_path / "masks", **folders)
+    windows = WindowDataset(dataset_folder)
+    masks = MaskSet(tmp_path / "masks", windows)
+    indices = np.concatenate([windows.indices(split) for split in masks.manifest.splits]).tolist()
+    model = taught(windows, masks, OverlapTags(windows, indices, use=config.masks.overlaps), config)
+    for index in indices:
+        np.testing.assert_array_equal(model.mask(index), masks.mask(index))
 
 
 def test_outlines_go_before_parcels(tmp_path: Path) -> None:

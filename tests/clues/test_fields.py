@@ -78,7 +78,7 @@ def test_a_field_takes_the_crop_of_most_of_its_score_by_hand(tmp_path: Path) -> 
     whole[:3, :3, 2] = 0.5
     fields = opened(windows)
     assert fields.count == 2
-    crops, mean = fields.crops(scores_of(windows, whole))
+    crops, mean = fields.crops(scores_of(windows, whole), tag_share=0.01)
     assert crops.tolist() == [2, 1]
     np.testing.assert_allclose(mean, [[0, 0.4, 0.5], [0, 0.4, 0.9 * 3 / 15]])
     # Alone, the first window's three pixels would have become b.
@@ -92,10 +92,10 @@ def test_tags_of_the_windows_over_a_field_leave_its_crop(tmp_path: Path) -> None
     fields = np.repeat(np.array([[1, 1, 2, 2, 2, 2, 3, 3]], np.int32), 4, 0)
     windows = dataset(tmp_path, fields, {(0, 0): (1, 1), (0, 4): (1, 0)})
     whole = np.tile(np.array([0.1, 0.2, 0.7]), (4, 8, 1))
-    assert opened(windows).crops(scores_of(windows, whole))[0].tolist()[:2] == [2, 1]
+    assert opened(windows).crops(scores_of(windows, whole), tag_share=0.01)[0].tolist()[:2] == [2, 1]
     # No crop at all is left by two windows of different crops: the outline joins two fields.
     apart = dataset(tmp_path / "apart", fields, {(0, 0): (1, 0), (0, 4): (0, 1)})
-    crops, _ = opened(apart).crops(scores_of(apart, whole))
+    crops, _ = opened(apart).crops(scores_of(apart, whole), tag_share=0.01)
     assert crops.tolist() == [1, -1, 2]
     mask = np.array([[1, 1, 0, 2]] * 4, np.uint8)
     assert opened(apart).mask(0, mask, crops).tolist() == mask.tolist()
@@ -117,7 +117,7 @@ def test_outlines_that_the_images_do_not_show_are_left_out(tmp_path: Path) -> No
         found.look(index, contrast)
     assert found.shown().tolist() == [True, False]
     whole = np.tile(np.array([0.1, 0.9, 0.0]), (4, 8, 1))
-    assert found.crops(scores_of(windows, whole))[0].tolist() == [1, -1]
+    assert found.crops(scores_of(windows, whole), tag_share=0.01)[0].tolist() == [1, -1]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -128,14 +128,85 @@ def test_as_by_adding_up_the_pixels_of_the_scene(tmp_path: Path, seed: int) -> N
     whole = rng.random((12, 12, 3))
     corners = {(row, col): (1, 1) for row in range(0, 9, 2) for col in range(0, 9, 2)}
     windows = dataset(tmp_path / "many", fields, corners)
-    crops, mean = opened(windows).crops(scores_of(windows, whole))
+    crops, mean = opened(windows).crops(scores_of(windows, whole), tag_share=1.0)
     numbers = sorted(set(np.unique(fields).tolist()) - {0})
     for place, number in enumerate(numbers):
         expected = whole[fields == number].mean(0)
         np.testing.assert_allclose(mean[place], expected)
         assert crops[place] == expected.argmax()
     apart = dataset(tmp_path / "few", fields, {corner: tags for corner, tags in corners.items() if corner[0] % 4 == 0})
-    assert opened(apart).crops(scores_of(apart, whole))[0].tolist() == crops.tolist()
+    assert opened(apart).crops(scores_of(apart, whole), tag_share=1.0)[0].tolist() == crops.tolist()
+
+
+def fourths(tags_of: dict[Corner, tuple[int, ...]], folder: Path) -> WindowDataset:
+    """Fields 1 to 6 of 4 x 2 pixels each, side by side."""
+    return dataset(folder, np.repeat(np.arange(1, 7, dtype=np.int32), 2)[None].repeat(4, 0), tags_of)
+
+
+def test_a_tag_that_no_field_shows_goes_to_the_field_that_is_least_against_it_by_hand(tmp_path: Path) -> None:
+    """Two windows of fields 1 and 2, and 3 and 4. All look like a. Field 2 is 3 times as much a as b, field 4 twice.
+
+    Field 3, in the second window alone, is b as much as a nearly, but without it that window would not show a.
+    """
+    windows = fourths({(0, 0): (1, 1), (0, 4): (1, 1)}, tmp_path)
+    whole = np.zeros((4, 12, 3))
+    for field, (a, b) in enumerate([(0.9, 0.1), (0.6, 0.2), (0.8, 0.1), (0.6, 0.3)]):
+        whole[:, 2 * field : 2 * field + 2, 1:] = a, b
+    scores = scores_of(windows, whole)
+    assert opened(windows).crops(scores, tag_share=1.0)[0].tolist() == [1, 1, 1, 1]
+    assert opened(windows).crops(scores, tag_share=0.01)[0].tolist() == [1, 2, 1, 2]
+    # Half of a window is not more than half of it.
+    assert opened(windows).crops(scores, tag_share=0.5)[0].tolist() == [1, 1, 1, 1]
+
+
+def test_one_field_shows_the_tag_of_all_windows_over_it(tmp_path: Path) -> None:
+    """Field 2 lies in both windows. Fields 1 and 3, each in one, are a little less against b."""
+    windows = fourths({(0, 0): (1, 1), (0, 2): (1, 1)}, tmp_path)
+    whole = np.zeros((4, 12, 3))
+    for field, (a, b) in enumerate([(0.6, 0.3), (0.65, 0.3), (0.6, 0.3)]):
+        whole[:, 2 * field : 2 * field + 2, 1:] = a, b
+    assert opened(windows).crops(scores_of(windows, whole), tag_share=0.01)[0].tolist() == [1, 2, 1]
+
+
+def test_a_window_does_not_lose_the_only_field_of_another_tag(tmp_path: Path) -> None:
+    """One field and two tags: whichever crop it has, one tag is shown. A crop that it cannot be is not forced on it."""
+    windows = dataset(tmp_path, np.ones((4, 4), np.int32), {(0, 0): (1, 1)})
+    whole = np.tile(np.array([0.1, 0.5, 0.4]), (4, 4, 1))
+    assert opened(windows).crops(scores_of(windows, whole), tag_share=0.01)[0].tolist() == [1]
+    # As background it shows neither, and becomes the likelier of the two.
+    whole[..., 0] = 0.9
+    assert opened(windows).crops(scores_of(windows, whole), tag_share=0.01)[0].tolist() == [1]
+    whole[..., 1:] = 0.0
+    assert opened(windows).crops(scores_of(windows, whole), tag_share=0.01)[0].tolist() == [0]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_single_change_of_a_field_would_show_more_tags(tmp_path: Path, seed: int) -> None:
+    """Counted field by field and tag by tag. And what is shown without a change stays as it is."""
+    rng = np.random.default_rng(seed)
+    numbers = rng.permutation(36).reshape(6, 6).repeat(2, 0).repeat(2, 1).astype(np.int32)
+    whole = rng.random((12, 12, 3)) * np.array([1, 1, 0.3])
+    corners = {(row, col): (1, 1) for row in range(0, 9, 2) for col in range(0, 9, 4)}
+    windows = dataset(tmp_path, numbers, corners)
+
+    def shown(crops: NDArray[np.int64]) -> int:
+        whole_map = np.append(0, crops)[numbers]
+        parts = [whole_map[row : row + SIDE, col : col + SIDE] for row, col in corners]
+        return sum((part == crop).any() for part in parts for crop in (1, 2))
+
+    fields = opened(windows)
+    before, _ = fields.crops(scores_of(windows, whole), tag_share=1.0)
+    crops, _ = fields.crops(scores_of(windows, whole), tag_share=0.01)
+    assert shown(crops) > shown(before)
+    for field in range(len(crops)):
+        for crop in range(3):
+            changed = crops.copy()
+            changed[field] = crop
+            assert shown(changed) <= shown(crops)
+    # Said at once: the order of the windows does not matter.
+    turned = dataset(tmp_path / "turned", numbers, dict(reversed(corners.items())))
+    again, _ = opened(turned).crops(scores_of(turned, whole), tag_share=0.01)
+    assert again.tolist() == crops.tolist()
 
 
 def test_void_is_neither_counted_nor_labelled(tmp_path: Path) -> None:
@@ -145,7 +216,7 @@ def test_void_is_neither_counted_nor_labelled(tmp_path: Path) -> None:
     whole = np.zeros((4, 4, 3))
     whole[:, :2, 2], whole[:, 2:, 1] = 1.0, 0.5
     found = opened(windows)
-    crops, _ = found.crops(scores_of(windows, whole))
+    crops, _ = found.crops(scores_of(windows, whole), tag_share=0.01)
     assert crops.tolist() == [1]
     mask = np.where(unknown, VOID, 2).astype(np.uint8)
     assert found.mask(0, mask, crops).tolist() == [[VOID, VOID, 1, 1]] * 4

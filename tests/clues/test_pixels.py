@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -94,6 +96,53 @@ def test_the_mean_of_what_regressions_say_by_hand(windows):
     assert set(np.unique(mask)) <= {0, VOID}
     np.testing.assert_array_equal(each[0], one.mask(index))
     assert len(each) == 2
+
+
+@pytest.fixture
+def three_tags(windows):
+    """A window with at least two tags, as if it had crops 1, 2 and 3, and scores of its pixels that can be set."""
+    index = int(windows.indices("train")[0])
+    side = windows.manifest.window
+    learned = PixelModel(PixelTable(windows))
+    scores = np.tile(np.array([0.0, 0.9, 0.1, 0.0]), (side, side, 1))
+    tags = np.zeros_like(windows.tags)
+    tags[index, :3] = 1
+    learned._table.windows = SimpleNamespace(tags=tags, unknown=windows.unknown, manifest=windows.manifest)  # type: ignore[assignment]
+    learned.scores = lambda _: scores  # type: ignore[method-assign]
+    return learned, index, scores
+
+
+def test_a_tag_is_shown_where_its_crop_is_least_behind_by_hand(three_tags):
+    """Crop 2 has no pixel, crop 3 cannot be one. A hundredth of the window and one more pixel become crop 2."""
+    learned, index, scores = three_tags
+    scores[2, 3:5, 2] = 0.3
+    mask = np.ones(scores.shape[:2], np.uint8)
+    sure = np.ones(mask.shape, bool)
+    sure[0] = False
+    enough = mask.size // 100 + 1
+    shown = learned.showing_tags(FirstMask(index, mask, sure), share=0.01)
+    assert (shown.mask == 2).sum() == enough
+    assert set(map(tuple, np.argwhere(shown.mask == 2)[-2:])) == {(2, 3), (2, 4)}
+    assert (shown.mask[shown.mask != 2] == 1).all()
+    # Of the pixels that were not sure, only those that show the tag are now.
+    assert (shown.sure[0] == (shown.mask[0] == 2)).all()
+    assert shown.sure[1:].all()
+    assert mask.all(), "what was given has changed"
+
+
+def test_a_mask_that_shows_its_tags_stays(three_tags):
+    learned, index, scores = three_tags
+    scores[..., 3] = 0.2
+    mask = np.zeros(scores.shape[:2], np.uint8)
+    for crop in (1, 2, 3):
+        mask[crop] = crop
+    given = FirstMask(index, mask, mask > 0)
+    shown = learned.showing_tags(given, share=0.01)
+    np.testing.assert_array_equal(shown.mask, mask)
+    np.testing.assert_array_equal(shown.sure, given.sure)
+    # Unsure pixels show nothing.
+    unsure = learned.showing_tags(FirstMask(index, mask, mask == 3), share=0.01)
+    assert [(unsure.sure & (unsure.mask == crop)).sum() for crop in (1, 2)] == [mask.size // 100 + 1] * 2
 
 
 def test_it_repeats_and_the_seed_only_chooses_pixels(windows):

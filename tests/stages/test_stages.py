@@ -13,6 +13,7 @@ from exact_core.clues.pixels import PixelModel
 from exact_core.clues.selection import BINS
 from exact_core.config import override
 from exact_core.data.sources import known_sources, with_season
+from exact_core.data.windows.batches import BatchLoader
 from exact_core.data.windows.dataset import VOID, WindowDataset, sha256_of
 from exact_core.data.windows.mask_dataset import MaskSet
 from exact_core.errors import ConfigError, CorruptError, DataError, ExactError, TrainingError
@@ -21,7 +22,7 @@ from exact_core.evaluation.cross_validation import held_out_words
 from exact_core.evaluation.score import HEADLINE
 from exact_core.metrics import Scores, confusion_matrix
 from exact_core.recipes import resolve
-from exact_core.stages.evaluate import evaluate
+from exact_core.stages.evaluate import _map_quality, _predictor, evaluate
 from exact_core.stages.generate_masks import _gate, generate_masks
 from exact_core.stages.ingest import ingest
 from exact_core.stages.map_season import map_season
@@ -30,7 +31,7 @@ from exact_core.stages.train_classifier import train_classifier
 from exact_core.stages.train_segmenter import train_segmenter
 from exact_core.tracking.runs import NoTracker
 from tests.conftest import TINY
-from tests.fakes import SEASON_LEFT, SEASON_TOP, write_season
+from tests.fakes import SEASON_LEFT, SEASON_TOP, write_parcels, write_season
 
 TRACKER = NoTracker()
 
@@ -58,11 +59,11 @@ def finished(tmp_path_factory, config, dataset_folder):
     return root
 
 
-def write_table(season, wheat) -> None:
-    """Tags of 5 x 5 squares of 80 m, each of one crop: of wheat where `wheat` says so of column and row, or maize."""
+def write_table(season, wheat, crops="wheat") -> None:
+    """Tags of 5 x 5 squares of 80 m: `crops` where `wheat` says so of column and row, else maize."""
     (season / "labels").mkdir(exist_ok=True)
     rows = [
-        f"{SEASON_LEFT + 40 + 80 * col},{SEASON_TOP - 40 - 80 * row},{'wheat' if wheat(col, row) else 'maize'}\n"
+        f"{SEASON_LEFT + 40 + 80 * col},{SEASON_TOP - 40 - 80 * row},{crops if wheat(col, row) else 'maize'}\n"
         for row in range(5)
         for col in range(5)
     ]
@@ -107,6 +108,9 @@ def test_a_table_of_tags_is_enough(tmp_path, caplog, monkeypatch, tracked):
     ).read_text().replace("\n", " ")
     assert metrics["pseudo_masks"] is None
     assert metrics["mask_quality"]["expected_miou"] is not None
+    assert summary["expected_map_oa"] == metrics["map_quality"]["expected_oa"]
+    assert f"expected OA of the map {summary['expected_map_oa']:.2f}" in caplog.messages[-1]
+    assert "Expected OA of the map" in (tmp_path / "report.html").read_text()
     assert "Dense labels" in (tmp_path / "report.html").read_text()
     mapped = map_season(
         config, source=source, season="", segmenter=tmp_path / "segmenter", out=tmp_path / "map", tracker=TRACKER
@@ -176,6 +180,96 @@ def test_metrics_hold_what_is_promised(finished, dataset):
     assert "Accuracy within the season" in (finished / "report.html").read_text()
     majority = metrics["baselines"]["majority"]
     assert majority["oa_micro"] == pytest.approx(max(c["pixels"] for c in metrics["per_class"].values()) / test_pixels)
+
+
+def test_of_the_map_no_more_is_expected_than_of_its_masks_and_than_its_parts_agree(finished, config, dataset):
+    """Network and regression asked one after the other, and compared pixel by pixel."""
+    metrics = json.loads((finished / "evaluation/metrics.json").read_text())
+    indices = dataset.indices(metrics["split"]).tolist()
+    predictor, _, _ = _predictor(finished / "segmenter", dataset, config, torch.device("cpu"))
+    regression = predictor.model.pixels
+    both = predictor.probabilities(indices)
+    loader = BatchLoader(
+        dataset,
+        np.array(indices),
+        batch=1,
+        encoder=config.segmenter.reading,
+        device=torch.device("cpu"),
+        statistics=predictor.statistics,
+    )
+    single = torch.cat([regression(batch.series) for batch in loader]).numpy()
+    predictor.model.pixels = None
+    network = predictor.probabilities(indices)
+    known = single.any(1)
+    np.testing.assert_allclose(both[:, 0][known], ((single + network) / 2)[:, 0][known], atol=1e-5)
+    agreement = (network.argmax(1) == single.argmax(1))[known].mean()
+    assert 0 < agreement < 1
+    assert metrics["map_quality"] == {"agreement": pytest.approx(agreement), "expected_oa": None}
+    assert predictor.agreement(indices) is None
+    # These masks have no estimate (masks.relearn.tags=false). With one, the lower of both counts.
+    predictor.model.pixels = regression
+    for expected in (agreement - 0.01, agreement + 0.01):
+        found = _map_quality(predictor, metrics["split"], {"expected_oa": expected})
+        assert found["expected_oa"] == pytest.approx(min(expected, agreement))
+
+
+@pytest.fixture(scope="module")
+def outlined(tmp_path_factory):
+    """A season of 5 x 5 squares with tags of both crops, each of two fields in stripes that its images show.
+
+    Its dataset and classifier, in a folder, and its settings.
+    """
+    root = tmp_path_factory.mktemp("outlined")
+
+    def stripes(_date, _band, values):
+        column = np.arange(values.shape[1]) * 40 // values.shape[1]
+        return np.where(column // 4 % 2 == 0, values, values + 800).astype(values.dtype)
+
+    season = write_season(root / "season", size=(40, 40), labels=False, legend=None, change=stripes)
+    write_table(season, lambda _col, _row: True, crops="wheat;maize")
+    left, top = SEASON_LEFT, SEASON_TOP
+    corners = [(left + 40 * col, top - 80 * row) for row in range(5) for col in range(10)]
+    areas = [(0, (x, y - 80, x + 40, y)) for x, y in corners]
+    write_parcels(season / "labels/outlines.geojson", areas)
+    sizes = [setting for setting in TINY if not setting.startswith(("data.", "masks."))]
+    small = ["data.window=8", "masks.relearn.pixels=600", "masks.relearn.few_windows=0"]
+    config = resolve("season", seed=1, overrides=[*sizes, *small])
+    ingest(config, source=f"season:{season}", season="", out=root / "dataset", tracker=TRACKER)
+    train_classifier(config, dataset=root / "dataset", out=root / "classifier", tracker=TRACKER)
+    return root, config
+
+
+def test_masks_with_outlines_have_one_crop_a_field_and_show_their_tags(outlined, tmp_path, caplog):
+    """Nobody can tell the crops apart. But each square has both, so that its two fields have one each."""
+    root, config = outlined
+    caplog.set_level("INFO")
+
+    def made(name, *changes):
+        generate_masks(
+            override(config, changes),
+            dataset=root / "dataset",
+            classifier=root / "classifier",
+            out=tmp_path / name,
+            tracker=TRACKER,
+        )
+        windows = WindowDataset(root / "dataset")
+        found = MaskSet(tmp_path / name, windows)
+        return found.manifest, np.stack([found.mask(index) for index in windows.indices("train").tolist()])
+
+    with_fields, masks = made("fields")
+    assert with_fields.fields.model_dump() == {"fields": 50, "not_shown": 0, "contradicted": 0, "outside": "pixels"}
+    assert "one crop each for 50 of 50 fields" in caplog.text
+    stripes = masks[:, 0, ::4]
+    np.testing.assert_array_equal(masks, np.repeat(stripes, 4, 1)[:, None].repeat(8, 1))
+    assert (np.sort(stripes, 1) == [1, 2]).all()
+    # Where outlines are found in the images, or are not used, no tag is forced on anything.
+    for changed in ("data.season.outlines=segments", "masks.fields=false"):
+        manifest, others = made(changed, changed)
+        shown = np.stack([(others == crop).any((1, 2)) for crop in (1, 2)])
+        assert not shown.all()
+        assert (manifest.fields is None) == (changed == "masks.fields=false")
+        # What is expected is how far the teachers agree on the same fields.
+        assert manifest.quality.expected_by_class != with_fields.quality.expected_by_class
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ FIGURES = {
     "mIoU": ("miou_macro",),
     "F1, macro": ("f1_macro",),
     "Pseudo masks, mIoU": ("pseudo_masks", "miou_macro"),
+    "Expected OA of the map": ("map_quality", "expected_oa"),
     "Expected OA of the masks": ("mask_quality", "expected_oa"),
     "Expected mIoU of the masks": ("mask_quality", "expected_miou"),
     "Tags, mAP": ("tags", "map_macro"),

@@ -278,6 +278,8 @@ def _expectations(metrics: Mapping[str, Any], masks: Mapping[str, Any] | None) -
     """The headline metrics where no dense labels are: what is known of the map without them."""
     quality, tags = (masks or {}).get("quality"), metrics.get("tags")
     tiles = []
+    if (of_map := (metrics.get("map_quality") or {}).get("expected_oa")) is not None:
+        tiles.append(("Expected OA of the map", of_map, "an estimate without labels"))
     if quality:
         low, high = (_percent(quality.get(f"expected_{end}")) for end in ("low", "high"))
         spread = f"{low} to {high}, an estimate without labels"
