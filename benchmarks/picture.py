@@ -1,8 +1,9 @@
 """The picture of the README: images, map and declared crops of a season, side by side.
 
-    python -m benchmarks.picture season:FOLDER MAP --date 2018-06-28 --out docs/images/flanders.png
+    python -m benchmarks.picture season:FOLDER MAP [--fields MAP] --date 2018-06-28 --out docs/images/flanders.png
 
-MAP is the folder of `exact map`. The parcels are those of FOLDER/labels/parcels.geojson, with `crop_name`.
+MAP is the folder of `exact map`, the second one of a run with outlines of fields. The parcels are those of
+FOLDER/labels/parcels.geojson, with `crop_name`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("source")
     parser.add_argument("map", type=Path)
+    parser.add_argument("--fields", type=Path)
     parser.add_argument("--date", default="2018-06-28")
     parser.add_argument("--out", type=Path, default=Path("docs/images/flanders.png"))
     given = parser.parse_args()
@@ -49,13 +51,16 @@ def main() -> None:
     declared = rasterize(burnt, labels.shape, transform=transform, dtype="uint8")
     print(f"as declared: {(labels == declared).mean():.1%} of the pixels")
 
-    figure = new_figure(12.0, 4.9)
     panels = {
         f"Sentinel-2, {given.date}": true_colour(pixels, bands),
         "Crop map from tags": paint(labels, list(colours.values())),
-        "Declared crops": paint(declared, list(colours.values())),
     }
-    for axes, (title, image) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+    if given.fields is not None:
+        with rasterio.open(given.fields / "class.tif") as file:
+            panels["From tags and field outlines"] = paint(file.read(1), list(colours.values()))
+    panels["Declared crops"] = paint(declared, list(colours.values()))
+    figure = new_figure(4.0 * len(panels), 4.9)
+    for axes, (title, image) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         axes.imshow(image, extent=extent, interpolation="nearest")
         for outline in outlines:
             for part in getattr(outline, "geoms", [outline]):

@@ -147,26 +147,39 @@ class Fields:
             mean: scores (F, K + 1). 0 for what a field may not be.
             showing: of each window the fields that can show its tags.
         """
+        showing = [fields[labels[fields] >= 0] for fields in showing]
+        windows: list[list[int]] = [[] for _ in labels]
+        for window, fields in enumerate(showing):
+            for field in fields.tolist():
+                windows[field].append(window)
         tags = np.pad(self._windows.tags[self._indices] > 0, ((0, 0), (1, 0)))
-        window, field = np.repeat(np.arange(len(showing)), [len(each) for each in showing]), np.concatenate(showing)
-        window, field = window[labels[field] >= 0], field[labels[field] >= 0]
         labels, may_be = labels.copy(), mean > 0
         scores = np.log(mean, where=may_be, out=np.zeros_like(mean))
+        # How many fields of a window show each label.
+        shown = np.array([np.bincount(labels[fields], minlength=tags.shape[1]) for fields in showing])
+
+        def price(field: int) -> NDArray[np.float64]:
+            """How far each label is behind that of a field, for each tag that more would be shown; else infinite."""
+            here, label = windows[field], labels[field]
+            # Where the field alone shows the crop that it has, its window would lose that one.
+            lost = (tags[here, label] & (shown[here, label] == 1)).sum()
+            gain = (tags[here] & (shown[here] == 0)).sum(0) - lost
+            behind = scores[field, label] - scores[field]
+            return np.where(may_be[field] & (gain > 0), behind / np.maximum(gain, 1), np.inf)
+
+        prices = np.full(mean.shape, np.inf)
+        changed = np.flatnonzero([bool(each) for each in windows])
         while True:
-            label = labels[field]
-            shown = np.zeros(tags.shape, np.int64)
-            np.add.at(shown, (window, label), 1)
-            gain = np.zeros(mean.shape)
-            np.add.at(gain, field, (tags & (shown == 0))[window])
-            # Where a field alone shows the crop that it has, its window would lose that one.
-            gain -= np.bincount(field, (tags & (shown == 1))[window, label], self.count)[:, None]
-            better = may_be & (gain > 0)
-            if not better.any():
+            for field in changed.tolist():
+                prices[field] = price(field)
+            if np.isinf(prices).all():
                 return labels
-            behind = scores[np.arange(self.count), labels][:, None] - scores
-            best = np.where(better, behind / np.maximum(gain, 1), np.inf).argmin()
-            place, crop = np.unravel_index(best, gain.shape)
-            labels[place] = crop
+            field, label = divmod(int(prices.argmin()), mean.shape[1])
+            here = windows[field]
+            shown[here, labels[field]] -= 1
+            shown[here, label] += 1
+            labels[field] = label
+            changed = np.unique(np.concatenate([showing[window] for window in here]))
 
     def mask(
         self, index: int, mask: NDArray[np.uint8], crops: NDArray[np.int64], *, outside: NDArray[np.bool_] | None = None
