@@ -80,7 +80,7 @@ def hold_out(whole: WindowDataset, quadrant: int, out: Path) -> None:
         for index, test, left_out in zip(indices, inside, touching & ~inside, strict=True):
             if not left_out:
                 record = replace(whole.records[index], split="test" if test else "train")
-                window = replace(whole.window(index), labels=whole.labels(index))
+                window = replace(whole.window(index), labels=whole.labels(index), fields=whole.fields(index))
                 writer.add(record, window, origin=str(whole.root))
 
 

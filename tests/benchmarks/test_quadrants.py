@@ -6,16 +6,21 @@ from exact_core.data.windows.dataset import WindowDataset
 from exact_core.recipes import resolve
 from exact_core.stages.ingest import ingest
 from exact_core.tracking.runs import NoTracker
-from tests.fakes import write_season
+from tests.fakes import SEASON_LEFT, SEASON_TOP, write_parcels, write_season
 
 
 @pytest.fixture
 def whole(tmp_path):
-    """One scene of 48 x 48 pixels, windows of 12 every 4: two crops in strips, a third one in the last corner."""
+    """One scene of 48 x 48 pixels, windows of 12 every 4: two crops in strips, a third one in the last corner.
+
+    An outline covers the right half.
+    """
     codes = np.tile(np.repeat([100, 200], 6), (48, 4)).astype(np.uint16)
     codes[40:, 40:] = 300
     legend = "code,name\n100,wheat\n200,maize\n300,hops\n"
     write_season(tmp_path / "season", size=(48, 48), codes=codes, legend=legend)
+    half = (SEASON_LEFT + 240, SEASON_TOP - 480, SEASON_LEFT + 480, SEASON_TOP)
+    write_parcels(tmp_path / "season/labels/outlines.geojson", [(0, half)])
     config = resolve("season", overrides=["data.stride=4"])
     ingest(config, source=f"season:{tmp_path / 'season'}", season="", out=tmp_path / "whole", tracker=NoTracker())
     return WindowDataset(tmp_path / "whole")
@@ -42,7 +47,7 @@ def test_quadrants_share_no_pixel_with_what_is_learned_from(whole, tmp_path):
     assert (tested == 1).all()
 
 
-def test_windows_keep_their_arrays_and_labels(whole, tmp_path):
+def test_windows_keep_their_arrays_labels_and_fields(whole, tmp_path):
     hold_out(whole, 3, tmp_path / "part")
     part = WindowDataset(tmp_path / "part")
     numbers = {record.id: number for number, record in enumerate(whole.records)}
@@ -50,6 +55,8 @@ def test_windows_keep_their_arrays_and_labels(whole, tmp_path):
         theirs = numbers[record.id]
         np.testing.assert_array_equal(part.window(number).pixels, whole.window(theirs).pixels)
         np.testing.assert_array_equal(part.labels(number), whole.labels(theirs))
+        np.testing.assert_array_equal(part.fields(number), whole.fields(theirs))
+    assert {number for index in range(len(part)) for number in np.unique(part.fields(index))} == {0, 1}
 
 
 def test_only_crops_that_can_be_learned_whichever_quadrant_is_held_out_are_scored(whole, tmp_path):
