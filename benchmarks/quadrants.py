@@ -1,11 +1,13 @@
 """A scene too small for splits, held out a quarter at a time: maps from tags and from dense labels of unseen land.
 
     python -m benchmarks.quadrants --source season:PATH [--seeds 0 1 2] [--workdir runs/quadrants]
+                                   [--set data.season.outlines=FILE]
 
 Each quadrant of the scene is mapped by models that learned from the windows that do not touch it; the four confusion
 matrices are added up. A crop is scored if it is tagged in at least `ENOUGH` training windows whichever quadrant is held
 out: one that grows in a single field cannot be learned elsewhere, by anybody. Its pixels count in the overall accuracy,
-where all miss them. What is done is kept in the work folder. The table goes to stdout as Markdown.
+where all miss them. With outlines of fields, a file in the season's folder, masks of tags have one crop a field, and so
+has one more map from tags. What is done is kept in the work folder. The table goes to stdout as Markdown.
 """
 
 from __future__ import annotations
@@ -23,8 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.floors import pixel_floor, score_split
+from benchmarks.real import without
 from benchmarks.supervision import spread
-from exact_core.config import RunConfig
+from benchmarks.tags import score, truth_of
+from exact_core.config import RunConfig, override
+from exact_core.data.sources import parse_source
 from exact_core.data.windows.dataset import WindowDataset
 from exact_core.data.windows.writer import DatasetWriter
 from exact_core.metrics import Scores
@@ -32,6 +37,7 @@ from exact_core.recipes import resolve
 from exact_core.stages.evaluate import evaluate, read_confusion
 from exact_core.stages.generate_masks import generate_masks
 from exact_core.stages.ingest import ingest
+from exact_core.stages.map_season import map_season
 from exact_core.stages.train_classifier import train_classifier
 from exact_core.stages.train_segmenter import train_segmenter
 from exact_core.tracking.runs import NoTracker
@@ -43,6 +49,7 @@ ROWS = {
     "pixels": "single pixels from tags (floor)",
     "utae": "map from tags, U-TAE on the same masks",
     "tags": "**map from tags**",
+    "fields": "the same, one crop per field",
     "dense": "map from dense labels",
 }
 
@@ -94,7 +101,9 @@ def measure(config: RunConfig, whole: WindowDataset, quadrant: int, workdir: Pat
         "masks.json",
         lambda: generate_masks(config, dataset=data, classifier=classifier, out=masks, tracker=NoTracker()),
     )
-    found = {name: mapped(config, name, workdir) for name in ROWS if name != "pixels"}
+    found = {name: mapped(config, name, workdir) for name in ROWS if name not in ("pixels", "fields")}
+    if whole.manifest.has_fields:
+        found["fields"] = one_crop_a_field(config, whole, workdir)
     floor = workdir / "pixels.json"
     if not floor.is_file():
         windows = WindowDataset(data)
@@ -118,6 +127,17 @@ def mapped(config: RunConfig, name: str, workdir: Path) -> NDArray[np.int64]:
         ),
     )
     return np.array(read_confusion(scored)[1])
+
+
+def one_crop_a_field(config: RunConfig, whole: WindowDataset, workdir: Path) -> NDArray[np.int64]:
+    """The confusion matrix on the quadrant of the map from tags with the outlines that the dataset has."""
+    address = whole.manifest.source
+    source, out = Path(parse_source(address)[1]), workdir / "map"
+    outlined = override(config, [f"mapping.outlines={source / str(config.data.season.outlines)}"])
+    learned = {"segmenter": workdir / "segmenter-tags", "tracker": NoTracker()}
+    once(out, "map.json", lambda: map_season(outlined, source=address, season="", out=out, **learned))
+    truth, names, _ = truth_of(source, config)
+    return score(out, without(truth, WindowDataset(workdir / "dataset"), "test"), names).confusion
 
 
 def once(folder: Path, last: str, make: Callable[[], object]) -> None:
@@ -150,7 +170,7 @@ def main() -> None:
         if not (data / "dataset.json").is_file():
             ingest(config, source=options.source, season="", out=data, tracker=NoTracker())
         found = [measure(config, WindowDataset(data), q, place / f"quadrant{q}") for q in QUADRANTS]
-        seeds.append({name: Scores(np.sum([each[name] for each in found], axis=0)) for name in ROWS})
+        seeds.append({name: Scores(np.sum([each[name] for each in found], axis=0)) for name in found[0]})
     folders = [
         options.workdir / f"seed{seed}" / f"quadrant{q}" / "dataset" for seed in options.seeds for q in QUADRANTS
     ]
@@ -161,7 +181,7 @@ def table(seeds: list[dict[str, Scores]], scored: list[int], names: tuple[str, .
     """Mean ± standard deviation over seeds, in percent."""
     titles = [("background", *names)[number] for number in scored]
     lines = [f"| map | OA | mIoU | mIoU, % of dense | {' | '.join(titles)} |", "|" + " --- |" * (4 + len(scored))]
-    for row, title in ROWS.items():
+    for row, title in ((row, title) for row, title in ROWS.items() if row in seeds[0]):
         ious = np.array([100 * each[row].iou[scored] for each in seeds])
         dense = np.array([100 * each["dense"].iou[scored] for each in seeds]).mean(1)
         columns = [[100 * each[row].oa_micro for each in seeds], ious.mean(1), 100 * ious.mean(1) / dense, *ious.T]
