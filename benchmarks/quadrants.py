@@ -16,7 +16,6 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from numpy.typing import NDArray
 from benchmarks.floors import pixel_floor, score_split
 from benchmarks.real import without
 from benchmarks.supervision import spread
-from benchmarks.tags import score, truth_of
+from benchmarks.tags import TRACKER, make_masks, once, score, truth_of
 from exact_core.config import RunConfig, override
 from exact_core.data.sources import parse_source
 from exact_core.data.windows.dataset import WindowDataset
@@ -35,12 +34,9 @@ from exact_core.data.windows.writer import DatasetWriter
 from exact_core.metrics import Scores
 from exact_core.recipes import resolve
 from exact_core.stages.evaluate import evaluate, read_confusion
-from exact_core.stages.generate_masks import generate_masks
 from exact_core.stages.ingest import ingest
 from exact_core.stages.map_season import map_season
-from exact_core.stages.train_classifier import train_classifier
 from exact_core.stages.train_segmenter import train_segmenter
-from exact_core.tracking.runs import NoTracker
 
 QUADRANTS = (0, 1, 2, 3)
 ENOUGH = 20
@@ -93,15 +89,11 @@ def hold_out(whole: WindowDataset, quadrant: int, out: Path) -> None:
 
 def measure(config: RunConfig, whole: WindowDataset, quadrant: int, workdir: Path) -> dict[str, NDArray[np.int64]]:
     """Confusion matrices of the rows on one quadrant."""
-    data, classifier, masks = (workdir / name for name in ("dataset", "classifier", "masks"))
+    data = workdir / "dataset"
     once(data, "dataset.json", lambda: hold_out(whole, quadrant, data))
-    once(classifier, "model.json", lambda: train_classifier(config, dataset=data, out=classifier, tracker=NoTracker()))
-    once(
-        masks,
-        "masks.json",
-        lambda: generate_masks(config, dataset=data, classifier=classifier, out=masks, tracker=NoTracker()),
-    )
-    found = {name: mapped(config, name, workdir) for name in ROWS if name not in ("pixels", "fields")}
+    folders = {"data": data, "classifier": workdir / "classifier", "masks": workdir / "masks"}
+    make_masks(config, whole.manifest.source, **folders)
+    found = {name: mapped(config, name, workdir) for name in ("utae", "tags", "dense")}
     if whole.manifest.has_fields:
         found["fields"] = one_crop_a_field(config, whole, workdir)
     floor = workdir / "pixels.json"
@@ -117,7 +109,7 @@ def mapped(config: RunConfig, name: str, workdir: Path) -> NDArray[np.int64]:
     masks = None if name == "dense" else workdir / "masks"
     if name == "utae":
         config = config.model_copy(update={"segmenter": config.segmenter.model_copy(update={"model": "utae"})})
-    settings: dict[str, Any] = {"dataset": workdir / "dataset", "masks": masks, "tracker": NoTracker()}
+    settings: dict[str, Any] = {"dataset": workdir / "dataset", "masks": masks, "tracker": TRACKER}
     once(model, "model.json", lambda: train_segmenter(config, out=model, **settings))
     once(
         scored,
@@ -134,16 +126,10 @@ def one_crop_a_field(config: RunConfig, whole: WindowDataset, workdir: Path) -> 
     address = whole.manifest.source
     source, out = Path(parse_source(address)[1]), workdir / "map"
     outlined = override(config, [f"mapping.outlines={source / str(config.data.season.outlines)}"])
-    learned = {"segmenter": workdir / "segmenter-tags", "tracker": NoTracker()}
+    learned = {"segmenter": workdir / "segmenter-tags", "tracker": TRACKER}
     once(out, "map.json", lambda: map_season(outlined, source=address, season="", out=out, **learned))
     truth, names, _ = truth_of(source, config)
     return score(out, without(truth, WindowDataset(workdir / "dataset"), "test"), names).confusion
-
-
-def once(folder: Path, last: str, make: Callable[[], object]) -> None:
-    """Make what is not there."""
-    if not (folder / last).is_file():
-        make()
 
 
 def scored_classes(folders: list[Path]) -> list[int]:
@@ -168,7 +154,7 @@ def main() -> None:
         place = options.workdir / f"seed{seed}"
         data = place / "dataset"
         if not (data / "dataset.json").is_file():
-            ingest(config, source=options.source, season="", out=data, tracker=NoTracker())
+            ingest(config, source=options.source, season="", out=data, tracker=TRACKER)
         found = [measure(config, WindowDataset(data), q, place / f"quadrant{q}") for q in QUADRANTS]
         seeds.append({name: Scores(np.sum([each[name] for each in found], axis=0)) for name in found[0]})
     folders = [
@@ -181,11 +167,11 @@ def table(seeds: list[dict[str, Scores]], scored: list[int], names: tuple[str, .
     """Mean ± standard deviation over seeds, in percent."""
     titles = [("background", *names)[number] for number in scored]
     lines = [f"| map | OA | mIoU | mIoU, % of dense | {' | '.join(titles)} |", "|" + " --- |" * (4 + len(scored))]
-    for row, title in ((row, title) for row, title in ROWS.items() if row in seeds[0]):
+    for row in (each for each in ROWS if each in seeds[0]):
         ious = np.array([100 * each[row].iou[scored] for each in seeds])
         dense = np.array([100 * each["dense"].iou[scored] for each in seeds]).mean(1)
         columns = [[100 * each[row].oa_micro for each in seeds], ious.mean(1), 100 * ious.mean(1) / dense, *ious.T]
-        lines.append(f"| {title} | {' | '.join(spread(list(map(float, column))) for column in columns)} |")
+        lines.append(f"| {ROWS[row]} | {' | '.join(spread(list(map(float, column))) for column in columns)} |")
     return "\n".join(lines)
 
 

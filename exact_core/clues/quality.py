@@ -20,10 +20,13 @@ from numpy.typing import NDArray
 from exact_core.data.windows.mask_dataset import MaskQuality
 from exact_core.metrics import Scores, confusion_matrix
 
-__all__ = ["Committee", "judge", "shares_shown", "tag_agreement"]
+__all__ = ["Committee", "Opinions", "judge", "shares_shown", "tag_agreement"]
 
 Shares = list[float | None]
 """Of each crop's windows. None for a crop that is tagged in none."""
+
+Opinions = dict[int, list[NDArray[np.uint8]]]
+"""Masks (H, W) of windows by several labellings, by the position of the window."""
 
 RAREST = 26
 """Training windows of a crop, below which a few fields decide its IoU."""

@@ -17,14 +17,14 @@ the last regression would never see it. So what teaches it shows each tag of eac
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
 
 from exact_core.clues.overlaps import OverlapTags
 from exact_core.clues.pixels import FirstMask, PixelModel, PixelTable, taught_by_masks
-from exact_core.clues.quality import Committee
+from exact_core.clues.quality import Opinions
 from exact_core.clues.tag_pixels import TaggedPixels, by_competition, by_frequency
 from exact_core.config import RelearnConfig
 from exact_core.data.windows.dataset import VOID, WindowDataset
@@ -37,13 +37,13 @@ __all__ = ["Relearned", "relearn"]
 class Relearned:
     """What pixel self-training ends with.
 
-    model: labels the pixels of all windows. teachers: the three that taught it, each alone. committee: how far they
-    agree on the training windows. Where CAMs alone taught it, there are none and it is None.
+    model: labels the pixels of all windows. teachers: the three that taught it, each alone. opinions: of each training
+    window, by position, the masks of each of them. Where CAMs alone taught it, there are none.
     """
 
     model: PixelModel
     teachers: tuple[PixelModel, ...] = ()
-    committee: Committee | None = None
+    opinions: Opinions = field(default_factory=dict)
 
 
 def relearn(
@@ -77,12 +77,11 @@ def relearn(
     drawn = TaggedPixels.drawn(table, [each.index for each in first], pixels=settings.pixels // 2, seed=seed)
     teachers = (cams, by_competition(drawn, settings), by_frequency(drawn, settings))
     three = PixelModel(table, *teachers)
-    committee, few, taught = Committee(windows.classes), len(first) < settings.few_windows, []
+    few, taught, opinions = len(first) < settings.few_windows, [], {}
     for each in first:
-        mask, opinions = three.opinions(each.index)
-        committee.look(opinions)
+        mask, opinions[each.index] = three.opinions(each.index)
         if few:
-            _, competition, _ = opinions
+            _, competition, _ = opinions[each.index]
             taught.append(replace(each, sure=each.sure & (competition == each.mask)))
         else:
             taught.append(FirstMask(each.index, mask, np.ones_like(each.sure)))
@@ -92,4 +91,4 @@ def relearn(
             "classifier longer, check the tags, or set masks.relearn.few_windows=0."
         )
     showing = (three.showing_tags(each, share=tag_share) for each in taught)
-    return Relearned(PixelModel(table, teach(showing)), tuple(PixelModel(table, each) for each in teachers), committee)
+    return Relearned(PixelModel(table, teach(showing)), tuple(PixelModel(table, each) for each in teachers), opinions)

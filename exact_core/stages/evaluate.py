@@ -310,8 +310,9 @@ def _map_quality(predictor: Predictor, split: str, masks: dict[str, Any] | None)
     Its network and its regression learned from the same masks. Where the land is unlike theirs, they part.
     """
     agreement = predictor.agreement(predictor.windows.indices(split).tolist())
-    known = [each for each in (agreement, (masks or {}).get("expected_oa")) if each is not None]
-    return {"agreement": agreement, "expected_oa": min(known) if len(known) == 2 else None}
+    of_masks = (masks or {}).get("expected_oa")
+    expected = None if agreement is None or of_masks is None else min(agreement, of_masks)
+    return {"agreement": agreement, "expected_oa": expected}
 
 
 def _by_date(

@@ -19,7 +19,7 @@ from exact_core.clues.maps import CamMaker
 from exact_core.clues.masks import pseudo_masks, strongest_class
 from exact_core.clues.overlaps import OverlapTags
 from exact_core.clues.pixels import FirstMask, PixelModel, sure_pixels, without_unknown
-from exact_core.clues.quality import Committee, Shares, judge, shares_shown, tag_agreement
+from exact_core.clues.quality import Committee, Opinions, Shares, judge, shares_shown, tag_agreement
 from exact_core.clues.relearn import relearn
 from exact_core.clues.selection import (
     BINS,
@@ -61,13 +61,13 @@ class Refined:
     """What pixel self-training made of the masks.
 
     scores: of a window, (H, W, K + 1), whose maximum is the label of each pixel. kept: share of pixels that keep their
-    label. None where it did not run. teachers, committee: see `exact_core.clues.relearn.Relearned`.
+    label. None where it did not run. teachers, opinions: see `exact_core.clues.relearn.Relearned`.
     """
 
     scores: Callable[[int], NDArray[np.float64]]
     kept: float | None = None
     teachers: tuple[PixelModel, ...] = ()
-    committee: Committee | None = None
+    opinions: Opinions = field(default_factory=dict)
 
 
 @dataclass
@@ -144,12 +144,12 @@ def generate_masks(
     _first_masks(shards, windows, cam=settings.cam, threshold=threshold)
     found = _shown(shards, windows, config.data.tag_share)
     refined = _relearn(shards, windows, config, overlaps, threshold=threshold)
-    outlines, committee = None, refined.committee
+    outlines, opinions = None, refined.opinions
     if fields is not None:
-        outlines, committee = _one_crop_a_field(shards, windows, fields, config, refined)
+        outlines, opinions = _one_crop_a_field(shards, fields, config, refined)
     entries, counts = _write(shards, out, kind=settings.cam, classes=windows.classes)
     quality = judge(
-        committee,
+        _committee(opinions, windows.classes),
         names=manifest.classes,
         tagged=list(manifest.tag_counts.values()),
         border_contrast=border_threshold(chosen.profile)[1],
@@ -384,7 +384,7 @@ def _relearn(
         known = masks != VOID
         kept, pixels = kept + int((masks == arrays["masks"])[known].sum()), pixels + int(known.sum())
         arrays["masks"] = masks
-    return Refined(relearned.model.scores, kept / pixels, relearned.teachers, relearned.committee)
+    return Refined(relearned.model.scores, kept / pixels, relearned.teachers, relearned.opinions)
 
 
 def _cam_scores(shards: list[Arrays], kind: str, threshold: float) -> Callable[[int], NDArray[np.float64]]:
@@ -400,9 +400,9 @@ def _cam_scores(shards: list[Arrays], kind: str, threshold: float) -> Callable[[
 
 
 def _one_crop_a_field(
-    shards: list[Arrays], windows: WindowDataset, fields: Fields, config: RunConfig, refined: Refined
-) -> tuple[FieldsUsed, Committee | None]:
-    """Give each field of the masks one crop. What became of the outlines, and how far the teachers agree with them."""
+    shards: list[Arrays], fields: Fields, config: RunConfig, refined: Refined
+) -> tuple[FieldsUsed, Opinions]:
+    """Give each field of the masks one crop. What became of the outlines, and the teachers' masks with fields."""
     settings = config.masks
     # What is found in the images is a part of a field, or several in one. None of them has to show a tag.
     tag_share = 1.0 if config.data.season.outlines == SEGMENTS else config.data.tag_share
@@ -417,12 +417,11 @@ def _one_crop_a_field(
     for arrays in shards:
         named = zip(arrays["index"].tolist(), arrays["masks"].astype(np.uint8), strict=True)
         arrays["masks"] = np.stack([masked(index, mask, crops) for index, mask in named])
-    committee = None
-    if refined.teachers:
-        committee = Committee(windows.classes)
-        teachers = [(each.mask, fields.crops(each.scores, tag_share=tag_share)[0]) for each in refined.teachers]
-        for index in windows.indices("train").tolist():
-            committee.look([masked(index, mask(index), found) for mask, found in teachers])
+    by_teachers = [fields.crops(each.scores, tag_share=tag_share)[0] for each in refined.teachers]
+    opinions = {
+        index: [masked(index, mask, found) for mask, found in zip(masks, by_teachers, strict=True)]
+        for index, masks in refined.opinions.items()
+    }
     used = FieldsUsed(
         fields=fields.count,
         not_shown=int((~fields.shown()).sum()),
@@ -436,7 +435,15 @@ def _one_crop_a_field(
         used.not_shown,
         used.contradicted,
     )
-    return used, committee
+    return used, opinions
+
+
+def _committee(opinions: Opinions, classes: int) -> Committee | None:
+    """How far the teachers agree on the training windows. None without them."""
+    committee = Committee(classes)
+    for masks in opinions.values():
+        committee.look(masks)
+    return committee if opinions else None
 
 
 def _shown(shards: list[Arrays], windows: WindowDataset, tag_share: float) -> Shares:
