@@ -91,6 +91,8 @@ VARIANTS: dict[str, Change] = {
     "as they are": lambda areas, _rng, _pixel: areas,
     "shifted by 1 pixel": lambda *given: shifted(*given, pixels=1),
     "shifted by 2 pixels": lambda *given: shifted(*given, pixels=2),
+    "shifted by 4 pixels": lambda *given: shifted(*given, pixels=4),
+    "shifted by 8 pixels": lambda *given: shifted(*given, pixels=8),
     "a quarter merged with the next": lambda *given: merged(*given, share=0.25),
     "a quarter split in two": lambda *given: split(*given, share=0.25),
     "10 % missing": lambda *given: missing(*given, share=0.1),

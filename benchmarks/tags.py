@@ -1,13 +1,14 @@
 """Few tags, as people have them: a scene told by some squares, against what all of its labels say.
 
     python -m benchmarks.tags --source season:PATH [--squares 10 25 50 100] [--draws 0 1 2] [--size 120]
-                              [--outlines FILE] [--recipe season] [--workdir runs/tags]
+                              [--outlines FILE] [--dense] [--recipe season] [--workdir runs/tags]
 
 Squares of `--size` metres are drawn anywhere in the scene, their crops taken from its labels (those that cover more
 than data.tag_share), and written to a table of tags; the run sees that table and the images, nothing else. Its map of
 the whole scene is scored by pixel against the labels, void left out. Where outlines are given, so is the same map with
-one crop a field, and a map whose season folder has the outlines, so that masks and map have one crop a field. What is
-there is not made again.
+one crop a field, and a map whose season folder has the outlines, so that masks and map have one crop a field.
+`--dense` adds maps of segmenters that learn the labels of the squares' pixels in the place of masks: what the squares
+can teach at most. What is there is not made again.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from exact_core.data.season.labels import LabelLayer, open_labels
 from exact_core.data.season.rasters import Grid
 from exact_core.data.sources import parse_source
 from exact_core.data.windows.cutting import tags_from_labels
-from exact_core.data.windows.dataset import CLEAR_PATCH, VOID
+from exact_core.data.windows.dataset import CLEAR_PATCH, VOID, WindowDataset
+from exact_core.data.windows.mask_dataset import MaskSet, write_mask_shard
 from exact_core.metrics import Scores, confusion_matrix
 from exact_core.recipes import resolve
 from exact_core.stages.generate_masks import generate_masks
@@ -124,9 +126,17 @@ def make_masks(config: RunConfig, source: str, *, data: Path, classifier: Path, 
 
 def measure(config: RunConfig, source: Path, place: Path, outlines: Path | None) -> dict[str, Path]:
     """The maps of a run on a season with a table of tags: from pixels, and with one crop a field in the map."""
-    data, classifier, masks, segmenter = (place / name for name in ("dataset", "classifier", "masks", "segmenter"))
+    data, classifier, masks = (place / name for name in ("dataset", "classifier", "masks"))
     address = f"season:{source}"
     make_masks(config, address, data=data, classifier=classifier, masks=masks)
+    return maps_from(config, address, data=data, masks=masks, place=place, outlines=outlines)
+
+
+def maps_from(
+    config: RunConfig, address: str, *, data: Path, masks: Path, place: Path, outlines: Path | None
+) -> dict[str, Path]:
+    """The maps of a segmenter that learns these masks."""
+    segmenter = place / "segmenter"
     once(
         segmenter,
         "model.json",
@@ -145,6 +155,27 @@ def measure(config: RunConfig, source: Path, place: Path, outlines: Path | None)
     return maps
 
 
+def write_truth(data: Path, masks: Path, out: Path, truth: NDArray[np.uint8], names: tuple[str, ...]) -> None:
+    """A mask set like another one, with the labels in the place of its masks. Crops that no square names are void."""
+    windows = WindowDataset(data)
+    made, side = MaskSet(masks, windows), windows.manifest.window
+    ours = np.full(VOID + 1, VOID, np.uint8)
+    ours[0] = 0
+    for label, name in enumerate(windows.manifest.classes, 1):
+        ours[names.index(name) + 1] = label
+    indices = windows.indices("train").tolist()
+    corners = [(windows.records[index].row, windows.records[index].col) for index in indices]
+    arrays: dict[str, NDArray[np.generic]] = {
+        "index": np.array(indices),
+        "masks": np.stack([ours[truth[row : row + side, col : col + side]] for row, col in corners]),
+        "cams": np.stack([made.cam(index) for index in indices]),
+        "fused": np.stack([made.cam(index, fused=True) for index in indices]),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    shards = (write_mask_shard(out, 0, arrays),)
+    made.manifest.model_copy(update={"shards": shards, "splits": ("train",), "rule": "labels"}).publish(out)
+
+
 def main() -> None:
     """Run what is missing and print a line a number of squares."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -153,6 +184,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--size", type=float, default=120.0)
     parser.add_argument("--outlines", type=Path)
+    parser.add_argument("--dense", action="store_true")
     parser.add_argument("--recipe", default="season")
     parser.add_argument("--workdir", type=Path, default=Path("runs/tags"))
     parser.add_argument("--set", dest="changes", action="append", default=[], metavar="KEY=VALUE")
@@ -174,6 +206,19 @@ def main() -> None:
                 season = told(source, inside / "season", table, options.outlines)
                 found = measure(seeded, season, inside, options.outlines)
                 maps["fields in masks and map"] = found["fields in the map"]
+            if options.dense:
+                inside = place / "dense"
+                given = {"data": place / "dataset", "masks": inside / "masks"}
+                once(
+                    given["masks"],
+                    "masks.json",
+                    lambda place=place, given=given: write_truth(  # type: ignore[misc]
+                        given["data"], place / "masks", given["masks"], truth, names
+                    ),
+                )
+                address = f"season:{place / 'season'}"
+                found = maps_from(seeded, address, place=inside, outlines=options.outlines, **given)
+                maps |= {f"{name}, dense labels of the squares": folder for name, folder in found.items()}
             for name, folder in maps.items():
                 found = score(folder, truth, names)
                 ious = " | ".join("–" if np.isnan(iou) else f"{100 * iou:.0f}" for iou in found.iou)

@@ -10,8 +10,8 @@ one where the crop is least behind the likeliest, for each tag that the change s
 
 Outlines can be wrong. A field keeps the labels of its pixels
 
-- if the images do not show its outline: neighbouring pixels differ no more across it than inside
-  (`field_borders.border_contrast`);
+- if the images do not show its outline: neighbouring pixels differ no more across it than inside, as far as can be told
+  from this field and the others (`exact_core.clues.outline_contrast`);
 - if the tags exclude every crop, or allow background alone.
 
 Axes are K crop classes, H W pixels of a window, F fields of all scenes.
@@ -20,10 +20,12 @@ Axes are K crop classes, H W pixels of a window, F fields of all scenes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from exact_core.clues.outline_contrast import OutlineContrast
 from exact_core.clues.overlaps import OverlapTags
 from exact_core.data.season.outlines import beside_fields
 from exact_core.data.windows.dataset import VOID, WindowDataset
@@ -38,8 +40,6 @@ SIDES = ((0, 1), (1, 0))
 LEFT = 0.75
 """Share of a field's pixels and windows whose tags must contain a crop before the field can get it: a small part of a
 field in a window's corner gets no tag. Chosen on flanders_2018, seed 0."""
-FEWEST_SIDES = 4
-"""Pairs of neighbours, across the outline and inside, from which the images are asked about it."""
 
 
 class Fields:
@@ -66,9 +66,7 @@ class Fields:
             self._known[scene] = np.array(sorted(found - {0}), np.int64)
             self._first[scene] = self.count
             self.count += len(self._known[scene])
-        # Sums of contrast and numbers of pairs, inside a field and across its outline.
-        self._contrast = np.zeros((2, self.count))
-        self._pairs = np.zeros((2, self.count), np.int64)
+        self._contrast = OutlineContrast(self.count)
 
     def of(self, index: int) -> NDArray[np.int64]:
         """Field of each pixel of a window (H, W), 0..F - 1, and -1 outside of all outlines."""
@@ -85,23 +83,17 @@ class Fields:
             return
         logs -= np.nanmean(logs)
         height, width = fields.shape
+        # However many windows lie over a pixel, it counts once.
+        share = 1 / self._overlaps.count(index)
         for number, (down, right) in enumerate(SIDES):
-            one, other = fields[: height - down, : width - right], fields[down:, right:]
-            value = logs[number, : height - down, : width - right]
-            known = ~np.isnan(value)
-            self._add(0, one[known & (one == other)], value[known & (one == other)])
-            for side in (one, other):
-                self._add(1, side[known & (one != other)], value[known & (one != other)])
-
-    def _add(self, kind: int, fields: NDArray[np.int64], values: NDArray[np.float64]) -> None:
-        inside = fields >= 0
-        self._contrast[kind] += np.bincount(fields[inside], values[inside], self.count)
-        self._pairs[kind] += np.bincount(fields[inside], minlength=self.count)
+            here, there = np.s_[: height - down, : width - right], np.s_[down:, right:]
+            known = ~np.isnan(logs[number][here])
+            pairs = (each[known] for each in (fields[here], fields[there], logs[number][here]))
+            self._contrast.add(*pairs, share=share[here][known])
 
     def shown(self) -> NDArray[np.bool_]:
-        """Fields (F,) whose outlines the images show, or are too small to be asked about."""
-        mean = self._contrast / np.maximum(self._pairs, 1)
-        return np.asarray((self._pairs < FEWEST_SIDES).any(0) | (mean[1] > mean[0]))
+        """Fields (F,) whose outlines the images show."""
+        return self._contrast.shown()
 
     def crops(self, scores: Scores, *, tag_share: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """The label of each field (F,), and the mean score (F, K + 1) that it was chosen by.
@@ -113,32 +105,42 @@ class Fields:
             tag_share: share of a window that a field must exceed to show one of its tags. 1: no tag has to be shown.
         """
         total = np.zeros((self.count, self._windows.classes + 1))
-        told = np.zeros_like(total)
-        weight = np.zeros(self.count)
-        showing = []
-        for index in self._indices:
-            fields, unknown = self.of(index), self._windows.unknown(index)
-            inside = fields >= 0 if unknown is None else (fields >= 0) & ~unknown
+        for index, (inside, here, over) in zip(self._indices, self._places, strict=True):
             # However many windows lie over a pixel, it counts once.
-            share = 1 / self._overlaps.count(index)[inside]
-            here, values = fields[inside], scores(index)[inside] * share[:, None]
-            tags = self._overlaps.told(index)
-            for label in range(total.shape[1]):
-                total[:, label] += np.bincount(here, values[:, label], self.count)
-                told[:, label] += np.bincount(here, share * tags[label], self.count)
-            weight += np.bincount(here, share, self.count)
-            large, pixels = np.unique(here, return_counts=True)
-            showing.append(large[pixels > tag_share * inside.size])
+            for label, values in enumerate(scores(index)[inside].T):
+                total[:, label] += np.bincount(here, values / over, self.count)
+        told, weight = self._told, self._told[:, 0]
         mean = total / np.maximum(weight, 1e-9)[:, None]
         left = told >= LEFT * weight[:, None]
         # Of windows that have no crop at all a field is background; where each has another, its outline joins fields.
         split = (told[:, 1:] > 0).any(1) & ~left[:, 1:].any(1)
         likeliest = np.where(left, mean, -1).argmax(1)
         labels = np.where(split | ~self.shown() | (weight == 0), -1, likeliest)
+        found = (np.unique(here, return_counts=True) for _, here, _ in self._places)
+        showing = [large[pixels > tag_share * self._windows.manifest.window**2] for large, pixels in found]
         return self._showing_tags(labels, np.where(left, mean, 0), showing), mean
 
+    @cached_property
+    def _places(self) -> list[tuple[NDArray[np.bool_], NDArray[np.int32], NDArray[np.int16]]]:
+        """Of each window: its known pixels in a field (H, W), their fields (n,), and the windows over them (n,)."""
+        found = []
+        for index in self._indices:
+            fields, unknown = self.of(index), self._windows.unknown(index)
+            inside = fields >= 0 if unknown is None else (fields >= 0) & ~unknown
+            over = self._overlaps.count(index)[inside]
+            found.append((inside, fields[inside].astype(np.int32), over.astype(np.int16)))
+        return found
+
+    @cached_property
+    def _told(self) -> NDArray[np.float64]:
+        """Of the known pixels of each field, those whose windows may have a label (F, K + 1). All for background."""
+        told = np.zeros((self.count, self._windows.classes + 1))
+        for index, (_, here, over) in zip(self._indices, self._places, strict=True):
+            told += np.bincount(here, 1 / over, self.count)[:, None] * self._overlaps.told(index)
+        return told
+
     def _showing_tags(
-        self, labels: NDArray[np.int64], mean: NDArray[np.float64], showing: list[NDArray[np.int64]]
+        self, labels: NDArray[np.int64], mean: NDArray[np.float64], showing: list[NDArray[np.int32]]
     ) -> NDArray[np.int64]:
         """Labels of the fields (F,) that show as many tags as single changes of them can.
 
