@@ -106,7 +106,8 @@ class _Asked:
     """A segmenter that is asked one time in so many, and counts the seconds it takes."""
 
     def __init__(self, mapper: Mapper, ask: int) -> None:
-        self._mapper, self._ask, self.cell = mapper, ask, mapper.cell
+        self._mapper, self._ask = mapper, ask
+        self.cell, self.agreement = mapper.cell, mapper.agreement
         self._calls = itertools.count()
         self._places: dict[tuple[int, ...], Tensor] = {}
         self._found = np.empty((0, 0, 0, 0), np.float32)

@@ -170,6 +170,9 @@ class ModelManifest(Manifest):
     config: FileEntry | None = Field(None, description="config.yaml; null in models of older versions")
     calibration: Calibration = Field(NOT_FITTED, description="of a segmenter's confidence")
     by_date: tuple[DatedCalibration, ...] = Field((), description="the same within the season, for maps until a date")
+    expected_mask_oa: float | None = Field(
+        None, description="OA expected of the masks that a segmenter learned from; null: unknown, or dense labels"
+    )
     pixel_days: tuple[int, ...] = Field(
         (),
         description="parts of the season, days, that the regression of single pixels was fitted to; none: without it",
@@ -193,6 +196,7 @@ def save_model(
     supervision: Literal["tags", "dense"] = "tags",
     calibration: Calibration = NOT_FITTED,
     by_date: tuple[DatedCalibration, ...] = (),
+    expected_mask_oa: float | None = None,
     reference: SeasonSamples | None = None,
     statistics: Statistics | None = None,
 ) -> None:
@@ -223,6 +227,7 @@ def save_model(
         config=_entry(out / CONFIG, manifest.splits["train"]),
         calibration=calibration,
         by_date=by_date,
+        expected_mask_oa=expected_mask_oa,
         pixel_days=_pixel_days(model),
         reference=None if reference is None else _entry(out / SAMPLES_FILE, manifest.splits["train"]),
     )

@@ -31,6 +31,7 @@ from exact_core.evaluation.html_page import data_uri, render
 from exact_core.files import publish_text
 from exact_core.manifest import read_record
 from exact_core.mapping.cogs import CLASS, CONFIDENCE
+from exact_core.mapping.expected import quality_words
 from exact_core.mapping.item import TRUE_COLOUR
 
 __all__ = ["write_map_page"]
@@ -99,6 +100,8 @@ def write_map_page(folder: Path, out: Path, *, outlines: Path | None = None, tag
     # In a script, `</` would end it, whatever it stands in.
     data = json.dumps(content, separators=(",", ":")).replace("</", "<\\/")
     shown = {"title": record["source"], "start": record["season_start"], "dates": len(record["dates"])}
+    said = quality_words(record.get("quality", {}))
+    shown["quality"] = f"{said[0].upper()}{said[1:]}."
     images = data_uri((folder / TRUE_COLOUR).read_bytes()) if (folder / TRUE_COLOUR).is_file() else ""
     page = render("map_page.html.j2", {**shown, "data": data, "notes": notes, "images": images})
     publish_text(out, page)

@@ -15,6 +15,7 @@ from exact_core.manifest import read_record
 from exact_core.map_statistics.areas import AreaEstimates, Estimate, ProbabilitySample
 from exact_core.map_statistics.map_folder import CropMap
 from exact_core.map_statistics.paired import PairedComparison
+from exact_core.mapping.expected import quality_words
 from exact_core.undefined import to_json
 
 SEAMLESS = 1.1
@@ -24,7 +25,7 @@ __all__ = ["as_csv", "as_json", "as_record", "as_text", "comparison_text", "map_
 
 
 def map_summary(folder: Path) -> str:
-    """What a finished map shows, for a terminal: hectares and shares by crop, the largest first, and its seams.
+    """What a finished map shows, for a terminal: hectares and shares by crop, the largest first, seams, expected OA.
 
     Raises:
         DataError: no map there.
@@ -45,6 +46,8 @@ def map_summary(folder: Path) -> str:
     if masked:
         lines.append(f"not cropland by the mask: {100 * masked / total:.1f} % of the area")
     lines.append(seam_words(record["seams"]))
+    # Maps of older versions have no estimate.
+    lines.append(quality_words(record.get("quality", {})))
     lines.append("pixel counts only. For standard errors: exact sample, then exact areas --reference")
     return "\n".join(lines)
 

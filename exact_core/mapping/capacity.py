@@ -110,7 +110,7 @@ class Careful:
     def __init__(self, mapper: Mapper) -> None:
         self._mapper = mapper
         self._limits: dict[str, int] = {}
-        self.cell = mapper.cell
+        self.cell, self.agreement = mapper.cell, mapper.agreement
         self.windows = 0
 
     def encode(self, pixels: NDArray[np.int16], clear: NDArray[np.bool_] | None) -> Tensor:

@@ -77,6 +77,7 @@ class MapRecord(Settings):
     polygons: bool = Field(False, description="whether fields are delivered as polygons, too")
     calibration: Calibration
     by_date: tuple[DatedCalibration, ...] = Field((), description="of the model for parts of a season and all of it")
+    expected_mask_oa: float | None = Field(None, description="OA expected of the masks that the model learned from")
     model_weights_sha256: str
     code_version: str
     notes: tuple[str, ...]
@@ -127,11 +128,13 @@ class MapRecord(Settings):
 class MapResult:
     """What became of a map.
 
-    pixels: of each label 0..K. unmapped: pixels without a series. seams: see `Seams`.
+    pixels: of each label 0..K. unmapped: pixels without a series. agreed: mapped pixels to which network and regression
+    give the same class, None where there are not both. seams: see `Seams`.
     """
 
     pixels: NDArray[np.int64]
     unmapped: int
+    agreed: int | None
     seams: float | None
 
 
@@ -148,6 +151,7 @@ def write_files(record: MapRecord, rows: Iterable[FinishedRows], out: Path) -> M
     """
     names = (CLASS, CONFIDENCE, PROBABILITIES)[: 3 if record.probabilities else 2]
     partial = {name: out / f"{name}.partial" for name in names}
+    agreed: int | None = None
     try:
         with rasterio.Env(GDAL_CACHEMAX=CACHE):
             with ExitStack() as stack:
@@ -158,9 +162,11 @@ def write_files(record: MapRecord, rows: Iterable[FinishedRows], out: Path) -> M
                     files[CONFIDENCE].write(each.confidence, 1, window=window)
                     if each.probabilities is not None:
                         files[PROBABILITIES].write(each.probabilities, window=window)
+                    if each.agree is not None:
+                        agreed = (agreed or 0) + int(each.agree[each.label != VOID].sum())
             if record.minimum_pixels > 1:
                 merge_small_regions(partial[CLASS], record.minimum_pixels)
-            result = _surveyed(partial[CLASS], record)
+            pixels, seams = _surveyed(partial[CLASS], record)
             for name in names:
                 _optimise(partial[name], out / name, overviews=OVERVIEWS[name])
                 partial[name].unlink()
@@ -175,18 +181,18 @@ def write_files(record: MapRecord, rows: Iterable[FinishedRows], out: Path) -> M
             f"{out}: the map cannot be written: {error.__cause__ or error}. {room(out, size=needed)}. Make room, then "
             f"repeat"
         ) from error
-    return result
+    return MapResult(pixels[: len(record.names)], int(pixels[VOID]), agreed, seams)
 
 
-def _surveyed(path: Path, record: MapRecord) -> MapResult:
-    """What the finished classes show."""
+def _surveyed(path: Path, record: MapRecord) -> tuple[NDArray[np.int64], float | None]:
+    """Pixels of each value of the finished classes (256,), and their seams."""
     seams, pixels = Seams(record.window, record.step), np.zeros(VOID + 1, np.int64)
     with rasterio.open(path) as file:
         for first in range(0, record.height, BLOCK):
             label = file.read(1, window=Window(0, first, record.width, min(BLOCK, record.height - first)))
             seams.add(MappedRows(first, label, np.empty((0, 0, 0), np.float32)))
             pixels += np.bincount(label.ravel(), minlength=VOID + 1)
-    return MapResult(pixels[: len(record.names)], int(pixels[VOID]), seams.ratio())
+    return pixels, seams.ratio()
 
 
 def _create(path: Path, name: str, record: MapRecord) -> Any:

@@ -9,6 +9,7 @@ Rows are masked as they come, so memory follows the rows that are held at a time
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -89,11 +90,11 @@ class CroplandMask:
             self.masked += int((outside & (each.label != VOID)).sum())
             kept += int((~outside & (each.label != VOID)).sum())
             planes = each.probabilities
-            yield FinishedRows(
-                each.first,
-                np.where(outside, np.uint8(VOID), each.label),
-                np.where(outside, np.uint8(VOID), each.confidence),
-                None if planes is None else np.where(outside, np.uint8(VOID), planes),
+            yield replace(
+                each,
+                label=np.where(outside, np.uint8(VOID), each.label),
+                confidence=np.where(outside, np.uint8(VOID), each.confidence),
+                probabilities=None if planes is None else np.where(outside, np.uint8(VOID), planes),
             )
         if not kept:
             raise DataError(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -166,11 +166,10 @@ def _relabelled(
                 np.uint8(0),
                 kept,
             )
-        yield FinishedRows(
-            each.first,
-            np.where(inside, label[place], kept),
-            np.where(inside, confidence[place], each.confidence),
-            each.probabilities,
+        yield replace(
+            each,
+            label=np.where(inside, label[place], kept),
+            confidence=np.where(inside, confidence[place], each.confidence),
         )
 
 

@@ -1,7 +1,8 @@
 """Finished rows of a map on disk: what a killed map goes on from, and what the parts of a map are joined from.
 
     journal.json          what the rows belong to. Rows of anything else are forgotten
-    rows-00000120.npz     the rows from 120 on: label, confidence and, where they are wanted, probabilities
+    rows-00000120.npz     the rows from 120 on: label, confidence and, where they are wanted, probabilities; where it is
+                          known, the bits of what agrees
 
 Each file is written under another name and renamed, and holds checksums of its own (zip): what is there is whole.
 
@@ -46,13 +47,15 @@ class FinishedRows:
     """Rows as they go into the files.
 
     first: the first row. label: uint8 (h, W), VOID where nothing was measured. confidence: uint8 (h, W), percent.
-    probabilities: uint8 (C, h, W), percent. None where they are not wanted.
+    probabilities: uint8 (C, h, W), percent. None where they are not wanted. agree: bool (h, W), whether network and
+    regression of single pixels name the same class. None where there are not both.
     """
 
     first: int
     label: NDArray[np.uint8]
     confidence: NDArray[np.uint8]
     probabilities: NDArray[np.uint8] | None
+    agree: NDArray[np.bool_] | None = None
 
     @property
     def end(self) -> int:
@@ -99,6 +102,8 @@ class RowFiles:
         arrays: dict[str, Any] = {"label": rows.label, "confidence": rows.confidence}
         if rows.probabilities is not None:
             arrays["probabilities"] = rows.probabilities
+        if rows.agree is not None:
+            arrays["agree"] = np.packbits(rows.agree)
         with (
             publishing(path, size=sum(each.nbytes for each in arrays.values())) as partial,
             partial.open("wb") as file,
@@ -143,8 +148,12 @@ def _journal(folder: Path) -> dict[str, Any] | None:
 def _read(path: Path) -> FinishedRows:
     try:
         with np.load(path, allow_pickle=False) as file:
+            label = file["label"]
             probabilities = file["probabilities"] if "probabilities" in file.files else None
-            rows = FinishedRows(int(path.stem[-8:]), file["label"], file["confidence"], probabilities)
+            agree = None
+            if "agree" in file.files:
+                agree = np.unpackbits(file["agree"], count=label.size).reshape(label.shape).astype(bool)
+            rows = FinishedRows(int(path.stem[-8:]), label, file["confidence"], probabilities, agree)
     except DAMAGED as error:
         raise CorruptError(f"{path}: no whole rows of a map: {error}. Map this part again") from error
     return rows

@@ -17,8 +17,8 @@ from exact_core.data.season.folder import SeasonImages
 from exact_core.data.windows.batches import BatchLoader, Series, clear_patches, make_series, model_dates
 from exact_core.data.windows.dataset import CLEAR_PATCH, Statistics, WindowDataset
 from exact_core.mapping.blend import SceneMosaic
-from exact_core.mapping.rows import Mapper, Predict
-from exact_core.models.probabilities import class_probabilities, mean_logits
+from exact_core.mapping.rows import MOST, Mapper, Predict
+from exact_core.models.probabilities import class_probabilities, same_class
 from exact_core.models.segmenter import AnySegmenter, Segmenter
 from exact_core.models.threads import each_part, equal_parts, side_by_side
 from exact_core.models.tsvit import from_patches
@@ -48,32 +48,17 @@ class Predictor:
 
     def stream(self, indices: list[int]) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Each position with its window's class probabilities (K + 1, H, W), a batch in memory at a time."""
-        for batch in self._batches(indices):
-            with side_by_side(self.device, self.model), torch.no_grad():
-                values = _probabilities(self.model(batch.series))
-            yield from zip(batch.index.tolist(), values, strict=True)
+        for index, planes in self.planes(indices):
+            yield index, planes[: self.windows.classes + 1]
 
-    def agreement(self, indices: list[int]) -> float | None:
-        """How far the model's parts agree: share of the windows' pixels with one class by network and regression alone.
+    @property
+    def agreement(self) -> bool:
+        """Whether the segmenter has a regression of single pixels for what is seen, beside its network."""
+        return self.model.regression(self.until) is not None
 
-        None without a regression of single pixels, or where it knows no pixel.
-        """
-        regression = self.model.pixels
-        if regression is None:
-            return None
-        same = pixels = 0
-        for batch in self._batches(indices):
-            with side_by_side(self.device, self.model), torch.no_grad():
-                both, single = class_probabilities(self.model(batch.series)), regression(batch.series)
-            # What is left of the mean is the network's.
-            network = both - regression.weight * single
-            known = single.any(1)
-            same += int((network.argmax(1) == single.argmax(1))[known].sum())
-            pixels += int(known.sum())
-        return same / pixels if pixels else None
-
-    def _batches(self, indices: list[int]) -> BatchLoader:
-        return BatchLoader(
+    def planes(self, indices: list[int]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """The same. With `agreement` a further plane: 1 where network and regression name the same class, else 0."""
+        batches = BatchLoader(
             self.windows,
             np.array(indices, np.int64),
             batch=self.batch,
@@ -82,25 +67,37 @@ class Predictor:
             statistics=self.statistics,
             until=self.until,
         )
+        for batch in batches:
+            with side_by_side(self.device, self.model), torch.no_grad():
+                values = _planes(self.model, *self.model.parts(batch.series))
+            yield from zip(batch.index.tolist(), values, strict=True)
 
 
 @dataclass(frozen=True)
 class MappedScene:
-    """A scene's map: label uint8 (H, W), VOID without a window, and confidence (H, W), the label's probability."""
+    """A scene's map.
+
+    label: uint8 (H, W), VOID without a window. confidence: (H, W), the label's probability. agree: bool (H, W), whether
+    network and regression name the same class. None where the segmenter does not have both.
+    """
 
     mosaic: SceneMosaic
     label: NDArray[np.uint8]
     confidence: NDArray[np.float32]
+    agree: NDArray[np.bool_] | None
 
 
 def map_scene(predictor: Predictor, indices: list[int]) -> MappedScene:
     """The windows at these positions, all of one scene, blended into its map."""
     windows = predictor.windows
     records = [windows.records[index] for index in indices]
-    mosaic = SceneMosaic(records, side=windows.manifest.window, channels=windows.classes + 1)
-    for index, values in predictor.stream(indices):
-        mosaic.add(windows.records[index], values)
-    return MappedScene(mosaic, *mosaic.labels())
+    classes = windows.classes + 1
+    mosaic = SceneMosaic(records, side=windows.manifest.window, channels=classes)
+    agreeing = SceneMosaic(records, side=windows.manifest.window, channels=int(predictor.agreement))
+    for index, planes in predictor.planes(indices):
+        mosaic.add(windows.records[index], planes[:classes])
+        agreeing.add(windows.records[index], planes[classes:])
+    return MappedScene(mosaic, *mosaic.labels(), agreeing.mean()[0] >= MOST if predictor.agreement else None)
 
 
 def season_mapper(
@@ -133,9 +130,9 @@ def season_mapper(
         # As windows are cut for training: a date that measured nothing of a window is none of its dates.
         measured = (batch != 0).flatten(2).any(2)
         with torch.inference_mode():
-            return _probabilities(model(reading.series(batch, reading.dates * measured, measured, seen)))
+            return _planes(model, *model.parts(reading.series(batch, reading.dates * measured, measured, seen)))
 
-    return WindowMapper(predict)
+    return WindowMapper(predict, agreement=model.regression(reading.until) is not None)
 
 
 class SeasonMapper(Mapper, Protocol):
@@ -181,7 +178,8 @@ class PatchMapper:
 
     def __init__(self, model: Segmenter, reading: _Reading) -> None:
         self._model, self._reading = model, reading
-        self.cell = math.lcm(CLEAR_PATCH, model.patch)
+        self._regression = model.regression(reading.until)
+        self.cell, self.agreement = math.lcm(CLEAR_PATCH, model.patch), self._regression is not None
 
     def encode(self, pixels: NDArray[np.int16], clear: NDArray[np.bool_] | None) -> Tensor:
         """Class tokens of each cell's patches, (h/cell, w/cell, q, q, K + 1, D)."""
@@ -209,9 +207,9 @@ class PatchMapper:
         # Days stay those of the season: what is not measured is not looked at.
         series = self._reading.series(each.permute(0, 1, 4, 2, 3), self._reading.dates, measured, seen)
         tokens: Tensor = self._model.temporal(series, only_classes=True).classes
-        if self._model.pixels is not None:
+        if self._regression is not None:
             # They are of a place, too, and travel with its tokens.
-            tokens = torch.cat([tokens, self._model.pixels(series).flatten(2)[:, None].to(tokens.dtype)], -1)
+            tokens = torch.cat([tokens, self._regression(series).flatten(2)[:, None].to(tokens.dtype)], -1)
         side = self.cell // patch
         grid = tokens.view(height // self.cell, side, width // self.cell, side, *tokens.shape[2:])
         return grid.transpose(1, 2)
@@ -223,33 +221,40 @@ class PatchMapper:
         def some(part: slice) -> NDArray[np.float32]:
             tokens = torch.stack(windows[part]).transpose(2, 3)
             grid = tokens.reshape(len(tokens), -1, *tokens.shape[-2:])
-            return _probabilities(self._logits(grid))
+            return _planes(self._model, *self._parts(grid))
 
         with torch.inference_mode():
             return np.concatenate(each_part(some, equal_parts(len(windows), device), device))
 
-    def _logits(self, tokens_BPKD: Tensor) -> Tensor:
-        """Logits (B, K + 1, S, S) of windows from what is known of their patches."""
+    def _parts(self, tokens_BPKD: Tensor) -> tuple[Tensor, Tensor | None]:
+        """See `exact_core.models.pixel_regression.WithPixels.parts`, from what is known of the windows' patches."""
         model = self._model
-        if model.pixels is None:
-            return model.decode(tokens_BPKD)
+        if not self.agreement:
+            return model.decode(tokens_BPKD), None
         tokens, single = tokens_BPKD[..., : -(model.patch**2)], tokens_BPKD[..., -(model.patch**2) :]
-        return mean_logits(model.decode(tokens), from_patches(single.transpose(1, 2)), weight=model.pixels.weight)
+        return model.decode(tokens), from_patches(single.transpose(1, 2))
 
     def __call__(self, pixels: list[NDArray[np.int16]], clear: list[NDArray[np.bool_] | None]) -> NDArray[np.float32]:
         """See `exact_core.mapping.rows.Predict`."""
         known = [each for each in clear if each is not None]
         strip = self.encode(np.concatenate(pixels, 3), np.concatenate(known, 2) if known else None)
-        return self.decode(list(strip.chunk(len(pixels), 1)))
+        planes = self.decode(list(strip.chunk(len(pixels), 1)))
+        return planes[:, :-1] if self.agreement else planes
 
 
 class WindowMapper:
-    """A segmenter that looks at whole windows, as U-TAE does: of a place by itself it knows the pixels and no more."""
+    """A segmenter that looks at whole windows, as U-TAE does: of a place by itself it knows the pixels and no more.
+
+    Args:
+        predict: windows -> class probabilities (n, K + 1, S, S), and with `agreement` the further plane of
+            `Mapper.decode`.
+        agreement: see `exact_core.mapping.rows.Mapper`.
+    """
 
     cell = CLEAR_PATCH
 
-    def __init__(self, predict: Predict) -> None:
-        self._predict = predict
+    def __init__(self, predict: Predict, *, agreement: bool = False) -> None:
+        self._predict, self.agreement = predict, agreement
 
     def encode(self, pixels: NDArray[np.int16], clear: NDArray[np.bool_] | None) -> Tensor:
         """Pixels, and whether they are clear (1, 0; -1 where it is not known), int16 (h/2, w/2, T, 4 C + 1)."""
@@ -273,8 +278,13 @@ class WindowMapper:
 
     def __call__(self, pixels: list[NDArray[np.int16]], clear: list[NDArray[np.bool_] | None]) -> NDArray[np.float32]:
         """See `exact_core.mapping.rows.Predict`."""
-        return self._predict(pixels, clear)
+        planes = self._predict(pixels, clear)
+        return planes[:, :-1] if self.agreement else planes
 
 
-def _probabilities(logits: Tensor) -> NDArray[np.float32]:
-    return np.asarray(class_probabilities(logits).cpu().numpy())
+def _planes(model: AnySegmenter, logits: Tensor, single: Tensor | None) -> NDArray[np.float32]:
+    """Class probabilities (n, K + 1, S, S) from a model's parts and, of both, the plane of their agreement."""
+    found = class_probabilities(model.mixed(logits, single))
+    if single is not None:
+        found = torch.cat([found, same_class(logits, single)[:, None].to(found)], 1)
+    return np.asarray(found.cpu().numpy())

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
+    "MOST",
     "MappedRows",
     "Mapper",
     "Seams",
@@ -36,6 +37,9 @@ __all__ = [
     "window_weights",
 ]
 
+MOST = 0.5
+"""Share of the weights of a pixel's windows by which it is one where network and regression agree."""
+
 Predict = Callable[[list[NDArray[np.int16]], list[NDArray[np.bool_] | None]], NDArray[np.float32]]
 """Pixels (T, C, S, S) and clear patches (T, S/2, S/2) of windows -> class probabilities (n, K + 1, S, S)."""
 
@@ -44,15 +48,20 @@ class Mapper(Protocol):
     """A segmenter in two steps: over each place by itself, and over a window.
 
     cell: side of a place, pixels. Even, as clouds are known per 2 x 2.
+    agreement: whether the segmenter is a network with a regression of single pixels, and says where both agree.
     """
 
     cell: int
+    agreement: bool
 
     def encode(self, pixels: NDArray[np.int16], clear: NDArray[np.bool_] | None) -> Tensor:
         """Pixels (T, C, h, w) and clear patches (T, h/2, w/2) -> what is known of each place, (h/cell, w/cell, ...)."""
 
     def decode(self, windows: list[Tensor]) -> NDArray[np.float32]:
-        """The places of windows, (S/cell, S/cell, ...) each -> class probabilities (n, K + 1, S, S)."""
+        """The places of windows, (S/cell, S/cell, ...) each -> class probabilities (n, K + 1, S, S).
+
+        With `agreement` a further plane follows: 1 where both name the same class, else 0.
+        """
 
 
 Read = Callable[[int, int], tuple[NDArray[np.int16], NDArray[np.bool_] | None]]
@@ -64,11 +73,14 @@ class MappedRows:
     """A finished band of rows.
 
     first: its first row. label: uint8 (h, W), VOID where no series was measured. probabilities: float32 (K + 1, h, W).
+    agree: bool (h, W), whether network and regression name the same class, by most of the windows' weights. None where
+    the mapper does not say.
     """
 
     first: int
     label: NDArray[np.uint8]
     probabilities: NDArray[np.float32]
+    agree: NDArray[np.bool_] | None = None
 
 
 def usual_stride(side: int) -> int:
@@ -142,7 +154,7 @@ def map_rows(
     weights, columns = window_weights(side), window_starts(width, side, stride)
     rows = _Rows(read, height, max(chunk, side), first=starts[begin])
     ground = _Ground(mapper, side, width)
-    total = np.zeros((classes + 1, side, width), np.float32)
+    total = np.zeros((classes + 1 + mapper.agreement, side, width), np.float32)
     weight = np.zeros((side, width), np.float32)
     for number in range(begin, end_band):
         start = starts[number]
@@ -163,10 +175,11 @@ def map_rows(
         if number >= first_band:
             # Where no window was predicted the sum is 0 as well, and stays 0.
             divisor = np.maximum(weight[:done], np.finfo(np.float32).tiny)
-            probabilities = np.asarray(total[:, :done] / divisor, np.float32)
+            mean = np.asarray(total[:, :done] / divisor, np.float32)
+            probabilities = mean[: classes + 1]
             seen = (measured[:done] >= MIN_DATES) & (weight[:done] > 0)
             label = np.where(seen, probabilities.argmax(0), VOID).astype(np.uint8)
-            yield MappedRows(start, label, probabilities)
+            yield MappedRows(start, label, probabilities, mean[-1] >= MOST if mapper.agreement else None)
         # What is not complete yet moves up; the next band adds to it.
         total = np.concatenate([total[:, done:], np.zeros_like(total[:, :done])], 1)
         weight = np.concatenate([weight[done:], np.zeros_like(weight[:done])])

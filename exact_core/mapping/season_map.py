@@ -86,6 +86,7 @@ def map_record(
     weights_sha256: str,
     code_version: str,
     by_date: tuple[DatedCalibration, ...] = (),
+    expected_mask_oa: float | None = None,
 ) -> MapRecord:
     """What a map of these images says of itself. Equal for all its parts.
 
@@ -101,6 +102,7 @@ def map_record(
         weights_sha256: of the segmenter.
         code_version: of this package.
         by_date: calibrations of the segmenter for parts of the season and all of it, as far as they are known.
+        expected_mask_oa: OA expected of the masks that the segmenter learned from, if known.
 
     Raises:
         ConfigError: a minimum mapping unit, and pixels without a size in metres.
@@ -151,6 +153,7 @@ def map_record(
         polygons=mapping.polygons,
         calibration=calibration,
         by_date=by_date,
+        expected_mask_oa=expected_mask_oa,
         model_weights_sha256=weights_sha256,
         code_version=code_version,
         notes=tuple(images.notes),
@@ -227,8 +230,9 @@ def _finish(rows: MappedRows, record: MapRecord, progress: Callable[[int], None]
     if progress is not None:
         progress(len(rows.label))
     if not record.probabilities:
-        return FinishedRows(rows.first, rows.label, planes[0], None)
-    return FinishedRows(rows.first, rows.label, np.where(void, VOID, percent.max(0)).astype(np.uint8), planes)
+        return FinishedRows(rows.first, rows.label, planes[0], None, rows.agree)
+    confidence = np.where(void, VOID, percent.max(0)).astype(np.uint8)
+    return FinishedRows(rows.first, rows.label, confidence, planes, rows.agree)
 
 
 def _together(rows: Iterator[FinishedRows], height: int) -> Iterator[FinishedRows]:
@@ -245,9 +249,11 @@ def _together(rows: Iterator[FinishedRows], height: int) -> Iterator[FinishedRow
 
 def _stacked(rows: list[FinishedRows]) -> FinishedRows:
     planes = [each.probabilities for each in rows if each.probabilities is not None]
+    agree = [each.agree for each in rows if each.agree is not None]
     return FinishedRows(
         rows[0].first,
         np.concatenate([each.label for each in rows]),
         np.concatenate([each.confidence for each in rows]),
         np.concatenate(planes, 1) if planes else None,
+        np.concatenate(agree) if agree else None,
     )

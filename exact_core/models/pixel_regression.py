@@ -23,7 +23,7 @@ from exact_core.models.cpu_block import linear, runs_on
 from exact_core.models.probabilities import mean_logits
 from exact_core.models.tsvit import from_patches, to_patches
 
-__all__ = ["PixelRegression", "regular_series"]
+__all__ = ["PixelRegression", "WithPixels", "regular_series"]
 
 STATISTICS = 4
 """Of a band's regular series: mean, standard deviation, maximum, minimum."""
@@ -69,15 +69,13 @@ class PixelRegression(nn.Module):
         fitting = [number for number, days in enumerate(self.days) if days <= until]
         return fitting[-1] if fitting else None
 
-    def mixed(self, logits_BKHW: Tensor, series: Series) -> Tensor:
-        """Logits (B, K + 1, H, W) of the mean of a network's probabilities and these."""
-        return mean_logits(logits_BKHW, self(series), weight=self.weight)
-
     def forward(self, series: Series) -> Tensor:
-        """Probabilities (B, K + 1, H, W). All 0 for pixels that no date shows, and where so little has been seen."""
+        """Probabilities (B, K + 1, H, W). All 0 for pixels that no date shows.
+
+        There must be a regression for what has been seen (`part_seen`).
+        """
         pixels, part = series.pixels, self.part_seen(series.until)
-        if part is None:
-            return pixels.new_zeros(len(pixels), self.coefficients.shape[1], *pixels.shape[-2:])
+        assert part is not None
         each = max(1, BLOCK.get(pixels.device.type, BLOCK["cpu"]) * self.patch**2 // pixels[0, 0, 0].numel())
         blocks = [slice(first, first + each) for first in range(0, len(pixels), each)]
         return torch.cat([self.of_part(series.windows(block), part) for block in blocks])
@@ -118,6 +116,44 @@ class PixelRegression(nn.Module):
         weight = torch.cat([given[:, : rows.shape[1] - statistics], given[:, -statistics:]], 1)
         multiply = linear if runs_on(rows) and not torch.compiler.is_exporting() else F.linear
         return multiply(rows, weight, self.intercepts[part]).view(*features.shape[:-1], -1)
+
+
+class WithPixels(nn.Module):
+    """A segmentation network, and a regression of single pixels that has its share in the decision.
+
+    pixels: the regression. If None, as in training, the network decides alone.
+    """
+
+    pixels: PixelRegression | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pixels = None
+
+    def network(self, series: Series) -> Tensor:
+        """The network's logits (B, K + 1, H, W). Class 0 is background."""
+        raise NotImplementedError
+
+    def regression(self, until: int | None) -> PixelRegression | None:
+        """The regression, if there is one for a season of which `until` days have been seen."""
+        known = self.pixels is not None and self.pixels.part_seen(until) is not None
+        return self.pixels if known else None
+
+    def parts(self, series: Series) -> tuple[Tensor, Tensor | None]:
+        """The network's logits, and probabilities (B, K + 1, H, W) of single pixels, where there is a regression."""
+        regression = self.regression(series.until)
+        return self.network(series), None if regression is None else regression(series)
+
+    def forward(self, series: Series) -> Tensor:
+        """Logits (B, K + 1, H, W) of both. Class 0 is background."""
+        logits, single = self.parts(series)
+        return self.mixed(logits, single)
+
+    def mixed(self, logits_BKHW: Tensor, single_BKHW: Tensor | None) -> Tensor:
+        """Logits (B, K + 1, H, W) of the mean of the network's probabilities and those of single pixels."""
+        if self.pixels is None or single_BKHW is None:
+            return logits_BKHW
+        return mean_logits(logits_BKHW, single_BKHW, weight=self.pixels.weight)
 
 
 def regular_series(dates: Tensor, usable: Tensor, calendar: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""From logits to class probabilities, and their mean with those of another model.
+"""From logits to class probabilities, and their mean and agreement with those of another model.
 
 Axes are B windows, K crops, H W pixels.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-__all__ = ["class_probabilities", "mean_logits"]
+__all__ = ["class_probabilities", "mean_logits", "same_class"]
 
 
 def class_probabilities(logits_BKHW: Tensor) -> Tensor:
@@ -29,3 +29,11 @@ def mean_logits(logits_BKHW: Tensor, others_BKHW: Tensor, *, weight: float) -> T
     weights = weight * others_BKHW.any(1, keepdim=True)
     own = class_probabilities(logits_BKHW)
     return (own + weights * (others_BKHW - own)).log()
+
+
+def same_class(logits_BKHW: Tensor, others_BKHW: Tensor) -> Tensor:
+    """Where logits and other probabilities have the same likeliest class, bool (B, H, W).
+
+    False for a pixel without other ones.
+    """
+    return (logits_BKHW.argmax(1) == others_BKHW.argmax(1)) & others_BKHW.any(1)

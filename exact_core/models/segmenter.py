@@ -8,21 +8,15 @@ from torch import Tensor, nn
 
 from exact_core.config import SegmenterConfig
 from exact_core.data.windows.batches import Series
-from exact_core.models.pixel_regression import PixelRegression
+from exact_core.models.pixel_regression import PixelRegression, WithPixels
 from exact_core.models.tsvit import SpatialEncoder, TemporalEncoder, by_windows, from_patches
 from exact_core.models.utae import Utae
 
 __all__ = ["AnySegmenter", "Segmenter", "build_segmenter"]
 
 
-class Segmenter(nn.Module):
-    """Logits of background and K crops for every pixel of a window.
-
-    pixels: a regression of single pixels that has its share in them. If None, the network decides alone, as in
-        training.
-    """
-
-    pixels: PixelRegression | None
+class Segmenter(WithPixels):
+    """Logits of background and K crops for every pixel of a window."""
 
     def __init__(self, config: SegmenterConfig, *, bands: int, classes: int, window: int) -> None:
         super().__init__()
@@ -31,16 +25,15 @@ class Segmenter(nn.Module):
         self.temporal = TemporalEncoder(encoder, bands=bands, tokens=classes + 1)
         self.spatial = SpatialEncoder(encoder, patches=self.side**2, global_token=False)
         self.head = nn.Sequential(nn.LayerNorm(encoder.dim), nn.Linear(encoder.dim, encoder.patch**2))
-        self.pixels = None
 
-    def forward(self, series: Series) -> Tensor:
-        """Logits (B, K + 1, H, W). Class 0 is background."""
+    def network(self, series: Series) -> Tensor:
+        """See `WithPixels`."""
 
         def made_of(part: Series) -> dict[str, Tensor]:
             return {"logits": self.decode(self.temporal(part, only_classes=True).classes)}
 
         logits: Tensor = by_windows(made_of, self, series)["logits"]
-        return logits if self.pixels is None else self.pixels.mixed(logits, series)
+        return logits
 
     def decode(self, tokens_BPKD: Tensor) -> Tensor:
         """The network's logits (B, K + 1, H, W) from the class tokens of a window's patches.

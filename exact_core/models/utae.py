@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from exact_core.config import UtaeConfig
 from exact_core.data.windows.batches import Series
 from exact_core.errors import DataError
-from exact_core.models.pixel_regression import PixelRegression
+from exact_core.models.pixel_regression import WithPixels
 
 __all__ = ["TemporalAttention", "Utae", "collapse", "enlarge_masks", "seen_by_cells", "seen_pixels"]
 
@@ -34,13 +34,8 @@ MAJORITY = 0.5
 """Share of a cell's pixels that must have a usable acquisition for the cell to have one."""
 
 
-class Utae(nn.Module):
-    """Logits of background and K crops for every pixel of a window.
-
-    pixels: as of `exact_core.models.segmenter.Segmenter`.
-    """
-
-    pixels: PixelRegression | None
+class Utae(WithPixels):
+    """Logits of background and K crops for every pixel of a window."""
 
     def __init__(self, config: UtaeConfig, *, bands: int, classes: int) -> None:
         super().__init__()
@@ -67,10 +62,9 @@ class Utae(nn.Module):
             _convolution(decoder[0], decoder[0], nn.BatchNorm2d(decoder[0])),
             nn.Conv2d(decoder[0], classes + 1, 1),
         )
-        self.pixels = None
 
-    def forward(self, series: Series) -> Tensor:
-        """Logits (B, K + 1, H, W). Class 0 is background."""
+    def network(self, series: Series) -> Tensor:
+        """See `WithPixels`."""
         height, width = series.pixels.shape[-2:]
         seen = seen_pixels(series)
         edge = (0, -width % self.cell, 0, -height % self.cell)
@@ -89,7 +83,7 @@ class Utae(nn.Module):
             skip = collapse(levels[depth], enlarge_masks(masks, seen, levels[depth].shape[-1]))
             x = self.decoder[depth](x, skip)
         logits: Tensor = self.head(x)[..., :height, :width]
-        return logits if self.pixels is None else self.pixels.mixed(logits, series)
+        return logits
 
 
 class TemporalAttention(nn.Module):

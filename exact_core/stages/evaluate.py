@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from exact_core.files import copy_file
 from exact_core.manifest import publish_record, read_record
 from exact_core.map_statistics.area_table import seam_words
 from exact_core.mapping.cogs import CONFIDENCE
+from exact_core.mapping.expected import MapQuality, expected_quality
 from exact_core.mapping.item import QUICKLOOK, TRUE_COLOUR
 from exact_core.mapping.predict import Predictor, map_scene
 from exact_core.metrics import Scores, confusion_matrix
@@ -99,10 +100,10 @@ def evaluate(
     predictor, manifest, trained = _predictor(segmenter, windows, config, device)
     mask_set = None if masks is None else MaskSet(masks, windows)
     split = windows.manifest.evaluation_split
-    confusion, maps = _map_split(predictor, split)
+    whole = _map_split(predictor, split, masks=manifest.expected_mask_oa)
     tags = None if classifier is None else _tag_figures(classifier, windows, config, device, split)
-    metrics = _metrics(manifest, trained, predictor, confusion, mask_set, tags)
-    metrics["by_date"] = _by_date(predictor, trained, metrics, confusion)
+    metrics = _metrics(manifest, trained, windows, whole, mask_set, tags)
+    metrics["by_date"] = _by_date(predictor, trained, whole, masks=manifest.expected_mask_oa)
     data = ReportData(
         config=trained,
         manifest=windows.manifest,
@@ -111,7 +112,7 @@ def evaluate(
         classifier_history=[] if classifier is None else read_metrics(classifier),
         segmenter_history=read_metrics(segmenter),
         panels=panels(predictor, mask_set, config.evaluation.panels),
-        maps=maps,
+        maps=whole.maps,
         provenance=_provenance(config, windows, predictor.model, device, started),
         title=source_title(windows.manifest),
         generated=windows.manifest.name == "synthetic",
@@ -138,27 +139,27 @@ def _predictor(
 def _metrics(
     manifest: ModelManifest,
     trained: RunConfig,
-    predictor: Predictor,
-    confusion: np.ndarray[Any, np.dtype[np.int64]],
+    windows: WindowDataset,
+    whole: _Split,
     mask_set: MaskSet | None,
     tags: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Content of metrics.json."""
-    windows = predictor.windows
     split, names = windows.manifest.evaluation_split, windows.manifest.classes
     metrics: dict[str, Any] = {
         "split": split,
         "self_scored": windows.manifest.self_scored,
         "supervision": manifest.supervision,
         "segmenter": trained.segmenter.model,
-        **summarise(confusion, names),
+        **summarise(whole.confusion, names),
         "pseudo_masks": None,
-        "baselines": {"fused_cam": None, "majority": {"split": split, **majority_guess(confusion, names)}},
+        "baselines": {"fused_cam": None, "majority": {"split": split, **majority_guess(whole.confusion, names)}},
         "tags": tags,
         "cross_validation": None,
         "threshold": None,
         "threshold_rule": None,
         "mask_quality": None,
+        "map_quality": whole.quality.model_dump(mode="json"),
     }
     if mask_set is not None:
         metrics |= {"threshold": mask_set.manifest.threshold, "threshold_rule": mask_set.manifest.rule}
@@ -168,7 +169,6 @@ def _metrics(
             metrics["baselines"]["fused_cam"] = score_masks(mask_set, windows, split=MASKED_SPLIT, fused=True)
         elif windows.manifest.self_scored:
             metrics["cross_validation"] = cross_validate_tags(windows, trained)
-    metrics["map_quality"] = _map_quality(predictor, split, metrics["mask_quality"])
     if windows.manifest.name == "pastis":
         _add_published_miou(metrics, metrics["pseudo_masks"], metrics["baselines"]["fused_cam"])
     return metrics
@@ -283,15 +283,27 @@ def _headline(metrics: dict[str, Any]) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _map_split(
-    predictor: Predictor, split: str, *, pictures: int = MAX_SCENES
-) -> tuple[np.ndarray[Any, np.dtype[np.int64]], list[SceneMap]]:
-    """The confusion matrix over all scenes of a split, each blended first, and the first few scenes for the report."""
+@dataclass(frozen=True)
+class _Split:
+    """What a segmenter makes of a split: confusion (rows = truth), what is expected without labels, some pictures."""
+
+    confusion: np.ndarray[Any, np.dtype[np.int64]]
+    quality: MapQuality
+    maps: list[SceneMap]
+
+
+def _map_split(predictor: Predictor, split: str, *, masks: float | None, pictures: int = MAX_SCENES) -> _Split:
+    """Map all scenes of a split, each blended first. masks: OA expected of those that the segmenter learned from."""
     windows, classes = predictor.windows, predictor.windows.classes
     confusion = np.zeros((classes + 1, classes + 1), np.int64)
+    agreed, pixels = 0, 0
     maps: list[SceneMap] = []
     for name, indices in windows.scenes(split):
         scene = map_scene(predictor, indices)
+        mapped = scene.label != VOID
+        pixels += int(mapped.sum())
+        if scene.agree is not None:
+            agreed += int(scene.agree[mapped].sum())
         truth = None
         if windows.manifest.has_labels:
             truth = np.full(scene.mosaic.shape, VOID, np.uint8)
@@ -301,38 +313,24 @@ def _map_split(
         if len(maps) < pictures:
             image = scene_image(windows, indices, scene.mosaic)
             maps.append(SceneMap(name, image, scene.label, scene.confidence, truth))
-    return confusion, maps
+    return _Split(confusion, expected_quality(agreed if predictor.agreement else None, pixels, masks=masks), maps)
 
 
-def _map_quality(predictor: Predictor, split: str, masks: dict[str, Any] | None) -> dict[str, float | None]:
-    """What to expect of the map without labels: it is no better than its masks, nor than its two parts agree.
-
-    Its network and its regression learned from the same masks. Where the land is unlike theirs, they part.
-    """
-    agreement = predictor.agreement(predictor.windows.indices(split).tolist())
-    of_masks = (masks or {}).get("expected_oa")
-    expected = None if agreement is None or of_masks is None else min(agreement, of_masks)
-    return {"agreement": agreement, "expected_oa": expected}
-
-
-def _by_date(
-    predictor: Predictor, trained: RunConfig, metrics: dict[str, Any], confusion: np.ndarray[Any, np.dtype[np.int64]]
-) -> list[dict[str, Any]]:
+def _by_date(predictor: Predictor, trained: RunConfig, whole: _Split, *, masks: float | None) -> list[dict[str, Any]]:
     """Accuracy of the map for what is seen of the season until some days, and of all of it. Empty without labels."""
     manifest = predictor.windows.manifest
     if not manifest.has_labels:
         return []
-    found = []
-    for days in days_of(trained.segmenter.season_shares, manifest.season_days):
-        counts, _ = _map_split(replace(predictor, until=days), metrics["split"], pictures=0)
-        found.append((days, counts))
+    split, parts = manifest.evaluation_split, days_of(trained.segmenter.season_shares, manifest.season_days)
+    found = [(days, _map_split(replace(predictor, until=days), split, masks=masks, pictures=0)) for days in parts]
     return [
         {
             "days": days,
             "until": str(manifest.season_start + dt.timedelta(days=days - 1)),
-            **{name: value for name, value in summarise(counts, manifest.classes).items() if name in HEADLINE},
+            **{name: value for name, value in summarise(each.confusion, manifest.classes).items() if name in HEADLINE},
+            **each.quality.model_dump(mode="json"),
         }
-        for days, counts in [*found, (manifest.season_days, confusion)]
+        for days, each in [*found, (manifest.season_days, whole)]
     ]
 
 

@@ -19,6 +19,7 @@ from exact_core.map_statistics.map_folder import CropMap
 from exact_core.map_statistics.polygons import write_polygons
 from exact_core.mapping.cogs import MapRecord, MapResult, write_files
 from exact_core.mapping.cropland import CroplandMask
+from exact_core.mapping.expected import MapQuality, expected_quality
 from exact_core.mapping.field_rows import one_crop_a_field
 from exact_core.mapping.finished_rows import FinishedRows, read_rows
 from exact_core.mapping.generalise import majority_rows
@@ -50,7 +51,7 @@ def join_map(*, parts: Sequence[Path], out: Path, tracker: Tracker, layers: Laye
 
     Returns:
         Megapixels, seconds of all parts together, the share of the area that could not be mapped, how much window
-        borders show. Nothing where there is nothing to map.
+        borders show, and the expected OA. Nothing where there is nothing to map.
 
     Raises:
         DataError: parts of different maps, or not all of them.
@@ -98,7 +99,8 @@ def deliver(
         tracker: gets areas and quick-look.
 
     Returns:
-        The share of the area that could not be mapped and, where it is known, how much window borders show.
+        The share of the area that could not be mapped and, where they are known, how much window borders show and the
+        expected OA.
 
     Raises:
         ConfigError, DataError: a mask or outlines that cannot be used.
@@ -123,23 +125,30 @@ def deliver(
     write_item(record, out)
     write_style(record, out)
     files = {path.name: file_facts(path) for path in sorted(out.iterdir()) if path.name != MAP and path.is_file()}
-    publish_record(out / MAP, {**_described(record, result, masked), "files": files})
+    quality = expected_quality(result.agreed, int(result.pixels.sum()), masks=record.expected_mask_oa)
+    publish_record(out / MAP, {**_described(record, result, quality, masked), "files": files})
     for name in (MAP, QUICKLOOK, TRUE_COLOUR, "item.json"):
         if (out / name).is_file():
             tracker.log_file(out / name, folder="map", whole=name == QUICKLOOK)
+    _say(record, result, quality)
+    return {
+        "unmapped_share": (result.unmapped - masked) / (record.height * record.width),
+        **({} if result.seams is None else {"seams": result.seams}),
+        **({} if quality.expected_oa is None else {"expected_map_oa": quality.expected_oa}),
+    }
+
+
+def _say(record: MapRecord, result: MapResult, quality: MapQuality) -> None:
     log.info(
-        "map of %d x %d pixels: seams %s, confidence %s",
+        "map of %d x %d pixels: expected OA %s, seams %s, confidence %s",
         record.height,
         record.width,
+        "unknown" if quality.expected_oa is None else f"{quality.expected_oa:.2f}",
         "unknown" if result.seams is None else f"{result.seams:.2f}",
         "not calibrated"
         if record.calibration.temperature is None
         else f"at temperature {record.calibration.temperature:.2f} ({record.calibration.fitted_on})",
     )
-    return {
-        "unmapped_share": (result.unmapped - masked) / (record.height * record.width),
-        **({} if result.seams is None else {"seams": result.seams}),
-    }
 
 
 def _write_polygons(record: MapRecord, result: MapResult, out: Path) -> None:
@@ -155,7 +164,7 @@ def _write_polygons(record: MapRecord, result: MapResult, out: Path) -> None:
     write_polygons(crop_map, out / POLYGONS)
 
 
-def _described(record: MapRecord, result: MapResult, masked: int) -> dict[str, object]:
+def _described(record: MapRecord, result: MapResult, quality: MapQuality, masked: int) -> dict[str, object]:
     """The content of map.json. masked: mapped pixels that are no cropland."""
     hectares = record.hectares_per_pixel
     return {
@@ -176,6 +185,7 @@ def _described(record: MapRecord, result: MapResult, masked: int) -> dict[str, o
         "cropland": record.cropland and shown(record.cropland),
         "outlines": record.outlines and shown(record.outlines),
         "seams": result.seams,
+        "quality": quality.model_dump(mode="json"),
         "calibration": record.calibration.model_dump(mode="json"),
         "by_date": [each.model_dump(mode="json") for each in record.by_date],
         "inputs_sha256": record.inputs,

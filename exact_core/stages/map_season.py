@@ -93,8 +93,8 @@ def map_season(
         origin: the source as it was given, where that is another. The map names it.
 
     Returns:
-        Megapixels and seconds and, of a whole map, the share of the area that could not be mapped and how much window
-        borders show. Nothing where there is nothing to map.
+        Megapixels and seconds and, of a whole map, the share of the area that could not be mapped, how much window
+        borders show, and the expected OA. Nothing where there is nothing to map.
 
     Raises:
         ConfigError: a model for other bands, or no such part. DataError, CorruptError: no such model, images or layers.
@@ -158,6 +158,7 @@ def _record(
         mapping=config.mapping,
         calibration=calibration,
         by_date=dated,
+        expected_mask_oa=manifest.expected_mask_oa,
         weights_sha256=manifest.weights.sha256,
         code_version=code_version(),
     )

@@ -130,6 +130,7 @@ def publish_map(run: Run, folder: Path, tracker: Tracker) -> str:
         WEIGHTS: record["model_weights_sha256"],
         "exact:until": until,
         "exact:calibration_oa": record.get("calibration", {}).get("oa"),
+        "exact:expected_oa": record.get("quality", {}).get("expected_oa"),
         "exact:source": shown(run.named_source),
         PIPELINE_RUN: run_identity(run.pipeline_run),
         "exact:code_version": code_version(),

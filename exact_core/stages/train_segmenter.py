@@ -183,6 +183,7 @@ def _save(
         supervision=supervision,
         calibration=calibration,
         by_date=by_date,
+        expected_mask_oa=None if masks is None else masks.manifest.quality.expected_oa,
         # What later seasons are held against travels with the model, wherever its dataset is by then.
         reference=sample_training_season(windows, teller, config.transfer, seed=config.seed),
     )

@@ -46,7 +46,7 @@ def test_strides_and_weights_are_those_of_the_map():
 class Half:
     """A mapper that calls the left half of every window background and the right half crop 1."""
 
-    cell = 2
+    cell, agreement = 2, False
 
     def encode(self, pixels, clear):  # noqa: ARG002 - the mapper's protocol
         return torch.zeros(pixels.shape[2] // 2, pixels.shape[3] // 2, 1)

@@ -41,7 +41,7 @@ def test_a_window_takes_what_its_tensors_take():
 class ShortOfMemory:
     """Decodes a window to its sum, and encodes a place to its pixels' sum over dates and bands, a few at a time."""
 
-    cell = 2
+    cell, agreement = 2, False
 
     def __init__(self, limit, calls):
         self.limit, self.calls = limit, calls

@@ -13,7 +13,7 @@ def rows(first, height, *, probabilities=True):
     rng = np.random.default_rng(first)
     planes = rng.integers(0, 101, (3, height, 5)).astype(np.uint8) if probabilities else None
     label, confidence = (rng.integers(0, 3, (height, 5)).astype(np.uint8) for _ in range(2))
-    return FinishedRows(first, label, confidence, planes)
+    return FinishedRows(first, label, confidence, planes, label > confidence if probabilities else None)
 
 
 @pytest.fixture
@@ -32,6 +32,7 @@ def test_what_was_written_is_read(folder):
         np.testing.assert_array_equal(each.label, expected.label)
         np.testing.assert_array_equal(each.confidence, expected.confidence)
         np.testing.assert_array_equal(each.probabilities, expected.probabilities)
+        np.testing.assert_array_equal(each.agree, expected.agree)
     assert list(read_rows(folder, first=4, end=4)) == []
 
 
@@ -41,6 +42,7 @@ def test_it_goes_on_where_it_ended_with_the_batch_that_it_began_with(folder):
     pieces.add(rows(14, 1, probabilities=False))
     last = list(read_rows(folder, first=4, end=15))[-1]
     assert last.probabilities is None
+    assert last.agree is None
 
 
 @pytest.mark.parametrize("change", [{"key": "other"}, {"first": 0}])

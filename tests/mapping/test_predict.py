@@ -48,7 +48,7 @@ def area():
     return pixels, rng.random((DATES, HEIGHT // 2, WIDTH // 2)) < 0.7
 
 
-def mapped(mapper, pixels, clear, *, batch=3, bands=None, stride=SIDE // 2):
+def rows_of(mapper, pixels, clear, *, batch=3, bands=None, stride=SIDE // 2):
     height, width = pixels.shape[2:]
     rows = map_rows(
         lambda first, last: (pixels[:, :, first:last], None if clear is None else clear[:, first // 2 : last // 2]),
@@ -62,7 +62,11 @@ def mapped(mapper, pixels, clear, *, batch=3, bands=None, stride=SIDE // 2):
         chunk=16,
         bands=bands,
     )
-    return np.concatenate([each.probabilities for each in rows], 1)
+    return list(rows)
+
+
+def mapped(*arguments, **options):
+    return np.concatenate([each.probabilities for each in rows_of(*arguments, **options)], 1)
 
 
 def window_by_window(predict, pixels, clear, stride=SIDE // 2):
@@ -79,8 +83,8 @@ def window_by_window(predict, pixels, clear, stride=SIDE // 2):
     return total / weight
 
 
-def whole_model(model, reading):
-    """The model as it is trained: a window of pixels, a date of which is real if it measured anything of the window."""
+def whole_model(model, reading, said=lambda model, series: class_probabilities(model(series))):
+    """What the model as it is trained says of a window, a date of which is real if it measured anything of it."""
 
     def predict(pixels, clear):
         batch = torch.from_numpy(pixels.copy())[None]
@@ -97,7 +101,7 @@ def whole_model(model, reading):
         mean, std = torch.tensor(MEAN), torch.tensor(STD)
         series = make_series(batch, dates, valid, clear=seen, mean=mean, std=std, encoder=reading)
         with torch.inference_mode():
-            return class_probabilities(model(series))[0].numpy()
+            return said(model, series)[0].numpy()
 
     return predict
 
@@ -129,6 +133,29 @@ def test_each_patch_once_is_to_the_bit_window_by_window(area, encoder, stride, p
     # On as many threads as there are.
     found = mapped(mapper_of(model, reading), pixels, clear, stride=stride)
     np.testing.assert_array_equal(found, window_by_window(whole_model(model, reading), pixels, clear, stride))
+
+
+@pytest.mark.parametrize("kind", ["tsvit", "utae"])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_where_network_and_regression_agree(area, kind, batch):
+    """Each asked alone, window by window: a pixel's windows weigh whether both name the same class."""
+    pixels, clear = area
+    clear = clear.copy()
+    clear[:, 3:5, 3:5] = False
+    model, reading = segmenter(model=kind, pixel_days=(200,))
+
+    def same(model, series):
+        network, single = model.network(series), model.pixels(series)
+        return (network.argmax(1) == single.argmax(1)) & (single > 0).any(1)
+
+    expected = window_by_window(whole_model(model, reading, same), pixels, clear)[0] >= 0.5
+    rows = rows_of(mapper_of(model, reading), pixels, clear, batch=batch)
+    found = np.concatenate([each.agree for each in rows])
+    np.testing.assert_array_equal(found, expected)
+    assert 0.1 < found.mean() < 0.9
+    assert not found[6:10, 6:10].any()
+    model.pixels = None
+    assert [each.agree for each in rows_of(mapper_of(model, reading), pixels, clear)] == [None] * len(rows)
 
 
 @pytest.mark.parametrize("kind", ["tsvit", "utae"])

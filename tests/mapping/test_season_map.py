@@ -31,9 +31,9 @@ from exact_core.map_statistics.map_folder import open_map
 from exact_core.map_statistics.polygons import write_polygons
 from exact_core.mapping.calibration import NOT_FITTED
 from exact_core.mapping.cogs import CACHE, MapRecord, write_files
-from exact_core.mapping.finished_rows import FinishedRows, RowFiles
+from exact_core.mapping.finished_rows import FinishedRows, RowFiles, read_rows
 from exact_core.mapping.generalise import majority_filter, without_small_regions
-from exact_core.mapping.season_map import parse_part
+from exact_core.mapping.season_map import open_part, parse_part
 from exact_core.recipes import resolve
 from exact_core.stages.ingest import ingest
 from exact_core.stages.join_map import join_map
@@ -242,6 +242,7 @@ def test_the_command(season, mapped, tmp_path, monkeypatch, capsys):
     assert f"{areas[largest]['hectares']:,.1f} ha" in line
     assert any(line.startswith("not mapped: ") for line in said)
     assert any(line.startswith("seams: ") for line in said)
+    assert "expected OA: unknown" in said
     monkeypatch.setattr(sys, "argv", ["exact", "map", "synthetic", str(root / "segmenter"), str(tmp_path / "n")])
     with pytest.raises(SystemExit) as ended:
         main()
@@ -281,10 +282,13 @@ def test_the_calibration_is_said_and_leaves_the_classes_alone(season, full, mapp
     for name, other in (("none", None), ("hot", {**calibration, "temperature": 5 * temperature})):
         shutil.copytree(root / "segmenter", tmp_path / name)
         changed = {key: value for key, value in manifest.items() if key != "calibration"}
-        changed |= {"calibration": other} if other else {}
+        changed |= {"calibration": other, "expected_mask_oa": 0.01} if other else {}
         publish_record(tmp_path / name / "model.json", changed)
         map_season(settings, out=tmp_path / f"map-{name}", **{**arguments, "segmenter": tmp_path / name})
         assert (read(tmp_path / f"map-{name}" / "class.tif")[0] == read(folder / "class.tif")[0]).all()
+    # No more is expected than of the masks that the model learned from.
+    quality = json.loads((tmp_path / "map-hot" / "map.json").read_text())["quality"]
+    assert (quality["expected_oa"], quality["agreement"] > 0.01) == (0.01, True)
     known = confidence != VOID
     assert read(tmp_path / "map-hot" / "confidence.tif")[0][known].mean() < confidence[known].mean()
     record = json.loads((tmp_path / "map-none" / "map.json").read_text())["calibration"]
@@ -583,6 +587,12 @@ def test_the_commands_of_parts(full, season, tmp_path, monkeypatch, capsys):
     confidence = np.where(cropland, read(full[0] / "confidence.tif")[0], VOID)
     np.testing.assert_array_equal(read(tmp_path / "map" / "confidence.tif")[0], confidence)
     record = json.loads((tmp_path / "map" / "map.json").read_text())
+    # Agreement is that of the pixels that are left, whatever the filters made of them.
+    parts = [(tmp_path / name / "rows", open_part(tmp_path / name)) for name in ("p1", "p2")]
+    rows = [each for folder, part in parts for each in read_rows(folder, first=part.first, end=part.end)]
+    agreement = np.concatenate([each.agree for each in rows])[found != VOID].mean()
+    assert record["quality"] == {"agreement": pytest.approx(agreement), "expected_oa": None}
+    assert 0 < agreement < 1
     masked = int(((cropland == 0) & (label != VOID)).sum())
     assert (record["masked_pixels"], record["unmapped_pixels"]) == (masked, int((found == VOID).sum()))
     assert f"not cropland by the mask: {100 * masked / label.size:.1f} % of the area" in capsys.readouterr().out

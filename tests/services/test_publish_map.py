@@ -56,7 +56,10 @@ def a_map(folder: Path, label: int, *, start: str = "2026-04-01", transform=TRAN
     record = MapRecord(**RECORD, season_start=date.fromisoformat(start), transform=tuple(transform)[:6], until=day)
     write_item(record, folder)
     facts = {"season_start": start, "season_days": 214, "model_weights_sha256": str(label) * 64}
-    publish_record(folder / "map.json", facts | {"until": until or None, "calibration": {"oa": label / 4}})
+    publish_record(
+        folder / "map.json",
+        facts | {"until": until or None, "calibration": {"oa": label / 4}, "quality": {"expected_oa": label / 5}},
+    )
     return folder
 
 
@@ -141,6 +144,7 @@ def test_maps_within_a_season_lie_beside_each_other_and_its_own(maps, tmp_path):
     assert (first["exact:until"], second["exact:until"]) == ("2026-06-01", "2026-06-15")
     # What the confidence of its date was fitted to agrees with the map so far.
     assert [each["exact:calibration_oa"] for each in (first, second, whole)] == [0, 0.25, 0.5]
+    assert [each["exact:expected_oa"] for each in (first, second, whole)] == [0, 0.2, 0.4]
     assert "exact:until" not in whole
     assert second["title"] == "Crops of flanders, 2026-04-01 to 2026-10-31, images until 2026-06-15"
     assert second["end_datetime"] == "2026-06-16T00:00:00Z"

@@ -192,7 +192,7 @@ def the_first_region(tmp_path: Path) -> None:
 … segmenter: a regression of single pixels, fitted to 2304 pixels of 16 windows
 == map-season (…)
 … map_season: rows 0 to 24 of 24 x 96 pixels, 4 dates, … windows, … at a time, … s
-… map of 24 x 96 pixels: seams …, confidence not calibrated
+… map of 24 x 96 pixels: expected OA …, seams …, confidence not calibrated
 == evaluate (…)
 … evaluate: no dense labels, so the accuracy is not known, expected OA of the masks …, mIoU …, expected OA of the map …
 … promote: exact-flanders version 1: the first version: no champion to compare with
@@ -211,6 +211,7 @@ def the_map_and_what_it_says(types) -> None:
 … ha …%
 background … ha …%
 seams: …
+expected OA: …
 pixel counts only. For standard errors: exact sample, then exact areas --reference
 map: {}/class.tif (QGIS opens it with names and colours)
 """

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from exact_core.evaluation.cross_validation import held_out_words
 from exact_core.evaluation.score import HEADLINE
 from exact_core.metrics import Scores, confusion_matrix
 from exact_core.recipes import resolve
-from exact_core.stages.evaluate import _map_quality, _predictor, evaluate
+from exact_core.stages.evaluate import _map_split, _predictor, evaluate
 from exact_core.stages.generate_masks import _gate, generate_masks
 from exact_core.stages.ingest import ingest
 from exact_core.stages.map_season import map_season
@@ -183,7 +184,7 @@ def test_metrics_hold_what_is_promised(finished, dataset):
 
 
 def test_of_the_map_no_more_is_expected_than_of_its_masks_and_than_its_parts_agree(finished, config, dataset):
-    """Network and regression asked one after the other, and compared pixel by pixel."""
+    """Network and regression asked one after the other, and compared pixel by pixel. These windows do not overlap."""
     metrics = json.loads((finished / "evaluation/metrics.json").read_text())
     indices = dataset.indices(metrics["split"]).tolist()
     predictor, _, _ = _predictor(finished / "segmenter", dataset, config, torch.device("cpu"))
@@ -202,15 +203,18 @@ def test_of_the_map_no_more_is_expected_than_of_its_masks_and_than_its_parts_agr
     network = predictor.probabilities(indices)
     known = single.any(1)
     np.testing.assert_allclose(both[:, 0][known], ((single + network) / 2)[:, 0][known], atol=1e-5)
-    agreement = (network.argmax(1) == single.argmax(1))[known].mean()
+    # With a pixel that the regression never sees it does not agree.
+    agreement = ((network.argmax(1) == single.argmax(1)) & known).mean()
     assert 0 < agreement < 1
+    # These masks have no estimate (masks.relearn.tags=false).
     assert metrics["map_quality"] == {"agreement": pytest.approx(agreement), "expected_oa": None}
-    assert predictor.agreement(indices) is None
-    # These masks have no estimate (masks.relearn.tags=false). With one, the lower of both counts.
+    assert [each["agreement"] for each in metrics["by_date"]][-1] == pytest.approx(agreement)
+    assert _map_split(predictor, metrics["split"], masks=0.9).quality.agreement is None
     predictor.model.pixels = regression
-    for expected in (agreement - 0.01, agreement + 0.01):
-        found = _map_quality(predictor, metrics["split"], {"expected_oa": expected})
-        assert found["expected_oa"] == pytest.approx(min(expected, agreement))
+    assert _map_split(predictor, metrics["split"], masks=0.0).quality.expected_oa == 0
+    # A part of the season before the first regression's has the network alone.
+    early = replace(predictor, until=regression.days[0] - 1)
+    assert _map_split(early, metrics["split"], masks=0.9).quality.agreement is None
 
 
 @pytest.fixture(scope="module")
