@@ -317,9 +317,12 @@ def _map_split(predictor: Predictor, split: str, *, masks: float | None, picture
 
 
 def _by_date(predictor: Predictor, trained: RunConfig, whole: _Split, *, masks: float | None) -> list[dict[str, Any]]:
-    """Accuracy of the map for what is seen of the season until some days, and of all of it. Empty without labels."""
+    """Accuracy of the map for what is seen of the season until some days, and of all of it, and what is expected of it.
+
+    Empty where nothing can be told.
+    """
     manifest = predictor.windows.manifest
-    if not manifest.has_labels:
+    if not manifest.has_labels and whole.quality.expected_oa is None:
         return []
     split, parts = manifest.evaluation_split, days_of(trained.segmenter.season_shares, manifest.season_days)
     found = [(days, _map_split(replace(predictor, until=days), split, masks=masks, pictures=0)) for days in parts]

@@ -112,6 +112,12 @@ def test_a_table_of_tags_is_enough(tmp_path, caplog, monkeypatch, tracked):
     assert summary["expected_map_oa"] == metrics["map_quality"]["expected_oa"]
     assert f"expected OA of the map {summary['expected_map_oa']:.2f}" in caplog.messages[-1]
     assert "Expected OA of the map" in (tmp_path / "report.html").read_text()
+    # Nor is anything known within the season but what to expect.
+    by_date = metrics["by_date"]
+    assert len(by_date) == 4
+    assert all(row["oa_micro"] is None and 0 < row["expected_oa"] <= 1 for row in by_date)
+    assert by_date[-1]["expected_oa"] == metrics["map_quality"]["expected_oa"]
+    assert "Accuracy within the season" in (tmp_path / "report.html").read_text()
     assert "Dense labels" in (tmp_path / "report.html").read_text()
     mapped = map_season(
         config, source=source, season="", segmenter=tmp_path / "segmenter", out=tmp_path / "map", tracker=TRACKER

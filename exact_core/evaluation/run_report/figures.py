@@ -52,6 +52,9 @@ __all__ = [
     "per_class_figure",
 ]
 
+BY_DATE = {"oa_micro": "Overall accuracy", "miou_macro": "mIoU", "expected_oa": "Expected OA"}
+"""Figures within the season that are drawn, and their names."""
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -241,13 +244,17 @@ def curves_figure(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Fig
 
 
 def dates_figure(by_date: Sequence[Mapping[str, Any]]) -> Figure:
-    """Accuracy of the map for what is seen of the season until a day, a row a day: `until`, and figures of 1."""
+    """Accuracy of the map for what is seen of the season until a day, a row a day: `until`, and figures of 1.
+
+    Figures that no row has are left out.
+    """
     figure = new_figure(5.6, 3.0)
     axes = figure.add_subplot()
     days = [row["days"] for row in by_date]
-    for number, (key, label) in enumerate((("oa_micro", "Overall accuracy"), ("miou_macro", "mIoU"))):
-        values = [np.nan if row[key] is None else row[key] for row in by_date]
-        axes.plot(days, values, label=label, color=SERIES[number], linewidth=2.4, marker="o", markersize=5)
+    for number, (key, label) in enumerate(BY_DATE.items()):
+        values = np.array([np.nan if row.get(key) is None else row[key] for row in by_date])
+        if not np.isnan(values).all():
+            axes.plot(days, values, label=label, color=SERIES[number], linewidth=2.4, marker="o", markersize=5)
     axes.set_xticks(days, [row["until"] for row in by_date], rotation=30, ha="right", fontsize=8)
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("Images until")

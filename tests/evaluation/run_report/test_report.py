@@ -22,7 +22,7 @@ from exact_core.data.windows.dataset import VOID, DatasetManifest, FileEntry, St
 from exact_core.evaluation.chart_style import abbreviate
 from exact_core.evaluation.html_page import data_uri, png_of
 from exact_core.evaluation.palette import class_colours, colours_of, overlay_cam, paint, true_colour
-from exact_core.evaluation.run_report.figures import confusion_figure, curves_figure
+from exact_core.evaluation.run_report.figures import confusion_figure, curves_figure, dates_figure
 from exact_core.evaluation.run_report.report import (
     FinishedMap,
     Panel,
@@ -389,6 +389,11 @@ def test_accuracy_within_the_season_is_drawn_and_listed(tmp_path: Path) -> None:
     assert "Accuracy within the season" in text
     assert "2018-07-29" in text
     assert "12.3" in text
+    assert ">–<" in text
+    # Without labels, what is expected is drawn alone.
+    rows = [{**row, "oa_micro": None, "f1_macro": None, "expected_oa": 0.777} for row in rows]
+    assert [line.get_label() for line in dates_figure(rows).axes[0].lines] == ["Expected OA"]
+    assert "77.7" in written(tmp_path, replace(data, metrics={**data.metrics, "by_date": rows}))
     paths = {path.name: path for path in figure_files(data, tmp_path / "figures")}
     assert "dates.png" in paths
     for name in ("dates", "confusion", "per_class", "curves"):
