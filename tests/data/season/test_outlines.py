@@ -50,7 +50,10 @@ def test_pixels_by_hand(tmp_path: Path) -> None:
     expected = np.zeros((6, 8), np.int32)
     expected[:2, :3], expected[:, 4:], expected[1:3, 5:7] = first, block, inner
     assert found.tolist() == expected.tolist()
-    assert notes == ["3 field outlines of f.gpkg cover 62% of 6 x 8 pixels. No crop is read from them"]
+    assert notes == [
+        "3 field outlines of f.gpkg cover 62% of 6 x 8 pixels. No crop is read from them. If they cover every field, "
+        "set masks.outside and mapping.outside to background"
+    ]
 
 
 def test_a_part_of_the_area_has_the_numbers_of_the_whole(tmp_path: Path) -> None:
