@@ -144,7 +144,8 @@ def maps_from(
     )
     maps = {"map": place / "map"}
     arguments = {"source": address, "season": "", "segmenter": segmenter, "tracker": TRACKER}
-    once(place / "map", "map.json", lambda: map_season(config, out=place / "map", **arguments))
+    pixels = override(config, ["mapping.outside=pixels", "mapping.outlines=null"])
+    once(place / "map", "map.json", lambda: map_season(pixels, out=place / "map", **arguments))
     if outlines is not None:
         maps["fields in the map"] = place / "fields"
         once(
@@ -173,7 +174,11 @@ def write_truth(data: Path, masks: Path, out: Path, truth: NDArray[np.uint8], na
     }
     out.mkdir(parents=True, exist_ok=True)
     shards = (write_mask_shard(out, 0, arrays),)
-    made.manifest.model_copy(update={"shards": shards, "splits": ("train",), "rule": "labels"}).publish(out)
+    # What was expected of the masks is not said of labels.
+    unknown = dict.fromkeys(("expected_oa", "expected_miou", "expected_low", "expected_high"))
+    quality = made.manifest.quality.model_copy(update=unknown)
+    changed = {"shards": shards, "splits": ("train",), "rule": "labels", "quality": quality}
+    made.manifest.model_copy(update=changed).publish(out)
 
 
 def main() -> None:

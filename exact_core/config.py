@@ -740,6 +740,12 @@ class MappingConfig(Settings):
             raise ValueError(f"cropland_values {list(self.cropland_values)}: of which raster? Name it by cropland")
         return self
 
+    @model_validator(mode="after")
+    def _outside_of_outlines(self) -> MappingConfig:
+        if self.outside != "pixels" and self.outlines is None:
+            raise ValueError(f"outside {self.outside}: of which outlines? Name them by outlines")
+        return self
+
 
 class TransferConfig(Settings):
     """Limits of difference between a new season and the training season, for publishing its map."""

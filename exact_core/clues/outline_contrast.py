@@ -65,20 +65,25 @@ class OutlineContrast:
             total[kind] += np.bincount(here, weight * each, count)
 
     def shown(self) -> NDArray[np.bool_]:
-        """Fields (F,) whose outlines the images show. All where no field has pairs of both kinds."""
+        """Fields (F,) whose outlines the images show. All where there are too few pairs to tell.
+
+        A field without pairs of both kinds is left out if the layer's mean is below 0 by more than its standard error.
+        """
         known = (self._pairs > 0).all(0)
-        if not known.any():
+        freedom = self._pairs[:, known].sum() - 2 * known.sum()
+        if freedom <= 0:
             return np.ones(known.shape, bool)
         pairs = np.maximum(self._pairs, TINY)
         means = self._sums / pairs
         difference = means[ACROSS] - means[INSIDE]
         # One variance of a pair for all: that of a few pairs is no estimate.
         within = (self._squares - pairs * means**2)[:, known].sum()
-        variance = max(within, 0.0) / max(pairs[:, known].sum() - 2 * known.sum(), 1)
+        variance = max(within, 0.0) / freedom
         errors = variance * (1 / pairs).sum(0)
         mean, between = random_effects(difference[known], errors[known])
         shrunk = mean + between / np.maximum(between + errors, TINY) * (difference - mean)
-        return np.where(known, shrunk, mean) > 0
+        of_mean = 1 / np.sqrt((1 / np.maximum(errors[known] + between, FLOOR)).sum())
+        return np.asarray(np.where(known, shrunk, mean + of_mean) > 0)
 
 
 def random_effects(values: NDArray[np.float64], errors: NDArray[np.float64]) -> tuple[float, float]:

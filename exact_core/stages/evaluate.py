@@ -95,15 +95,15 @@ def evaluate(
     fresh_folder(out, "metrics.json")
     _check_report(report)
     started = dt.datetime.now(dt.UTC)
-    windows = WindowDataset(dataset)
-    device = choose_device(config.device)
+    windows, device = WindowDataset(dataset), choose_device(config.device)
     predictor, manifest, trained = _predictor(segmenter, windows, config, device)
     mask_set = None if masks is None else MaskSet(masks, windows)
     split = windows.manifest.evaluation_split
-    whole = _map_split(predictor, split, masks=manifest.expected_mask_oa)
+    expected = _expected_of_masks(manifest, mask_set)
+    whole = _map_split(predictor, split, masks=expected)
     tags = None if classifier is None else _tag_figures(classifier, windows, config, device, split)
     metrics = _metrics(manifest, trained, windows, whole, mask_set, tags)
-    metrics["by_date"] = _by_date(predictor, trained, whole, masks=manifest.expected_mask_oa)
+    metrics["by_date"] = _by_date(predictor, trained, whole, masks=expected)
     data = ReportData(
         config=trained,
         manifest=windows.manifest,
@@ -119,6 +119,13 @@ def evaluate(
         finished=None if crop_map is None else _finished(crop_map),
     )
     return _publish(config, data, dataset=dataset, out=out, report=report, tracker=tracker)
+
+
+def _expected_of_masks(manifest: ModelManifest, masks: MaskSet | None) -> float | None:
+    """OA expected of the masks that the model learned from. A model of an earlier version does not say it."""
+    if manifest.expected_mask_oa is not None or masks is None:
+        return manifest.expected_mask_oa
+    return masks.manifest.quality.expected_oa
 
 
 def _check_report(report: Path | None) -> None:

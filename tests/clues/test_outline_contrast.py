@@ -85,3 +85,11 @@ def test_a_pair_of_two_fields_is_across_both():
         found.add(fields, others, value + 0.01 * np.arange(4), share=np.ones(4))
     # More across than inside the first, less than inside the second.
     assert found.shown().tolist() == [True, False]
+
+
+def test_one_uncertain_field_does_not_decide_for_the_others():
+    clear = [[]] * 9, [[2.0, 3.0]] * 9
+    assert told([[0.1], *clear[0]], [[0.0], *clear[1]]).shown().all()
+    # Two known fields, whose mean is against their outlines, but by less than its error.
+    inside, across = [[0.5, -0.9, 1.0], [0.3, 1.0, -0.7]], [[0.4, 0.9, -1.0], [-0.6, 0.0, 0.9]]
+    assert told([*inside, []], [*across, [1.0]]).shown()[-1]

@@ -9,7 +9,7 @@ from exact_core.data.windows.batches import Series
 from exact_core.data.windows.dataset import Window
 from exact_core.data.windows.regular_series import calendar_days, pixel_features
 from exact_core.models.pixel_regression import BLOCK, PixelRegression, regular_series
-from exact_core.models.probabilities import mean_logits
+from exact_core.models.probabilities import mean_logits, same_class
 
 BANDS, CLASSES, SIDE, DATES, SEASON = 3, 2, 8, 9, 160
 
@@ -91,6 +91,13 @@ def test_the_mean_with_the_network():
     single = torch.tensor([[1.0, 0.0], [0.0, 0.0]]).view(1, 2, 1, 2)
     found = mean_logits(torch.zeros(1, 2, 1, 2), single, weight=0.25).softmax(1)
     torch.testing.assert_close(found, torch.tensor([[0.625, 0.5], [0.375, 0.5]]).view(1, 2, 1, 2))
+
+
+def test_where_two_name_the_same_class_by_hand():
+    """Equal, unequal, and a pixel without other probabilities, whose likeliest class would be the first."""
+    logits = torch.tensor([[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]).view(1, 2, 1, 3)
+    others = torch.tensor([[0.9, 0.4, 0.0], [0.1, 0.6, 0.0]]).view(1, 2, 1, 3)
+    assert same_class(logits, others).tolist() == [[[True, False, False]]]
 
 
 def test_padding_and_dates_of_no_use_change_nothing(window):

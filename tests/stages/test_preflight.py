@@ -82,6 +82,8 @@ def test_a_mask_that_is_not_there_is_named_before_a_run(config, tmp_path):
     assert check.detail.startswith("mask-2021.tif: no such file")
     with pytest.raises(ConfigError, match=r"cropland_values \[40\]: of which raster"):
         override(config, ["mapping.cropland_values=[40]"])
+    with pytest.raises(ConfigError, match=r"outside background: of which outlines\? Name them by outlines"):
+        override(config, ["mapping.outside=background"])
 
 
 def test_a_training_that_cannot_fit_is_refused_with_the_way_out(config, monkeypatch):

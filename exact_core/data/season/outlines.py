@@ -149,7 +149,7 @@ def field_numbers(layer: VectorLayer, grid: Grid, notes: list[str]) -> NDArray[n
     fields = len(np.unique(numbers[numbers > 0]))
     notes.append(
         f"{fields} field outlines of {layer.path.name} cover {(numbers > 0).mean():.0%} of {grid.height} x "
-        f"{grid.width} pixels. No crop is read from them. If they cover every field, set masks.outside and "
-        "mapping.outside to background"
+        f"{grid.width} pixels. No crop is read from them. If they cover every field, set masks.outside to "
+        "background"
     )
     return numbers

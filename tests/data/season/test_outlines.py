@@ -52,7 +52,7 @@ def test_pixels_by_hand(tmp_path: Path) -> None:
     assert found.tolist() == expected.tolist()
     assert notes == [
         "3 field outlines of f.gpkg cover 62% of 6 x 8 pixels. No crop is read from them. If they cover every field, "
-        "set masks.outside and mapping.outside to background"
+        "set masks.outside to background"
     ]
 
 
