@@ -116,8 +116,8 @@ class Fields:
         split = (told[:, 1:] > 0).any(1) & ~left[:, 1:].any(1)
         likeliest = np.where(left, mean, -1).argmax(1)
         labels = np.where(split | ~self.shown() | (weight == 0), -1, likeliest)
-        found = (np.unique(here, return_counts=True) for _, here, _ in self._places)
-        showing = [large[pixels > tag_share * self._windows.manifest.window**2] for large, pixels in found]
+        least = tag_share * self._windows.manifest.window**2
+        showing = [fields[pixels > least] for fields, pixels in self._pixels]
         return self._showing_tags(labels, np.where(left, mean, 0), showing), mean
 
     @cached_property
@@ -130,6 +130,11 @@ class Fields:
             over = self._overlaps.count(index)[inside]
             found.append((inside, fields[inside].astype(np.int32), over.astype(np.int16)))
         return found
+
+    @cached_property
+    def _pixels(self) -> list[tuple[NDArray[np.int32], NDArray[np.int64]]]:
+        """Of each window: its fields (n,), and how many known pixels they have in it (n,)."""
+        return [np.unique(here, return_counts=True) for _, here, _ in self._places]
 
     @cached_property
     def _told(self) -> NDArray[np.float64]:

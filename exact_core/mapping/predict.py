@@ -238,8 +238,7 @@ class PatchMapper:
         """See `exact_core.mapping.rows.Predict`."""
         known = [each for each in clear if each is not None]
         strip = self.encode(np.concatenate(pixels, 3), np.concatenate(known, 2) if known else None)
-        planes = self.decode(list(strip.chunk(len(pixels), 1)))
-        return planes[:, :-1] if self.agreement else planes
+        return _classes(self, self.decode(list(strip.chunk(len(pixels), 1))))
 
 
 class WindowMapper:
@@ -278,8 +277,12 @@ class WindowMapper:
 
     def __call__(self, pixels: list[NDArray[np.int16]], clear: list[NDArray[np.bool_] | None]) -> NDArray[np.float32]:
         """See `exact_core.mapping.rows.Predict`."""
-        planes = self._predict(pixels, clear)
-        return planes[:, :-1] if self.agreement else planes
+        return _classes(self, self._predict(pixels, clear))
+
+
+def _classes(mapper: Mapper, planes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What a mapper says of windows without the plane of agreement: class probabilities (n, K + 1, S, S)."""
+    return planes[:, :-1] if mapper.agreement else planes
 
 
 def _planes(model: AnySegmenter, logits: Tensor, single: Tensor | None) -> NDArray[np.float32]:

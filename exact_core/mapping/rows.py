@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 MOST = 0.5
-"""Share of the weights of a pixel's windows by which it is one where network and regression agree."""
+"""Share of the weights of a pixel's windows from which network and regression count as agreeing on it."""
 
 Predict = Callable[[list[NDArray[np.int16]], list[NDArray[np.bool_] | None]], NDArray[np.float32]]
 """Pixels (T, C, S, S) and clear patches (T, S/2, S/2) of windows -> class probabilities (n, K + 1, S, S)."""

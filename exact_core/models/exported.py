@@ -15,7 +15,6 @@ from torch.nn import functional as F
 from exact_core.config import EncoderConfig
 from exact_core.data.windows.batches import Series, clear_patches
 from exact_core.data.windows.dataset import CLEAR_PATCH, Statistics
-from exact_core.models.probabilities import mean_logits
 from exact_core.models.segmenter import Segmenter
 from exact_core.models.tsvit import to_patches
 
@@ -65,7 +64,7 @@ class SegmenterProgram(nn.Module):
         if single is None:
             return logits
         series = Series((pixels.float() - self.mean) / self.std, dates, seen)
-        return mean_logits(logits, single.of_part(series, len(single.days) - 1), weight=single.weight)
+        return self.model.mixed(logits, single.of_part(series, len(single.days) - 1))
 
 
 def export_segmenter(

@@ -89,8 +89,8 @@ def evaluate(
 
     Returns:
         OA (micro), mIoU and F1 (macro) of the map, and those of the masks. Only those that are defined. For PASTIS
-        also `miou_published`, in which an absent class counts as 0. What is known without dense labels: the mIoU
-        expected of the masks, and the mean average precision of the classifier's tags and of those of left-out squares.
+        also `miou_published`, in which an absent class counts as 0. What is known without dense labels: the OA
+        expected of masks and map, the masks' mIoU, and mean average precisions of tags, left-out squares' among them.
     """
     fresh_folder(out, "metrics.json")
     _check_report(report)

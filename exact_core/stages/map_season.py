@@ -88,7 +88,7 @@ def map_season(
         season: a year or START/DAYS. If empty, what the source says.
         segmenter: model folder.
         out: folder for the map's files and map.json. A part writes its rows and part.json. The manifest comes last.
-        tracker: gets areas, quick-look and the visibility of seams.
+        tracker: gets areas, quick-look, the visibility of seams and the expected OA.
         part: I/N for the I-th of N parts, which stage `join_map` makes a map of. If empty, all.
         origin: the source as it was given, where that is another. The map names it.
 
